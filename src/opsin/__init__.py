@@ -1,0 +1,1 @@
+"""opsin answers questions about pictures, sound and text with GGUF models."""

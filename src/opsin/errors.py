@@ -1,0 +1,56 @@
+"""What can go wrong, said to a person: what happened, to which value, and what to do about it.
+
+Every error knows the HTTP status that a server answers with and the exit code that the command ends with.
+"""
+
+from __future__ import annotations
+
+
+class OpsinError(Exception):
+    """An error meant for the person who asked. `hint` says what to do."""
+
+    status = 500
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class FileError(OpsinError):
+    """A model file is missing, damaged or of a kind that we cannot read."""
+
+    status = 400
+    exit_code = 3
+
+
+class ModelError(OpsinError):
+    """A readable file whose model we cannot run: unknown family, missing tensor, impossible shape."""
+
+    status = 400
+    exit_code = 4
+
+
+class RequestError(OpsinError):
+    """A request that cannot be served as asked: too long, out of range, contradictory."""
+
+    status = 400
+    exit_code = 2
+
+
+class DeviceError(OpsinError):
+    """The machine failed us: a kernel reported an error, memory ran out, a process was forked."""
+
+    status = 500
+    exit_code = 5
+
+
+class BusyError(OpsinError):
+    """Too much is asked at once; the same request may succeed later."""
+
+    status = 503
+    exit_code = 6

@@ -1,0 +1,39 @@
+"""Q6_K: 256 weights of 6 bits around 32 in 16 groups, each with an 8-bit scale.
+
+Bytes: ql(128) qh(64) scales(16) d(2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from opsin.quants._bits import read_half, split_bits
+from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
+
+
+@np.errstate(invalid="ignore")
+def decode(blocks: Bytes) -> Floats:
+    low = split_bits(blocks[:, :128].reshape(-1, 2, 64), 4).reshape(-1, 256)
+    high = split_bits(blocks[:, 128:192].reshape(-1, 2, 32), 2).reshape(-1, 256)
+    q = (low | (high << np.uint8(4))).astype(np.float32) - np.float32(32)
+    scale = read_half(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
+    return (scale[:, :, None] * q.reshape(-1, 16, 16)).reshape(-1, 256)
+
+
+def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -> None:
+    d = np.float32(half(block, 208))
+    for j in range(16):
+        scale[j] = d * np.float32((np.int32(block[192 + j]) ^ 128) - 128)  # a byte read as signed
+    for part in range(2):
+        for j in range(32):
+            a = block[64 * part + j]
+            b = block[64 * part + 32 + j]
+            high = block[128 + 32 * part + j]
+            q[128 * part + j] = (a & 15) | ((high & 3) << 4)
+            q[128 * part + 32 + j] = (b & 15) | ((high & 12) << 2)
+            q[128 * part + 64 + j] = (a >> 4) | (high & 48)
+            q[128 * part + 96 + j] = (b >> 4) | ((high & 192) >> 2)
+
+
+PLANES = Planes(bits=6, group=16, zero=32, minimum=False, unpack=unpack)
+TYPES = (QuantType("Q6_K", 14, elements=256, bytes=210, decode=decode, planes=PLANES),)

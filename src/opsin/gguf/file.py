@@ -1,0 +1,163 @@
+"""One view over a GGUF file: typed metadata, and the raw blocks of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opsin.errors import FileError
+from opsin.gguf.header import TensorInfo, read_header
+from opsin.gguf.part import Part
+from opsin.gguf.strings import Strings
+from opsin.gguf.value import Array, Value
+
+
+class File:
+    """An open model file. Use it in a `with` block; metadata stays usable after closing, tensors do not.
+
+    `metadata` maps keys to values: numbers, strings, read-only NumPy arrays, and `Strings` for arrays of strings.
+    `tensors` maps names to where each lies. Reading is safe from many threads at once.
+    """
+
+    def __init__(
+        self, path: Path, parts: list[Part], metadata: Mapping[str, Value], tensors: Mapping[str, TensorInfo]
+    ) -> None:
+        self.path = path
+        self.metadata: Mapping[str, Value] = MappingProxyType(dict(metadata))
+        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(dict(tensors))
+        self._parts = parts
+
+    @classmethod
+    def open(cls, path: str | Path) -> File:
+        """Open the file at `path`. Raises FileError if it is missing, damaged or of a kind that we cannot read."""
+        part = Part(Path(path))
+        try:
+            header = read_header(part)
+        except BaseException:
+            part.close()
+            raise
+        return cls(part.path, [part], header.metadata, header.tensors)
+
+    def close(self) -> None:
+        """Close all parts; closing twice is harmless."""
+        for part in self._parts:
+            part.close()
+
+    def __enter__(self) -> File:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def get_int(self, key: str, default: int | None = None) -> int:
+        """The integer at `key`, of whatever width. Without a default the key is required."""
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self._wrong(key, value, "an integer")
+        return value
+
+    def get_float(self, key: str, default: float | None = None) -> float:
+        """The number at `key`; an integer will do. Without a default the key is required."""
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._wrong(key, value, "a number")
+        return float(value)
+
+    def get_bool(self, key: str, default: bool | None = None) -> bool:
+        """The boolean at `key`; the integers 0 and 1 will do. Without a default the key is required."""
+        value = self._get(key, default)
+        if not isinstance(value, int) or value not in (0, 1):
+            raise self._wrong(key, value, "a boolean")
+        return bool(value)
+
+    def get_str(self, key: str, default: str | None = None) -> str:
+        """The string at `key`. Without a default the key is required."""
+        value = self._get(key, default)
+        if not isinstance(value, str):
+            raise self._wrong(key, value, "a string")
+        return value
+
+    def get_ints(self, key: str, default: Sequence[int] | None = None) -> NDArray[np.int64]:
+        """The array of integers at `key`, of whatever width. Without a default the key is required."""
+        value = self._get_array(key, default)
+        if value.size and (value.dtype.kind not in "iu" or value.max() > np.iinfo(np.int64).max):
+            raise self._wrong(key, value, "an array of integers")
+        return value.astype(np.int64)
+
+    def get_floats(self, key: str, default: Sequence[float] | None = None) -> NDArray[np.float64]:
+        """The array of numbers at `key`; integers will do. Without a default the key is required."""
+        value = self._get_array(key, default)
+        if value.size and value.dtype.kind not in "iuf":
+            raise self._wrong(key, value, "an array of numbers")
+        return value.astype(np.float64)
+
+    def get_bools(self, key: str, default: Sequence[bool] | None = None) -> NDArray[np.bool_]:
+        """The array of booleans at `key`; integers 0 and 1 will do. Without a default the key is required."""
+        value = self._get_array(key, default)
+        if value.size and (value.dtype.kind not in "biu" or np.any((value != 0) & (value != 1))):
+            raise self._wrong(key, value, "an array of booleans")
+        return value.astype(np.bool_)
+
+    def get_strs(self, key: str, default: Sequence[str] | None = None) -> Sequence[str]:
+        """The array of strings at `key`. Without a default the key is required."""
+        value = self.metadata.get(key, default)
+        if value is None:
+            raise self._missing(key)
+        if isinstance(value, np.ndarray) and value.size == 0:
+            return []
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise self._wrong(key, value, "an array of strings")
+        return value
+
+    def read(self, name: str) -> NDArray[np.uint8]:
+        """The blocks of one tensor as little-endian bytes, [nbytes], in memory of their own."""
+        blocks = np.empty(self._info(name).nbytes, np.uint8)
+        self.read_into(name, blocks)
+        return blocks
+
+    def read_into(self, name: str, buffer: NDArray[np.uint8], first_byte: int = 0) -> None:
+        """Fill `buffer` (contiguous) with the bytes of one tensor from `first_byte` on, little-endian."""
+        info = self._info(name)
+        if first_byte < 0 or first_byte + buffer.nbytes > info.nbytes:
+            raise FileError(
+                f"{self.path}: tensor {name!r} has {info.nbytes} bytes; "
+                f"{first_byte} to {first_byte + buffer.nbytes} were asked for",
+                hint="ask for bytes inside the tensor",
+            )
+        self._parts[info.part].read_into(buffer.data, info.offset + first_byte)
+
+    def _info(self, name: str) -> TensorInfo:
+        info = self.tensors.get(name)
+        if info is None:
+            raise FileError(f"{self.path} has no tensor {name!r}", hint="the file may hold another kind of model")
+        return info
+
+    def _get(self, key: str, default: Value | None) -> Value:
+        value = self.metadata.get(key, default)
+        if value is None:
+            raise self._missing(key)
+        return value
+
+    def _get_array(self, key: str, default: Sequence[float] | None) -> Array:
+        value = self.metadata.get(key)
+        if value is None and default is not None:
+            return np.array(default)
+        if value is None:
+            raise self._missing(key)
+        if isinstance(value, Strings) and len(value) == 0:
+            return np.empty(0)
+        if not isinstance(value, np.ndarray):
+            raise self._wrong(key, value, "an array of numbers")
+        return value
+
+    def _missing(self, key: str) -> FileError:
+        return FileError(f"{self.path} has no key {key!r}", hint="the file may hold another kind of model")
+
+    def _wrong(self, key: str, value: Value, wanted: str) -> FileError:
+        return FileError(f"{self.path}: key {key!r} is {value!r:.80}, not {wanted}", hint="convert the model again")

@@ -1,0 +1,65 @@
+"""One file on disk: bytes at a place, by any thread, with nothing mapped and nothing shared but the descriptor."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
+
+from opsin.errors import FileError
+
+
+class Part:
+    """An open file of known size that is read by place.
+
+    `size` is the size when opened. A file that was cut short since then gives a `FileError`, never a signal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = Lock()
+        self._stream = _open_regular(path)
+        self.size = os.fstat(self._stream.fileno()).st_size
+
+    def close(self) -> None:
+        """Close the file; closing twice is harmless."""
+        self._stream.close()
+
+    def read_into(self, buffer: memoryview, place: int) -> None:
+        """Fill `buffer` (bytes, contiguous) with what lies at `place`. Raises FileError if the file has no more."""
+        if self._stream.closed:
+            raise FileError(f"{self.path} is closed", hint="read inside the `with File.open(...)` block")
+        done = 0
+        while done < len(buffer):
+            try:
+                got = self._read_some(buffer[done:], place + done)
+            except OSError as error:
+                raise FileError(
+                    f"{self.path}: reading at byte {place + done} failed: {error.strerror}", hint="check the disk"
+                ) from error
+            if got == 0:
+                raise FileError(
+                    f"{self.path}: the file ends at byte {place + done}, {len(buffer) - done} bytes too early",
+                    hint="it was cut short or replaced while open; fetch it again",
+                )
+            done += got
+
+    def _read_some(self, buffer: memoryview, place: int) -> int:
+        """Read once; fewer bytes than asked for are possible, 0 is the end of the file."""
+        if hasattr(os, "preadv"):
+            return os.preadv(self._stream.fileno(), [buffer], place)
+        with self._lock:  # Windows: the position is shared, so one thread at a time
+            self._stream.seek(place)
+            return self._stream.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Open `path` unbuffered, refusing what is not a regular file (opening a pipe would wait for ever)."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FileError(f"{path} is not a regular file", hint="give the path of a .gguf file")
+        return path.open("rb", buffering=0)
+    except OSError as error:
+        raise FileError(f"{path} cannot be opened: {error.strerror}", hint="check the path") from error

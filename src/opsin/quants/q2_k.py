@@ -1,0 +1,39 @@
+"""Q2_K: 256 weights of 2 bits in 16 groups, each with a 4-bit scale and minimum.
+
+Bytes: scales(16) qs(64) d(2) dmin(2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from opsin.quants._bits import read_half, split_bits
+from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
+
+
+@np.errstate(invalid="ignore")
+def decode(blocks: Bytes) -> Floats:
+    pairs = split_bits(blocks[:, :16], 4).astype(np.float32)  # [n, 2, 16]: scales, minima
+    scale = (read_half(blocks, 80) * pairs[:, 0])[:, :, None]
+    minimum = (read_half(blocks, 82) * pairs[:, 1])[:, :, None]
+    q = split_bits(blocks[:, 16:80].reshape(-1, 2, 32), 2).reshape(-1, 16, 16).astype(np.float32)
+    return (scale * q - minimum).reshape(-1, 256)
+
+
+def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -> None:
+    d = np.float32(half(block, 80))
+    m = np.float32(half(block, 82))
+    for j in range(16):
+        scale[j] = d * np.float32(block[j] & 15)
+        minimum[j] = -(m * np.float32(block[j] >> 4))
+    for part in range(2):
+        for j in range(32):
+            byte = block[16 + 32 * part + j]
+            q[128 * part + j] = byte & 3
+            q[128 * part + 32 + j] = (byte >> 2) & 3
+            q[128 * part + 64 + j] = (byte >> 4) & 3
+            q[128 * part + 96 + j] = byte >> 6
+
+
+PLANES = Planes(bits=2, group=16, zero=0, minimum=True, unpack=unpack)
+TYPES = (QuantType("Q2_K", 10, elements=256, bytes=84, decode=decode, planes=PLANES),)

@@ -11,6 +11,7 @@ from opsin.quants._bits import read_half
 from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
 
 
+@np.errstate(invalid="ignore")
 def decode_1(blocks: Bytes) -> Floats:
     q = np.unpackbits(blocks[:, 2:], axis=1, bitorder="little").astype(np.float32)
     return read_half(blocks, 0) * (q * np.float32(2) - np.float32(1))

@@ -20,6 +20,8 @@ def _codebook(name: str, id: int, size: int) -> QuantType:
             raise OpsinError(
                 f"{name} is a codebook format, and its tables come with the package gguf", hint="pip install gguf"
             ) from error
+        if not len(blocks):  # gguf cannot reshape nothing
+            return np.zeros((0, 256), dtype=np.float32)
         kind = gguf.GGMLQuantizationType(id)
         values: Floats = gguf.quants.dequantize(np.ascontiguousarray(blocks), kind)
         return values

@@ -21,7 +21,7 @@ def decode_1(blocks: Bytes) -> Floats:
     digits = []
     for start, end, count in RUNS:
         shifted = blocks[:, None, start:end] * POWERS[:count, None]  # wraps at 256
-        digits.append(((shifted.astype(np.uint16) * np.uint16(3)) >> np.uint16(8)).reshape(len(blocks), -1))
+        digits.append(((shifted.astype(np.uint16) * np.uint16(3)) >> np.uint16(8)).reshape(-1, (end - start) * count))
     return read_half(blocks, 52) * (np.concatenate(digits, axis=1).astype(np.float32) - np.float32(1))
 
 
@@ -45,8 +45,8 @@ def encode_1(values: Floats) -> Bytes:
     parts, first = [], 0
     for start, end, count in RUNS:
         size = (end - start) * count
-        digits = q[:, first : first + size].reshape(len(q), count, -1)
-        number = (digits * POWERS[4 : 4 - count if count < 5 else None : -1, None]).sum(axis=1, dtype=np.uint16)
+        digits = q[:, first : first + size].reshape(-1, count, end - start)
+        number = (digits * POWERS[::-1][:count, None]).sum(axis=1, dtype=np.uint16)
         parts.append(((number * np.uint32(256) + np.uint32(242)) // np.uint32(243)).astype(np.uint8))
         first += size
     return np.concatenate([*parts, tail], axis=1)

@@ -6,8 +6,21 @@ mean is for the rooms that ask for them.
 
 from opsin.gguf.file import File
 from opsin.gguf.header import TensorInfo
+from opsin.gguf.new_tensor import NewTensor
 from opsin.gguf.strings import Strings
 from opsin.gguf.tensor_type import TENSOR_TYPES, TensorType
-from opsin.gguf.value import Value, ValueType
+from opsin.gguf.value import Typed, Value, ValueType
+from opsin.gguf.writer import write
 
-__all__ = ["TENSOR_TYPES", "File", "Strings", "TensorInfo", "TensorType", "Value", "ValueType"]
+__all__ = [
+    "TENSOR_TYPES",
+    "File",
+    "NewTensor",
+    "Strings",
+    "TensorInfo",
+    "TensorType",
+    "Typed",
+    "Value",
+    "ValueType",
+    "write",
+]

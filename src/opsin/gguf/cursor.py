@@ -75,12 +75,13 @@ class Cursor:
     def read_type(self, key: str) -> ValueType:
         """The next number as the type of a value of `key`."""
         number = self.read_integer(ValueType.UINT32, f"key {key!r}: its type")
-        if number not in ValueType.__members__.values():
+        if number > max(ValueType):
             raise self.error(f"key {key!r} has the unknown value type {number}")
         return ValueType(number)
 
-    def read_scalar(self, kind: ValueType, what: str) -> Value:
-        """The next value of a type that is no array."""
+    def read_scalar(self, kind: ValueType, key: str) -> Value:
+        """The next value as that of `key`, of a type that is no array."""
+        what = f"key {key!r}"
         if kind is ValueType.STRING:
             return self._read_string(what)
         number = self._read_number(kind, what)
@@ -90,8 +91,8 @@ class Cursor:
             raise self.error(f"{what} is {number}, not a boolean's 0 or 1")
         return number == 1
 
-    def read_array(self, key: str) -> Value:
-        """The next value as an array of `key`: a read-only NumPy array, or `Strings`."""
+    def read_array(self, key: str) -> tuple[ValueType, Value]:
+        """The next value as the array of `key`: the type of its elements, and a read-only NumPy array or `Strings`."""
         kind = self.read_type(key)
         if kind is ValueType.ARRAY:
             raise self.error(f"key {key!r} is an array of arrays", hint="no reader takes these; convert it again")
@@ -99,7 +100,9 @@ class Cursor:
         least = LENGTH_BYTES if kind is ValueType.STRING else np.dtype(SCALAR_CODES[kind]).itemsize
         if count > MAX_ARRAY_COUNT or count * least > self.remaining:
             raise self.error(f"key {key!r} has {count} elements, which do not fit in the {self.remaining} bytes left")
-        return self._read_strings(count, key) if kind is ValueType.STRING else self._read_numbers(kind, count, key)
+        if kind is ValueType.STRING:
+            return kind, self._read_strings(count, key)
+        return kind, self._read_numbers(kind, count, key)
 
     def _read_number(self, kind: ValueType, what: str) -> int | float:
         reader = struct.Struct(self._order + SCALAR_LETTERS[kind])
@@ -193,4 +196,4 @@ class Cursor:
         more = min(max(WINDOW_BYTES, count - len(self._window)), self.part.size - end)
         fresh = bytearray(more)
         self.part.read_into(memoryview(fresh), end)
-        self._window += fresh
+        self._window = self._window + fresh if self._window else fresh

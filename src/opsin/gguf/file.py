@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
@@ -10,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.errors import FileError
-from opsin.gguf.header import TensorInfo, read_header
+from opsin.gguf.byte_order import swap_blocks
+from opsin.gguf.header import Header, TensorInfo
+from opsin.gguf.new_tensor import NewTensor
 from opsin.gguf.part import Part
+from opsin.gguf.split import merge_tensors, open_parts
 from opsin.gguf.strings import Strings
-from opsin.gguf.value import Array, Value
+from opsin.gguf.value import Array, Typed, Value, ValueType
 
 
 class File:
@@ -23,29 +28,59 @@ class File:
     `tensors` maps names to where each lies. Reading is safe from many threads at once.
     """
 
-    def __init__(
-        self, path: Path, parts: list[Part], metadata: Mapping[str, Value], tensors: Mapping[str, TensorInfo]
-    ) -> None:
+    def __init__(self, path: Path, headers: Sequence[Header]) -> None:
+        """Make one view over files whose headers were read; the first one's metadata counts. `open` is the way in."""
+        self._headers = tuple(headers)
         self.path = path
-        self.metadata: Mapping[str, Value] = MappingProxyType(dict(metadata))
-        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(dict(tensors))
-        self._parts = parts
+        self.metadata: Mapping[str, Value] = MappingProxyType(headers[0].metadata)
+        self.types: Mapping[str, ValueType] = MappingProxyType(headers[0].types)
+        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(merge_tensors(headers))
 
     @classmethod
     def open(cls, path: str | Path) -> File:
-        """Open the file at `path`. Raises FileError if it is missing, damaged or of a kind that we cannot read."""
-        part = Part(Path(path))
+        """Open the file at `path`, and all its splits if it is the first of them.
+
+        Raises FileError if it is missing, damaged, of a kind that we cannot read, or another split than the first.
+        """
+        headers = open_parts(Path(path))
         try:
-            header = read_header(part)
+            return cls(Path(path), headers)
         except BaseException:
-            part.close()
+            for header in headers:
+                header.part.close()
             raise
-        return cls(part.path, [part], header.metadata, header.tensors)
+
+    @classmethod
+    def join(cls, model: File, projector: File) -> File:
+        """One view over a model and its projector; closing it closes both.
+
+        Keys that both have (`general.*`) are the model's. Raises FileError naming both if they share a tensor's name.
+        """
+        moved = [_move_header(header, len(model._headers)) for header in projector._headers]
+        joined = cls(model.path, [*model._headers, *moved])
+        joined.metadata = MappingProxyType({**projector.metadata, **model.metadata})
+        joined.types = MappingProxyType({**projector.types, **model.types})
+        return joined
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files behind this view, in the order of the tensors' `part`."""
+        return tuple(header.part.path for header in self._headers)
+
+    @property
+    def typed(self) -> dict[str, Typed]:
+        """The metadata with its types, as `write` takes it, so that a copy has the same bytes."""
+        return {key: Typed(self.types[key], value) for key, value in self.metadata.items()}
+
+    def copy_tensor(self, name: str) -> NewTensor:
+        """One tensor as `write` takes it; it is read when its turn comes."""
+        info = self._info(name)
+        return NewTensor(name, info.shape, info.type, partial(self.read, name))
 
     def close(self) -> None:
         """Close all parts; closing twice is harmless."""
-        for part in self._parts:
-            part.close()
+        for header in self._headers:
+            header.part.close()
 
     def __enter__(self) -> File:
         return self
@@ -122,7 +157,11 @@ class File:
         return blocks
 
     def read_into(self, name: str, buffer: NDArray[np.uint8], first_byte: int = 0) -> None:
-        """Fill `buffer` (contiguous) with the bytes of one tensor from `first_byte` on, little-endian."""
+        """Fill `buffer` (contiguous) with the bytes of one tensor from `first_byte` on, little-endian.
+
+        Raises FileError if the tensor has no such bytes, or the file no longer has them.
+        """
+        assert buffer.dtype == np.uint8 and buffer.flags.c_contiguous and buffer.flags.writeable
         info = self._info(name)
         if first_byte < 0 or first_byte + buffer.nbytes > info.nbytes:
             raise FileError(
@@ -130,7 +169,12 @@ class File:
                 f"{first_byte} to {first_byte + buffer.nbytes} were asked for",
                 hint="ask for bytes inside the tensor",
             )
-        self._parts[info.part].read_into(buffer.data, info.offset + first_byte)
+        flat = buffer.reshape(-1)
+        header = self._headers[info.part]
+        if header.big_endian:
+            _read_swapped(header.part, info, flat, first_byte)
+        else:
+            header.part.read_into(flat.data, info.offset + first_byte)
 
     def _info(self, name: str) -> TensorInfo:
         info = self.tensors.get(name)
@@ -161,3 +205,22 @@ class File:
 
     def _wrong(self, key: str, value: Value, wanted: str) -> FileError:
         return FileError(f"{self.path}: key {key!r} is {value!r:.80}, not {wanted}", hint="convert the model again")
+
+
+def _read_swapped(part: Part, info: TensorInfo, buffer: NDArray[np.uint8], first_byte: int) -> None:
+    """Read from a big-endian file: whole blocks, because scalars are swapped inside them."""
+    kind = info.kind
+    start = first_byte // kind.block_bytes * kind.block_bytes
+    end = -(-(first_byte + buffer.nbytes) // kind.block_bytes) * kind.block_bytes
+    whole = buffer if end - start == buffer.nbytes else np.empty(end - start, np.uint8)
+    part.read_into(whole.data, info.offset + start)
+    swap_blocks(whole, kind)
+    if whole is not buffer:
+        buffer[:] = whole[first_byte - start :][: buffer.nbytes]
+
+
+def _move_header(header: Header, parts: int) -> Header:
+    """The same header, with the part numbers of its tensors moved up by `parts`."""
+    return replace(
+        header, tensors={name: replace(info, part=info.part + parts) for name, info in header.tensors.items()}
+    )

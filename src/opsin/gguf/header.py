@@ -5,27 +5,26 @@ Every count, length and place is held against the size of the file before memory
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import prod
 
 from opsin.errors import FileError
 from opsin.gguf.cursor import Cursor
 from opsin.gguf.part import Part
-from opsin.gguf.tensor_type import TENSOR_TYPES
+from opsin.gguf.tensor_type import MAX_DIMENSIONS, MAX_NAME_BYTES, TensorType, check_shape
 from opsin.gguf.value import Value, ValueType
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
+FIXED_BYTES = 24
+DEFAULT_ALIGNMENT = 32
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 16
 MAX_KEY_BYTES = (1 << 16) - 1
-MAX_NAME_BYTES = 63
-MAX_DIMENSIONS = 4
-MAX_ELEMENTS = 1 << 62
 # The least that one entry takes in a file: 8 + 1 of name, 4 of type, 1 of value; 8 + 1 of name, 4 + 4 + 8 more.
 LEAST_KEY_BYTES = 14
 LEAST_TENSOR_BYTES = 25
+DAMAGED = "the file is damaged; fetch or convert it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +42,17 @@ class TensorInfo:
     nbytes: int
     part: int = 0
 
+    @property
+    def kind(self) -> TensorType:
+        """The tensor's type: its name and its blocks."""
+        return check_shape(self.shape, self.type)
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """All that one file says of itself."""
+    """All that one file says of itself. `types` are those of scalars, and of the elements of arrays."""
 
+    part: Part
     version: int
     big_endian: bool
     alignment: int
@@ -56,12 +61,23 @@ class Header:
     tensors: dict[str, TensorInfo]
 
 
-def read_header(part: Part, index: int = 0) -> Header:
-    """Read the header of `part`, whose tensors get the part number `index`. Raises FileError for anything amiss."""
+def open_header(part: Part, index: int = 0) -> Header:
+    """Read the header of `part`, whose tensors get the part number `index`; `part` is closed if that fails.
+
+    Raises FileError for anything amiss.
+    """
+    try:
+        return _read_header(part, index)
+    except BaseException:
+        part.close()
+        raise
+
+
+def _read_header(part: Part, index: int) -> Header:
     cursor = Cursor(part)
     version = _read_version(cursor)
-    tensor_count = _read_count(cursor, "tensors")
-    key_count = _read_count(cursor, "metadata keys")
+    tensor_count = cursor.read_integer(ValueType.UINT64, "the number of tensors")
+    key_count = cursor.read_integer(ValueType.UINT64, "the number of metadata keys")
     _check_count(cursor, key_count, "metadata keys", MAX_KEYS, LEAST_KEY_BYTES)
     metadata, types = _read_metadata(cursor, key_count)
     _check_count(cursor, tensor_count, "tensors", MAX_TENSORS, LEAST_TENSOR_BYTES)
@@ -69,34 +85,33 @@ def read_header(part: Part, index: int = 0) -> Header:
     infos = [_read_tensor(cursor, index) for _ in range(tensor_count)]
     start = -(-cursor.place // alignment) * alignment
     tensors = _place_tensors(part, infos, start, alignment)
-    return Header(version, cursor.big_endian, alignment, metadata, types, tensors)
+    return Header(part, version, cursor.big_endian, alignment, metadata, types, tensors)
 
 
 def _read_version(cursor: Cursor) -> int:
     """Check the magic and read the version, which also tells the byte order."""
     path = cursor.part.path
-    if cursor.remaining < 24 or cursor.read_bytes(4, "the magic") != MAGIC:
-        raise FileError(f"{path} is not a GGUF file", hint="it should begin with the letters GGUF; give a .gguf file")
+    if cursor.remaining < FIXED_BYTES:
+        raise FileError(f"{path} has only {cursor.remaining} bytes", hint="it is no whole GGUF file; fetch it again")
+    magic = cursor.read_bytes(4, "the magic")
+    if magic != MAGIC:
+        raise FileError(f"{path} begins with {magic!r}, so it is not a GGUF file", hint="give a .gguf file")
     raw = cursor.read_bytes(4, "the version")
     version = int.from_bytes(raw, "little")
     if version & 0xFFFF == 0:
         cursor.set_big_endian()
         version = int.from_bytes(raw, "big")
     if version not in VERSIONS:
-        raise FileError(f"{path}: GGUF version {version} is not supported", hint="convert the model again")
+        raise FileError(f"{path} is of GGUF version {version}; we read 2 and 3", hint="convert the model again")
     return version
-
-
-def _read_count(cursor: Cursor, what: str) -> int:
-    return cursor.read_integer(ValueType.UINT64, f"the number of {what}")
 
 
 def _check_count(cursor: Cursor, count: int, what: str, most: int, least_bytes: int) -> None:
     """Refuse a count that the rest of the file cannot hold, or that no real file has."""
     if count * least_bytes > cursor.remaining:
-        raise cursor.error(f"{count} {what} do not fit in the {cursor.remaining} bytes left")
+        raise cursor.error(f"{count} {what} do not fit in the {cursor.remaining} bytes left", hint=DAMAGED)
     if count > most:
-        raise cursor.error(f"{count} {what} are more than the {most} that we read")
+        raise cursor.error(f"{count} {what} are more than the {most} that we read", hint=DAMAGED)
 
 
 def _read_metadata(cursor: Cursor, count: int) -> tuple[dict[str, Value], dict[str, ValueType]]:
@@ -105,44 +120,44 @@ def _read_metadata(cursor: Cursor, count: int) -> tuple[dict[str, Value], dict[s
     for number in range(count):
         key = cursor.read_name(MAX_KEY_BYTES, f"metadata key {number}")
         if key in metadata:
-            raise cursor.error(f"key {key!r} appears twice")
+            raise cursor.error(f"key {key!r} appears twice", hint=DAMAGED)
         kind = cursor.read_type(key)
-        metadata[key] = cursor.read_array(key) if kind is ValueType.ARRAY else cursor.read_scalar(kind, f"key {key!r}")
-        types[key] = kind
+        if kind is ValueType.ARRAY:
+            types[key], metadata[key] = cursor.read_array(key)
+        else:
+            types[key], metadata[key] = kind, cursor.read_scalar(kind, key)
     return metadata, types
 
 
 def _find_alignment(part: Part, metadata: dict[str, Value]) -> int:
-    alignment = metadata.get("general.alignment", 32)
-    valid = isinstance(alignment, int) and not isinstance(alignment, bool)
-    if not valid or alignment <= 0 or alignment & (alignment - 1):  # type: ignore[operator]
+    alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    if not isinstance(alignment, int) or not is_alignment(alignment):
         raise FileError(
-            f"{part.path}: key 'general.alignment' is {alignment!r}, not a power of two",
-            hint="the file is damaged; fetch or convert it again",
+            f"{part.path}: key 'general.alignment' is {alignment!r:.80}, not a power of two", hint="convert it again"
         )
-    return alignment  # type: ignore[return-value]
+    return alignment
+
+
+def is_alignment(number: int) -> bool:
+    """Whether tensors can be aligned to `number` bytes: a power of two."""
+    return not isinstance(number, bool) and number > 0 and number & (number - 1) == 0
 
 
 def _read_tensor(cursor: Cursor, index: int) -> TensorInfo:
     """Read one tensor entry; its offset is still from the start of the data."""
     name = cursor.read_name(MAX_NAME_BYTES, "a tensor name")
     what = f"tensor {name!r}"
-    dimensions = cursor.read_integer(ValueType.UINT32, f"{what}: the number of dimensions")
+    dimensions = cursor.read_integer(ValueType.UINT32, f"the dimensions of {what}")
     if dimensions > MAX_DIMENSIONS:
-        raise cursor.error(f"{what} has {dimensions} dimensions, more than {MAX_DIMENSIONS}")
-    sizes = [cursor.read_integer(ValueType.UINT64, f"{what}: its shape") for _ in range(dimensions)]
-    type_id = cursor.read_integer(ValueType.UINT32, f"{what}: its type")
-    offset = cursor.read_integer(ValueType.UINT64, f"{what}: its offset")
-    kind = TENSOR_TYPES.get(type_id)
-    if kind is None:
-        raise cursor.error(f"{what} has the unknown type {type_id}", hint="a newer opsin may know it")
-    row = sizes[0] if sizes else 1
-    elements = prod(sizes)
-    if elements == 0 or elements > MAX_ELEMENTS:
-        raise cursor.error(f"{what} has the impossible shape {sizes[::-1]}")
-    if row % kind.block_elements:
-        raise cursor.error(f"{what} has rows of {row}, no multiple of the {kind.block_elements} of {kind.name}")
-    return TensorInfo(name, tuple(sizes[::-1]), type_id, offset, kind.bytes_of(elements), index)
+        raise cursor.error(f"{what} has {dimensions} dimensions, more than {MAX_DIMENSIONS}", hint=DAMAGED)
+    shape = tuple(cursor.read_integer(ValueType.UINT64, f"the shape of {what}") for _ in range(dimensions))[::-1]
+    type_id = cursor.read_integer(ValueType.UINT32, f"the type of {what}")
+    offset = cursor.read_integer(ValueType.UINT64, f"the offset of {what}")
+    try:
+        kind = check_shape(shape, type_id)
+    except ValueError as error:
+        raise cursor.error(f"{what} {error}", hint="convert the model again, to a type that we read") from error
+    return TensorInfo(name, shape, type_id, offset, kind.bytes_of(shape), index)
 
 
 def _place_tensors(part: Part, infos: list[TensorInfo], start: int, alignment: int) -> dict[str, TensorInfo]:
@@ -151,23 +166,20 @@ def _place_tensors(part: Part, infos: list[TensorInfo], start: int, alignment: i
     for info in infos:
         what = f"{part.path}: tensor {info.name!r}"
         if info.name in tensors:
-            raise FileError(f"{what} appears twice", hint="the file is damaged; convert it again")
+            raise FileError(f"{what} appears twice", hint=DAMAGED)
         if info.offset % alignment:
+            raise FileError(f"{what} has the offset {info.offset}, no multiple of {alignment}", hint=DAMAGED)
+        end = start + info.offset + info.nbytes
+        if end > part.size:
             raise FileError(
-                f"{what} has the offset {info.offset}, no multiple of the alignment {alignment}",
-                hint="the file is damaged; convert it again",
-            )
-        place = start + info.offset
-        if place + info.nbytes > part.size:
-            raise FileError(
-                f"{what} ends at byte {place + info.nbytes}, but the file has {part.size}",
+                f"{what} ends at byte {end}, but the file at byte {part.size}",
                 hint="the download may be incomplete; fetch it again",
             )
-        tensors[info.name] = TensorInfo(info.name, info.shape, info.type, place, info.nbytes, info.part)
+        tensors[info.name] = replace(info, offset=start + info.offset)
     for first, second in pairwise(sorted(tensors.values(), key=lambda info: info.offset)):
         if first.offset + first.nbytes > second.offset:
             raise FileError(
                 f"{part.path}: tensors {first.name!r} and {second.name!r} overlap at byte {second.offset}",
-                hint="the file is damaged; convert it again",
+                hint=DAMAGED,
             )
     return tensors

@@ -6,6 +6,11 @@ It does not know what the numbers in a block mean.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
+
+MAX_NAME_BYTES = 63
+MAX_DIMENSIONS = 4
+MAX_ELEMENTS = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +32,9 @@ class TensorType:
     block_bytes: int
     scalars: tuple[Scalars, ...] = ()
 
-    def bytes_of(self, elements: int) -> int:
-        """Bytes that `elements` elements take; `elements` is a multiple of the block."""
-        return elements // self.block_elements * self.block_bytes
+    def bytes_of(self, shape: tuple[int, ...]) -> int:
+        """Bytes that a tensor of `shape` takes; its rows are whole blocks."""
+        return prod(shape) // self.block_elements * self.block_bytes
 
 
 def _plain(type_id: int, name: str, width: int) -> TensorType:
@@ -84,3 +89,18 @@ _ALL = (
 )
 
 TENSOR_TYPES: dict[int, TensorType] = {kind.id: kind for kind in _ALL}
+
+
+def check_shape(shape: tuple[int, ...], type_id: int) -> TensorType:
+    """The type of id `type_id`, if a tensor of it can have `shape` (NumPy's order). Raises ValueError if not."""
+    kind = TENSOR_TYPES.get(type_id)
+    if kind is None:
+        raise ValueError(f"has the unknown type {type_id}")
+    if len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f"has {len(shape)} dimensions, more than {MAX_DIMENSIONS}")
+    if any(size <= 0 for size in shape) or prod(shape) > MAX_ELEMENTS:
+        raise ValueError(f"has the impossible shape {list(shape)}")
+    row = shape[-1] if shape else 1
+    if row % kind.block_elements:
+        raise ValueError(f"has rows of {row} elements, no multiple of the {kind.block_elements} of {kind.name}")
+    return kind

@@ -1,0 +1,73 @@
+"""Options of a process: where caches live, which checks run. The only reader of the environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options that belong to a process and not to a request.
+
+    Attributes:
+        cache: folder for compiled kernels and other things that can be made again.
+        check: put guards around buffers and poison freed ones (OPSIN_CHECK=1).
+        cpu: compile for this LLVM CPU name instead of the machine's own (NUMBA_CPU_NAME).
+        cpu_features: LLVM feature string that goes with `cpu` (NUMBA_CPU_FEATURES).
+        isa: force one of the instruction sets that `opsin doctor` lists (OPSIN_ISA).
+        threads: compute threads; None takes what affinity and cgroup allow (OPSIN_THREADS).
+    """
+
+    cache: Path
+    check: bool = False
+    cpu: str | None = None
+    cpu_features: str | None = None
+    isa: str | None = None
+    threads: int | None = None
+    spins: int = field(default=4000)
+
+
+def from_environment() -> Config:
+    """Read the environment once. Unset or empty variables give the defaults."""
+    cache = os.environ.get("OPSIN_CACHE")
+    return Config(
+        cache=Path(cache) if cache else _default_cache(),
+        check=os.environ.get("OPSIN_CHECK", "") not in ("", "0"),
+        cpu=os.environ.get("NUMBA_CPU_NAME") or None,
+        cpu_features=os.environ.get("NUMBA_CPU_FEATURES") or None,
+        isa=os.environ.get("OPSIN_ISA") or None,
+        threads=int(os.environ.get("OPSIN_THREADS") or 0) or None,
+    )
+
+
+def _default_cache() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("opsin", appauthor=False))
+
+
+def available_threads() -> int:
+    """Processors that this process may use: its affinity mask, cut by the cgroup's CPU quota."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this platform
+        count = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(count, int(quota)) if quota else count)
+
+
+def _cgroup_quota() -> float | None:
+    """CPUs allowed by cgroup v2 (cpu.max) or v1 (cpu.cfs_quota_us); None where there is no limit."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
+            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if quota in ("max", "-1"):
+        return None
+    return max(1.0, int(quota) / int(period))

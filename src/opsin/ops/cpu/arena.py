@@ -1,0 +1,82 @@
+"""Memory for values: blocks that are taken, dropped, and taken again.
+
+A block returns to the arena when the last `Array` that sees it is dropped. In a program that is being recorded
+the order of operations is the order of time, so a dropped block may serve the next operation. With guards on,
+each block lies between two fences and is filled with NaN when it is dropped.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.errors import DeviceError
+
+LINE = 64
+FENCE = 0xA5
+POISON = 0xFF  # four of them are a NaN
+
+
+class Block:
+    """A run of bytes on a cache line. `address` is for kernels' arguments only."""
+
+    __slots__ = ("__weakref__", "_whole", "address", "bytes", "data", "guarded")
+
+    def __init__(self, size: int, *, guarded: bool = False, zero: bool = False) -> None:
+        fence = LINE if guarded else 0
+        make = np.zeros if zero else np.empty
+        self._whole: npt.NDArray[np.uint8] = make(size + 2 * fence + LINE, np.uint8)
+        start = -self._whole.ctypes.data % LINE + fence
+        self.data = self._whole[start : start + size]
+        self.bytes, self.guarded = size, guarded
+        self.address = int(self._whole.ctypes.data) + start
+        if guarded:
+            self._whole[start - fence : start] = FENCE
+            self._whole[start + size : start + size + fence] = FENCE
+
+    def check(self) -> None:
+        """Raise DeviceError where something wrote outside the block."""
+        if not self.guarded:
+            return
+        start = self.address - int(self._whole.ctypes.data)
+        before, after = self._whole[start - LINE : start], self._whole[start + self.bytes :][:LINE]
+        if not ((before == FENCE).all() and (after == FENCE).all()):
+            raise DeviceError(f"something wrote outside a buffer of {self.bytes} bytes")
+
+    def poison(self) -> None:
+        self.data[:] = POISON
+
+
+class Arena:
+    """Blocks by size. `bytes` is what it holds altogether."""
+
+    def __init__(self, *, guarded: bool = False) -> None:
+        self.guarded = guarded
+        self.blocks: list[Block] = []
+        self._free: list[tuple[int, int, Block]] = []
+        self._serial = 0
+
+    @property
+    def bytes(self) -> int:
+        return sum(block.bytes for block in self.blocks)
+
+    def take(self, size: int) -> Block:
+        """A block of at least `size` bytes: the smallest free one that fits well, or a new one."""
+        size = -(-max(size, 1) // LINE) * LINE
+        place = bisect_left(self._free, (size, -1))
+        if place < len(self._free) and self._free[place][0] <= 2 * size:
+            return self._free.pop(place)[2]
+        block = Block(size, guarded=self.guarded)
+        self.blocks.append(block)
+        return block
+
+    def give_back(self, block: Block) -> None:
+        """The block's content is lost from here on."""
+        self._serial += 1
+        insort(self._free, (block.bytes, self._serial, block))
+
+    def check(self) -> None:
+        for block in self.blocks:
+            block.check()

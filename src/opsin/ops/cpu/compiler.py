@@ -1,0 +1,68 @@
+"""Python functions to machine code: Numba types and lowers them, LLVM makes objects for one CPU.
+
+Imported only when a kernel must be compiled.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+from numba import types
+from numba.core import config as numba_config
+
+from opsin.ops.cpu.code import Kernel
+from opsin.ops.cpu.isa import Isa
+from opsin.ops.cpu.simd import Simd
+
+_SIMD: dict[Isa, Simd] = {}
+
+
+def compile_object(kernel: Kernel, isa: Isa) -> tuple[str, bytes]:
+    """Symbol and relocatable object of a kernel."""
+    symbol, text = llvm_text(kernel, isa)
+    module = llvm.parse_assembly(text)
+    return symbol, isa.target_machine().emit_object(module)
+
+
+def assembly(kernel: Kernel, isa: Isa) -> str:
+    """Assembly text of a kernel, also for a CPU that is not this one."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    module = llvm.parse_assembly(llvm_text(kernel, isa, portable=True)[1])
+    return isa.target_machine().emit_assembly(module)
+
+
+def llvm_text(kernel: Kernel, isa: Isa, *, portable: bool = False) -> tuple[str, str]:
+    """Symbol and optimised LLVM code of a kernel; `portable` drops what names this machine."""
+    function = build(kernel, isa)
+    count = function.__code__.co_argcount
+    _configure(isa, portable)
+    compiled = numba.njit(
+        function, error_model="numpy", nogil=True, boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )
+    compiled.compile((types.int64,) * count)
+    result = next(iter(compiled.overloads.values()))
+    text = result.library.get_llvm_str()
+    if portable:
+        lines = [line for line in text.splitlines() if not line.startswith("target ")]
+        text = f'target triple = "{isa.triple}"\n' + "\n".join(line for line in lines if "target-cpu" not in line)
+    return result.fndesc.llvm_func_name, text
+
+
+def build(kernel: Kernel, isa: Isa) -> Callable[..., Any]:
+    """The kernel's Python function, over the vocabulary of an instruction set."""
+    if isa not in _SIMD:
+        _SIMD[isa] = Simd(isa)
+    module = importlib.import_module(f"opsin.ops.cpu.kernels.{kernel.module}")
+    function: Callable[..., Any] = module.make(_SIMD[isa], **dict(kernel.options))
+    return function
+
+
+def _configure(isa: Isa, portable: bool) -> None:
+    """Let Numba's own passes see the CPU that we compile for (read when its first code library is made)."""
+    if not portable:
+        numba_config.CPU_NAME, numba_config.CPU_FEATURES = isa.cpu, isa.features

@@ -1,0 +1,143 @@
+"""Linear layers over packed weights: y[t, n] = sum over k of w[n, k] * x[t, k] (+ bias[n]) (+ residual[t, n]).
+
+Items are strips of STRIP outputs. For quantised weights x comes as int8 in groups of 32 (see `quantise`), and a
+result is a float32 sum over groups in order of k; for float weights it is a sum over k in order. One row takes
+the same sums in the same order as many, so a row's result does not depend on its company.
+
+Arguments (int64 words): weights, x, bytes a row of x, scales, bytes a row of scales, sums, lifts, y, bytes a row
+of y, outputs, records (or inputs, for floats), address of the row count, bias or 0, residual or 0, bytes a row of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from opsin.ops.cpu.dots import Dots
+from opsin.ops.cpu.kernels.shared import jit
+from opsin.ops.cpu.layout import FLOAT_BYTES, RECORD, STRIP, Layout
+from opsin.ops.cpu.simd import Simd
+
+(W, X, X_ROW, SCALES, SCALES_ROW, SUMS, LIFTS, Y, Y_ROW, OUTPUTS, RECORDS, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW) = (
+    8 * i for i in range(15)
+)
+
+
+def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(vectors, tokens) of the tile for one row and for many: what fits the registers."""
+    full = STRIP // simd.lanes
+    if simd.lanes == 16:
+        return (full, 1), (full, 5 if kind == "planes" else 8)
+    if kind == "planes":
+        return (min(full, 4), 1), (1, 4)
+    return (min(full, 4), 1), (2, 5)
+
+
+def make(simd: Simd, kind: str, bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False) -> Any:
+    layout = Layout(kind, bits, group, zero, minimum)
+    shapes = tile_shapes(simd, kind)
+    one, many = (_sweep(simd, Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero), layout) for v, t in shapes)
+    at, width = simd.i64_at, shapes[1][1]
+
+    def linear(args: int, first: int, last: int, thread: int) -> int:
+        rows, outputs = at(at(args + ROWS)), at(args + OUTPUTS)
+        for strip in range(first, last):
+            columns = min(STRIP, outputs - strip * STRIP)
+            row = 0
+            while row < rows:
+                if rows - row == 1:
+                    one(args, strip, row, 1, columns)
+                    row += 1
+                else:
+                    many(args, strip, row, rows - row, columns)
+                    row += width
+        return 0
+
+    return linear
+
+
+def _sweep(simd: Simd, tile: Dots, layout: Layout) -> Any:
+    """All inputs of one strip times the tile's rows, and the results written out."""
+    total = _planes(simd, tile, layout) if layout.kind == "planes" else _floats(simd, tile, layout)
+    at = simd.i64_at
+    wide, parts = tile.vectors * simd.lanes, STRIP // (tile.vectors * simd.lanes)
+    add_bias, add_rows, store = tile.add_bias, tile.add_rows, tile.store
+
+    @jit
+    def sweep(args: int, strip: int, row: int, left: int, columns: int) -> None:
+        y_row, n = at(args + Y_ROW), strip * STRIP
+        for part in range(parts):
+            acc = total(args, strip, part, row, left)
+            here = columns - part * wide
+            column = n + part * wide
+            bias, residual = at(args + BIAS), at(args + RESIDUAL)
+            if bias != 0:
+                acc = add_bias(acc, bias + 4 * column)
+            if residual != 0:
+                stride = at(args + RESIDUAL_ROW)
+                acc = add_rows(acc, residual + row * stride + 4 * column, stride, left, here)
+            store(acc, at(args + Y) + row * y_row + 4 * column, y_row, left, here)
+
+    return sweep
+
+
+def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
+    at, zeros, scale, lift = simd.i64_at, tile.zeros, tile.scale, tile.lift
+    record, head, scales = layout.record_bytes, layout.head_bytes, layout.scale_bytes
+    wide = tile.vectors * simd.lanes
+    minimum, halves = layout.minimum, layout.group == 16
+    dots = tile.dots
+    early, late = (tile.part(0, 4), tile.part(4, 8)) if halves else (tile.dots, tile.dots)
+
+    @jit
+    def total(args: int, strip: int, part: int, row: int, left: int) -> Any:
+        records = at(args + RECORDS)
+        x_row, s_row = at(args + X_ROW), at(args + SCALES_ROW)
+        w = at(args + W) + strip * records * record + part * wide * 2
+        planes = at(args + W) + strip * records * record + head + part * wide * 4
+        x, s = at(args + X) + row * x_row, at(args + SCALES) + row * s_row
+        per = 8 if halves else 4
+        sums, lifts = at(args + SUMS) + row * s_row * (per // 4), at(args + LIFTS) + row * s_row * (per // 4)
+        sum_row = s_row * (per // 4)
+        acc = zeros()
+        for _ in range(records):
+            if halves:
+                acc = scale(acc, early(planes, x, x_row, left, sums, sum_row), w, s, s_row, left)
+                if minimum:
+                    acc = lift(acc, w + scales, lifts, sum_row, left)
+                acc = scale(acc, late(planes, x, x_row, left, sums + 4, sum_row), w + 2 * STRIP, s, s_row, left)
+                if minimum:
+                    acc = lift(acc, w + scales + 2 * STRIP, lifts + 4, sum_row, left)
+            else:
+                acc = scale(acc, dots(planes, x, x_row, left, sums, sum_row), w, s, s_row, left)
+                if minimum:
+                    acc = lift(acc, w + scales, lifts, sum_row, left)
+            w += record
+            planes += record
+            x += RECORD
+            s += 4
+            sums += per
+            lifts += per
+        return acc
+
+    return total
+
+
+def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
+    at, zeros, step = simd.i64_at, tile.zeros, tile.step[layout.kind]
+    size = FLOAT_BYTES[layout.kind]
+    wide = tile.vectors * simd.lanes
+
+    @jit
+    def total(args: int, strip: int, part: int, row: int, left: int) -> Any:
+        inputs, x_row = at(args + RECORDS), at(args + X_ROW)
+        w = at(args + W) + (strip * inputs * STRIP + part * wide) * size
+        x = at(args + X) + row * x_row
+        acc = zeros()
+        for _ in range(inputs):
+            acc = step(acc, w, x, x_row, left)
+            w += STRIP * size
+            x += 4
+        return acc
+
+    return total

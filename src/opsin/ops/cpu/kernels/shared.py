@@ -1,0 +1,16 @@
+"""What kernels share: how their inner functions are compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An inner function of a kernel: no exceptions, no fast-math, no Python wrapper."""
+    compiled: Callable[..., Any] = numba.njit(
+        function, error_model="numpy", nogil=True, boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )
+    return compiled

@@ -1,0 +1,64 @@
+"""How weights lie in memory for kernels. Pure facts: no kernel, no compiler.
+
+A weight matrix [outputs, inputs] is cut into strips of STRIP outputs, each one run of memory that a kernel
+reads from front to back. Quantised weights come in records of 32 inputs:
+
+    scales   f16 [32 / group][STRIP]
+    minima   f16 [32 / group][STRIP]            where the format has them
+    planes   4 bits: [4][STRIP][4] bytes        step s = inputs 4s..4s+3; low nibble step 2j, high nibble step 2j+1
+             2 bits: [2][STRIP][4] bytes        bits 2i..2i+1 of plane j hold step 4j+i
+             1 bit:  [1][STRIP][4] bytes        bit s holds step s
+             8 bits: [8][STRIP][4] bytes
+
+Widths are built from planes: 5 = 4 + 1 (the top bit), 6 = 4 + 2, 3 = 2 + 1. Float weights are [inputs][STRIP].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STRIP = 32
+RECORD = 32  # inputs a record
+_PLANE_BYTES = {1: 4 * STRIP, 2: 8 * STRIP, 4: 16 * STRIP, 8: 32 * STRIP}
+PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
+FLOAT_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of a record lie. `bits` 0 means floats of kind `kind`."""
+
+    kind: str  # "planes", "f32", "f16", "bf16"
+    bits: int = 0
+    group: int = 32
+    zero: int = 0
+    minimum: bool = False
+
+    @property
+    def scale_bytes(self) -> int:
+        return 2 * STRIP * (RECORD // self.group)
+
+    @property
+    def head_bytes(self) -> int:
+        """Bytes before the planes of a record."""
+        return self.scale_bytes * (2 if self.minimum else 1)
+
+    @property
+    def record_bytes(self) -> int:
+        return self.head_bytes + sum(_PLANE_BYTES[p] for p in PLANES[self.bits])
+
+    def strip_bytes(self, inputs: int) -> int:
+        """Bytes of one strip of a matrix with `inputs` columns."""
+        if self.kind != "planes":
+            return STRIP * inputs * FLOAT_BYTES[self.kind]
+        return self.record_bytes * -(-inputs // RECORD)
+
+    @property
+    def name(self) -> str:
+        if self.kind != "planes":
+            return self.kind
+        return f"{self.bits}bit/{self.group}" + ("+min" if self.minimum else "")
+
+
+def strips(outputs: int) -> int:
+    return -(-outputs // STRIP)

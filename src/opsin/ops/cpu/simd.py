@@ -1,0 +1,246 @@
+"""A SIMD vocabulary for kernels: vector types and operations as Numba intrinsics, for one instruction set.
+
+Addresses are int64. Loads and stores need no alignment. Nothing here carries fast-math flags and every
+fused multiply-add is explicit, so a lane's result is the same in whatever kernel it is computed.
+It does not know what a kernel computes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, models, register_model
+
+from opsin.ops.cpu.isa import Isa
+
+I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
+F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+_ELEMENTS = {"i8": I8, "i16": I16, "i32": I32, "f16": F16, "f32": F32}
+
+Emit = Callable[..., Any]
+
+
+class Vec(types.Type):
+    """`n` elements in one register, or in as many as the CPU needs."""
+
+    def __init__(self, element: str, n: int) -> None:
+        self.element, self.n = element, n
+        self.ir = ir.VectorType(_ELEMENTS[element], n)
+        super().__init__(name=f"Vec({element}x{n})")
+
+
+class Tile(types.Type):
+    """`n` vectors by value: the accumulators of a block of results."""
+
+    def __init__(self, vec: Vec, n: int) -> None:
+        self.vec, self.n = vec, n
+        self.ir = ir.ArrayType(vec.ir, n)
+        super().__init__(name=f"Tile({vec.name}x{n})")
+
+
+@register_model(Vec)
+@register_model(Tile)
+class _Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, kind.ir)
+
+
+def operation(result: types.Type, params: Sequence[types.Type], emit: Emit) -> Any:
+    """An intrinsic of fixed types; `emit(builder, *values)` writes its LLVM code."""
+
+    def typing(context: Any, *arguments: Any) -> Any:
+        def codegen(target: Any, builder: Any, signature: Any, values: Any) -> Any:
+            value = emit(builder, *values)
+            return target.get_dummy_value() if result is types.void else value
+
+        return result(*params), codegen
+
+    # Numba binds call arguments by this signature.
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = ["context", *(f"x{i}" for i in range(len(params)))]
+    typing.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in names])  # type: ignore[attr-defined]
+    return intrinsic(typing)
+
+
+def pointer(b: Any, address: Any, kind: ir.Type) -> Any:
+    return b.inttoptr(address, kind.as_pointer())
+
+
+def load(b: Any, address: Any, kind: ir.Type, align: int = 1) -> Any:
+    value = b.load(pointer(b, address, kind))
+    value.align = align
+    return value
+
+
+def store(b: Any, value: Any, address: Any, align: int = 1) -> None:
+    b.store(value, pointer(b, address, value.type)).align = align
+
+
+def splat(b: Any, value: Any, n: int) -> Any:
+    vector = ir.VectorType(value.type, n)
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = b.insert_element(undefined, value, I32(0))
+    return b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, n), [0] * n))
+
+
+def constant(kind: ir.VectorType, value: float) -> Any:
+    return ir.Constant(kind, [value] * kind.count)
+
+
+def call(b: Any, name: str, result: ir.Type, arguments: Sequence[Any]) -> Any:
+    """Call an LLVM intrinsic by its full name."""
+    signature = ir.FunctionType(result, [a.type for a in arguments])
+    return b.call(b.module.declare_intrinsic(name, (), signature), list(arguments))
+
+
+def fma(b: Any, x: Any, y: Any, z: Any) -> Any:
+    suffix = f"v{x.type.count}f32" if isinstance(x.type, ir.VectorType) else "f32"
+    return call(b, f"llvm.fma.{suffix}", x.type, (x, y, z))
+
+
+def exp(b: Any, x: Any) -> Any:
+    """e**x to 1.1 ulp or so: 2**n by exponent bits, times a polynomial on [-ln2/2, ln2/2] (Cody and Waite 1980).
+
+    Below -87.3 the result is exactly 0, above 88.7 infinity; NaN stays NaN.
+    """
+    kind = x.type
+    ints = ir.VectorType(I32, kind.count)
+    magic = constant(kind, 12582912.0)  # 1.5 * 2**23: adding it rounds to an integer kept in the low bits
+    top = b.select(b.fcmp_unordered(">", x, constant(kind, 89.0)), constant(kind, 89.0), x)
+    top = b.select(b.fcmp_ordered("uno", x, x), x, top)
+    low = b.fcmp_ordered("<", top, constant(kind, -87.33))
+    y = b.select(low, constant(kind, -87.33), top)
+    shifted = fma(b, y, constant(kind, 1.4426950408889634), magic)
+    n = b.fsub(shifted, magic)
+    r = fma(b, n, constant(kind, -0.693145751953125), y)
+    r = fma(b, n, constant(kind, -1.428606765330187e-06), r)
+    p = constant(kind, 1.0 / 5040)
+    for c in (1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0):
+        p = fma(b, p, r, constant(kind, c))
+    # 2**n in two factors, because n = 128 has no exponent of its own.
+    bits = b.sub(b.bitcast(shifted, ints), ir.Constant(ints, [0x4B400000] * kind.count))
+    half = b.ashr(bits, ir.Constant(ints, [1] * kind.count))
+    rest = b.sub(bits, half)
+    for part in (half, rest):
+        power = b.shl(b.add(part, ir.Constant(ints, [127] * kind.count)), ir.Constant(ints, [23] * kind.count))
+        p = b.fmul(p, b.bitcast(power, kind))
+    return b.select(low, constant(kind, 0.0), p)
+
+
+def count_mask(b: Any, n: Any, lanes: int) -> Any:
+    """Lanes below `n` (int64)."""
+    index = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
+    return b.icmp_signed("<", index, splat(b, b.trunc(n, I32), lanes))
+
+
+def _ordered_sum(b: Any, v: Any) -> Any:
+    """Sum of a vector's lanes as a tree of halves: one order, on every call."""
+    n = v.type.count
+    while n > 1:
+        n //= 2
+        undefined = ir.Constant(v.type, ir.Undefined)
+        low = ir.Constant(ir.VectorType(I32, n), list(range(n)))
+        high = ir.Constant(ir.VectorType(I32, n), list(range(n, 2 * n)))
+        v = b.fadd(b.shuffle_vector(v, undefined, low), b.shuffle_vector(v, undefined, high))
+    return b.extract_element(v, I32(0))
+
+
+def _maximum(b: Any, x: Any, y: Any) -> Any:
+    return b.select(b.fcmp_unordered(">", x, y), x, y)  # unordered: a NaN in x wins
+
+
+class Simd:
+    """The vocabulary at `isa.lanes` float32 lanes. Attributes are operations that kernels call."""
+
+    def __init__(self, isa: Isa) -> None:
+        self.isa = isa
+        self.lanes = n = isa.lanes
+        self.F, self.I = Vec("f32", n), Vec("i32", n)
+        self._scalars()
+        self._memory()
+        self._arithmetic()
+
+    def _scalars(self) -> None:
+        i64, f32 = types.int64, types.float32
+        self.i64_at = operation(i64, (i64,), lambda b, p: load(b, p, I64, 8))
+        self.i32_at = operation(i64, (i64,), lambda b, p: b.sext(load(b, p, I32), I64))
+        self.u8_at = operation(i64, (i64,), lambda b, p: b.zext(load(b, p, I8), I64))
+        self.i8_at = operation(i64, (i64,), lambda b, p: b.sext(load(b, p, I8), I64))
+        self.f32_at = operation(f32, (i64,), lambda b, p: load(b, p, F32))
+        self.f16_at = operation(f32, (i64,), lambda b, p: b.fpext(load(b, p, F16), F32))
+        self.bf16_at = operation(
+            f32, (i64,), lambda b, p: b.bitcast(b.shl(b.zext(load(b, p, I16), I32), I32(16)), F32)
+        )
+        self.put_i64 = operation(types.void, (i64, i64), lambda b, p, v: store(b, v, p, 8))
+        self.put_i32 = operation(types.void, (i64, i64), lambda b, p, v: store(b, b.trunc(v, I32), p))
+        self.put_i8 = operation(types.void, (i64, i64), lambda b, p, v: store(b, b.trunc(v, I8), p))
+        self.put_f32 = operation(types.void, (i64, f32), lambda b, p, v: store(b, v, p))
+        self.put_f16 = operation(types.void, (i64, f32), lambda b, p, v: store(b, b.fptrunc(v, F16), p))
+        self.fma1 = operation(f32, (f32, f32, f32), fma)
+        self.sqrt1 = operation(f32, (f32,), lambda b, x: call(b, "llvm.sqrt.f32", F32, (x,)))
+        self.rint1 = operation(f32, (f32,), lambda b, x: call(b, "llvm.rint.f32", F32, (x,)))
+        self.prefetch = operation(types.void, (i64,), _prefetch)
+
+    def _memory(self) -> None:
+        i64, n = types.int64, self.lanes
+        F, f = self.F, self.F.ir
+        halves, bytes_, words = ir.VectorType(F16, n), ir.VectorType(I8, n), ir.VectorType(I16, n)
+        wide = ir.VectorType(I32, n)
+
+        def bf16(b: Any, p: Any) -> Any:
+            bits = b.shl(b.zext(load(b, p, words), wide), ir.Constant(wide, [16] * n))
+            return b.bitcast(bits, f)
+
+        def part(b: Any, p: Any, count: Any) -> Any:
+            mask = count_mask(b, count, n)
+            return call(b, f"llvm.masked.load.v{n}f32.p0", f, (pointer(b, p, f), I32(4), mask, constant(f, 0.0)))
+
+        def store_part(b: Any, p: Any, v: Any, count: Any) -> None:
+            mask = count_mask(b, count, n)
+            call(b, f"llvm.masked.store.v{n}f32.p0", ir.VoidType(), (v, pointer(b, p, f), I32(4), mask))
+
+        self.load = operation(F, (i64,), lambda b, p: load(b, p, f))
+        self.load_f16 = operation(F, (i64,), lambda b, p: b.fpext(load(b, p, halves), f))
+        self.load_bf16 = operation(F, (i64,), bf16)
+        self.load_i8 = operation(F, (i64,), lambda b, p: b.sitofp(load(b, p, bytes_), f))
+        self.load_part = operation(F, (i64, i64), part)
+        self.store = operation(types.void, (i64, F), lambda b, p, v: store(b, v, p))
+        self.store_f16 = operation(types.void, (i64, F), lambda b, p, v: store(b, b.fptrunc(v, halves), p))
+        self.store_part = operation(types.void, (i64, F, i64), store_part)
+        self.store_i8 = operation(
+            types.void, (i64, F), lambda b, p, v: store(b, b.trunc(b.fptosi(v, wide), bytes_), p)
+        )
+        self.splat_at = operation(F, (i64,), lambda b, p: splat(b, load(b, p, F32), n))
+
+    def _arithmetic(self) -> None:
+        f32, F, f, n = types.float32, self.F, self.F.ir, self.lanes
+        swap = ir.Constant(ir.VectorType(I32, n), [i ^ 1 for i in range(n)])
+        undefined = ir.Constant(f, ir.Undefined)
+        self.zero = operation(F, (), lambda b: constant(f, 0.0))
+        self.splat = operation(F, (f32,), lambda b, x: splat(b, x, n))
+        self.add = operation(F, (F, F), lambda b, x, y: b.fadd(x, y))
+        self.sub = operation(F, (F, F), lambda b, x, y: b.fsub(x, y))
+        self.mul = operation(F, (F, F), lambda b, x, y: b.fmul(x, y))
+        self.div = operation(F, (F, F), lambda b, x, y: b.fdiv(x, y))
+        self.fma = operation(F, (F, F, F), fma)
+        self.maximum = operation(F, (F, F), _maximum)
+        self.abs = operation(F, (F,), lambda b, x: call(b, f"llvm.fabs.v{n}f32", f, (x,)))
+        self.rint = operation(F, (F,), lambda b, x: call(b, f"llvm.rint.v{n}f32", f, (x,)))
+        self.exp = operation(F, (F,), exp)
+        self.sum = operation(f32, (F,), _ordered_sum)
+        self.peak = operation(f32, (F,), lambda b, x: call(b, f"llvm.vector.reduce.fmaximum.v{n}f32", F32, (x,)))
+        self.swap_pairs = operation(F, (F,), lambda b, x: b.shuffle_vector(x, undefined, swap))
+        self.keep_below = operation(F, (F, F, types.int64), self._keep_below)
+
+    def _keep_below(self, b: Any, x: Any, other: Any, count: Any) -> Any:
+        """Lanes below `count` from x, the others from `other`."""
+        return b.select(count_mask(b, count, self.lanes), x, other)
+
+
+def _prefetch(b: Any, p: Any) -> None:
+    address = pointer(b, p, I8)
+    call(b, "llvm.prefetch.p0", ir.VoidType(), (address, I32(0), I32(3), I32(1)))

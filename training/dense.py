@@ -1,0 +1,64 @@
+"""The first stage's task: for every patch, what is there, its colour, and whether a thing has its middle there.
+
+The answers are read from the rows that the decoder will get, so each row must say what its four patches hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from training.lists import COLOUR_NAMES
+from training.model import Shape
+from training.paint import WHATS
+
+OUTPUTS = WHATS + len(COLOUR_NAMES) + 1
+NOTHING_WEIGHT = 0.15  # most patches are empty
+
+
+@dataclass
+class Labels:
+    """Labels of a batch: [pictures, grid, grid] each."""
+
+    what: Tensor
+    colour: Tensor
+    centre: Tensor
+
+
+class DenseHead(nn.Module):
+    """A linear map from a row to the labels of its patches; used in training only."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.norm = nn.LayerNorm(shape.width)
+        self.out = nn.Linear(shape.width, shape.pool**2 * OUTPUTS)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """[pictures, rows, width] -> [pictures, grid, grid, OUTPUTS]."""
+        side, pool = self.shape.grid // self.shape.pool, self.shape.pool
+        out = self.out(self.norm(rows)).unflatten(-1, (pool, pool, OUTPUTS)).unflatten(1, (side, side))
+        return out.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
+
+
+def dense_loss(out: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
+    """The loss and the share of right labels: of things, of colours where a thing is, of middles."""
+    what, colour, centre = out.float().split((WHATS, len(COLOUR_NAMES), 1), -1)
+    weight = torch.ones(WHATS, device=out.device)
+    weight[0] = NOTHING_WEIGHT
+    loss_what = fn.cross_entropy(what.flatten(0, 2), labels.what.flatten().long(), weight)
+    loss_colour = fn.cross_entropy(colour.flatten(0, 2), labels.colour.flatten().long(), ignore_index=-1)
+    loss_centre = fn.binary_cross_entropy_with_logits(centre[..., 0], labels.centre.float(),
+                                                      pos_weight=torch.tensor(5.0, device=out.device))
+    with torch.no_grad():
+        thing = labels.what > 0
+        named = thing & (labels.colour >= 0)
+        right = {
+            "what": (what.argmax(-1) == labels.what)[thing].float().mean().item(),
+            "colour": (colour.argmax(-1) == labels.colour)[named].float().mean().item(),
+            "centre": ((centre[..., 0] > 0) == (labels.centre > 0))[thing].float().mean().item(),
+        }
+    return loss_what + loss_colour + 0.5 * loss_centre, right

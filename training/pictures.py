@@ -1,0 +1,77 @@
+"""Draws one picture of any kind: things, drawings, a word, a number, a chart.
+
+Knows what kinds there are and how often each comes; knows no question.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.scenes import (
+    Scene,
+    Style,
+    choose_background,
+    choose_kinds,
+    paint_chart,
+    paint_text,
+    paint_things,
+    wear,
+)
+
+KINDS = {"things": 0.42, "drawings": 0.18, "word": 0.2, "number": 0.08, "chart": 0.12}
+CONSONANTS, VOWELS = "bcdfghjklmnprstvwxz", "aeiouy"
+
+
+@dataclass
+class Picture:
+    """Pixels, facts and labels a patch."""
+
+    pixels: np.ndarray  # uint8 [192, 192, 3]
+    scene: Scene
+    what: np.ndarray  # int16 [12, 12]
+    colour: np.ndarray  # int8 [12, 12]
+    centre: np.ndarray  # uint8 [12, 12]
+
+
+def choose_kind(rng: random.Random, style: Style) -> str:
+    """A kind of picture; without assets only things and charts."""
+    names = list(KINDS) if style.assets else ["things", "chart"]
+    return rng.choices(names, [KINDS[name] for name in names])[0]
+
+
+def choose_word(rng: random.Random, style: Style) -> str:
+    """A word of 2 to 8 letters, short ones as often as long ones; in training also letters at random."""
+    assert style.assets is not None
+    length = rng.randint(2, 8)
+    if style.split == "train" and rng.random() < 0.45:
+        if rng.random() < 0.5:
+            return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(length))
+        return "".join(rng.choice(VOWELS if i % 2 else CONSONANTS) for i in range(length))
+    while True:
+        word = rng.choice(style.assets.words)
+        if len(word) == length or (length == 2 and len(word) <= 4):
+            return word
+
+
+def choose_number(rng: random.Random) -> str:
+    """A number of one or two digits, sometimes three or four."""
+    digits = rng.choice((1, 1, 2, 2, 2, 3, 4))
+    return str(rng.randint(0 if digits == 1 else 10 ** (digits - 1), 10**digits - 1))
+
+
+def draw_picture(rng: random.Random, style: Style, kind: str) -> Picture:
+    """A picture of the kind."""
+    if kind == "word":
+        scene, canvas = paint_text(rng, style, choose_word(rng, style))
+    elif kind == "number":
+        scene, canvas = paint_text(rng, style, choose_number(rng))
+    elif kind == "chart":
+        scene, canvas = paint_chart(rng, style, rng.randint(2, 6))
+    else:
+        background = choose_background(rng)
+        kinds = choose_kinds(rng, background, drawings=kind == "drawings")
+        scene, canvas = paint_things(rng, style, background, kinds)
+    return Picture(wear(rng, canvas.pixels()), scene, canvas.what, canvas.colour, canvas.centre)

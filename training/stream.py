@@ -1,0 +1,84 @@
+"""Endless batches for training, made in worker processes; sample number N is always the same sample.
+
+Knows how samples are laid out in tensors; knows nothing of the model.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from training.assets import load_assets
+from training.dense import Labels
+from training.pictures import Picture, choose_kind, draw_picture
+from training.scenes import Style
+
+
+@dataclass
+class Batch:
+    """Pictures with labels; in the later stages also the rows of conversations about them."""
+
+    pixels: Tensor  # uint8 [pictures, side, side, 3]
+    labels: Labels
+    ids: Tensor | None = None  # [conversations, rows]
+    blocks: Tensor | None = None  # [conversations, rows], 0 text, n the n-th picture
+    learn: Tensor | None = None  # [conversations, rows], true where the row is part of an answer
+
+
+def stack_pictures(pictures: list[Picture]) -> tuple[Tensor, Labels]:
+    """Pixels and labels as tensors."""
+    def stack(arrays: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(arrays))
+
+    labels = Labels(stack([p.what for p in pictures]), stack([p.colour for p in pictures]),
+                    stack([p.centre for p in pictures]))
+    return stack([p.pixels for p in pictures]), labels
+
+
+class PictureStream(IterableDataset[Batch]):
+    """Batches of pictures with their labels a patch."""
+
+    def __init__(self, *, seed: str, start: int, size: int, with_assets: bool) -> None:
+        """`start` is the number of the first batch; `size` the pictures in a batch."""
+        super().__init__()
+        self.seed, self.start, self.size, self.with_assets = seed, start, size, with_assets
+
+    def style(self) -> Style:
+        """What training may draw with."""
+        return Style("train", load_assets("train") if self.with_assets else None)
+
+    def make(self, number: int) -> Batch:
+        """Batch `number`."""
+        rng, style = random.Random(f"{self.seed}-{number}"), self.style()
+        pictures = [draw_picture(rng, style, choose_kind(rng, style)) for _ in range(self.size)]
+        return Batch(*stack_pictures(pictures))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Every worker makes its share of the batches, in order."""
+        torch.set_num_threads(1)
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        number = self.start + first
+        while True:
+            yield self.make(number)
+            number += step
+
+
+def ignore_signals(worker: int) -> None:
+    """A worker ends with its parent, not when the whole group is asked to end: the parent still needs it to save."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def open_stream(dataset: PictureStream, workers: int) -> Iterator[Batch]:
+    """Batches in order, made ahead by worker processes."""
+    ahead = 4 if workers else None
+    return iter(DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=ahead,
+                           worker_init_fn=ignore_signals))

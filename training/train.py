@@ -1,0 +1,266 @@
+"""Trains opsin-nano in stages: `python -m training.train --stage all --resume`.
+
+Stage `tower` teaches the tower to say what every patch holds; `decoder` teaches the decoder to answer while the tower
+rests; `both` trains everything. `all` runs them in that order. A checkpoint is written every ten minutes and on
+SIGTERM; a stopped process may be continued at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor, nn
+
+from training.checkpoint import SMALL, Average, Place, load_full, load_small, save_full, save_small
+from training.dense import DenseHead, Labels, dense_loss
+from training.model import Nano, Shape, prepare
+from training.stream import Batch, PictureStream, open_stream
+
+RUNS = Path(__file__).parent / "runs"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of the recipe."""
+
+    name: str
+    steps: int
+    size: int  # pictures or conversations in a batch
+    rate: float
+    talks: bool  # learns answers
+    sees: bool  # learns the labels of patches, and the tower moves
+    settle: float = 0.0  # share of the steps in which the rate falls to nothing
+
+
+RECIPE = (
+    Stage("tower", steps=3000, size=64, rate=1e-3, talks=False, sees=True),
+    Stage("decoder", steps=2500, size=32, rate=1e-3, talks=True, sees=False),
+    Stage("both", steps=30000, size=32, rate=7e-4, talks=True, sees=True, settle=0.3),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run was asked to do."""
+
+    folder: Path
+    threads: int = 2
+    workers: int = 1
+    half: bool = True
+    seed: str = "nano"
+    with_assets: bool = True
+    save_every_seconds: float = 600.0
+    minutes: float = 0.0  # stop after so long; 0 runs to the end
+    shape: Shape = Shape()
+
+
+class Learner:
+    """The model with its training parts."""
+
+    def __init__(self, options: Options, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.options, self.device = options, device
+        self.model = Nano(options.shape).to(device)
+        self.head = DenseHead(options.shape).to(device)
+        self.average = Average(self.model)
+        self.place = Place(RECIPE[0].name)
+        self.optimisers: list[torch.optim.Optimizer] = []
+
+    def set_optimisers(self, stage: Stage) -> None:
+        """Muon for the matrices inside blocks, AdamW for the rest; fresh for every stage."""
+        parts: list[nn.Module] = [self.model.language_model] if stage.talks else []
+        parts += [self.model.multi_modal_projector, self.head] + ([self.model.vision_tower] if stage.sees else [])
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        inner: list[nn.Parameter] = []
+        outer: list[nn.Parameter] = []
+        for part in parts:
+            for name, parameter in part.named_parameters():
+                parameter.requires_grad_(True)
+                (inner if parameter.ndim == 2 and "layers." in name else outer).append(parameter)
+        self.optimisers = [torch.optim.AdamW(outer, stage.rate, betas=(0.9, 0.98), weight_decay=0.01)]
+        if inner:
+            self.optimisers.append(torch.optim.Muon(inner, stage.rate, weight_decay=0.02,
+                                                    adjust_lr_fn="match_rms_adamw"))
+
+    def save(self) -> None:
+        """Write the full checkpoint."""
+        save_full(self.options.folder / "checkpoint.pt", {
+            "model": self.model.state_dict(), "head": self.head.state_dict(), "average": self.average.tensors,
+            "updates": self.average.updates, "place": asdict(self.place), "shape": self.options.shape.dictionary(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers]})
+
+    def load(self) -> list[dict[str, object]]:
+        """Continue from the run's checkpoint, or from the small one in git; returns the optimisers' states."""
+        path = self.options.folder / "checkpoint.pt"
+        if not path.exists():
+            weights, facts = load_small()
+            head = {name.removeprefix("head."): weights.pop(name) for name in list(weights)
+                    if name.startswith("head.")}
+            self.model.load_state_dict(weights)
+            self.head.load_state_dict(head)
+            self.average = Average(self.model)
+            self.place = Place(**facts["place"])  # type: ignore[arg-type]
+            return []
+        parts = load_full(path)
+        self.model.load_state_dict(parts["model"])  # type: ignore[arg-type]
+        self.head.load_state_dict(parts["head"])  # type: ignore[arg-type]
+        self.average.tensors = {name: tensor.to(self.device) for name, tensor in
+                                parts["average"].items()}  # type: ignore[attr-defined]
+        self.average.updates = int(parts["updates"])  # type: ignore[call-overload]
+        self.place = Place(**parts["place"])  # type: ignore[arg-type]
+        return parts["optimisers"]  # type: ignore[return-value]
+
+    def commit(self, folder: Path = SMALL) -> None:
+        """Write the small checkpoint for git."""
+        weights = dict(self.average.tensors) | {f"head.{name}": t for name, t in self.head.state_dict().items()}
+        save_small(weights, {"place": asdict(self.place), "shape": self.options.shape.dictionary()}, folder)
+
+
+def losses(learner: Learner, stage: Stage, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    """The loss of a batch and what to log."""
+    device, model = learner.device, learner.model
+    pixels = prepare(batch.pixels.to(device))
+    with torch.set_grad_enabled(stage.sees):
+        patches = model.vision_tower(pixels)
+    rows = model.multi_modal_projector(patches)
+    total, logged = torch.zeros((), device=device), {}
+    if stage.sees:
+        labels = Labels(*(getattr(batch.labels, name).to(device) for name in ("what", "colour", "centre")))
+        seen, logged = dense_loss(learner.head(rows), labels)
+        logged["dense"] = seen.item()
+        total = total + seen * (0.3 if stage.talks else 1.0)
+    if stage.talks:
+        assert batch.ids is not None and batch.blocks is not None and batch.learn is not None
+        ids, learn = batch.ids.to(device), batch.learn.to(device)
+        hidden = model(ids, batch.blocks.to(device), rows.flatten(0, 1))
+        logits = model.logits(hidden[:, :-1][learn[:, 1:]]).float()
+        wanted = ids[:, 1:][learn[:, 1:]]
+        said = nn.functional.cross_entropy(logits, wanted)
+        logged |= {"answer": said.item(), "token": (logits.argmax(-1) == wanted).float().mean().item()}
+        total = total + said
+    return total, logged
+
+
+def rate_at(stage: Stage, step: int) -> float:
+    """The learning rate: a short rise, level, and a fall at the end where the stage has one."""
+    falling = max(1, int(stage.steps * stage.settle))
+    left = (stage.steps - step) / falling if stage.settle else 1.0
+    return stage.rate * min(1.0, (step + 1) / 100) * min(1.0, max(left, 0.02))
+
+
+def take_step(learner: Learner, stage: Stage, batch: Batch) -> dict[str, float]:
+    """One update."""
+    with torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.options.half):
+        total, logged = losses(learner, stage, batch)
+    total.backward()
+    moving = [p for optimiser in learner.optimisers for group in optimiser.param_groups for p in group["params"]]
+    logged["norm"] = float(nn.utils.clip_grad_norm_(moving, 1.0))
+    for optimiser in learner.optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(stage, learner.place.step)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    learner.average.update(learner.model)
+    return logged
+
+
+def open_batches(learner: Learner, stage: Stage) -> Iterator[Batch]:
+    """The stage's batches from where the run stands."""
+    options = learner.options
+    if stage.talks:
+        from training.conversations import ConversationStream as Stream
+    else:
+        Stream = PictureStream  # noqa: N806
+    return open_stream(Stream(seed=options.seed, start=learner.place.batches, size=stage.size,
+                              with_assets=options.with_assets), options.workers)
+
+
+class Stop:
+    """Turns SIGTERM into a wish to end after the current step."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The signal's handler."""
+        self.wanted = True
+
+
+def run_stage(learner: Learner, stage: Stage, stop: Stop, deadline: float) -> None:
+    """Train one stage to its end, to the deadline or until asked to stop."""
+    options, place = learner.options, learner.place
+    batches, sums, since, saved = open_batches(learner, stage), {}, 0, time.monotonic()
+    log = (options.folder / "log.jsonl").open("a")
+    while place.step < stage.steps and not stop.wanted and time.monotonic() < deadline:
+        begun = time.monotonic()
+        for name, value in take_step(learner, stage, next(batches)).items():
+            sums[name] = sums.get(name, 0.0) + value
+        place.step, place.batches, since = place.step + 1, place.batches + 1, since + 1
+        place.seconds += min(time.monotonic() - begun, 60.0)
+        if since == 20 or place.step == stage.steps:
+            means = {name: round(value / since, 4) for name, value in sums.items()}
+            log.write(json.dumps({"stage": stage.name, "step": place.step, **means,
+                                  "seconds": round(place.seconds)}) + "\n")
+            log.flush()
+            sums, since = {}, 0
+        if time.monotonic() - saved > options.save_every_seconds:
+            learner.save()
+            saved = time.monotonic()
+    log.close()
+
+
+def train(stages: tuple[Stage, ...], options: Options, *, resume: bool) -> Learner:
+    """Run stages in order, from the run's checkpoint if asked; returns the learner at its end."""
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    learner, stop = Learner(options, device), Stop()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    before = signal.signal(signal.SIGTERM, stop)
+    states = learner.load() if resume else []
+    names = [stage.name for stage in stages]
+    first = names.index(learner.place.stage) if resume and learner.place.stage in names else 0
+    deadline = time.monotonic() + (options.minutes * 60 if options.minutes else float("inf"))
+    for stage in stages[first:]:
+        if learner.place.stage != stage.name:
+            learner.place.stage, learner.place.step, states = stage.name, 0, []
+        learner.set_optimisers(stage)
+        for optimiser, state in zip(learner.optimisers, states, strict=False):
+            optimiser.load_state_dict(state)
+        run_stage(learner, stage, stop, deadline)
+        learner.save()
+        if stop.wanted or time.monotonic() >= deadline:
+            break
+    signal.signal(signal.SIGTERM, before)
+    return learner
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stage", choices=[*(stage.name for stage in RECIPE), "all"], default="all")
+    parser.add_argument("--run", default="nano", help="name of the folder below training/runs")
+    parser.add_argument("--resume", action="store_true", help="continue from the run's or the committed checkpoint")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures")
+    parser.add_argument("--float32", action="store_true", help="compute in float32 instead of bfloat16")
+    parser.add_argument("--steps", type=int, help="steps of every stage, instead of the recipe's")
+    parser.add_argument("--minutes", type=float, default=0.0, help="stop after so many minutes")
+    chosen = parser.parse_args()
+    stages = tuple(replace(stage, steps=chosen.steps or stage.steps) for stage in RECIPE
+                   if chosen.stage in (stage.name, "all"))
+    options = Options(RUNS / chosen.run, chosen.threads, chosen.workers, half=not chosen.float32,
+                      minutes=chosen.minutes)
+    train(stages, options, resume=chosen.resume)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from opsin.quants._bits import read_half, split_bits
+from opsin.quants._bits import join_bits, read_half, split_bits, write_half
+from opsin.quants._fit import encode_in_chunks, fit_with_minima
 from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
 
 
@@ -18,6 +19,17 @@ def decode(blocks: Bytes) -> Floats:
     minimum = (read_half(blocks, 82) * pairs[:, 1])[:, :, None]
     q = split_bits(blocks[:, 16:80].reshape(-1, 2, 32), 2).reshape(-1, 16, 16).astype(np.float32)
     return (scale * q - minimum).reshape(-1, 256)
+
+
+def encode(values: Floats) -> Bytes:
+    return encode_in_chunks(values, 84, _encode_chunk)
+
+
+def _encode_chunk(values: Floats) -> Bytes:
+    fit = fit_with_minima(values, groups=16, top=3, limit=15)
+    pairs = join_bits(np.stack([fit.scales, fit.minima], axis=1).astype(np.uint8), 4)
+    q = join_bits(fit.q.astype(np.uint8).reshape(-1, 2, 4, 32), 2).reshape(-1, 64)
+    return np.concatenate([pairs, q, write_half(fit.d), write_half(fit.dmin)], axis=1)
 
 
 def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -> None:
@@ -36,4 +48,4 @@ def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -
 
 
 PLANES = Planes(bits=2, group=16, zero=0, minimum=True, unpack=unpack)
-TYPES = (QuantType("Q2_K", 10, elements=256, bytes=84, decode=decode, planes=PLANES),)
+TYPES = (QuantType("Q2_K", 10, elements=256, bytes=84, decode=decode, encode=encode, planes=PLANES),)

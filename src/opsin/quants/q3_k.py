@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from opsin.quants._bits import read_half, split_bits
+from opsin.quants._bits import join_bits, read_half, split_bits, write_half
+from opsin.quants._fit import encode_in_chunks, fit_around_zero
 from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
 
 
@@ -23,6 +24,21 @@ def decode(blocks: Bytes) -> Floats:
     q = (bits | (high << np.uint8(2))).astype(np.float32) - np.float32(4)
     values: Floats = (scale * q).reshape(-1, 256)
     return values
+
+
+def encode(values: Floats) -> Bytes:
+    return encode_in_chunks(values, 110, _encode_chunk)
+
+
+def _encode_chunk(values: Floats) -> Bytes:
+    fit = fit_around_zero(values, groups=16, half=4, limit=32)
+    q = (fit.q + np.float32(4)).astype(np.uint8)
+    scales = (fit.scales + np.float32(32)).astype(np.uint8)
+    high = join_bits((q >> np.uint8(2)).reshape(-1, 8, 32), 1)
+    bits = join_bits((q & np.uint8(3)).reshape(-1, 2, 4, 32), 2).reshape(-1, 64)
+    low = join_bits((scales & np.uint8(15)).reshape(-1, 2, 8), 4)
+    top = join_bits((scales >> np.uint8(4)).reshape(-1, 4, 4), 2)
+    return np.concatenate([high, bits, low, top, write_half(fit.d)], axis=1)
 
 
 def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -> None:
@@ -43,4 +59,4 @@ def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -
 
 
 PLANES = Planes(bits=3, group=16, zero=4, minimum=False, unpack=unpack)
-TYPES = (QuantType("Q3_K", 11, elements=256, bytes=110, decode=decode, planes=PLANES),)
+TYPES = (QuantType("Q3_K", 11, elements=256, bytes=110, decode=decode, encode=encode, planes=PLANES),)

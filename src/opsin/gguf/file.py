@@ -204,7 +204,14 @@ class File:
         return FileError(f"{self.path} has no key {key!r}", hint="the file may hold another kind of model")
 
     def _wrong(self, key: str, value: Value, wanted: str) -> FileError:
-        return FileError(f"{self.path}: key {key!r} is {value!r:.80}, not {wanted}", hint="convert the model again")
+        return FileError(f"{self.path}: key {key!r} is {_show(value)}, not {wanted}", hint="convert the model again")
+
+
+def _show(value: Value) -> str:
+    """A value in an error: never longer than a line."""
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.size} {value.dtype}"
+    return f"{value!r:.80}" if isinstance(value, str | int | float) else f"an array of {len(value)} strings"
 
 
 def _read_swapped(part: Part, info: TensorInfo, buffer: NDArray[np.uint8], first_byte: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeGuard
 
 from opsin.errors import FileError
 from opsin.gguf.cursor import Cursor
@@ -120,7 +121,7 @@ def _read_metadata(cursor: Cursor, count: int) -> tuple[dict[str, Value], dict[s
     for number in range(count):
         key = cursor.read_name(MAX_KEY_BYTES, f"metadata key {number}")
         if key in metadata:
-            raise cursor.error(f"key {key!r} appears twice", hint=DAMAGED)
+            raise cursor.error(f"key {key!r:.100} appears twice", hint=DAMAGED)
         kind = cursor.read_type(key)
         if kind is ValueType.ARRAY:
             types[key], metadata[key] = cursor.read_array(key)
@@ -131,16 +132,16 @@ def _read_metadata(cursor: Cursor, count: int) -> tuple[dict[str, Value], dict[s
 
 def _find_alignment(part: Part, metadata: dict[str, Value]) -> int:
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    if not isinstance(alignment, int) or not is_alignment(alignment):
+    if not is_alignment(alignment):
         raise FileError(
             f"{part.path}: key 'general.alignment' is {alignment!r:.80}, not a power of two", hint="convert it again"
         )
     return alignment
 
 
-def is_alignment(number: int) -> bool:
+def is_alignment(number: object) -> TypeGuard[int]:
     """Whether tensors can be aligned to `number` bytes: a power of two."""
-    return not isinstance(number, bool) and number > 0 and number & (number - 1) == 0
+    return isinstance(number, int) and not isinstance(number, bool) and number > 0 and number & (number - 1) == 0
 
 
 def _read_tensor(cursor: Cursor, index: int) -> TensorInfo:

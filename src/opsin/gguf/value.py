@@ -84,8 +84,10 @@ def find_type(value: Value | Sequence[Scalar] | Typed) -> Typed:
         return Typed(_find_common([value], (ValueType.UINT32, ValueType.INT32)), value)
     if isinstance(value, Strings):
         return Typed(ValueType.STRING, value)
-    if not isinstance(value, Sequence) or len(value) == 0:
-        raise ValueError("an empty or unknown thing has no type of its own; give Typed(type, value)")
+    if isinstance(value, bytes | bytearray) or not isinstance(value, Sequence):
+        raise ValueError(f"GGUF has no type for a {type(value).__name__}")
+    if len(value) == 0:
+        raise ValueError("an empty list does not tell its type")
     return Typed(_find_common(value, (ValueType.INT32,)), value)
 
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from opsin.errors import FileError
 from opsin.gguf.byte_order import swap_blocks
@@ -45,19 +49,31 @@ def write(
     path = Path(path)
     typed = {key: _check_value(path, key, value) for key, value in metadata.items() if key not in SPLIT_KEYS}
     alignment = _find_alignment(path, typed)
-    parts = _plan_parts(_check_tensors(path, tensors), part_bytes)
-    paths = _name_parts(path, len(parts))
-    total = sum(len(part) for part in parts)
-    with ExitStack() as stack:
-        drafts = [target.with_name(f".{target.name}.{os.getpid()}.draft") for target in paths]
-        for index, (draft, part) in enumerate(zip(drafts, parts, strict=True)):
-            stack.callback(draft.unlink, missing_ok=True)
-            keys = typed if index == 0 else {key: typed[key] for key in (ALIGNMENT_KEY,) if key in typed}
-            split = _describe_split(index, len(parts), total) if len(parts) > 1 else {}
-            _write_part(draft, Encoder(big_endian), {**keys, **split}, part, alignment)
-        for draft, target in zip(drafts, paths, strict=True):
-            draft.replace(target)
-    return paths
+    plan = _plan_parts(_check_tensors(path, tensors), part_bytes)
+    parts = list(map(_Part, _name_parts(path, len(plan)), _share_keys(typed, plan), plan))
+    try:
+        with ExitStack() as stack:
+            for part in parts:
+                stack.callback(part.draft.unlink, missing_ok=True)
+                _write_part(part, Encoder(big_endian), alignment)
+            for part in parts:
+                part.draft.replace(part.target)
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror}", hint="check the folder and its space") from error
+    return [part.target for part in parts]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One file to write. It grows as a draft beside its target, and takes its name when all parts are whole."""
+
+    target: Path
+    metadata: Mapping[str, Typed]
+    tensors: list[NewTensor]
+
+    @property
+    def draft(self) -> Path:
+        return self.target.with_name(f".{self.target.name}.{os.getpid()}.draft")
 
 
 def _check_value(path: Path, key: str, value: Writable) -> Typed:
@@ -85,12 +101,14 @@ def _check_tensors(path: Path, tensors: Iterable[NewTensor]) -> list[NewTensor]:
 
 
 def _find_alignment(path: Path, metadata: Mapping[str, Typed]) -> int:
-    alignment = metadata[ALIGNMENT_KEY].value if ALIGNMENT_KEY in metadata else DEFAULT_ALIGNMENT
-    if not isinstance(alignment, int) or not is_alignment(alignment) or alignment > MAX_ALIGNMENT:
-        raise FileError(
-            f"{path}: key {ALIGNMENT_KEY!r} is {alignment!r:.80}", hint=f"give a power of two up to {MAX_ALIGNMENT}"
-        )
-    return alignment
+    typed = metadata.get(ALIGNMENT_KEY, Typed(ValueType.UINT32, DEFAULT_ALIGNMENT))
+    alignment = typed.value.item() if isinstance(typed.value, np.generic) else typed.value
+    if is_alignment(alignment) and alignment <= MAX_ALIGNMENT and typed.type is ValueType.UINT32:
+        return alignment
+    raise FileError(
+        f"{path}: key {ALIGNMENT_KEY!r} cannot be {alignment!r:.80} of type {typed.type.name}",
+        hint=f"give a power of two up to {MAX_ALIGNMENT}, as UINT32",
+    )
 
 
 def _plan_parts(tensors: list[NewTensor], part_bytes: int | None) -> list[list[NewTensor]]:
@@ -115,39 +133,50 @@ def _name_parts(path: Path, count: int) -> list[Path]:
     return [path.with_name(name_part(prefix, index, count)) for index in range(count)]
 
 
-def _describe_split(index: int, count: int, tensor_count: int) -> dict[str, Typed]:
-    """The keys that tell a part from the others, in the widths that llama.cpp asks for."""
-    return {
-        NUMBER_KEY: Typed(ValueType.UINT16, index),
-        COUNT_KEY: Typed(ValueType.UINT16, count),
-        TENSORS_KEY: Typed(ValueType.INT32, tensor_count),
-    }
+def _share_keys(metadata: Mapping[str, Typed], plan: list[list[NewTensor]]) -> list[dict[str, Typed]]:
+    """The metadata of each part: all of it in the first, and in each what tells a part from the others."""
+    if len(plan) == 1:
+        return [dict(metadata)]
+    everywhere = {key: metadata[key] for key in (ALIGNMENT_KEY,) if key in metadata}
+    total = sum(len(tensors) for tensors in plan)
+    return [
+        {
+            **(metadata if index == 0 else everywhere),
+            NUMBER_KEY: Typed(ValueType.UINT16, index),  # in the widths that llama.cpp asks for
+            COUNT_KEY: Typed(ValueType.UINT16, len(plan)),
+            TENSORS_KEY: Typed(ValueType.INT32, total),
+        }
+        for index in range(len(plan))
+    ]
 
 
-def _write_part(
-    path: Path, encoder: Encoder, metadata: Mapping[str, Typed], tensors: list[NewTensor], alignment: int
-) -> None:
-    """Write one whole file. Raises FileError if the disk or a tensor fails."""
+def _write_part(part: _Part, encoder: Encoder, alignment: int) -> None:
+    """Write the draft of one part. Raises FileError for a value or tensor that does not fit, OSError for the disk."""
+    with part.draft.open("wb") as stream:
+        stream.write(MAGIC + encoder.encode_u32(VERSION))
+        stream.write(encoder.encode_u64(len(part.tensors)) + encoder.encode_u64(len(part.metadata)))
+        for key, typed in part.metadata.items():
+            stream.write(encoder.encode_string(key))
+            try:
+                stream.writelines(encoder.encode_value(typed))
+            except ValueError as error:
+                raise FileError(f"{part.target}: key {key!r}: {error}", hint="give another value or type") from error
+        _write_infos(stream, encoder, part.tensors, alignment)
+        for tensor in part.tensors:
+            stream.write(_load_blocks(part, tensor, encoder.big_endian).data)
+            _pad(stream, alignment)
+
+
+def _load_blocks(part: _Part, tensor: NewTensor, big_endian: bool) -> NDArray[np.uint8]:
     try:
-        with path.open("wb") as stream:
-            stream.write(MAGIC + encoder.encode_u32(VERSION))
-            stream.write(encoder.encode_u64(len(tensors)) + encoder.encode_u64(len(metadata)))
-            for key, typed in metadata.items():
-                _write_value(stream, encoder, key, typed)
-            _write_infos(stream, encoder, tensors, alignment)
-            for tensor in tensors:
-                _write_blocks(stream, encoder, tensor)
-                _pad(stream, alignment)
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror}", hint="check the folder and its space") from error
-
-
-def _write_value(stream: BinaryIO, encoder: Encoder, key: str, typed: Typed) -> None:
-    stream.write(encoder.encode_string(key))
-    try:
-        stream.writelines(encoder.encode_value(typed))
+        blocks = tensor.load()
     except ValueError as error:
-        raise FileError(f"{stream.name}: key {key!r} cannot be written: {error}", hint="give another type") from error
+        raise FileError(f"{part.target}: {error}", hint="its data is not what its shape says") from error
+    if not big_endian:
+        return blocks
+    swapped = blocks.copy()
+    swap_blocks(swapped, tensor.kind)
+    return swapped
 
 
 def _write_infos(stream: BinaryIO, encoder: Encoder, tensors: list[NewTensor], alignment: int) -> None:
@@ -158,17 +187,6 @@ def _write_infos(stream: BinaryIO, encoder: Encoder, tensors: list[NewTensor], a
         stream.write(encoder.encode_u32(tensor.type) + encoder.encode_u64(offset))
         offset += -(-tensor.nbytes // alignment) * alignment
     _pad(stream, alignment)
-
-
-def _write_blocks(stream: BinaryIO, encoder: Encoder, tensor: NewTensor) -> None:
-    try:
-        blocks = tensor.load()
-    except ValueError as error:
-        raise FileError(f"{stream.name}: {error}", hint="its data is not what its shape says") from error
-    if encoder.big_endian:
-        blocks = blocks.copy()
-        swap_blocks(blocks, tensor.kind)
-    stream.write(blocks.data)
 
 
 def _pad(stream: BinaryIO, alignment: int) -> None:

@@ -1,0 +1,215 @@
+"""Whole conversations: one or two pictures, and questions about them one after the other.
+
+Knows which questions suit which picture and how often each is asked; knows no model.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+
+from training import questions as q
+from training.lists import COLOUR_NAMES, SHAPES, article, plural
+from training.model import Shape
+from training.paint import Canvas
+from training.pictures import Picture, choose_kind, draw_picture
+from training.questions import Asker, Turn, ask
+from training.scenes import Scene, Style, choose_background, choose_kinds, paint_things, wear
+from training.stream import Batch, PictureStream, stack_pictures
+from training.text import PAD, blocks_of, render
+
+ROWS = Shape().rows
+PAIR_SHARE = 0.12
+ASKERS: dict[str, list[tuple[float, Asker]]] = {
+    "things": [(2, q.ask_colour), (2, q.ask_shape), (3, q.ask_count), (2, q.ask_place), (2, q.ask_relation),
+               (1.5, q.ask_extreme), (1.5, q.ask_at), (2.5, q.ask_exists), (0.5, q.ask_background),
+               (1.5, q.ask_describe), (0.1, q.ask_text), (0.1, q.ask_extreme_bar)],
+    "drawings": [(3, q.ask_drawing), (1.5, q.ask_count), (2, q.ask_place), (1, q.ask_relation), (2, q.ask_extreme),
+                 (2, q.ask_at), (2, q.ask_exists), (0.3, q.ask_background), (2, q.ask_describe), (0.1, q.ask_text)],
+    "text": [(5, q.ask_text), (2, q.ask_letters), (1, q.ask_text_colour), (0.5, q.ask_background),
+             (0.3, q.ask_describe), (0.4, q.ask_exists)],
+    "chart": [(4, q.ask_extreme_bar), (3, q.ask_bar), (0.3, q.ask_describe), (0.3, q.ask_exists)],
+}
+
+
+@dataclass
+class Conversation:
+    """Pictures and what is said about them."""
+
+    pictures: list[Picture]
+    turns: list[Turn]
+
+
+def kind_of(scene: Scene) -> str:
+    """The list of askers that suits a scene."""
+    if scene.text:
+        return "text"
+    if scene.bars:
+        return "chart"
+    return "things" if any(t.colour for t in scene.things) else "drawings"
+
+
+def ask_about(scene: Scene, rng: random.Random, count: int) -> list[Turn]:
+    """Up to `count` different questions about a scene."""
+    weights, askers = zip(*ASKERS[kind_of(scene)], strict=True)
+    turns: list[Turn] = []
+    for asker in rng.choices(askers, weights, k=count * 3):
+        turn = asker(scene, rng)
+        if turn is None or any(turn.question == other.question for other in turns):
+            continue
+        turns.append(turn)
+        if turn.kind == "exists" and not turn.absent and rng.random() < 0.3:
+            turns += follow(scene, rng, turn)
+        if len(turns) >= count:
+            break
+    return turns[:count]
+
+
+def follow(scene: Scene, rng: random.Random, turn: Turn) -> list[Turn]:
+    """A question about "it" after a question that named a thing."""
+    for name, thing in q.unique_names(scene):
+        if turn.question.rstrip("?").endswith((f" {article(name)}", f" {article(name)} in the picture")):
+            place = q.place_of(thing)
+            if thing.colour and name == thing.name and rng.random() < 0.5:
+                return [ask(rng, "it", f"{thing.colour}.")]
+            return [ask(rng, "it place", f"{place}.")] if place else []
+    return []
+
+
+def change_kinds(rng: random.Random, kinds: list[tuple[str, str]], background: str) -> list[tuple[str, str]]:
+    """The same things but for one fact: a colour, a shape, or how many."""
+    kinds, index = list(kinds), rng.randrange(len(kinds))
+    name, colour = kinds[index]
+    choice = rng.random()
+    if choice < 0.3:
+        kinds[index] = (name, rng.choice([c for c in COLOUR_NAMES if c not in (background, colour)]))
+    elif choice < 0.6:
+        kinds[index] = (rng.choice([s for s in SHAPES if s != name]), colour)
+    elif choice < 0.8 and len(kinds) > 1:
+        kinds.pop(index)
+    elif len(kinds) < 10:
+        kinds.append(kinds[index])
+    return kinds
+
+
+def picture_of(rng: random.Random, painted: tuple[Scene, Canvas]) -> Picture:
+    """A worn picture of a painted scene."""
+    scene, canvas = painted
+    return Picture(wear(rng, canvas.pixels()), scene, canvas.what, canvas.colour, canvas.centre)
+
+
+def draw_pair(rng: random.Random, style: Style) -> list[Picture]:
+    """Two scenes: related ones that differ in one fact or in a number, or two of their own."""
+    background = choose_background(rng)
+    first = choose_kinds(rng, background, drawings=False)
+    choice = rng.random()
+    if choice < 0.35:
+        second = change_kinds(rng, first, background)
+    elif choice < 0.85:
+        group = rng.choice(first)
+        second = [group] * rng.randint(1, 7)
+        second += [kind for kind in choose_kinds(rng, background, drawings=False)[:3] if kind[0] != group[0]]
+    else:
+        second = choose_kinds(rng, background, drawings=False)
+    both = [first, second[:10]]
+    if rng.random() < 0.5:
+        both.reverse()
+    return [picture_of(rng, paint_things(rng, style, background, kinds)) for kinds in both]
+
+
+def groups_of(scene: Scene) -> Counter[str]:
+    """How many there are of each name, in the plural, with and without its colour."""
+    groups: Counter[str] = Counter()
+    for thing in scene.things:
+        groups.update((plural(thing.name), f"{thing.colour} {plural(thing.name)}", f"{thing.colour} things"))
+    return groups
+
+
+def ask_more(first: Scene, second: Scene, rng: random.Random) -> Turn:
+    """Which picture has more of something."""
+    a, b = groups_of(first), groups_of(second)
+    a["things"], b["things"] = len(first.things), len(second.things)
+    by_answer: dict[str, list[str]] = {"The first.": [], "The second.": [], "Both the same.": []}
+    for name in sorted({*a, *b}):
+        by_answer["The first." if a[name] > b[name] else
+                  "The second." if a[name] < b[name] else "Both the same."].append(name)
+    answer = rng.choice([answer for answer, names in by_answer.items() if names])
+    return ask(rng, "more", answer, x=rng.choice(by_answer[answer]))
+
+
+def ask_which(first: Scene, second: Scene, rng: random.Random) -> Turn | None:
+    """Which picture has something that the other lacks."""
+    names = [{q.full_name(t) for t in s.things} | {t.name for t in s.things} for s in (first, second)]
+    only = [sorted(names[0] - names[1]), sorted(names[1] - names[0])]
+    index = rng.choice([i for i in (0, 1) if only[i]] or [-1])
+    if index < 0:
+        return None
+    return ask(rng, "which", ("The first.", "The second.")[index], x=article(rng.choice(only[index])))
+
+
+def ask_in_one(scenes: list[Scene], rng: random.Random) -> Turn | None:
+    """An ordinary question about one picture of two."""
+    index = rng.randrange(2)
+    turn = rng.choice((q.ask_colour, q.ask_shape, q.ask_count, q.ask_exists))(scenes[index], rng)
+    if turn is None or "picture" in turn.question:
+        return None
+    words = f" in the {('first', 'second')[index]} picture"
+    return Turn(f"{turn.kind} in one", turn.question[:-1] + words + turn.question[-1], turn.answer, turn.absent)
+
+
+def ask_about_pair(scenes: list[Scene], rng: random.Random, count: int) -> list[Turn]:
+    """Up to `count` questions about two pictures."""
+    turns: list[Turn] = []
+    for _ in range(count * 3):
+        choice = rng.random()
+        turn = ask_more(*scenes, rng) if choice < 0.45 else \
+            ask_which(*scenes, rng) if choice < 0.75 else ask_in_one(scenes, rng)
+        if turn is not None and all(turn.question != other.question for other in turns):
+            turns.append(turn)
+        if len(turns) == count:
+            break
+    return turns
+
+
+def converse(rng: random.Random, style: Style) -> Conversation:
+    """A conversation for training."""
+    while True:
+        if rng.random() < PAIR_SHARE:
+            pictures = draw_pair(rng, style)
+            turns = ask_about_pair([p.scene for p in pictures], rng, rng.randint(1, 5))
+        else:
+            pictures = [draw_picture(rng, style, choose_kind(rng, style))]
+            most = {"text": 4, "chart": 5}.get(kind_of(pictures[0].scene), 7)
+            turns = ask_about(pictures[0].scene, rng, rng.randint(1, most))
+        if turns:
+            return Conversation(pictures, turns)
+
+
+def rough(rng: random.Random, question: str) -> str:
+    """The question as people sometimes type it: without capital, without mark."""
+    if rng.random() < 0.06:
+        question = question[0].lower() + question[1:]
+    return question.rstrip("?.") if rng.random() < 0.06 else question
+
+
+class ConversationStream(PictureStream):
+    """Batches of conversations, with the labels of their pictures."""
+
+    def make(self, number: int) -> Batch:
+        """Batch `number`: conversations padded to the longest."""
+        rng, style = random.Random(f"{self.seed}-talk-{number}"), self.style()
+        talks = [converse(rng, style) for _ in range(self.size)]
+        rendered = [render([(rough(rng, t.question), t.answer) for t in talk.turns], len(talk.pictures), ROWS,
+                           lines=rng.random() < 0.5) for talk in talks]
+        longest = max(len(ids) for ids, _ in rendered)
+
+        def padded(rows: list[list[int]], dtype: torch.dtype, fill: int) -> torch.Tensor:
+            return torch.tensor([row + [fill] * (longest - len(row)) for row in rows], dtype=dtype)
+
+        return Batch(*stack_pictures([picture for talk in talks for picture in talk.pictures]),
+                     ids=padded([ids for ids, _ in rendered], torch.long, PAD),
+                     blocks=padded([blocks_of(ids) for ids, _ in rendered], torch.long, 0),
+                     learn=padded([[int(x) for x in learn] for _, learn in rendered], torch.bool, 0))

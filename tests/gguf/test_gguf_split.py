@@ -11,6 +11,7 @@ from raw_gguf import STRING, RawFile, f32
 
 from opsin.errors import FileError
 from opsin.gguf import File, NewTensor, write
+from opsin.gguf.split import SPLIT_KEYS
 
 
 @pytest.fixture
@@ -136,6 +137,7 @@ def test_a_model_and_its_projector_are_one_view(tmp_path: Path, parts: list[Path
         assert file.read("d")[0] == 2
         assert file.get_str("general.architecture") == "llama"
         assert file.get_bool("clip.use_gelu") is True
+        assert list(file.metadata) == ["general.architecture", *SPLIT_KEYS, "clip.use_gelu"]
         assert file.types.keys() == file.metadata.keys()
         assert file.paths == (*parts, mmproj)
     with pytest.raises(FileError, match="mmproj.gguf is closed"):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from opsin.gguf.part import Part
 from opsin.gguf.split import merge_tensors, open_parts
 from opsin.gguf.strings import Strings
 from opsin.gguf.value import Array, Typed, Value, ValueType
+
+T = TypeVar("T")
 
 
 class File:
@@ -58,8 +61,8 @@ class File:
         """
         moved = [_move_header(header, len(model._headers)) for header in projector._headers]
         joined = cls(model.path, [*model._headers, *moved])
-        joined.metadata = MappingProxyType({**projector.metadata, **model.metadata})
-        joined.types = MappingProxyType({**projector.types, **model.types})
+        joined.metadata = MappingProxyType(_add_missing(model.metadata, projector.metadata))
+        joined.types = MappingProxyType(_add_missing(model.types, projector.types))
         return joined
 
     @property
@@ -205,6 +208,11 @@ class File:
 
     def _wrong(self, key: str, value: Value, wanted: str) -> FileError:
         return FileError(f"{self.path}: key {key!r} is {_show(value)}, not {wanted}", hint="convert the model again")
+
+
+def _add_missing(first: Mapping[str, T], second: Mapping[str, T]) -> dict[str, T]:
+    """What `first` holds, then what only `second` holds."""
+    return {**first, **{key: value for key, value in second.items() if key not in first}}
 
 
 def _show(value: Value) -> str:

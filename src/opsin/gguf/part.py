@@ -63,3 +63,5 @@ def _open_regular(path: Path) -> BinaryIO:
         return path.open("rb", buffering=0)
     except OSError as error:
         raise FileError(f"{path} cannot be opened: {error.strerror}", hint="check the path") from error
+    except ValueError as error:  # a NUL in the path
+        raise FileError(f"{str(path)!r} is no path: {error}", hint="check the path") from error

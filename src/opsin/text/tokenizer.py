@@ -10,13 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
+import numpy as np
+
 from opsin.errors import ModelError, RequestError
 from opsin.text.bpe import CHARACTER_TO_BYTE, BytePairs
 from opsin.text.detokenizer import Detokenizer
 from opsin.text.partition import Fragment, Partition, SpecialToken
 from opsin.text.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from opsin.text.protection import Guard, unprotect
+from opsin.text.sentencepiece import SentencePiece
+from opsin.text.unigram import Unigram
 from opsin.text.vocabulary import BYTE, CONTROL, NORMAL, PREFIX, UNKNOWN, USER_DEFINED, Vocabulary
+from opsin.text.wordpiece import WordPiece
 
 SPACE: Final = "\u2581"
 
@@ -59,6 +64,7 @@ class Tokenizer:
         self.end_ids = vocabulary.end_ids
         self.add_bos = rules.add_bos
         self.add_eos = rules.add_eos
+        self._last = vocabulary.separator if isinstance(encoder, WordPiece) else vocabulary.eos
         self._vocabulary = vocabulary
         self._encoder = encoder
         self._rules = rules
@@ -95,8 +101,8 @@ class Tokenizer:
             else:
                 ids.extend(self._encoder.encode(fragment, first=first))
                 first = False
-        if add_special and self.add_eos and self.eos is not None:
-            ids.append(self.eos)
+        if add_special and self.add_eos and self._last is not None:
+            ids.append(self._last)
         return ids
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
@@ -183,7 +189,42 @@ def _build_gpt2(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Ru
     return vocabulary, BytePairs(vocabulary, _read_merges(metadata), pre), rules
 
 
-_FAMILIES: Final = {"gpt2": _build_gpt2}
+def _build_gemma4(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
+    rules = _read_rules(metadata, Defaults({}, True, False, False))
+    vocabulary = Vocabulary(metadata, {})
+    return vocabulary, BytePairs(vocabulary, _read_merges(metadata), PRE_TOKENIZERS["gemma4"]), rules
+
+
+def _build_llama(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
+    ids = {"bos": 1, "eos": 2, "unknown": 0}
+    rules = _read_rules(metadata, Defaults(ids, True, False, True))
+    vocabulary = Vocabulary(metadata, ids)
+    return vocabulary, SentencePiece(vocabulary, space_prefix=rules.space_prefix), rules
+
+
+def _build_bert(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
+    ids = {"bos": 101, "unknown": 100, "seperator": 102}
+    rules = _read_rules(metadata, Defaults(ids, True, True, False))
+    vocabulary = Vocabulary(metadata, ids)
+    lowercase = bool(metadata.get(f"{PREFIX}normalizer.lowercase", True))
+    strip_accents = bool(metadata.get(f"{PREFIX}normalizer.strip_accents", lowercase))
+    return vocabulary, WordPiece(vocabulary, lowercase=lowercase, strip_accents=strip_accents), rules
+
+
+def _build_t5(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
+    ids = {"eos": 1, "unknown": 2}
+    rules = _read_rules(metadata, Defaults(ids, False, True, True))
+    vocabulary = Vocabulary(metadata, ids)
+    raw = metadata.get(f"{PREFIX}precompiled_charsmap")
+    charsmap = None if raw is None else np.asarray(raw).astype(np.uint8).tobytes()
+    merge_spaces = bool(metadata.get(f"{PREFIX}remove_extra_whitespaces", False))
+    encoder = Unigram(vocabulary, charsmap, space_prefix=rules.space_prefix, merge_spaces=merge_spaces)
+    return vocabulary, encoder, rules
+
+
+_FAMILIES: Final = {
+    "gpt2": _build_gpt2, "llama": _build_llama, "gemma4": _build_gemma4, "bert": _build_bert, "t5": _build_t5,
+}  # fmt: skip
 
 
 def _to_bytes(text: str) -> bytes:

@@ -24,6 +24,9 @@ class Planes:
     `unpack(block, half, q, scale, minimum)` takes one block apart. It is written for Numba to compile and runs as
     plain Python too: `block` uint8 [bytes], `half(block, offset)` reads a little-endian f16, `q` uint8 [elements],
     `scale` and `minimum` float32 [elements / group]. It leaves `minimum` untouched where the format has none.
+
+    Both are exact float32. A file from a stranger may make them infinite, or larger than an f16: whoever stores them
+    as f16 has to check.
     """
 
     bits: int  # 2 to 8: width of the unsigned q; 8-bit q is stored biased, q = w + 128

@@ -41,7 +41,7 @@ class Stage:
 
 
 RECIPE = (
-    Stage("tower", steps=3000, size=64, rate=1e-3, talks=False, sees=True),
+    Stage("tower", steps=6000, size=32, rate=1e-3, talks=False, sees=True),
     Stage("decoder", steps=2500, size=32, rate=1e-3, talks=True, sees=False),
     Stage("both", steps=30000, size=32, rate=7e-4, talks=True, sees=True, settle=0.3),
 )

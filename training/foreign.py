@@ -80,7 +80,7 @@ def draw_gnuplot(rng: random.Random, target: Path) -> tuple[str, str]:
     ticks = ", ".join(f"'{label}' {i}" for i, label in enumerate(labels))
     quiet(["gnuplot"], f"set terminal pngcairo size 360,360 font ',22'\nset output '{target}'\nunset key\n"
                        f"set boxwidth 0.7\nset style fill solid\nset yrange [0:16]\nset xrange [-0.6:{count - 0.4}]\n"
-                       f"set xtics ({ticks})\n$d << E\n{rows}\nE\nplot {plots}\n")
+                       f"set xtics ({ticks})\n$d << END\n{rows}\nEND\nplot {plots}\n")
     best = heights.index(max(heights))
     if rng.random() < 0.5:
         return "What colour is the tallest bar?", f"{colours[best].capitalize()}."

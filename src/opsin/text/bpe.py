@@ -17,10 +17,8 @@ from tokenizers.models import BPE
 
 from opsin.text.pretokenizers import PreTokenizer
 from opsin.text.vocabulary import CONTROL, Vocabulary
+from opsin.text.words import SPACE, WordMemory, cut_pattern
 
-MAX_REMEMBERED: Final = 1 << 17
-LONGEST_REMEMBERED: Final = 64
-SPACE: Final = "\u2581"
 SURROGATES: Final = re.compile("[\ud800-\udfff]")  # bytes that were no UTF-8 stand in a str as these
 
 
@@ -42,17 +40,24 @@ class BytePairs:
     space_prefix = False
 
     def __init__(self, vocabulary: Vocabulary, merges: Sequence[str], pre: PreTokenizer) -> None:
-        self._vocabulary = vocabulary
+        self._size = len(vocabulary)
         self._byte_encoded = pre.byte_encoded
-        self._patterns = [regex.compile(f"({pattern})", regex.V1) for pattern in pre.patterns]
+        self._ids = dict(vocabulary.ids)
+        for id in vocabulary.of_kind(CONTROL):
+            del self._ids[vocabulary.texts[id]]
+        pairs = _read_pairs(merges)
         self._spelled: dict[int, tuple[int, ...]] = {}  # private ids -> the ids of their bytes
-        self._ids = {text: id for text, id in vocabulary.ids.items() if vocabulary.kinds[id] != CONTROL}
-        pairs = self._read_pairs(merges)
         self._model = BPE(
             self._add_private(pairs), pairs, cache_capacity=0, ignore_merges=pre.ignore_merges,
             byte_fallback=not pre.byte_encoded,
         )  # fmt: skip
-        self._remembered: dict[str, tuple[int, ...]] = {}
+        patterns = [regex.compile(f"({pattern})", regex.V1) for pattern in pre.patterns]
+        words = 1 + next((place for place, pattern in enumerate(pre.patterns) if r"\p{L" in pattern), len(patterns))
+        self._to_words = patterns[:words]
+        self._within_words = patterns[words:]
+        if not pre.byte_encoded:
+            self._to_words = [*patterns, cut_pattern(left[-1] for left, right in pairs if right[0] == SPACE)]
+        self._remembered = WordMemory(self._encode_word)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first` tells whether nothing or a special token stands before it, which BPE ignores."""
@@ -60,27 +65,10 @@ class BytePairs:
         if not self._byte_encoded:
             text = text.replace(" ", SPACE)
         remembered = self._remembered
-        try:
-            return list(chain.from_iterable([remembered[piece] for piece in self._cut(text)]))
-        except KeyError:
-            return list(chain.from_iterable([self._encode_piece(piece) for piece in self._cut(text)]))
+        return list(chain.from_iterable([remembered[word] for word in _apply(self._to_words, [text])]))
 
-    def _cut(self, text: str) -> list[str]:
-        pieces: Iterable[str] = (text,)
-        for pattern in self._patterns:
-            pieces = list(filter(None, chain.from_iterable(map(pattern.split, pieces))))
-        return list(pieces)
-
-    def _encode_piece(self, piece: str) -> tuple[int, ...]:
-        known = self._remembered.get(piece)
-        if known is not None:
-            return known
-        ids = self._merge(piece)
-        if len(piece) <= LONGEST_REMEMBERED:
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[piece] = ids
-        return ids
+    def _encode_word(self, word: str) -> tuple[int, ...]:
+        return tuple(chain.from_iterable(map(self._merge, _apply(self._within_words, [word]))))
 
     def _merge(self, piece: str) -> tuple[int, ...]:
         if self._byte_encoded:
@@ -93,28 +81,28 @@ class BytePairs:
     def _tokenize(self, piece: str) -> list[int]:
         return [token.id for token in self._model.tokenize(piece)]
 
-    def _read_pairs(self, merges: Sequence[str]) -> list[tuple[str, str]]:
-        """The merges as pairs of texts. A side may begin with a space, so the search starts behind it."""
-        pairs = []
-        for merge in merges:
-            cut = merge.find(" ", 1)
-            if cut > 0:
-                pairs.append((merge[:cut], merge[cut + 1 :]))
-        return pairs
-
     def _add_private(self, pairs: Sequence[tuple[str, str]]) -> dict[str, int]:
-        """All texts that may stand between two merges, with their ids."""
-        ids = dict(self._ids)
-        wanted = chain(BYTE_TO_CHARACTER.values() if self._byte_encoded else (), chain.from_iterable(pairs))
-        size = len(self._vocabulary)
-        for text in chain(wanted, map("".join, pairs)):
-            if text not in ids:
-                private = size + len(self._spelled)
-                ids[text] = private
-                self._spelled[private] = self._spell(text)
-        return ids
+        """All texts that may stand before, between and after merges, with their ids."""
+        letters = BYTE_TO_CHARACTER.values() if self._byte_encoded else ()
+        texts = {*letters, *chain.from_iterable(pairs), *map("".join, pairs)}
+        missing = sorted(texts - self._ids.keys())
+        private = {text: self._size + index for index, text in enumerate(missing)}
+        self._spelled = {id: self._spell(text) for text, id in private.items()}
+        return self._ids | private
 
     def _spell(self, text: str) -> tuple[int, ...]:
         """A text that is no token, as the tokens of its bytes; bytes without a token are lost, as in llama.cpp."""
         letters = text if self._byte_encoded else [f"<0x{byte:02X}>" for byte in text.encode("utf-8", "replace")]
         return tuple(self._ids[letter] for letter in letters if letter in self._ids)
+
+
+def _read_pairs(merges: Sequence[str]) -> list[tuple[str, str]]:
+    """The merges as pairs of texts. A side may begin with a space, so the search starts behind it."""
+    return [(merge[:cut], merge[cut + 1 :]) for merge in merges if 0 < (cut := merge.find(" ", 1)) < len(merge) - 1]
+
+
+def _apply(patterns: Iterable[regex.Pattern[str]], pieces: list[str]) -> list[str]:
+    """Matches and what lies between them, pattern after pattern."""
+    for pattern in patterns:
+        pieces = list(filter(None, chain.from_iterable(map(pattern.split, pieces))))
+    return pieces

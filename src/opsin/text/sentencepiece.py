@@ -7,20 +7,15 @@ of merging the whole text at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from itertools import chain
 from typing import Final
 
-import regex
-
 from opsin.text.vocabulary import CONTROL, UNKNOWN, Vocabulary
+from opsin.text.words import SPACE, WordMemory, cut_pattern
 
-MAX_REMEMBERED: Final = 1 << 17
-LONGEST_REMEMBERED: Final = 64
 _SHORT: Final = 48  # characters: up to here looking through all pairs is faster than a heap
 _NEVER: Final = float("-inf")
-SPACE: Final = "\u2581"
 
 
 class SentencePiece:
@@ -32,30 +27,20 @@ class SentencePiece:
         self._ids = {vocabulary.texts[id]: id for id in usable}
         self._scores = {vocabulary.texts[id]: vocabulary.scores[id] for id in usable}
         self._bytes = [self._find_byte(value, vocabulary.unknown) for value in range(256)]
-        self._words = _cut_pattern(self._ids)
-        self._remembered: dict[str, tuple[int, ...]] = {}
+        self._words = cut_pattern(
+            text[place - 1] for text in self._ids for place in range(1, len(text)) if text[place] == SPACE
+        )
+        self._remembered = WordMemory(self._encode_word)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first`: nothing or a special token stands before it, and a space may be put there."""
         text = (SPACE if first and self._space_prefix else "") + text.replace(" ", SPACE)
-        words = self._words.findall(text)
         remembered = self._remembered
-        try:
-            return list(chain.from_iterable([remembered[word] for word in words]))
-        except KeyError:
-            return list(chain.from_iterable([self._encode_word(word) for word in words]))
+        return list(chain.from_iterable([remembered[word] for word in self._words.findall(text)]))
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
-        known = self._remembered.get(word)
-        if known is not None:
-            return known
         symbols = self._merge_short(word) if len(word) <= _SHORT else self._merge_long(word)
-        ids = tuple(chain.from_iterable([self._spell(symbol) for symbol in symbols]))
-        if len(word) <= LONGEST_REMEMBERED:
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[word] = ids
-        return ids
+        return tuple(chain.from_iterable([self._spell(symbol) for symbol in symbols]))
 
     def _merge_short(self, word: str) -> list[str]:
         score = self._scores.get
@@ -122,11 +107,3 @@ def _to_bytes(text: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return b"\xef\xbf\xbd"
-
-
-def _cut_pattern(texts: Iterable[str]) -> regex.Pattern[str]:
-    """Matches a word: spaces and what follows, up to a space that no token joins to the character before it."""
-    joined = {text[place - 1] for text in texts for place in range(1, len(text)) if text[place] == SPACE}
-    kept = "".join(regex.escape(character) for character in sorted(joined - {SPACE}))
-    rest = f"(?:[^{SPACE}]+|(?<=[{kept}]){SPACE}+)" if kept else f"[^{SPACE}]"
-    return regex.compile(f"{SPACE}+{rest}*|{rest}+")

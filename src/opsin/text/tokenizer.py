@@ -22,8 +22,7 @@ from opsin.text.sentencepiece import SentencePiece
 from opsin.text.unigram import Unigram
 from opsin.text.vocabulary import BYTE, CONTROL, NORMAL, PREFIX, UNKNOWN, USER_DEFINED, Vocabulary
 from opsin.text.wordpiece import WordPiece
-
-SPACE: Final = "\u2581"
+from opsin.text.words import SPACE
 
 
 class Encoder(Protocol):
@@ -71,9 +70,9 @@ class Tokenizer:
         specials = _read_specials(vocabulary, name)
         self._all = Partition(specials)
         self._written = Partition(token for token in specials if vocabulary.kinds[token.id] == USER_DEFINED)
-        guarded = [token for token in specials if _is_guarded(vocabulary, token.id)]
-        self._unguarded = Partition(token for token in specials if token not in guarded)
-        self.guard = Guard(token.text for token in guarded)
+        guarded = {token.id for token in specials if _is_guarded(vocabulary, token.id)}
+        self._unguarded = Partition(token for token in specials if token.id not in guarded)
+        self.guard = Guard(vocabulary.texts[id] for id in guarded)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, object]) -> Tokenizer:

@@ -14,8 +14,8 @@ from tokenizers.normalizers import Precompiled
 
 from opsin.errors import FileError
 from opsin.text.vocabulary import NORMAL, UNUSED, USER_DEFINED, Vocabulary
+from opsin.text.words import SPACE
 
-SPACE: Final = "\u2581"
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -31,7 +31,7 @@ class Unigram:
         if charsmap:
             try:
                 self._normalizer = Precompiled(charsmap)
-            except Exception as error:  # noqa: BLE001  (the library raises plain Exception)
+            except Exception as error:
                 raise FileError(f"precompiled_charsmap is damaged: {error}", hint="download the file again") from error
         entries = [self._entry(vocabulary, id) for id in range(len(vocabulary))]
         self._model = RustUnigram(entries, vocabulary.unknown)

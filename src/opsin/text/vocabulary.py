@@ -54,8 +54,8 @@ class Vocabulary:
             raise FileError(f"{len(self.texts) - len(self.ids)} token texts occur twice in {PREFIX}tokens",
                             hint="convert the model again")  # fmt: skip
         size = len(self.texts)
-        self.kinds = [int(kind) for kind in _read_numbers(metadata, "token_type", size, NORMAL)]
-        self.scores = [float(score) for score in _read_numbers(metadata, "scores", size, 0.0)]
+        self.kinds = [*map(int, _read_numbers(metadata, "token_type", size, NORMAL))]
+        self.scores = _read_numbers(metadata, "scores", size, 0.0)
         self.bos = self._read_id(metadata, "bos", defaults)
         self.eos = self._read_id(metadata, "eos", defaults)
         self.unknown = self._read_id(metadata, "unknown", defaults)

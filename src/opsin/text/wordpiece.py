@@ -6,12 +6,12 @@ GGUF files spell a token that begins a word with U+2581 in front and one inside 
 from __future__ import annotations
 
 import unicodedata
+from itertools import chain
 from typing import Final
 
 from opsin.text.vocabulary import CONTROL, Vocabulary
+from opsin.text.words import SPACE, WordMemory
 
-MAX_REMEMBERED: Final = 1 << 16
-SPACE: Final = "\u2581"
 _HAN: Final = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
     (0x2B920, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
@@ -27,18 +27,12 @@ class WordPiece:
         self._ids = {text: id for text, id in vocabulary.ids.items() if vocabulary.kinds[id] != CONTROL}
         self._longest = max(map(len, self._ids), default=1)
         self._unknown = vocabulary.unknown
-        self._remembered: dict[str, list[int]] = {}
+        self._remembered = WordMemory(self._encode_word)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first` tells what stands before it, which WordPiece ignores."""
-        ids: list[int] = []
-        for word in self._split(text):
-            if word not in self._remembered:
-                if len(self._remembered) >= MAX_REMEMBERED:
-                    self._remembered.clear()
-                self._remembered[word] = self._encode_word(word)
-            ids.extend(self._remembered[word])
-        return ids
+        remembered = self._remembered
+        return list(chain.from_iterable([remembered[word] for word in self._split(text)]))
 
     def _split(self, text: str) -> list[str]:
         """Words, normalised; punctuation and Chinese characters stand alone."""
@@ -58,22 +52,19 @@ class WordPiece:
         alone = category[0] == "P" or (character < "\x7f" and category[0] == "S") or _is_han(character)
         return f" {shown} " if alone else shown
 
-    def _encode_word(self, word: str) -> list[int]:
-        unknown = [] if self._unknown is None else [self._unknown]
-        if not word:
-            return []
-        word = SPACE + word
+    def _encode_word(self, word: str) -> tuple[int, ...]:
+        unknown = () if self._unknown is None else (self._unknown,)
+        word = SPACE + word if word else ""
         ids = []
         place = 0
         while place < len(word):
-            for end in range(min(len(word), place + self._longest), place, -1):
-                if word[place:end] in self._ids:
-                    ids.append(self._ids[word[place:end]])
-                    place = end
-                    break
-            else:
+            ends = range(min(len(word), place + self._longest), place, -1)
+            end = next((end for end in ends if word[place:end] in self._ids), None)
+            if end is None:
                 return unknown
-        return ids
+            ids.append(self._ids[word[place:end]])
+            place = end
+        return tuple(ids)
 
 
 def _lower(character: str) -> str:

@@ -42,7 +42,7 @@ def llvm_text(kernel: Kernel, isa: Isa, *, portable: bool = False) -> tuple[str,
     count = function.__code__.co_argcount
     _configure(isa, portable)
     compiled = numba.njit(
-        function, error_model="numpy", nogil=True, boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
+        function, error_model="numpy", nogil=True, boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False
     )
     compiled.compile((types.int64,) * count)
     result = next(iter(compiled.overloads.values()))

@@ -29,6 +29,9 @@ class Dots:
         self.scale = operation(self.F, (self.F, self.I, i64, i64, i64, i64), self._scale)
         self.lift = operation(self.F, (self.F, i64, i64, i64, i64), self._lift)
         self.step = {k: operation(self.F, (self.F, i64, i64, i64, i64), self._float_step(k)) for k in _LOADS}
+        self.keys_step = operation(self.F, (self.F, i64, i64, i64, i64, i64), self._keys_step)
+        self.values_step = operation(self.F, (self.F, i64, i64, i64, i64, i64), self._values_step)
+        self.load = operation(self.F, (i64, i64, i64, i64), self._load)
         self.store = operation(types.void, (self.F, i64, i64, i64, i64), self._store)
         self.add_bias = operation(self.F, (self.F, i64), self._bias)
         self.add_rows = operation(self.F, (self.F, i64, i64, i64, i64), self._rows)
@@ -82,18 +85,48 @@ class Dots:
                 acc = b.insert_value(acc, fma(b, minima[v], token, b.extract_value(acc, i)), i)
         return acc
 
+    def _keys_step(self, b: Any, acc: Any, w: Any, scales: Any, x: Any, stride: Any, left: Any) -> Any:
+        """acc + (bytes at w * f16 scales, one each) * x: 8-bit keys of one k, outputs are places of a page."""
+        n = self.lanes
+        weights = [
+            b.fmul(_load_i8(b, b.add(w, I64(n * v)), n), _load_f16(b, b.add(scales, I64(2 * n * v)), n))
+            for v in range(self.vectors)
+        ]
+        return self._add_products(b, acc, weights, x, stride, left)
+
+    def _values_step(self, b: Any, acc: Any, w: Any, scales: Any, x: Any, stride: Any, left: Any) -> Any:
+        """acc + (bytes at w * f16 scales, one for 32) * x: 8-bit values of one row of a page."""
+        n, weights = self.lanes, []
+        for v in range(self.vectors):
+            scale = b.fpext(load(b, b.add(scales, I64(2 * (n * v // 32))), ir.HalfType()), F32)
+            weights.append(b.fmul(_load_i8(b, b.add(w, I64(n * v)), n), splat(b, scale, n)))
+        return self._add_products(b, acc, weights, x, stride, left)
+
+    def _add_products(self, b: Any, acc: Any, weights: list[Any], x: Any, stride: Any, left: Any) -> Any:
+        for t in range(self.tokens):
+            token = splat(b, load(b, self._at(b, x, stride, left, t), F32), self.lanes)
+            for v in range(self.vectors):
+                i = t * self.vectors + v
+                acc = b.insert_value(acc, fma(b, weights[v], token, b.extract_value(acc, i)), i)
+        return acc
+
+    def _load(self, b: Any, y: Any, stride: Any, left: Any, columns: Any) -> Any:
+        """The tile that `store` wrote."""
+        acc = ir.Constant(self.F.ir, ir.Undefined)
+        for t in range(self.tokens):
+            base = self._at(b, y, stride, left, t)
+            for v in range(self.vectors):
+                value = _load_part(b, b.add(base, I64(4 * self.lanes * v)), self.lanes, columns, v)
+                acc = b.insert_value(acc, value, t * self.vectors + v)
+        return acc
+
     def _float_step(self, kind: str) -> Any:
         """acc + w[k] * x[k] for float weights of one k."""
         read, size = _LOADS[kind]
 
         def emit(b: Any, acc: Any, w: Any, x: Any, stride: Any, left: Any) -> Any:
             weights = [read(b, b.add(w, I64(size * self.lanes * v)), self.lanes) for v in range(self.vectors)]
-            for t in range(self.tokens):
-                token = splat(b, load(b, self._at(b, x, stride, left, t), F32), self.lanes)
-                for v in range(self.vectors):
-                    i = t * self.vectors + v
-                    acc = b.insert_value(acc, fma(b, weights[v], token, b.extract_value(acc, i)), i)
-            return acc
+            return self._add_products(b, acc, weights, x, stride, left)
 
         return emit
 
@@ -261,6 +294,10 @@ def _load_bf16(b: Any, address: Any, n: int) -> Any:
     wide = ir.VectorType(I32, n)
     bits = b.shl(b.zext(load(b, address, ir.VectorType(I16, n)), wide), constant(wide, 16))
     return b.bitcast(bits, ir.VectorType(F32, n))
+
+
+def _load_i8(b: Any, address: Any, n: int) -> Any:
+    return b.sitofp(load(b, address, ir.VectorType(I8, n)), ir.VectorType(F32, n))
 
 
 _LOADS = {"f32": (_load_f32, 4), "f16": (_load_f16, 2), "bf16": (_load_bf16, 2)}

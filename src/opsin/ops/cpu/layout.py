@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from opsin.ops import PAGE
+
 STRIP = 32
 RECORD = 32  # inputs a record
 _PLANE_BYTES = {1: 4 * STRIP, 2: 8 * STRIP, 4: 16 * STRIP, 8: 32 * STRIP}
@@ -58,6 +60,22 @@ class Layout:
         if self.kind != "planes":
             return self.kind
         return f"{self.bits}bit/{self.group}" + ("+min" if self.minimum else "")
+
+
+QUERIES = 64  # most queries of a tile of attention: rows times query heads a KV head
+
+
+def page_bytes(width: int, kind: str) -> int:
+    """Bytes of the keys, or of the values, of one head in one page of the KV cache."""
+    if kind == "q8_0":
+        return width * PAGE + 2 * (width // 32) * PAGE
+    return width * PAGE * (4 if kind == "f32" else 2)
+
+
+def attention_scratch(width: int, group: int) -> int:
+    """Scratch of one thread in `attend`: queries, sums of a chunk and of all, a few words a query; scores."""
+    queries = max(QUERIES, group)
+    return 4 * (queries * (3 * width + 8) + 4 * PAGE) + 256
 
 
 def strips(outputs: int) -> int:

@@ -228,13 +228,29 @@ class Simd:
         self.div = operation(F, (F, F), lambda b, x, y: b.fdiv(x, y))
         self.fma = operation(F, (F, F, F), fma)
         self.maximum = operation(F, (F, F), _maximum)
+        self.copysign = operation(F, (F, F), lambda b, x, y: call(b, f"llvm.copysign.v{n}f32", f, (x, y)))
         self.abs = operation(F, (F,), lambda b, x: call(b, f"llvm.fabs.v{n}f32", f, (x,)))
         self.rint = operation(F, (F,), lambda b, x: call(b, f"llvm.rint.v{n}f32", f, (x,)))
         self.exp = operation(F, (F,), exp)
         self.sum = operation(f32, (F,), _ordered_sum)
         self.peak = operation(f32, (F,), lambda b, x: call(b, f"llvm.vector.reduce.fmaximum.v{n}f32", F32, (x,)))
         self.swap_pairs = operation(F, (F,), lambda b, x: b.shuffle_vector(x, undefined, swap))
+        half = ir.VectorType(F32, n // 2)
+        twice = ir.Constant(ir.VectorType(I32, n), [i // 2 for i in range(n)])
+        signs = ir.Constant(f, [-1.0 if i % 2 == 0 else 1.0 for i in range(n)])
+
+        def load_twice(b: Any, p: Any) -> Any:
+            return b.shuffle_vector(load(b, p, half), ir.Constant(half, ir.Undefined), twice)
+
+        self.load_twice = operation(F, (types.int64,), load_twice)
+        self.load_twice_signed = operation(F, (types.int64,), lambda b, p: b.fmul(load_twice(b, p), signs))
+        self.keep_between = operation(F, (F, F, types.int64, types.int64), self._keep_between)
         self.keep_below = operation(F, (F, F, types.int64), self._keep_below)
+
+    def _keep_between(self, b: Any, x: Any, other: Any, low: Any, high: Any) -> Any:
+        """Lanes low <= i < high from x, the others from `other`."""
+        inside = b.and_(count_mask(b, high, self.lanes), b.not_(count_mask(b, low, self.lanes)))
+        return b.select(inside, x, other)
 
     def _keep_below(self, b: Any, x: Any, other: Any, count: Any) -> Any:
         """Lanes below `count` from x, the others from `other`."""

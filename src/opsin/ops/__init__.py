@@ -1,0 +1,271 @@
+"""Arithmetic: values (`Array`), and the operations that every device offers (`Ops`).
+
+Nothing else in the house knows hardware. `reference` is the definition of each operation in plain NumPy,
+`cpu` records them into programs of compiled kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.errors import ModelError
+
+Float = npt.NDArray[np.float32]
+Pairing = Literal["neighbours", "halves"]
+Activation = Literal["silu", "gelu", "gelu_erf", "gelu_quick", "relu"]
+PageType = Literal["f32", "f16", "q8_0"]
+
+PAGE = 64  # rows a page of the KV cache
+CHUNK = 8 * PAGE  # keys whose softmax is summed on its own, at fixed places of a sequence
+
+
+@dataclass(frozen=True, eq=False)
+class Count:
+    """A size that is known only when a program runs, such as the rows of a batch.
+
+    Attributes:
+        name: what it counts.
+        most: its largest value; buffers are made for it.
+        cell: where the device keeps it.
+    """
+
+    name: str
+    most: int
+    cell: object = None
+
+    def __repr__(self) -> str:
+        return f"{self.name}<={self.most}"
+
+
+Size = int | Count
+
+
+def most(size: Size) -> int:
+    """The largest value of a size."""
+    return size if isinstance(size, int) else size.most
+
+
+class Array:
+    """A value of a forward pass: float32 or int32, of `shape`, somewhere on a device.
+
+    Only the first size may be a `Count`. Operations return new Arrays and nothing is written in place.
+    NumPy functions raise on it: they would run once, when a program is recorded, and go stale.
+    """
+
+    __slots__ = ("data", "dtype", "ops", "shape")
+    __array_ufunc__ = None
+
+    def __init__(self, ops: Ops, data: object, shape: tuple[Size, ...], dtype: str = "f32") -> None:
+        self.ops, self.data, self.shape, self.dtype = ops, data, shape, dtype
+
+    def __array__(self, *_: object, **__: object) -> npt.NDArray[np.generic]:
+        raise TypeError("NumPy cannot take an ops.Array; use operations of its `ops`, or .numpy() after a run")
+
+    def __add__(self, other: Array) -> Array:
+        return self.ops.add(self, other)
+
+    def __mul__(self, other: Array | float) -> Array:
+        return self.ops.multiply(self, other) if isinstance(other, Array) else self.ops.scale(self, other)
+
+    __rmul__ = __mul__
+
+    def reshape(self, *shape: int) -> Array:
+        """The same values with other sizes after the first, which stays: reshape(heads, width)."""
+        whole = (self.shape[0], *shape)
+        if product(whole[1:]) != product(self.shape[1:]):
+            raise ModelError(f"cannot reshape {self.shape} to {whole}")
+        return self.ops.reshape(self, whole)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> Array:
+        """Part of the last dimension: x[..., 3:8] as x[:, 3:8]. A view."""
+        if not (isinstance(index, tuple) and all(i == slice(None) for i in index[:-1]) and len(index) == self.rank):
+            raise ModelError("only the last dimension of an Array can be cut, as in x[:, 0:8]")
+        start, stop, step = index[-1].indices(most(self.shape[-1]))
+        if step != 1:
+            raise ModelError("an Array is cut in steps of 1")
+        return self.ops.cut(self, start, stop)
+
+    def numpy(self) -> npt.NDArray[np.generic]:
+        """A copy of the values as they are now."""
+        return self.ops.numpy(self)
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def width(self) -> int:
+        """The last size."""
+        return most(self.shape[-1])
+
+    def __repr__(self) -> str:
+        return f"Array({self.shape}, {self.dtype})"
+
+
+def product(sizes: Sequence[Size]) -> int:
+    result = 1
+    for size in sizes:
+        result *= most(size)
+    return result
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A tensor as it lies in a file, for `Ops.pack`.
+
+    Attributes:
+        name: for messages.
+        type: ggml type id.
+        shape: (outputs, inputs).
+        read: read(first_row, last_row, into) fills `into` with the bytes of some rows.
+    """
+
+    name: str
+    type: int
+    shape: tuple[int, int]
+    read: Callable[[int, int, npt.NDArray[np.uint8]], None]
+
+
+class Weight(Protocol):
+    """A weight matrix laid out for a device."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+
+class Pages(Protocol):
+    """The KV memory of one group of layers: pages of PAGE rows."""
+
+    @property
+    def layers(self) -> int: ...
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Reads:
+    """What each row of a batch may see of one KV group. All int32.
+
+    Attributes:
+        tables: [sequences, pages] the pages of each sequence, in order.
+        sequence: [rows] which of the tables the row reads.
+        first, last: [rows] the keys it sees: first <= key < last. Equal values mean none, and zeros come out.
+        Rows of one sequence stand together in a batch.
+    """
+
+    tables: Array
+    sequence: Array
+    first: Array
+    last: Array
+
+
+class Ops(Protocol):
+    """The operations of one device. The same promises hold on all; a device that cannot keep one raises.
+
+    Rows of a result depend on the same rows of the arguments alone, bit for bit (but for `attend`, whose rows
+    depend on the keys that they see).
+    """
+
+    def pack(self, raw: Raw) -> Weight:
+        """Lay a weight matrix out for this device. Done once, at load."""
+        ...
+
+    def constant(self, values: npt.NDArray[np.generic]) -> Array:
+        """Values that never change: norms, biases, tables."""
+        ...
+
+    def linear(self, x: Array, w: Weight, bias: Array | None = None, residual: Array | None = None) -> Array:
+        """x [n, inputs] -> [n, outputs]: x @ w.T (+ bias [outputs]) (+ residual [n, outputs])."""
+        ...
+
+    def embed(self, ids: Array, w: Weight) -> Array:
+        """Rows of a table: ids [n] -> [n, inputs]. An id outside the table is a DeviceError when it runs."""
+        ...
+
+    def take(self, x: Array, rows: Array) -> Array:
+        """x [n, width], rows [m] int32 -> [m, width]."""
+        ...
+
+    def rms_norm(self, x: Array, w: Array | None, eps: float) -> Array:
+        """x / sqrt(mean(x**2) + eps) * w over the last dimension (Zhang and Sennrich 2019)."""
+        ...
+
+    def layer_norm(self, x: Array, w: Array, b: Array | None, eps: float) -> Array:
+        """(x - mean) / sqrt(variance + eps) * w + b over the last dimension (Ba et al. 2016)."""
+        ...
+
+    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0) -> Array:
+        """positions [n] int32, frequencies [pairs] (radians a position) -> [n, 2, pairs]: cosines and sines."""
+        ...
+
+    def rope(self, x: Array, table: Array, pairing: Pairing) -> Array:
+        """Rotate pairs of x [n, heads, width] (Su et al. 2021). What the table's pairs do not cover passes through.
+
+        "neighbours" pairs 2i with 2i + 1, "halves" i with i + pairs.
+        """
+        ...
+
+    def glu(self, gate: Array, up: Array, kind: Activation) -> Array:
+        """activation(gate) * up (Shazeer 2020)."""
+        ...
+
+    def activate(self, x: Array, kind: Activation) -> Array: ...
+
+    def add(self, x: Array, y: Array) -> Array:
+        """y has x's shape, or is one row of it."""
+        ...
+
+    def multiply(self, x: Array, y: Array) -> Array:
+        """y has x's shape, or is one row of it."""
+        ...
+
+    def scale(self, x: Array, factor: float) -> Array: ...
+
+    def pages(self, *, layers: int, heads: int, width: int, count: int, kind: PageType) -> Pages:
+        """KV memory for `layers` layers of `heads` keys and values, each `width` wide."""
+        ...
+
+    def store(self, pages: Pages, layer: int, k: Array, v: Array, slots: Array) -> None:
+        """Write k, v [n, heads, width] to slots [n] (page * PAGE + row in page); a negative slot is skipped."""
+        ...
+
+    def attend(
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
+    ) -> Array:
+        """softmax(scale * q k) v over the keys that each row sees: q [n, heads, width] -> the same shape.
+
+        Query head h reads KV head h // (heads / KV heads). softcap c > 0 makes scores c * tanh(score / c).
+        """
+        ...
+
+    def attention_weights(
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
+    ) -> Array:
+        """What `attend` would multiply values with: [n, heads, keys]. For inspection: not recordable."""
+        ...
+
+    def apply_weights(self, weights: Array, pages: Pages, layer: int, reads: Reads) -> Array:
+        """The rest of `attend` after `attention_weights`: [n, heads, width]. For inspection: not recordable."""
+        ...
+
+    def argmax(self, x: Array) -> Array:
+        """x [n, width] -> [n] int32: the first of the largest values."""
+        ...
+
+    def reshape(self, x: Array, shape: tuple[Size, ...]) -> Array: ...
+
+    def cut(self, x: Array, start: int, stop: int) -> Array: ...
+
+    def numpy(self, x: Array) -> npt.NDArray[np.generic]: ...

@@ -1,0 +1,150 @@
+"""Tensors as files hold them to strips (see `ops/cpu/layout.py`), at load. Items are strips.
+
+Arguments: source (blocks of rows, one after another), bytes a row of it, rows there are, inputs, destination,
+bytes a strip, scratch, bytes of scratch a thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from opsin.ops.cpu.kernels.shared import jit
+from opsin.ops.cpu.layout import FLOAT_BYTES, PLANES, RECORD, STRIP, Layout
+from opsin.ops.cpu.simd import F16, F32, I8, I16, Simd, operation, pointer
+
+SOURCE, SOURCE_ROW, ROWS, INPUTS, TO, STRIP_BYTES, SCRATCH, SCRATCH_BYTES = (8 * i for i in range(8))
+SCALES_AT, MINIMA_AT, SCRATCH_SIZE = 512, 1024, 2048  # scratch: q, then scales, then minima
+
+
+def make(simd: Simd, kind: str, format: int = -1) -> Any:
+    strip = _floats(simd, kind) if kind != "planes" else _planes(simd, format)
+    at = simd.i64_at
+
+    def pack(args: int, first: int, last: int, thread: int) -> int:
+        scratch = at(args + SCRATCH) + thread * at(args + SCRATCH_BYTES)
+        for item in range(first, last):
+            rows = min(STRIP, at(args + ROWS) - item * STRIP)
+            source = at(args + SOURCE) + item * STRIP * at(args + SOURCE_ROW)
+            strip(args, source, rows, at(args + TO) + item * at(args + STRIP_BYTES), scratch)
+        return 0
+
+    return pack
+
+
+def _floats(simd: Simd, kind: str) -> Any:
+    at, size = simd.i64_at, FLOAT_BYTES[kind]
+    i32, put32 = simd.i32_at, simd.put_i32
+    u16 = operation(types.int64, (types.int64,), lambda b, p: b.zext(_load(b, p, I16), ir.IntType(64)))
+    put16 = operation(types.void, (types.int64,) * 2, lambda b, p, v: _store(b, b.trunc(v, I16), p))
+    read, put = (i32, put32) if size == 4 else (u16, put16)
+
+    @jit
+    def strip(args: int, source: int, rows: int, to: int, scratch: int) -> None:
+        inputs, stride = at(args + INPUTS), at(args + SOURCE_ROW)
+        for r in range(STRIP):
+            for i in range(inputs):
+                put(to + (i * STRIP + r) * size, read(source + r * stride + i * size) if r < rows else 0)
+
+    return strip
+
+
+def _planes(simd: Simd, format: int) -> Any:
+    from opsin.quants import by_id
+
+    kind = by_id(format)
+    planes = kind.planes
+    assert planes is not None
+    layout = Layout("planes", planes.bits, planes.group, planes.zero, planes.minimum)
+    unpack, half = jit(planes.unpack), _half(simd)
+    as_bytes, as_floats = _pointer(types.uint8, I8), _pointer(types.float32, F32)
+    at = simd.i64_at
+    size, elements, groups = kind.bytes, kind.elements, kind.elements // planes.group
+    records, scales_a_record = elements // RECORD, RECORD // planes.group
+    place = _place(simd, layout)
+
+    @jit
+    def strip(args: int, source: int, rows: int, to: int, scratch: int) -> None:
+        q = as_bytes(scratch)
+        scale = as_floats(scratch + SCALES_AT)
+        low = as_floats(scratch + MINIMA_AT)
+        stride, blocks = at(args + SOURCE_ROW), at(args + INPUTS) // elements
+        for r in range(STRIP):
+            if r >= rows:
+                for i in range(elements):
+                    q[i] = 0
+                for i in range(groups):
+                    scale[i] = 0.0
+                    low[i] = 0.0
+            for block in range(blocks):
+                if r < rows:
+                    unpack(as_bytes(source + r * stride + block * size), half, q, scale, low)
+                for k in range(records):
+                    place(scratch, k, scales_a_record, to, block * records + k, r)
+
+    return strip
+
+
+def _place(simd: Simd, layout: Layout) -> Any:
+    """One record of one row from scratch to its places in the strip."""
+    f32_at, put_f16, i32, put_i32 = simd.f32_at, simd.put_f16, simd.i32_at, simd.put_i32
+    planes = PLANES[layout.bits]
+    first, second = planes[0], planes[1] if len(planes) > 1 else 0
+    record, head, scale_bytes, minimum = layout.record_bytes, layout.head_bytes, layout.scale_bytes, layout.minimum
+
+    @jit
+    def fill(q: int, plane: int, width: int, shift: int, r: int) -> None:
+        steps = 8 // width
+        mask = ((1 << width) - 1) * 0x01010101
+        for word in range(width):
+            value = 0
+            for i in range(steps):
+                value |= ((i32(q + (word * steps + i) * 4) >> shift) & mask) << (i * width)
+            put_i32(plane + (word * STRIP + r) * 4, value)
+
+    @jit
+    def place(scratch: int, k: int, scales: int, to: int, number: int, r: int) -> None:
+        base = to + number * record
+        for j in range(scales):
+            put_f16(base + (j * STRIP + r) * 2, f32_at(scratch + SCALES_AT + (k * scales + j) * 4))
+            if minimum:
+                low = f32_at(scratch + MINIMA_AT + (k * scales + j) * 4)
+                put_f16(base + scale_bytes + (j * STRIP + r) * 2, low)
+        q, plane = scratch + k * RECORD, base + head
+        fill(q, plane, first, 0, r)
+        if second != 0:
+            fill(q, plane + first * 4 * STRIP, second, first, r)
+
+    return place
+
+
+def _half(simd: Simd) -> Any:
+    """What `unpack` reads f16 with: half(block, offset)."""
+
+    def convert(b: Any, bits: Any) -> Any:
+        return b.fpext(b.bitcast(b.trunc(bits, I16), F16), F32)
+
+    bits_to_float = operation(types.float32, (types.int64,), convert)
+
+    @jit
+    def half(block: Any, offset: int) -> float:
+        value: float = bits_to_float(block[offset] | (block[offset + 1] << 8))
+        return value
+
+    return half
+
+
+def _pointer(kind: Any, element: ir.Type) -> Any:
+    return operation(types.CPointer(kind), (types.int64,), lambda b, p: pointer(b, p, element))
+
+
+def _load(b: Any, p: Any, kind: ir.Type) -> Any:
+    value = b.load(pointer(b, p, kind))
+    value.align = 1
+    return value
+
+
+def _store(b: Any, value: Any, p: Any) -> None:
+    b.store(value, pointer(b, p, value.type)).align = 1

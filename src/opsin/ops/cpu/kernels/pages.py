@@ -1,0 +1,90 @@
+"""Rows of keys and values into their pages (see `attend` for how a page lies). Items are rows.
+
+Arguments: k, bytes a row of k, v, bytes a row of v, slots (int32), keys of the layer, values, KV heads, width, pages.
+A negative slot is skipped; a slot beyond the pages is an error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opsin.ops import PAGE
+from opsin.ops.cpu import cells
+from opsin.ops.cpu.kernels.shared import jit
+from opsin.ops.cpu.simd import Simd
+
+K, K_ROW, V, V_ROW, SLOTS, KEYS, VALUES, HEADS, WIDTH, COUNT = (8 * i for i in range(10))
+
+
+def make(simd: Simd, kind: str) -> Any:
+    at, i32 = simd.i64_at, simd.i32_at
+    put_key, put_value = (_eight(simd) if kind == "q8_0" else _floats(simd, kind))[:2]
+    size_of = {"f32": 4, "f16": 2, "q8_0": 1}[kind]
+    eight = 1 if kind == "q8_0" else 0
+    bad = cells.BAD_PAGE
+
+    def store(args: int, first: int, last: int, thread: int) -> int:
+        heads, width = at(args + HEADS), at(args + WIDTH)
+        size = width * PAGE * size_of + eight * 2 * (width // 32) * PAGE
+        for row in range(first, last):
+            slot = i32(at(args + SLOTS) + 4 * row)
+            if slot >= at(args + COUNT) * PAGE:
+                return bad
+            if slot < 0:
+                continue
+            for head in range(heads):
+                place = ((slot // PAGE) * heads + head) * size
+                k = at(args + K) + row * at(args + K_ROW) + head * width * 4
+                v = at(args + V) + row * at(args + V_ROW) + head * width * 4
+                put_key(k, at(args + KEYS) + place, slot % PAGE, width)
+                put_value(v, at(args + VALUES) + place, slot % PAGE, width)
+        return 0
+
+    return store
+
+
+def _floats(simd: Simd, kind: str) -> Any:
+    f32_at = simd.f32_at
+    put, size = (simd.put_f32, 4) if kind == "f32" else (simd.put_f16, 2)
+
+    @jit
+    def put_key(k: int, page: int, place: int, width: int) -> None:
+        for i in range(width):
+            put(page + (i * PAGE + place) * size, f32_at(k + 4 * i))
+
+    @jit
+    def put_value(v: int, page: int, place: int, width: int) -> None:
+        for i in range(width):
+            put(page + (place * width + i) * size, f32_at(v + 4 * i))
+
+    return put_key, put_value
+
+
+def _eight(simd: Simd) -> Any:
+    """Groups of 32 of one row share a scale, its largest magnitude / 127."""
+    f32_at, put_f16, put_i8, rint, f16_at = simd.f32_at, simd.put_f16, simd.put_i8, simd.rint1, simd.f16_at
+
+    @jit
+    def put_group(x: int, to: int, stride: int, scale: int) -> None:
+        largest = 0.0
+        for i in range(32):
+            largest = max(largest, abs(f32_at(x + 4 * i)))
+        put_f16(scale, largest / 127.0)
+        step = f16_at(scale)  # quantise for the scale as it is stored
+        inverse = 1.0 / step if step > 0.0 else 0.0
+        for i in range(32):
+            put_i8(to + i * stride, int(min(max(rint(f32_at(x + 4 * i) * inverse), -127.0), 127.0)))
+
+    @jit
+    def put_key(k: int, page: int, place: int, width: int) -> None:
+        for g in range(width // 32):
+            scale = page + width * PAGE + (g * PAGE + place) * 2
+            put_group(k + 128 * g, page + g * 32 * PAGE + place, PAGE, scale)
+
+    @jit
+    def put_value(v: int, page: int, place: int, width: int) -> None:
+        for g in range(width // 32):
+            scale = page + width * PAGE + (place * (width // 32) + g) * 2
+            put_group(v + 128 * g, page + place * width + g * 32, 1, scale)
+
+    return put_key, put_value

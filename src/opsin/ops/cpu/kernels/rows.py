@@ -1,0 +1,130 @@
+"""Whole rows: looked up in a packed table, taken by number, or reduced to the place of their largest value.
+
+Arguments of embed: ids (int32), weights, outputs, inputs, out. Of take: rows (int32), x, bytes a row of x, width,
+out, rows of x (address of the count). Of argmax: x, bytes a row of x, width, out (int32). Items are rows of the result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opsin.ops.cpu import cells
+from opsin.ops.cpu.kernels.shared import jit
+from opsin.ops.cpu.layout import FLOAT_BYTES, PLANES, RECORD, STRIP, Layout
+from opsin.ops.cpu.simd import Simd
+
+IDS, TABLE, OUTPUTS, INPUTS, OUT = (8 * i for i in range(5))
+ROWS, X, X_ROW, WIDTH, TO, COUNT = (8 * i for i in range(6))
+A_X, A_ROW, A_WIDTH, A_OUT = (8 * i for i in range(4))
+BAD_ID = cells.BAD_ID
+
+
+def make(
+    simd: Simd, part: str, kind: str = "", bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False
+) -> Any:
+    if part == "take":
+        return _take(simd)
+    if part == "argmax":
+        return _argmax(simd)
+    layout = Layout(kind, bits, group, zero, minimum)
+    return _embed(simd, _unpack_planes(simd, layout) if kind == "planes" else _unpack_floats(simd, kind), layout)
+
+
+def _embed(simd: Simd, unpack: Any, layout: Layout) -> Any:
+    at, i32 = simd.i64_at, simd.i32_at
+    record = layout.record_bytes if layout.kind == "planes" else 0
+    element = FLOAT_BYTES.get(layout.kind, 0)
+
+    def embed(args: int, first: int, last: int, thread: int) -> int:
+        inputs = at(args + INPUTS)
+        strip_bytes = inputs // RECORD * record + inputs * STRIP * element
+        for row in range(first, last):
+            number = i32(at(args + IDS) + 4 * row)
+            if number < 0 or number >= at(args + OUTPUTS):
+                return BAD_ID
+            strip = at(args + TABLE) + number // STRIP * strip_bytes
+            unpack(strip, number % STRIP, inputs, at(args + OUT) + row * inputs * 4)
+        return 0
+
+    return embed
+
+
+def _unpack_floats(simd: Simd, kind: str) -> Any:
+    read = {"f32": simd.f32_at, "f16": simd.f16_at, "bf16": simd.bf16_at}[kind]
+    put, size = simd.put_f32, FLOAT_BYTES[kind]
+
+    @jit
+    def unpack(strip: int, place: int, inputs: int, out: int) -> None:
+        for i in range(inputs):
+            put(out + 4 * i, read(strip + (i * STRIP + place) * size))
+
+    return unpack
+
+
+def _unpack_planes(simd: Simd, layout: Layout) -> Any:
+    u8, f16, put, fma = simd.u8_at, simd.f16_at, simd.put_f32, simd.fma1
+    planes = PLANES[layout.bits]
+    first = planes[0]
+    second = planes[1] if len(planes) > 1 else 0
+    record, head, scales, group = layout.record_bytes, layout.head_bytes, layout.scale_bytes, layout.group
+    zero, minimum = layout.zero, layout.minimum
+
+    @jit
+    def field(plane: int, width: int, step: int, i: int, place: int) -> int:
+        """Value i of a step in a plane of `width` bits."""
+        steps = 8 // width
+        byte = u8(plane + (step // steps * STRIP + place) * 4 + i)
+        return (byte >> (step % steps * width)) & ((1 << width) - 1)
+
+    @jit
+    def unpack(strip: int, place: int, inputs: int, out: int) -> None:
+        for r in range(inputs // RECORD):
+            at = strip + r * record
+            plane = at + head
+            for k in range(RECORD):
+                q = field(plane, first, k // 4, k % 4, place)
+                if second != 0:
+                    q |= field(plane + first * 4 * STRIP, second, k // 4, k % 4, place) << first
+                scale = at + (k // group * STRIP + place) * 2
+                low = f16(scale + scales) if minimum else 0.0
+                put(out + 4 * (r * RECORD + k), fma(f16(scale), float(q - zero), low))
+
+    return unpack
+
+
+def _take(simd: Simd) -> Any:
+    at, i32, load, store, lanes = simd.i64_at, simd.i32_at, simd.load_part, simd.store_part, simd.lanes
+
+    def take(args: int, first: int, last: int, thread: int) -> int:
+        width = at(args + WIDTH)
+        for row in range(first, last):
+            number = i32(at(args + ROWS) + 4 * row)
+            if number < 0 or number >= at(at(args + COUNT)):
+                return BAD_ID
+            x, out = at(args + X) + number * at(args + X_ROW), at(args + TO) + row * width * 4
+            for i in range(0, width, lanes):
+                store(out + 4 * i, load(x + 4 * i, width - i), width - i)
+        return 0
+
+    return take
+
+
+def _argmax(simd: Simd) -> Any:
+    at, f32_at, put, splat, maximum = simd.i64_at, simd.f32_at, simd.put_i32, simd.splat, simd.maximum
+    load, keep, peak, lanes = simd.load_part, simd.keep_below, simd.peak, simd.lanes
+
+    def argmax(args: int, first: int, last: int, thread: int) -> int:
+        width = at(args + A_WIDTH)
+        for row in range(first, last):
+            x = at(args + A_X) + row * at(args + A_ROW)
+            lowest = splat(-3.4e38)
+            top = lowest
+            for i in range(0, width, lanes):
+                top = maximum(keep(load(x + 4 * i, width - i), lowest, width - i), top)
+            largest, place = peak(top), 0
+            while place < width - 1 and f32_at(x + 4 * place) != largest:
+                place += 1
+            put(at(args + A_OUT) + 4 * row, place)
+        return 0
+
+    return argmax

@@ -1,0 +1,259 @@
+"""The operations of the CPU: each checks shapes, takes memory, and names its kernel and arguments.
+
+The same methods record and run: what happens with an operation is the tape's affair.
+"""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.errors import DeviceError, ModelError
+from opsin.ops import Activation, Array, PageType, Pages, Pairing, Raw, Reads, Size, Weight, most, product
+from opsin.ops.cpu.arena import Block
+from opsin.ops.cpu.attention import Attention
+from opsin.ops.cpu.code import Kernel
+from opsin.ops.cpu.kv import KvPages
+from opsin.ops.cpu.layout import RECORD, STRIP, strips
+from opsin.ops.cpu.pack import Packer, PackedWeight
+from opsin.ops.cpu.tape import SLACK, TYPES, Lease, Place, Tape, place, view
+from opsin.ops.cpu.words import float_bits
+
+_ROWS_BYTES = 4096  # elementwise work below this a thread is not worth sharing
+
+
+class Operations:
+    """`opsin.ops.Ops` over a tape."""
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+        self._bytes: WeakKeyDictionary[Lease, dict[tuple[int, int, int], tuple[Array, ...]]] = WeakKeyDictionary()
+        self._attention = Attention(self)
+
+    # Weights and constants
+
+    def pack(self, raw: Raw) -> Weight:
+        return Packer(self.tape.code, self.tape.team).pack(raw)
+
+    def constant(self, values: npt.NDArray[np.generic]) -> Array:
+        integer = np.issubdtype(values.dtype, np.integer)
+        dtype = "i32" if integer else "f32"
+        block = Block(values.size * 4 + 4 * STRIP, zero=True)  # kernels may read a whole strip of a bias
+        shape = tuple(int(n) for n in values.shape)
+        view(block, 0, shape, dtype)[...] = values.astype(TYPES[dtype])
+        return Array(self, Place(Lease(block, None), 0, 4 * product(shape[1:])), shape, dtype)
+
+    # Linear
+
+    def linear(self, x: Array, w: Weight, bias: Array | None = None, residual: Array | None = None) -> Array:
+        assert isinstance(w, PackedWeight), "a weight of another device"
+        outputs, inputs = w.shape
+        if x.rank != 2 or x.width != inputs:
+            raise ModelError(f"linear: x is {x.shape}, the weight takes {inputs} inputs")
+        if residual is not None and residual.shape != (x.shape[0], outputs):
+            raise ModelError(f"linear: residual is {residual.shape}, the result {(x.shape[0], outputs)}")
+        y = self.new((x.shape[0], outputs))
+        source, reads = self._linear_input(x, w)
+        rows = self.tape.cell(x.shape[0])
+        extra = [bias] if bias is not None else []
+        extra += [residual] if residual is not None else []
+        args = (
+            w.block.address, *source, place(y).address, place(y).row, outputs,
+            inputs // RECORD if w.layout.kind == "planes" else inputs,
+            rows if isinstance(rows, int) else int(rows.ctypes.data),
+            place(bias).address if bias is not None else 0,
+            place(residual).address if residual is not None else 0,
+            place(residual).row if residual is not None else 0,
+        )  # fmt: skip
+        layout = w.layout
+        options: dict[str, int | str | bool] = {"kind": layout.kind}
+        if layout.kind == "planes":
+            options |= {"bits": layout.bits, "group": layout.group, "zero": layout.zero, "minimum": layout.minimum}
+        self.tape.emit(
+            Kernel.of("linear", **options), args, items=strips(outputs), reads=[*reads, *extra], writes=[y],
+            keep=(w, rows),
+        )  # fmt: skip
+        return y
+
+    def _linear_input(self, x: Array, w: PackedWeight) -> tuple[tuple[int, ...], list[Array]]:
+        """(x, bytes a row, scales, bytes a row, sums, lifts) and the Arrays behind them."""
+        if w.layout.kind != "planes":
+            return (place(x).address, place(x).row, 0, 0, 0, 0), [x]
+        parts = self._quantised(x, w.layout.group)
+        q, scales, sums, lifts = (place(p) for p in parts)
+        return (q.address, q.row, scales.address, scales.row, sums.address, lifts.address), list(parts)
+
+    def _quantised(self, x: Array, group: int) -> tuple[Array, ...]:
+        """x as bytes; done once for all weights that read it."""
+        at = place(x)
+        known = self._bytes.setdefault(at.lease, {})
+        key = (at.offset, x.width, group)
+        if key not in known:
+            groups = x.width // 32
+            sums = (x.shape[0], groups * (32 // group))
+            q = self.new((x.shape[0], x.width // 4), "i32")  # bytes, four an element
+            parts = (q, self.new((x.shape[0], groups)), self.new(sums, "i32"), self.new(sums))
+            args = (at.address, at.row, x.width, *(place(p).address for p in parts))
+            kernel = Kernel.of("quantise", group=group)
+            self.tape.emit(kernel, args, items=x.shape[0], reads=[x], writes=parts)
+            known[key] = parts
+        return known[key]
+
+    # Rows
+
+    def embed(self, ids: Array, w: Weight) -> Array:
+        assert isinstance(w, PackedWeight), "a weight of another device"
+        outputs, inputs = w.shape
+        y = self.new((ids.shape[0], inputs))
+        layout = w.layout
+        options: dict[str, int | str | bool] = {"part": "embed", "kind": layout.kind}
+        if layout.kind == "planes":
+            options |= {"bits": layout.bits, "group": layout.group, "zero": layout.zero, "minimum": layout.minimum}
+        args = (place(ids).address, w.block.address, outputs, inputs, place(y).address)
+        self.tape.emit(Kernel.of("rows", **options), args, items=ids.shape[0], reads=[ids], writes=[y], keep=(w,))
+        return y
+
+    def take(self, x: Array, rows: Array) -> Array:
+        y = self.new((rows.shape[0], *x.shape[1:]))
+        count = self.tape.cell(x.shape[0])
+        at = place(x)
+        cell = count if isinstance(count, int) else int(count.ctypes.data)
+        args = (place(rows).address, at.address, at.row, product(x.shape[1:]), place(y).address, cell)
+        kernel = Kernel.of("rows", part="take")
+        self.tape.emit(kernel, args, items=rows.shape[0], reads=[x, rows], writes=[y], keep=(count,))
+        return y
+
+    def argmax(self, x: Array) -> Array:
+        y = self.new((x.shape[0],), "i32")
+        args = (place(x).address, place(x).row, x.width, place(y).address)
+        self.tape.emit(Kernel.of("rows", part="argmax"), args, items=x.shape[0], reads=[x], writes=[y])
+        return y
+
+    # Values one by one, norms
+
+    def rms_norm(self, x: Array, w: Array | None, eps: float) -> Array:
+        return self._each("rms_norm", x, bias=w, number=eps, width=x.width)
+
+    def layer_norm(self, x: Array, w: Array, b: Array | None, eps: float) -> Array:
+        return self._each("layer_norm", x, y=w, bias=b, number=eps, width=x.width)
+
+    def glu(self, gate: Array, up: Array, kind: Activation) -> Array:
+        _same(gate, up)
+        return self._each(f"glu_{kind}", gate, y=up)
+
+    def activate(self, x: Array, kind: Activation) -> Array:
+        return self._each(kind, x)
+
+    def add(self, x: Array, y: Array) -> Array:
+        _same(x, y)
+        return self._each("add", x, y=y)
+
+    def multiply(self, x: Array, y: Array) -> Array:
+        _same(x, y)
+        return self._each("multiply", x, y=y)
+
+    def scale(self, x: Array, factor: float) -> Array:
+        return self._each("scale", x, number=factor)
+
+    def _each(
+        self, name: str, x: Array, *, y: Array | None = None, bias: Array | None = None, number: float = 0.0,
+        width: int = 0,
+    ) -> Array:  # fmt: skip
+        """A pointwise kernel. `width` cuts rows in parts of so many values; y with one row serves all rows."""
+        out = self.new(x.shape)
+        whole = product(x.shape[1:])
+        width = width or whole
+        single = y is not None and y.rank < x.rank
+        args = (
+            place(x).address, place(x).row, place(y).address if y else 0, place(y).row if y and not single else 0,
+            place(out).address, place(out).row, width, place(bias).address if bias else 0, float_bits(number),
+            whole // width,
+        )  # fmt: skip
+        reads = [a for a in (x, y, bias) if a is not None]
+        grain = max(1, _ROWS_BYTES // whole)
+        kernel = Kernel.of("pointwise", name=name)
+        self.tape.emit(kernel, args, items=x.shape[0], reads=reads, writes=[out], grain=grain)
+        return out
+
+    # Positions
+
+    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0) -> Array:
+        pairs = frequencies.width
+        out = self.new((positions.shape[0], 2, pairs))
+        args = (place(positions).address, place(frequencies).address, pairs, float_bits(scale), place(out).address)
+        kernel = Kernel.of("rope", part="table")
+        self.tape.emit(kernel, args, items=positions.shape[0], reads=[positions, frequencies], writes=[out])
+        return out
+
+    def rope(self, x: Array, table: Array, pairing: Pairing) -> Array:
+        heads, width, pairs = most(x.shape[1]), x.width, table.width
+        if x.rank != 3 or 2 * pairs > width:
+            raise ModelError(f"rope: x is {x.shape}, the table has {pairs} pairs")
+        out = self.new(x.shape)
+        a, t, o = place(x), place(table), place(out)
+        args = (a.address, a.row, t.address, t.row, o.address, o.row, heads, width, pairs)
+        kernel = Kernel.of("rope", part="rotate", pairing=pairing)
+        self.tape.emit(kernel, args, items=x.shape[0], reads=[x, table], writes=[out])
+        return out
+
+    # Attention
+
+    def pages(self, *, layers: int, heads: int, width: int, count: int, kind: PageType) -> Pages:
+        return KvPages(layers=layers, heads=heads, width=width, count=count, kind=kind)
+
+    def store(self, pages: Pages, layer: int, k: Array, v: Array, slots: Array) -> None:
+        self._attention.store(pages, layer, k, v, slots)
+
+    def attend(
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
+    ) -> Array:
+        return self._attention.attend(q, pages, layer, reads, scale, softcap)
+
+    def attention_weights(
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
+    ) -> Array:
+        return self._attention.weights(q, pages, layer, reads, scale, softcap)
+
+    def apply_weights(self, weights: Array, pages: Pages, layer: int, reads: Reads) -> Array:
+        return self._attention.apply(weights, pages, layer, reads)
+
+    # Views
+
+    def reshape(self, x: Array, shape: tuple[Size, ...]) -> Array:
+        if place(x).row != 4 * product(x.shape[1:]) and len(shape) != 2:
+            x = self._each("copy", x)
+        return Array(self, x.data, shape, x.dtype)
+
+    def cut(self, x: Array, start: int, stop: int) -> Array:
+        if x.rank != 2:
+            raise ModelError(f"only rows of one dimension are cut, not {x.shape}")
+        at = place(x)
+        return Array(self, Place(at.lease, at.offset + 4 * start, at.row), (x.shape[0], stop - start), x.dtype)
+
+    def numpy(self, x: Array) -> npt.NDArray[np.generic]:
+        if self.tape.closed or not self.eager:
+            raise DeviceError("an Array of a recording has no values", hint="read the outputs of the recorded program")
+        return self.peek(x)
+
+    def peek(self, x: Array) -> npt.NDArray[np.generic]:
+        """A copy of what lies at an Array's place now."""
+        at = place(x)
+        shape = tuple(most(n) for n in x.shape)
+        strides = (at.row, *(4 * product(shape[i + 1 :]) for i in range(1, len(shape))))
+        return np.ndarray(shape, TYPES[x.dtype], at.block.data, at.offset, strides).copy()
+
+    @property
+    def eager(self) -> bool:
+        from opsin.ops.cpu.tape import Eager
+
+        return isinstance(self.tape, Eager)
+
+    def new(self, shape: tuple[Size, ...], dtype: str = "f32") -> Array:
+        return self.tape.new(self, shape, dtype)
+
+
+def _same(x: Array, y: Array) -> None:
+    if y.shape not in (x.shape, x.shape[1:]):
+        raise ModelError(f"shapes {x.shape} and {y.shape} do not go together")

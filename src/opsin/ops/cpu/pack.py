@@ -1,0 +1,106 @@
+"""Weights for kernels: read from a file, cut into strips, once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.ops import Raw
+from opsin.ops.cpu.arena import Block
+from opsin.ops.cpu.code import Kernel
+from opsin.ops.cpu.words import words
+from opsin.ops.cpu.layout import STRIP, Layout, strips
+from opsin.ops.cpu.program import Entry, Program
+from opsin.ops.cpu.team import Team
+from opsin.ops.cpu.code import Code
+from opsin.quants import QuantType, by_id
+
+_PIECE_BYTES = 24 << 20  # read and packed at a time: a reader fills one piece while the team packs the other
+_SCRATCH = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class PackedWeight:
+    """A weight matrix in strips."""
+
+    shape: tuple[int, int]
+    layout: Layout
+    block: Block
+
+    @property
+    def bytes(self) -> int:
+        return self.block.bytes
+
+
+def layout_of(kind: QuantType) -> Layout:
+    """How a format lies in memory. Formats without planes are kept as f16."""
+    if kind.planes is not None:
+        p = kind.planes
+        return Layout("planes", p.bits, p.group, p.zero, p.minimum)
+    plain = {"F32": "f32", "F64": "f32", "BF16": "bf16"}
+    return Layout(plain.get(kind.name, "f16"))
+
+
+class Packer:
+    """Packs tensors on a team."""
+
+    def __init__(self, code: Code, team: Team) -> None:
+        self._code, self._team = code, team
+
+    def pack(self, raw: Raw) -> PackedWeight:
+        """Read a tensor piece by piece and lay it out. Raises FileError as `raw.read` does."""
+        kind = by_id(raw.type)
+        outputs, inputs = raw.shape
+        layout = layout_of(kind)
+        row_bytes = kind.row_bytes(inputs)
+        block = Block(strips(outputs) * layout.strip_bytes(inputs) + 256)
+        rows = max(STRIP, _PIECE_BYTES // row_bytes // STRIP * STRIP)
+        starts = range(0, outputs, rows)
+        buffers = [np.empty(min(rows, outputs) * row_bytes, np.uint8) for _ in starts[:2]]
+
+        def read(i: int) -> npt.NDArray[np.uint8]:
+            last = min(starts[i] + rows, outputs)
+            piece = buffers[i % 2][: (last - starts[i]) * row_bytes]
+            raw.read(starts[i], last, piece)
+            return piece
+
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(read, 0)
+            for i, start in enumerate(starts):
+                piece = coming.result()
+                if i + 1 < len(starts):
+                    coming = reader.submit(read, i + 1)
+                to = block.address + start // STRIP * layout.strip_bytes(inputs)
+                self._pack_piece(kind, layout, piece, inputs, to)
+        return PackedWeight(raw.shape, layout, block)
+
+    def _pack_piece(
+        self, kind: QuantType, layout: Layout, piece: npt.NDArray[np.uint8], inputs: int, to: int
+    ) -> None:
+        row_bytes = kind.row_bytes(inputs)
+        count = len(piece) // row_bytes
+        if layout.kind != "planes":
+            piece = as_plain(kind, layout, piece)
+            row_bytes = len(piece) // count
+            kernel = Kernel.of("pack", kind=layout.kind)
+        else:
+            kernel = Kernel.of("pack", kind="planes", format=kind.id)
+        scratch = np.empty(_SCRATCH * self._team.threads, np.uint8)
+        args = words(
+            piece.ctypes.data, row_bytes, count, inputs, to, layout.strip_bytes(inputs), scratch.ctypes.data, _SCRATCH
+        )
+        items = words(strips(count))
+        address = self._code.address(kernel)
+        self._team.run(Program([Entry(str(kernel), address, args, items.ctypes.data, 1, (), (), (items, scratch))]))
+
+
+def as_plain(kind: QuantType, layout: Layout, piece: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The bytes of float weights in the type that they are kept in."""
+    if kind.name == layout.kind.upper():
+        return piece
+    values = kind.decode(piece.reshape(-1, kind.bytes)).reshape(-1)
+    stored = values.astype(np.float32 if layout.kind == "f32" else np.float16)
+    return stored.view(np.uint8)

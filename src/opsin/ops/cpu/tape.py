@@ -1,0 +1,207 @@
+"""Where operations go: run at once (`Eager`), or written down to be replayed (`Recording`).
+
+Running one operation eagerly is a program of length one. Both hand out memory from an arena: a block is free
+again when the last Array that sees it is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.ops import Array, Count, Size, most, product
+from opsin.ops.cpu.arena import Arena, Block
+from opsin.ops.cpu.code import Code, Kernel
+from opsin.ops.cpu.program import Entry, Program
+from opsin.ops.cpu.team import Team
+from opsin.ops.cpu.words import words
+
+if TYPE_CHECKING:
+    from opsin.ops.cpu.operations import Operations
+
+TYPES = {"f32": np.float32, "i32": np.int32}
+SLACK = 64  # kernels may read (never use) a vector past the end
+
+
+class Lease:
+    """A block in use. Dropping it gives the block back."""
+
+    __slots__ = ("__weakref__", "_tape", "block")
+
+    def __init__(self, block: Block, tape: Tape | None) -> None:
+        self.block, self._tape = block, tape
+
+    def __del__(self) -> None:
+        if self._tape is not None:
+            self._tape.give_back(self.block)
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where an Array's values lie: `row` bytes from one row to the next, the rest of a row together."""
+
+    lease: Lease
+    offset: int
+    row: int
+
+    @property
+    def address(self) -> int:
+        return self.lease.block.address + self.offset
+
+    @property
+    def block(self) -> Block:
+        return self.lease.block
+
+
+def place(x: Array) -> Place:
+    """The place of an Array of this device."""
+    assert isinstance(x.data, Place), "an Array of another device"
+    return x.data
+
+
+class Tape:
+    """What both kinds share: memory and counts."""
+
+    def __init__(self, code: Code, team: Team, *, guarded: bool = False) -> None:
+        self.code, self.team, self.guarded = code, team, guarded
+        self.arena = Arena(guarded=guarded)
+        self.closed = False
+
+    def emit(
+        self, kernel: Kernel, args: Sequence[float], *, items: Size | npt.NDArray[np.int64], reads: Sequence[Array | Block],
+        writes: Sequence[Array | Block], grain: int = 1, keep: tuple[object, ...] = (),
+    ) -> None:  # fmt: skip
+        """Add one operation. `items` is a number, or a word that another operation writes."""
+        cell = items if isinstance(items, np.ndarray) else self.cell(items)
+        address = cell if isinstance(cell, int) else int(cell.ctypes.data)
+        entry = Entry(
+            title=str(kernel), kernel=self.code.address(kernel), args=words(*args), items=address, grain=grain,
+            reads=tuple(_block(x) for x in reads), writes=tuple(_block(x) for x in writes), keep=(cell, *keep),
+        )  # fmt: skip
+        self.add(entry)
+
+    def cell(self, size: Size) -> npt.NDArray[np.int64] | int:
+        """A word that holds a size when operations run."""
+        if isinstance(size, Count):
+            assert isinstance(size.cell, int), "a Count of another device"
+            return size.cell
+        return words(size)
+
+    def add(self, entry: Entry) -> None:
+        raise NotImplementedError
+
+    def give_back(self, block: Block) -> None:
+        raise NotImplementedError
+
+    def lease(self, size: int) -> Lease:
+        return Lease(self.arena.take(size + SLACK), self)
+
+    def new(self, ops: Operations, shape: tuple[Size, ...], dtype: str = "f32") -> Array:
+        """An Array of fresh memory."""
+        row = 4 * product(shape[1:])
+        return Array(ops, Place(self.lease(row * most(shape[0])), 0, row), shape, dtype)
+
+
+class Eager(Tape):
+    """Operations run when they are called."""
+
+    def add(self, entry: Entry) -> None:
+        self.team.run(Program([entry]))
+        if self.guarded:
+            self.arena.check()
+
+    def give_back(self, block: Block) -> None:
+        if self.guarded:
+            block.poison()
+        self.arena.give_back(block)
+
+
+class Recording(Tape):
+    """Operations are written down. `inputs` are filled before a run, `counts` set with it."""
+
+    def __init__(self, code: Code, team: Team, *, guarded: bool = False) -> None:
+        super().__init__(code, team, guarded=guarded)
+        self.entries: list[Entry] = []
+        self.inputs: dict[str, npt.NDArray[np.generic]] = {}
+        self.counts: dict[str, Count] = {}
+        self._header = np.zeros(64, np.int64)
+
+    def count(self, name: str, most: int) -> Count:
+        """A size that `Recorded.run` is told."""
+        assert name not in self.counts and len(self.counts) < len(self._header)
+        count = Count(name, most, int(self._header.ctypes.data) + 8 * len(self.counts))
+        self.counts[name] = count
+        return count
+
+    def input(self, ops: Operations, name: str, shape: tuple[Size, ...], dtype: str) -> Array:
+        """An Array that is filled from outside before each run; its memory is never reused."""
+        assert name not in self.inputs
+        row = 4 * product(shape[1:])
+        block = Block(row * most(shape[0]) + SLACK, guarded=self.guarded, zero=True)
+        self.inputs[name] = view(block, 0, shape, dtype)
+        return Array(ops, Place(Lease(block, None), 0, row), shape, dtype)
+
+    def add(self, entry: Entry) -> None:
+        assert not self.closed, "this recording is finished"
+        self.entries.append(entry)
+
+    def give_back(self, block: Block) -> None:
+        if self.closed:
+            return
+        if self.guarded:
+            args = (block.address, block.bytes)
+            self.emit(Kernel.of("poison"), args, items=1, reads=(), writes=(block,))
+        self.arena.give_back(block)
+
+    def finish(self, outputs: Mapping[str, Array]) -> Recorded:
+        """End the recording. The outputs keep their memory."""
+        self.closed = True
+        return Recorded(self, outputs)
+
+
+class Recorded:
+    """A recorded program with its inputs and outputs: fill, `run`, read."""
+
+    def __init__(self, tape: Recording, outputs: Mapping[str, Array]) -> None:
+        self._tape = tape
+        self._program = Program(tape.entries)
+        self._outputs = dict(outputs)
+        self._views = {n: view(place(x).block, place(x).offset, x.shape, x.dtype) for n, x in outputs.items()}
+        self._names = list(tape.counts)
+        self.inputs = tape.inputs
+
+    def run(self, **counts: int) -> None:
+        """Replay with these counts. Raises DeviceError and Stopped as `Team.run`."""
+        tape = self._tape
+        for i, name in enumerate(self._names):
+            value = counts[name]
+            assert 0 <= value <= tape.counts[name].most, f"{name}={value}, at most {tape.counts[name].most}"
+            tape._header[i] = value
+        tape.team.run(self._program)
+        if tape.guarded:
+            tape.arena.check()
+
+    def output(self, name: str) -> npt.NDArray[np.generic]:
+        """A view of an output, all its rows; it holds until the next run."""
+        return self._views[name]
+
+    @property
+    def bytes(self) -> int:
+        return self._tape.arena.bytes + sum(a.nbytes for a in self.inputs.values())
+
+    def __len__(self) -> int:
+        return len(self._program)
+
+
+def view(block: Block, offset: int, shape: tuple[Size, ...], dtype: str) -> npt.NDArray[np.generic]:
+    """A block's bytes as a NumPy array of the largest shape."""
+    sizes = tuple(most(n) for n in shape)
+    return np.ndarray(sizes, TYPES[dtype], block.data, offset)
+
+
+def _block(x: Array | Block) -> Block:
+    return x if isinstance(x, Block) else place(x).block

@@ -1,0 +1,214 @@
+"""Every operation in plain NumPy: the definition that devices are tested against. Slow and clear.
+
+`data` of an Array is an ndarray here, computed in float64 where `wide` asks for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.ops import PAGE, Activation, Array, PageType, Pages, Pairing, Raw, Reads, Size, Weight
+from opsin.quants import by_id
+
+Values = npt.NDArray[np.generic]
+_KINDS = {"f32": np.float32, "i32": np.int32}
+
+
+def data(x: Array) -> Values:
+    """The ndarray behind a reference Array."""
+    assert isinstance(x.data, np.ndarray)
+    return x.data
+
+
+@dataclass(frozen=True, eq=False)
+class DenseWeight:
+    values: npt.NDArray[np.float32]  # [outputs, inputs]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return int(self.values.shape[0]), int(self.values.shape[1])
+
+    @property
+    def bytes(self) -> int:
+        return self.values.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class DensePages:
+    k: npt.NDArray[np.floating]  # [layers, pages, PAGE, heads, width]
+    v: npt.NDArray[np.floating]
+
+    @property
+    def layers(self) -> int:
+        return int(self.k.shape[0])
+
+    @property
+    def count(self) -> int:
+        return int(self.k.shape[1])
+
+    @property
+    def bytes(self) -> int:
+        return self.k.nbytes + self.v.nbytes
+
+
+class Reference:
+    """The `Ops` of NumPy. `wide` computes in float64."""
+
+    def __init__(self, *, wide: bool = False) -> None:
+        self.kind = np.float64 if wide else np.float32
+
+    def array(self, values: Values) -> Array:
+        integer = np.issubdtype(values.dtype, np.integer)
+        values = values.astype(np.int32 if integer else self.kind)
+        return Array(self, values, tuple(int(n) for n in values.shape), "i32" if integer else "f32")
+
+    def constant(self, values: Values) -> Array:
+        return self.array(values)
+
+    def pack(self, raw: Raw) -> Weight:
+        kind = by_id(raw.type)
+        outputs, inputs = raw.shape
+        stored = np.empty(outputs * kind.row_bytes(inputs), np.uint8)
+        raw.read(0, outputs, stored)
+        return DenseWeight(kind.decode(stored.reshape(-1, kind.bytes)).reshape(outputs, inputs))
+
+    def linear(self, x: Array, w: Weight, bias: Array | None = None, residual: Array | None = None) -> Array:
+        assert isinstance(w, DenseWeight)
+        y = data(x) @ w.values.astype(self.kind).T
+        for extra in (bias, residual):
+            if extra is not None:
+                y = y + data(extra)
+        return self.array(y)
+
+    def embed(self, ids: Array, w: Weight) -> Array:
+        assert isinstance(w, DenseWeight)
+        return self.array(w.values[data(ids)])
+
+    def take(self, x: Array, rows: Array) -> Array:
+        return self.array(data(x)[data(rows)])
+
+    def rms_norm(self, x: Array, w: Array | None, eps: float) -> Array:
+        v = data(x)
+        y = v / np.sqrt((v * v).mean(-1, keepdims=True) + self.kind(eps))
+        return self.array(y if w is None else y * data(w))
+
+    def layer_norm(self, x: Array, w: Array, b: Array | None, eps: float) -> Array:
+        v = data(x)
+        centred = v - v.mean(-1, keepdims=True)
+        y = centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + self.kind(eps)) * data(w)
+        return self.array(y if b is None else y + data(b))
+
+    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0) -> Array:
+        angles = data(positions).astype(np.float64)[:, None] * data(frequencies).astype(np.float64)[None]
+        return self.array(np.stack([np.cos(angles), np.sin(angles)], 1) * scale)
+
+    def rope(self, x: Array, table: Array, pairing: Pairing) -> Array:
+        v, cos, sin = data(x), data(table)[:, 0][:, None], data(table)[:, 1][:, None]
+        pairs = cos.shape[-1]
+        y = v.copy()
+        a, b = (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2))
+        if pairing == "halves":
+            a, b = slice(0, pairs), slice(pairs, 2 * pairs)
+        y[..., a] = v[..., a] * cos - v[..., b] * sin
+        y[..., b] = v[..., a] * sin + v[..., b] * cos
+        return self.array(y)
+
+    def glu(self, gate: Array, up: Array, kind: Activation) -> Array:
+        return self.array(activation(data(gate), kind) * data(up))
+
+    def activate(self, x: Array, kind: Activation) -> Array:
+        return self.array(activation(data(x), kind))
+
+    def add(self, x: Array, y: Array) -> Array:
+        return self.array(data(x) + data(y))
+
+    def multiply(self, x: Array, y: Array) -> Array:
+        return self.array(data(x) * data(y))
+
+    def scale(self, x: Array, factor: float) -> Array:
+        return self.array(data(x) * self.kind(factor))
+
+    def pages(self, *, layers: int, heads: int, width: int, count: int, kind: PageType) -> Pages:
+        shape = (layers, count, PAGE, heads, width)
+        return DensePages(np.zeros(shape, self.kind), np.zeros(shape, self.kind))
+
+    def store(self, pages: Pages, layer: int, k: Array, v: Array, slots: Array) -> None:
+        assert isinstance(pages, DensePages)
+        for row, slot in enumerate(data(slots)):
+            if slot >= 0:
+                pages.k[layer, slot // PAGE, slot % PAGE] = data(k)[row]
+                pages.v[layer, slot // PAGE, slot % PAGE] = data(v)[row]
+
+    def attend(
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
+    ) -> Array:
+        weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap)
+        return self.apply_weights(weights, pages, layer, reads)
+
+    def attention_weights(
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
+    ) -> Array:
+        assert isinstance(pages, DensePages)
+        queries, last = data(q), data(reads.last)
+        out = np.zeros((*queries.shape[:2], int(last.max(initial=0))), self.kind)
+        for row, query in enumerate(queries):
+            a, b = int(data(reads.first)[row]), int(last[row])
+            if a < b:
+                keys = self._rows(pages.k, layer, reads, row, query.shape[0])[a:b]
+                scores = np.einsum("hd,khd->hk", query, keys) * self.kind(scale)
+                if softcap > 0:
+                    scores = softcap * np.tanh(scores / softcap)
+                weights = np.exp(scores - scores.max(-1, keepdims=True))
+                out[row, :, a:b] = weights / weights.sum(-1, keepdims=True)
+        return self.array(out)
+
+    def apply_weights(self, weights: Array, pages: Pages, layer: int, reads: Reads) -> Array:
+        assert isinstance(pages, DensePages)
+        w = data(weights)
+        out = np.zeros((*w.shape[:2], pages.v.shape[-1]), self.kind)
+        for row in range(w.shape[0]):
+            values = self._rows(pages.v, layer, reads, row, w.shape[1])
+            n = min(len(values), w.shape[2])
+            out[row] = np.einsum("hk,khd->hd", w[row, :, :n], values[:n])
+        return self.array(out)
+
+    def _rows(self, pool: Values, layer: int, reads: Reads, row: int, heads: int) -> Values:
+        """Keys or values of a row's sequence, as [keys, query heads, width]."""
+        table = data(reads.tables)[data(reads.sequence)[row]]
+        whole = pool[layer][table].reshape(-1, *pool.shape[3:])
+        return np.repeat(whole, heads // pool.shape[3], axis=1)
+
+    def argmax(self, x: Array) -> Array:
+        return self.array(data(x).argmax(-1))
+
+    def reshape(self, x: Array, shape: tuple[Size, ...]) -> Array:
+        return self.array(data(x).reshape(tuple(int(n) for n in shape if isinstance(n, int))))
+
+    def cut(self, x: Array, start: int, stop: int) -> Array:
+        return self.array(data(x)[..., start:stop])
+
+    def numpy(self, x: Array) -> Values:
+        return np.array(data(x))
+
+
+def activation(x: Values, kind: Activation) -> Values:
+    """The activations by name; formulas as in the docstring of `opsin.ops.Ops`."""
+    v = x.astype(np.float64)
+    if kind == "relu":
+        return np.maximum(x, 0)
+    if kind == "silu":
+        return _as(v / (1 + np.exp(-v)), x)
+    if kind == "gelu":  # the tanh form of Hendrycks and Gimpel 2016
+        return _as(0.5 * v * (1 + np.tanh(np.sqrt(2 / np.pi) * (v + 0.044715 * v**3))), x)
+    if kind == "gelu_quick":
+        return _as(v / (1 + np.exp(-1.702 * v)), x)
+    from math import erf
+
+    return _as(0.5 * v * (1 + np.vectorize(erf)(v / np.sqrt(2.0))), x)
+
+
+def _as(v: Values, x: Values) -> Values:
+    return v.astype(x.dtype)

@@ -83,6 +83,14 @@ def test_counts_beyond_the_file_are_refused(tmp_path: Path, count: int) -> None:
     refuse(RawFile([], [f32()], tensor_count=count).save(tmp_path / "b"), f"{count} tensors do not fit")
 
 
+def test_endless_dimensions_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    raw = RawFile([], [RawTensor(b"abc", [7, 7, 7], 0, 0)]).to_bytes()
+    path = tmp_path / "bad.gguf"
+    at = raw.index(b"abc") + 3
+    path.write_bytes(raw[:at] + struct.pack("<I", (1 << 32) - 1) + raw[at + 4 :])
+    refuse(path, f"tensor 'abc' has {(1 << 32) - 1} dimensions, more than 4")
+
+
 @pytest.mark.parametrize("what", ["MAX_KEYS", "MAX_TENSORS"])
 def test_more_entries_than_any_model_has_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str

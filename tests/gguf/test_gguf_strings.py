@@ -33,7 +33,7 @@ def test_strings_behave_like_the_list_of_them(tmp_path: Path) -> None:
     assert strings == make_strings(tmp_path, [text.encode() for text in expected], ">")
     assert strings != [*expected, "five"]
     assert strings != ["one", "", "drei", "four"]
-    assert strings != "one"
+    assert make_strings(tmp_path, [b"o", b"n", b"e"]) != "one"
     assert strings != 4
     assert "four" in strings
     assert strings.index("four") == 3

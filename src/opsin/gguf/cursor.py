@@ -141,7 +141,7 @@ class Cursor:
         del self._window[: self._at]
         self._base += self._at
         self._at = 0
-        bounds = array("I" if self.part.size < 1 << 32 else "q", [0])
+        bounds = array("I", [0])  # 32 bits: an array of strings beyond 4 GiB is refused
         while len(bounds) <= count:
             self._walk(bounds, count, key)
             if bounds[-1] + self._base > self.part.size:

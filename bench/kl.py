@@ -13,6 +13,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ LONGEST = 1024
 TARGET, RATIO = 0.01, 1.15
 
 Logits = NDArray[np.float32]
+Pages = Literal["f32", "f16", "q8_0"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def compare(name: str, work: list[tuple[str, list[int]]], truth: list[Logits], o
     )
 
 
-def ours(path: Path, sequences: list[list[int]], pages: str) -> list[Logits]:
+def ours(path: Path, sequences: list[list[int]], pages: Pages) -> list[Logits]:
     """opsin's logits with the cache kept in `pages`."""
     import opsin
 
@@ -82,7 +84,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a llama file with the SmolLM2 vocabulary; fetched by default")
     parser.add_argument("--peer", type=Path, help="folder of llama.cpp's programs")
-    parser.add_argument("--pages", nargs="+", default=["f16", "q8_0"])
+    parser.add_argument("--pages", nargs="+", choices=get_args(Pages), default=["f16", "q8_0"])
     parser.add_argument("--only", choices=("opsin", "llama.cpp"))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()

@@ -133,7 +133,7 @@ def _peak(
 def _compile(lanes: ir.VectorType, accumulators: int, stride: int, body: Body) -> Any:
     """A function (address, rounds, out): each round runs `body` on every accumulator, then moves on by `stride`."""
 
-    @intrinsic
+    @intrinsic  # type: ignore[untyped-decorator]  # numba is not typed
     def loop(typing: Any, address: Any, rounds: Any, out: Any) -> Any:
         def emit(context: Any, b: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
             # The sums start from memory: equal constants would let LLVM fold the accumulators into one.
@@ -153,7 +153,7 @@ def _compile(lanes: ir.VectorType, accumulators: int, stride: int, body: Body) -
 
         return types.void(types.int64, types.int64, types.int64), emit
 
-    @njit(nogil=True)
+    @njit(nogil=True)  # type: ignore[untyped-decorator]
     def run(address: int, rounds: int, out: int) -> None:
         loop(address, rounds, out)
 

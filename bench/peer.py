@@ -55,8 +55,8 @@ class Peer:
 
     def describe(self) -> str:
         """Version, compiler and the instruction sets it says it was built with."""
-        version = self._run(["llama-bench", "--version"]).stdout
-        lines = [line.strip() for line in version.splitlines() if line.strip()]
+        done = self._run(["llama-bench", "--version"])
+        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         system = self._library().system()
         return "; ".join([*lines[:2], system])
 

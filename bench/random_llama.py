@@ -199,7 +199,8 @@ def rope_factors(shapes: Shapes) -> NDArray[np.float32]:
     pairs = np.arange(0, shapes.head, 2, dtype=np.float64)
     turns = trained / (2 * math.pi * shapes.rope_base ** (pairs / shapes.head))  # whole turns in the trained context
     blend = np.clip((turns - low) / (high - low), 0, 1)
-    return (1 / ((1 - blend) / factor + blend)).astype(np.float32)
+    factors: NDArray[np.float32] = (1 / ((1 - blend) / factor + blend)).astype(np.float32)
+    return factors
 
 
 class Pool:
@@ -238,7 +239,8 @@ def _scaled(blocks: Bytes, tensor: Tensor) -> Bytes:
 def _normal(random: np.random.Generator, count: int, *, deviation: float, low: int, high: int) -> NDArray[np.int16]:
     """Rounded normal numbers [BLOCKS, count] around the (upper) middle of low..high, clipped to it."""
     drawn = random.standard_normal((BLOCKS, count), dtype=np.float32) * deviation + (low + high + 1) // 2
-    return np.clip(np.rint(drawn), low, high).astype(np.int16)
+    clipped: NDArray[np.int16] = np.clip(np.rint(drawn), low, high).astype(np.int16)
+    return clipped
 
 
 def _halves(random: np.random.Generator, unit: float) -> NDArray[np.float16]:

@@ -20,4 +20,4 @@ def _row(reference: NDArray[np.float32], other: NDArray[np.float32]) -> np.float
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max()
-    return shifted - np.log(np.sum(np.exp(shifted)))
+    return np.asarray(shifted - np.log(np.sum(np.exp(shifted))))

@@ -41,7 +41,7 @@ def load(path: Path) -> LlamaForCausalLM:
             weight = _halves(weight, config.num_attention_heads)
         if ".attn_k." in name:
             weight = _halves(weight, config.num_key_value_heads)
-        state[_rename(name)] = torch.from_numpy(np.ascontiguousarray(weight))
+        state[_rename(name)] = torch.from_numpy(weight)
     if config.tie_word_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     with torch.device("meta"):
@@ -55,7 +55,8 @@ def load(path: Path) -> LlamaForCausalLM:
 def logits(model: LlamaForCausalLM, ids: list[int]) -> Logits:
     """Logits after each id, [rows, vocabulary]."""
     with torch.inference_mode():
-        return model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
+        rows: Logits = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
+    return rows
 
 
 def _config(path: Path) -> LlamaConfig:
@@ -87,4 +88,5 @@ def _rename(name: str) -> str:
 def _halves(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     """Rows of each head from rotation pairs side by side, as GGUF has them, to the two halves of `transformers`."""
     rows, width = weight.shape
-    return weight.reshape(heads, rows // heads // 2, 2, width).swapaxes(1, 2).reshape(rows, width)
+    pairs = weight.reshape(heads, rows // heads // 2, 2, width)
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows, width)

@@ -1,0 +1,93 @@
+"""How the next id is chosen: frozen knobs of one request, and the choice itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.errors import RequestError
+
+Floats = npt.NDArray[np.float32]
+_BLOCK = 64  # for finding the top k: maxima of blocks bound the k-th largest value from below
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Knobs of one request. temperature 0 takes the likeliest id.
+
+    Attributes:
+        temperature: divides logits; 0 for greedy.
+        top_k: keep the k likeliest ids; 0 keeps all.
+        top_p: keep the likeliest ids whose probabilities sum to p (Holtzman et al. 2020).
+        min_p: keep ids at least this share of the likeliest one's probability (Nguyen et al. 2024).
+        seed: None for a random one.
+        max_tokens: end after so many ids; None for as many as the context holds.
+        ignore_eos: go on past end-of-turn ids.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    seed: int | None = None
+    max_tokens: int | None = None
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        _within("temperature", self.temperature, 0.0, 100.0)
+        _within("top_k", self.top_k, 0, 1 << 31)
+        _within("top_p", self.top_p, 0.0, 1.0)
+        _within("min_p", self.min_p, 0.0, 1.0)
+        if self.max_tokens is not None:
+            _within("max_tokens", self.max_tokens, 0, 1 << 31)
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0.0 or self.top_k == 1
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise RequestError(f"{name}={value}", hint=f"give {low:g} to {high:g}")
+
+
+class Sampler:
+    """Chooses ids for one request; its random numbers are its own, so company changes nothing."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self.sampling = sampling
+        self._random = np.random.default_rng(sampling.seed)
+
+    def choose(self, logits: Floats) -> int:
+        """One id for a row of logits [vocabulary]."""
+        s = self.sampling
+        if s.greedy:
+            return int(logits.argmax())
+        ids = top_ids(logits, s.top_k)
+        scaled = logits[ids].astype(np.float64) / s.temperature
+        p = np.exp(scaled - scaled[0])
+        p /= p.sum()
+        keep = p >= s.min_p * p[0]
+        if s.top_p < 1.0:
+            keep &= np.concatenate(([True], np.cumsum(p)[:-1] < s.top_p))
+        ids, p = ids[keep], p[keep]
+        place = int(np.searchsorted(np.cumsum(p), self._random.random() * p.sum(), side="right"))
+        return int(ids[min(place, len(ids) - 1)])
+
+
+def top_ids(logits: Floats, k: int) -> npt.NDArray[np.intp]:
+    """The k likeliest ids, likeliest first; equal logits in the order of ids. k = 0 takes all."""
+    n = len(logits)
+    if k == 0 or k >= n:
+        return np.argsort(-logits, kind="stable")
+    whole = n // _BLOCK * _BLOCK
+    maxima = logits[:whole].reshape(-1, _BLOCK).max(1)
+    candidates = np.arange(n)
+    if len(maxima) > k:
+        # At least k ids reach the k-th largest maximum, so the top k all do.
+        bound = np.partition(maxima, len(maxima) - k)[len(maxima) - k]
+        candidates = np.flatnonzero(logits >= bound)
+    order = np.argsort(-logits[candidates], kind="stable")[:k]
+    return candidates[order]

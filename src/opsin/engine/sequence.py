@@ -1,0 +1,93 @@
+"""A sequence: a prompt that grows, and how far it has been computed."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from opsin.engine.sampling import Sampler, Sampling
+from opsin.errors import OpsinError
+from opsin.spans import Prompt, TextSpan
+
+Reason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One id that was generated, or the end: `reason` is set on the last piece, whose id may be None."""
+
+    id: int | None
+    reason: Reason | None = None
+    error: OpsinError | None = None
+
+
+class Stream:
+    """What comes out of a sequence: iterate over pieces; `cancel` from anywhere."""
+
+    def __init__(self) -> None:
+        self._pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
+        self._cancelled = threading.Event()
+        self._on_cancel = lambda: None
+
+    def __iter__(self) -> Iterator[Piece]:
+        """Pieces as they come, up to the one with a reason. Raises the sequence's error."""
+        while True:
+            piece = self._pieces.get()
+            if piece.error is not None:
+                raise piece.error
+            yield piece
+            if piece.reason is not None:
+                return
+
+    def cancel(self) -> None:
+        """Nobody wants the rest. Its pages are free within a step."""
+        if not self._cancelled.is_set():
+            self._cancelled.set()
+            self._on_cancel()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def put(self, piece: Piece) -> None:
+        self._pieces.put(piece)
+
+
+class Sequence:
+    """Rows that are known (`ids`), and how many of them the cache holds (`computed`)."""
+
+    def __init__(self, prompt: Prompt, sampling: Sampling, ends: frozenset[int]) -> None:
+        self.prompt, self.sampling = prompt, sampling
+        self.ids: list[int] = [i for span in prompt.spans if isinstance(span, TextSpan) for i in span.ids]
+        self.prompt_rows = len(self.ids)
+        self.computed = 0
+        self.pages: list[int] = []
+        self.ends = frozenset() if sampling.ignore_eos else ends
+        self.sampler = Sampler(sampling)
+        self.stream = Stream()
+
+    @property
+    def known(self) -> int:
+        return len(self.ids)
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that are known and not computed."""
+        return len(self.ids) - self.computed
+
+    @property
+    def generated(self) -> int:
+        return len(self.ids) - self.prompt_rows
+
+    def accept(self, id: int, limit: int) -> Reason | None:
+        """Take the next id; why the sequence ends with it, if it does. `limit` is the rows a sequence may have."""
+        if id in self.ends:
+            self.stream.put(Piece(None, "stop"))
+            return "stop"
+        self.ids.append(id)
+        full = self.generated >= (self.sampling.max_tokens or limit) or self.known >= limit
+        self.stream.put(Piece(id, "length" if full else None))
+        return "length" if full else None

@@ -1,0 +1,82 @@
+"""A forward pass with open windows: values by name, and edits of them. Eager, for looking, not for speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.errors import RequestError
+from opsin.models import Decoder
+from opsin.nn.batch import Batch, Group
+from opsin.ops import PAGE, Array, Reads
+from opsin.ops.cpu import Cpu, Operations
+
+Floats = npt.NDArray[np.float32]
+Edits = Mapping[str, Callable[[Floats], Floats]]
+
+
+def trace(device: Cpu, decoder: Decoder, ids: Sequence[int], taps: Sequence[str], edits: Edits) -> dict[str, Floats]:
+    """Values of one sequence at the taps, in the order in which they are computed. Keys and values are float32.
+
+    Raises RequestError where an edit changes a shape, or a tap or edit names nothing.
+    """
+    ops = device.eager()
+    seen: dict[str, Floats] = {}
+    used: set[str] = set()
+
+    def wanted(name: str) -> bool:
+        matches = [p for p in (*taps, *edits) if fnmatchcase(name, p)]
+        used.update(matches)
+        return bool(matches)
+
+    def tap(name: str, value: Array) -> Array:
+        if not wanted(name):
+            return value
+        now = np.asarray(value.numpy(), np.float32)
+        for pattern, edit in edits.items():
+            if fnmatchcase(name, pattern):
+                now = _edited(name, edit, now)
+        if any(fnmatchcase(name, p) for p in taps):
+            seen[name] = now
+        return ops.constant(now) if any(fnmatchcase(name, p) for p in edits) else value
+
+    batch = _batch(ops, decoder, ids, tap, wanted)
+    tap("logits", decoder.forward(batch))
+    unused = [p for p in (*taps, *edits) if p not in used]
+    if unused:
+        raise RequestError(f"nothing in this model is called {unused[0]!r}", hint='taps=["*"] gives all names')
+    return seen
+
+
+def _edited(name: str, edit: Callable[[Floats], Floats], now: Floats) -> Floats:
+    new = np.asarray(edit(now.copy()), np.float32)
+    if new.shape != now.shape:
+        raise RequestError(f"the edit of {name} gave shape {new.shape}, not {now.shape}")
+    return new
+
+
+def _batch(
+    ops: Operations, decoder: Decoder, ids: Sequence[int], tap: Callable[[str, Array], Array],
+    wanted: Callable[[str], bool],
+) -> Batch:  # fmt: skip
+    count, shape = len(ids), decoder.groups["self"]
+    places = np.arange(count, dtype=np.int32)
+    number = -(-count // PAGE)
+    pages = ops.pages(layers=shape.layers, heads=shape.heads, width=shape.width, count=number, kind="f32")
+    reads = Reads(
+        tables=ops.constant(np.arange(number, dtype=np.int32)[None]),
+        sequence=ops.constant(np.zeros(count, np.int32)),
+        first=ops.constant(np.zeros(count, np.int32)),
+        last=ops.constant(places + 1),
+    )
+    return Batch(
+        ids=ops.constant(np.asarray(ids, np.int32)),
+        positions=ops.constant(places),
+        groups={"self": Group(pages, reads, ops.constant(places))},
+        outputs=ops.constant(places),
+        tap=tap,
+        wants_weights=wanted,
+    )

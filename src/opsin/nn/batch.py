@@ -1,0 +1,59 @@
+"""What one forward pass is told: rows of many sequences, and where their keys and values lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from opsin.ops import Array, Pages, Reads
+
+Tap = Callable[[str, Array], Array]
+
+
+def untapped(name: str, value: Array) -> Array:
+    """The tap of an ordinary run: every value passes as it is."""
+    return value
+
+
+@dataclass(frozen=True)
+class GroupShape:
+    """A KV group of a decoder: layers that share one page list."""
+
+    layers: int
+    heads: int
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """A KV group in one step.
+
+    Attributes:
+        pages: its memory.
+        reads: what each row sees of it.
+        slots: where each row's keys and values go; None for a group that is only read (memory).
+    """
+
+    pages: Pages
+    reads: Reads
+    slots: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows of many sequences, one after another; a sequence's rows stand together.
+
+    Attributes:
+        ids: int32 [rows].
+        positions: int32 [rows], what RoPE sees.
+        groups: KV groups by name; "self" is the sequence's own.
+        outputs: int32 [outputs], the rows whose logits are wanted.
+        tap: sees, and may replace, values by name ("blk.3.out").
+    """
+
+    ids: Array
+    positions: Array
+    groups: Mapping[str, Group]
+    outputs: Array
+    tap: Tap = untapped
+    wants_weights: Callable[[str], bool] = lambda name: False

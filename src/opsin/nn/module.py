@@ -1,0 +1,119 @@
+"""Parts of networks. A part's annotations are its tensors, under the names that GGUF files use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import NoneType
+from typing import Any, Protocol, Self, get_args, get_origin, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.errors import ModelError
+from opsin.gguf import File
+from opsin.ops import Array, Ops, Raw, Weight
+from opsin.quants import by_id
+
+Floats = npt.NDArray[np.float32]
+
+
+class at(str):  # noqa: N801 - reads as part of an annotation
+    """Another name in the file: `fc: Linear = at("mm.model.fc")`; at("") means the owner's own names."""
+
+
+class Reader(Protocol):
+    """Where a network's tensors come from."""
+
+    @property
+    def ops(self) -> Ops: ...
+
+    def has(self, name: str) -> bool: ...
+
+    def below(self, path: str) -> bool:
+        """Whether any tensor's name begins with `path` and a dot."""
+        ...
+
+    def weight(self, name: str) -> Weight: ...
+
+    def values(self, name: str) -> Floats: ...
+
+
+class FileReader:
+    """Tensors of a GGUF file, packed for a device as they are read."""
+
+    def __init__(self, file: File, ops: Ops, *, progress: Callable[[int, int], None] | None = None) -> None:
+        self.ops, self._file = ops, file
+        self._read: set[str] = set()
+        self._progress = progress or (lambda done, whole: None)
+        self._done, self._whole = 0, sum(info.nbytes for info in file.tensors.values())
+
+    def has(self, name: str) -> bool:
+        return name in self._file.tensors
+
+    def below(self, path: str) -> bool:
+        return any(name.startswith(path + ".") for name in self._file.tensors)
+
+    def weight(self, name: str) -> Weight:
+        info = self._need(name)
+        if len(info.shape) != 2:
+            raise ModelError(f"tensor {name} is {info.shape}; two dimensions were expected")
+        row = by_id(info.type).row_bytes(info.shape[1])
+
+        def read(first: int, last: int, into: npt.NDArray[np.uint8]) -> None:
+            self._file.read_into(name, into, first * row)
+
+        return self.ops.pack(Raw(name, info.type, (info.shape[0], info.shape[1]), read))
+
+    def values(self, name: str) -> Floats:
+        info, kind = self._need(name), by_id(self._need(name).type)
+        return kind.decode(self._file.read(name).reshape(-1, kind.bytes)).reshape(info.shape)
+
+    def unread(self) -> tuple[str, ...]:
+        """Tensors of the file that nobody asked for."""
+        return tuple(name for name in self._file.tensors if name not in self._read)
+
+    def _need(self, name: str) -> Any:
+        if name not in self._file.tensors:
+            raise ModelError(f"{self._file.path} has no tensor {name}", hint="the file is incomplete, or of another kind")
+        info = self._file.tensors[name]
+        if name not in self._read:
+            self._read.add(name)
+            self._done += info.nbytes
+            self._progress(self._done, self._whole)
+        return info
+
+
+class Module:
+    """A part of a network: `read` fills its annotations with tensors and parts of the same names.
+
+    `Weight` is a matrix, `Array` a vector; `X | None` may be missing; `list[X]` is numbered from 0.
+    """
+
+    @classmethod
+    def read(cls, source: Reader, path: str = "") -> Self:
+        """Raises ModelError for a tensor that is missing, naming it in full."""
+        part = cls.__new__(cls)
+        for name, kind in get_type_hints(cls).items():
+            if name.startswith("_"):
+                continue
+            given = getattr(cls, name, name)
+            key = given if isinstance(given, str) else name
+            setattr(part, name, _read(source, kind, ".".join(p for p in (path, str(key)) if p)))
+        return part
+
+
+def _read(source: Reader, kind: Any, path: str) -> Any:
+    choices = [k for k in get_args(kind) if k is not NoneType]
+    if get_origin(kind) is list:
+        parts = []
+        while source.below(f"{path}.{len(parts)}"):
+            parts.append(_read(source, choices[0], f"{path}.{len(parts)}"))
+        return parts
+    if len(choices) < len(get_args(kind)):
+        there = source.has(path) if choices[0] in (Weight, Array) else source.below(path)
+        return _read(source, choices[0], path) if there else None
+    if kind is Weight:
+        return source.weight(path)
+    if kind is Array:
+        return source.ops.constant(source.values(path).reshape(-1))
+    return kind.read(source, path)

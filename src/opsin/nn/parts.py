@@ -1,0 +1,47 @@
+"""The small parts: linear layers, embeddings, norms."""
+
+from __future__ import annotations
+
+from opsin.nn.module import Module
+from opsin.ops import Array, Weight
+
+
+class Linear(Module):
+    """y = x w' + bias."""
+
+    weight: Weight
+    bias: Array | None
+
+    def __call__(self, x: Array, residual: Array | None = None) -> Array:
+        return x.ops.linear(x, self.weight, self.bias, residual)
+
+    @property
+    def outputs(self) -> int:
+        return self.weight.shape[0]
+
+
+class Embedding(Module):
+    """Rows of a table by id; the same table makes logits where a model ties them."""
+
+    weight: Weight
+
+    def __call__(self, ids: Array) -> Array:
+        return ids.ops.embed(ids, self.weight)
+
+    def logits(self, x: Array) -> Array:
+        return x.ops.linear(x, self.weight)
+
+
+class RmsNorm(Module):
+    weight: Array
+
+    def __call__(self, x: Array, eps: float) -> Array:
+        return x.ops.rms_norm(x, self.weight, eps)
+
+
+class LayerNorm(Module):
+    weight: Array
+    bias: Array | None
+
+    def __call__(self, x: Array, eps: float) -> Array:
+        return x.ops.layer_norm(x, self.weight, self.bias, eps)

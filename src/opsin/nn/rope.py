@@ -1,0 +1,59 @@
+"""Frequencies of rotary embeddings, with the scalings that GGUF files carry. float64 until the end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.errors import ModelError
+from opsin.gguf import File
+
+
+@dataclass(frozen=True, eq=False)
+class Rope:
+    """`frequencies` [pairs] float32, radians a position; `scale` multiplies cosines and sines."""
+
+    frequencies: npt.NDArray[np.float32]
+    scale: float = 1.0
+
+
+def rope_of(file: File, prefix: str, width: int, factors: npt.NDArray[np.float32] | None = None) -> Rope:
+    """The rope of a file: base, width, and `{prefix}.rope.scaling.*` (none, linear, yarn).
+
+    `factors` [pairs] divide the frequencies (the tensor rope_freqs.weight: Llama 3.1's scaling).
+    """
+    turned = file.get_int(f"{prefix}.rope.dimension_count", width)
+    if turned % 2 or turned > width:
+        raise ModelError(f"{prefix}.rope.dimension_count is {turned}; heads are {width} wide")
+    base = file.get_float(f"{prefix}.rope.freq_base", 10000.0)
+    plain = base ** (-np.arange(0, turned, 2, dtype=np.float64) / turned)
+    if factors is not None:
+        plain = plain / factors.astype(np.float64).reshape(-1)
+    kind = file.get_str(f"{prefix}.rope.scaling.type", "linear")
+    factor = file.get_float(f"{prefix}.rope.scaling.factor", file.get_float(f"{prefix}.rope.scale_linear", 0.0))
+    if kind == "none" or factor in (0.0, 1.0):
+        return Rope(plain.astype(np.float32))
+    if kind == "linear":
+        return Rope((plain / factor).astype(np.float32))
+    if kind == "yarn":
+        return _yarn(file, f"{prefix}.rope.scaling", plain, factor, base)
+    raise ModelError(f"{prefix}.rope.scaling.type is {kind!r}", hint="none, linear and yarn are supported")
+
+
+def _yarn(file: File, prefix: str, plain: npt.NDArray[np.float64], factor: float, base: float) -> Rope:
+    """Peng et al. 2023: low frequencies are stretched, high ones kept, with a ramp between."""
+    context = file.get_int(f"{prefix}.original_context_length")
+    turned = 2 * len(plain)
+
+    def dimension(turns: float) -> float:
+        return turned * math.log(context / (2 * math.pi * turns)) / (2 * math.log(base))
+
+    low = max(0, math.floor(dimension(file.get_float(f"{prefix}.yarn_beta_fast", 32.0))))
+    high = min(turned - 1, math.ceil(dimension(file.get_float(f"{prefix}.yarn_beta_slow", 1.0))))
+    ramp = np.clip((np.arange(len(plain)) - low) / max(0.001, high - low), 0, 1)
+    mixed = plain / factor * ramp + plain * (1 - ramp)
+    scale = file.get_float(f"{prefix}.attn_factor", 1.0) * (0.1 * math.log(factor) + 1)
+    return Rope(mixed.astype(np.float32), scale)

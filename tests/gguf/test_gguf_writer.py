@@ -149,12 +149,12 @@ def test_a_file_may_be_written_over_itself(tmp_path: Path) -> None:
 
 
 def test_parts_are_filled_in_order_and_merge_again(tmp_path: Path) -> None:
-    tensors = [NewTensor.of(f"t{size}", np.full(size, size % 100, np.int8)) for size in (60, 40, 30, 500, 10)]
+    tensors = [NewTensor.of(f"t{size}", np.full(size, size % 100, np.int8)) for size in (60, 40, 30, 20, 500, 10)]
     metadata = {"general.architecture": "llama", "general.alignment": 64, "split.no": 7}
     paths = write(tmp_path / "model.gguf", metadata, tensors, part_bytes=100)
     assert [path.name for path in paths] == [f"model-{number:05}-of-00004.gguf" for number in (1, 2, 3, 4)]
     with File.open(paths[0]) as file:
-        assert [info.part for info in file.tensors.values()] == [0, 0, 1, 2, 3]
+        assert [info.part for info in file.tensors.values()] == [0, 0, 1, 1, 2, 3]
         assert file.get_int("split.no") == 0
         (merged,) = write(tmp_path / "merged.gguf", file.typed, [file.copy_tensor(name) for name in file.tensors])
     with File.open(merged) as file:

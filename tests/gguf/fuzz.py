@@ -37,8 +37,8 @@ TEXTS = [
     b"A" * 70,
 ]
 SPARE_BYTES = 1 << 18
-SLOW_SECONDS = 5.0
-STUCK_SECONDS = 60
+SLOW_SECONDS = 2.0
+STUCK_SECONDS = 250
 
 
 def make_seeds() -> list[list[Field]]:
@@ -122,7 +122,7 @@ def examine(path: Path, *, again: Path | None = None) -> str:
     size = path.stat().st_size
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
-    start = time.perf_counter()
+    start = time.process_time()  # not the clock on the wall: the machine may be busy
     try:
         file = File.open(path)
     except FileError as error:
@@ -136,7 +136,7 @@ def examine(path: Path, *, again: Path | None = None) -> str:
             if again is not None:
                 copy(file, again)
     check_peak(before, size if again is None else 8 * size)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert seconds < SLOW_SECONDS, f"took {seconds:.1f} s"
     return outcome
 

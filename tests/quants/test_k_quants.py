@@ -17,8 +17,14 @@ from opsin.quants._format import Bytes, Floats
 from opsin.quants._pairs import join_pairs, split_pairs
 
 K_QUANTS = [BY_NAME[name] for name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")]
-# Relative errors on normal weights, a little above what the search reaches today.
-WORST = {"Q2_K": 0.265, "Q3_K": 0.146, "Q4_K": 0.0712, "Q5_K": 0.0352, "Q6_K": 0.0172}
+# Relative errors on normal and on uneven weights, one part in a thousand above what the search reaches today.
+WORST = {
+    "Q2_K": (0.26056, 0.26184),
+    "Q3_K": (0.14349, 0.14109),
+    "Q4_K": (0.07003, 0.07881),
+    "Q5_K": (0.03466, 0.03960),
+    "Q6_K": (0.01685, 0.01654),
+}
 
 
 def draw(shape: str, count: int = 300) -> Floats:
@@ -85,9 +91,9 @@ def test_error_is_below_that_of_llama_cpp(
 
 
 @pytest.mark.parametrize("kind", K_QUANTS, ids=lambda kind: kind.name)
-def test_error_on_normal_weights_stays_where_it_is(kind: QuantType) -> None:
-    values = draw("normal")
-    assert relative_error(values, round_trip(kind, values)) < WORST[kind.name]
+def test_error_stays_where_it_is(kind: QuantType) -> None:
+    errors = [relative_error(values, round_trip(kind, values)) for values in (draw("normal"), draw("uneven"))]
+    assert all(error < worst for error, worst in zip(errors, WORST[kind.name], strict=True))
 
 
 @pytest.mark.parametrize("kind", K_QUANTS, ids=lambda kind: kind.name)

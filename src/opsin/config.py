@@ -42,6 +42,11 @@ def from_environment() -> Config:
     )
 
 
+def is_debugging() -> bool:
+    """Whether the command shows tracebacks (OPSIN_DEBUG=1)."""
+    return os.environ.get("OPSIN_DEBUG", "") not in ("", "0")
+
+
 def _default_cache() -> Path:
     import platformdirs
 

@@ -1,0 +1,178 @@
+"""`opsin chat`: one answer, or a conversation. The answer goes to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from opsin.cli import options
+from opsin.cli.memory import peak_bytes
+from opsin.cli.progress import Progress
+from opsin.errors import RequestError
+
+if TYPE_CHECKING:
+    from opsin.api import Answer, Message, Model
+    from opsin.engine.sampling import Sampling
+
+_COMMANDS = "/clear forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer"
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The options of this subcommand."""
+    parser = commands.add_parser("chat", help="ask a model", description=__doc__)
+    parser.set_defaults(run=run)
+    options.add_model(parser)
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the question (default: stdin, or a conversation)")
+    parser.add_argument("-c", "--context", type=options.positive, metavar="N", help="tokens of prompt and answer")
+    parser.add_argument("-s", "--system", metavar="TEXT", help="system message")
+    parser.add_argument("-n", "--max-tokens", type=options.natural, metavar="N", help="end an answer after N tokens")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)")
+    parser.add_argument("--ignore-eos", action="store_true", help="go on past the end of the answer")
+    parser.add_argument("--stats", action="store_true", help="write times and rates to stderr")
+    knobs = parser.add_argument_group("sampling")
+    knobs.add_argument("--temperature", type=float, metavar="X", help="0 takes the likeliest token (default 0.8)")
+    knobs.add_argument("--top-k", type=options.natural, metavar="N", help="keep the N likeliest; 0: all (default 40)")
+    knobs.add_argument("--top-p", type=float, metavar="X", help="keep the likeliest that sum to X (default 0.95)")
+    knobs.add_argument("--min-p", type=float, metavar="X", help="keep X times the best's share (default 0.05)")
+    knobs.add_argument("--seed", type=options.natural, metavar="N", help="repeatable random choices")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer once, or converse where stdin is a terminal and no question was given."""
+    converses = args.prompt is None and sys.stdin.isatty()
+    prompt = None if converses else _question(args.prompt)
+    sampling = _sampling(args)
+
+    import opsin
+
+    with Progress(f"loading {args.model}") as progress:
+        model = opsin.load(
+            args.model, threads=args.threads, context=args.context, pages=args.cache_type, sequences=1, notice=progress
+        )
+    with model:
+        chat = Chat(model, sampling, tuple(args.stop), args.system, args.stats)
+        if prompt is None:
+            return _converse(chat)
+        chat.ask(prompt)
+    return 0
+
+
+def _question(prompt: str | None) -> str:
+    text = _clean(sys.stdin.read() if prompt is None else prompt)
+    if not text.strip():
+        raise RequestError("the question is empty", hint="give it as an argument or on stdin")
+    return text
+
+
+def _clean(text: str) -> str:
+    """Text without the lone surrogates that bytes outside UTF-8 become on a command line."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _sampling(args: argparse.Namespace) -> Sampling:
+    from opsin.engine.sampling import Sampling
+
+    names = ("temperature", "top_k", "top_p", "min_p", "seed", "max_tokens", "ignore_eos")
+    given = {name: getattr(args, name) for name in names}
+    return Sampling(**{name: value for name, value in given.items() if value is not None})
+
+
+@dataclass
+class Chat:
+    """A conversation with a model: what was said, and how to answer."""
+
+    model: Model
+    sampling: Sampling
+    stop: tuple[str, ...]
+    system: str | None
+    stats: bool
+
+    def __post_init__(self) -> None:
+        self.messages: list[Message] = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything but the system message."""
+        self.messages = [{"role": "system", "content": _clean(self.system)}] if self.system is not None else []
+
+    def ask(self, text: str) -> None:
+        """Write the answer as it comes. An interrupted one is remembered as far as it got."""
+        start = time.perf_counter()
+        messages = [*self.messages, {"role": "user", "content": text}]
+        answer = self.model.generate(self.model.chat_prompt(messages), self.sampling, stop=self.stop)
+        pieces: list[str] = []
+        first = 0.0
+        try:
+            for piece in answer:
+                first = first or time.perf_counter()
+                pieces.append(piece)
+                _write(piece)
+        finally:
+            self.messages = [*messages, {"role": "assistant", "content": "".join(pieces)}]
+        if not "".join(pieces[-1:]).endswith("\n"):
+            _write("\n")
+        if self.stats:
+            self._tell(answer, start, first or start)
+
+    def _tell(self, answer: Answer, start: float, first: float) -> None:
+        now, count = time.perf_counter(), len(answer.ids)
+        rate = f"{(count - 1) / (now - first):.1f} tokens/s" if count > 1 else "too short for a rate"
+        print(
+            f"load {self.model.load_seconds:.2f} s; prompt {answer.prompt_tokens} tokens, first after "
+            f"{first - start:.2f} s; answer {count} tokens, {rate}, ended by {answer.reason}; "
+            f"peak {peak_bytes() / 1e6:.0f} MB; {self.model.device.threads} threads",
+            file=sys.stderr,
+        )
+
+
+def _write(text: str) -> None:
+    """To stdout, now. A terminal gets no control characters: a model's text may come from a stranger."""
+    if sys.stdout.isatty():
+        text = "".join(c for c in text if c in "\n\t" or c.isprintable())
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _converse(chat: Chat) -> int:
+    """Read questions from a terminal until it ends."""
+    print(f"{chat.model.path.name}: {_COMMANDS}", file=sys.stderr)
+    with suppress(ImportError):  # not on every platform
+        import readline  # noqa: F401 - gives input() a history and line editing
+    while True:
+        try:
+            text = _clean(_read_line()).strip()
+        except EOFError:
+            print(file=sys.stderr)
+            return 0
+        except KeyboardInterrupt:
+            print("\nCtrl-D leaves", file=sys.stderr)
+            continue
+        if text == "/exit":
+            return 0
+        if text == "/clear":
+            chat.clear()
+        elif text.startswith("/"):
+            print(_COMMANDS, file=sys.stderr)
+        elif text:
+            _answer(chat, text)
+
+
+def _read_line() -> str:
+    if sys.stdout.isatty():
+        return input("> ")
+    print("> ", end="", file=sys.stderr, flush=True)
+    return input()
+
+
+def _answer(chat: Chat, text: str) -> None:
+    """Errors and Ctrl-C end an answer, not the conversation."""
+    try:
+        chat.ask(text)
+    except KeyboardInterrupt:
+        print("\n(stopped)", file=sys.stderr)
+    except RequestError as error:
+        print(f"opsin: {error}; /clear starts anew", file=sys.stderr)

@@ -1,0 +1,72 @@
+"""The command `opsin`: reads the command line, runs one subcommand, and tells errors in a line.
+
+Nothing heavy is imported before a subcommand runs: `opsin --help` must not wait for NumPy or LLVM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import opsin
+from opsin.cli import bench, chat
+from opsin.errors import OpsinError
+
+INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + the signal, as shells count
+INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+_DESCRIPTION = "Answers questions with GGUF models."
+_COMMANDS = (chat, bench)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="opsin", description=_DESCRIPTION)
+    top.add_argument("--version", action="version", version=f"opsin {opsin.__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add_parser(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and give its exit code."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        args = parser().parse_args(arguments)
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return _reader_left()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OpsinError as error:
+        return _fail(error, str(error), error.exit_code)
+    except MemoryError as error:
+        return _fail(error, "out of memory (a smaller --context or --cache-type q8_0 needs less)", INTERNAL)
+    except Exception as error:  # noqa: BLE001 - a person must not meet a traceback
+        return _fail(error, f"internal error: {error!r} (OPSIN_DEBUG=1 shows where)", INTERNAL)
+
+
+def _fail(error: BaseException, line: str, code: int) -> int:
+    from opsin.config import is_debugging
+
+    if is_debugging():
+        raise error
+    print(f"opsin: {' '.join(line.splitlines())}", file=sys.stderr)
+    return code
+
+
+def _reader_left() -> int:
+    """Whoever read our output is gone. Python would complain about the rest when it ends: send that nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    return BROKEN_PIPE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

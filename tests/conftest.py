@@ -1,0 +1,40 @@
+"""What the rooms' tests share: one device, and tiny models that are made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tiny import MIXED, tiny_llama
+
+
+@pytest.fixture(scope="session")
+def device() -> Iterator[object]:
+    """A team of two threads."""
+    from opsin.config import from_environment
+    from opsin.ops.cpu import Cpu
+
+    made = Cpu(from_environment(), threads=2)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Paths of tiny llamas by their shape, each written once."""
+    folder, known = tmp_path_factory.mktemp("tiny"), {}
+
+    def find(**shape: object) -> Path:
+        key = repr(sorted(shape.items()))
+        if key not in known:
+            known[key] = tiny_llama(folder / f"{len(known)}.gguf", **shape)
+        return known[key]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def quantised_file(tiny_file: Callable[..., Path]) -> Path:
+    """A tiny llama of Q4_0, Q8_0 and F16 tensors."""
+    return tiny_file(types=MIXED)

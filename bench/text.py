@@ -62,9 +62,7 @@ def _cases() -> Iterator[Case]:
         yield Case(file, file, title, prompt_target=prompt, decode_target=decode)
     for file, (title, _, _) in files.items():
         yield Case(f"{file}-deep", file, f"{title}, at depth {DEPTH}", depth=DEPTH)
-    yield Case(
-        "smollm2-eight", "smollm2", "SmolLM2-135M Q4_1, 8 sequences", prompt=128, parallel=8, decode_target=2.5
-    )
+    yield Case("smollm2-eight", "smollm2", "SmolLM2-135M Q4_1, 8 sequences", prompt=128, parallel=8, decode_target=2.5)
 
 
 CASES = {case.name: case for case in _cases()}
@@ -111,9 +109,7 @@ class Sides:
         extra = (["--depth", str(case.depth)] if case.depth else []) + (
             ["--parallel", str(case.parallel)] if case.parallel > 1 else []
         )
-        got = self.opsin.bench(
-            self.path(case.file), *extra, prompt=case.prompt, decode=case.decode, threads=THREADS
-        )
+        got = self.opsin.bench(self.path(case.file), *extra, prompt=case.prompt, decode=case.decode, threads=THREADS)
         return {"prompt": got["prompt_tokens_per_second"], "decode": got["decode_tokens_per_second"]}
 
     def theirs(self, case: Case) -> dict[str, float]:

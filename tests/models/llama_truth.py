@@ -34,8 +34,11 @@ def llama_truth(shape: Shape, *, rope: dict[str, object] | None = None, scale: f
         attn_implementation="eager", dtype=torch.float32,
     )  # fmt: skip
     model = LlamaForCausalLM(config).eval()
-    state = {"model.embed_tokens.weight": values["token_embd.weight"], "model.norm.weight": values["output_norm.weight"]}
-    state["lm_head.weight"] = values["output.weight" if shape.untied else "token_embd.weight"]
+    state = {
+        "model.embed_tokens.weight": values["token_embd.weight"],
+        "model.norm.weight": values["output_norm.weight"],
+        "lm_head.weight": values["output.weight" if shape.untied else "token_embd.weight"],
+    }
     for name, value in values.items():
         if name.startswith("blk."):
             _, layer, part, kind = name.split(".")

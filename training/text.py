@@ -45,7 +45,7 @@ def byte_letters() -> list[str]:
 def write_vocabulary(pieces: list[str]) -> None:
     """Write the list of tokens: specials, bytes, two line breaks, words, unused ones up to the fixed size."""
     space = byte_letters()[32]
-    words = sorted({piece.replace(" ", space) for piece in pieces})
+    words = sorted({piece.replace(" ", space) for piece in pieces} - set(byte_letters()))
     tokens = [*SPECIALS, *byte_letters(), LINE_BREAK * 2, *words]
     if len(tokens) > SIZE:
         raise ValueError(f"{len(tokens)} tokens, but the vocabulary has {SIZE}")

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 
 import opsin
-from opsin.cli import bench, chat
+from opsin.cli import bench, chat, doctor
 from opsin.errors import OpsinError
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + the signal, as shells count
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 _DESCRIPTION = "Answers questions with GGUF models."
-_COMMANDS = (chat, bench)
+_COMMANDS = (chat, bench, doctor)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -22,7 +22,7 @@ MAXIMUM_THREADS = 256
 TEAM_BYTES = INSIDE + LINE * MAXIMUM_THREADS
 
 YIELDS = 32  # times a waiting thread gives way before it sleeps
-CHUNKS_A_THREAD = 8  # an operation with many items is cut in about this many chunks a thread
+SHARES = 2  # a thread takes this share, times the number of threads, of the items that are left
 LEAD, WORK, DISMISS = 0, 1, 2  # roles of a thread that enters the executor
 
 # A program: a head whose first word is the number of entries, then the entries, a cache line each.

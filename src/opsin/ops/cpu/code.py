@@ -41,6 +41,11 @@ class Kernel:
     def of(cls, module: str, **options: str | int | bool) -> Kernel:
         return cls(module, tuple(sorted(options.items())))
 
+    @property
+    def digest(self) -> str:
+        """A name for files and symbols: equal for equal kernels only."""
+        return hashlib.blake2b(str(self).encode(), digest_size=10).hexdigest()
+
     def __str__(self) -> str:
         inside = ", ".join(f"{k}={v}" for k, v in self.options)
         return f"{self.module}({inside})"
@@ -66,8 +71,7 @@ class Store:
         self.folder = folder
 
     def path(self, kernel: Kernel) -> Path:
-        name = hashlib.blake2b(str(kernel).encode(), digest_size=10).hexdigest()
-        return self.folder / f"{kernel.module}-{name}.o"
+        return self.folder / f"{kernel.module}-{kernel.digest}.o"
 
     def get(self, kernel: Kernel) -> tuple[str, bytes] | None:
         """Symbol and object, or None where there is none that can be trusted."""

@@ -25,7 +25,24 @@ def compile_object(kernel: Kernel, isa: Isa) -> tuple[str, bytes]:
     """Symbol and relocatable object of a kernel."""
     symbol, text = llvm_text(kernel, isa)
     module = llvm.parse_assembly(text)
-    return symbol, isa.target_machine().emit_object(module)
+    return name_alone(module, symbol, kernel), isa.target_machine().emit_object(module)
+
+
+def name_alone(module: llvm.ModuleRef, symbol: str, kernel: Kernel) -> str:
+    """Give the kernel a name that no other has, and hide everything else in the module.
+
+    Numba numbers its names a process; objects of two processes meet in one cache, and the loader takes the first
+    of equal names: without this, one kernel would run another's code.
+    """
+    name = f"opsin_{kernel.digest}"
+    for value in (*module.functions, *module.global_variables):
+        if value.is_declaration:
+            continue
+        if value.name == symbol:
+            value.name = name
+        else:
+            value.linkage = "internal"
+    return name
 
 
 def assembly(kernel: Kernel, isa: Isa) -> str:

@@ -150,7 +150,7 @@ def _operation(simd: Simd, see: Any, put: Any, add: Any, wake: Any) -> Any:
     def run_operation(team: int, entry: int, index: int, thread: int, epoch: int) -> int:
         """Take chunks of the operation's items until none is left. 0 when this epoch is over."""
         items = at(at(entry + cells.ENTRY_ITEMS))
-        chunk = max(at(entry + cells.ENTRY_GRAIN), items // (at(team + cells.THREADS) * cells.CHUNKS_A_THREAD))
+        grain, shares = at(entry + cells.ENTRY_GRAIN), at(team + cells.THREADS) * cells.SHARES
         ticket = see(entry + cells.ENTRY_TICKET)
         while True:
             if ticket >> 32 != epoch:
@@ -158,6 +158,8 @@ def _operation(simd: Simd, see: Any, put: Any, add: Any, wake: Any) -> Any:
             first = ticket & _LOW
             if first >= items:
                 return 1
+            # Large chunks first, so that memory is read in long runs; small ones last, so that all end together.
+            chunk = max(grain, (items - first) // shares)
             found = exchange(entry + cells.ENTRY_TICKET, ticket, ticket + chunk)
             if found != ticket:
                 ticket = found

@@ -22,6 +22,8 @@ from opsin.ops.cpu.simd import Simd
     8 * i for i in range(15)
 )
 
+AHEAD = 4096  # bytes between a weight and the prefetch that runs ahead of it, for one row
+
 
 def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], tuple[int, int]]:
     """(vectors, tokens) of the tile for one row and for many: what fits the registers."""
@@ -87,6 +89,7 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
     wide = tile.vectors * simd.lanes
     minimum, halves = layout.minimum, layout.group == 16
     dots = tile.dots
+    ahead, prefetch = tile.tokens == 1, simd.prefetch
     early, late = (tile.part(0, 4), tile.part(4, 8)) if halves else (tile.dots, tile.dots)
 
     @jit
@@ -101,6 +104,9 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
         sum_row = s_row * (per // 4)
         acc = zeros()
         for _ in range(records):
+            if ahead:
+                for line in range(0, record, 64):
+                    prefetch(w + AHEAD + line)
             if halves:
                 acc = scale(acc, early(planes, x, x_row, left, sums, sum_row), w, s, s_row, left)
                 if minimum:

@@ -1,0 +1,245 @@
+"""`opsin doctor`: what this machine offers, what opsin makes of it, and where its caches are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opsin.cli.memory import available_bytes, machine_bytes
+from opsin.cli.progress import Progress
+from opsin.errors import DeviceError
+
+if TYPE_CHECKING:
+    from opsin.config import Config
+    from opsin.ops.cpu.isa import Isa
+
+_PROVEN = (("Linux", "x86_64"),)  # where the suite has been run
+_OVERHEAD = 250 << 20  # the process itself
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The options of this subcommand."""
+    parser = commands.add_parser("doctor", help="show what this machine offers", description=__doc__)
+    parser.set_defaults(run=run)
+    parser.add_argument("--warm", action="store_true", help="compile the kernels of the usual formats now")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Warm up if asked, then report."""
+    from opsin.config import from_environment
+
+    config = from_environment()
+    if args.warm:
+        from opsin.cli.warm import warm
+
+        with Progress("looking for compiled kernels") as progress:
+            warm(config, progress)
+    report = examine(config)
+    print(json.dumps(asdict(report)) if args.json else _page(report))
+    return 0
+
+
+@dataclass(frozen=True)
+class Processor:
+    """The CPU. `instructions` is the set in use; the features are those that any set asks for."""
+
+    name: str
+    llvm_name: str
+    features: list[str]
+    instructions: str
+    instructions_available: list[str]
+    vector_floats: int
+    dot_product: str
+
+
+@dataclass(frozen=True)
+class Format:
+    """A number format of weights: how kernels see it, and bytes a weight in memory and in the file."""
+
+    name: str
+    layout: str
+    memory_bytes: float
+    file_bytes: float
+    expanded: bool
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Compiled kernels. `stale_bytes` belong to other versions or CPUs and may be deleted."""
+
+    folder: str
+    writable: bool
+    kernels: int
+    bytes: int
+    stale_bytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that `opsin doctor` says."""
+
+    versions: dict[str, str]
+    platform: str
+    processor: Processor
+    threads: int
+    processors: int
+    memory_bytes: int
+    memory_available_bytes: int
+    kernels: dict[str, str]
+    formats: list[Format]
+    cache: Cache
+    limits: list[str]
+
+
+def examine(config: Config) -> Report:
+    """Look at this machine; compiles nothing."""
+    from opsin.config import available_threads
+    from opsin.ops.cpu.isa import choose
+
+    isa = choose(config)
+    cache = _cache(config, isa)
+    packages = ("opsin", "numba", "llvmlite", "numpy")
+    return Report(
+        versions={"python": platform.python_version()} | {name: version(name) for name in packages},
+        platform=f"{platform.system()} {platform.machine()}",
+        processor=_processor(config, isa),
+        threads=config.threads or available_threads(),
+        processors=os.cpu_count() or 1,
+        memory_bytes=machine_bytes(),
+        memory_available_bytes=available_bytes(),
+        kernels=_kernels(),
+        formats=_formats(),
+        cache=cache,
+        limits=_limits(isa, cache),
+    )
+
+
+def _processor(config: Config, isa: Isa) -> Processor:
+    from opsin.ops.cpu.isa import KNOWN
+
+    wanted = {name for known in KNOWN for name in known.needs}
+    return Processor(
+        name=_processor_name(),
+        llvm_name=isa.cpu,
+        features=sorted(f[1:] for f in isa.features.split(",") if f[:1] == "+" and f[1:] in wanted),
+        instructions=isa.name,
+        instructions_available=_instructions_available(config),
+        vector_floats=isa.lanes,
+        dot_product=isa.dot,
+    )
+
+
+def _instructions_available(config: Config) -> list[str]:
+    from opsin.ops.cpu.isa import NAMES, choose
+
+    found = []
+    for name in NAMES:
+        with suppress(DeviceError):  # this CPU lacks something
+            found.append(choose(replace(config, isa=name)).name)
+    return found
+
+
+def _processor_name() -> str:
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        return names[0] if names else platform.processor() or "unknown"
+    return platform.processor() or "unknown"
+
+
+def _kernels() -> dict[str, str]:
+    """Each module of kernels, and the first line of what it says about itself."""
+    import ast
+
+    import opsin.ops.cpu.kernels as room
+
+    found: dict[str, str] = {}
+    for path in sorted(Path(room.__path__[0]).glob("*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        if text and "def make(" in path.read_text(encoding="utf-8"):
+            found[path.stem] = text.splitlines()[0]
+    return found
+
+
+def _formats() -> list[Format]:
+    from opsin.ops.cpu.layout import STRIP
+    from opsin.ops.cpu.pack import layout_of
+    from opsin.quants import TYPES
+
+    width = 4096
+    result = []
+    for kind in TYPES.values():
+        layout = layout_of(kind)
+        expanded = kind.planes is None and layout.name != kind.name.lower()
+        memory = layout.strip_bytes(width) / (STRIP * width)
+        result.append(Format(kind.name, layout.name, memory, kind.bytes / kind.elements, expanded))
+    return result
+
+
+def _cache(config: Config, isa: Isa) -> Cache:
+    from opsin.ops.cpu.code import Store, source_key
+
+    folder = Store(config.cache / "kernels" / source_key(isa)).folder
+    ours = [path.stat().st_size for path in folder.glob("*.o")] if folder.is_dir() else []
+    everything = sum(path.stat().st_size for path in (config.cache / "kernels").rglob("*.o"))
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return Cache(str(folder), os.access(there, os.W_OK), len(ours), sum(ours), everything - sum(ours))
+
+
+def _limits(isa: Isa, cache: Cache) -> list[str]:
+    from opsin.engine.runner import Limits
+
+    limits, free = Limits(), available_bytes()
+    largest = max(0.0, (free - _OVERHEAD) / 1.15)
+    said = [
+        f"a model file may have about {largest / 1e9:.1f} GB with the memory now free, less its KV cache",
+        f"a step computes at most {limits.rows} rows, of at most {limits.sequences} sequences",
+        f"a context is {limits.context} tokens unless more are asked for",
+    ]
+    if (platform.system(), platform.machine()) not in _PROVEN:
+        said.append(f"{platform.system()} on {platform.machine()} is unproven: nobody has run the tests there")
+    if isa.name == "portable":
+        said.append("this CPU has none of the instruction sets that opsin is fast on")
+    if not cache.writable:
+        said.append(f"{cache.folder} cannot be written: kernels are compiled at every start (set OPSIN_CACHE)")
+    return said
+
+
+def _page(report: Report) -> str:
+    p, cache, mega = report.processor, report.cache, 1e6
+    lines = [
+        ", ".join(f"{name} {text}" for name, text in report.versions.items()),
+        f"system        {report.platform}",
+        f"processor     {p.name} (LLVM: {p.llvm_name})",
+        f"features      {' '.join(p.features)}",
+        f"instructions  {p.instructions}: {p.vector_floats} floats a vector, dot product by {p.dot_product}",
+        f"              this machine can: {', '.join(p.instructions_available)} (OPSIN_ISA chooses)",
+        f"threads       {report.threads} of {report.processors} processors",
+        f"memory        {report.memory_bytes / 1e9:.1f} GB, {report.memory_available_bytes / 1e9:.1f} GB of it free",
+        f"cache         {cache.folder}",
+        f"              {'' if cache.writable else 'not '}writable; {cache.kernels} kernels, "
+        f"{cache.bytes / mega:.1f} MB; {cache.stale_bytes / mega:.1f} MB of other versions",
+        "",
+        "kernels",
+        *(f"  {name:13} {text}" for name, text in report.kernels.items()),
+        "",
+        f"weights       {'kept as':13} {'bytes in memory':>15} {'in the file':>12}",
+        *(_format_line(kind) for kind in report.formats),
+        "",
+        "limits",
+        *(f"  {line}" for line in report.limits),
+    ]
+    return "\n".join(lines)
+
+
+def _format_line(kind: Format) -> str:
+    note = "  expanded" if kind.expanded else ""
+    return f"  {kind.name:11} {kind.layout:13} {kind.memory_bytes:15.3f} {kind.file_bytes:12.3f}{note}"

@@ -1,0 +1,72 @@
+"""Compiles the kernels that usual model files need, by running each operation once on a little nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.config import Config
+from opsin.ops import Array, PageType, Pairing, Raw, Reads
+from opsin.ops.cpu import Cpu
+from opsin.quants import BY_NAME, QuantType
+
+if TYPE_CHECKING:
+    from opsin.ops.cpu import Operations
+    from opsin.ops.cpu.code import Notice
+
+USUAL = (
+    "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
+)  # fmt: skip
+_ROWS, _WIDTH, _HEAD = 2, 256, 64
+
+
+def warm(config: Config, notice: Notice) -> None:
+    """Fill the cache folder. `notice` hears of every kernel that was not there."""
+    device = Cpu(config, threads=1, notice=notice)
+    try:
+        ops = device.eager()
+        x = ops.constant(np.zeros((_ROWS, _WIDTH), np.float32))
+        places = ops.constant(np.arange(_ROWS, dtype=np.int32))
+        for name in USUAL:
+            _weights(ops, BY_NAME[name], x, places)
+        _rows(ops, x, places)
+        for kind in get_args(PageType):
+            _attention(ops, kind, x.reshape(_WIDTH // _HEAD, _HEAD), places)
+    finally:
+        device.close()
+
+
+def _weights(ops: Operations, kind: QuantType, x: Array, ids: Array) -> None:
+    def read(first: int, last: int, into: npt.NDArray[np.uint8]) -> None:
+        into[:] = 0
+
+    weight = ops.pack(Raw("warm", kind.id, (_WIDTH, _WIDTH), read))
+    ops.linear(x, weight)
+    ops.embed(ids, weight)
+
+
+def _rows(ops: Operations, x: Array, places: Array) -> None:
+    vector = ops.constant(np.zeros(_WIDTH, np.float32))
+    ops.rms_norm(x, vector, 1e-5)
+    ops.layer_norm(x, vector, vector, 1e-5)
+    ops.add(x, x)
+    ops.glu(x, x, "silu")
+    ops.glu(x, x, "gelu")
+    ops.take(x, places)
+    ops.argmax(x)
+    table = ops.rope_table(places, ops.constant(np.ones(_HEAD // 2, np.float32)))
+    for pairing in get_args(Pairing):
+        ops.rope(x.reshape(_WIDTH // _HEAD, _HEAD), table, pairing)
+
+
+def _attention(ops: Operations, kind: PageType, x: Array, places: Array) -> None:
+    zeros = ops.constant(np.zeros(_ROWS, np.int32))
+    heads = _WIDTH // _HEAD
+    pages = ops.pages(layers=1, heads=heads, width=_HEAD, count=1, kind=kind)
+    ops.store(pages, 0, x, x, places)
+    last = ops.constant(np.arange(1, _ROWS + 1, dtype=np.int32))
+    table = ops.constant(np.zeros((1, 1), np.int32))
+    reads = Reads(tables=table, sequence=zeros, first=zeros, last=last)
+    ops.attend(x, pages, 0, reads, scale=1.0)

@@ -32,7 +32,7 @@ compiled_half = numba.njit(read_half)
 
 
 def make_outputs(kind: QuantType, planes: Planes, count: int) -> tuple[Bytes, Floats, Floats]:
-    groups = kind.elements // planes.group
+    groups = kind.elements // planes.group + planes.codes
     q = np.full((count, kind.elements), 0xAA, dtype=np.uint8)
     return q, np.full((count, groups), UNTOUCHED), np.full((count, groups), UNTOUCHED)
 
@@ -40,6 +40,9 @@ def make_outputs(kind: QuantType, planes: Planes, count: int) -> tuple[Bytes, Fl
 def join(planes: Planes, q: Bytes, scale: Floats, minimum: Floats) -> Floats:
     steps = q.astype(np.float32) - np.float32(planes.zero)
     with np.errstate(all="ignore"):
+        if planes.codes:
+            assert np.array_equal(scale[:, :-1], np.clip(np.rint(scale[:, :-1]), -128, 127))
+            scale, minimum = scale[:, :-1] * scale[:, -1:], minimum[:, :-1] * minimum[:, -1:]
         values = np.repeat(scale, planes.group, axis=1) * steps
         return values + np.repeat(minimum, planes.group, axis=1) if planes.minimum else values
 

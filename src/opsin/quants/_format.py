@@ -25,6 +25,9 @@ class Planes:
     plain Python too: `block` uint8 [bytes], `half(block, offset)` reads a little-endian f16, `q` uint8 [elements],
     `scale` and `minimum` float32 [elements / group]. It leaves `minimum` untouched where the format has none.
 
+    With `codes`, a block's scales (and minima) are whole numbers of -128 to 127 times one factor of the block. Then
+    `unpack` writes the numbers, and after them the factor: both arrays are one longer.
+
     Both are exact float32. A file from a stranger may make them infinite, or larger than an f16: whoever stores them
     as f16 has to check.
     """
@@ -34,6 +37,7 @@ class Planes:
     zero: int  # subtracted from q; 0 where there is a minimum
     minimum: bool  # whether each group has an additive minimum
     unpack: Unpack
+    codes: bool = False  # scales are whole numbers times a factor of the block
 
 
 @dataclass(frozen=True)

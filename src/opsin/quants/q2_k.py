@@ -33,11 +33,11 @@ def _encode_chunk(values: Floats) -> Bytes:
 
 
 def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -> None:
-    d = np.float32(half(block, 80))
-    m = np.float32(half(block, 82))
+    scale[16] = half(block, 80)
+    minimum[16] = -half(block, 82)
     for j in range(16):
-        scale[j] = d * np.float32(block[j] & 15)
-        minimum[j] = -(m * np.float32(block[j] >> 4))
+        scale[j] = np.float32(block[j] & 15)
+        minimum[j] = np.float32(block[j] >> 4)
     for part in range(2):
         for j in range(32):
             byte = block[16 + 32 * part + j]
@@ -47,5 +47,5 @@ def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -
             q[128 * part + 96 + j] = byte >> 6
 
 
-PLANES = Planes(bits=2, group=16, zero=0, minimum=True, unpack=unpack)
+PLANES = Planes(bits=2, group=16, zero=0, minimum=True, unpack=unpack, codes=True)
 TYPES = (QuantType("Q2_K", 10, elements=256, bytes=84, decode=decode, encode=encode, planes=PLANES),)

@@ -42,12 +42,12 @@ def _encode_chunk(values: Floats) -> Bytes:
 
 
 def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -> None:
-    d = np.float32(half(block, 108))
+    scale[16] = half(block, 108)
     for j in range(8):
         byte = block[96 + j]
         top = block[104 + (j & 3)] >> (2 * (j >> 2))  # this scale's field, and two above it that of j + 8
-        scale[j] = d * np.float32(np.int32((byte & 15) | ((top & 3) << 4)) - 32)
-        scale[j + 8] = d * np.float32(np.int32((byte >> 4) | (top & 48)) - 32)
+        scale[j] = np.float32(np.int32((byte & 15) | ((top & 3) << 4)) - 32)
+        scale[j + 8] = np.float32(np.int32((byte >> 4) | (top & 48)) - 32)
     for part in range(2):
         for j in range(32):
             byte = block[32 + 32 * part + j]
@@ -58,5 +58,5 @@ def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -
             q[128 * part + 96 + j] = (byte >> 6) | ((high & 8) >> 1)
 
 
-PLANES = Planes(bits=3, group=16, zero=4, minimum=False, unpack=unpack)
+PLANES = Planes(bits=3, group=16, zero=4, minimum=False, unpack=unpack, codes=True)
 TYPES = (QuantType("Q3_K", 11, elements=256, bytes=110, decode=decode, encode=encode, planes=PLANES),)

@@ -38,16 +38,16 @@ def _encode_chunk(values: Floats) -> Bytes:
 
 
 def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -> None:
-    d = np.float32(half(block, 0))
-    m = np.float32(half(block, 2))
+    scale[8] = half(block, 0)
+    minimum[8] = -half(block, 2)
     for j in range(4):
         a = block[4 + j]
         b = block[8 + j]
         c = block[12 + j]
-        scale[j] = d * np.float32(a & 63)
-        minimum[j] = -(m * np.float32(b & 63))
-        scale[j + 4] = d * np.float32((c & 15) | ((a >> 6) << 4))
-        minimum[j + 4] = -(m * np.float32((c >> 4) | ((b >> 6) << 4)))
+        scale[j] = np.float32(a & 63)
+        minimum[j] = np.float32(b & 63)
+        scale[j + 4] = np.float32((c & 15) | ((a >> 6) << 4))
+        minimum[j + 4] = np.float32((c >> 4) | ((b >> 6) << 4))
     for chunk in range(4):
         for j in range(32):
             byte = block[48 + 32 * chunk + j]
@@ -56,5 +56,5 @@ def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -
             q[64 * chunk + 32 + j] = (byte >> 4) | ((high & 2) << 3)
 
 
-PLANES = Planes(bits=5, group=32, zero=0, minimum=True, unpack=unpack)
+PLANES = Planes(bits=5, group=32, zero=0, minimum=True, unpack=unpack, codes=True)
 TYPES = (QuantType("Q5_K", 13, elements=256, bytes=176, decode=decode, encode=encode, planes=PLANES),)

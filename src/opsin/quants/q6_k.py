@@ -34,9 +34,9 @@ def _encode_chunk(values: Floats) -> Bytes:
 
 
 def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -> None:
-    d = np.float32(half(block, 208))
+    scale[16] = half(block, 208)
     for j in range(16):
-        scale[j] = d * np.float32((np.int32(block[192 + j]) ^ 128) - 128)  # a byte read as signed
+        scale[j] = np.float32((np.int32(block[192 + j]) ^ 128) - 128)  # a byte read as signed
     for part in range(2):
         for j in range(32):
             a = block[64 * part + j]
@@ -48,5 +48,5 @@ def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -
             q[128 * part + 96 + j] = (b >> 4) | ((high & 192) >> 2)
 
 
-PLANES = Planes(bits=6, group=16, zero=32, minimum=False, unpack=unpack)
+PLANES = Planes(bits=6, group=16, zero=32, minimum=False, unpack=unpack, codes=True)
 TYPES = (QuantType("Q6_K", 14, elements=256, bytes=210, decode=decode, encode=encode, planes=PLANES),)

@@ -26,8 +26,11 @@ class Dots:
         i64 = types.int64
         self.zeros = operation(self.F, (), self._zeros)
         self.dots = operation(self.I, (i64, i64, i64, i64, i64, i64), self._dots)
-        self.scale = operation(self.F, (self.F, self.I, i64, i64, i64, i64), self._scale)
-        self.lift = operation(self.F, (self.F, i64, i64, i64, i64), self._lift)
+        self.factors = operation(Tile(simd.F, vectors), (i64,), self._factors)
+        self.ones = operation(Tile(simd.F, vectors), (), self._ones)
+        whole = Tile(simd.F, vectors)
+        self.scale = {c: operation(self.F, (self.F, self.I, whole, *[i64] * 4), self._scale(c)) for c in (False, True)}
+        self.lift = {c: operation(self.F, (self.F, whole, *[i64] * 4), self._lift(c)) for c in (False, True)}
         self.step = {k: operation(self.F, (self.F, i64, i64, i64, i64), self._float_step(k)) for k in _LOADS}
         self.keys_step = operation(self.F, (self.F, i64, i64, i64, i64, i64), self._keys_step)
         self.values_step = operation(self.F, (self.F, i64, i64, i64, i64, i64), self._values_step)
@@ -60,30 +63,43 @@ class Dots:
 
         return operation(self.I, (i64, i64, i64, i64, i64, i64), emit)
 
-    def _scale(self, b: Any, acc: Any, dots: Any, w: Any, x: Any, stride: Any, left: Any) -> Any:
-        """acc + dots * (weight scale at w, f16) * (token scale at x, f32)."""
-        half = ir.VectorType(ir.HalfType(), self.lanes)
-        kind = self.simd.F.ir
-        scales = [b.fpext(load(b, b.add(w, I64(2 * self.lanes * v)), half), kind) for v in range(self.vectors)]
-        for t in range(self.tokens):
-            token = splat(b, load(b, self._at(b, x, stride, left, t), F32), self.lanes)
-            for v in range(self.vectors):
-                i = t * self.vectors + v
-                value = b.sitofp(b.extract_value(dots, i), kind)
-                acc = b.insert_value(acc, fma(b, value, b.fmul(scales[v], token), b.extract_value(acc, i)), i)
-        return acc
+    def _factors(self, b: Any, w: Any) -> Any:
+        """A vector a vector of outputs, from f16 at w."""
+        result = ir.Constant(ir.ArrayType(self.simd.F.ir, self.vectors), ir.Undefined)
+        for v in range(self.vectors):
+            result = b.insert_value(result, _load_f16(b, b.add(w, I64(2 * self.lanes * v)), self.lanes), v)
+        return result
 
-    def _lift(self, b: Any, acc: Any, w: Any, x: Any, stride: Any, left: Any) -> Any:
-        """acc + (weight minimum at w, f16) * (sum of the token's values at x, f32)."""
-        half = ir.VectorType(ir.HalfType(), self.lanes)
-        kind = self.simd.F.ir
-        minima = [b.fpext(load(b, b.add(w, I64(2 * self.lanes * v)), half), kind) for v in range(self.vectors)]
-        for t in range(self.tokens):
-            token = splat(b, load(b, self._at(b, x, stride, left, t), F32), self.lanes)
-            for v in range(self.vectors):
-                i = t * self.vectors + v
-                acc = b.insert_value(acc, fma(b, minima[v], token, b.extract_value(acc, i)), i)
-        return acc
+    def _ones(self, b: Any) -> Any:
+        return ir.Constant(ir.ArrayType(self.simd.F.ir, self.vectors), [constant(self.simd.F.ir, 1.0)] * self.vectors)
+
+    def _numbers(self, b: Any, w: Any, factors: Any, codes: bool) -> list[Any]:
+        """Scales or minima of the outputs: f16 at w, or int8 at w times `factors`."""
+        if not codes:
+            return [_load_f16(b, b.add(w, I64(2 * self.lanes * v)), self.lanes) for v in range(self.vectors)]
+        whole = [_load_i8(b, b.add(w, I64(self.lanes * v)), self.lanes) for v in range(self.vectors)]
+        return [b.fmul(x, b.extract_value(factors, v)) for v, x in enumerate(whole)]
+
+    def _scale(self, codes: bool) -> Any:
+        def emit(b: Any, acc: Any, dots: Any, factors: Any, w: Any, x: Any, stride: Any, left: Any) -> Any:
+            """acc + dots * (weight scale at w) * (token scale at x, f32)."""
+            scales = self._numbers(b, w, factors, codes)
+            for t in range(self.tokens):
+                token = splat(b, load(b, self._at(b, x, stride, left, t), F32), self.lanes)
+                for v in range(self.vectors):
+                    i = t * self.vectors + v
+                    value = b.sitofp(b.extract_value(dots, i), self.simd.F.ir)
+                    acc = b.insert_value(acc, fma(b, value, b.fmul(scales[v], token), b.extract_value(acc, i)), i)
+            return acc
+
+        return emit
+
+    def _lift(self, codes: bool) -> Any:
+        def emit(b: Any, acc: Any, factors: Any, w: Any, x: Any, stride: Any, left: Any) -> Any:
+            """acc + (weight minimum at w) * (sum of the token's values at x, f32)."""
+            return self._add_products(b, acc, self._numbers(b, w, factors, codes), x, stride, left)
+
+        return emit
 
     def _keys_step(self, b: Any, acc: Any, w: Any, scales: Any, x: Any, stride: Any, left: Any) -> Any:
         """acc + (bytes at w * f16 scales, one each) * x: 8-bit keys of one k, outputs are places of a page."""

@@ -10,6 +10,9 @@ reads from front to back. Quantised weights come in records of 32 inputs:
              1 bit:  [1][STRIP][4] bytes        bit s holds step s
              8 bits: [8][STRIP][4] bytes
 
+Where scales are whole numbers times a factor of 256 inputs (the k-quants), they are int8 instead, and before every
+eight records stand the factors: f16 [STRIP], and f16 [STRIP] for the minima.
+
 Widths are built from planes: 5 = 4 + 1 (the top bit), 6 = 4 + 2, 3 = 2 + 1. Float weights are [inputs][STRIP].
 """
 
@@ -21,6 +24,7 @@ from opsin.ops import PAGE
 
 STRIP = 32
 RECORD = 32  # inputs a record
+RECORDS = 8  # records that share factors, where a format has them
 _PLANE_BYTES = {1: 4 * STRIP, 2: 8 * STRIP, 4: 16 * STRIP, 8: 32 * STRIP}
 PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
 FLOAT_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
@@ -35,10 +39,21 @@ class Layout:
     group: int = 32
     zero: int = 0
     minimum: bool = False
+    codes: bool = False
+
+    @property
+    def scale_size(self) -> int:
+        """Bytes of one scale."""
+        return 1 if self.codes else 2
 
     @property
     def scale_bytes(self) -> int:
-        return 2 * STRIP * (RECORD // self.group)
+        return self.scale_size * STRIP * (RECORD // self.group)
+
+    @property
+    def factor_bytes(self) -> int:
+        """Bytes before every RECORDS records."""
+        return 0 if not self.codes else 2 * STRIP * (2 if self.minimum else 1)
 
     @property
     def head_bytes(self) -> int:
@@ -53,13 +68,22 @@ class Layout:
         """Bytes of one strip of a matrix with `inputs` columns."""
         if self.kind != "planes":
             return STRIP * inputs * FLOAT_BYTES[self.kind]
-        return self.record_bytes * -(-inputs // RECORD)
+        records = inputs // RECORD
+        return self.record_bytes * records + self.factor_bytes * (records // RECORDS)
+
+    @property
+    def options(self) -> dict[str, int | str | bool]:
+        """What a kernel's `make` is told of it."""
+        if self.kind != "planes":
+            return {"kind": self.kind}
+        whole = {"kind": self.kind, "bits": self.bits, "group": self.group, "zero": self.zero}
+        return {**whole, "minimum": self.minimum, "codes": self.codes}
 
     @property
     def name(self) -> str:
         if self.kind != "planes":
             return self.kind
-        return f"{self.bits}bit/{self.group}" + ("+min" if self.minimum else "")
+        return f"{self.bits}bit/{self.group}" + ("+min" if self.minimum else "") + (" coded" if self.codes else "")
 
 
 QUERIES = 64  # most queries of a tile of attention: rows times query heads a KV head

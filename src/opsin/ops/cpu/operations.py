@@ -67,12 +67,8 @@ class Operations:
             place(residual).address if residual is not None else 0,
             place(residual).row if residual is not None else 0,
         )  # fmt: skip
-        layout = w.layout
-        options: dict[str, int | str | bool] = {"kind": layout.kind}
-        if layout.kind == "planes":
-            options |= {"bits": layout.bits, "group": layout.group, "zero": layout.zero, "minimum": layout.minimum}
         self.tape.emit(
-            Kernel.of("linear", **options), args, items=strips(outputs), reads=[*reads, *extra], writes=[y],
+            Kernel.of("linear", **w.layout.options), args, items=strips(outputs), reads=[*reads, *extra], writes=[y],
             keep=(w, rows),
         )  # fmt: skip
         return y
@@ -107,12 +103,9 @@ class Operations:
         assert isinstance(w, PackedWeight), "a weight of another device"
         outputs, inputs = w.shape
         y = self.new((ids.shape[0], inputs))
-        layout = w.layout
-        options: dict[str, int | str | bool] = {"part": "embed", "kind": layout.kind}
-        if layout.kind == "planes":
-            options |= {"bits": layout.bits, "group": layout.group, "zero": layout.zero, "minimum": layout.minimum}
         args = (place(ids).address, w.block.address, outputs, inputs, place(y).address)
-        self.tape.emit(Kernel.of("rows", **options), args, items=ids.shape[0], reads=[ids], writes=[y], keep=(w,))
+        kernel = Kernel.of("rows", part="embed", **w.layout.options)
+        self.tape.emit(kernel, args, items=ids.shape[0], reads=[ids], writes=[y], keep=(w,))
         return y
 
     def take(self, x: Array, rows: Array) -> Array:

@@ -15,10 +15,10 @@ from typing import Any
 
 from opsin.ops.cpu.dots import Dots
 from opsin.ops.cpu.kernels.shared import jit
-from opsin.ops.cpu.layout import FLOAT_BYTES, RECORD, STRIP, Layout
+from opsin.ops.cpu.layout import FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
 from opsin.ops.cpu.simd import Simd
 
-(W, X, X_ROW, SCALES, SCALES_ROW, SUMS, LIFTS, Y, Y_ROW, OUTPUTS, RECORDS, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW) = (
+(W, X, X_ROW, SCALES, SCALES_ROW, SUMS, LIFTS, Y, Y_ROW, OUTPUTS, RECORDS_WORD, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW) = (
     8 * i for i in range(15)
 )
 
@@ -35,8 +35,8 @@ def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], tuple[int, int]
     return (min(full, 4), 1), (2, 5)
 
 
-def make(simd: Simd, kind: str, bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False) -> Any:
-    layout = Layout(kind, bits, group, zero, minimum)
+def make(simd: Simd, kind: str, bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False, codes: bool = False) -> Any:  # fmt: skip
+    layout = Layout(kind, bits, group, zero, minimum, codes)
     shapes = tile_shapes(simd, kind)
     one, many = (_sweep(simd, Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero), layout) for v, t in shapes)
     at, width = simd.i64_at, shapes[1][1]
@@ -84,49 +84,69 @@ def _sweep(simd: Simd, tile: Dots, layout: Layout) -> Any:
 
 
 def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
-    at, zeros, scale, lift = simd.i64_at, tile.zeros, tile.scale, tile.lift
-    record, head, scales = layout.record_bytes, layout.head_bytes, layout.scale_bytes
-    wide = tile.vectors * simd.lanes
-    minimum, halves = layout.minimum, layout.group == 16
-    dots = tile.dots
-    ahead, prefetch = tile.tokens == 1, simd.prefetch
-    early, late = (tile.part(0, 4), tile.part(4, 8)) if halves else (tile.dots, tile.dots)
+    """Sums over records; with codes, over blocks of RECORDS records that share factors."""
+    at, zeros = simd.i64_at, tile.zeros
+    add_record = _record(simd, tile, layout)
+    wide, per = tile.vectors * simd.lanes, 128 // layout.group
+    codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
+    record, factors, ones = layout.record_bytes, tile.factors, tile.ones
+    stretch = RECORDS if codes else 1 << 30
 
     @jit
     def total(args: int, strip: int, part: int, row: int, left: int) -> Any:
-        records = at(args + RECORDS)
-        x_row, s_row = at(args + X_ROW), at(args + SCALES_ROW)
-        w = at(args + W) + strip * records * record + part * wide * 2
-        planes = at(args + W) + strip * records * record + head + part * wide * 4
+        records, x_row, s_row = at(args + RECORDS_WORD), at(args + X_ROW), at(args + SCALES_ROW)
+        w = at(args + W) + strip * (records * record + records // RECORDS * factor_bytes)
         x, s = at(args + X) + row * x_row, at(args + SCALES) + row * s_row
-        per = 8 if halves else 4
-        sums, lifts = at(args + SUMS) + row * s_row * (per // 4), at(args + LIFTS) + row * s_row * (per // 4)
         sum_row = s_row * (per // 4)
-        acc = zeros()
-        for _ in range(records):
-            if ahead:
-                for line in range(0, record, 64):
-                    prefetch(w + AHEAD + line)
-            if halves:
-                acc = scale(acc, early(planes, x, x_row, left, sums, sum_row), w, s, s_row, left)
+        sums, lifts = at(args + SUMS) + row * sum_row, at(args + LIFTS) + row * sum_row
+        acc, done = zeros(), 0
+        while done < records:
+            scale_factors, lift_factors = ones(), ones()
+            if codes:
+                scale_factors = factors(w + part * wide * 2)
                 if minimum:
-                    acc = lift(acc, w + scales, lifts, sum_row, left)
-                acc = scale(acc, late(planes, x, x_row, left, sums + 4, sum_row), w + 2 * STRIP, s, s_row, left)
-                if minimum:
-                    acc = lift(acc, w + scales + 2 * STRIP, lifts + 4, sum_row, left)
-            else:
-                acc = scale(acc, dots(planes, x, x_row, left, sums, sum_row), w, s, s_row, left)
-                if minimum:
-                    acc = lift(acc, w + scales, lifts, sum_row, left)
-            w += record
-            planes += record
-            x += RECORD
-            s += 4
-            sums += per
-            lifts += per
+                    lift_factors = factors(w + 2 * STRIP + part * wide * 2)
+                w += factor_bytes
+            for _ in range(min(stretch, records - done)):
+                head, plane = w + part * wide * size, w + part * wide * 4
+                acc = add_record(acc, scale_factors, lift_factors, head, plane, x, x_row, left, s, s_row, sums, lifts, sum_row)
+                w += record
+                x += RECORD
+                s += 4
+                sums += per
+                lifts += per
+            done += stretch
         return acc
 
     return total
+
+
+def _record(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
+    """32 inputs: one group of weights, or two of 16."""
+    scale, lift = tile.scale[layout.codes], tile.lift[layout.codes]
+    record, head, scales, minimum = layout.record_bytes, layout.head_bytes, layout.scale_bytes, layout.minimum
+    half, ahead, prefetch = STRIP * layout.scale_size, tile.tokens == 1, simd.prefetch
+    two = layout.group == 16
+    dots, late = (tile.part(0, 4), tile.part(4, 8)) if two else (tile.dots, tile.dots)
+
+    @jit
+    def add_record(
+        acc: Any, fs: Any, fm: Any, w: int, plane: int, x: int, x_row: int, left: int, s: int, s_row: int, sums: int,
+        lifts: int, sum_row: int,
+    ) -> Any:  # fmt: skip
+        if ahead:
+            for line in range(0, record, 64):
+                prefetch(w + AHEAD + line)
+        acc = scale(acc, dots(plane + head, x, x_row, left, sums, sum_row), fs, w, s, s_row, left)
+        if minimum:
+            acc = lift(acc, fm, w + scales, lifts, sum_row, left)
+        if two:
+            acc = scale(acc, late(plane + head, x, x_row, left, sums + 4, sum_row), fs, w + half, s, s_row, left)
+            if minimum:
+                acc = lift(acc, fm, w + scales + half, lifts + 4, sum_row, left)
+        return acc
+
+    return add_record
 
 
 def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
@@ -136,7 +156,7 @@ def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
 
     @jit
     def total(args: int, strip: int, part: int, row: int, left: int) -> Any:
-        inputs, x_row = at(args + RECORDS), at(args + X_ROW)
+        inputs, x_row = at(args + RECORDS_WORD), at(args + X_ROW)
         w = at(args + W) + (strip * inputs * STRIP + part * wide) * size
         x = at(args + X) + row * x_row
         acc = zeros()

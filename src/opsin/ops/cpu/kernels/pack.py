@@ -57,13 +57,16 @@ def _planes(simd: Simd, format: int) -> Any:
     kind = by_id(format)
     planes = kind.planes
     assert planes is not None
-    layout = Layout("planes", planes.bits, planes.group, planes.zero, planes.minimum)
+    layout = Layout("planes", planes.bits, planes.group, planes.zero, planes.minimum, planes.codes)
     unpack, half = jit(planes.unpack), _half(simd)
     as_bytes, as_floats = _pointer(types.uint8, I8), _pointer(types.float32, F32)
     at = simd.i64_at
     size, elements, groups = kind.bytes, kind.elements, kind.elements // planes.group
     records, scales_a_record = elements // RECORD, RECORD // planes.group
     place = _place(simd, layout)
+    codes, minimum, factors = planes.codes, planes.minimum, layout.factor_bytes
+    stretch = records * layout.record_bytes + factors  # a block's bytes in the strip
+    put_f16 = simd.put_f16
 
     @jit
     def strip(args: int, source: int, rows: int, to: int, scratch: int) -> None:
@@ -75,21 +78,27 @@ def _planes(simd: Simd, format: int) -> Any:
             if r >= rows:
                 for i in range(elements):
                     q[i] = 0
-                for i in range(groups):
+                for i in range(groups + 1):
                     scale[i] = 0.0
                     low[i] = 0.0
             for block in range(blocks):
                 if r < rows:
                     unpack(as_bytes(source + r * stride + block * size), half, q, scale, low)
+                start = to + block * stretch
+                if codes:
+                    put_f16(start + 2 * r, scale[groups])
+                    if minimum:
+                        put_f16(start + 2 * (STRIP + r), low[groups])
                 for k in range(records):
-                    place(scratch, k, scales_a_record, to, block * records + k, r)
+                    place(scratch, k, scales_a_record, start + factors, r)
 
     return strip
 
 
 def _place(simd: Simd, layout: Layout) -> Any:
     """One record of one row from scratch to its places in the strip."""
-    f32_at, put_f16, i32, put_i32 = simd.f32_at, simd.put_f16, simd.i32_at, simd.put_i32
+    f32_at, i32, put_i32 = simd.f32_at, simd.i32_at, simd.put_i32
+    put, size = (_put_code(simd), 1) if layout.codes else (simd.put_f16, 2)
     planes = PLANES[layout.bits]
     first, second = planes[0], planes[1] if len(planes) > 1 else 0
     record, head, scale_bytes, minimum = layout.record_bytes, layout.head_bytes, layout.scale_bytes, layout.minimum
@@ -105,19 +114,24 @@ def _place(simd: Simd, layout: Layout) -> Any:
             put_i32(plane + (word * STRIP + r) * 4, value)
 
     @jit
-    def place(scratch: int, k: int, scales: int, to: int, number: int, r: int) -> None:
-        base = to + number * record
+    def place(scratch: int, k: int, scales: int, to: int, r: int) -> None:
+        base = to + k * record
         for j in range(scales):
-            put_f16(base + (j * STRIP + r) * 2, f32_at(scratch + SCALES_AT + (k * scales + j) * 4))
+            put(base + (j * STRIP + r) * size, f32_at(scratch + SCALES_AT + (k * scales + j) * 4))
             if minimum:
                 low = f32_at(scratch + MINIMA_AT + (k * scales + j) * 4)
-                put_f16(base + scale_bytes + (j * STRIP + r) * 2, low)
+                put(base + scale_bytes + (j * STRIP + r) * size, low)
         q, plane = scratch + k * RECORD, base + head
         fill(q, plane, first, 0, r)
         if second != 0:
             fill(q, plane + first * 4 * STRIP, second, first, r)
 
     return place
+
+
+def _put_code(simd: Simd) -> Any:
+    put_i8 = simd.put_i8
+    return jit(lambda address, value: put_i8(address, int(value)))
 
 
 def _half(simd: Simd) -> Any:

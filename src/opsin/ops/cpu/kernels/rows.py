@@ -10,7 +10,7 @@ from typing import Any
 
 from opsin.ops.cpu import cells
 from opsin.ops.cpu.kernels.shared import jit
-from opsin.ops.cpu.layout import FLOAT_BYTES, PLANES, RECORD, STRIP, Layout
+from opsin.ops.cpu.layout import FLOAT_BYTES, PLANES, RECORD, RECORDS, STRIP, Layout
 from opsin.ops.cpu.simd import Simd
 
 IDS, TABLE, OUTPUTS, INPUTS, OUT = (8 * i for i in range(5))
@@ -20,24 +20,27 @@ BAD_ID = cells.BAD_ID
 
 
 def make(
-    simd: Simd, part: str, kind: str = "", bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False
-) -> Any:
+    simd: Simd, part: str, kind: str = "", bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False,
+    codes: bool = False,
+) -> Any:  # fmt: skip
     if part == "take":
         return _take(simd)
     if part == "argmax":
         return _argmax(simd)
-    layout = Layout(kind, bits, group, zero, minimum)
+    layout = Layout(kind, bits, group, zero, minimum, codes)
     return _embed(simd, _unpack_planes(simd, layout) if kind == "planes" else _unpack_floats(simd, kind), layout)
 
 
 def _embed(simd: Simd, unpack: Any, layout: Layout) -> Any:
     at, i32 = simd.i64_at, simd.i32_at
     record = layout.record_bytes if layout.kind == "planes" else 0
+    factors = layout.factor_bytes if layout.kind == "planes" else 0
     element = FLOAT_BYTES.get(layout.kind, 0)
 
     def embed(args: int, first: int, last: int, thread: int) -> int:
         inputs = at(args + INPUTS)
-        strip_bytes = inputs // RECORD * record + inputs * STRIP * element
+        records = inputs // RECORD
+        strip_bytes = records * record + records // RECORDS * factors + inputs * STRIP * element
         for row in range(first, last):
             number = i32(at(args + IDS) + 4 * row)
             if number < 0 or number >= at(args + OUTPUTS):
@@ -67,7 +70,14 @@ def _unpack_planes(simd: Simd, layout: Layout) -> Any:
     first = planes[0]
     second = planes[1] if len(planes) > 1 else 0
     record, head, scales, group = layout.record_bytes, layout.head_bytes, layout.scale_bytes, layout.group
-    zero, minimum = layout.zero, layout.minimum
+    zero, minimum, codes, factors = layout.zero, layout.minimum, layout.codes, layout.factor_bytes
+    i8, size = simd.i8_at, layout.scale_size
+    block = RECORDS * record + factors
+
+    @jit
+    def number(at: int, factor: int) -> float:
+        """A scale or minimum: f16, or a whole number times its factor."""
+        return float(i8(at)) * f16(factor) if codes else f16(at)
 
     @jit
     def field(plane: int, width: int, step: int, i: int, place: int) -> int:
@@ -79,15 +89,18 @@ def _unpack_planes(simd: Simd, layout: Layout) -> Any:
     @jit
     def unpack(strip: int, place: int, inputs: int, out: int) -> None:
         for r in range(inputs // RECORD):
+            factor = strip + r // RECORDS * block + 2 * place
             at = strip + r * record
+            if codes:
+                at = strip + r // RECORDS * block + factors + r % RECORDS * record
             plane = at + head
             for k in range(RECORD):
                 q = field(plane, first, k // 4, k % 4, place)
                 if second != 0:
                     q |= field(plane + first * 4 * STRIP, second, k // 4, k % 4, place) << first
-                scale = at + (k // group * STRIP + place) * 2
-                low = f16(scale + scales) if minimum else 0.0
-                put(out + 4 * (r * RECORD + k), fma(f16(scale), float(q - zero), low))
+                scale = at + (k // group * STRIP + place) * size
+                low = number(scale + scales, factor + 2 * STRIP) if minimum else 0.0
+                put(out + 4 * (r * RECORD + k), fma(number(scale, factor), float(q - zero), low))
 
     return unpack
 

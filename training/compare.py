@@ -1,0 +1,112 @@
+"""Does llama.cpp give the same greedy answers as torch? `python -m training.compare` asks both 200 questions.
+
+llama.cpp runs through `xllamacpp`; pictures go to it as PNG of the model's own size. The torch model is rounded to
+float16 as the file is, and gets a picture without the line breaks that transformers adds, as llama.cpp does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from training.answer import Query, answer
+from training.evaluate import load_model
+from training.export import FILE_TYPES, FOLDER, export
+from training.model import Nano
+from training.testset import Item, build
+
+REPORT = Path(__file__).parent / "compare.json"
+
+
+def as_png(pixels: np.ndarray) -> str:
+    """A data URI of the picture."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def open_server(model: Path, tower: Path, threads: int) -> object:
+    """llama.cpp's server inside this process."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(model)
+    params.mmproj.path = str(tower)
+    params.n_ctx = 1024
+    params.n_parallel = 1
+    params.cpuparams.n_threads = threads
+    params.use_jinja = True
+    params.warmup = False
+    return xllamacpp.Server(params)
+
+
+def ask_server(server: object, item: Item) -> str:
+    """llama.cpp's greedy answer."""
+    content: list[dict[str, object]] = [{"type": "image_url", "image_url": {"url": as_png(picture)}}
+                                        for picture in item.pictures]
+    content.append({"type": "text", "text": item.question})
+    request = {"messages": [{"role": "user", "content": content}], "max_tokens": 24, "temperature": 0.0,
+               "top_k": 1, "cache_prompt": False}
+    reply = server.handle_chat_completions(request)  # type: ignore[attr-defined]
+    parsed = json.loads(reply) if isinstance(reply, str | bytes) else reply
+    if "choices" not in parsed:
+        raise RuntimeError(f"llama.cpp answered {parsed}")
+    return str(parsed["choices"][0]["message"]["content"]).strip()
+
+
+def choose(count: int) -> list[Item]:
+    """Questions from all over the test, the same ones every time."""
+    items = [item for item in build(0.2) if not item.before]
+    return random.Random("compare").sample(items, min(count, len(items)))
+
+
+def rounded(model: Nano) -> Nano:
+    """The model with its matrices rounded as the F16 file rounds them."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(parameter.half().float())
+    return model
+
+
+def compare(model: Nano, count: int, threads: int, folder: Path) -> dict[str, dict[str, float]]:
+    """Shares of equal answers and of right answers, a format each."""
+    items = choose(count)
+    ours = answer(rounded(model), [Query(item.pictures, item.question, []) for item in items])
+    table = {"torch": {"right": sum(a == i.answer for a, i in zip(ours, items, strict=True)) / len(items)}}
+    for form in FILE_TYPES:
+        server = open_server(*export(model, form, folder), threads)
+        theirs = [ask_server(server, item) for item in items]
+        table[form] = {
+            "same as torch": sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(items),
+            "right": sum(a == i.answer for a, i in zip(theirs, items, strict=True)) / len(items)}
+        differing = [(i.category, i.question, a, b) for i, a, b in zip(items, ours, theirs, strict=True) if a != b]
+        for line in differing[:5]:
+            print(form, *line, sep=" | ")
+        del server
+    return table
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", default="", help="a run below training/runs; else the committed checkpoint")
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=REPORT)
+    chosen = parser.parse_args()
+    table = compare(load_model(chosen.run), chosen.count, chosen.threads, FOLDER)
+    chosen.out.write_text(json.dumps(table, indent=1) + "\n")
+    print(json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -191,7 +191,8 @@ def _cache(config: Config, isa: Isa) -> Cache:
     ours = [path.stat().st_size for path in folder.glob("*.o")] if folder.is_dir() else []
     everything = sum(path.stat().st_size for path in (config.cache / "kernels").rglob("*.o"))
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    return Cache(str(folder), os.access(there, os.W_OK), len(ours), sum(ours), everything - sum(ours))
+    writable = there.is_dir() and os.access(there, os.W_OK)
+    return Cache(str(folder), writable, len(ours), sum(ours), everything - sum(ours))
 
 
 def _limits(isa: Isa, cache: Cache) -> list[str]:

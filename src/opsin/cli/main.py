@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 
 import opsin
-from opsin.cli import bench, chat, doctor
+from opsin.cli import bench, chat, doctor, inspect
 from opsin.errors import OpsinError
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + the signal, as shells count
-INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+INTERNAL, OUT_OF_MEMORY = 70, 71  # EX_SOFTWARE and EX_OSERR of sysexits.h
 _DESCRIPTION = "Answers questions with GGUF models."
-_COMMANDS = (chat, bench, doctor)
+_COMMANDS = (chat, bench, inspect, doctor)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OpsinError as error:
         return _fail(error, str(error), error.exit_code)
     except MemoryError as error:
-        return _fail(error, "out of memory (a smaller --context or --cache-type q8_0 needs less)", INTERNAL)
+        return _fail(error, "out of memory (a smaller --context or --cache-type q8_0 needs less)", OUT_OF_MEMORY)
     except Exception as error:  # noqa: BLE001 - a person must not meet a traceback
         return _fail(error, f"internal error: {error!r} (OPSIN_DEBUG=1 shows where)", INTERNAL)
 

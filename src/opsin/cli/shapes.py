@@ -1,0 +1,39 @@
+"""A model without its weights: matrices have shapes and sizes, and nothing is read but small vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from opsin.errors import ModelError
+from opsin.gguf import File
+from opsin.nn.module import FileReader
+from opsin.ops.cpu.layout import strips
+from opsin.ops.cpu.pack import layout_of
+from opsin.ops.reference import Reference
+from opsin.quants import by_id
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A weight matrix that is not there."""
+
+    shape: tuple[int, int]
+    bytes: int
+
+
+class ShapeReader(FileReader):
+    """Adds up the bytes that matrices would take on the CPU."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__(file, Reference())
+        self.bytes = 0
+
+    def weight(self, name: str) -> Shape:
+        """Its shape and size; the file is not read."""
+        info = self._need(name)
+        if len(info.shape) != 2:
+            raise ModelError(f"tensor {name} is {info.shape}; two dimensions were expected")
+        outputs, inputs = info.shape
+        size = strips(outputs) * layout_of(by_id(info.type)).strip_bytes(inputs)
+        self.bytes += size
+        return Shape((outputs, inputs), size)

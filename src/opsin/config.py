@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from opsin.errors import RequestError
+
 
 @dataclass(frozen=True)
 class Config:
@@ -38,8 +40,16 @@ def from_environment() -> Config:
         cpu=os.environ.get("NUMBA_CPU_NAME") or None,
         cpu_features=os.environ.get("NUMBA_CPU_FEATURES") or None,
         isa=os.environ.get("OPSIN_ISA") or None,
-        threads=int(os.environ.get("OPSIN_THREADS") or 0) or None,
+        threads=_threads(os.environ.get("OPSIN_THREADS", "")),
     )
+
+
+def _threads(text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise RequestError(f"OPSIN_THREADS={text}", hint="give a whole number from 1 on, or unset it")
+    return int(text)
 
 
 def is_debugging() -> bool:

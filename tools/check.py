@@ -1,0 +1,179 @@
+"""Rules about the tree that no linter knows: lengths, twins, names, docstrings.
+
+    python tools/check.py [ROOT]        # prints what breaks a rule, and exits with 1 if anything does
+
+lengths     a file of src/ has at most 400 lines, one of kernels 500; a function 60, one of kernels 100. A function
+            inside another counts by itself.
+twins       no two functions or classes of 8 lines and more have the same body.
+names       a family's name stands only in its own file of models/ (and in text/, whose tables are keyed by the names
+            that files use). The names are those of the files of models/ and of the architectures they list.
+docstrings  a module that holds anything says what it is.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+FILE_LINES, KERNEL_FILE_LINES = 400, 500
+FUNCTION_LINES, KERNEL_FUNCTION_LINES = 60, 100
+TWIN_LINES = 8
+SOURCES = ("src", "tools", "bench")  # tests and training may repeat themselves
+PACKAGE = Path("src/opsin")
+KERNELS = (PACKAGE / "ops/cpu/kernels", PACKAGE / "ops/cpu/simd.py", PACKAGE / "ops/cpu/dots.py")
+FAMILIES = PACKAGE / "models"
+MAY_NAME_FAMILIES = (PACKAGE / "text",)
+
+# What is too long today and may not grow: path, or path and function, with its lines. To be emptied.
+RATCHET: dict[str, int] = {}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Scope = Function | ast.ClassDef
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Python file: its path from the root, its text and its tree."""
+
+    path: Path
+    text: str
+    tree: ast.Module
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether the longer limits of kernels hold."""
+        return any(self.path.is_relative_to(kernels) for kernels in KERNELS)
+
+    def scopes(self) -> Iterator[Scope]:
+        """Functions and classes, at any depth."""
+        return (node for node in ast.walk(self.tree) if isinstance(node, Scope))
+
+
+def read(root: Path, folders: tuple[str, ...] = SOURCES) -> list[Source]:
+    """All Python files of some folders."""
+    paths = sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
+    texts = [(path.relative_to(root), path.read_text(encoding="utf-8")) for path in paths]
+    return [Source(path, text, ast.parse(text, str(path))) for path, text in texts]
+
+
+def lengths(sources: list[Source], ratchet: dict[str, int]) -> Iterator[str]:
+    """Files and functions that are too long."""
+    for source in sources:
+        most = KERNEL_FILE_LINES if source.is_kernel else FILE_LINES
+        count = len(source.text.splitlines())
+        if count > ratchet.get(str(source.path), most):
+            yield f"{source.path}: {count} lines, at most {most}"
+        most = KERNEL_FUNCTION_LINES if source.is_kernel else FUNCTION_LINES
+        for node in source.scopes():
+            name = f"{source.path}:{node.name}"
+            if isinstance(node, Function) and own_lines(node) > ratchet.get(name, most):
+                yield f"{source.path}:{node.lineno}: {node.name} has {own_lines(node)} lines, at most {most}"
+
+
+def own_lines(node: Function) -> int:
+    """Lines of a function, its docstring and the functions inside it left out."""
+    inner = [child for child in _nested(node) if isinstance(child, Scope)]
+    text = node.body[0] if ast.get_docstring(node, clean=False) is not None else None
+    return _lines(node) - sum(map(_lines, inner)) - (_lines(text) if text is not None else 0)
+
+
+def _nested(node: ast.AST) -> Iterator[ast.AST]:
+    """What lies inside, down to the nearest functions and classes."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, Scope):
+            yield from _nested(child)
+
+
+def _lines(node: ast.stmt | ast.AST) -> int:
+    assert isinstance(node, ast.stmt)
+    decorators = node.decorator_list if isinstance(node, Scope) else []
+    first = min([node.lineno, *(d.lineno for d in decorators)])
+    return (node.end_lineno or first) - first + 1
+
+
+def twins(sources: list[Source]) -> Iterator[str]:
+    """Bodies that were copied. Names of the functions themselves and docstrings do not count."""
+    seen: dict[str, str] = {}
+    for source in sources:
+        for node in source.scopes():
+            body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+            if not body or (body[-1].end_lineno or 0) - body[0].lineno + 1 < TWIN_LINES:
+                continue
+            key = type(node).__name__ + "".join(ast.dump(statement) for statement in body)
+            place = f"{source.path}:{node.lineno}: {node.name}"
+            if key in seen:
+                yield f"{place} is a copy of {seen[key]}"
+            seen.setdefault(key, place)
+
+
+def names(sources: list[Source]) -> Iterator[str]:
+    """Families named outside their own files, in code, strings or comments."""
+    families = family_names(sources)
+    if not families:
+        return
+    words = re.compile("|".join(sorted(map(re.escape, families), key=len, reverse=True)), re.IGNORECASE)
+    for source in sources:
+        if not source.path.is_relative_to(PACKAGE) or any(map(source.path.is_relative_to, MAY_NAME_FAMILIES)):
+            continue
+        own = {name for name, home in families.items() if home == source.path}
+        for number, line in enumerate(source.text.splitlines(), 1):
+            for found in words.finditer(line):
+                name = found.group().lower()
+                # The programs and formats of that project are no model family.
+                if name in own or line[found.end() :].startswith((".cpp", "_cpp", "-cpp", "file")):
+                    continue
+                yield f"{source.path}:{number}: names {name}, which belongs into {families[name]}"
+
+
+def family_names(sources: list[Source]) -> dict[str, Path]:
+    """Each name of a family, and the file that it belongs to."""
+    found: dict[str, Path] = {}
+    for source in sources:
+        if source.path.parent != FAMILIES or source.path.stem.startswith("_"):
+            continue
+        found[source.path.stem.lower()] = source.path
+        for node in source.tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+                keys = [k.value for k in node.value.keys if isinstance(k, ast.Constant) and isinstance(k.value, str)]
+                if any(isinstance(t, ast.Name) and t.id in ("DECODERS", "ENCODERS") for t in node.targets):
+                    found |= {key.lower(): source.path for key in keys}
+    return found
+
+
+def docstrings(sources: list[Source]) -> Iterator[str]:
+    """Modules that do not say what they are."""
+    for source in sources:
+        if source.tree.body and not ast.get_docstring(source.tree):
+            yield f"{source.path}: no docstring"
+
+
+def check(root: Path, ratchet: dict[str, int] | None = None) -> list[str]:
+    """All that breaks a rule."""
+    sources = read(root)
+    tests = read(root, ("tests",))
+    return [
+        *lengths(sources, RATCHET if ratchet is None else ratchet),
+        *twins(sources),
+        *names(sources),
+        *docstrings([*sources, *tests]),
+    ]
+
+
+def main() -> int:
+    """Check the tree that this file stands in, or another one."""
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1]
+    broken = check(root)
+    for line in broken:
+        print(line)
+    if not broken:
+        print("tools/check.py: all rules hold")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""`opsin doctor`: what it says, and that `--warm` leaves nothing to compile."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import opsin
+from opsin.cli.doctor import examine
+from opsin.cli.warm import warm
+from opsin.config import from_environment
+from opsin.ops import PageType
+
+
+def test_the_page_names_what_matters(run) -> None:
+    done = run("doctor")
+    assert done.returncode == 0
+    for word in ("processor", "instructions", "threads", "memory", "cache", "kernels", "weights", "limits", "llvmlite"):
+        assert word in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_object_holds_the_same(run) -> None:
+    got = json.loads(run("doctor", "--json").stdout)
+    assert got["processor"]["instructions"] in got["processor"]["instructions_available"]
+    assert got["processor"]["instructions_available"][-1] == "portable"
+    assert got["threads"] >= 1
+    formats = {kind["name"]: kind for kind in got["formats"]}
+    assert formats["Q4_0"]["memory_bytes"] == formats["Q4_0"]["file_bytes"] == 18 / 32
+    assert not formats["F16"]["expanded"]
+    assert formats["IQ1_M"]["expanded"]
+    assert "linear" in got["kernels"]
+
+
+def test_the_instruction_set_can_be_chosen(run) -> None:
+    assert json.loads(run("doctor", "--json", OPSIN_ISA="portable").stdout)["processor"]["instructions"] == "portable"
+
+
+def test_a_cache_that_cannot_be_written_is_a_limit(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch(mode=0o400)
+    report = examine(replace(from_environment(), cache=blocked / "cache"))
+    assert report.cache.kernels == 0
+    assert report.cache.writable is False
+    assert any("OPSIN_CACHE" in line for line in report.limits)
+
+
+def test_an_empty_cache_is_counted_as_empty(tmp_path: Path) -> None:
+    cache = examine(replace(from_environment(), cache=tmp_path / "not" / "there")).cache
+    assert (cache.writable, cache.kernels, cache.bytes, cache.stale_bytes) == (True, 0, 0, 0)
+
+
+@pytest.mark.model
+def test_after_warming_up_a_model_compiles_nothing(smollm2: Path) -> None:
+    warm(from_environment(), lambda line: None)
+    kinds: tuple[PageType, ...] = ("f16", "q8_0")
+    for kind in kinds:
+        with opsin.load(smollm2, threads=2, pages=kind) as model:
+            assert model.device.code.compiled == 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 import numpy.typing as npt
 
-from opsin.errors import RequestError
+from opsin.errors import DeviceError, RequestError
 
 Floats = npt.NDArray[np.float32]
 _BLOCK = 64  # for finding the top k: maxima of blocks bound the k-th largest value from below
@@ -37,20 +38,23 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _within("temperature", self.temperature, 0.0, 100.0)
-        _within("top_k", self.top_k, 0, 1 << 31)
+        _within("top_k", self.top_k, 0, 1 << 31, whole=True)
         _within("top_p", self.top_p, 0.0, 1.0)
         _within("min_p", self.min_p, 0.0, 1.0)
+        if self.seed is not None:
+            _within("seed", self.seed, 0, (1 << 64) - 1, whole=True)
         if self.max_tokens is not None:
-            _within("max_tokens", self.max_tokens, 0, 1 << 31)
+            _within("max_tokens", self.max_tokens, 0, 1 << 31, whole=True)
 
     @property
     def greedy(self) -> bool:
         return self.temperature == 0.0 or self.top_k == 1
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise RequestError(f"{name}={value}", hint=f"give {low:g} to {high:g}")
+def _within(name: str, value: float, low: float, high: float, *, whole: bool = False) -> None:
+    kind = Integral if whole else Real
+    if not isinstance(value, kind) or not low <= value <= high:
+        raise RequestError(f"{name}={value!r:.80}", hint=f"give {'a whole number, ' * whole}{low:g} to {high:g}")
 
 
 class Sampler:
@@ -60,14 +64,21 @@ class Sampler:
         self.sampling = sampling
         self._random = np.random.default_rng(sampling.seed)
 
-    def choose(self, logits: Floats) -> int:
-        """One id for a row of logits [vocabulary]."""
+    def choose(self, logits: Floats, likeliest: int | None = None) -> int:
+        """One id for a row of logits [vocabulary]; `likeliest` where the device knows it already.
+
+        Raises DeviceError where the logits are no numbers.
+        """
         s = self.sampling
+        best = likeliest if s.greedy and likeliest is not None else int(logits.argmax())  # NaN counts as the largest
+        if not np.isfinite(logits[best]):
+            raise DeviceError("the model gave logits that are no numbers", hint="the file is damaged, or overflows")
         if s.greedy:
-            return int(logits.argmax())
+            return best
         ids = top_ids(logits, s.top_k)
-        scaled = logits[ids].astype(np.float64) / s.temperature
-        p = np.exp(scaled - scaled[0])
+        wide = logits[ids].astype(np.float64)
+        with np.errstate(over="ignore"):  # a temperature near 0 sends all but the best to minus infinity
+            p = np.exp((wide - wide[0]) / s.temperature)
         p /= p.sum()
         keep = p >= s.min_p * p[0]
         if s.top_p < 1.0:

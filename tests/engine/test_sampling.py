@@ -1,0 +1,140 @@
+"""The choice of an id, against a plain float64 implementation that sorts everything."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from opsin.engine.sampling import Sampler, Sampling, top_ids
+from opsin.errors import DeviceError, RequestError
+
+
+def probabilities(logits, s):
+    """{id: probability}, by the book: top-k, then top-p, then min-p, each on what the one before left."""
+    order = sorted(range(len(logits)), key=lambda i: (-float(logits[i]), i))
+    order = order[: s.top_k or len(order)]
+    p = [float(np.exp((float(logits[i]) - float(logits[order[0]])) / s.temperature)) for i in order]
+    kept, reached = [], 0.0
+    for id, share in zip(order, np.array(p) / sum(p), strict=True):
+        if kept and reached >= s.top_p:
+            break
+        kept.append((id, share))
+        reached += share
+    kept = [(id, share) for id, share in kept if share >= s.min_p * kept[0][1]]
+    whole = sum(share for _, share in kept)
+    return {id: share / whole for id, share in kept}
+
+
+LOGITS = np.random.default_rng(3).normal(0, 3, 300).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0},
+        {"temperature": 2.0, "top_k": 5, "top_p": 1.0, "min_p": 0.0},
+        {"temperature": 1.0, "top_k": 0, "top_p": 0.5, "min_p": 0.0},
+        {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.2},
+        {"temperature": 0.3, "top_k": 9, "top_p": 0.9, "min_p": 0.01},
+    ],
+)
+def test_ids_come_as_often_as_the_book_says(knobs):
+    s = Sampling(seed=1, **knobs)
+    expected, sampler, count = probabilities(LOGITS, s), Sampler(s), 20_000
+    found = np.bincount([sampler.choose(LOGITS) for _ in range(count)], minlength=300) / count
+    assert set(np.flatnonzero(found)) <= set(expected)
+    for id, share in expected.items():
+        assert abs(found[id] - share) < 5 * np.sqrt(share * (1 - share) / count) + 1e-4, id
+
+
+def test_a_seed_gives_the_same_ids_and_another_seed_others():
+    first, again, other = (
+        [sampler.choose(LOGITS) for _ in range(50)]
+        for sampler in (Sampler(Sampling(seed=4)), Sampler(Sampling(seed=4)), Sampler(Sampling(seed=5)))
+    )
+    assert first == again != other
+
+
+def test_without_a_seed_two_requests_differ():
+    first, other = ([s.choose(LOGITS) for _ in range(50)] for s in (Sampler(Sampling()), Sampler(Sampling())))
+    assert first != other
+
+
+@pytest.mark.parametrize("knobs", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 0.0}, {"min_p": 1.0}])
+def test_the_likeliest_id(knobs):
+    sampler = Sampler(Sampling(**knobs))
+    assert {sampler.choose(LOGITS) for _ in range(20)} == {int(LOGITS.argmax())}
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-30, 5e-324])
+def test_a_temperature_near_nothing_takes_the_likeliest(temperature):
+    assert Sampler(Sampling(temperature=temperature)).choose(LOGITS) == int(LOGITS.argmax())
+
+
+def test_equal_logits_are_drawn_alike():
+    sampler = Sampler(Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=2))
+    found = np.bincount([sampler.choose(np.zeros(8, np.float32)) for _ in range(8000)])
+    assert len(found) == 8
+    assert abs(found - 1000).max() < 160
+
+
+def test_an_id_of_minus_infinity_is_never_chosen():
+    logits = np.full(200, -np.inf, np.float32)
+    logits[[3, 150]] = 1.0
+    sampler = Sampler(Sampling(temperature=50.0, top_k=0, top_p=1.0, min_p=0.0))
+    assert {sampler.choose(logits) for _ in range(100)} == {3, 150}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("knobs", [{}, {"temperature": 0.0}, {"top_k": 0}])
+@pytest.mark.parametrize("where", [0, 100, 299])
+def test_logits_that_are_no_numbers_are_an_error(bad, knobs, where):
+    logits = LOGITS.copy()
+    logits[where] = bad
+    with pytest.raises(DeviceError, match="no numbers"):
+        Sampler(Sampling(**knobs)).choose(logits)
+
+
+def test_no_finite_logit_at_all_is_an_error():
+    with pytest.raises(DeviceError, match="no numbers"):
+        Sampler(Sampling()).choose(np.full(99, -np.inf, np.float32))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    logits=hnp.arrays(
+        np.float32, st.integers(1, 700),
+        elements=st.one_of(st.sampled_from([0.0, -0.0, 1.0, 2.0, -np.inf]), st.floats(-50, 50, width=32)),
+    ),
+    k=st.integers(0, 80),
+)  # fmt: skip
+def test_top_ids_equal_a_full_sort(logits, k):
+    assert np.array_equal(top_ids(logits, k), np.argsort(-logits, kind="stable")[: k or None])
+
+
+def test_top_ids_of_a_large_vocabulary_equal_a_full_sort():
+    logits = np.random.default_rng(0).normal(0, 4, 49_157).astype(np.float32).round(1)  # many are equal
+    for k in (1, 40, 700, 800, 49_156):
+        assert np.array_equal(top_ids(logits, k), np.argsort(-logits, kind="stable")[:k])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1), ("temperature", float("nan")), ("temperature", float("inf")), ("temperature", "hot"),
+        ("temperature", None), ("top_k", -1), ("top_k", 2.5), ("top_p", 1.1), ("top_p", -0.1), ("min_p", 2),
+        ("min_p", [0.5]), ("max_tokens", -1), ("max_tokens", 1.5), ("seed", -1), ("seed", "x"), ("seed", 1 << 64),
+    ],
+)  # fmt: skip
+def test_a_knob_out_of_range_is_named(name, value):
+    with pytest.raises(RequestError, match=f"{name}="):
+        Sampling(**{name: value})
+
+
+@pytest.mark.parametrize("value", [0, np.int64(7), (1 << 64) - 1])
+def test_seeds_of_any_integer_kind_work(value):
+    assert Sampler(Sampling(seed=value)).choose(LOGITS) == Sampler(Sampling(seed=int(value))).choose(LOGITS)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.engine.scheduler import Plan
+from opsin.errors import RequestError
 from opsin.models import Decoder
 from opsin.nn.batch import Batch, Group
 from opsin.ops import PAGE, Pages, PageType, Reads
@@ -34,6 +35,11 @@ class Limits:
     sequences: int = 32
     context: int = 8192
     pages: int = 8192 // PAGE
+
+    def __post_init__(self) -> None:
+        fewest = min(self.rows, self.outputs, self.context, self.pages)
+        if not 0 < self.sequences <= min(self.rows, self.outputs) or fewest < 1:
+            raise RequestError(f"{self}", hint="a step needs a row and an output for each sequence")
 
 
 class Runner:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +30,7 @@ class Stream:
     def __init__(self) -> None:
         self._pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
         self._cancelled = threading.Event()
-        self._on_cancel = lambda: None
+        self._on_cancel: Callable[[], None] = lambda: None
 
     def __iter__(self) -> Iterator[Piece]:
         """Pieces as they come, up to the one with a reason. Raises the sequence's error."""

@@ -1,0 +1,107 @@
+"""Prompts are canonical, and block keys say which rows of two prompts are the same."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opsin.spans import MediaSpan, Patches, Prompt, TextSpan, block_keys
+
+BLOCK = 4
+texts = st.lists(st.integers(0, 5), max_size=9)
+media = st.builds(MediaSpan, st.sampled_from([b"cat", b"dog"]), st.integers(0, 9), st.just(3))
+spans = st.lists(st.one_of(texts, texts.map(tuple).map(TextSpan), media), max_size=6)
+
+
+def rows_of(prompt):
+    """What each row is, spelt out."""
+    rows = []
+    for _, span in prompt.placed():
+        ids = span.ids if isinstance(span, TextSpan) else [(span.digest, i) for i in range(span.rows)]
+        rows += ids
+    return rows
+
+
+@given(spans)
+def test_a_prompt_is_canonical(given_spans):
+    prompt = Prompt.of(given_spans)
+    kinds = [isinstance(span, TextSpan) for span in prompt.spans]
+    assert all(len(span) for span in prompt.spans)
+    assert not any(a and b for a, b in zip(kinds, kinds[1:], strict=False))
+    assert Prompt.of(prompt.spans) == prompt
+    assert len(prompt) == len(rows_of(prompt)) == sum(len(span) for span in given_spans)
+
+
+@given(spans)
+def test_spans_are_placed_one_after_another(given_spans):
+    end = 0
+    for start, span in Prompt.of(given_spans).placed():
+        assert start == end
+        end += len(span)
+
+
+@given(texts, st.lists(st.integers(0, 9), max_size=3))
+def test_text_in_pieces_is_the_same_prompt(ids, cuts):
+    places = [0, *sorted(cuts), len(ids)]
+    pieces = [ids[a:b] for a, b in zip(places, places[1:], strict=False)]
+    assert Prompt.of(pieces) == Prompt.of([ids])
+    assert block_keys(Prompt.of(pieces), BLOCK) == block_keys(Prompt.of([ids]), BLOCK)
+
+
+@given(spans, spans)
+def test_keys_are_equal_exactly_as_far_as_rows_are(first, second):
+    first, second = Prompt.of(first), Prompt.of(second)
+    a, b = block_keys(first, BLOCK), block_keys(second, BLOCK)
+    assert len(a) == len(first) // BLOCK
+    for block, (key, other) in enumerate(zip(a, b, strict=False)):
+        end = BLOCK * (block + 1)
+        assert (key == other) == (rows_of(first)[:end] == rows_of(second)[:end])
+
+
+@given(spans, spans)
+def test_what_follows_does_not_change_the_keys_before(first, more):
+    keys = block_keys(Prompt.of(first), BLOCK)
+    assert block_keys(Prompt.of([*first, *more]), BLOCK)[: len(keys)] == keys
+
+
+def test_another_picture_differs_from_its_block_on():
+    before, after = list(range(10)), list(range(20))
+    cat, dog = (
+        block_keys(Prompt.of([before, MediaSpan(name, 7, 7), after]), BLOCK) for name in (b"cat", b"dog")
+    )
+    assert cat[:2] == dog[:2]
+    assert len(cat) == 9
+    assert not set(cat[2:]) & set(dog[2:])
+
+
+def test_the_same_picture_elsewhere_has_other_keys():
+    early, late = (block_keys(Prompt.of([[1] * n, MediaSpan(b"cat", 12, 3)]), BLOCK) for n in (0, 4))
+    assert not set(early) & set(late)
+
+
+def test_equal_rows_at_another_place_have_other_keys():
+    keys = block_keys(Prompt.of([[7] * 40]), BLOCK)
+    assert len(set(keys)) == 10
+
+
+def test_text_is_not_mistaken_for_media():
+    span = MediaSpan(b"\1\0\0\0", 1, 1)
+    assert block_keys(Prompt.of([span]), 1) != block_keys(Prompt.of([[1]]), 1)
+
+
+def test_digests_of_other_lengths_do_not_run_together():
+    one = [MediaSpan(b"a", 1, 1), MediaSpan(b"bc", 1, 1)]
+    two = [MediaSpan(b"ab", 1, 1), MediaSpan(b"c", 1, 1)]
+    assert block_keys(Prompt.of(one), 2) != block_keys(Prompt.of(two), 2)
+
+
+@pytest.mark.parametrize("block", [1, 3, 64])
+def test_only_full_blocks_have_keys(block):
+    assert len(block_keys(Prompt.of([[1] * 130]), block)) == 130 // block
+
+
+def test_the_pixels_are_not_part_of_equality():
+    a, b = (MediaSpan(b"cat", 4, 4, patches=patches) for patches in (None, Patches((object(),))))
+    assert a == b
+    assert hash(a) == hash(b)

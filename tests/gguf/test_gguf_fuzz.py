@@ -38,6 +38,17 @@ def test_the_same_seed_makes_the_same_mutants() -> None:
     assert len(set(first)) > 30
 
 
+def test_a_reader_that_never_ends_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(*_: object) -> None:
+        while True:
+            pass
+
+    monkeypatch.setattr(header, "_check_count", hang)
+    monkeypatch.setattr(fuzz, "STUCK_SECONDS", 0.05)
+    with pytest.raises(AssertionError, match="TimeoutError: stuck"):
+        fuzz.run(20, 7, tmp_path)
+
+
 def test_an_unchecked_count_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(header, "_check_count", lambda *_: None)
     monkeypatch.setattr(cursor.Cursor, "remaining", 1 << 62)

@@ -28,6 +28,7 @@ from ours import CACHE, Opsin, OursError, smollm2
 THREADS = 2
 QUESTION = "Why is the sky blue?"
 MEGABYTE = 1e6
+INTERRUPTED = (0, 128 + signal.SIGINT, -signal.SIGINT)  # exit statuses that a Ctrl-C may lead to
 
 # Loads a file, answers a little, and says what an idle while cost in CPU time, all threads of the process together.
 IDLE = """
@@ -136,11 +137,13 @@ def _interrupted(setting: Setting, model: Path, prompt: str, *, reading: bool) -
         child.stdout.read(1)
         time.sleep(0.5)
     if child.poll() is not None:
-        raise OursError(f"opsin chat ended with {child.returncode} before it could be interrupted")
+        raise OursError(f"opsin chat ended with {child.returncode} before it was interrupted")
     began = time.perf_counter()
     child.send_signal(signal.SIGINT)
     drained = child.communicate(timeout=60)[0]
     seconds = time.perf_counter() - began
+    if child.returncode not in INTERRUPTED:
+        raise OursError(f"opsin chat ended with {child.returncode} after Ctrl-C")
     if reading and drained:
         raise OursError("the answer had begun: the prompt is too short to be interrupted on this machine")
     return seconds

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ from opsin.config import Config, from_environment
 from opsin.engine.engine import Engine
 from opsin.engine.runner import Limits, Runner
 from opsin.engine.sampling import Sampling
-from opsin.engine.sequence import Reason
+from opsin.engine.sequence import Piece, Reason, Stream
 from opsin.engine.trace import Edits, trace
-from opsin.errors import ModelError, RequestError
+from opsin.errors import ModelError, OpsinError, RequestError
 from opsin.gguf import File
 from opsin.models import load_decoder
 from opsin.nn.module import FileReader
@@ -24,35 +24,76 @@ from opsin.ops import PAGE, PageType
 from opsin.ops.cpu import Cpu
 from opsin.ops.cpu.code import Notice
 from opsin.spans import Prompt
-from opsin.text import ChatTemplate, StopStrings, Tokenizer, protect
+from opsin.text import ChatTemplate, Detokenizer, StopStrings, Tokenizer, protect_values
 
 Message = Mapping[str, object]
 _CONTEXT = 8192  # rows of a sequence where nobody asks for more
 
 
-@dataclass
 class Answer:
-    """A running answer: iterate for pieces of text. Afterwards `reason` says why it ended."""
+    """A running answer: iterate for pieces of text. Afterwards `reason` says why it ended.
 
-    _pieces: Iterator[str]
-    prompt_tokens: int
-    ids: list[int] = field(default_factory=list)
-    reason: Reason | None = None
+    The work ends with the last piece, with `cancel`, or when nobody holds the answer any more.
+    """
+
+    def __init__(self, stream: Stream, text: Detokenizer, stops: StopStrings, prompt_tokens: int) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.ids: list[int] = []
+        self.reason: Reason | None = None
+        self._stream, self._text, self._stops = stream, text, stops
+        self._pieces = iter(stream)
+        weakref.finalize(self, stream.cancel).atexit = False
 
     def __iter__(self) -> Iterator[str]:
-        return self._pieces
+        return self
+
+    def __next__(self) -> str:
+        while self.reason is None:
+            try:
+                out = self._take(next(self._pieces))
+            except OpsinError:
+                self.reason = "error"
+                raise
+            except BaseException:  # such as Ctrl-C
+                self.cancel()
+                raise
+            if out:
+                return out
+        raise StopIteration
 
     @property
     def text(self) -> str:
         """What is left of the answer, as one string."""
-        return "".join(self._pieces)
+        return "".join(self)
+
+    def cancel(self) -> None:
+        """Nobody wants the rest."""
+        self.reason = self.reason or "cancelled"
+        self._stream.cancel()
+
+    def _take(self, piece: Piece) -> str:
+        new = ""
+        if piece.id is not None:
+            self.ids.append(piece.id)
+            new = self._text.push(piece.id)
+        if piece.reason is not None:
+            new += self._text.finish()
+        out, stopped = self._stops.push(new)
+        if stopped:
+            self.reason = "stop"
+            self._stream.cancel()
+        elif piece.reason is not None:
+            self.reason = piece.reason
+            out += self._stops.finish()
+        return out
 
 
 class Model:
     """A model in memory, with its tokenizer, template and engine. Use `opsin.load`; close it, or use `with`."""
 
     def __init__(
-        self, path: Path, device: Cpu, runner: Runner, tokenizer: Tokenizer, template: ChatTemplate | None, load_seconds: float
+        self, path: Path, device: Cpu, runner: Runner, tokenizer: Tokenizer, template: ChatTemplate | None,
+        load_seconds: float,
     ) -> None:  # fmt: skip
         self.path, self.device, self.runner = path, device, runner
         self.tokenizer, self.template, self.load_seconds = tokenizer, template, load_seconds
@@ -83,12 +124,11 @@ class Model:
 
     def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
         """Messages as the file's template writes them. A file without one gets the contents as plain text."""
-        if not messages:
-            raise RequestError("there are no messages", hint='give [{"role": "user", "content": "..."}]')
+        _check_messages(messages)
         if self.template is None:
-            plain = "\n".join(str(m.get("content", "")) for m in messages)
+            plain = "\n".join(str(m.get("content") or "") for m in messages)
             return Prompt.of([self.tokenizer.encode(plain, add_special=True)])
-        safe = [{k: protect(v, self.tokenizer) if isinstance(v, str) else v for k, v in m.items()} for m in messages]
+        safe = [{name: protect_values(value, self.tokenizer) for name, value in m.items()} for m in messages]
         text = self.template.render(safe)
         ids = self.tokenizer.encode(text, special=True, add_special=False)
         bos = self.tokenizer.bos
@@ -97,7 +137,7 @@ class Model:
         return Prompt.of([ids])
 
     def chat(self, messages: Sequence[Message], *, stop: Sequence[str] = (), **sampling: object) -> Answer:
-        """Answer a conversation. Keywords are those of `Sampling`: temperature, top_k, top_p, min_p, seed, max_tokens."""
+        """Answer a conversation. Keywords are those of `Sampling`, such as temperature, seed, max_tokens."""
         return self.generate(self.chat_prompt(messages), _sampling(sampling), stop=stop)
 
     def complete(self, text: str, *, stop: Sequence[str] = (), **sampling: object) -> Answer:
@@ -106,33 +146,11 @@ class Model:
         return self.generate(Prompt.of([ids]), _sampling(sampling), stop=stop)
 
     def generate(self, prompt: Prompt, sampling: Sampling, *, stop: Sequence[str] = ()) -> Answer:
-        """Go on with a prompt. Work begins now; dropping the answer's iterator ends it."""
-        stream = self.engine.submit(prompt, sampling)
-        answer = Answer(iter(()), len(prompt))
-        stops, text = StopStrings(stop), self.tokenizer.stream()
-
-        def pieces() -> Iterator[str]:
-            try:
-                for piece in stream:
-                    new = ""
-                    if piece.id is not None:
-                        answer.ids.append(piece.id)
-                        new = text.push(piece.id)
-                    if piece.reason is not None:
-                        new += text.finish()
-                    out, stopped = stops.push(new)
-                    if piece.reason is not None and not stopped:
-                        out += stops.finish()
-                    answer.reason = "stop" if stopped else piece.reason
-                    if out:
-                        yield out
-                    if stopped:
-                        return
-            finally:
-                stream.cancel()
-
-        answer._pieces = pieces()
-        return answer
+        """Go on with a prompt. Work begins now; dropping the answer ends it."""
+        if isinstance(stop, str) or not all(isinstance(text, str) for text in stop):
+            raise RequestError(f"stop={stop!r:.80}", hint='give a list of texts, as ["END"]')
+        stops = StopStrings(stop)
+        return Answer(self.engine.submit(prompt, sampling), self.tokenizer.stream(), stops, len(prompt))
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """float32 [rows, vocabulary]: what the model expects after each of `ids` (teacher-forced)."""
@@ -150,9 +168,10 @@ class Model:
     def trace(
         self, ids: Sequence[int], taps: Sequence[str] = ("*",), edits: Edits | None = None
     ) -> dict[str, npt.NDArray[np.float32]]:
-        """Values inside a forward pass, by name: "embed", "blk.N.attn.weights" [rows, heads, keys], "blk.N.attn.sum",
-        "blk.N.out" [rows, width], "norm", "logits". `taps` are names or patterns ("blk.*.out").
+        """Values inside a forward pass, by name.
 
+        They are "embed", "blk.N.attn.weights" [rows, heads, keys], "blk.N.attn.sum", "blk.N.out" [rows, width],
+        "norm" and "logits". `taps` are names or patterns ("blk.*.out").
         `edits` maps names to functions (array -> array of the same shape) whose results are used instead.
         """
         self._check_ids(ids)
@@ -164,6 +183,18 @@ class Model:
         wrong = [i for i in ids if not 0 <= i < self.runner.decoder.vocabulary]
         if wrong:
             raise RequestError(f"id {wrong[0]} lies outside the vocabulary of {self.runner.decoder.vocabulary}")
+
+
+def _check_messages(messages: Sequence[Message]) -> None:
+    hint = 'give [{"role": "user", "content": "..."}]'
+    if isinstance(messages, str | Mapping) or not messages:
+        raise RequestError("there are no messages", hint=hint)
+    for number, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise RequestError(f"message {number} has no role", hint=hint)
+        content = message.get("content")
+        if not isinstance(content, str | list | None):
+            raise RequestError(f"message {number} has a content of {type(content).__name__}", hint=hint)
 
 
 def _sampling(knobs: Mapping[str, object]) -> Sampling:
@@ -202,10 +233,13 @@ def load(
             raise ModelError(
                 f"{path}: the tokenizer has {tokenizer.vocabulary_size} tokens, the model {decoder.vocabulary}"
             )
-        rows = context or min(decoder.context, _CONTEXT)
+        rows = min(decoder.context, _CONTEXT) if context is None else context
         if not 0 < rows <= decoder.context:
             raise RequestError(f"context={rows}", hint=f"this model was trained for 1 to {decoder.context}")
-        limits = Limits(context=rows, sequences=sequences, pages=-(-rows // PAGE) + sequences)
+        limits = Limits(
+            rows=max(512, sequences), outputs=max(64, sequences), sequences=sequences, context=rows,
+            pages=-(-rows // PAGE) + sequences,
+        )  # fmt: skip
         runner = Runner(device, decoder, limits, pages)
     except BaseException:
         device.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, Protocol
 
 import numpy as np
@@ -67,10 +68,12 @@ class Array:
         raise TypeError("NumPy cannot take an ops.Array; use operations of its `ops`, or .numpy() after a run")
 
     def __add__(self, other: Array) -> Array:
-        return self.ops.add(self, other)
+        return self.ops.add(self, other) if isinstance(other, Array) else NotImplemented
 
     def __mul__(self, other: Array | float) -> Array:
-        return self.ops.multiply(self, other) if isinstance(other, Array) else self.ops.scale(self, other)
+        if isinstance(other, Array):
+            return self.ops.multiply(self, other)
+        return self.ops.scale(self, float(other)) if isinstance(other, Real) else NotImplemented
 
     __rmul__ = __mul__
 

@@ -68,7 +68,9 @@ def _eight(simd: Simd) -> Any:
     def put_group(x: int, to: int, stride: int, scale: int) -> None:
         largest = 0.0
         for i in range(32):
-            largest = max(largest, abs(f32_at(x + 4 * i)))
+            size = abs(f32_at(x + 4 * i))
+            if largest == largest and not size <= largest:  # a NaN gets in, and stays
+                largest = size
         put_f16(scale, largest / 127.0)
         step = f16_at(scale)  # quantise for the scale as it is stored
         inverse = 1.0 / step if step > 0.0 else 0.0

@@ -124,13 +124,13 @@ def _take(simd: Simd) -> Any:
 
 def _argmax(simd: Simd) -> Any:
     at, f32_at, put, splat, maximum = simd.i64_at, simd.f32_at, simd.put_i32, simd.splat, simd.maximum
-    load, keep, peak, lanes = simd.load_part, simd.keep_below, simd.peak, simd.lanes
+    load, keep, peak, lanes, lowest_of_all = simd.load_part, simd.keep_below, simd.peak, simd.lanes, float("-inf")
 
     def argmax(args: int, first: int, last: int, thread: int) -> int:
         width = at(args + A_WIDTH)
         for row in range(first, last):
             x = at(args + A_X) + row * at(args + A_ROW)
-            lowest = splat(-3.4e38)
+            lowest = splat(lowest_of_all)
             top = lowest
             for i in range(0, width, lanes):
                 top = maximum(keep(load(x + 4 * i, width - i), lowest, width - i), top)

@@ -52,6 +52,7 @@ class Operations:
         outputs, inputs = w.shape
         if x.rank != 2 or x.width != inputs:
             raise ModelError(f"linear: x is {x.shape}, the weight takes {inputs} inputs")
+        _needs_width("linear: bias", bias, outputs)
         if residual is not None and residual.shape != (x.shape[0], outputs):
             raise ModelError(f"linear: residual is {residual.shape}, the result {(x.shape[0], outputs)}")
         y = self.new((x.shape[0], outputs))
@@ -127,9 +128,12 @@ class Operations:
     # Values one by one, norms
 
     def rms_norm(self, x: Array, w: Array | None, eps: float) -> Array:
+        _needs_width("rms_norm: weight", w, x.width)
         return self._each("rms_norm", x, bias=w, number=eps, width=x.width)
 
     def layer_norm(self, x: Array, w: Array, b: Array | None, eps: float) -> Array:
+        _needs_width("layer_norm: weight", w, x.width)
+        _needs_width("layer_norm: bias", b, x.width)
         return self._each("layer_norm", x, y=w, bias=b, number=eps, width=x.width)
 
     def glu(self, gate: Array, up: Array, kind: Activation) -> Array:
@@ -245,6 +249,11 @@ class Operations:
 
     def new(self, shape: tuple[Size, ...], dtype: str = "f32") -> Array:
         return self.tape.new(self, shape, dtype)
+
+
+def _needs_width(what: str, vector: Array | None, width: int) -> None:
+    if vector is not None and vector.shape != (width,):
+        raise ModelError(f"{what} is {vector.shape}, not {(width,)}")
 
 
 def _same(x: Array, y: Array) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import SMALL, Average, Place, load_full, load_small, save_full, save_small
+from training.conversations import ConversationStream
 from training.dense import DenseHead, Labels, dense_loss
 from training.model import Nano, Shape, prepare
 from training.stream import Batch, PictureStream, open_stream
@@ -38,12 +39,15 @@ class Stage:
     talks: bool  # learns answers
     sees: bool  # learns the labels of patches, and the tower moves
     settle: float = 0.0  # share of the steps in which the rate falls to nothing
+    stream: type[PictureStream] = PictureStream
 
 
 RECIPE = (
     Stage("tower", steps=6000, size=32, rate=1e-3, talks=False, sees=True),
-    Stage("decoder", steps=2500, size=32, rate=1e-3, talks=True, sees=False),
-    Stage("both", steps=30000, size=32, rate=7e-4, talks=True, sees=True, settle=0.3),
+    Stage("decoder", steps=2500, size=32, rate=1e-3, talks=True, sees=False,
+          stream=ConversationStream),
+    Stage("both", steps=30000, size=32, rate=7e-4, talks=True, sees=True, settle=0.3,
+          stream=ConversationStream),
 )
 
 
@@ -176,12 +180,8 @@ def take_step(learner: Learner, stage: Stage, batch: Batch) -> dict[str, float]:
 def open_batches(learner: Learner, stage: Stage) -> Iterator[Batch]:
     """The stage's batches from where the run stands."""
     options = learner.options
-    if stage.talks:
-        from training.conversations import ConversationStream as Stream
-    else:
-        Stream = PictureStream  # noqa: N806
-    return open_stream(Stream(seed=options.seed, start=learner.place.batches, size=stage.size,
-                              with_assets=options.with_assets), options.workers)
+    return open_stream(stage.stream(seed=options.seed, start=learner.place.batches, size=stage.size,
+                                    with_assets=options.with_assets), options.workers)
 
 
 class Stop:
@@ -224,6 +224,8 @@ def train(stages: tuple[Stage, ...], options: Options, *, resume: bool) -> Learn
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     learner, stop = Learner(options, device), Stop()
     options.folder.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        (options.folder / "log.jsonl").unlink(missing_ok=True)
     before = signal.signal(signal.SIGTERM, stop)
     states = learner.load() if resume else []
     names = [stage.name for stage in stages]

@@ -73,7 +73,9 @@ class Array:
     def __mul__(self, other: Array | float) -> Array:
         if isinstance(other, Array):
             return self.ops.multiply(self, other)
-        return self.ops.scale(self, float(other)) if isinstance(other, Real) else NotImplemented
+        if isinstance(other, Real):
+            return self.ops.scale(self, float(other))
+        return NotImplemented
 
     __rmul__ = __mul__
 

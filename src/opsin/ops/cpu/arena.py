@@ -22,7 +22,7 @@ POISON = 0xFF  # four of them are a NaN
 class Block:
     """A run of bytes on a cache line. `address` is for kernels' arguments only."""
 
-    __slots__ = ("__weakref__", "_whole", "address", "bytes", "data", "guarded")
+    __slots__ = ("__weakref__", "_whole", "address", "bytes", "data", "guarded", "used")
 
     def __init__(self, size: int, *, guarded: bool = False, zero: bool = False) -> None:
         fence = LINE if guarded else 0
@@ -30,23 +30,29 @@ class Block:
         self._whole: npt.NDArray[np.uint8] = make(size + 2 * fence + LINE, np.uint8)
         start = -self._whole.ctypes.data % LINE + fence
         self.data = self._whole[start : start + size]
-        self.bytes, self.guarded = size, guarded
+        self.bytes, self.used, self.guarded = size, size, guarded
         self.address = int(self._whole.ctypes.data) + start
         if guarded:
             self._whole[start - fence : start] = FENCE
             self._whole[start + size : start + size + fence] = FENCE
+
+    def fence(self, used: int) -> None:
+        """Let the fence begin where the first `used` bytes end: the rest may be read, not written."""
+        self.used = used
+        self.data[used:] = FENCE
 
     def check(self) -> None:
         """Raise DeviceError where something wrote outside the block."""
         if not self.guarded:
             return
         start = self.address - int(self._whole.ctypes.data)
-        before, after = self._whole[start - LINE : start], self._whole[start + self.bytes :][:LINE]
+        before, after = self._whole[start - LINE : start], self._whole[start + self.used : start + self.bytes + LINE]
         if not ((before == FENCE).all() and (after == FENCE).all()):
-            raise DeviceError(f"something wrote outside a buffer of {self.bytes} bytes")
+            raise DeviceError(f"something wrote outside a buffer of {self.used} bytes")
 
     def poison(self) -> None:
         self.data[:] = POISON
+        self.used = self.bytes
 
 
 class Arena:

@@ -6,13 +6,17 @@ Imported only when a kernel must be compiled.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import llvmlite.binding as llvm
 import numba
-from numba import types
+from numba import _dynfunc, types
 from numba.core import config as numba_config
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.cpu import CPUContext
 
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.isa import Isa
@@ -61,7 +65,8 @@ def llvm_text(kernel: Kernel, isa: Isa, *, portable: bool = False) -> tuple[str,
     compiled = numba.njit(
         function, error_model="numpy", nogil=True, boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False
     )
-    compiled.compile((types.int64,) * count)
+    with _no_machine_code():
+        compiled.compile((types.int64,) * count)
     result = next(iter(compiled.overloads.values()))
     text = result.library.get_llvm_str()
     if portable:
@@ -77,6 +82,31 @@ def build(kernel: Kernel, isa: Isa) -> Callable[..., Any]:
     module = importlib.import_module(f"opsin.ops.cpu.kernels.{kernel.module}")
     function: Callable[..., Any] = module.make(_SIMD[isa], **dict(kernel.options))
     return function
+
+
+@contextmanager
+def _no_machine_code() -> Iterator[None]:
+    """Let Numba stop at optimised LLVM code: the object is made here, for the CPU that is meant.
+
+    Numba would make machine code of each function, for this machine: the work twice over, and the end of the
+    process where the code holds an instruction that this CPU lacks.
+    """
+
+    def finish(library: Any) -> None:
+        library._finalize_dynamic_globals()
+        library._finalized = True
+
+    def stand_in(context: Any, library: Any, description: Any, environment: Any) -> Any:
+        library._ensure_finalized()
+        return _dynfunc.make_function(description.lookup_module(), "kernel", "", 0, environment, (library,))
+
+    own = JITCodeLibrary._finalize_final_module, CPUContext.get_executable
+    with global_compiler_lock:
+        JITCodeLibrary._finalize_final_module, CPUContext.get_executable = finish, stand_in
+        try:
+            yield
+        finally:
+            JITCodeLibrary._finalize_final_module, CPUContext.get_executable = own
 
 
 def _configure(isa: Isa, portable: bool) -> None:

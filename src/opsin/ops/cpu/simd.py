@@ -137,20 +137,36 @@ def count_mask(b: Any, n: Any, lanes: int) -> Any:
     return b.icmp_signed("<", index, splat(b, b.trunc(n, I32), lanes))
 
 
-def _ordered_sum(b: Any, v: Any) -> Any:
-    """Sum of a vector's lanes as a tree of halves: one order, on every call."""
+def _halved(b: Any, v: Any, join: Emit) -> Any:
+    """A vector's lanes joined as a tree of halves: one order, on every call."""
     n = v.type.count
     while n > 1:
         n //= 2
         undefined = ir.Constant(v.type, ir.Undefined)
         low = ir.Constant(ir.VectorType(I32, n), list(range(n)))
         high = ir.Constant(ir.VectorType(I32, n), list(range(n, 2 * n)))
-        v = b.fadd(b.shuffle_vector(v, undefined, low), b.shuffle_vector(v, undefined, high))
+        v = join(b, b.shuffle_vector(v, undefined, low), b.shuffle_vector(v, undefined, high))
     return b.extract_element(v, I32(0))
 
 
 def _maximum(b: Any, x: Any, y: Any) -> Any:
-    return b.select(b.fcmp_unordered(">", x, y), x, y)  # unordered: a NaN in x wins
+    """The larger lanes; a NaN in either wins."""
+    return b.select(b.or_(b.fcmp_ordered(">", x, y), b.fcmp_unordered("uno", x, x)), x, y)
+
+
+def _quick_maximum(b: Any, x: Any, y: Any) -> Any:
+    """The larger lanes in one instruction; y where one is NaN."""
+    return b.select(b.fcmp_ordered(">", x, y), x, y)
+
+
+def _magnitude(b: Any, x: Any) -> Any:
+    """|x| as an integer: magnitudes keep their order, and a NaN is above them all."""
+    ints = ir.VectorType(I32, x.type.count)
+    return b.and_(b.bitcast(x, ints), ir.Constant(ints, [0x7FFFFFFF] * x.type.count))
+
+
+def _larger(b: Any, x: Any, y: Any) -> Any:
+    return b.select(b.icmp_unsigned(">", x, y), x, y)
 
 
 class Simd:
@@ -232,7 +248,13 @@ class Simd:
         self.abs = operation(F, (F,), lambda b, x: call(b, f"llvm.fabs.v{n}f32", f, (x,)))
         self.rint = operation(F, (F,), lambda b, x: call(b, f"llvm.rint.v{n}f32", f, (x,)))
         self.exp = operation(F, (F,), exp)
-        self.sum = operation(f32, (F,), _ordered_sum)
+        self.sum = operation(f32, (F,), lambda b, x: _halved(b, x, lambda b, x, y: b.fadd(x, y)))
+        self.quick_maximum = operation(F, (F, F), _quick_maximum)
+        self.quick_peak = operation(f32, (F,), lambda b, x: _halved(b, x, _quick_maximum))
+        self.first = operation(f32, (F,), lambda b, x: b.extract_element(x, I32(0)))
+        self.magnitude = operation(self.I, (F,), _magnitude)
+        self.larger = operation(self.I, (self.I, self.I), _larger)
+        self.largest = operation(f32, (self.I,), lambda b, x: b.bitcast(_halved(b, x, _larger), F32))
         self.peak = operation(f32, (F,), lambda b, x: call(b, f"llvm.vector.reduce.fmaximum.v{n}f32", F32, (x,)))
         self.swap_pairs = operation(F, (F,), lambda b, x: b.shuffle_vector(x, undefined, swap))
         half = ir.VectorType(F32, n // 2)

@@ -114,6 +114,12 @@ class Eager(Tape):
         if self.guarded:
             self.arena.check()
 
+    def lease(self, size: int) -> Lease:
+        lease = super().lease(size)
+        if self.guarded:
+            lease.block.fence(size)
+        return lease
+
     def give_back(self, block: Block) -> None:
         if self.guarded:
             block.poison()
@@ -127,6 +133,7 @@ class Recording(Tape):
         super().__init__(code, team, guarded=guarded)
         self.entries: list[Entry] = []
         self.inputs: dict[str, npt.NDArray[np.generic]] = {}
+        self._filled: list[Block] = []  # of the inputs
         self.counts: dict[str, Count] = {}
         self._header = np.zeros(64, np.int64)
 
@@ -143,6 +150,7 @@ class Recording(Tape):
         row = 4 * product(shape[1:])
         block = Block(row * most(shape[0]) + SLACK, guarded=self.guarded, zero=True)
         self.inputs[name] = view(block, 0, shape, dtype)
+        self._filled.append(block)
         return Array(ops, Place(Lease(block, None), 0, row), shape, dtype)
 
     def add(self, entry: Entry) -> None:
@@ -156,6 +164,12 @@ class Recording(Tape):
             args = (block.address, block.bytes)
             self.emit(Kernel.of("poison"), args, items=1, reads=(), writes=(block,))
         self.arena.give_back(block)
+
+    def check(self) -> None:
+        """Raise DeviceError where something wrote outside the blocks of values and inputs."""
+        self.arena.check()
+        for block in self._filled:
+            block.check()
 
     def finish(self, outputs: Mapping[str, Array]) -> Recorded:
         """End the recording. The outputs keep their memory."""
@@ -183,7 +197,7 @@ class Recorded:
             tape._header[i] = value
         tape.team.run(self._program)
         if tape.guarded:
-            tape.arena.check()
+            tape.check()
 
     def output(self, name: str) -> npt.NDArray[np.generic]:
         """A view of an output, all its rows; it holds until the next run."""

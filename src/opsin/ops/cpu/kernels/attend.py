@@ -27,7 +27,7 @@ from opsin.ops.cpu.simd import Simd
 )
 SOFTCAP, PARTIAL, SCRATCH, SCRATCH_BYTES = (8 * i for i in range(16, 20))
 TILE_WORDS = 4  # first row, rows, chunk or -1, slot in `partial`
-LOWEST = -3.0e38
+LOWEST = -(2.0**127)  # a float32: what is stored compares equal to it
 
 
 def make(simd: Simd, kind: str, softcap: bool) -> Any:
@@ -127,7 +127,7 @@ def make(simd: Simd, kind: str, softcap: bool) -> Any:
 def merging(simd: Simd) -> Any:
     """Two softmax sums become one: `into` and its state (maximum, weight) take in `sums` and theirs."""
     f32_at, put_f32, splat, exp = simd.f32_at, simd.put_f32, simd.splat, simd.exp
-    load, store, mul, fma, lanes, total = simd.load_part, simd.store_part, simd.mul, simd.fma, simd.lanes, simd.peak
+    load, store, mul, fma, lanes, first = simd.load_part, simd.store_part, simd.mul, simd.fma, simd.lanes, simd.first
     fma1 = simd.fma1
 
     @jit
@@ -140,7 +140,7 @@ def merging(simd: Simd) -> Any:
         for i in range(0, width, lanes):
             n = width - i
             store(into + 4 * i, fma(load(into + 4 * i, n), old, mul(load(sums + 4 * i, n), new)), n)
-        weight = fma1(f32_at(into_state + 4), total(old), f32_at(state + 4) * total(new))
+        weight = fma1(f32_at(into_state + 4), first(old), f32_at(state + 4) * first(new))
         put_f32(into_state, top)
         put_f32(into_state + 4, weight)
 
@@ -230,8 +230,8 @@ def _weigh(simd: Simd, softcap: bool) -> Any:
     """Scores to weights under the running maximum; earlier sums are scaled down to it."""
     f32_at, put_f32, splat, exp, lanes = simd.f32_at, simd.put_f32, simd.splat, simd.exp, simd.lanes
     load, store, load_part, store_part = simd.load, simd.store, simd.load_part, simd.store_part
-    keep, maximum, peak, add, total = simd.keep_between, simd.maximum, simd.peak, simd.add, simd.sum
-    sub, mul, div, zero, fma1 = simd.sub, simd.mul, simd.div, simd.zero, simd.fma1
+    keep, maximum, peak, add, total = simd.keep_between, simd.quick_maximum, simd.quick_peak, simd.add, simd.sum
+    sub, mul, div, zero, fma1, first = simd.sub, simd.mul, simd.div, simd.zero, simd.fma1, simd.first
 
     @jit
     def weigh(args: int, scores: int, low: int, high: int, sums: int, state: int, width: int) -> None:
@@ -246,12 +246,12 @@ def _weigh(simd: Simd, softcap: bool) -> Any:
             s = keep(s, lowest, low - i, high - i)
             store(scores + 4 * i, s)
             top = maximum(s, top)
-        before, here = f32_at(state), peak(top)
-        now = before if before >= here else here  # a NaN comes through
-        if now == LOWEST:
+        if low >= high:
             for i in range(0, PAGE, lanes):
                 store(scores + 4 * i, zero())
             return
+        before, here = f32_at(state), peak(top)
+        now = here if here > before else before  # a NaN score makes its own weight NaN, and so the sum
         shift, acc = splat(now), zero()
         for i in range(0, PAGE, lanes):
             p = exp(sub(load(scores + 4 * i), shift))
@@ -259,7 +259,7 @@ def _weigh(simd: Simd, softcap: bool) -> Any:
             acc = add(acc, p)
         fade = exp(splat(before - now))
         put_f32(state, now)
-        put_f32(state + 4, fma1(f32_at(state + 4), peak(fade), total(acc)))
+        put_f32(state + 4, fma1(f32_at(state + 4), first(fade), total(acc)))
         if now > before:
             for i in range(0, width, lanes):
                 store_part(sums + 4 * i, mul(load_part(sums + 4 * i, width - i), fade), width - i)

@@ -29,7 +29,7 @@ def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], tuple[int, int]
     """(vectors, tokens) of the tile for one row and for many: what fits the registers."""
     full = STRIP // simd.lanes
     if simd.lanes == 16:
-        return (full, 1), (full, 5 if kind == "planes" else 8)
+        return (full, 1), (full, 4 if kind == "planes" else 8)
     if kind == "planes":
         return (min(full, 4), 1), (1, 4)
     return (min(full, 4), 1), (2, 5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opsin.text import ChatTemplate, Tokenizer, protect, protect_values
@@ -20,11 +20,13 @@ TEXTS = st.lists(BITS | st.text(max_size=2), max_size=8).map("".join)
 GUARD = Guard(CONTROLS)
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_every_text_comes_back(text: str) -> None:
     assert unprotect(GUARD.protect(text)) == text
 
 
+@settings(deadline=None)
 @given(TEXTS, TEXTS, st.integers(0, 40), st.integers(0, 40))
 def test_no_control_text_in_what_is_joined_stripped_and_cut(one: str, other: str, start: int, end: int) -> None:
     first, second = GUARD.protect(one), GUARD.protect(other)
@@ -39,6 +41,7 @@ def test_other_markers_keep_their_form_for_the_template() -> None:
 
 
 @pytest.mark.model
+@settings(deadline=None)
 @given(TEXTS)
 def test_users_text_encodes_as_if_it_stood_alone(smollm: Mapping[str, object], text: str) -> None:
     tokenizer = make(smollm)
@@ -46,6 +49,7 @@ def test_users_text_encodes_as_if_it_stood_alone(smollm: Mapping[str, object], t
 
 
 @pytest.mark.model
+@settings(deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=3))
 def test_control_tokens_come_only_from_the_template(smollm: Mapping[str, object], texts: list[str]) -> None:
     tokenizer, template = make(smollm), ChatTemplate.from_metadata(smollm)

@@ -113,7 +113,7 @@ class Budget:
         text = argument if isinstance(argument, str) else ""
         number = argument if isinstance(argument, int) else 0
         items = len(argument) if isinstance(argument, Sized) else 0
-        return _Measure(text, number, items, self.weigh(argument))
+        return _Measure(text, number, items, max(items, self.weigh(argument)))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,70 @@
+"""Every pattern keeps every character, and cuts hostile text in time."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from opsin.text.bpe import _apply
+from opsin.text.pretokenizers import PATTERNS, PRE_TOKENIZERS
+
+COMPILED = {name: [regex.compile(f"({pattern})", regex.V1) for pattern in PATTERNS[name]] for name in PATTERNS}
+
+
+# These count digits from the right by looking ahead to the end of the run, which takes quadratic time in its length.
+GROUPING = {"aya", "afmoe", "superbpe"}
+
+
+@settings(deadline=None)
+@given(st.text() | st.text("a1 \n'sS漢é.\t世", max_size=30))
+def test_no_pattern_loses_a_character(text: str) -> None:
+    for patterns in COMPILED.values():
+        assert "".join(_apply(patterns, [text])) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "pieces"),
+    [
+        ("gpt2", "it's  5%\n", ["it", "'s", " ", " 5", "%", "\n"]),
+        ("llama3", "IT'S 12345 ok\n\n x", ["IT", "'S", " ", "123", "45", " ok", "\n\n", " x"]),
+        ("qwen2", "a12", ["a", "1", "2"]),
+        ("tekken", "HTMLParser it's", ["HTMLParser", " it", "'s"]),
+        ("gpt4o", "HTMLParser it's", ["HTMLParser", " it's"]),
+        ("digit_gpt2", "x42y", ["x", "4", "2", "y"]),
+        ("falcon", "a--b 1234", ["a", "--", "b", " ", "123", "4"]),
+        ("deepseek3", "漢字kana 12", ["漢字", "kana", " ", "12"]),
+        ("gemma4", "a b\n\nc", ["a b", "\n\n", "c"]),
+        ("kimi", "漢字ABC it's", ["漢字", "ABC", " it's"]),
+        ("aya", "1234567", ["1", "234", "567"]),
+        ("afmoe", "12345", ["12", "345"]),
+        ("superbpe", "a1234567", ["a", "1", "234", "567"]),
+        ("jais2", "a" + " " * 7, ["a", " " * 4, "  ", " "]),
+        ("bloom", "a,b c", ["a", ",", "b", " c"]),
+        ("exaone_moe", "a b", ["a b"]),
+    ],
+)
+def test_pieces_are_those_of_the_model(name: str, text: str, pieces: list[str]) -> None:
+    assert _apply(COMPILED[name], [text]) == pieces
+
+
+@pytest.mark.parametrize(
+    "text", ["1" * 20_000, " " * 20_000 + "x", "A" * 20_000, "'" * 20_000, "a " * 10_000, "\u0301" * 20_000]
+)
+def test_no_pattern_is_slow_on_long_runs(text: str) -> None:
+    for name in COMPILED.keys() - GROUPING:
+        patterns = COMPILED[name]
+        began = time.thread_time()
+        _apply(patterns, [text])
+        assert time.thread_time() - began < 1, name
+
+
+def test_names_of_one_kind_share_their_patterns() -> None:
+    assert PRE_TOKENIZERS["llama-bpe"].add_bos
+    assert PRE_TOKENIZERS["llama-bpe"].ignore_merges
+    assert not PRE_TOKENIZERS["dbrx"].ignore_merges
+    assert not PRE_TOKENIZERS["glm4"].default_bos
+    assert len(PRE_TOKENIZERS) == 89

@@ -1,0 +1,134 @@
+"""Templates render what transformers renders, and refuse what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from jinja2 import TemplateError
+
+from opsin.errors import ModelError, OpsinError, RequestError
+from opsin.text import ChatTemplate, ContentForm
+
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Weather <b> now",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string", "description": "Straße & Ort"}}},
+    },
+}
+CALL = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"id": "abcdefghi", "type": "function", "function": {"name": "get_weather", "arguments": {"c": 1}}}],
+}
+ANSWER = {"role": "tool", "tool_call_id": "abcdefghi", "name": "get_weather", "content": '{"t": 20}'}
+
+
+def user(content: object) -> dict[str, object]:
+    return {"role": "user", "content": content}
+
+
+CONVERSATIONS: list[tuple[list[dict[str, object]], list[dict[str, object]] | None]] = [
+    ([user("Hi")], None),
+    ([{"role": "system", "content": "Be brief."}, user("Hi <3 \"q\" & 'x'")], None),
+    ([user("a"), {"role": "assistant", "content": "b"}, user("c\n")], None),
+    ([user("a"), {"role": "assistant", "content": "<think>t</think>b"}, user("c")], None),
+    ([user("w?")], [TOOL]),
+    ([user("w?"), CALL, ANSWER, user("ok")], [TOOL]),
+    ([user([{"type": "text", "text": "hi"}])], None),
+]
+
+
+def in_parts(message: dict[str, object]) -> dict[str, object]:
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
+
+
+def test_every_published_template_renders_as_transformers_does(sources: Path) -> None:
+    renderer = pytest.importorskip("transformers.utils.chat_template_utils").render_jinja_template
+    paths = sorted(sources.glob("*.jinja"))
+    equal = 0
+    for path in paths:
+        source = path.read_text(encoding="utf-8")
+        template = ChatTemplate(source, tokens=TOKENS)
+        for messages, tools in CONVERSATIONS:
+            if isinstance(messages[0]["content"], list) and template.content_form == ContentForm.TEXT:
+                continue
+            given = [in_parts(m) for m in messages] if template.content_form == ContentForm.PARTS else messages
+            try:
+                wanted = renderer([given], tools=tools, chat_template=source, add_generation_prompt=True, **TOKENS)[0][
+                    0
+                ]
+            except (TemplateError, TypeError, ValueError, KeyError):
+                with pytest.raises(OpsinError):
+                    template.render(messages, tools=tools)
+                continue
+            assert template.render(messages, tools=tools) == wanted, path.name
+            equal += 1
+    assert len(paths) > 60
+    assert equal > 5 * len(paths)
+
+
+def test_file_without_a_template_has_none() -> None:
+    assert ChatTemplate.from_metadata({"tokenizer.ggml.model": "gpt2"}) is None
+
+
+def test_tools_choose_the_variant_for_tools() -> None:
+    template = ChatTemplate.from_metadata(
+        {"tokenizer.chat_template": "plain", "tokenizer.chat_template.tool_use": "{{ tools | length }} tools"}
+    )
+    assert template is not None
+    assert template.render([user("x")]) == "plain"
+    assert template.render([user("x")], tools=[TOOL]) == "1 tools"
+
+
+def test_special_tokens_have_their_names() -> None:
+    metadata = {
+        "tokenizer.chat_template": "{{ bos_token }}|{{ eos_token }}",
+        "tokenizer.ggml.tokens": ["a", "<b>"],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 7,
+    }
+    template = ChatTemplate.from_metadata(metadata)
+    assert template is not None
+    assert template.render([]) == "<b>|"
+
+
+def test_content_takes_the_form_that_the_template_wants() -> None:
+    plain = ChatTemplate("{% for m in messages %}{{ m.content | trim }};{% endfor %}")
+    assert plain.content_form == ContentForm.TEXT
+    assert plain.render([user([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])]) == "a\nb;"
+    parts = ChatTemplate("{% for m in messages %}{% for p in m.content %}{{ p.text }},{% endfor %}{% endfor %}")
+    assert parts.content_form == ContentForm.PARTS
+    assert parts.render([user("ab")]) == "ab,"
+
+
+def test_picture_without_a_place_is_refused() -> None:
+    with pytest.raises(RequestError, match="no place for content of the kind 'image'"):
+        ChatTemplate("{{ messages[0].content }}").render([user([{"type": "image"}])])
+
+
+def test_thoughts_have_every_name() -> None:
+    template = ChatTemplate("{{ messages[0].reasoning_content }}{{ messages[0].thinking }}")
+    assert template.render([{"role": "assistant", "content": "", "reasoning": "hm"}]) == "hmhm"
+
+
+def test_refusal_of_the_template_is_the_requests_fault() -> None:
+    with pytest.raises(RequestError, match="only users"):
+        ChatTemplate("{{ raise_exception('only users') }}").render([user("x")])
+
+
+def test_objects_reach_the_template_as_names_only() -> None:
+    secret = type("Secret", (), {"text": "hidden"})()
+    assert ChatTemplate("{{ x }}{{ x.text }}").render([], x=secret) == "<Secret>"
+
+
+@pytest.mark.parametrize(
+    "source", ["{% if %}", "{{ 1 / 0 }}", "{{ undefined_name.x }}", "{{ messages[0]() }}", "{{ [" * 400]
+)
+def test_template_that_fails_says_so(source: str) -> None:
+    with pytest.raises(ModelError, match="chat template"):
+        ChatTemplate(source).render([user("x")])

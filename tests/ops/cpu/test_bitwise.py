@@ -1,0 +1,106 @@
+"""A row's result is the same bits alone and among others, in any chunks, on any pages, with any number of threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from samples import FLOATS, QUANTISED, Cache, normal, raw
+
+from opsin.ops import CHUNK
+
+FREQUENCIES = (10000.0 ** (-np.arange(0, 20) / 20)).astype(np.float32)
+POSITIONS = np.arange(0, 2600, 100, dtype=np.int32)
+
+# By name: (ops, rows of x [n, 4, 40], numbers of the rows) -> the same rows of a result.
+EACH = {
+    "add": lambda o, x, at: o.constant(x) + o.constant(x[:, ::-1].copy()),
+    "multiply": lambda o, x, at: o.constant(x) * o.constant(x[:, ::-1].copy()),
+    "scale": lambda o, x, at: o.constant(x) * 0.3,
+    "rms_norm": lambda o, x, at: o.rms_norm(o.constant(x), o.constant(normal(40)), 1e-5),
+    "layer_norm": lambda o, x, at: o.layer_norm(o.constant(x), o.constant(normal(40)), None, 1e-5),
+    "silu": lambda o, x, at: o.activate(o.constant(x), "silu"),
+    "gelu": lambda o, x, at: o.activate(o.constant(x), "gelu"),
+    "glu": lambda o, x, at: o.glu(o.constant(x), o.constant(x), "silu"),
+    "rope_table": lambda o, x, at: o.rope_table(o.constant(POSITIONS[at]), o.constant(FREQUENCIES)),
+    "rope": lambda o, x, at: o.rope(
+        o.constant(x), o.rope_table(o.constant(POSITIONS[at]), o.constant(FREQUENCIES)), "neighbours"
+    ),
+    "argmax": lambda o, x, at: o.argmax(o.constant(x.reshape(len(x), -1))),
+    "take": lambda o, x, at: o.take(o.constant(x), o.constant(np.arange(len(x), dtype=np.int32))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_rows_alone_in_chunks_and_with_other_threads(teams, name):
+    x = normal(26, 4, 40)
+    run = EACH[name]
+    whole = run(teams[2].eager(), x, np.arange(26)).numpy()
+    for threads in (1, 3):
+        np.testing.assert_array_equal(run(teams[threads].eager(), x, np.arange(26)).numpy(), whole)
+    for size in (1, 3, 25):
+        for start in range(0, 26, size):
+            at = np.arange(start, min(start + size, 26))
+            np.testing.assert_array_equal(run(teams[2].eager(), x[at], at).numpy(), whole[at])
+
+
+@pytest.mark.parametrize("name", [*FLOATS, *QUANTISED])
+def test_linear_and_embed(teams, name):
+    tensor, x, residual = raw(name, 97, 256), normal(16, 256), normal(16, 97)
+    ids = np.array([3, 96, 0, 50], np.int32)
+
+    def run(threads, at):
+        ops = teams[threads].eager()
+        weight = ops.pack(tensor)
+        bias = ops.constant(normal(97))
+        y = ops.linear(ops.constant(x[at]), weight, bias, ops.constant(residual[at]))
+        return y.numpy(), ops.embed(ops.constant(ids), weight).numpy()
+
+    whole, rows = run(2, slice(None))
+    for threads in (1, 3):
+        for got, wanted in zip(run(threads, slice(None)), (whole, rows), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    ops = teams[2].eager()
+    weight, bias = ops.pack(tensor), ops.constant(normal(97))
+    for size in (1, 2, 3, 4, 5, 7, 11, 15):
+        for start in range(0, 16, size):
+            at = slice(start, start + size)
+            y = ops.linear(ops.constant(x[at]), weight, bias, ops.constant(residual[at])).numpy()
+            np.testing.assert_array_equal(y, whole[at], f"rows {start} to {start + size}")
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "q8_0"])
+class TestAttention:
+    LENGTH = 2 * CHUNK + 200
+
+    def rows(self):
+        """The last 40 rows of one sequence, as prefill has them; some with a window."""
+        return [(0, max(0, i - 900) if i % 3 == 0 else 0, i) for i in range(self.LENGTH - 39, self.LENGTH + 1)]
+
+    def run(self, team, kind, rows, at, *, scattered=True, company=()):
+        ops = team.eager()
+        cache = Cache(2, 32, (self.LENGTH, 300), kind, scattered=scattered)
+        q, other = 2 * normal(40, 6, 32)[at], normal(len(company), 6, 32, seed=9)
+        whole = np.concatenate([q, other]) if len(company) else q
+        reads = cache.reads(ops, [*(rows[i] for i in at), *company])
+        return ops.attend(ops.constant(whole), cache.fill(ops), 1, reads, scale=0.3).numpy()[: len(at)]
+
+    def test_threads_pages_chunks_and_company(self, teams, kind):
+        rows, every = self.rows(), list(range(40))
+        whole = self.run(teams[2], kind, rows, every)
+        for threads in (1, 3):
+            np.testing.assert_array_equal(self.run(teams[threads], kind, rows, every), whole)
+        np.testing.assert_array_equal(self.run(teams[2], kind, rows, every, scattered=False), whole)
+        company = [(1, 0, 300), (1, 0, 1), (1, 5, 280)]
+        np.testing.assert_array_equal(self.run(teams[2], kind, rows, every, company=company), whole)
+        for size in (1, 7, 21):
+            for start in range(0, 40, size) if size > 1 else (0, 1, 2, 20, 39):
+                at = every[start : start + size]
+                for threads in (1, 3):
+                    np.testing.assert_array_equal(self.run(teams[threads], kind, rows, at), whole[at])
+
+    def test_a_cut_row_equals_an_uncut_one(self, teams, kind):
+        """Alone, a long row is cut for the threads; beside many sequences it is not."""
+        rows = [(0, 0, self.LENGTH)]
+        alone = self.run(teams[3], kind, rows, [0])
+        company = [(1, 0, 1 + i) if i % 2 else (0, 0, i) for i in range(60)]
+        np.testing.assert_array_equal(self.run(teams[1], kind, rows, [0], company=company), alone)

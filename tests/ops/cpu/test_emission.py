@@ -1,0 +1,138 @@
+"""Code that kernels become: the instructions of CPUs that are not here, and what no kernel may contain."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from opsin.config import from_environment
+from opsin.errors import DeviceError
+from opsin.ops.cpu import compiler
+from opsin.ops.cpu.code import Kernel
+from opsin.ops.cpu.isa import KNOWN, NAMES, choose, for_target
+from opsin.ops.cpu.pack import layout_of
+from opsin.quants import BY_NAME
+
+X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+TARGETS = {
+    "dotprod": for_target("dotprod", ARM, "neoverse-n1", "+neon,+dotprod,+fullfp16"),
+    "avx512vnni": for_target("avx512vnni", X86, "cascadelake", ""),
+    "avxvnni": for_target("avxvnni", X86, "alderlake", ""),
+    "avx2": for_target("avx2", X86, "haswell", ""),
+    "portable": for_target("portable", X86, "x86-64", ""),
+    "portable on arm": for_target("portable", ARM, "generic", ""),
+}
+DOTS = {
+    "dotprod": r"\bsdot\b",
+    "avx512vnni": r"\bvpdpbusd\b.*%zmm",
+    "avxvnni": r"\bvpdpbusd\b.*%ymm",
+    "avx2": r"\bvpmaddubsw\b.*%ymm",
+}
+FAST = re.compile(r"= (?:tail )?\w+(?: \w+)*? (?:fast|reassoc|nnan|ninf|arcp|afn)\b")
+
+
+def linear(name: str) -> Kernel:
+    return Kernel.of("linear", **_options(name))
+
+
+def _options(name: str):
+    layout = layout_of(BY_NAME[name])
+    return layout.options if layout.kind == "planes" else {"kind": layout.kind}
+
+
+KERNELS = [
+    *(linear(name) for name in ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q6_K")),
+    Kernel.of("rows", part="embed", **_options("Q4_K")),
+    Kernel.of("rows", part="embed", **_options("F16")),
+    Kernel.of("rows", part="take"),
+    Kernel.of("rows", part="argmax"),
+    Kernel.of("quantise", group=32),
+    *(Kernel.of("pack", kind="planes", format=BY_NAME[name].id) for name in ("Q4_0", "Q6_K")),
+    Kernel.of("pack", kind="f32"),
+    *(Kernel.of("pointwise", name=name) for name in ("add", "copy", "glu_gelu", "gelu_erf", "rms_norm", "layer_norm")),
+    Kernel.of("rope", part="table"),
+    *(Kernel.of("rope", part="rotate", pairing=pairing) for pairing in ("neighbours", "halves")),
+    *(Kernel.of("pages", kind=kind) for kind in ("f16", "q8_0")),
+    Kernel.of("attend", kind="f16", softcap=False),
+    Kernel.of("attend", kind="q8_0", softcap=True),
+    *(Kernel.of(name) for name in ("plan_reads", "merge_chunks", "poison", "execute")),
+]
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q8_0"])
+@pytest.mark.parametrize("target", DOTS)
+def test_dot_products_of_bytes_use_the_instruction_of_the_cpu(target, name):
+    text = compiler.assembly(linear(name), TARGETS[target])
+    assert re.search(DOTS[target], text)
+    others = {"sdot", "vpdpbusd", "vpmaddubsw"} - {re.search(r"[a-z]{4,}", DOTS[target])[0]}
+    assert not [word for word in others if word in text]
+
+
+@pytest.mark.parametrize("target", ["portable", "portable on arm"])
+def test_portable_code_uses_none_of_them(target):
+    text = compiler.assembly(linear("Q4_0"), TARGETS[target])
+    assert not re.search(r"\bsdot\b|\bvpdp|\bvpmadd|%[yz]mm", text)
+    assert len(text) > 2000
+
+
+@pytest.mark.parametrize("kernel", [Kernel.of("execute"), Kernel.of("quantise", group=32), linear("F16")], ids=str)
+def test_other_kernels_for_arm(kernel):
+    text = compiler.assembly(kernel, TARGETS["dotprod"])
+    assert re.search(r"\bfmla\b|\bfrint|\bldar\b|\bcas", text)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_no_kernel_raises_or_is_compiled_with_fast_math(kernel):
+    """A raise inside compiled code vanishes, and fast math would drop NaN checks and the order of sums."""
+    text = compiler.llvm_text(kernel, choose(from_environment()))[1]
+    assert not FAST.search(text)
+    returned = set(re.findall(r"^\s*ret i32 (.*?)(?:,|$)", text, re.MULTILINE))
+    assert returned == {"0"}
+    assert not re.search(r"@(numba_|NRT_|Py|_Py)\w*", re.sub(r"@_ZN[\w.$]*", "", text))
+
+
+def test_the_search_for_fast_math_finds_it():
+    assert FAST.search("  %5 = fadd fast double %3, %4")
+    assert FAST.search("  %5 = fadd reassoc nsz double %3, %4")
+    assert FAST.search("  %5 = tail call fast float @llvm.sqrt.f32(float %3)")
+    assert not FAST.search("  %5 = fadd double %3, %4")
+    assert not FAST.search("  %5 = call fastcc i64 @f(i64 %3)")
+
+
+class TestChoice:
+    CONFIG = dataclasses.replace(from_environment(), isa=None, cpu=None, cpu_features=None)
+
+    def choose(self, **changes):
+        return choose(dataclasses.replace(self.CONFIG, **changes))
+
+    @pytest.mark.parametrize("isa", [isa for isa in KNOWN if isa.name != "portable"], ids=lambda isa: isa.name)
+    def test_a_cpu_with_what_a_set_needs_gets_it_or_a_better_one(self, isa):
+        features = ",".join("+" + name for name in isa.needs)
+        assert self.choose(cpu="some", cpu_features=features).name == isa.name
+
+    @pytest.mark.parametrize("isa", [isa for isa in KNOWN if isa.name != "portable"], ids=lambda isa: isa.name)
+    def test_every_feature_is_needed(self, isa):
+        for missing in isa.needs:
+            features = ",".join(("-" if name == missing else "+") + name for name in isa.needs)
+            assert self.choose(cpu="some", cpu_features=features).name != isa.name
+
+    def test_a_cpu_by_name_alone_gets_portable_code(self):
+        found = self.choose(cpu="x86-64")
+        assert (found.name, found.cpu, found.features) == ("portable", "x86-64", "")
+
+    def test_a_set_may_be_forced_where_the_cpu_has_it(self):
+        assert self.choose(isa="portable").name == "portable"
+
+    def test_a_set_that_the_cpu_lacks_is_refused_with_what_is_missing(self):
+        with pytest.raises(DeviceError, match="lacks avx2, f16c, fma"):
+            self.choose(isa="avx2", cpu="x86-64")
+
+    def test_a_set_that_is_switched_off_is_refused_with_what_is_missing(self):
+        with pytest.raises(DeviceError, match="lacks fma"):
+            self.choose(isa="avx2", cpu="x86-64", cpu_features="+avx2,+f16c,-fma")
+
+    def test_an_unknown_set_is_refused_with_the_known_ones(self):
+        with pytest.raises(DeviceError, match=", ".join(NAMES)):
+            self.choose(isa="mmx")

@@ -1,0 +1,152 @@
+"""Linear layers and embeddings in every number format: packed weights against the format's own decoding.
+
+The linear layer takes activations as int8 in groups of 32, so the definition is given the rounded ones: what is
+left between the two is the rounding of float32 sums.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from samples import DECODED, FLOATS, QUANTISED, agree, close, held, normal, quantised, raw
+
+from opsin.errors import ModelError
+from opsin.ops.reference import DenseWeight, Reference
+from opsin.quants import BY_NAME
+
+ROWS = (1, 2, 3, 4, 6, 13)
+FORMATS = (*FLOATS, *QUANTISED, *DECODED)
+# Their scales are products, which are kept as f16: each weight is within a relative 2**-11 of the file's.
+ROUNDED = {"Q2_K": 2e-3, "Q3_K": 1e-3, "Q4_K": 2e-3, "Q5_K": 2e-3, "Q6_K": 1e-3, "IQ4_XS": 1e-3}
+
+
+def inputs_of(name: str) -> int:
+    return 256 * 2 if BY_NAME[name].elements == 256 else 96
+
+
+def table(ops, weight) -> np.ndarray:
+    """A packed weight's values, as `embed` reads them."""
+    return ops.embed(ops.constant(np.arange(weight.shape[0], dtype=np.int32)), weight).numpy()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("outputs", [1, 32, 77])
+def test_embed_gives_the_rows_of_the_file(ops, name, outputs):
+    tensor = raw(name, outputs, inputs_of(name))
+    ids = np.array([0, outputs - 1, outputs // 2, 0], np.int32)
+    agree(ops, lambda o: o.embed(o.constant(ids), o.pack(tensor)), ROUNDED.get(name, 0))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_linear(ops, name):
+    outputs, inputs = 77, inputs_of(name)
+    weight = ops.pack(raw(name, outputs, inputs))
+    values = table(ops, weight).astype(np.float64)
+    bias = normal(outputs)
+    for rows in ROWS:
+        x, residual = normal(rows, inputs), normal(rows, outputs, seed=1)
+        x[:, :32] *= 100  # groups have scales of their own
+        y = ops.linear(ops.constant(x), weight, ops.constant(bias), ops.constant(residual)).numpy()
+        seen = quantised(x) if name in QUANTISED else x
+        close(y, seen @ values.T + bias + residual, 2e-6)
+
+
+@pytest.mark.parametrize("name", ["F32", "Q4_0", "Q8_0"])
+@pytest.mark.parametrize("outputs", [1, 31, 32, 33, 64, 95])
+def test_linear_of_any_number_of_outputs(ops, name, outputs):
+    tensor, reference = raw(name, outputs, 64), Reference(wide=True)
+    weight = ops.pack(tensor)
+    for rows in (1, 7):
+        x = normal(rows, 64)
+        seen = quantised(x) if name in QUANTISED else x
+        wanted = reference.linear(reference.constant(seen), reference.pack(tensor)).numpy()
+        close(ops.linear(ops.constant(x), weight).numpy(), wanted, 2e-6)
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("inputs", [1, 7, 40, 129])
+def test_float_weights_of_any_number_of_inputs(ops, name, inputs):
+    tensor, x = raw(name, 33, inputs), normal(5, inputs)
+    agree(ops, lambda o: o.linear(o.constant(x), o.pack(tensor)))
+
+
+def test_linear_of_part_of_each_row(ops):
+    tensor, x = raw("Q8_0", 33, 64), normal(5, 200)
+    weight = ops.pack(tensor)
+    whole = ops.constant(x)
+    for start in (0, 32, 101):
+        part = ops.linear(whole[:, start : start + 64], weight).numpy()
+        alone = ops.linear(ops.constant(x[:, start : start + 64]), weight).numpy()
+        np.testing.assert_array_equal(part, alone)
+
+
+def test_residual_may_be_part_of_each_row(ops):
+    tensor, x, more = raw("Q4_0", 40, 64), normal(5, 64), normal(5, 100)
+    weight = ops.pack(tensor)
+    part = ops.linear(ops.constant(x), weight, None, ops.constant(more)[:, 30:70]).numpy()
+    alone = ops.linear(ops.constant(x), weight, None, ops.constant(more[:, 30:70])).numpy()
+    np.testing.assert_array_equal(part, alone)
+
+
+def test_a_row_of_zeros_gives_the_bias(ops):
+    weight, bias = ops.pack(raw("Q4_0", 33, 64)), normal(33)
+    y = ops.linear(ops.constant(np.zeros((2, 64), np.float32)), weight, ops.constant(bias)).numpy()
+    np.testing.assert_array_equal(y, [bias, bias])
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "Q4_0", "Q4_K", "Q6_K"])
+@pytest.mark.parametrize("at", [0, 5, 17, 31, 63, 200])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_nan_comes_out_of_its_own_row_only(ops, name, at, rows):
+    weight, x = ops.pack(raw(name, 33, 256)), normal(rows, 256)
+    x[0, at] = np.nan
+    y = ops.linear(ops.constant(x), weight).numpy()
+    assert np.isnan(y[0]).all()
+    assert np.isfinite(y[1:]).all()
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q8_0"])
+def test_largest_codes_do_not_overflow(ops, name):
+    """All weights and activations at an end of their range: where 16-bit sums of products would saturate."""
+    kind, reference = BY_NAME[name], Reference(wide=True)
+    for sign in (-1, 1):
+        values = np.full((33 * 8, 32), sign, np.float32)
+        values[:, 0] = -1.0  # the magnitude that sets the scale
+        stored = kind.encode(values).reshape(33, -1)
+        tensor = held(name, stored, 256)
+        for x in (np.ones((3, 256), np.float32), -np.ones((3, 256), np.float32)):
+            wanted = reference.linear(reference.constant(x), reference.pack(tensor)).numpy()
+            close(ops.linear(ops.constant(x), ops.pack(tensor)).numpy(), wanted, 1e-6)
+
+
+def test_a_large_tensor_is_packed_piece_by_piece(ops, monkeypatch):
+    monkeypatch.setattr("opsin.ops.cpu.pack._PIECE_BYTES", 40 * 96 * 4)
+    tensor = raw("F32", 201, 96)
+    pieces: list[tuple[int, int]] = []
+
+    def read(first, last, into):
+        pieces.append((first, last))
+        tensor.read(first, last, into)
+
+    weight = ops.pack(type(tensor)(tensor.name, tensor.type, tensor.shape, read))
+    assert len(pieces) > 3
+    reference = Reference().pack(tensor)
+    assert isinstance(reference, DenseWeight)
+    np.testing.assert_array_equal(table(ops, weight), reference.values)
+
+
+def test_scales_beyond_f16_are_not_made_infinite(ops):
+    """A k-quant's scale is a product of an f16 and an integer: it may be more than an f16 holds."""
+    values = (normal(33, 256) * 3e6).reshape(-1, 256)
+    tensor = held("Q6_K", BY_NAME["Q6_K"].encode(values).reshape(33, -1), 256)
+    agree(ops, lambda o: o.embed(o.constant(np.arange(33, dtype=np.int32)), o.pack(tensor)), 1e-3)
+
+
+def test_wrong_widths_are_refused(ops):
+    weight = ops.pack(raw("F32", 33, 64))
+    with pytest.raises(ModelError, match="takes 64 inputs"):
+        ops.linear(ops.constant(normal(3, 65)), weight)
+    with pytest.raises(ModelError, match="residual"):
+        ops.linear(ops.constant(normal(3, 64)), weight, None, ops.constant(normal(3, 34)))
+    with pytest.raises(ModelError, match="bias"):
+        ops.linear(ops.constant(normal(3, 64)), weight, ops.constant(normal(32)))

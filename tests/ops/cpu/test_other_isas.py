@@ -1,0 +1,52 @@
+"""The op tests once more, in processes of their own, as on CPUs that offer less."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opsin.config import from_environment
+from opsin.errors import DeviceError
+from opsin.ops.cpu.isa import choose
+
+HERE = Path(__file__).parent
+FILES = ("test_pointwise.py", "test_linear.py", "test_attend.py", "test_bitwise.py", "test_kernel_errors.py")
+
+pytestmark = [
+    pytest.mark.skipif(os.environ.get("OPSIN_TEST_FEW") == "1", reason="this is such a process"),
+    pytest.mark.timeout(900),
+]
+
+
+def run_tests(**environment: str) -> None:
+    cleared = dict.fromkeys(("OPSIN_ISA", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"), "")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *(str(HERE / name) for name in FILES)],
+        env={**os.environ, **cleared, "OPSIN_TEST_FEW": "1", **environment},
+        cwd=HERE.parents[2], capture_output=True, text=True, timeout=880,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+
+
+def test_as_on_the_plainest_cpu_of_this_kind():
+    if choose(from_environment()).triple.split("-")[0] != "x86_64":
+        pytest.skip("x86-64 is the name of another kind of CPU")
+    run_tests(NUMBA_CPU_NAME="x86-64")
+
+
+@pytest.mark.parametrize("name", ["avxvnni", "avx2", "portable"])
+def test_with_an_instruction_set_below_the_best(name):
+    best = choose(from_environment())
+    if name == best.name:
+        pytest.skip("the other tests use it")
+    os_config = from_environment()
+    try:
+        choose(type(os_config)(cache=os_config.cache, isa=name))
+    except DeviceError as error:
+        pytest.skip(str(error))
+    run_tests(OPSIN_ISA=name)

@@ -1,0 +1,164 @@
+"""Values one by one, norms, positions and rows: the CPU against the definition, on sizes that fill no vector."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from samples import FEW, agree, normal
+
+from opsin.errors import ModelError
+
+WIDTHS = (1, 7, 24, 40, 72, 96, 129)
+ROWS = (1, 3, 65)
+ACTIVATIONS = ("silu", "gelu", "gelu_erf", "gelu_quick", "relu")
+FREQUENCIES = (10000.0 ** (-np.arange(0, 16) / 16)).astype(np.float32)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("rows", ROWS)
+class TestOddSizes:
+    def test_add_multiply_and_scale(self, ops, rows, width):
+        x, y, one = normal(rows, width), normal(rows, width, seed=1), normal(width)
+        agree(ops, lambda o: o.constant(x) + o.constant(y), 1e-7)
+        agree(ops, lambda o: o.constant(x) * o.constant(y), 1e-7)
+        agree(ops, lambda o: o.constant(x) + o.constant(one), 1e-7)
+        agree(ops, lambda o: o.constant(x) * o.constant(one), 1e-7)
+        agree(ops, lambda o: o.constant(x) * -1.7, 2e-7)
+
+    def test_norms(self, ops, rows, width):
+        x, w, b = normal(rows, width) + 3, normal(width), normal(width, seed=1)
+        agree(ops, lambda o: o.rms_norm(o.constant(x), o.constant(w), 1e-5))
+        agree(ops, lambda o: o.rms_norm(o.constant(x), None, 1e-1))
+        agree(ops, lambda o: o.layer_norm(o.constant(x), o.constant(w), o.constant(b), 1e-5))
+        agree(ops, lambda o: o.layer_norm(o.constant(x), o.constant(w), None, 1e-1))
+
+    def test_take_and_argmax(self, ops, rows, width):
+        x, picked = normal(rows, width), np.array([rows - 1, 0, rows // 2, 0], np.int32)
+        agree(ops, lambda o: o.take(o.constant(x), o.constant(picked)), 0)
+        agree(ops, lambda o: o.argmax(o.constant(x)), 0)
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+@pytest.mark.parametrize(("rows", "width"), [(1, 5), (3, 40), (2, 129)])
+def test_activations_and_gates(ops, kind, rows, width):
+    x, up = 4 * normal(rows, width), normal(rows, width, seed=1)
+    agree(ops, lambda o: o.activate(o.constant(x), kind))
+    agree(ops, lambda o: o.glu(o.constant(x), o.constant(up), kind))
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_activations_of_extreme_values(ops, kind):
+    x = np.array([[0.0, -0.0, 1e-30, -1e-30, 30.0, -30.0, 88.5, -88.5, 1e4, -1e4, 3e38, -3e38]], np.float32)
+    got = ops.activate(ops.constant(x), kind).numpy()
+    wanted = np.where(x > 0, x, 0)
+    near = np.abs(x) >= 30
+    np.testing.assert_allclose(got[near], wanted[near], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(got[~near], 0, atol=1e-6)
+
+
+def test_norms_of_heads(ops):
+    x, w = normal(5, 3, 40), normal(40)
+    agree(ops, lambda o: o.rms_norm(o.constant(x), o.constant(w), 1e-5))
+    agree(ops, lambda o: o.layer_norm(o.constant(x), o.constant(w), o.constant(w), 1e-5))
+
+
+def test_argmax_is_the_first_of_equal_values(ops):
+    x = np.zeros((4, 100), np.float32)
+    x[1, [40, 7, 99]] = 2.0
+    x[2] = -np.inf
+    x[3, 99] = 1.0
+    assert ops.argmax(ops.constant(x)).numpy().tolist() == [0, 7, 0, 99]
+
+
+@pytest.mark.parametrize("pairs", [1, 4, 13, 36, 64])
+def test_rope_table(ops, pairs):
+    positions = np.array([0, 1, 77, 5000, 131071, -3], np.int32)
+    frequencies = (500000.0 ** (-np.arange(pairs) / pairs)).astype(np.float32)
+    agree(ops, lambda o: o.rope_table(o.constant(positions), o.constant(frequencies)), 1e-7)
+    agree(ops, lambda o: o.rope_table(o.constant(positions), o.constant(frequencies), 1.37), 1e-7)
+
+
+@pytest.mark.parametrize("pairing", ["neighbours", "halves"])
+@pytest.mark.parametrize(("heads", "width", "pairs"), [(1, 8, 4), (3, 24, 12), (2, 72, 36), (3, 80, 16), (2, 128, 64)])
+def test_rope(ops, pairing, heads, width, pairs):
+    x, table = normal(5, heads, width), normal(5, 2, pairs)
+    agree(ops, lambda o: o.rope(o.constant(x), o.constant(table), pairing), 1e-6)
+
+
+def test_rope_turns_by_the_position_times_the_frequency(ops):
+    x = np.zeros((2, 1, 32), np.float32)
+    x[:, 0, 0] = 1
+    table = ops.rope_table(ops.constant(np.array([0, 3], np.int32)), ops.constant(FREQUENCIES))
+    turned = ops.rope(ops.constant(x), table, "neighbours").numpy()
+    np.testing.assert_allclose(turned[1, 0, :2], [np.cos(3), np.sin(3)], atol=1e-6)
+    np.testing.assert_array_equal(turned[0], x[0])
+
+
+class TestViews:
+    """Parts of rows: every operation walks from row to row by its own stride."""
+
+    def test_operations_on_a_part_of_each_row(self, ops):
+        x, w = normal(5, 100), normal(40)
+        table = normal(5, 2, 20, seed=1)
+        agree(ops, lambda o: o.glu(o.constant(x)[:, 3:43], o.constant(x)[:, 60:100], "silu"))
+        agree(ops, lambda o: o.rms_norm(o.constant(x)[:, 3:43], o.constant(w), 1e-5))
+        agree(ops, lambda o: o.layer_norm(o.constant(x)[:, 3:43], o.constant(w), None, 1e-5))
+        agree(ops, lambda o: o.argmax(o.constant(x)[:, 3:43]), 0)
+        agree(ops, lambda o: o.take(o.constant(x)[:, 3:43], o.constant(np.array([4, 0], np.int32))), 0)
+        agree(ops, lambda o: o.rope(o.constant(x)[:, 3:43].reshape(1, 40), o.constant(table), "halves"), 1e-6)
+        agree(ops, lambda o: o.constant(x)[:, 3:43].reshape(4, 10).reshape(20, 2), 0)
+        agree(ops, lambda o: o.constant(x)[:, 3:43][:, 1:5] + o.constant(x)[:, 50:54], 1e-7)
+
+    def test_a_view_keeps_its_memory_when_the_whole_is_dropped(self, ops):
+        x = normal(6, 64)
+        part = ops.scale(ops.constant(x), 2.0)[:, 8:16]
+        for _ in range(8):
+            ops.scale(ops.constant(x), 100.0)
+        np.testing.assert_array_equal(part.numpy(), 2 * x[:, 8:16])
+
+
+class TestNan:
+    """A NaN that goes in comes out, in its own row and no other."""
+
+    @pytest.mark.parametrize("at", [0, 5, 31, 39])
+    @pytest.mark.parametrize("kind", ACTIVATIONS[:2] if FEW else ACTIVATIONS)
+    def test_through_activations(self, ops, kind, at):
+        x = normal(3, 40)
+        x[1, at] = np.nan
+        got = ops.activate(ops.constant(x), kind).numpy()
+        assert np.isnan(got).tolist() == np.isnan(x).tolist()
+
+    @pytest.mark.parametrize("at", [0, 5, 31, 39])
+    def test_through_norms(self, ops, at):
+        x, w = normal(3, 40), normal(40)
+        x[1, at] = np.nan
+        for y in (
+            ops.rms_norm(ops.constant(x), ops.constant(w), 1e-5),
+            ops.layer_norm(ops.constant(x), ops.constant(w), None, 1e-5),
+        ):
+            assert np.isnan(y.numpy()).all(1).tolist() == [False, True, False]
+            assert np.isfinite(y.numpy()[[0, 2]]).all()
+
+    def test_argmax_of_a_row_with_a_nan_is_a_place_in_the_row(self, ops):
+        x = normal(2, 40)
+        x[0, 3] = np.nan
+        assert 0 <= ops.argmax(ops.constant(x)).numpy()[0] < 40
+
+
+class TestShapes:
+    def test_that_do_not_go_together_are_refused(self, ops):
+        x, y = ops.constant(normal(3, 40)), ops.constant(normal(3, 39))
+        for call in (lambda: x + y, lambda: x * y, lambda: ops.glu(x, y, "silu")):
+            with pytest.raises(ModelError, match="39"):
+                call()
+
+    def test_rope_wider_than_the_head_is_refused(self, ops):
+        with pytest.raises(ModelError, match="pairs"):
+            ops.rope(ops.constant(normal(3, 2, 8)), ops.constant(normal(3, 2, 5)), "halves")
+
+    def test_weight_of_a_norm_has_the_width_of_a_row(self, ops):
+        x, w = ops.constant(normal(3, 40)), ops.constant(normal(39))
+        with pytest.raises(ModelError, match="39"):
+            ops.rms_norm(x, w, 1e-5)
+        with pytest.raises(ModelError, match="39"):
+            ops.layer_norm(x, w, None, 1e-5)

@@ -1,0 +1,100 @@
+"""The same `nn` code over another device, torch, gives the same logits; and torch agrees with the definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from samples import Cache, agree, normal, raw
+from tiny import MIXED, Shape, tiny_llama
+
+from opsin.gguf import File
+from opsin.models import load_decoder
+from opsin.nn.batch import Batch, Group
+from opsin.nn.module import FileReader
+from opsin.ops import PAGE, Reads
+
+torch = pytest.importorskip("torch")
+from torch_ops import TorchOps  # noqa: E402
+
+SHAPES = {
+    "plain": {},
+    "untied, with biases": {"untied": True, "biases": True},
+    "one matrix for q, k and v": {"fused": True},
+    "wide heads, one of keys": {"heads": 3, "kv_heads": 1, "head": 40},
+}
+
+
+def logits(ops, file: File, rows: list[tuple[int, int]]) -> np.ndarray:
+    """Logits of (sequence, id) rows, two sequences on scattered pages, in two passes: the second sees the first."""
+    decoder = load_decoder(file, FileReader(file, ops))
+    shape = decoder.groups["self"]
+    pages = ops.pages(layers=shape.layers, heads=shape.heads, width=shape.width, count=8, kind="f32")
+    tables = np.array([[5, 0, 3], [2, 7, 1]], np.int32)
+    known, results = [0, 0], []
+    for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+        part = sorted(part, key=lambda row: row[0])
+        places = []
+        for sequence, _ in part:
+            places.append(known[sequence])
+            known[sequence] += 1
+        sequence, place = np.array([s for s, _ in part], np.int32), np.array(places, np.int32)
+        slots = (tables[sequence, place // PAGE] * PAGE + place % PAGE).astype(np.int32)
+        reads = Reads(*(ops.constant(a) for a in (tables, sequence, np.zeros_like(place), place + 1)))
+        batch = Batch(
+            ids=ops.constant(np.array([id for _, id in part], np.int32)),
+            positions=ops.constant(place),
+            groups={"self": Group(pages, reads, ops.constant(slots))},
+            outputs=ops.constant(np.arange(len(part), dtype=np.int32)),
+        )
+        results.append(decoder.forward(batch).numpy())
+    return np.concatenate(results)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_llama_over_torch_gives_the_cpus_logits(ops, tmp_path, shape):
+    path = tiny_llama(tmp_path / "tiny.gguf", **SHAPES[shape])
+    ids = np.random.default_rng(1).integers(0, Shape().vocabulary, 180)
+    rows = [(i % 3 // 2, int(id)) for i, id in enumerate(ids)]
+    with File.open(path) as file:
+        got, wanted = logits(ops, file, rows), logits(TorchOps(), file, rows)
+    assert np.isfinite(wanted).all()
+    assert wanted.std() > 0.1
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_quantised_llama_over_torch_is_near(ops, tmp_path):
+    """Activations are int8 on the CPU alone, so only near."""
+    path = tiny_llama(tmp_path / "tiny.gguf", types=MIXED)
+    rows = [(0, int(id)) for id in np.random.default_rng(1).integers(0, Shape().vocabulary, 60)]
+    with File.open(path) as file:
+        got, wanted = logits(ops, file, rows), logits(TorchOps(), file, rows)
+    assert np.corrcoef(got.reshape(-1), wanted.reshape(-1))[0, 1] > 0.99
+
+
+class TestDefinition:
+    """`reference.py` against torch's own functions: the definition is not only ours."""
+
+    def test_values_and_norms(self):
+        ops, x, y, w = TorchOps(), normal(5, 40), normal(5, 40, seed=1), normal(40)
+        for kind in ("silu", "gelu", "gelu_erf", "gelu_quick", "relu"):
+            agree(ops, lambda o, kind=kind: o.activate(o.constant(x), kind))
+            agree(ops, lambda o, kind=kind: o.glu(o.constant(x), o.constant(y), kind))
+        agree(ops, lambda o: o.rms_norm(o.constant(x), o.constant(w), 1e-2))
+        agree(ops, lambda o: o.layer_norm(o.constant(x), o.constant(w), o.constant(w), 1e-2))
+        agree(ops, lambda o: o.linear(o.constant(x), o.pack(raw("F16", 33, 40)), o.constant(normal(33))))
+
+    @pytest.mark.parametrize("pairing", ["neighbours", "halves"])
+    def test_rope(self, pairing):
+        x, table = normal(5, 2, 24), normal(5, 2, 8)
+        agree(TorchOps(), lambda o: o.rope(o.constant(x), o.constant(table), pairing))
+
+    @pytest.mark.parametrize("softcap", [0.0, 3.0])
+    def test_attention(self, softcap):
+        cache = Cache(2, 24, (150, 70))
+        rows = [(0, 0, 150), (0, 3, 100), (1, 0, 70), (0, 0, 0), (1, 5, 5)]
+        q = normal(5, 6, 24)
+        agree(
+            TorchOps(),
+            lambda o: o.attend(o.constant(q), cache.fill(o), 1, cache.reads(o, rows), scale=0.3, softcap=softcap),
+            1e-5,
+        )

@@ -1,0 +1,166 @@
+"""The operations in torch, float32, thin: the same networks over it prove that `nn` asks for nothing that a GPU lacks.
+
+Counts are not known here: every size is a number. Values are torch tensors, weights dense.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from opsin.ops import PAGE, Activation, Array, Pages, PageType, Pairing, Raw, Reads, Size, Weight
+from opsin.quants import by_id
+
+_ACTIVATIONS = {
+    "silu": functional.silu,
+    "gelu": lambda x: functional.gelu(x, approximate="tanh"),
+    "gelu_erf": functional.gelu,
+    "gelu_quick": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": functional.relu,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TorchWeight:
+    values: Tensor  # [outputs, inputs]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def bytes(self) -> int:
+        return self.values.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class TorchPages:
+    k: Tensor  # [layers, pages * PAGE, heads, width]
+    v: Tensor
+
+    @property
+    def layers(self) -> int:
+        return self.k.shape[0]
+
+    @property
+    def count(self) -> int:
+        return self.k.shape[1] // PAGE
+
+    @property
+    def bytes(self) -> int:
+        return self.k.nbytes + self.v.nbytes
+
+
+class TorchOps:
+    """`opsin.ops.Ops`."""
+
+    def wrap(self, values: Tensor) -> Array:
+        return Array(self, values, tuple(values.shape), "f32" if values.dtype == torch.float32 else "i32")
+
+    def constant(self, values: np.ndarray) -> Array:
+        kind = np.int32 if np.issubdtype(values.dtype, np.integer) else np.float32
+        return self.wrap(torch.from_numpy(values.astype(kind)))
+
+    def pack(self, raw: Raw) -> Weight:
+        kind, (outputs, inputs) = by_id(raw.type), raw.shape
+        stored = np.empty(outputs * kind.row_bytes(inputs), np.uint8)
+        raw.read(0, outputs, stored)
+        return TorchWeight(torch.from_numpy(kind.decode(stored.reshape(-1, kind.bytes)).reshape(outputs, inputs)))
+
+    def linear(self, x: Array, w: Weight, bias: Array | None = None, residual: Array | None = None) -> Array:
+        y = functional.linear(x.data, w.values, None if bias is None else bias.data)
+        return self.wrap(y if residual is None else y + residual.data)
+
+    def embed(self, ids: Array, w: Weight) -> Array:
+        return self.wrap(functional.embedding(ids.data, w.values))
+
+    def take(self, x: Array, rows: Array) -> Array:
+        return self.wrap(x.data[rows.data])
+
+    def rms_norm(self, x: Array, w: Array | None, eps: float) -> Array:
+        return self.wrap(functional.rms_norm(x.data, (x.width,), None if w is None else w.data, eps))
+
+    def layer_norm(self, x: Array, w: Array, b: Array | None, eps: float) -> Array:
+        return self.wrap(functional.layer_norm(x.data, (x.width,), w.data, None if b is None else b.data, eps))
+
+    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0) -> Array:
+        angles = positions.data.double()[:, None] * frequencies.data.double()[None]
+        return self.wrap((torch.stack([angles.cos(), angles.sin()], 1) * scale).float())
+
+    def rope(self, x: Array, table: Array, pairing: Pairing) -> Array:
+        cos, sin = table.data[:, None, 0], table.data[:, None, 1]
+        pairs = cos.shape[-1]
+        turned, rest = x.data[..., : 2 * pairs], x.data[..., 2 * pairs :]
+        if pairing == "halves":
+            a, b = turned.chunk(2, -1)
+            return self.wrap(torch.cat([a * cos - b * sin, a * sin + b * cos, rest], -1))
+        a, b = turned.unflatten(-1, (pairs, 2)).unbind(-1)
+        return self.wrap(torch.cat([torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2), rest], -1))
+
+    def glu(self, gate: Array, up: Array, kind: Activation) -> Array:
+        return self.wrap(_ACTIVATIONS[kind](gate.data) * up.data)
+
+    def activate(self, x: Array, kind: Activation) -> Array:
+        return self.wrap(_ACTIVATIONS[kind](x.data))
+
+    def add(self, x: Array, y: Array) -> Array:
+        return self.wrap(x.data + y.data)
+
+    def multiply(self, x: Array, y: Array) -> Array:
+        return self.wrap(x.data * y.data)
+
+    def scale(self, x: Array, factor: float) -> Array:
+        return self.wrap(x.data * factor)
+
+    def pages(self, *, layers: int, heads: int, width: int, count: int, kind: PageType) -> Pages:
+        assert kind == "f32"
+        return TorchPages(*torch.zeros(2, layers, count * PAGE, heads, width))
+
+    def store(self, pages: Pages, layer: int, k: Array, v: Array, slots: Array) -> None:
+        kept = slots.data >= 0
+        pages.k[layer, slots.data[kept]] = k.data[kept]
+        pages.v[layer, slots.data[kept]] = v.data[kept]
+
+    def attend(
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
+    ) -> Array:
+        weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap)
+        return self.apply_weights(weights, pages, layer, reads)
+
+    def attention_weights(
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
+    ) -> Array:
+        keys = self._keys(pages.k[layer], reads, q.shape[1])  # [rows, keys, heads, width]
+        scores = torch.einsum("nhd,nkhd->nhk", q.data, keys) * scale
+        if softcap:
+            scores = softcap * (scores / softcap).tanh()
+        place = torch.arange(keys.shape[1])
+        seen = (place >= reads.first.data[:, None]) & (place < reads.last.data[:, None])
+        weights = scores.masked_fill(~seen[:, None], -torch.inf).softmax(-1)
+        return self.wrap(weights.nan_to_num(0.0))  # rows that see nothing
+
+    def apply_weights(self, weights: Array, pages: Pages, layer: int, reads: Reads) -> Array:
+        values = self._keys(pages.v[layer], reads, weights.shape[1])
+        return self.wrap(torch.einsum("nhk,nkhd->nhd", weights.data, values))
+
+    def _keys(self, pool: Tensor, reads: Reads, heads: int) -> Tensor:
+        longest = int(reads.last.data.max())
+        place = torch.arange(longest)
+        slots = reads.tables.data[:, place // PAGE].long() * PAGE + place % PAGE  # [sequences, keys]
+        return pool[slots[reads.sequence.data]].repeat_interleave(heads // pool.shape[1], 2)
+
+    def argmax(self, x: Array) -> Array:
+        return self.wrap(x.data.argmax(-1).int())
+
+    def reshape(self, x: Array, shape: tuple[Size, ...]) -> Array:
+        return self.wrap(x.data.reshape(shape))
+
+    def cut(self, x: Array, start: int, stop: int) -> Array:
+        return self.wrap(x.data[..., start:stop])
+
+    def numpy(self, x: Array) -> np.ndarray:
+        return x.data.numpy().copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import platform
@@ -38,6 +39,7 @@ class Team:
         if not 1 <= threads <= cells.MAXIMUM_THREADS:
             raise DeviceError(f"{threads} threads", hint=f"give 1 to {cells.MAXIMUM_THREADS}")
         self.threads = threads
+        self._code = code  # threads wait inside it
         self._execute = _EXECUTE(code.address(Kernel.of("execute")))
         self._block = np.zeros(cells.TEAM_BYTES // 8 + 8, np.int64)
         start = (-self._block.ctypes.data % cells.LINE) // 8
@@ -52,6 +54,7 @@ class Team:
         ]
         for worker in self._workers:
             worker.start()
+        atexit.register(self.close)  # code must not go while threads wait in it
 
     def run(self, program: Program) -> None:
         """Run a program to its end.
@@ -102,6 +105,7 @@ class Team:
             self._enter(0, cells.DISMISS)
         for worker in self._workers:
             worker.join()
+        atexit.unregister(self.close)
 
     def _enter(self, thread: int, role: int) -> None:
         self._execute(ctypes.byref(ctypes.c_int64()), None, self._address, thread, 0, role)

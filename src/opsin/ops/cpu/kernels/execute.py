@@ -103,7 +103,8 @@ def _pause(simd: Simd) -> Callable[..., None]:
         if "x86" in simd.isa.triple:
             b.call(b.module.declare_intrinsic("llvm.x86.sse2.pause", (), nothing), [])
         elif "aarch64" in simd.isa.triple or "arm64" in simd.isa.triple:
-            b.asm(nothing, "yield", "", [], side_effect=True)
+            hint = ir.FunctionType(ir.VoidType(), [I32])
+            b.call(b.module.declare_intrinsic("llvm.aarch64.hint", (), hint), [I32(1)])  # yield
 
     return emit
 

@@ -48,12 +48,12 @@ def open_server(model: Path, tower: Path, threads: int) -> object:
     return xllamacpp.Server(params)
 
 
-def ask_server(server: object, item: Item) -> str:
+def ask_server(server: object, item: Item, limit: int = 24) -> str:
     """llama.cpp's greedy answer."""
     content: list[dict[str, object]] = [{"type": "image_url", "image_url": {"url": as_png(picture)}}
                                         for picture in item.pictures]
     content.append({"type": "text", "text": item.question})
-    request = {"messages": [{"role": "user", "content": content}], "max_tokens": 24, "temperature": 0.0,
+    request = {"messages": [{"role": "user", "content": content}], "max_tokens": limit, "temperature": 0.0,
                "top_k": 1, "cache_prompt": False}
     reply = server.handle_chat_completions(request)  # type: ignore[attr-defined]
     parsed = json.loads(reply) if isinstance(reply, str | bytes) else reply

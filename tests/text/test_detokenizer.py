@@ -2,7 +2,7 @@
 
 from opsin.text.detokenizer import Detokenizer
 
-PIECES = [b" Hello", b"\xf0\x9f", b"\x98\x80", b"\xe2\x82", b"x", b" "]
+PIECES = [b" Hello", b"\xf0\x9f", b"\x98\x80", b"\xe2\x82", b"x", b" ", b"  a"]
 
 
 def make(*, strip_space: bool = False) -> Detokenizer:
@@ -30,3 +30,4 @@ def test_unfinished_character_comes_out_at_the_end() -> None:
 def test_only_the_first_leading_space_is_taken() -> None:
     stream = make(strip_space=True)
     assert [stream.push(id) for id in (0, 0, 5)] == ["Hello", " Hello", " "]
+    assert make(strip_space=True).push(6) == " a"

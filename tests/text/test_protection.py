@@ -12,9 +12,9 @@ from opsin.text import ChatTemplate, Tokenizer, protect, protect_values
 from opsin.text.protection import ESCAPE, MARK, Guard, unprotect
 from opsin.text.vocabulary import CONTROL
 
-CONTROLS = ["<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", "|", "§§"]
+CONTROLS = ["<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", "§", "¶¶"]
 BITS = st.sampled_from(
-    [*CONTROLS, "<", "<|", "<|i", "im_end|>", "</", "s>", "§", " ", "\n", "a", MARK, ESCAPE, "\ufde0", "</think>"]
+    [*CONTROLS, "<", "<|", "<|i", "im_end|>", "</", "s>", "§", "¶", " ", "\n", "a", MARK, ESCAPE, "\ufde0", "</think>"]
 )
 TEXTS = st.lists(BITS | st.text(max_size=2), max_size=8).map("".join)
 GUARD = Guard(CONTROLS)

@@ -14,6 +14,7 @@ BOMBS = {
     "nested loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "loops that keep nothing": "{% for i in range(99999) %}{% for j in range(99999) if j < 0 %}{% endfor %}"
     "{% endfor %}",
+    "loops over one list": "{% set x = range(9999) %}{% for a in x %}{% for b in x %}{% endfor %}{% endfor %}",
     "one long range": "{% for i in range(10**9) %}{% endfor %}",
     "repeated text": "{{ 'a' * 10**9 }}",
     "repeated list": "{{ [0] * 10**9 }}",

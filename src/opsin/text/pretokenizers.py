@@ -34,6 +34,12 @@ _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)
 _QWEN2 = _llama(r"\p{N}")
 _GPT4O = _cased(r"\p{N}{1,3}", f"{_CONTRACTION}?")
 _BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
+# The cased letters of older Unicode, as DeepSeek lists them.
+_DEEPSEEK_LETTERS = (
+    "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅ"
+    "ὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-"
+    "ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
+)
 _DEEPSEEK_WORDS = rf"{_ASCII_SIGN}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+"
 _DEEPSEEK_HAN = "[一-龥぀-ゟ゠-ヿ]+"
 
@@ -53,7 +59,7 @@ PATTERNS: Final[dict[str, tuple[str, ...]]] = {
     "deepseek_coder": (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"),
     "deepseek_llm": (
         r"[\r\n]",
-        r"\s?[\p{Lu}\p{Ll}\p{Lt}]+",
+        rf"\s?[{_DEEPSEEK_LETTERS}]+",
         r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
         r"\s+$",
         "[一-龥ࠀ-一가-퟿]+",

@@ -224,10 +224,11 @@ def load(
     start = time.perf_counter()
     device = Cpu(config or from_environment(), threads=threads, notice=notice)
     try:
-        with File.open(path) as file:
-            reader = FileReader(file, device.eager())
-            decoder = load_decoder(file, reader)
-            tokenizer = Tokenizer.from_metadata(file.metadata)
+        with File.open(path) as file, ThreadPoolExecutor(1) as beside:
+            # A large vocabulary takes as long as the weights of a small model: both at once.
+            coming = beside.submit(Tokenizer.from_metadata, file.metadata)
+            decoder = load_decoder(file, FileReader(file, device.eager()))
+            tokenizer = coming.result()
             template = ChatTemplate.from_metadata(file.metadata)
         if tokenizer.vocabulary_size > decoder.vocabulary:
             raise ModelError(

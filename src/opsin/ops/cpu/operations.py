@@ -31,11 +31,12 @@ class Operations:
         self.tape = tape
         self._bytes: WeakKeyDictionary[Lease, dict[tuple[int, int, int], tuple[Array, ...]]] = WeakKeyDictionary()
         self._attention = Attention(self)
+        self._packer = Packer(tape.code, tape.team)
 
     # Weights and constants
 
     def pack(self, raw: Raw) -> Weight:
-        return Packer(self.tape.code, self.tape.team).pack(raw)
+        return self._packer.pack(raw)
 
     def constant(self, values: npt.NDArray[np.generic]) -> Array:
         integer = np.issubdtype(values.dtype, np.integer)

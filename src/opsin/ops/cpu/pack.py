@@ -18,7 +18,7 @@ from opsin.ops.cpu.team import Team
 from opsin.ops.cpu.code import Code
 from opsin.quants import QuantType, by_id
 
-_PIECE_BYTES = 24 << 20  # read and packed at a time: a reader fills one piece while the team packs the other
+_PIECE_BYTES = 8 << 20  # read and packed at a time: a reader fills one piece while the team packs the other
 _SCRATCH = 2048
 
 
@@ -49,6 +49,8 @@ class Packer:
 
     def __init__(self, code: Code, team: Team) -> None:
         self._code, self._team = code, team
+        # Two pieces for all tensors: fresh memory for each would cost more than reading does.
+        self._pieces = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
 
     def pack(self, raw: Raw) -> PackedWeight:
         """Read a tensor piece by piece and lay it out. Raises FileError as `raw.read` does."""
@@ -59,11 +61,10 @@ class Packer:
         block = Block(strips(outputs) * layout.strip_bytes(inputs) + 256)
         rows = max(STRIP, _PIECE_BYTES // row_bytes // STRIP * STRIP)
         starts = range(0, outputs, rows)
-        buffers = [np.empty(min(rows, outputs) * row_bytes, np.uint8) for _ in starts[:2]]
 
         def read(i: int) -> npt.NDArray[np.uint8]:
             last = min(starts[i] + rows, outputs)
-            piece = buffers[i % 2][: (last - starts[i]) * row_bytes]
+            piece = self._piece(i % 2, (last - starts[i]) * row_bytes)
             raw.read(starts[i], last, piece)
             return piece
 
@@ -76,6 +77,11 @@ class Packer:
                 to = block.address + start // STRIP * layout.strip_bytes(inputs)
                 self._pack_piece(kind, layout, piece, inputs, to)
         return PackedWeight(raw.shape, layout, block)
+
+    def _piece(self, number: int, size: int) -> npt.NDArray[np.uint8]:
+        if self._pieces[number].size < size:
+            self._pieces[number] = np.empty(max(size, _PIECE_BYTES), np.uint8)
+        return self._pieces[number][:size]
 
     def _pack_piece(
         self, kind: QuantType, layout: Layout, piece: npt.NDArray[np.uint8], inputs: int, to: int

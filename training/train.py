@@ -24,6 +24,7 @@ from training.conversations import ConversationStream
 from training.dense import DenseHead, Labels, dense_loss
 from training.model import Nano, Shape, prepare
 from training.stream import Batch, PictureStream, open_stream
+from training.whiten import whiten
 
 RUNS = Path(__file__).parent / "runs"
 MATRIX_FACTOR = 3.0  # Muon's orthogonal steps bear a higher rate than AdamW's
@@ -233,6 +234,9 @@ def train(stages: tuple[Stage, ...], options: Options, *, resume: bool) -> Learn
     names = [stage.name for stage in stages]
     first = names.index(learner.place.stage) if resume and learner.place.stage in names else 0
     deadline = time.monotonic() + (options.minutes * 60 if options.minutes else float("inf"))
+    if not resume:
+        sample = stages[0].stream(seed="whiten", start=0, size=256, with_assets=options.with_assets).make(0)
+        whiten(learner.model, sample.pixels)
     for stage in stages[first:]:
         if learner.place.stage != stage.name:
             learner.place.stage, learner.place.step, states = stage.name, 0, []

@@ -97,7 +97,7 @@ def test_our_own_mistakes_are_one_line_too(monkeypatch: pytest.MonkeyPatch, caps
 
     monkeypatch.delenv("OPSIN_DEBUG", raising=False)
     monkeypatch.setattr(chat, "run", fail)
-    assert main.main(["chat", "-m", "x.gguf", "Hi"]) == main.INTERNAL
+    assert main.run(["chat", "-m", "x.gguf", "Hi"]) == main.INTERNAL
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
@@ -110,5 +110,5 @@ def test_too_little_memory_is_said_so(monkeypatch: pytest.MonkeyPatch, capsys: p
 
     monkeypatch.delenv("OPSIN_DEBUG", raising=False)
     monkeypatch.setattr(chat, "run", fail)
-    assert main.main(["chat", "-m", "x.gguf", "Hi"]) == main.OUT_OF_MEMORY
+    assert main.run(["chat", "-m", "x.gguf", "Hi"]) == main.OUT_OF_MEMORY
     assert "out of memory" in capsys.readouterr().err

@@ -39,14 +39,17 @@ def test_ctrl_c_ends_an_answer_at_once(smollm2: Path) -> None:
     assert seconds < 2  # 0.3 on a quiet machine: bench/polite.py
 
 
-@pytest.mark.parametrize("seconds", [0.05, 0.4, 0.9])
-def test_ctrl_c_while_it_starts_is_quiet_too(smollm2: Path, seconds: float) -> None:
+@pytest.mark.parametrize("library", ["_multiarray_umath", "llvmlite"])
+def test_ctrl_c_while_it_starts_is_quiet_too(smollm2: Path, library: str) -> None:
     child = start("chat", "-m", smollm2, *LONG)
-    time.sleep(seconds)
+    maps = Path(f"/proc/{child.pid}/maps")
+    deadline = time.perf_counter() + 60
+    while library not in maps.read_text() and time.perf_counter() < deadline:
+        time.sleep(0.005)
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=30)
-    assert child.returncode in (130, -signal.SIGINT)  # the latter before Python itself has started
-    assert seconds < 0.3 or b"Traceback" not in errors
+    assert child.returncode == 130
+    assert b"Traceback" not in errors
 
 
 def test_a_reader_who_leaves_ends_the_answer(smollm2: Path) -> None:

@@ -153,6 +153,10 @@ VARIANTS = {
     "none": ({"metadata": scaling("none", 4.0)}, {}),
     "llama3": ({"factors": llama3_factors()}, {"rope": LLAMA3}),
     "yarn": ({"metadata": scaling("yarn", 4.0, original_context_length=128)}, {"rope": YARN}),
+    "yarn of the context that it was trained for": (
+        {"context": 1200, "metadata": scaling("yarn", 4.0)},
+        {"rope": {**YARN, "original_max_position_embeddings": 1200}},
+    ),
     "yarn with its own ramp": (
         {"metadata": scaling("yarn", 4.0, original_context_length=128, yarn_beta_fast=8.0, yarn_beta_slow=2.0)},
         {"rope": {**YARN, "beta_fast": 8.0, "beta_slow": 2.0}},

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from opsin.errors import ModelError
 from opsin.gguf import File
-from opsin.nn.attention import Heads, SelfAttention
+from opsin.nn.attention import Heads, SelfAttention, heads_of
 from opsin.nn.batch import Batch, GroupShape
 from opsin.nn.ffn import GatedFfn
+from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Embedding, Linear, RmsNorm
 from opsin.nn.rope import Rope, rope_of
@@ -42,18 +44,21 @@ class Llama:
 
     @classmethod
     def load(cls, file: File, source: Reader) -> Llama:
-        width, count = file.get_int("llama.embedding_length"), file.get_int("llama.attention.head_count")
-        head = file.get_int("llama.attention.key_length", width // count)
-        scale = file.get_float("llama.attention.scale", 0.0) or head**-0.5
-        kv = file.get_int("llama.attention.head_count_kv", count)
+        heads = heads_of(file, "llama")
         factors = source.values("rope_freqs.weight") if source.has("rope_freqs.weight") else None
-        rope = rope_of(file, "llama", head, factors)
+        rope = rope_of(file, "llama", heads.width, factors)
+        weights, layers = Weights.read(source), file.get_int("llama.block_count")
+        if len(weights.blk) != layers:
+            raise ModelError(f"{file.path} holds {len(weights.blk)} of its {layers} layers", hint="it is incomplete")
+        rows = weights.token_embd.weight.shape[0]
+        if weights.output is not None and weights.output.outputs != rows:
+            raise ModelError(f"output.weight has {weights.output.outputs} rows, token_embd.weight {rows}")
         return cls(
-            weights=Weights.read(source),
-            heads=Heads(count, kv, head, scale),
+            weights=weights,
+            heads=heads,
             rope=rope,
-            eps=file.get_float("llama.attention.layer_norm_rms_epsilon"),
-            context=file.get_int("llama.context_length"),
+            eps=positive_float(file, "llama.attention.layer_norm_rms_epsilon"),
+            context=positive_int(file, "llama.context_length"),
             frequencies=source.ops.constant(rope.frequencies),
         )
 

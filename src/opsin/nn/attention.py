@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from opsin.errors import ModelError
+from opsin.gguf import File
 from opsin.nn.batch import Batch, Group
+from opsin.nn.keys import positive_int
 from opsin.nn.module import Module
 from opsin.nn.parts import Linear, RmsNorm
 from opsin.ops import Array, Pairing
@@ -20,6 +22,17 @@ class Heads:
     width: int
     scale: float
     softcap: float = 0.0
+
+
+def heads_of(file: File, prefix: str) -> Heads:
+    """The attention of a file: `{prefix}.attention.*`. Raises ModelError for numbers that do not go together."""
+    query = positive_int(file, f"{prefix}.attention.head_count")
+    kv = positive_int(file, f"{prefix}.attention.head_count_kv", query)
+    if query % kv:
+        raise ModelError(f"{prefix}.attention.head_count_kv is {kv}, no part of {query} heads")
+    share = positive_int(file, f"{prefix}.embedding_length") // query
+    width = positive_int(file, f"{prefix}.attention.key_length", share)
+    return Heads(query, kv, width, file.get_float(f"{prefix}.attention.scale", 0.0) or width**-0.5)
 
 
 class SelfAttention(Module):
@@ -54,14 +67,27 @@ class SelfAttention(Module):
     def _project(self, x: Array, heads: Heads) -> tuple[Array, Array, Array]:
         many, few = heads.query * heads.width, heads.kv * heads.width
         if self.attn_qkv is not None:
-            whole = self.attn_qkv(x)
+            whole = _sized(self.attn_qkv, many + 2 * few, heads)(x)
             parts = whole[:, :many], whole[:, many : many + few], whole[:, many + few : many + 2 * few]
         elif self.attn_q is not None and self.attn_k is not None and self.attn_v is not None:
-            parts = self.attn_q(x), self.attn_k(x), self.attn_v(x)
+            q, k, v = self.attn_q, self.attn_k, self.attn_v
+            parts = _sized(q, many, heads)(x), _sized(k, few, heads)(x), _sized(v, few, heads)(x)
         else:
-            raise ModelError("a layer has neither attn_q, attn_k and attn_v nor attn_qkv")
-        q, k, v = parts
-        return q.reshape(heads.query, heads.width), k.reshape(heads.kv, heads.width), v.reshape(heads.kv, heads.width)
+            known = {"attn_q": self.attn_q, "attn_k": self.attn_k, "attn_v": self.attn_v}
+            missing = next(name for name, part in known.items() if part is None)
+            raise ModelError(f"there is no tensor {self.tensor(missing)}.weight", hint="the file is incomplete")
+        q_rows, k_rows, v_rows = parts
+        few_heads = heads.kv, heads.width
+        return q_rows.reshape(heads.query, heads.width), k_rows.reshape(*few_heads), v_rows.reshape(*few_heads)
+
+
+def _sized(part: Linear, outputs: int, heads: Heads) -> Linear:
+    if part.outputs != outputs:
+        raise ModelError(
+            f"{part.tensor('weight')} has {part.outputs} outputs; {outputs} are needed for {heads.query} heads and "
+            f"{heads.kv} KV heads of {heads.width}"
+        )
+    return part
 
 
 def attend(q: Array, batch: Batch, group: Group, *, layer: int, heads: Heads, name: str) -> Array:

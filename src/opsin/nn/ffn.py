@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from opsin.errors import ModelError
 from opsin.nn.module import Module
 from opsin.nn.parts import Linear
 from opsin.ops import Activation, Array
@@ -15,6 +16,8 @@ class GatedFfn(Module):
     ffn_down: Linear
 
     def __call__(self, x: Array, kind: Activation, residual: Array | None = None) -> Array:
+        if self.ffn_gate is None and self.ffn_up.outputs == self.ffn_down.inputs:
+            raise ModelError(f"there is no tensor {self.tensor('ffn_gate.weight')}", hint="the file is incomplete")
         up = self.ffn_up(x)
         if self.ffn_gate is not None:
             return self.ffn_down(x.ops.glu(self.ffn_gate(x), up, kind), residual)

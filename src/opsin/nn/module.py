@@ -74,7 +74,8 @@ class FileReader:
 
     def _need(self, name: str) -> Any:
         if name not in self._file.tensors:
-            raise ModelError(f"{self._file.path} has no tensor {name}", hint="the file is incomplete, or of another kind")
+            hint = "the file is incomplete, or of another kind"
+            raise ModelError(f"{self._file.path} has no tensor {name}", hint=hint)
         info = self._file.tensors[name]
         if name not in self._read:
             self._read.add(name)
@@ -89,10 +90,13 @@ class Module:
     `Weight` is a matrix, `Array` a vector; `X | None` may be missing; `list[X]` is numbered from 0.
     """
 
+    _path: str  # its tensors' common beginning, for messages
+
     @classmethod
     def read(cls, source: Reader, path: str = "") -> Self:
         """Raises ModelError for a tensor that is missing, naming it in full."""
         part = cls.__new__(cls)
+        part._path = path
         for name, kind in get_type_hints(cls).items():
             if name.startswith("_"):
                 continue
@@ -102,10 +106,15 @@ class Module:
         return part
 
 
+    def tensor(self, name: str) -> str:
+        """The full name of a tensor of this part."""
+        return ".".join(p for p in (self._path, name) if p)
+
+
 def _read(source: Reader, kind: Any, path: str) -> Any:
     choices = [k for k in get_args(kind) if k is not NoneType]
     if get_origin(kind) is list:
-        parts = []
+        parts: list[Any] = []
         while source.below(f"{path}.{len(parts)}"):
             parts.append(_read(source, choices[0], f"{path}.{len(parts)}"))
         return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from opsin.errors import ModelError
 from opsin.nn.module import Module
 from opsin.ops import Array, Weight
 
@@ -13,11 +14,19 @@ class Linear(Module):
     bias: Array | None
 
     def __call__(self, x: Array, residual: Array | None = None) -> Array:
+        if x.width != self.inputs:
+            raise ModelError(f"{self.tensor('weight')} takes {self.inputs} inputs, and is given {x.width}")
+        if self.bias is not None:
+            _fit(self, "bias", self.bias, self.outputs)
         return x.ops.linear(x, self.weight, self.bias, residual)
 
     @property
     def outputs(self) -> int:
         return self.weight.shape[0]
+
+    @property
+    def inputs(self) -> int:
+        return self.weight.shape[1]
 
 
 class Embedding(Module):
@@ -36,6 +45,7 @@ class RmsNorm(Module):
     weight: Array
 
     def __call__(self, x: Array, eps: float) -> Array:
+        _fit(self, "weight", self.weight, x.width)
         return x.ops.rms_norm(x, self.weight, eps)
 
 
@@ -44,4 +54,13 @@ class LayerNorm(Module):
     bias: Array | None
 
     def __call__(self, x: Array, eps: float) -> Array:
+        _fit(self, "weight", self.weight, x.width)
+        if self.bias is not None:
+            _fit(self, "bias", self.bias, x.width)
         return x.ops.layer_norm(x, self.weight, self.bias, eps)
+
+
+def _fit(part: Module, name: str, values: Array, width: int) -> None:
+    """A kernel would read past the end of a vector that is too short."""
+    if values.shape != (width,):
+        raise ModelError(f"{part.tensor(name)} has {values.width} values, where {width} are needed")

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from opsin.errors import ModelError
 from opsin.gguf import File
+from opsin.nn.keys import positive_float, positive_int
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,26 +27,32 @@ def rope_of(file: File, prefix: str, width: int, factors: npt.NDArray[np.float32
     `factors` [pairs] divide the frequencies (the tensor rope_freqs.weight: Llama 3.1's scaling).
     """
     turned = file.get_int(f"{prefix}.rope.dimension_count", width)
-    if turned % 2 or turned > width:
+    if turned % 2 or not 0 < turned <= width:
         raise ModelError(f"{prefix}.rope.dimension_count is {turned}; heads are {width} wide")
-    base = file.get_float(f"{prefix}.rope.freq_base", 10000.0)
+    base = positive_float(file, f"{prefix}.rope.freq_base", 10000.0)
     plain = base ** (-np.arange(0, turned, 2, dtype=np.float64) / turned)
     if factors is not None:
+        if factors.size != len(plain):
+            raise ModelError(f"rope_freqs.weight has {factors.size} values, where {len(plain)} are needed")
         plain = plain / factors.astype(np.float64).reshape(-1)
     kind = file.get_str(f"{prefix}.rope.scaling.type", "linear")
     factor = file.get_float(f"{prefix}.rope.scaling.factor", file.get_float(f"{prefix}.rope.scale_linear", 0.0))
+    if not 0 <= factor < math.inf:
+        raise ModelError(f"{prefix}.rope.scaling.factor is {factor}", hint="the file is damaged; download it again")
     if kind == "none" or factor in (0.0, 1.0):
         return Rope(plain.astype(np.float32))
     if kind == "linear":
         return Rope((plain / factor).astype(np.float32))
     if kind == "yarn":
-        return _yarn(file, f"{prefix}.rope.scaling", plain, factor, base)
+        return _yarn(file, prefix, plain, factor, base)
     raise ModelError(f"{prefix}.rope.scaling.type is {kind!r}", hint="none, linear and yarn are supported")
 
 
 def _yarn(file: File, prefix: str, plain: npt.NDArray[np.float64], factor: float, base: float) -> Rope:
     """Peng et al. 2023: low frequencies are stretched, high ones kept, with a ramp between."""
-    context = file.get_int(f"{prefix}.original_context_length")
+    trained = file.get_int(f"{prefix}.context_length", 0)
+    prefix = f"{prefix}.rope.scaling"
+    context = positive_int(file, f"{prefix}.original_context_length", trained)
     turned = 2 * len(plain)
 
     def dimension(turns: float) -> float:

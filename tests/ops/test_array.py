@@ -43,6 +43,13 @@ def test_numpy_on_an_array_raises(cpu, device, what):
         assert caught.type is TypeError
 
 
+@pytest.mark.parametrize("factor", [2, 2.0, np.float32(2), np.float64(2), np.int64(2)], ids=lambda f: type(f).__name__)
+def test_numbers_of_numpy_scale_an_array_from_either_side(ops, factor):
+    x = normal(3, 8)
+    np.testing.assert_array_equal((ops.constant(x) * factor).numpy(), 2 * x)
+    np.testing.assert_array_equal((factor * ops.constant(x)).numpy(), 2 * x)
+
+
 def test_reshape_keeps_the_first_size_and_the_number_of_values(ops):
     x = ops.constant(normal(3, 40))
     assert x.reshape(5, 8).shape == (3, 5, 8)

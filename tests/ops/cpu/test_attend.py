@@ -34,7 +34,7 @@ def rows_of(sequence: int, lasts, first: int = 0):
 
 
 @pytest.mark.parametrize(("heads", "kv", "width"), SHAPES[:5] if FEW else SHAPES)
-@pytest.mark.parametrize("kind", KINDS[:2])
+@pytest.mark.parametrize("kind", KINDS[:1] if FEW else KINDS[:2])
 def test_several_sequences(ops, kind, heads, kv, width):
     cache = Cache(kv, width, (150, 64, 1), kind)
     rows = [*rows_of(0, range(120, 151)), *rows_of(1, [63, 64]), *rows_of(2, [1])]
@@ -193,7 +193,7 @@ class TestNan:
 
 
 def test_weights_and_what_they_make_are_attention_taken_apart(ops):
-    cache = Cache(2, 32, (150,), "f16")
+    cache = Cache(2, 32, (150,), "q8_0")
     pages, rows = cache.fill(ops), rows_of(0, [1, 70, 150], 0)
     q, reads = ops.constant(normal(3, 4, 32)), cache.reads(ops, rows)
     weights = ops.attention_weights(q, pages, 1, reads, scale=0.3)

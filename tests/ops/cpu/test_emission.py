@@ -45,9 +45,8 @@ def _options(name: str):
 
 
 KERNELS = [
-    *(linear(name) for name in ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q6_K")),
+    *(linear(name) for name in ("F16", "Q4_0", "Q4_K", "Q6_K")),
     Kernel.of("rows", part="embed", **_options("Q4_K")),
-    Kernel.of("rows", part="embed", **_options("F16")),
     Kernel.of("rows", part="take"),
     Kernel.of("rows", part="argmax"),
     Kernel.of("quantise", group=32),
@@ -57,7 +56,6 @@ KERNELS = [
     Kernel.of("rope", part="table"),
     *(Kernel.of("rope", part="rotate", pairing=pairing) for pairing in ("neighbours", "halves")),
     *(Kernel.of("pages", kind=kind) for kind in ("f16", "q8_0")),
-    Kernel.of("attend", kind="f16", softcap=False),
     Kernel.of("attend", kind="q8_0", softcap=True),
     *(Kernel.of(name) for name in ("plan_reads", "merge_chunks", "poison", "execute")),
 ]

@@ -56,7 +56,7 @@ class TestStop:
         device.close()
 
     def test_ends_a_long_program_early_and_resume_recovers(self, cpu):
-        program = add_one_often(cpu, 2000, width=2048, most=512)
+        program = add_one_often(cpu, 1000, width=2048, most=512)
         program.inputs["x"][:] = 1
         began = time.perf_counter()
         program.run(rows=512)
@@ -72,7 +72,7 @@ class TestStop:
             cpu.eager().scale(cpu.eager().constant(normal(2, 2)), 2.0)
         cpu.team.resume()
         program.run(rows=512)
-        np.testing.assert_array_equal(program.output("y"), 2001)
+        np.testing.assert_array_equal(program.output("y"), 1001)
 
     def test_without_a_running_program_stops_the_next_one(self, cpu):
         program = add_one_often(cpu, 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import threading
 import time
@@ -153,19 +152,19 @@ def test_a_cancelled_answer_has_no_more_pieces(model):
     assert is_idle(model)
 
 
-def test_ctrl_c_while_waiting_ends_the_answer(model, endless):
+@pytest.mark.parametrize("receiver", ["the main thread", "another"])
+def test_ctrl_c_while_waiting_ends_the_answer(model, endless, receiver):
     answer = model.chat(ASK)
 
     def interrupt():
         endless.wait(20)
         time.sleep(0.05)  # until the main thread waits
-        os.kill(os.getpid(), signal.SIGINT)
+        there = threading.main_thread().ident if receiver == "the main thread" else threading.get_ident()
+        signal.pthread_kill(there, signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         next(answer)
-    assert time.monotonic() - start < 20
     assert answer.reason == "cancelled"
     assert is_idle(model, 1.0)
 

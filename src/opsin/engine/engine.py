@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.runner import Runner
 from opsin.engine.sampling import Floats, Sampling
 from opsin.engine.scheduler import Plan, Scheduler
-from opsin.engine.sequence import Piece, Sequence, Stream
+from opsin.engine.sequence import LOOK_UP_SECONDS, Piece, Sequence, Stream
 from opsin.errors import DeviceError, OpsinError, RequestError
 from opsin.ops import PAGE
 from opsin.ops.cpu import Stopped
@@ -118,6 +118,8 @@ class Engine:
             self._refuse_closed()
             self._calls.append(run)
             self._wake.notify()
+        while not future.done():
+            wait([future], timeout=LOOK_UP_SECONDS)
         return future.result()
 
     def borrow_pages(self, rows: int) -> list[int]:

@@ -12,6 +12,8 @@ from opsin.engine.sampling import Sampler, Sampling
 from opsin.errors import OpsinError
 from opsin.spans import Prompt, TextSpan
 
+LOOK_UP_SECONDS = 0.1  # a signal that another thread received does not end a wait: look whether there was one
+
 Reason = Literal["stop", "length", "cancelled", "error"]
 
 
@@ -35,7 +37,10 @@ class Stream:
     def __iter__(self) -> Iterator[Piece]:
         """Pieces as they come, up to the one with a reason. Raises the sequence's error."""
         while True:
-            piece = self._pieces.get()
+            try:
+                piece = self._pieces.get(timeout=LOOK_UP_SECONDS)
+            except queue.Empty:
+                continue
             if piece.error is not None:
                 raise piece.error
             yield piece

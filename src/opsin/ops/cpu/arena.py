@@ -36,6 +36,15 @@ class Block:
             self._whole[start - fence : start] = FENCE
             self._whole[start + size : start + size + fence] = FENCE
 
+    @classmethod
+    def within(cls, slab: Block, offset: int, size: int) -> Block:
+        """Part of a larger block, which it keeps alive; offset on a cache line."""
+        part = cls.__new__(cls)
+        part._whole, part.data = slab._whole, slab.data[offset : offset + size]
+        part.bytes, part.used, part.guarded = size, size, False
+        part.address = slab.address + offset
+        return part
+
     def fence(self, used: int) -> None:
         """Let the fence begin where the first `used` bytes end: the rest may be read, not written."""
         self.used = used

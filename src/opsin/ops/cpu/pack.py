@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.ops import Raw
-from opsin.ops.cpu.arena import Block
+from opsin.ops.cpu.arena import LINE, Block
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.words import words
 from opsin.ops.cpu.layout import STRIP, Layout, strips
@@ -20,6 +20,7 @@ from opsin.quants import QuantType, by_id
 
 _PIECE_BYTES = 8 << 20  # read and packed at a time: a reader fills one piece while the team packs the other
 _SCRATCH = 2048
+_SLAB_BYTES = 64 << 20  # small tensors share slabs: only large allocations get large pages of memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,8 @@ class Packer:
         self._code, self._team = code, team
         # Two pieces for all tensors: fresh memory for each would cost more than reading does.
         self._pieces = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
+        self._slab: Block | None = None
+        self._used = 0
 
     def pack(self, raw: Raw) -> PackedWeight:
         """Read a tensor piece by piece and lay it out. Raises FileError as `raw.read` does."""
@@ -58,7 +61,7 @@ class Packer:
         outputs, inputs = raw.shape
         layout = layout_of(kind)
         row_bytes = kind.row_bytes(inputs)
-        block = Block(strips(outputs) * layout.strip_bytes(inputs) + 256)
+        block = self._take(strips(outputs) * layout.strip_bytes(inputs) + 256)
         rows = max(STRIP, _PIECE_BYTES // row_bytes // STRIP * STRIP)
         starts = range(0, outputs, rows)
 
@@ -77,6 +80,17 @@ class Packer:
                 to = block.address + start // STRIP * layout.strip_bytes(inputs)
                 self._pack_piece(kind, layout, piece, inputs, to)
         return PackedWeight(raw.shape, layout, block)
+
+    def _take(self, size: int) -> Block:
+        """Memory for a weight: its own, or part of a slab."""
+        size = -(-size // LINE) * LINE
+        if size > _SLAB_BYTES // 4:
+            return Block(size)
+        if self._slab is None or self._used + size > self._slab.bytes:
+            self._slab, self._used = Block(_SLAB_BYTES), 0
+        block = Block.within(self._slab, self._used, size)
+        self._used += size
+        return block
 
     def _piece(self, number: int, size: int) -> npt.NDArray[np.uint8]:
         if self._pieces[number].size < size:

@@ -105,7 +105,6 @@ class Module:
             setattr(part, name, _read(source, kind, ".".join(p for p in (path, str(key)) if p)))
         return part
 
-
     def tensor(self, name: str) -> str:
         """The full name of a tensor of this part."""
         return ".".join(p for p in (self._path, name) if p)

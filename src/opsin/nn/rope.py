@@ -24,7 +24,7 @@ class Rope:
 def rope_of(file: File, prefix: str, width: int, factors: npt.NDArray[np.float32] | None = None) -> Rope:
     """The rope of a file: base, width, and `{prefix}.rope.scaling.*` (none, linear, yarn).
 
-    `factors` [pairs] divide the frequencies (the tensor rope_freqs.weight: Llama 3.1's scaling).
+    `factors` [pairs] divide the frequencies (the tensor rope_freqs.weight).
     """
     turned = file.get_int(f"{prefix}.rope.dimension_count", width)
     if turned % 2 or not 0 < turned <= width:

@@ -246,9 +246,7 @@ class Ops(Protocol):
         """Write k, v [n, heads, width] to slots [n] (page * PAGE + row in page); a negative slot is skipped."""
         ...
 
-    def attend(
-        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
-    ) -> Array:
+    def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0) -> Array:
         """softmax(scale * q k) v over the keys that each row sees: q [n, heads, width] -> the same shape.
 
         Query head h reads KV head h // (heads / KV heads). softcap c > 0 makes scores c * tanh(score / c).

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from opsin.ops import PAGE, Activation, Array, PageType, Pages, Pairing, Raw, Reads, Size, Weight
+from opsin.ops import PAGE, Activation, Array, Pages, PageType, Pairing, Raw, Reads, Size, Weight
 from opsin.quants import by_id
 
-Values = npt.NDArray[np.generic]
+Values = npt.NDArray[Any]  # float32, float64 or int32
 _KINDS = {"f32": np.float32, "i32": np.int32}
 
 
@@ -142,9 +143,7 @@ class Reference:
                 pages.k[layer, slot // PAGE, slot % PAGE] = data(k)[row]
                 pages.v[layer, slot // PAGE, slot % PAGE] = data(v)[row]
 
-    def attend(
-        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
-    ) -> Array:
+    def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0) -> Array:
         weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap)
         return self.apply_weights(weights, pages, layer, reads)
 

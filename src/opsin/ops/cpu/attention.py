@@ -77,11 +77,11 @@ class Attention:
             kernel, args, items=plan.items[:1], reads=[*sources, *blocks], writes=[out, partial],
             keep=(pool, plan, scratch),
         )  # fmt: skip
-        args = (
+        sums = (
             place(plan.merges).address, place(partial).address, place(out).address, place(out).row, heads, q.width,
         )  # fmt: skip
         ops.tape.emit(
-            Kernel.of("merge_chunks"), args, items=plan.items[1:], reads=[plan.merges], writes=[partial, out],
+            Kernel.of("merge_chunks"), sums, items=plan.items[1:], reads=[plan.merges], writes=[partial, out],
             keep=(plan,),
         )  # fmt: skip
         return out
@@ -133,8 +133,10 @@ class Attention:
         shape = (1, pool.count, -1, pool.heads, pool.width)
         k, v = pool.rows(layer, np.arange(pool.count, dtype=np.int32))
         parts = (reads.tables, reads.sequence, reads.first, reads.last)
-        return reference, DensePages(k.reshape(shape), v.reshape(shape)), Reads(
-            *(reference.array(self._ops.numpy(part)) for part in parts)
+        return (
+            reference,
+            DensePages(k.reshape(shape), v.reshape(shape)),
+            Reads(*(reference.array(self._ops.numpy(part)) for part in parts)),
         )
 
     def _back(self, x: Array) -> Array:
@@ -144,5 +146,3 @@ class Attention:
 def _pool(pages: Pages) -> KvPages:
     assert isinstance(pages, KvPages), "pages of another device"
     return pages
-
-

@@ -63,7 +63,13 @@ def llvm_text(kernel: Kernel, isa: Isa, *, portable: bool = False) -> tuple[str,
     count = function.__code__.co_argcount
     _configure(isa, portable)
     compiled = numba.njit(
-        function, error_model="numpy", nogil=True, boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False
+        function,
+        error_model="numpy",
+        nogil=True,
+        boundscheck=False,
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
+        _nrt=False,
     )
     with _no_machine_code():
         compiled.compile((types.int64,) * count)

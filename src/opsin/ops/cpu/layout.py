@@ -18,7 +18,7 @@ Widths are built from planes: 5 = 4 + 1 (the top bit), 6 = 4 + 2, 3 = 2 + 1. Flo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from opsin.ops import PAGE
 
@@ -76,8 +76,7 @@ class Layout:
         """What a kernel's `make` is told of it."""
         if self.kind != "planes":
             return {"kind": self.kind}
-        whole = {"kind": self.kind, "bits": self.bits, "group": self.group, "zero": self.zero}
-        return {**whole, "minimum": self.minimum, "codes": self.codes}
+        return asdict(self)
 
     @property
     def name(self) -> str:

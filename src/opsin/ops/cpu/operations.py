@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.errors import DeviceError, ModelError
-from opsin.ops import Activation, Array, PageType, Pages, Pairing, Raw, Reads, Size, Weight, most, product
+from opsin.ops import Activation, Array, Pages, PageType, Pairing, Raw, Reads, Size, Weight, most, product
 from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.attention import Attention
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kv import KvPages
 from opsin.ops.cpu.layout import RECORD, STRIP, strips
-from opsin.ops.cpu.pack import Packer, PackedWeight
-from opsin.ops.cpu.tape import SLACK, TYPES, Lease, Place, Tape, place, view
+from opsin.ops.cpu.pack import PackedWeight, Packer
+from opsin.ops.cpu.tape import TYPES, Lease, Place, Tape, place, view
 from opsin.ops.cpu.words import float_bits
 
 _ROWS_BYTES = 4096  # elementwise work below this a thread is not worth sharing
@@ -204,9 +204,7 @@ class Operations:
     def store(self, pages: Pages, layer: int, k: Array, v: Array, slots: Array) -> None:
         self._attention.store(pages, layer, k, v, slots)
 
-    def attend(
-        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
-    ) -> Array:
+    def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0) -> Array:
         return self._attention.attend(q, pages, layer, reads, scale, softcap)
 
     def attention_weights(

@@ -10,12 +10,11 @@ import numpy.typing as npt
 
 from opsin.ops import Raw
 from opsin.ops.cpu.arena import LINE, Block
-from opsin.ops.cpu.code import Kernel
-from opsin.ops.cpu.words import words
+from opsin.ops.cpu.code import Code, Kernel
 from opsin.ops.cpu.layout import STRIP, Layout, strips
 from opsin.ops.cpu.program import Entry, Program
 from opsin.ops.cpu.team import Team
-from opsin.ops.cpu.code import Code
+from opsin.ops.cpu.words import words
 from opsin.quants import QuantType, by_id
 
 _PIECE_BYTES = 8 << 20  # read and packed at a time: a reader fills one piece while the team packs the other
@@ -97,9 +96,7 @@ class Packer:
             self._pieces[number] = np.empty(max(size, _PIECE_BYTES), np.uint8)
         return self._pieces[number][:size]
 
-    def _pack_piece(
-        self, kind: QuantType, layout: Layout, piece: npt.NDArray[np.uint8], inputs: int, to: int
-    ) -> None:
+    def _pack_piece(self, kind: QuantType, layout: Layout, piece: npt.NDArray[np.uint8], inputs: int, to: int) -> None:
         row_bytes = kind.row_bytes(inputs)
         count = len(piece) // row_bytes
         if layout.kind != "planes":

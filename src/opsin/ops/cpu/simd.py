@@ -188,9 +188,7 @@ class Simd:
         self.i8_at = operation(i64, (i64,), lambda b, p: b.sext(load(b, p, I8), I64))
         self.f32_at = operation(f32, (i64,), lambda b, p: load(b, p, F32))
         self.f16_at = operation(f32, (i64,), lambda b, p: b.fpext(load(b, p, F16), F32))
-        self.bf16_at = operation(
-            f32, (i64,), lambda b, p: b.bitcast(b.shl(b.zext(load(b, p, I16), I32), I32(16)), F32)
-        )
+        self.bf16_at = operation(f32, (i64,), lambda b, p: b.bitcast(b.shl(b.zext(load(b, p, I16), I32), I32(16)), F32))
         self.put_i64 = operation(types.void, (i64, i64), lambda b, p, v: store(b, v, p, 8))
         self.put_i32 = operation(types.void, (i64, i64), lambda b, p, v: store(b, b.trunc(v, I32), p))
         self.put_i8 = operation(types.void, (i64, i64), lambda b, p, v: store(b, b.trunc(v, I8), p))
@@ -227,9 +225,7 @@ class Simd:
         self.store = operation(types.void, (i64, F), lambda b, p, v: store(b, v, p))
         self.store_f16 = operation(types.void, (i64, F), lambda b, p, v: store(b, b.fptrunc(v, halves), p))
         self.store_part = operation(types.void, (i64, F, i64), store_part)
-        self.store_i8 = operation(
-            types.void, (i64, F), lambda b, p, v: store(b, b.trunc(b.fptosi(v, wide), bytes_), p)
-        )
+        self.store_i8 = operation(types.void, (i64, F), lambda b, p, v: store(b, b.trunc(b.fptosi(v, wide), bytes_), p))
         self.splat_at = operation(F, (i64,), lambda b, p: splat(b, load(b, p, F32), n))
 
     def _arithmetic(self) -> None:

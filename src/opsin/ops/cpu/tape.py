@@ -72,9 +72,16 @@ class Tape:
         self.closed = False
 
     def emit(
-        self, kernel: Kernel, args: Sequence[float], *, items: Size | npt.NDArray[np.int64], reads: Sequence[Array | Block],
-        writes: Sequence[Array | Block], grain: int = 1, keep: tuple[object, ...] = (),
-    ) -> None:  # fmt: skip
+        self,
+        kernel: Kernel,
+        args: Sequence[float],
+        *,
+        items: Size | npt.NDArray[np.int64],
+        reads: Sequence[Array | Block],
+        writes: Sequence[Array | Block],
+        grain: int = 1,
+        keep: tuple[object, ...] = (),
+    ) -> None:
         """Add one operation. `items` is a number, or a word that another operation writes."""
         cell = items if isinstance(items, np.ndarray) else self.cell(items)
         address = cell if isinstance(cell, int) else int(cell.ctypes.data)

@@ -22,9 +22,24 @@ from opsin.ops.cpu.dots import Dots
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.simd import Simd
 
-(Q, Q_ROW, OUT, OUT_ROW, KEYS, VALUES, TILES, TABLES, TABLE_BYTES, SEQUENCE, FIRST, LAST, GROUP, HEADS, WIDTH, SCALE) = (
-    8 * i for i in range(16)
-)
+(
+    Q,
+    Q_ROW,
+    OUT,
+    OUT_ROW,
+    KEYS,
+    VALUES,
+    TILES,
+    TABLES,
+    TABLE_BYTES,
+    SEQUENCE,
+    FIRST,
+    LAST,
+    GROUP,
+    HEADS,
+    WIDTH,
+    SCALE,
+) = (8 * i for i in range(16))
 SOFTCAP, PARTIAL, SCRATCH, SCRATCH_BYTES = (8 * i for i in range(16, 20))
 TILE_WORDS = 4  # first row, rows, chunk or -1, slot in `partial`
 LOWEST = -(2.0**127)  # a float32: what is stored compares equal to it

@@ -73,8 +73,10 @@ def make(simd: Simd) -> Callable[..., int]:
     walk = _walk(simd, see, _operation(simd, see, put, add, wake), wait_until)
 
     def execute(team: int, thread: int, seen: int, role: int) -> int:
-        """LEAD: start the team's program and see it done. WORK: help with programs until told to leave.
-        DISMISS: tell the workers to leave. `seen`: the epoch at which a worker joined."""
+        """Start the team's program and see it done (LEAD), help until told to leave (WORK), or tell so (DISMISS).
+
+        `seen` is the epoch at which a worker joined.
+        """
         if role != cells.WORK:
             seen = add(team + cells.GO, 1)
             wake(team, team + cells.GO)

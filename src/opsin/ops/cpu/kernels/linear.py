@@ -35,7 +35,9 @@ def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], tuple[int, int]
     return (min(full, 4), 1), (2, 5)
 
 
-def make(simd: Simd, kind: str, bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False, codes: bool = False) -> Any:  # fmt: skip
+def make(
+    simd: Simd, kind: str, bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False, codes: bool = False
+) -> Any:
     layout = Layout(kind, bits, group, zero, minimum, codes)
     shapes = tile_shapes(simd, kind)
     one, many = (_sweep(simd, Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero), layout) for v, t in shapes)
@@ -101,15 +103,15 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
         sums, lifts = at(args + SUMS) + row * sum_row, at(args + LIFTS) + row * sum_row
         acc, done = zeros(), 0
         while done < records:
-            scale_factors, lift_factors = ones(), ones()
+            scale_of, lift_of = ones(), ones()
             if codes:
-                scale_factors = factors(w + part * wide * 2)
+                scale_of = factors(w + part * wide * 2)
                 if minimum:
-                    lift_factors = factors(w + 2 * STRIP + part * wide * 2)
+                    lift_of = factors(w + 2 * STRIP + part * wide * 2)
                 w += factor_bytes
             for _ in range(min(stretch, records - done)):
                 head, plane = w + part * wide * size, w + part * wide * 4
-                acc = add_record(acc, scale_factors, lift_factors, head, plane, x, x_row, left, s, s_row, sums, lifts, sum_row)
+                acc = add_record(acc, scale_of, lift_of, head, plane, x, x_row, left, s, s_row, sums, lifts, sum_row)
                 w += record
                 x += RECORD
                 s += 4

@@ -11,6 +11,12 @@ import numba
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """An inner function of a kernel: no exceptions, no fast-math, no Python wrapper."""
     compiled: Callable[..., Any] = numba.njit(
-        function, error_model="numpy", nogil=True, boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False
+        function,
+        error_model="numpy",
+        nogil=True,
+        boundscheck=False,
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
+        _nrt=False,
     )
     return compiled

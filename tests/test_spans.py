@@ -90,6 +90,11 @@ def test_text_is_not_mistaken_for_media():
     assert block_keys(Prompt.of([span]), 1) != block_keys(Prompt.of([[1]]), 1)
 
 
+def test_text_that_spells_a_media_span_has_other_keys():
+    spelt = [5, int.from_bytes(b"Mcat", "little"), 0, 3]
+    assert block_keys(Prompt.of([spelt]), BLOCK) != block_keys(Prompt.of([[5], MediaSpan(b"cat", 3, 3)]), BLOCK)
+
+
 def test_digests_of_other_lengths_do_not_run_together():
     one = [MediaSpan(b"a", 1, 1), MediaSpan(b"bc", 1, 1)]
     two = [MediaSpan(b"ab", 1, 1), MediaSpan(b"c", 1, 1)]

@@ -38,6 +38,7 @@ LOGITS = np.random.default_rng(3).normal(0, 3, 300).astype(np.float32)
         {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0},
         {"temperature": 2.0, "top_k": 5, "top_p": 1.0, "min_p": 0.0},
         {"temperature": 1.0, "top_k": 0, "top_p": 0.5, "min_p": 0.0},
+        {"temperature": 3.0, "top_k": 0, "top_p": 0.1, "min_p": 0.0},
         {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.2},
         {"temperature": 0.3, "top_k": 9, "top_p": 0.9, "min_p": 0.01},
     ],

@@ -105,14 +105,14 @@ def test_a_large_one_at_the_head_is_not_overtaken():
 
 
 def test_a_sequence_put_aside_gives_its_pages_and_starts_again():
-    scheduler = Scheduler(PagePool(3), sequences=2)
-    old, young = sequence(60, 100, seed=1), sequence(60, 100, seed=2)
-    scheduler.add(old)
-    scheduler.add(young)
+    scheduler = Scheduler(PagePool(3), sequences=3)
+    old, young, late = sequence(60, 100, seed=1), sequence(60, 100, seed=2), sequence(100, seed=3)
+    for s in (old, young, late):
+        scheduler.add(s)
     while len(scheduler.running) != 1 or old.generated == 0:
         step(scheduler, 128)
     assert scheduler.running == [old]
-    assert scheduler.waiting == [young]
+    assert scheduler.waiting == [young, late]
     assert young.computed == 0
     run(scheduler, 128)
     assert old.ids == alone(60, 100, 1)

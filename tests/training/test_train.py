@@ -1,0 +1,75 @@
+"""A run may stop and go on; its small checkpoint holds what is needed; the first layer starts as a whitening."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("PIL")
+
+from training.checkpoint import load_small  # noqa: E402
+from training.model import Nano, Shape, prepare  # noqa: E402
+from training.retrain import QUICK, EasyStream  # noqa: E402
+from training.train import Options, Stage, rate_at, train  # noqa: E402
+from training.whiten import SCALE, whiten  # noqa: E402
+
+TINY = Shape(width=64, heads=1, groups=1, inner=64, layers=1, tower_width=64, tower_layers=1, tower_heads=1,
+             tower_inner=96)
+STAGES = tuple(replace(stage, steps=2, size=2) for stage in QUICK)
+
+
+def options(folder: Path) -> Options:
+    """A run of a tiny model in this process."""
+    return Options(folder, threads=1, workers=0, with_assets=False, shape=TINY)
+
+
+def test_stopped_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
+    """Two stages, then the third from the checkpoint, give the weights of three stages at once."""
+    whole = train(STAGES, options(tmp_path / "whole"), resume=False)
+    train(STAGES[:2], options(tmp_path / "broken"), resume=False)
+    rest = train(STAGES, options(tmp_path / "broken"), resume=True)
+    assert rest.place.stage == "both" and rest.place.batches == whole.place.batches == 6
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, rest.model.state_dict()[name])
+
+
+def test_decoder_stage_leaves_the_tower_alone(tmp_path: Path) -> None:
+    """The second stage moves the decoder only."""
+    first = train(STAGES[:1], options(tmp_path), resume=False).model.state_dict()
+    before = {name: tensor.clone() for name, tensor in first.items()}
+    after = train(STAGES[:2], options(tmp_path), resume=True).model.state_dict()
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"language_model", "multi_modal_projector"}
+
+
+def test_small_checkpoint_keeps_weights_and_place(tmp_path: Path) -> None:
+    """What git keeps is the average, in bfloat16, and where the run stands."""
+    learner = train(STAGES[:1], options(tmp_path), resume=False)
+    learner.commit(tmp_path / "small")
+    weights, facts = load_small(tmp_path / "small")
+    assert facts["place"]["step"] == 2
+    for name, tensor in learner.average.tensors.items():
+        assert torch.allclose(weights[name], tensor, rtol=1e-2, atol=1e-6)
+
+
+def test_rate_rises_stays_and_falls() -> None:
+    """The course of the learning rate."""
+    stage = Stage("x", steps=1000, size=1, rate=1.0, talks=False, sees=True, settle=0.3)
+    assert rate_at(stage, 0) == pytest.approx(0.01)
+    assert rate_at(stage, 500) == 1.0
+    assert rate_at(stage, 850) == pytest.approx(0.5)
+    assert rate_at(replace(stage, settle=0.0), 999) == 1.0
+
+
+def test_whitened_layer_gives_even_values() -> None:
+    """Every output of the first layer varies alike over the patches it was made from."""
+    model = Nano(TINY)
+    pixels = EasyStream(seed="w", start=0, size=48, with_assets=False).make(0).pixels
+    whiten(model, pixels)
+    embeddings = model.vision_tower.embeddings
+    out = embeddings(prepare(pixels)) - embeddings.position_embedding.weight
+    spread = out.flatten(0, 1).std(0)
+    assert spread.max() < 1.3 * SCALE and spread.min() > 0.5 * SCALE

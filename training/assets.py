@@ -8,6 +8,7 @@ shown in training.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -19,7 +20,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from training.lists import EMOJI
 
-ROOT = Path(__file__).parent / "runs" / "assets"
+ROOT = Path(__file__).parent / "runs" / "assets"  # all that drawing needs, so that it can be copied elsewhere
+PACKAGES = Path(__file__).parent / "runs" / "packages"
+WORDS = Path("/usr/share/dict/american-english")
 DRAWING_PIXELS = 128
 
 DEBIAN_PACKAGES = ("fonts-dejavu-core", "fonts-liberation", "fonts-noto-core", "fonts-noto-color-emoji",
@@ -64,9 +67,9 @@ class Assets:
     words: tuple[str, ...]
 
 
-def fetch_package(name: str, into: Path) -> Path:
-    """Unpack one npm package below `into` and return its folder."""
-    target = into / name.replace("/", "+")
+def fetch_package(name: str) -> Path:
+    """Unpack one npm package below `PACKAGES` and return its folder."""
+    target = PACKAGES / name.replace("/", "+")
     if (target / "package").is_dir():
         return target / "package"
     target.mkdir(parents=True, exist_ok=True)
@@ -77,11 +80,19 @@ def fetch_package(name: str, into: Path) -> Path:
     return target / "package"
 
 
-def fetch_family(family: str, into: Path) -> dict[str, object]:
+def copy_fonts(files: list[Path]) -> list[str]:
+    """Copy font files below `ROOT` and return their paths there."""
+    (ROOT / "fonts").mkdir(parents=True, exist_ok=True)
+    for file in files:
+        shutil.copyfile(file, ROOT / "fonts" / file.name)
+    return [f"fonts/{file.name}" for file in files]
+
+
+def fetch_family(family: str) -> dict[str, object]:
     """The font files and licence of one family: regular, and bold where there is one."""
-    package = fetch_package(f"@fontsource/{family}", into)
+    package = fetch_package(f"@fontsource/{family}")
     files = [package / "files" / f"{family}-latin-{weight}-normal.woff2" for weight in (400, 700)]
-    found = [str(file.relative_to(ROOT)) for file in files if file.exists()]
+    found = copy_fonts([file for file in files if file.exists()])
     licence = json.loads((package / "metadata.json").read_text())["license"]
     kind = licence["type"] if isinstance(licence, dict) else str(licence)
     return {"files": found, "licence": kind, "source": f"npm @fontsource/{family}"}
@@ -142,7 +153,7 @@ def draw_webp(package: Path, target: Path) -> None:
                 square(Image.open(file).convert("RGBA")).save(target / f"{name}.png")
 
 
-def draw_style(style: str, packages: Path) -> None:
+def draw_style(style: str) -> None:
     """Render one style's drawings below `ROOT/drawings/style`."""
     target = ROOT / "drawings" / style
     target.mkdir(parents=True, exist_ok=True)
@@ -150,26 +161,26 @@ def draw_style(style: str, packages: Path) -> None:
     if source.startswith("debian:"):
         draw_noto(target)
     elif style == "fluent-3d":
-        draw_webp(fetch_package(source, packages), target)
+        draw_webp(fetch_package(source), target)
     else:
         naming = NAMED_BY.get(style, source)
-        draw_icons(fetch_package(source, packages), fetch_package(naming, packages), target)
+        draw_icons(fetch_package(source), fetch_package(naming), target)
 
 
 def install() -> None:
     """Install and render everything, and write the list `assets.json`."""
     subprocess.run(["apt-get", "update", "-q"], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["apt-get", "install", "-y", "-q", *DEBIAN_PACKAGES], check=True, stdout=subprocess.DEVNULL)
-    packages = ROOT / "packages"
-    packages.mkdir(parents=True, exist_ok=True)
     families = {}
     for split, names in (("train", TRAIN_FAMILIES), ("test", TEST_FAMILIES)):
         for family in names:
-            families[family] = fetch_family(family, packages) | {"split": split}
+            families[family] = fetch_family(family) | {"split": split}
     for family, (split, folder, files) in DEBIAN_FONTS.items():
-        families[family] = {"files": [f"{folder}/{file}" for file in files], "split": split, "source": "Debian"}
+        copied = copy_fonts([Path(folder) / file for file in files])
+        families[family] = {"files": copied, "split": split, "source": "Debian"}
     for style in DRAWING_STYLES:
-        draw_style(style, packages)
+        draw_style(style)
+    shutil.copyfile(WORDS, ROOT / "words.txt")
     (ROOT / "assets.json").write_text(json.dumps(families, indent=1))
 
 
@@ -185,7 +196,7 @@ def load_assets(split: str) -> Assets:
     styles = [style for style, (of, _) in DRAWING_STYLES.items() if of == split]
     candidates = {name: [ROOT / "drawings" / style / f"{name}.png" for style in styles] for name in EMOJI}
     drawings = {name: tuple(str(file) for file in files if file.exists()) for name, files in candidates.items()}
-    lines = Path("/usr/share/dict/american-english").read_text().split()
+    lines = (ROOT / "words.txt").read_text().split()
     words = [word for word in lines if 2 <= len(word) <= 8 and word.isascii() and word.isalpha() and word.islower()]
     held = {word for word in words if sum(map(ord, word)) % 10 < 2}
     chosen = tuple(word for word in words if (word in held) == (split == "test"))

@@ -261,10 +261,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures")
     parser.add_argument("--float32", action="store_true", help="compute in float32 instead of bfloat16")
     parser.add_argument("--steps", type=int, help="steps of every stage, instead of the recipe's")
+    parser.add_argument("--size", type=int, help="pictures or conversations in a batch, instead of the recipe's")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after so many minutes")
     chosen = parser.parse_args()
-    stages = tuple(replace(stage, steps=chosen.steps or stage.steps) for stage in RECIPE
-                   if chosen.stage in (stage.name, "all"))
+    stages = tuple(replace(stage, steps=chosen.steps or stage.steps, size=chosen.size or stage.size)
+                   for stage in RECIPE if chosen.stage in (stage.name, "all"))
     options = Options(RUNS / chosen.run, chosen.threads, chosen.workers, half=not chosen.float32,
                       minutes=chosen.minutes)
     train(stages, options, resume=chosen.resume)

@@ -123,11 +123,18 @@ def test_answers_under_load_equal_the_answers_alone(engine):
 
 
 def test_several_sequences_share_a_step(engine, runner, monkeypatch):
-    sizes, step = [], runner.step
-    monkeypatch.setattr(runner, "step", lambda plan: (sizes.append(len(plan)), step(plan))[1])
+    sizes, step, gate = [], runner.step, threading.Event()
+
+    def watched(plan):
+        gate.wait(20)
+        sizes.append(len(plan))
+        return step(plan)
+
+    monkeypatch.setattr(runner, "step", watched)
     sampling = Sampling(temperature=0.0, max_tokens=50)
-    for stream in [engine.submit(prompt_of(20, seed=i), sampling) for i in range(16)]:
-        assert len(ids(stream)) == 50
+    streams = [engine.submit(prompt_of(20, seed=i), sampling) for i in range(16)]
+    gate.set()
+    assert [len(ids(stream)) for stream in streams] == [50] * 16
     assert max(sizes) == 16
     assert len(sizes) < 16 * 50 / 4
 

@@ -54,6 +54,7 @@ def test_an_empty_cache_is_counted_as_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.timeout(1200)  # compiles 57 kernels where the cache is empty: 46 s of CPU, and more beside others
 def test_after_warming_up_a_model_compiles_nothing(smollm2: Path) -> None:
     warm(from_environment(), lambda line: None)
     kinds: tuple[PageType, ...] = ("f16", "q8_0")

@@ -22,6 +22,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 
 from opsin.errors import DeviceError
+from opsin.ops.cpu.half import conversions
 from opsin.ops.cpu.isa import Isa
 
 _MAGIC = b"opsin-kernel-1\n"
@@ -175,5 +176,5 @@ class Code:
 def _engine(isa: Isa) -> llvm.ExecutionEngine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    empty = llvm.parse_assembly(f'target triple = "{isa.triple}"\n')
-    return llvm.create_mcjit_compiler(empty, isa.target_machine())
+    base = llvm.parse_assembly(f'target triple = "{isa.triple}"\n{conversions(isa.triple)}')
+    return llvm.create_mcjit_compiler(base, isa.target_machine())

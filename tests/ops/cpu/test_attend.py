@@ -128,6 +128,20 @@ class TestPages:
             else:
                 np.testing.assert_array_equal(held, given.astype(np.float16 if kind == "f16" else np.float32))
 
+    def test_f16_pages_round_as_f16_does(self, ops):
+        """Also on CPUs that have no instruction for it."""
+        edges = [0.0, -0.0, 1.0, 1 + 2**-11, 1 + 3 * 2**-11, 65504, 65519, 65520, -1e9, 2**-14, 2**-14 - 2**-26, 2**-24]
+        edges += [2**-25, 3 * 2**-26, -3e-7, 1e-30, np.inf, -np.inf, np.nan, 3 * 2**-25]
+        bits = np.random.default_rng(0).integers(0, 2**32, 44 * 64 - len(edges), np.uint64).astype(np.uint32)
+        values = np.concatenate([np.array(edges, np.float32), bits.view(np.float32)]).reshape(-1, 1, 64)
+        pages = ops.pages(layers=1, heads=1, width=64, count=1, kind="f16")
+        x = ops.constant(values)
+        ops.store(pages, 0, x, x, ops.constant(np.arange(len(values), dtype=np.int32)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            wanted = values.astype(np.float16).astype(np.float32)
+        for held in pages.rows(0, np.zeros(1, np.int32)):
+            np.testing.assert_array_equal(held[: len(values)], wanted)
+
     def test_negative_slots_are_skipped_and_the_other_layer_is_left_alone(self, ops):
         pages = ops.pages(layers=2, heads=1, width=8, count=2, kind="f32")
         x = ops.constant(normal(3, 1, 8))

@@ -119,6 +119,12 @@ def test_largest_codes_do_not_overflow(ops, name):
             close(ops.linear(ops.constant(x), ops.pack(tensor)).numpy(), wanted, 1e-6)
 
 
+def test_every_f16_is_read_as_it_is(ops):
+    stored = np.arange(65536, dtype=np.uint16).reshape(64, 1024)
+    got = table(ops, ops.pack(held("F16", stored.view(np.uint8), 1024)))
+    np.testing.assert_array_equal(got, stored.view(np.float16).astype(np.float32))
+
+
 def test_a_large_tensor_is_packed_piece_by_piece(ops, monkeypatch):
     monkeypatch.setattr("opsin.ops.cpu.pack._PIECE_BYTES", 40 * 96 * 4)
     tensor = raw("F32", 201, 96)

@@ -152,6 +152,15 @@ def test_a_cancelled_answer_has_no_more_pieces(model):
     assert is_idle(model)
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own handler, also where a shell started the tests in the background and ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("receiver", ["the main thread", "another"])
 def test_ctrl_c_while_waiting_ends_the_answer(model, endless, receiver):
     answer = model.chat(ASK)

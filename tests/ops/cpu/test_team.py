@@ -15,7 +15,7 @@ from samples import normal, raw
 
 from opsin.config import from_environment
 from opsin.errors import DeviceError
-from opsin.ops.cpu import Cpu, Stopped
+from opsin.ops.cpu import Cpu, Stopped, cells
 
 
 def add_one_often(cpu, times: int, width: int = 64, most: int = 64):
@@ -110,6 +110,19 @@ def test_an_idle_team_uses_next_to_no_processor():
     used = time.process_time() - before
     cpu.close()
     assert used < 0.01
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads nap")
+def test_idle_threads_are_asleep_until_they_are_woken():
+    cpu = Cpu(from_environment(), threads=3)
+    program = add_one_often(cpu, 3)
+    for _ in range(5):
+        program.run(rows=64)
+        deadline = time.monotonic() + 20
+        while cpu.team._cells[cells.SLEEPERS // 8] < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert cpu.team._cells[cells.SLEEPERS // 8] == 2
+    cpu.close()
 
 
 def test_two_python_threads_take_turns(cpu):

@@ -56,6 +56,13 @@ def test_pieces_join_to_the_text_of_the_ids(model):
     assert answer.reason in ("stop", "length")
 
 
+def test_an_unfinished_character_at_the_end_is_shown_as_such(model):
+    answers = [model.complete("the", seed=seed, max_tokens=2, ignore_eos=True) for seed in range(40)]
+    texts = ["".join(answer) for answer in answers]
+    assert texts == [model.detokenize(answer.ids) for answer in answers]
+    assert any(0xC2 <= answer.ids[-1] <= 0xF4 for answer in answers)
+
+
 def test_text_is_what_is_left(model):
     whole = model.chat(ASK, seed=1, max_tokens=60).text
     answer = model.chat(ASK, seed=1, max_tokens=60)
@@ -108,7 +115,9 @@ def test_text_held_back_for_a_stop_string_comes_at_the_end(model):
 def test_a_stopped_answer_frees_its_pages(model):
     options = {"seed": 3, "ignore_eos": True}
     whole = model.complete("the", max_tokens=9, **options).text
-    assert model.complete("the", stop=[whole[3]], **options).text == whole[: whole.index(whole[3])]
+    answer = model.complete("the", stop=[whole[3]], **options)
+    assert answer.text == whole[: whole.index(whole[3])]
+    assert answer._stream.cancelled
     assert is_idle(model)
 
 

@@ -162,7 +162,7 @@ class TestPages:
             assert np.isfinite(held[1]).all()
 
     def test_eight_bit_pages_need_whole_groups(self, ops):
-        with pytest.raises(RequestError, match="multiple of 32"):
+        with pytest.raises(RequestError, match="multiple of 16"):
             ops.pages(layers=1, heads=1, width=40, count=1, kind="q8_0")
 
     def test_other_shapes_are_refused(self, ops):

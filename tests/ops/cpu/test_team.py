@@ -38,6 +38,24 @@ def test_every_item_is_done_once_by_any_number_of_threads(teams, threads, rows):
         np.testing.assert_array_equal(program.output("y")[:rows], program.inputs["x"][:rows] + 40)
 
 
+def test_an_operation_waits_until_all_that_it_reads_is_there(teams):
+    """A chain of matrices, each of whose results needs the whole one before."""
+    tensor, results = raw("F32", 256, 256), {}
+    for threads in (1, 2, 3):
+        ops, tape = teams[threads].record()
+        weight, x = ops.pack(tensor), tape.input(ops, "x", (tape.count("rows", 16), 256), "f32")
+        y = x
+        for _ in range(12):
+            y = ops.rms_norm(ops.linear(y, weight), None, 1e-5)
+        program, results[threads] = tape.finish({"y": y}), []
+        for run in range(40):
+            program.inputs["x"][:] = normal(16, 256, seed=run)
+            program.run(rows=16)
+            results[threads].append(program.output("y").copy())
+    np.testing.assert_array_equal(results[2], results[1])
+    np.testing.assert_array_equal(results[3], results[1])
+
+
 @pytest.mark.parametrize("threads", [0, -1, 257])
 def test_impossible_numbers_of_threads_are_refused(threads):
     from opsin.ops.cpu.team import Team

@@ -137,8 +137,12 @@ def test_a_missing_key_is_named(tmp_path, monkeypatch, key):
         ({"llama.rope.freq_base": 0.0}, "freq_base"),
         ({"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": -1.0}, "factor is -1"),
         (
-            {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0,
-             "llama.rope.scaling.original_context_length": 0}, "original_context_length"
+            {
+                "llama.rope.scaling.type": "yarn",
+                "llama.rope.scaling.factor": 4.0,
+                "llama.rope.scaling.original_context_length": 0,
+            },
+            "original_context_length",
         ),
     ],
 )
@@ -155,7 +159,7 @@ def test_more_tokens_than_rows_of_the_table(tmp_path):
 
 
 def test_pages_of_eight_bits_need_wide_heads(tmp_path):
-    assert "heads of a multiple of 32, not 16" in str(refusal(write(tmp_path, shape=Shape(head=16)), pages="q8_0"))
+    assert "heads of a multiple of 16, not 8" in str(refusal(write(tmp_path, shape=Shape(head=8)), pages="q8_0"))
 
 
 def test_each_error_has_its_status_and_exit_code():

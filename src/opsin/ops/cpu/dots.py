@@ -11,7 +11,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from opsin.ops.cpu.layout import STRIP
+from opsin.ops.cpu.layout import SHARED, STRIP
 from opsin.ops.cpu.simd import F32, I8, I16, I32, I64, Simd, Tile, call, constant, fma, load, operation, splat
 
 
@@ -111,10 +111,10 @@ class Dots:
         return self._add_products(b, acc, weights, x, stride, left)
 
     def _values_step(self, b: Any, acc: Any, w: Any, scales: Any, x: Any, stride: Any, left: Any) -> Any:
-        """acc + (bytes at w * f16 scales, one for 32) * x: 8-bit values of one row of a page."""
+        """acc + (bytes at w * f16 scales, one for SHARED) * x: 8-bit values of one row of a page."""
         n, weights = self.lanes, []
         for v in range(self.vectors):
-            scale = b.fpext(load(b, b.add(scales, I64(2 * (n * v // 32))), ir.HalfType()), F32)
+            scale = b.fpext(load(b, b.add(scales, I64(2 * (n * v // SHARED))), ir.HalfType()), F32)
             weights.append(b.fmul(_load_i8(b, b.add(w, I64(n * v)), n), splat(b, scale, n)))
         return self._add_products(b, acc, weights, x, stride, left)
 

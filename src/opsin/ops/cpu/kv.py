@@ -8,7 +8,7 @@ import numpy.typing as npt
 from opsin.errors import RequestError
 from opsin.ops import PAGE, PageType
 from opsin.ops.cpu.arena import Block
-from opsin.ops.cpu.layout import page_bytes
+from opsin.ops.cpu.layout import SHARED, page_bytes
 
 _SLACK = 512  # kernels read whole vectors of a page's last row
 
@@ -17,8 +17,8 @@ class KvPages:
     """`count` pages for each of `layers` layers. How a page lies is said in `kernels/attend.py`."""
 
     def __init__(self, *, layers: int, heads: int, width: int, count: int, kind: PageType) -> None:
-        if kind == "q8_0" and width % 32:
-            raise RequestError(f"q8_0 pages need heads of a multiple of 32, not {width}", hint="use f16 pages")
+        if kind == "q8_0" and width % SHARED:
+            raise RequestError(f"q8_0 pages need heads of a multiple of {SHARED}, not {width}", hint="use f16 pages")
         self.layers, self.heads, self.width, self.count, self.kind = layers, heads, width, count, kind
         size = count * heads * page_bytes(width, kind) + _SLACK
         # Zeroed memory is mapped when it is first touched, so a large pool costs nothing until it is used.
@@ -32,8 +32,8 @@ class KvPages:
     def rows(self, layer: int, table: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Keys and values of some pages as [rows, heads, width]: for inspection, slow."""
         keys, values = (self._part(block, table) for block in (self.keys[layer], self.values[layer]))
-        k = self._floats(keys, (self.width, PAGE), (self.width // 32, PAGE), 0)
-        v = self._floats(values, (PAGE, self.width), (PAGE, self.width // 32), 1)
+        k = self._floats(keys, (self.width, PAGE), (self.width // SHARED, PAGE), 0)
+        v = self._floats(values, (PAGE, self.width), (PAGE, self.width // SHARED), 1)
         rows = len(table) * PAGE
         return (
             k.transpose(0, 3, 1, 2).reshape(rows, self.heads, self.width),
@@ -54,5 +54,5 @@ class KvPages:
         size = self.width * PAGE
         q = np.ascontiguousarray(raw[..., :size]).view(np.int8).astype(np.float32).reshape(*raw.shape[:2], *shape)
         s = np.ascontiguousarray(raw[..., size:]).view(np.float16).astype(np.float32).reshape(*raw.shape[:2], *scales)
-        product: npt.NDArray[np.float32] = q * np.repeat(s, 32, axis=2 + axis)
+        product: npt.NDArray[np.float32] = q * np.repeat(s, SHARED, axis=2 + axis)
         return product

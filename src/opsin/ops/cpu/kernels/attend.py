@@ -20,6 +20,7 @@ from typing import Any
 from opsin.ops import CHUNK, PAGE
 from opsin.ops.cpu.dots import Dots
 from opsin.ops.cpu.kernels.shared import jit
+from opsin.ops.cpu.layout import SHARED
 from opsin.ops.cpu.simd import Simd
 
 (
@@ -177,7 +178,7 @@ def _visit(simd: Simd, kind: str, softcap: bool) -> Any:
         width, heads = at(args + WIDTH), at(args + HEADS)
         sequence = i32(at(args + SEQUENCE) + 4 * row)
         place = i32(at(args + TABLES) + sequence * at(args + TABLE_BYTES) + 4 * page)
-        size = width * PAGE * element + eight * 2 * (width // 32) * PAGE
+        size = width * PAGE * element + eight * 2 * (width // SHARED) * PAGE
         keys = at(args + KEYS) + (place * heads + head) * size
         values = at(args + VALUES) + (place * heads + head) * size
         start, end = page * PAGE, min(high, (page + 1) * PAGE)
@@ -232,7 +233,7 @@ def _scores(simd: Simd, kind: str, tokens: int) -> Any:
             w, scales = keys + part * element, keys + width * PAGE + part * 2
             for i in range(width):
                 if eight:
-                    acc = step8(acc, w, scales + (i // 32) * PAGE * 2, q + 4 * i, 4 * width, some)
+                    acc = step8(acc, w, scales + (i // SHARED) * PAGE * 2, q + 4 * i, 4 * width, some)
                 else:
                     acc = step(acc, w, q + 4 * i, 4 * width, some)
                 w += PAGE * element
@@ -293,14 +294,14 @@ def _weighted(simd: Simd, kind: str, tokens: int) -> Any:
     def add_values(values: int, weights: int, width: int, some: int, keys: int, sums: int) -> None:
         for part in range(0, width, wide):
             acc = load(sums + 4 * part, 4 * width, some, width - part)
-            w, scales = values + part * element, values + width * PAGE + (part // 32) * 2
+            w, scales = values + part * element, values + width * PAGE + (part // SHARED) * 2
             for key in range(keys):
                 if eight:
                     acc = step8(acc, w, scales, weights + 4 * key, PAGE * 4, some)
                 else:
                     acc = step(acc, w, weights + 4 * key, PAGE * 4, some)
                 w += width * element
-                scales += (width // 32) * 2
+                scales += (width // SHARED) * 2
             store(acc, sums + 4 * part, 4 * width, some, width - part)
 
     return add_values

@@ -11,6 +11,7 @@ from typing import Any
 from opsin.ops import PAGE
 from opsin.ops.cpu import cells
 from opsin.ops.cpu.kernels.shared import jit
+from opsin.ops.cpu.layout import SHARED
 from opsin.ops.cpu.simd import Simd
 
 K, K_ROW, V, V_ROW, SLOTS, KEYS, VALUES, HEADS, WIDTH, COUNT = (8 * i for i in range(10))
@@ -25,7 +26,7 @@ def make(simd: Simd, kind: str) -> Any:
 
     def store(args: int, first: int, last: int, thread: int) -> int:
         heads, width = at(args + HEADS), at(args + WIDTH)
-        size = width * PAGE * size_of + eight * 2 * (width // 32) * PAGE
+        size = width * PAGE * size_of + eight * 2 * (width // SHARED) * PAGE
         for row in range(first, last):
             slot = i32(at(args + SLOTS) + 4 * row)
             if slot >= at(args + COUNT) * PAGE:
@@ -61,32 +62,32 @@ def _floats(simd: Simd, kind: str) -> Any:
 
 
 def _eight(simd: Simd) -> Any:
-    """Groups of 32 of one row share a scale, its largest magnitude / 127."""
+    """Groups of SHARED values of one row share a scale, its largest magnitude / 127."""
     f32_at, put_f16, put_i8, rint, f16_at = simd.f32_at, simd.put_f16, simd.put_i8, simd.rint1, simd.f16_at
 
     @jit
     def put_group(x: int, to: int, stride: int, scale: int) -> None:
         largest = 0.0
-        for i in range(32):
+        for i in range(SHARED):
             size = abs(f32_at(x + 4 * i))
             if largest == largest and not size <= largest:  # a NaN gets in, and stays
                 largest = size
         put_f16(scale, largest / 127.0)
         step = f16_at(scale)  # quantise for the scale as it is stored
         inverse = 1.0 / step if step > 0.0 else 0.0
-        for i in range(32):
+        for i in range(SHARED):
             put_i8(to + i * stride, int(min(max(rint(f32_at(x + 4 * i) * inverse), -127.0), 127.0)))
 
     @jit
     def put_key(k: int, page: int, place: int, width: int) -> None:
-        for g in range(width // 32):
+        for g in range(width // SHARED):
             scale = page + width * PAGE + (g * PAGE + place) * 2
-            put_group(k + 128 * g, page + g * 32 * PAGE + place, PAGE, scale)
+            put_group(k + 4 * SHARED * g, page + g * SHARED * PAGE + place, PAGE, scale)
 
     @jit
     def put_value(v: int, page: int, place: int, width: int) -> None:
-        for g in range(width // 32):
-            scale = page + width * PAGE + (place * (width // 32) + g) * 2
-            put_group(v + 128 * g, page + place * width + g * 32, 1, scale)
+        for g in range(width // SHARED):
+            scale = page + width * PAGE + (place * (width // SHARED) + g) * 2
+            put_group(v + 4 * SHARED * g, page + place * width + g * SHARED, 1, scale)
 
     return put_key, put_value

@@ -67,9 +67,7 @@ def test_what_follows_does_not_change_the_keys_before(first, more):
 
 def test_another_picture_differs_from_its_block_on():
     before, after = list(range(10)), list(range(20))
-    cat, dog = (
-        block_keys(Prompt.of([before, MediaSpan(name, 7, 7), after]), BLOCK) for name in (b"cat", b"dog")
-    )
+    cat, dog = (block_keys(Prompt.of([before, MediaSpan(name, 7, 7), after]), BLOCK) for name in (b"cat", b"dog"))
     assert cat[:2] == dog[:2]
     assert len(cat) == 9
     assert not set(cat[2:]) & set(dog[2:])

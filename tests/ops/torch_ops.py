@@ -125,9 +125,7 @@ class TorchOps:
         pages.k[layer, slots.data[kept]] = k.data[kept]
         pages.v[layer, slots.data[kept]] = v.data[kept]
 
-    def attend(
-        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
-    ) -> Array:
+    def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0) -> Array:
         weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap)
         return self.apply_weights(weights, pages, layer, reads)
 

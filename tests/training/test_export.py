@@ -51,8 +51,11 @@ def test_llama_cpp_answers_as_torch_does(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp")
     model, rng = lively(), np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (192, 192, 3), np.uint8) for _ in range(4)]
-    items = [Item("", pictures[:1], "What colour is the circle?", ""), Item("", pictures[2:], "Is there a cat?", ""),
-             Item("", pictures[1:2], "What does it say?", "")]
+    items = [
+        Item("", pictures[:1], "What colour is the circle?", ""),
+        Item("", pictures[2:], "Is there a cat?", ""),
+        Item("", pictures[1:2], "What does it say?", ""),
+    ]
     ours = answer(model, [Query(item.pictures, item.question, []) for item in items], limit=6)
     server = open_server(*export(model, "F16", tmp_path), 1)
     theirs = [ask_server(server, item, 6) for item in items]

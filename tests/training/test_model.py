@@ -31,8 +31,9 @@ def test_logits_equal_those_of_transformers() -> None:
     row, blocks = torch.tensor([ids]), torch.tensor([blocks_of(ids)])
     with torch.inference_mode():
         ours = model.logits(model(row, blocks, model.encode(pixels).flatten(0, 1)))
-        expected = theirs(input_ids=row, pixel_values=pixels, attention_mask=torch.ones_like(row),
-                          token_type_ids=(blocks > 0).long()).logits
+        expected = theirs(
+            input_ids=row, pixel_values=pixels, attention_mask=torch.ones_like(row), token_type_ids=(blocks > 0).long()
+        ).logits
     assert torch.allclose(ours, expected, atol=2e-4, rtol=1e-3)
 
 

@@ -52,8 +52,12 @@ def test_counts_are_true() -> None:
         turn = q.ask_count(scene, rng)
         if turn is None or not any(plural(s) in turn.question for s in SHAPES):
             continue
-        found = [t for t in scene.things if plural(t.name) in turn.question
-                 and (t.colour in turn.question or not any(c in turn.question for c in COLOUR_NAMES))]
+        found = [
+            t
+            for t in scene.things
+            if plural(t.name) in turn.question
+            and (t.colour in turn.question or not any(c in turn.question for c in COLOUR_NAMES))
+        ]
         assert turn.answer == f"{NUMBERS[len(found)].capitalize()}."
 
 

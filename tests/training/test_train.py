@@ -16,8 +16,9 @@ from training.retrain import QUICK, EasyStream  # noqa: E402
 from training.train import Options, Stage, rate_at, train  # noqa: E402
 from training.whiten import SCALE, whiten  # noqa: E402
 
-TINY = Shape(width=64, heads=1, groups=1, inner=64, layers=1, tower_width=64, tower_layers=1, tower_heads=1,
-             tower_inner=96)
+TINY = Shape(
+    width=64, heads=1, groups=1, inner=64, layers=1, tower_width=64, tower_layers=1, tower_heads=1, tower_inner=96
+)
 STAGES = tuple(replace(stage, steps=2, size=2) for stage in QUICK)
 
 

@@ -66,7 +66,7 @@ def choose(config: Config) -> Isa:
     else:
         found = _named(config.isa)
         if not _has(features, found):
-            missing = ", ".join(n for n in found.needs if n not in features)
+            missing = ", ".join(n for n in found.needs if not features.get(n, False))
             raise DeviceError(f"OPSIN_ISA={config.isa}: this CPU lacks {missing}", hint="unset OPSIN_ISA")
     text = ",".join(("+" if on else "-") + name for name, on in sorted(features.items()))
     return replace(found, cpu=cpu, features=text, triple=llvm.get_process_triple())

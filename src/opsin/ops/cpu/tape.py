@@ -70,6 +70,7 @@ class Tape:
         self.code, self.team, self.guarded = code, team, guarded
         self.arena = Arena(guarded=guarded)
         self.closed = False
+        self.header: npt.NDArray[np.int64] | None = None  # where counts lie
 
     def emit(
         self,
@@ -87,7 +88,8 @@ class Tape:
         address = cell if isinstance(cell, int) else int(cell.ctypes.data)
         entry = Entry(
             title=str(kernel), kernel=self.code.address(kernel), args=words(*args), items=address, grain=grain,
-            reads=tuple(_block(x) for x in reads), writes=tuple(_block(x) for x in writes), keep=(cell, *keep),
+            reads=tuple(_block(x) for x in reads), writes=tuple(_block(x) for x in writes),
+            keep=(cell, self.header, *keep),
         )  # fmt: skip
         self.add(entry)
 
@@ -142,12 +144,12 @@ class Recording(Tape):
         self.inputs: dict[str, npt.NDArray[np.generic]] = {}
         self._filled: list[Block] = []  # of the inputs
         self.counts: dict[str, Count] = {}
-        self._header = np.zeros(64, np.int64)
+        self.header: npt.NDArray[np.int64] = np.zeros(64, np.int64)
 
     def count(self, name: str, most: int) -> Count:
         """A size that `Recorded.run` is told."""
-        assert name not in self.counts and len(self.counts) < len(self._header)
-        count = Count(name, most, int(self._header.ctypes.data) + 8 * len(self.counts))
+        assert name not in self.counts and len(self.counts) < len(self.header)
+        count = Count(name, most, int(self.header.ctypes.data) + 8 * len(self.counts))
         self.counts[name] = count
         return count
 
@@ -198,11 +200,14 @@ class Recorded:
     def run(self, **counts: int) -> None:
         """Replay with these counts. Raises DeviceError and Stopped as `Team.run`."""
         tape = self._tape
-        for i, name in enumerate(self._names):
+        for name in self._names:
             value = counts[name]
             assert 0 <= value <= tape.counts[name].most, f"{name}={value}, at most {tape.counts[name].most}"
-            tape._header[i] = value
-        tape.team.run(self._program)
+
+        def write_counts() -> None:
+            tape.header[: len(self._names)] = [counts[name] for name in self._names]
+
+        tape.team.run(self._program, write_counts)
         if tape.guarded:
             tape.check()
 

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -56,8 +57,11 @@ class Team:
             worker.start()
         atexit.register(self.close)  # code must not go while threads wait in it
 
-    def run(self, program: Program) -> None:
-        """Run a program to its end.
+    def run(self, program: Program, counts: Callable[[], None] | None = None) -> None:
+        """Run a program to its end. `counts` writes the sizes that the program reads.
+
+        It is called when the tickets of the run before are void: a thread that is late in that run would take
+        larger counts for items that are left to do.
 
         Raises DeviceError for a kernel's error, after a fork, or once closed; Stopped when `stop` ended it.
         """
@@ -68,6 +72,8 @@ class Team:
                 raise DeviceError("the model was closed", hint="load it again")
             self._remember(program)
             program.start(int(self._cells[cells.GO // 8]) + 1)
+            if counts is not None:
+                counts()
             self._put(cells.PROGRAM, program.address)
             self._put(cells.STATUS, 0)
             self._put(cells.SKIPPED, 0)

@@ -152,9 +152,9 @@ def _operation(simd: Simd, see: Any, put: Any, add: Any, wake: Any) -> Any:
     @jit
     def run_operation(team: int, entry: int, index: int, thread: int, epoch: int) -> int:
         """Take chunks of the operation's items until none is left. 0 when this epoch is over."""
-        items = at(at(entry + cells.ENTRY_ITEMS))
         grain, shares = at(entry + cells.ENTRY_GRAIN), at(team + cells.THREADS) * cells.SHARES
         ticket = see(entry + cells.ENTRY_TICKET)
+        items = at(at(entry + cells.ENTRY_ITEMS))  # after the ticket: it holds as long as the ticket's epoch
         while True:
             if ticket >> 32 != epoch:
                 return 0

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from opsin.ops.cpu.dots import Dots
-from opsin.ops.cpu.kernels.shared import jit
+from opsin.ops.cpu.kernels.shared import inlined, jit
 from opsin.ops.cpu.layout import FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
 from opsin.ops.cpu.simd import Simd
 
@@ -29,7 +29,7 @@ def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], tuple[int, int]
     """(vectors, tokens) of the tile for one row and for many: what fits the registers."""
     full = STRIP // simd.lanes
     if simd.lanes == 16:
-        return (full, 1), (full, 4 if kind == "planes" else 8)
+        return (full, 1), (full, 5 if kind == "planes" else 8)
     if kind == "planes":
         return (min(full, 4), 1), (1, 4)
     return (min(full, 4), 1), (2, 5)
@@ -131,7 +131,7 @@ def _record(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
     two = layout.group == 16
     dots, late = (tile.part(0, 4), tile.part(4, 8)) if two else (tile.dots, tile.dots)
 
-    @jit
+    @inlined
     def add_record(
         acc: Any, fs: Any, fm: Any, w: int, plane: int, x: int, x_row: int, left: int, s: int, s_row: int, sums: int,
         lifts: int, sum_row: int,

@@ -20,3 +20,18 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
         _nrt=False,
     )
     return compiled
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A part of an inner loop: LLVM must not make a call of it, which would pass its tile through memory."""
+    compiled: Callable[..., Any] = numba.njit(
+        function,
+        error_model="numpy",
+        nogil=True,
+        boundscheck=False,
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
+        _nrt=False,
+        forceinline=True,
+    )
+    return compiled

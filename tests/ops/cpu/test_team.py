@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -197,6 +199,38 @@ def test_programs_may_come_and_go_while_threads_are_behind(teams):
     held = ops.constant(x)
     for _ in range(1500):
         assert (ops.scale(held, 2.0).numpy() == 2 * x).all()
+
+
+class TestLateThreads:
+    """A thread may still walk through a run that has ended when the next one is made ready."""
+
+    def test_counts_change_only_when_tickets_of_the_last_run_are_void(self, teams, monkeypatch):
+        program, seen = add_one_often(teams[2], 3), []
+        header, start = program._tape.header, program._program.start
+
+        def watched(epoch: int) -> None:
+            seen.append((int(header[0]), program._program._table[0, cells.ENTRY_TICKET // 8] >> 32 < epoch))
+            start(epoch)
+
+        monkeypatch.setattr(program._program, "start", watched)
+        for rows in (1, 64, 7):
+            program.run(rows=rows)
+        assert seen == [(0, True), (1, True), (64, True)]
+
+    def test_counts_outlive_their_recording_while_the_team_may_look_at_them(self, teams):
+        program = add_one_often(teams[2], 3)
+        program.run(rows=2)
+        header = weakref.ref(program._tape.header)
+        del program
+        gc.collect()
+        assert header() is not None
+        for _ in range(2):
+            add_one_often(teams[2], 1).run(rows=1)
+        deadline = time.monotonic() + 20
+        while header() is not None and time.monotonic() < deadline:  # but not for ever
+            add_one_often(teams[2], 1).run(rows=1)
+            gc.collect()
+        assert header() is None
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")

@@ -8,6 +8,7 @@ from samples import FEW, Cache, close, normal
 
 from opsin.errors import ModelError, RequestError
 from opsin.ops import CHUNK, PAGE
+from opsin.ops.cpu.layout import page_bytes
 from opsin.ops.reference import DensePages, Reference
 
 KINDS = ("f32", "f16", "q8_0")
@@ -143,12 +144,14 @@ class TestPages:
             np.testing.assert_array_equal(held[: len(values)], wanted)
 
     def test_negative_slots_are_skipped_and_the_other_layer_is_left_alone(self, ops):
-        pages = ops.pages(layers=2, heads=1, width=8, count=2, kind="f32")
+        pages = ops.pages(layers=2, heads=1, width=8, count=3, kind="f32")
+        for block in (pages.keys[0], pages.values[0]):
+            block.address += page_bytes(8, "f32")  # so that what is written before the first page can be seen
         x = ops.constant(normal(3, 1, 8))
         ops.store(pages, 0, x, x, ops.constant(np.array([-1, 70, -5], np.int32)))
-        k, _ = pages.rows(0, np.arange(2, dtype=np.int32))
-        assert np.flatnonzero(k.any((1, 2))).tolist() == [70]
-        assert not pages.rows(1, np.arange(2, dtype=np.int32))[0].any()
+        for held in pages.rows(0, np.arange(3, dtype=np.int32)):
+            assert np.flatnonzero(held.any((1, 2))).tolist() == [PAGE + 70]
+        assert not pages.rows(1, np.arange(3, dtype=np.int32))[0].any()
 
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("at", [0, 31, 40])

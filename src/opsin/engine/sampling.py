@@ -95,10 +95,15 @@ def top_ids(logits: Floats, k: int) -> npt.NDArray[np.intp]:
         return np.argsort(-logits, kind="stable")
     whole = n // _BLOCK * _BLOCK
     maxima = logits[:whole].reshape(-1, _BLOCK).max(1)
-    candidates = np.arange(n)
-    if len(maxima) > k:
-        # At least k ids reach the k-th largest maximum, so the top k all do.
-        bound = np.partition(maxima, len(maxima) - k)[len(maxima) - k]
-        candidates = np.flatnonzero(logits >= bound)
+    candidates = np.arange(n) if len(maxima) <= k else _reaching(logits, maxima, k)
     order = np.argsort(-logits[candidates], kind="stable")[:k]
     return candidates[order]
+
+
+def _reaching(logits: Floats, maxima: Floats, k: int) -> npt.NDArray[np.intp]:
+    """Ids that reach the k-th largest maximum of a block, in order: at least k do, so the top k are among them."""
+    bound = np.partition(maxima, len(maxima) - k)[len(maxima) - k]
+    blocks = np.flatnonzero(maxima >= bound)
+    inside = (blocks[:, None] * _BLOCK + np.arange(_BLOCK)).reshape(-1)
+    candidates = np.concatenate((inside, np.arange(len(maxima) * _BLOCK, len(logits))))
+    return candidates[logits[candidates] >= bound]

@@ -105,5 +105,6 @@ def _reaching(logits: Floats, maxima: Floats, k: int) -> npt.NDArray[np.intp]:
     bound = np.partition(maxima, len(maxima) - k)[len(maxima) - k]
     blocks = np.flatnonzero(maxima >= bound)
     inside = (blocks[:, None] * _BLOCK + np.arange(_BLOCK)).reshape(-1)
-    candidates = np.concatenate((inside, np.arange(len(maxima) * _BLOCK, len(logits))))
-    return candidates[logits[candidates] >= bound]
+    candidates: npt.NDArray[np.intp] = np.concatenate((inside, np.arange(len(maxima) * _BLOCK, len(logits))))
+    kept: npt.NDArray[np.intp] = candidates[logits[candidates] >= bound]
+    return kept

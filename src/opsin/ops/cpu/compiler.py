@@ -20,6 +20,7 @@ from numba.core.cpu import CPUContext
 
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.isa import Isa
+from opsin.ops.cpu.kernels.shared import OPTIONS
 from opsin.ops.cpu.simd import Simd
 
 _SIMD: dict[Isa, Simd] = {}
@@ -62,15 +63,7 @@ def llvm_text(kernel: Kernel, isa: Isa, *, portable: bool = False) -> tuple[str,
     function = build(kernel, isa)
     count = function.__code__.co_argcount
     _configure(isa, portable)
-    compiled = numba.njit(
-        function,
-        error_model="numpy",
-        nogil=True,
-        boundscheck=False,
-        no_cpython_wrapper=True,
-        no_cfunc_wrapper=True,
-        _nrt=False,
-    )
+    compiled = numba.njit(function, **OPTIONS)
     with _no_machine_code():
         compiled.compile((types.int64,) * count)
     result = next(iter(compiled.overloads.values()))

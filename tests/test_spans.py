@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsin.spans import MediaSpan, Patches, Prompt, TextSpan, block_keys
+from opsin.spans import Features, MediaSpan, Patches, Prompt, TextSpan, block_keys
 
 BLOCK = 4
 texts = st.lists(st.integers(0, 5), max_size=9)
@@ -104,7 +104,59 @@ def test_only_full_blocks_have_keys(block):
     assert len(block_keys(Prompt.of([[1] * 130]), block)) == 130 // block
 
 
+def never():
+    raise AssertionError("nothing needs the pixels")
+
+
 def test_the_pixels_are_not_part_of_equality():
-    a, b = (MediaSpan(b"cat", 4, 4, patches=patches) for patches in (None, Patches((object(),))))
+    features = Features((4, 3), never)
+    a, b = (MediaSpan(b"cat", 4, 4, features=given, size=size) for given, size in ((None, None), (features, (8, 8))))
     assert a == b
     assert hash(a) == hash(b)
+
+
+def test_features_are_equal_by_their_shape():
+    assert Features((4, 3), never) == Features((4, 3), lambda: None) != Features((3, 4), never)
+
+
+# Pictures
+
+
+def test_a_picture_knows_its_rows_grid_markers_and_sizes():
+    span = MediaSpan(b"cat", 6, 3, (2, 3), size=(48, 32), area=(0, 0, 90, 40))
+    picture = Patches(("<image>", span, "</image>"), ("frame 1 of 2",), original=(90, 40))
+    assert picture.rows == 6
+    assert picture.grid == (2, 3)
+    assert picture.markers == ("<image>", "</image>")
+    assert picture.spans == (span,)
+    assert picture.size == (48, 32)
+
+
+def test_a_picture_in_tiles_has_no_grid_and_a_size_as_a_whole():
+    tiles = [MediaSpan(name, 4, 4, (2, 2), size=(8, 8)) for name in (b"left", b"right")]
+    picture = Patches((tiles[0], "\n", tiles[1]), whole=(16, 8))
+    assert picture.rows == 8
+    assert picture.grid is None
+    assert picture.size == (16, 8)
+
+
+def test_rows_show_the_cells_of_the_picture_in_reading_order():
+    span = MediaSpan(b"cat", 6, 3, (2, 3), area=(0, 0, 90, 40))
+    assert Patches((span,)).rectangles() == [
+        (0, 0, 30, 20), (30, 0, 60, 20), (60, 0, 90, 20), (0, 20, 30, 40), (30, 20, 60, 40), (60, 20, 90, 40),
+    ]  # fmt: skip
+
+
+def test_rows_of_a_tile_show_its_own_part():
+    left = MediaSpan(b"left", 1, 1, (1, 1), area=(0, 0, 50, 40))
+    right = MediaSpan(b"right", 2, 2, (2, 1), area=(50, 0, 100, 40))
+    assert Patches((left, right)).rectangles() == [(0, 0, 50, 40), (50, 0, 100, 20), (50, 20, 100, 40)]
+
+
+def test_without_a_grid_every_row_shows_all():
+    assert MediaSpan(b"cat", 2, 2, area=(1, 2, 3, 4)).rectangles() == [(1, 2, 3, 4)] * 2
+
+
+def test_a_span_without_an_area_cannot_say_what_it_shows():
+    with pytest.raises(ValueError, match="which part"):
+        MediaSpan(b"cat", 2, 2, (1, 2)).rectangles()

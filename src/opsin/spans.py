@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Area = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 
 
 @dataclass(frozen=True)
-class Patches:
-    """What an encoder eats: host arrays, ready; opaque here."""
+class Features:
+    """What an encoder eats: a float32 array whose shape is known before it is made.
 
-    parts: tuple[object, ...]
+    Attributes:
+        shape: features of equal shapes are encoded together.
+        make: computes them; called when the encoder needs them, on a thread of its own.
+    """
+
+    shape: tuple[int, ...]
+    make: Callable[[], npt.NDArray[np.float32]] = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -31,15 +44,19 @@ class TextSpan:
 
 @dataclass(frozen=True)
 class MediaSpan:
-    """Rows made from one picture or sound.
+    """Rows made from one picture, part of a picture, or sound.
 
     Attributes:
-        digest: of the content and of how it was prepared.
+        digest: of the content and of how it was prepared: equal digests have equal embeddings.
         rows: places in the sequence.
         positions: how far it moves the position counter.
-        grid: rows and columns, for positions of two axes.
+        grid: rows high and rows wide, for positions of several axes and for `rectangles`.
         atomic: its rows see each other, so they are computed in one step.
         memory: rows kept beside the sequence, for cross-attention.
+        features: how to make what the encoder takes.
+        embeddings: [rows, width] where they are known already: nothing is encoded.
+        size: (width, height) in pixels at which it is really processed.
+        area: the part of the original picture that it shows.
     """
 
     digest: bytes
@@ -48,13 +65,76 @@ class MediaSpan:
     grid: tuple[int, int] | None = None
     atomic: bool = False
     memory: int = 0
-    patches: Patches | None = field(default=None, compare=False)
+    features: Features | None = field(default=None, compare=False)
+    embeddings: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    size: tuple[int, int] | None = field(default=None, compare=False)
+    area: Area | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return self.rows
 
     def identity(self, first: int, last: int) -> bytes:
         return b"M" + self.digest + first.to_bytes(4, "little") + last.to_bytes(4, "little")
+
+    def rectangles(self) -> list[Area]:
+        """What each row shows: cells of the grid, or the whole area for every row where there is no grid.
+
+        Raises ValueError where the area is not known.
+        """
+        if self.area is None:
+            raise ValueError("this span does not say which part of a picture it shows")
+        x0, y0, x1, y1 = self.area
+        if self.grid is None:
+            return [self.area] * self.rows
+        high, wide = self.grid
+        xs = [x0 + (x1 - x0) * column / wide for column in range(wide + 1)]
+        ys = [y0 + (y1 - y0) * row / high for row in range(high + 1)]
+        return [(xs[c], ys[r], xs[c + 1], ys[r + 1]) for r in range(high) for c in range(wide)]
+
+
+@dataclass(frozen=True)
+class Patches:
+    """One picture, prepared: what stands in a prompt for it. Nothing of it is computed yet.
+
+    Attributes:
+        parts: strings are the family's own markers, which may spell special tokens; spans are the picture's rows.
+        notes: said to whoever sent it, as "frame 1 of 12".
+        original: (width, height) of the picture that was given.
+        whole: (width, height) at which it is processed as a whole, where it is cut into several spans.
+    """
+
+    parts: tuple[str | MediaSpan, ...]
+    notes: tuple[str, ...] = ()
+    original: tuple[int, int] | None = None
+    whole: tuple[int, int] | None = None
+
+    @property
+    def spans(self) -> tuple[MediaSpan, ...]:
+        return tuple(part for part in self.parts if isinstance(part, MediaSpan))
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Its strings, in order."""
+        return tuple(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def rows(self) -> int:
+        """Places that it takes in a sequence, without its markers."""
+        return sum(span.rows for span in self.spans)
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows high and wide; None where it is several spans or its rows lie in no grid."""
+        return self.spans[0].grid if len(self.spans) == 1 else None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(width, height) in pixels at which it is really processed."""
+        return self.whole or (self.spans[0].size if self.spans else None)
+
+    def rectangles(self) -> list[Area]:
+        """For each of its rows, the part of the original picture that it shows."""
+        return [area for span in self.spans for area in span.rectangles()]
 
 
 Span = TextSpan | MediaSpan

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.nn.module import FileReader
 from opsin.ops.cpu.layout import strips
 from opsin.ops.cpu.pack import layout_of
 from opsin.ops.reference import Reference
-from opsin.quants import by_id
+from opsin.quants import BY_NAME, by_id
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,11 @@ class ShapeReader(FileReader):
         super().__init__(file, Reference())
         self.bytes = 0
 
-    def weight(self, name: str) -> Shape:
+    def weight(self, name: str, *, transposed: bool = False) -> Shape:
         """Its shape and size; the file is not read."""
-        info = self._need(name)
-        if len(info.shape) != 2:
-            raise ModelError(f"tensor {name} is {info.shape}; two dimensions were expected")
-        outputs, inputs = info.shape
-        size = strips(outputs) * layout_of(by_id(info.type)).strip_bytes(inputs)
+        kind, outputs, inputs = self._matrix(name)
+        if transposed:
+            kind, outputs, inputs = BY_NAME["F32"].id, inputs, outputs
+        size = strips(outputs) * layout_of(by_id(kind)).strip_bytes(inputs)
         self.bytes += size
         return Shape((outputs, inputs), size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import NoneType
 from typing import Any, Protocol, Self, get_args, get_origin, get_type_hints
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.ops import Array, Ops, Raw, Weight
-from opsin.quants import by_id
+from opsin.quants import BY_NAME, by_id
 
 Floats = npt.NDArray[np.float32]
 
@@ -33,7 +34,9 @@ class Reader(Protocol):
         """Whether any tensor's name begins with `path` and a dot."""
         ...
 
-    def weight(self, name: str) -> Weight: ...
+    def weight(self, name: str, *, transposed: bool = False) -> Weight:
+        """A matrix (outputs, inputs); a kernel of more dimensions is [outputs, all inputs]."""
+        ...
 
     def values(self, name: str) -> Floats: ...
 
@@ -53,16 +56,16 @@ class FileReader:
     def below(self, path: str) -> bool:
         return any(name.startswith(path + ".") for name in self._file.tensors)
 
-    def weight(self, name: str) -> Weight:
-        info = self._need(name)
-        if len(info.shape) != 2:
-            raise ModelError(f"tensor {name} is {info.shape}; two dimensions were expected")
-        row = by_id(info.type).row_bytes(info.shape[1])
+    def weight(self, name: str, *, transposed: bool = False) -> Weight:
+        kind, outputs, inputs = self._matrix(name)
+        if transposed:
+            return self.ops.pack(_turned(name, self.values(name).reshape(outputs, inputs)))
+        row = by_id(kind).row_bytes(inputs)
 
         def read(first: int, last: int, into: npt.NDArray[np.uint8]) -> None:
             self._file.read_into(name, into, first * row)
 
-        return self.ops.pack(Raw(name, info.type, (info.shape[0], info.shape[1]), read))
+        return self.ops.pack(Raw(name, kind, (outputs, inputs), read))
 
     def values(self, name: str) -> Floats:
         info, kind = self._need(name), by_id(self._need(name).type)
@@ -71,6 +74,13 @@ class FileReader:
     def unread(self) -> tuple[str, ...]:
         """Tensors of the file that nobody asked for."""
         return tuple(name for name in self._file.tensors if name not in self._read)
+
+    def _matrix(self, name: str) -> tuple[int, int, int]:
+        """Number format, outputs and inputs."""
+        info = self._need(name)
+        if len(info.shape) < 2:
+            raise ModelError(f"tensor {name} is {info.shape}; two dimensions were expected")
+        return info.type, info.shape[0], math.prod(info.shape[1:])
 
     def _need(self, name: str) -> Any:
         if name not in self._file.tensors:
@@ -82,6 +92,16 @@ class FileReader:
             self._done += info.nbytes
             self._progress(self._done, self._whole)
         return info
+
+
+def _turned(name: str, values: Floats) -> Raw:
+    """[inputs, outputs] as a matrix of (outputs, inputs), in float32: blocks of numbers cannot be turned."""
+    kind, turned = BY_NAME["F32"], np.ascontiguousarray(values.T)
+
+    def read(first: int, last: int, into: npt.NDArray[np.uint8]) -> None:
+        into[:] = turned[first:last].view(np.uint8).reshape(-1)
+
+    return Raw(name, kind.id, (turned.shape[0], turned.shape[1]), read)
 
 
 class Module:

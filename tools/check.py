@@ -6,7 +6,9 @@ lengths     a file of src/ has at most 400 lines, one of kernels 500; a function
             inside another counts by itself.
 twins       no two functions or classes of 8 lines and more have the same body.
 names       a family's name stands only in its own file of models/ (and in text/, whose tables are keyed by the names
-            that files use). The names are those of the files of models/ and of the architectures they list.
+            that files use). The names are those of the files of models/ and of the architectures they list. A name
+            that begins another family's may stand in that family's file. Of projectors, whose names may be ordinary
+            words, only a string that is the whole name counts.
 docstrings  a module that holds anything says what it is.
 """
 
@@ -121,6 +123,7 @@ def names(sources: list[Source]) -> Iterator[str]:
         if not source.path.is_relative_to(PACKAGE) or any(map(source.path.is_relative_to, MAY_NAME_FAMILIES)):
             continue
         own = {name for name, home in families.items() if home == source.path}
+        own |= {name for name in families if any(mine.startswith(name) for mine in own)}
         for number, line in enumerate(source.text.splitlines(), 1):
             for found in words.finditer(line):
                 name = found.group().lower()
@@ -130,6 +133,22 @@ def names(sources: list[Source]) -> Iterator[str]:
                 yield f"{source.path}:{number}: names {name}, which belongs into {families[name]}"
 
 
+def projectors(sources: list[Source]) -> Iterator[str]:
+    """Projectors named outside the files that list them."""
+    homes: dict[str, set[Path]] = {}
+    for source in sources:
+        if source.path.parent == FAMILIES:
+            for key in filter(None, _listed(source, "ENCODERS")):
+                homes.setdefault(key, set()).add(source.path)
+    for source in sources:
+        if not source.path.is_relative_to(PACKAGE) or any(map(source.path.is_relative_to, MAY_NAME_FAMILIES)):
+            continue
+        for node in ast.walk(source.tree):
+            name = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(name, str) and source.path not in homes.get(name, {source.path}):
+                yield f"{source.path}:{node.lineno}: names projector {name}, which belongs into {min(homes[name])}"
+
+
 def family_names(sources: list[Source]) -> dict[str, Path]:
     """Each name of a family, and the file that it belongs to."""
     found: dict[str, Path] = {}
@@ -137,11 +156,18 @@ def family_names(sources: list[Source]) -> dict[str, Path]:
         if source.path.parent != FAMILIES or source.path.stem.startswith("_"):
             continue
         found[source.path.stem.lower()] = source.path
-        for node in source.tree.body:
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-                keys = [k.value for k in node.value.keys if isinstance(k, ast.Constant) and isinstance(k.value, str)]
-                if any(isinstance(t, ast.Name) and t.id in ("DECODERS", "ENCODERS") for t in node.targets):
-                    found |= {key.lower(): source.path for key in keys}
+        found |= {key.lower(): source.path for key in _listed(source, "DECODERS")}
+    return found
+
+
+def _listed(source: Source, table: str) -> list[str]:
+    """The keys of a dictionary that a module holds under this name."""
+    found: list[str] = []
+    for node in source.tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            keys = [k.value for k in node.value.keys if isinstance(k, ast.Constant) and isinstance(k.value, str)]
+            if any(isinstance(t, ast.Name) and t.id == table for t in node.targets):
+                found += keys
     return found
 
 
@@ -160,6 +186,7 @@ def check(root: Path, ratchet: dict[str, int] | None = None) -> list[str]:
         *lengths(sources, RATCHET if ratchet is None else ratchet),
         *twins(sources),
         *names(sources),
+        *projectors(sources),
         *docstrings([*sources, *tests]),
     ]
 

@@ -129,6 +129,19 @@ def test_families_do_not_name_each_other(tool, tree) -> None:
     assert tool.check(root) == ["src/opsin/models/lion.py:1: names zebra, which belongs into src/opsin/models/zebra.py"]
 
 
+def test_a_family_may_say_the_name_that_its_own_begins_with(tool, tree) -> None:
+    longer = '"""Zebrafish, unlike zebra, swim."""\n\nDECODERS = {"zebrafish": 1}\n'
+    root = tree({"src/opsin/models/zebra.py": FAMILY, "src/opsin/models/zebrafish.py": longer})
+    assert tool.check(root) == []
+
+
+def test_a_projector_is_named_in_its_file_alone(tool, tree) -> None:
+    home = {"src/opsin/models/lion.py": '"""Lions."""\n\nENCODERS = {"mlp": 1, "": 2}\n'}
+    assert tool.check(tree(home | {"src/opsin/nn/vit.py": '"""An mlp."""\n\nname = "mlp.fc1"\n'})) == []
+    broken = tool.check(tree({"src/opsin/nn/vit.py": '"""An mlp."""\n\nname = "mlp"\n'}))
+    assert broken == ["src/opsin/nn/vit.py:3: names projector mlp, which belongs into src/opsin/models/lion.py"]
+
+
 def test_the_program_of_that_name_is_no_family(tool, tree) -> None:
     root = tree({"src/opsin/models/zebra.py": FAMILY, "src/opsin/a.py": '"""Names are zebra.cpp\'s."""\n'})
     assert tool.check(root) == []

@@ -5,13 +5,20 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import Protocol
+from types import ModuleType
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.nn.batch import Batch, GroupShape
 from opsin.nn.module import Reader
 from opsin.ops import Array
+from opsin.spans import Patches
+
+Family = TypeVar("Family")
 
 
 class Decoder(Protocol):
@@ -30,8 +37,43 @@ class Decoder(Protocol):
         """Positions that it was trained for."""
         ...
 
+    @property
+    def width(self) -> int:
+        """Of an embedding."""
+        ...
+
+    @property
+    def axes(self) -> int:
+        """Positions of a row: 1, or 3 (time, row, column) where pictures are laid out in a plane."""
+        ...
+
     def forward(self, batch: Batch) -> Array:
         """Logits [outputs, vocabulary] of the rows that the batch wants."""
+        ...
+
+
+class Encoder(Protocol):
+    """What turns pictures into rows of a sequence."""
+
+    @property
+    def width(self) -> int:
+        """Of an embedding; a decoder that takes it has the same."""
+        ...
+
+    @property
+    def marker(self) -> str:
+        """What the family's chat template writes for one picture."""
+        ...
+
+    def layout(self, picture: object) -> Patches:
+        """What stands in a prompt for a picture. Cheap: sizes are computed, no pixel is touched."""
+        ...
+
+    def encode(self, features: npt.NDArray[np.float32]) -> Array:
+        """Features of pictures of one shape, [pictures, *shape], to embeddings [pictures * rows, width]. Eager.
+
+        A batch gives what its pictures give one by one.
+        """
         ...
 
 
@@ -41,24 +83,54 @@ class DecoderFamily(Protocol):
     def load(self, file: File, source: Reader) -> Decoder: ...
 
 
-def architectures() -> dict[str, str]:
-    """Architecture to the module that knows it."""
-    found: dict[str, str] = {}
-    for entry in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{entry.name}")
-        for name in module.DECODERS:
-            assert name not in found, f"{name} stands in {found[name]} and {entry.name}"
-            found[name] = entry.name
-    return found
+class VisionFamily(Protocol):
+    """What a family's file offers: `load`, under the projectors that it names in ENCODERS."""
+
+    def load(self, file: File, source: Reader) -> Encoder: ...
+
+
+def families() -> list[ModuleType]:
+    """The modules of this folder, in the order of their names."""
+    return [importlib.import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)]
+
+
+def architectures() -> dict[str, DecoderFamily]:
+    """Architectures (general.architecture) and who loads them."""
+    return _listed("DECODERS")
+
+
+def projectors() -> dict[str, VisionFamily]:
+    """Projectors (clip.projector_type) and who loads their towers. "" stands for files that name none."""
+    return _listed("ENCODERS")
 
 
 def load_decoder(file: File, source: Reader) -> Decoder:
     """The decoder of a file. Raises ModelError for an architecture that nobody here knows."""
-    name = file.get_str("general.architecture")
-    known = architectures()
+    name, known = file.get_str("general.architecture"), architectures()
     if name not in known:
         listed = ", ".join(sorted(known))
         raise ModelError(f"{file.path}: architecture {name!r} is not supported", hint=f"supported: {listed}")
-    family = importlib.import_module(f"{__name__}.{known[name]}")
-    decoder: Decoder = family.DECODERS[name].load(file, source)
-    return decoder
+    return known[name].load(file, source)
+
+
+def load_encoder(file: File, source: Reader) -> Encoder:
+    """The encoder of pictures of a file. Raises ModelError where it has none, or one that nobody here knows."""
+    if not file.get_bool("clip.has_vision_encoder", False):
+        raise ModelError(f"{file.path} holds no part for pictures", hint="it may be a model of text: give its mmproj")
+    name = file.get_str("clip.vision.projector_type", file.get_str("clip.projector_type", ""))
+    known = projectors()
+    if name not in known:
+        listed = ", ".join(sorted(filter(None, known)))
+        raise ModelError(f"{file.path}: projector {name!r} is not supported", hint=f"supported: {listed}")
+    return known[name].load(file, source)
+
+
+def _listed(table: str) -> dict[str, Family]:
+    """What the families list under this name; no two of them the same."""
+    found: dict[str, Family] = {}
+    for family in families():
+        listed: dict[str, Family] = vars(family).get(table, {})
+        twice = found.keys() & listed.keys()
+        assert not twice, f"{family.__name__} lists {twice}, and so does another"
+        found |= listed
+    return found

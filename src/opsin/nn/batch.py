@@ -17,11 +17,15 @@ def untapped(name: str, value: Array) -> Array:
 
 @dataclass(frozen=True)
 class GroupShape:
-    """A KV group of a decoder: layers that share one page list."""
+    """A KV group of a decoder: layers that share one page list.
+
+    `window` w above nothing: a row sees at most w rows, its own and w - 1 before. Nothing: it sees all before.
+    """
 
     layers: int
     heads: int
     width: int
+    window: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +50,11 @@ class Batch:
     Attributes:
         ids: int32 [rows].
         positions: int32 [rows], what RoPE sees.
-        groups: KV groups by name; "self" is the sequence's own.
+        groups: KV groups by name; "self" is the sequence's own. They differ in what a row sees (`Reads.first`, `last`),
+            not in pages and slots.
         outputs: int32 [outputs], the rows whose logits are wanted.
+        axes: int32 [rows, axes], time, row and column of each row, for decoders with more than one axis. None: all
+            of them are `positions`.
         tap: sees, and may replace, values by name ("blk.3.out").
     """
 
@@ -55,5 +62,10 @@ class Batch:
     positions: Array
     groups: Mapping[str, Group]
     outputs: Array
+    axes: Array | None = None
     tap: Tap = untapped
     wants_weights: Callable[[str], bool] = lambda name: False
+
+    def overlay(self, x: Array) -> Array:
+        """Embeddings of ids [rows, width], with those of media in their places: none yet."""
+        return x

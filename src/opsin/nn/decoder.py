@@ -1,0 +1,131 @@
+"""The decoder that most families share: a norm before each part, rotary positions, grouped heads, a gated FFN.
+
+A family that differs in more than numbers writes its own around `Body`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opsin.errors import ModelError
+from opsin.gguf import File
+from opsin.nn.attention import Heads, SelfAttention, heads_of
+from opsin.nn.batch import Batch, GroupShape
+from opsin.nn.ffn import GatedFfn
+from opsin.nn.keys import positive_float, positive_int
+from opsin.nn.module import Module, Reader, at
+from opsin.nn.parts import Embedding, Linear, RmsNorm
+from opsin.nn.rope import Rope, rope_of
+from opsin.ops import Array, Pairing
+
+
+class Body(Module):
+    """What every decoder has around its blocks."""
+
+    token_embd: Embedding
+    output_norm: RmsNorm
+    output: Linear | None
+
+    @property
+    def vocabulary(self) -> int:
+        return self.token_embd.weight.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.token_embd.weight.shape[1]
+
+    def logits(self, x: Array) -> Array:
+        """By the output matrix, or by the embeddings where the file ties them."""
+        return self.output(x) if self.output is not None else self.token_embd.logits(x)
+
+    def check(self, file: File, prefix: str, blocks: Sequence[Module]) -> None:
+        """Raises ModelError where the file holds other sizes than it says."""
+        layers = positive_int(file, f"{prefix}.block_count")
+        if len(blocks) != layers:
+            raise ModelError(f"{file.path} holds {len(blocks)} of its {layers} layers", hint="it is incomplete")
+        if self.output is not None and self.output.outputs != self.vocabulary:
+            raise ModelError(f"output.weight has {self.output.outputs} rows, token_embd.weight {self.vocabulary}")
+
+
+class Block(Module):
+    attn_norm: RmsNorm
+    attn: SelfAttention = at("")  # type: ignore[assignment]
+    ffn_norm: RmsNorm
+    ffn: GatedFfn = at("")  # type: ignore[assignment]
+
+
+class Weights(Body):
+    blk: list[Block]
+
+
+@dataclass(frozen=True, eq=False)
+class PreNormDecoder:
+    """`pairing` says which values of a head turn together.
+
+    With `axis` [pairs], which of a row's `axes` positions turns which pair (M-RoPE).
+    """
+
+    weights: Weights
+    heads: Heads
+    rope: Rope
+    eps: float
+    context: int
+    frequencies: Array
+    pairing: Pairing
+    axis: Array | None = None
+    axes: int = 1
+
+    @classmethod
+    def read(
+        cls, file: File, source: Reader, prefix: str, *, pairing: Pairing, axis: Array | None = None, axes: int = 1
+    ) -> PreNormDecoder:
+        """The decoder of a file whose keys begin with `prefix`."""
+        heads = heads_of(file, prefix)
+        factors = source.values("rope_freqs.weight") if source.has("rope_freqs.weight") else None
+        rope, weights = rope_of(file, prefix, heads.width, factors), Weights.read(source)
+        weights.check(file, prefix, weights.blk)
+        return cls(
+            weights=weights,
+            heads=heads,
+            rope=rope,
+            eps=positive_float(file, f"{prefix}.attention.layer_norm_rms_epsilon"),
+            context=positive_int(file, f"{prefix}.context_length"),
+            frequencies=source.ops.constant(rope.frequencies),
+            pairing=pairing,
+            axis=axis,
+            axes=axes,
+        )
+
+    @property
+    def groups(self) -> dict[str, GroupShape]:
+        return {"self": GroupShape(len(self.weights.blk), self.heads.kv, self.heads.width)}
+
+    @property
+    def vocabulary(self) -> int:
+        return self.weights.vocabulary
+
+    @property
+    def width(self) -> int:
+        return self.weights.width
+
+    def forward(self, batch: Batch) -> Array:
+        w, tap = self.weights, batch.tap
+        x = tap("embed", batch.overlay(w.token_embd(batch.ids)))
+        table = self._table(batch)
+        for i, block in enumerate(w.blk):
+            x = self._block(block, x, batch, i, table)
+        return w.logits(tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps)))
+
+    def _table(self, batch: Batch) -> Array:
+        ops = batch.positions.ops
+        return ops.rope_table(batch.positions, self.frequencies, self.rope.scale)
+
+    def _block(self, block: Block, x: Array, batch: Batch, layer: int, table: Array) -> Array:
+        normed = block.attn_norm(x, self.eps)
+        x = block.attn(
+            normed, batch, layer=layer, heads=self.heads, rope=table, pairing=self.pairing, eps=self.eps,
+            name=f"blk.{layer}.attn", residual=x,
+        )  # fmt: skip
+        x = block.ffn(block.ffn_norm(x, self.eps), "silu", residual=x)
+        return batch.tap(f"blk.{layer}.out", x)

@@ -179,6 +179,14 @@ def test_tensors_are_made_one_at_a_time(tmp_path: Path) -> None:
     assert events == ["a False", "b True"]
 
 
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tensor_may_come_in_pieces(tmp_path: Path, big: bool) -> None:
+    rows = [BLOCKS[:1], BLOCKS[1:3], BLOCKS[3:]]
+    write(tmp_path / "whole.gguf", {}, [NewTensor("a", (4, 64), 2, BLOCKS.reshape(-1))], big_endian=big)
+    write(tmp_path / "pieces.gguf", {}, [NewTensor("a", (4, 64), 2, lambda: iter(rows))], big_endian=big)
+    assert (tmp_path / "pieces.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+
+
 BAD_VALUES: list[tuple[object, str]] = [
     ([], "an empty list does not tell its type .give a Typed"),
     (None, "no type for a NoneType"),
@@ -232,6 +240,9 @@ BAD_TENSORS: list[tuple[list[NewTensor], str]] = [
     ([NewTensor("a", (9,), 24, GOOD)], "tensor 'a' needs 9 bytes, not 8 of uint8"),
     ([NewTensor("a", (8,), 24, lambda: GOOD[:7])], "tensor 'a' needs 8 bytes, not 7"),
     ([NewTensor("a", (8,), 24, GOOD.view(np.int8))], "not 8 of int8"),  # type: ignore[arg-type]
+    ([NewTensor("a", (8,), 24, lambda: iter([GOOD[:3], GOOD[:4]]))], "tensor 'a' needs 8 bytes, not 7"),
+    ([NewTensor("a", (8,), 24, lambda: iter([GOOD[:3], GOOD[:6]]))], "tensor 'a' needs 8 bytes, not 9"),
+    ([NewTensor("a", (64,), 2, lambda: iter([BLOCKS[0, :35], BLOCKS[0, :1]]))], "tensor 'a' needs 36 bytes, not 35"),
 ]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +14,22 @@ from opsin.gguf.value import Array
 
 _TYPE_OF_CODE = {"f4": 0, "f2": 1, "i1": 24, "i2": 25, "i4": 26, "i8": 27, "f8": 28}
 
+Blocks: TypeAlias = NDArray[np.uint8]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewTensor:
     """`shape` is in NumPy's order and counts elements; `type` is the ggml id.
 
     `data` is the blocks as little-endian bytes, or a function that makes them, which is called once while writing:
-    so a file larger than memory is written tensor by tensor.
+    so a file larger than memory is written tensor by tensor. The function may give an iterator over runs of whole
+    blocks instead, so that not even a tensor is ever in memory.
     """
 
     name: str
     shape: tuple[int, ...]
     type: int
-    data: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]]
+    data: Blocks | Callable[[], Blocks | Iterator[Blocks]]
 
     @classmethod
     def of(cls, name: str, array: Array | NDArray[np.float16]) -> NewTensor:
@@ -46,9 +50,14 @@ class NewTensor:
         """Bytes of all blocks. Raises ValueError if the shape and the type do not go together."""
         return self.kind.bytes_of(self.shape)
 
-    def load(self) -> NDArray[np.uint8]:
-        """The blocks as bytes, [nbytes]. Raises ValueError if they are not as many as the shape says."""
+    def pieces(self) -> Iterator[Blocks]:
+        """The blocks as bytes, [n], run by run. Raises ValueError if they are not as many as the shape says."""
         data = self.data() if callable(self.data) else self.data
-        if data.dtype != np.uint8 or data.nbytes != self.nbytes:
-            raise ValueError(f"tensor {self.name!r} needs {self.nbytes} bytes, not {data.nbytes} of {data.dtype}")
-        return np.ascontiguousarray(data).reshape(-1)
+        done = 0
+        for piece in [data] if isinstance(data, np.ndarray) else data:
+            done += piece.nbytes
+            if piece.dtype != np.uint8 or piece.nbytes % self.kind.block_bytes or done > self.nbytes:
+                raise ValueError(f"tensor {self.name!r} needs {self.nbytes} bytes, not {done} of {piece.dtype}")
+            yield np.ascontiguousarray(piece).reshape(-1)
+        if done != self.nbytes:
+            raise ValueError(f"tensor {self.name!r} needs {self.nbytes} bytes, not {done} of uint8")

@@ -163,17 +163,15 @@ def _write_part(part: _Part, encoder: Encoder, alignment: int) -> None:
                 raise FileError(f"{part.target}: key {key!r}: {error}", hint="give another value or type") from error
         _write_infos(stream, encoder, part.tensors, alignment)
         for tensor in part.tensors:
-            stream.write(_load_blocks(part, tensor, encoder.big_endian).data)
+            try:
+                for blocks in tensor.pieces():
+                    stream.write((_swap(blocks, tensor) if encoder.big_endian else blocks).data)
+            except ValueError as error:
+                raise FileError(f"{part.target}: {error}", hint="its data is not what its shape says") from error
             _pad(stream, alignment)
 
 
-def _load_blocks(part: _Part, tensor: NewTensor, big_endian: bool) -> NDArray[np.uint8]:
-    try:
-        blocks = tensor.load()
-    except ValueError as error:
-        raise FileError(f"{part.target}: {error}", hint="its data is not what its shape says") from error
-    if not big_endian:
-        return blocks
+def _swap(blocks: NDArray[np.uint8], tensor: NewTensor) -> NDArray[np.uint8]:
     swapped = blocks.copy()
     swap_blocks(swapped, tensor.kind)
     return swapped

@@ -35,36 +35,16 @@ def heads_of(file: File, prefix: str) -> Heads:
     return Heads(query, kv, width, file.get_float(f"{prefix}.attention.scale", 0.0) or width**-0.5)
 
 
-class SelfAttention(Module):
-    """Attention to the rows before; q, k and v apart or as one matrix, norms of q and k where the file has them."""
+class Projection(Module):
+    """Queries, keys and values of rows, from matrices apart or from one."""
 
     attn_q: Linear | None
     attn_k: Linear | None
     attn_v: Linear | None
     attn_qkv: Linear | None
-    attn_q_norm: RmsNorm | None
-    attn_k_norm: RmsNorm | None
-    attn_output: Linear
 
-    def __call__(
-        self, x: Array, batch: Batch, *, layer: int, heads: Heads, rope: Array | None, pairing: Pairing, eps: float,
-        name: str, residual: Array | None = None,
-    ) -> Array:  # fmt: skip
-        """x [rows, width] -> the same shape, with `residual` added. `rope` is the table, None for no positions."""
-        group = batch.groups["self"]
-        q, k, v = self._project(x, heads)
-        if self.attn_q_norm is not None:
-            q = self.attn_q_norm(q, eps)
-        if self.attn_k_norm is not None:
-            k = self.attn_k_norm(k, eps)
-        if rope is not None:
-            q, k = x.ops.rope(q, rope, pairing), x.ops.rope(k, rope, pairing)
-        assert group.slots is not None
-        x.ops.store(group.pages, layer, k, v, group.slots)
-        out = attend(q, batch, group, layer=layer, heads=heads, name=name)
-        return batch.tap(f"{name}.sum", self.attn_output(out.reshape(heads.query * heads.width), residual))
-
-    def _project(self, x: Array, heads: Heads) -> tuple[Array, Array, Array]:
+    def project(self, x: Array, heads: Heads) -> tuple[Array, Array, Array]:
+        """x [rows, inputs] -> [rows, heads, width] of the three."""
         many, few = heads.query * heads.width, heads.kv * heads.width
         if self.attn_qkv is not None:
             whole = _sized(self.attn_qkv, many + 2 * few, heads)(x)
@@ -79,6 +59,32 @@ class SelfAttention(Module):
         q_rows, k_rows, v_rows = parts
         few_heads = heads.kv, heads.width
         return q_rows.reshape(heads.query, heads.width), k_rows.reshape(*few_heads), v_rows.reshape(*few_heads)
+
+
+class SelfAttention(Projection):
+    """Attention to the rows before; norms of q and k where the file has them."""
+
+    attn_q_norm: RmsNorm | None
+    attn_k_norm: RmsNorm | None
+    attn_output: Linear
+
+    def __call__(
+        self, x: Array, batch: Batch, *, layer: int, heads: Heads, rope: Array | None, pairing: Pairing, eps: float,
+        name: str, residual: Array | None = None,
+    ) -> Array:  # fmt: skip
+        """x [rows, width] -> the same shape, with `residual` added. `rope` is the table, None for no positions."""
+        group = batch.groups["self"]
+        q, k, v = self.project(x, heads)
+        if self.attn_q_norm is not None:
+            q = self.attn_q_norm(q, eps)
+        if self.attn_k_norm is not None:
+            k = self.attn_k_norm(k, eps)
+        if rope is not None:
+            q, k = x.ops.rope(q, rope, pairing), x.ops.rope(k, rope, pairing)
+        assert group.slots is not None
+        x.ops.store(group.pages, layer, k, v, group.slots)
+        out = attend(q, batch, group, layer=layer, heads=heads, name=name)
+        return batch.tap(f"{name}.sum", self.attn_output(out.reshape(heads.query * heads.width), residual))
 
 
 def _sized(part: Linear, outputs: int, heads: Heads) -> Linear:

@@ -1,9 +1,18 @@
 """Text: tokenizers from GGUF metadata, chat templates, and text out of tokens. It reads no files."""
 
 from opsin.text.detokenizer import Detokenizer
-from opsin.text.protection import protect, protect_values
+from opsin.text.protection import protect, protect_values, split_at_marker
 from opsin.text.stop import StopStrings
 from opsin.text.template import ChatTemplate, ContentForm
 from opsin.text.tokenizer import Tokenizer
 
-__all__ = ["ChatTemplate", "ContentForm", "Detokenizer", "StopStrings", "Tokenizer", "protect", "protect_values"]
+__all__ = [
+    "ChatTemplate",
+    "ContentForm",
+    "Detokenizer",
+    "StopStrings",
+    "Tokenizer",
+    "protect",
+    "protect_values",
+    "split_at_marker",
+]

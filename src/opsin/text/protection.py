@@ -17,6 +17,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
+from opsin.errors import ModelError
+
 MARK: Final = "\ufdd0"
 ESCAPE: Final = "\ufdd1"  # six digits follow, one of the sixteen noncharacters below for each
 DIGIT_ZERO: Final = 0xFDE0
@@ -28,13 +30,17 @@ class Guard:
     """Breaks and mends texts for one vocabulary. `texts` are those of the tokens that no user may write."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        leads = {text[:_LEAD] for text in texts if text}
+        self._leads = leads = frozenset(text[:_LEAD] for text in texts if text)
         self.single = frozenset(lead for lead in leads if len(lead) == 1)
         self._escaped = re.compile(f"[{re.escape(''.join(sorted(self.single)))}{MARK}{ESCAPE}]")
         rests: dict[str, set[str]] = {}
         for lead in leads - self.single:
             rests.setdefault(lead[0], set()).add(lead[1:])
         self._broken = re.compile("|".join(_pattern(first, rest) for first, rest in sorted(rests.items())) or "(?!)")
+
+    def also(self, texts: Iterable[str]) -> Guard:
+        """A guard of these texts too."""
+        return Guard([*self._leads, *texts])
 
     def protect(self, text: str) -> str:
         escaped = self._escaped.sub(_escape, text)
@@ -90,3 +96,16 @@ def protect_values(value: object, tokenizer: Guarded) -> object:
     if isinstance(value, list | tuple):
         return [protect_values(item, tokenizer) for item in value]
     return value
+
+
+def split_at_marker(text: str, marker: str, tokenizer: Guarded) -> list[str]:
+    """The runs of a rendered text between the places where the template itself wrote `marker`.
+
+    n markers give n + 1 runs, some perhaps empty. The same characters in a user's text are protected, so they are no
+    marker and stay in their run. Runs are still protected: encode each with `special=True`. A marker that users could
+    write unbroken is refused; `Tokenizer.guarding` makes a tokenizer that guards it.
+    """
+    if not marker or marker in tokenizer.guard.protect(marker):
+        raise ModelError(f"the marker {marker!r} is not guarded in users' texts",
+                         hint="protect texts with tokenizer.guarding(marker) before rendering")  # fmt: skip
+    return text.split(marker)

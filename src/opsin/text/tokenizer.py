@@ -7,6 +7,7 @@ share: special tokens, BOS and EOS, and the way back to text. It knows nothing o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
@@ -67,12 +68,22 @@ class Tokenizer:
         self._vocabulary = vocabulary
         self._encoder = encoder
         self._rules = rules
-        specials = _read_specials(vocabulary, name)
+        self._specials = specials = _read_specials(vocabulary, name)
         self._all = Partition(specials)
         self._written = Partition(token for token in specials if vocabulary.kinds[token.id] == USER_DEFINED)
         guarded = {token.id for token in specials if _is_guarded(vocabulary, token.id)}
         self._unguarded = Partition(token for token in specials if token.id not in guarded)
         self.guard = Guard(vocabulary.texts[id] for id in guarded)
+
+    def guarding(self, *markers: str) -> Tokenizer:
+        """This tokenizer, but no user can write these markers, be they tokens or not: see `split_at_marker`."""
+        kinds = self._vocabulary.kinds
+        made = copy(self)
+        made.guard = self.guard.also(markers)
+        made._specials = kept = [token for token in self._specials if not _is_marker(token.text, markers)]
+        made._written = Partition(token for token in kept if kinds[token.id] == USER_DEFINED)
+        made._unguarded = Partition(token for token in kept if not _is_guarded(self._vocabulary, token.id))
+        return made
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, object]) -> Tokenizer:
@@ -144,6 +155,11 @@ def _is_guarded(vocabulary: Vocabulary, id: int) -> bool:
     """Control tokens, and those that files call user-defined although they structure a chat (`<|channel|>`)."""
     text = vocabulary.texts[id]
     return vocabulary.kinds[id] != USER_DEFINED or text.startswith(("<|", "<｜")) or text.endswith(("|>", "｜>"))
+
+
+def _is_marker(text: str, markers: Sequence[str]) -> bool:
+    """Whether this token is a marker or a word of one; its blank parts are tokens of ordinary text as well."""
+    return text in markers or (len(text.strip()) > 2 and any(text in marker for marker in markers))
 
 
 def _read_specials(vocabulary: Vocabulary, name: str) -> list[SpecialToken]:

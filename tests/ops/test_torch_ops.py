@@ -82,6 +82,30 @@ class TestDefinition:
         agree(ops, lambda o: o.rms_norm(o.constant(x), o.constant(w), 1e-2))
         agree(ops, lambda o: o.layer_norm(o.constant(x), o.constant(w), o.constant(w), 1e-2))
         agree(ops, lambda o: o.linear(o.constant(x), o.pack(raw("F16", 33, 40)), o.constant(normal(33))))
+        more = normal(5, 33)
+        agree(ops, lambda o: o.linear(o.constant(x), o.pack(raw("F16", 33, 40)), None, o.constant(more), "gelu"))
+
+    def test_rows(self):
+        x, other = normal(6, 40), normal(3, 40, seed=1)
+
+        def overlaid(o):
+            rows = o.rows(6)
+            rows.set(1, o.constant(other), 0, 3)
+            rows.clear(2, 1)
+            return o.overlay(o.constant(x), rows)
+
+        for run in (overlaid, lambda o: o.fold(o.constant(x), 3), lambda o: o.mean_rows(o.constant(x), 3)):
+            agree(TorchOps(), run, 2e-7)
+
+    def test_positions_on_axes(self):
+        positions, axis = np.array([[3, 500], [7, 2]], np.int32), np.array([0, 1, 1, 0, 1], np.int32)
+        turns = (100.0 ** (-np.arange(5) / 5)).astype(np.float32)
+        agree(TorchOps(), lambda o: o.rope_table(o.constant(positions), o.constant(turns), 0.5, o.constant(axis)), 2e-7)
+
+    def test_dense_attention(self):
+        q, k, v = normal(7, 6, 24), normal(9, 2, 24), normal(9, 2, 24, seed=1)
+        first, last = np.array([0, 0, 3, 3, 9, 4, 0], np.int32), np.array([9, 1, 9, 4, 9, 2, 9], np.int32)
+        agree(TorchOps(), lambda o: o.attend_dense(*(o.constant(a) for a in (q, k, v, first, last)), scale=0.3), 1e-5)
 
     @pytest.mark.parametrize("pairing", ["neighbours", "halves"])
     def test_rope(self, pairing):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from opsin.ops import PAGE, Activation, Array, Pages, PageType, Pairing, Raw, Reads, Size, Weight
+from opsin.ops import PAGE, Activation, Array, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight
 from opsin.quants import by_id
 
 _ACTIVATIONS = {
@@ -55,6 +55,20 @@ class TorchPages:
         return self.k.nbytes + self.v.nbytes
 
 
+@dataclass(frozen=True, eq=False)
+class TorchRows:
+    count: int
+    values: dict[int, Tensor]
+
+    def set(self, place: int, embeddings: Array, row: int, rows: int = 1) -> None:
+        for i in range(rows):
+            self.values[place + i] = embeddings.data[row + i]
+
+    def clear(self, place: int = 0, rows: int | None = None) -> None:
+        for i in range(place, self.count if rows is None else place + rows):
+            self.values.pop(i, None)
+
+
 class TorchOps:
     """`opsin.ops.Ops`."""
 
@@ -71,8 +85,13 @@ class TorchOps:
         raw.read(0, outputs, stored)
         return TorchWeight(torch.from_numpy(kind.decode(stored.reshape(-1, kind.bytes)).reshape(outputs, inputs)))
 
-    def linear(self, x: Array, w: Weight, bias: Array | None = None, residual: Array | None = None) -> Array:
+    def linear(
+        self, x: Array, w: Weight, bias: Array | None = None, residual: Array | None = None,
+        activation: Activation | None = None,
+    ) -> Array:  # fmt: skip
         y = functional.linear(x.data, w.values, None if bias is None else bias.data)
+        if activation is not None:
+            y = _ACTIVATIONS[activation](y)
         return self.wrap(y if residual is None else y + residual.data)
 
     def embed(self, ids: Array, w: Weight) -> Array:
@@ -81,14 +100,33 @@ class TorchOps:
     def take(self, x: Array, rows: Array) -> Array:
         return self.wrap(x.data[rows.data])
 
+    def rows(self, count: int) -> TorchRows:
+        return TorchRows(count, {})
+
+    def overlay(self, x: Array, rows: Rows) -> Array:
+        assert isinstance(rows, TorchRows)
+        y = x.data.clone()
+        for place, row in rows.values.items():
+            if place < len(y):
+                y[place] = row
+        return self.wrap(y)
+
+    def fold(self, x: Array, k: int) -> Array:
+        return self.wrap(x.data.reshape(x.shape[0] // k, -1))
+
+    def mean_rows(self, x: Array, k: int) -> Array:
+        return self.wrap(x.data.unflatten(0, (-1, k)).mean(1))
+
     def rms_norm(self, x: Array, w: Array | None, eps: float) -> Array:
         return self.wrap(functional.rms_norm(x.data, (x.width,), None if w is None else w.data, eps))
 
     def layer_norm(self, x: Array, w: Array, b: Array | None, eps: float) -> Array:
         return self.wrap(functional.layer_norm(x.data, (x.width,), w.data, None if b is None else b.data, eps))
 
-    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0) -> Array:
-        angles = positions.data.double()[:, None] * frequencies.data.double()[None]
+    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0, axis: Array | None = None) -> Array:
+        places = positions.data.double()
+        places = places[:, None] if axis is None else places[:, axis.data.long()]
+        angles = places * frequencies.data.double()[None]
         return self.wrap((torch.stack([angles.cos(), angles.sin()], 1) * scale).float())
 
     def rope(self, x: Array, table: Array, pairing: Pairing) -> Array:
@@ -128,6 +166,13 @@ class TorchOps:
     def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0) -> Array:
         weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap)
         return self.apply_weights(weights, pages, layer, reads)
+
+    def attend_dense(self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float) -> Array:
+        place = torch.arange(k.shape[0])
+        seen = (place >= first.data[:, None]) & (place < last.data[:, None])
+        heads = (x.data.transpose(0, 1)[None] for x in (q, k, v))
+        out = functional.scaled_dot_product_attention(*heads, attn_mask=seen, scale=scale, enable_gqa=True)
+        return self.wrap(out[0].transpose(0, 1).nan_to_num(0.0))  # rows that see nothing
 
     def attention_weights(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0

@@ -176,6 +176,27 @@ class Reads:
     last: Array
 
 
+class Rows(Protocol):
+    """For each row of a batch, the row of an embedding that stands there instead, or none. Filled from outside.
+
+    A table of places: embeddings are read where they lie, and what is set stays alive until it is replaced or
+    cleared. Change it only while nothing runs that reads it.
+    """
+
+    @property
+    def count(self) -> int:
+        """Rows of the largest batch."""
+        ...
+
+    def set(self, place: int, embeddings: Array, row: int, rows: int = 1) -> None:
+        """Rows `row`, `row` + 1, ... of `embeddings` [n, width] stand at `place` and after it."""
+        ...
+
+    def clear(self, place: int = 0, rows: int | None = None) -> None:
+        """Nothing stands at `rows` rows from `place` on (None: at all that follow)."""
+        ...
+
+
 class Ops(Protocol):
     """The operations of one device. The same promises hold on all; a device that cannot keep one raises.
 
@@ -191,8 +212,11 @@ class Ops(Protocol):
         """Values that never change: norms, biases, tables."""
         ...
 
-    def linear(self, x: Array, w: Weight, bias: Array | None = None, residual: Array | None = None) -> Array:
-        """x [n, inputs] -> [n, outputs]: x @ w.T (+ bias [outputs]) (+ residual [n, outputs])."""
+    def linear(
+        self, x: Array, w: Weight, bias: Array | None = None, residual: Array | None = None,
+        activation: Activation | None = None,
+    ) -> Array:  # fmt: skip
+        """x [n, inputs] -> [n, outputs]: activation(x @ w.T (+ bias [outputs])) (+ residual [n, outputs])."""
         ...
 
     def embed(self, ids: Array, w: Weight) -> Array:
@@ -203,6 +227,22 @@ class Ops(Protocol):
         """x [n, width], rows [m] int32 -> [m, width]."""
         ...
 
+    def rows(self, count: int) -> Rows:
+        """A table for `overlay`, of batches of up to `count` rows. Nothing stands in it yet."""
+        ...
+
+    def overlay(self, x: Array, rows: Rows) -> Array:
+        """x [n, width] with the rows that `rows` names in the place of its own; n at most rows.count."""
+        ...
+
+    def fold(self, x: Array, k: int) -> Array:
+        """x [n * k, width] -> [n, k * width]: each k neighbours side by side. n must be known."""
+        ...
+
+    def mean_rows(self, x: Array, k: int) -> Array:
+        """x [n * k, width] -> [n, width]: the mean of each k neighbours. n must be known."""
+        ...
+
     def rms_norm(self, x: Array, w: Array | None, eps: float) -> Array:
         """x / sqrt(mean(x**2) + eps) * w over the last dimension (Zhang and Sennrich 2019)."""
         ...
@@ -211,8 +251,11 @@ class Ops(Protocol):
         """(x - mean) / sqrt(variance + eps) * w + b over the last dimension (Ba et al. 2016)."""
         ...
 
-    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0) -> Array:
-        """positions [n] int32, frequencies [pairs] (radians a position) -> [n, 2, pairs]: cosines and sines."""
+    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0, axis: Array | None = None) -> Array:
+        """positions [n] int32, frequencies [pairs] (radians a position) -> [n, 2, pairs]: cosines and sines.
+
+        With `axis` [pairs] int32, positions are [n, axes] and pair i turns by positions[:, axis[i]].
+        """
         ...
 
     def rope(self, x: Array, table: Array, pairing: Pairing) -> Array:
@@ -250,6 +293,14 @@ class Ops(Protocol):
         """softmax(scale * q k) v over the keys that each row sees: q [n, heads, width] -> the same shape.
 
         Query head h reads KV head h // (heads / KV heads). softcap c > 0 makes scores c * tanh(score / c).
+        """
+        ...
+
+    def attend_dense(self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float) -> Array:
+        """softmax(scale * q k) v without a cache: q [n, heads, width], k, v [n, KV heads, width] -> q's shape.
+
+        Row i sees rows first[i] <= j < last[i] (int32 [n]) of k and v; zeros come out where it sees none. Query
+        head h reads KV head h // (heads / KV heads).
         """
         ...
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from opsin.ops import PAGE, Activation, Array, Pages, PageType, Pairing, Raw, Reads, Size, Weight
+from opsin.ops import PAGE, Activation, Array, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight
 from opsin.quants import by_id
 
 Values = npt.NDArray[Any]  # float32, float64 or int32
@@ -55,6 +55,22 @@ class DensePages:
         return self.k.nbytes + self.v.nbytes
 
 
+class DenseRows:
+    """`opsin.ops.Rows`: copies by place."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.values: dict[int, Values] = {}
+
+    def set(self, place: int, embeddings: Array, row: int, rows: int = 1) -> None:
+        for i in range(rows):
+            self.values[place + i] = data(embeddings)[row + i]
+
+    def clear(self, place: int = 0, rows: int | None = None) -> None:
+        last = self.count if rows is None else place + rows
+        self.values = {i: v for i, v in self.values.items() if not place <= i < last}
+
+
 class Reference:
     """The `Ops` of NumPy. `wide` computes in float64."""
 
@@ -76,13 +92,17 @@ class Reference:
         raw.read(0, outputs, stored)
         return DenseWeight(kind.decode(stored.reshape(-1, kind.bytes)).reshape(outputs, inputs))
 
-    def linear(self, x: Array, w: Weight, bias: Array | None = None, residual: Array | None = None) -> Array:
+    def linear(
+        self, x: Array, w: Weight, bias: Array | None = None, residual: Array | None = None,
+        activation: Activation | None = None,
+    ) -> Array:  # fmt: skip
         assert isinstance(w, DenseWeight)
         y = data(x) @ w.values.astype(self.kind).T
-        for extra in (bias, residual):
-            if extra is not None:
-                y = y + data(extra)
-        return self.array(y)
+        if bias is not None:
+            y = y + data(bias)
+        if activation is not None:
+            y = activated(y, activation)
+        return self.array(y if residual is None else y + data(residual))
 
     def embed(self, ids: Array, w: Weight) -> Array:
         assert isinstance(w, DenseWeight)
@@ -90,6 +110,25 @@ class Reference:
 
     def take(self, x: Array, rows: Array) -> Array:
         return self.array(data(x)[data(rows)])
+
+    def rows(self, count: int) -> DenseRows:
+        return DenseRows(count)
+
+    def overlay(self, x: Array, rows: Rows) -> Array:
+        assert isinstance(rows, DenseRows)
+        y = data(x).copy()
+        for place, row in rows.values.items():
+            if place < len(y):
+                y[place] = row
+        return self.array(y)
+
+    def fold(self, x: Array, k: int) -> Array:
+        v = data(x)
+        return self.array(v.reshape(len(v) // k, k * v.shape[1]))
+
+    def mean_rows(self, x: Array, k: int) -> Array:
+        v = data(x)
+        return self.array(v.reshape(len(v) // k, k, v.shape[1]).mean(1))
 
     def rms_norm(self, x: Array, w: Array | None, eps: float) -> Array:
         v = data(x)
@@ -102,8 +141,10 @@ class Reference:
         y = centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + self.kind(eps)) * data(w)
         return self.array(y if b is None else y + data(b))
 
-    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0) -> Array:
-        angles = data(positions).astype(np.float64)[:, None] * data(frequencies).astype(np.float64)[None]
+    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0, axis: Array | None = None) -> Array:
+        place = data(positions).astype(np.float64)
+        place = place[:, None] if axis is None else place[:, data(axis)]
+        angles = place * data(frequencies).astype(np.float64)[None]
         return self.array(np.stack([np.cos(angles), np.sin(angles)], 1) * scale)
 
     def rope(self, x: Array, table: Array, pairing: Pairing) -> Array:
@@ -118,10 +159,10 @@ class Reference:
         return self.array(y)
 
     def glu(self, gate: Array, up: Array, kind: Activation) -> Array:
-        return self.array(activation(data(gate), kind) * data(up))
+        return self.array(activated(data(gate), kind) * data(up))
 
     def activate(self, x: Array, kind: Activation) -> Array:
-        return self.array(activation(data(x), kind))
+        return self.array(activated(data(x), kind))
 
     def add(self, x: Array, y: Array) -> Array:
         return self.array(data(x) + data(y))
@@ -146,6 +187,20 @@ class Reference:
     def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0) -> Array:
         weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap)
         return self.apply_weights(weights, pages, layer, reads)
+
+    def attend_dense(self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float) -> Array:
+        queries, keys, values = data(q), data(k), data(v)
+        repeats = queries.shape[1] // keys.shape[1]
+        out = np.zeros(queries.shape, self.kind)
+        for row, query in enumerate(queries):
+            seen = slice(int(data(first)[row]), int(data(last)[row]))
+            some = np.repeat(keys[seen], repeats, axis=1)  # [keys, query heads, width]
+            if len(some):
+                scores = np.einsum("hd,khd->hk", query, some) * self.kind(scale)
+                weights = np.exp(scores - scores.max(-1, keepdims=True))
+                weights /= weights.sum(-1, keepdims=True)
+                out[row] = np.einsum("hk,khd->hd", weights, np.repeat(values[seen], repeats, axis=1))
+        return self.array(out)
 
     def attention_weights(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
@@ -193,7 +248,7 @@ class Reference:
         return np.array(data(x))
 
 
-def activation(x: Values, kind: Activation) -> Values:
+def activated(x: Values, kind: Activation) -> Values:
     """The activations by name; formulas as in the docstring of `opsin.ops.Ops`."""
     v = x.astype(np.float64)
     if kind == "relu":

@@ -25,9 +25,21 @@ EACH = {
     "rope": lambda o, x, at: o.rope(
         o.constant(x), o.rope_table(o.constant(POSITIONS[at]), o.constant(FREQUENCIES)), "neighbours"
     ),
+    "rope_table with axes": lambda o, x, at: o.rope_table(
+        o.constant(np.stack([POSITIONS[at], at], 1)), o.constant(FREQUENCIES), 1.0, o.constant(np.arange(20) % 2)
+    ),
+    "mean_rows": lambda o, x, at: o.mean_rows(o.constant(x.reshape(-1, 40)), 4),
+    "overlay": lambda o, x, at: _overlaid(o, x),
     "argmax": lambda o, x, at: o.argmax(o.constant(x.reshape(len(x), -1))),
     "take": lambda o, x, at: o.take(o.constant(x), o.constant(np.arange(len(x), dtype=np.int32))),
 }  # fmt: skip
+
+
+def _overlaid(o, x):
+    rows = o.rows(len(x))
+    rows.set(0, o.constant(-x.reshape(len(x), -1)), 0, len(x) // 2)
+    rows.set(len(x) // 2, o.constant(-x.reshape(len(x), -1)), len(x) // 2, len(x) - len(x) // 2)
+    return o.overlay(o.constant(x.reshape(len(x), -1)), rows)
 
 
 @pytest.mark.parametrize("name", EACH)

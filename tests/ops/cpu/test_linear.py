@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from samples import DECODED, FLOATS, QUANTISED, agree, close, held, normal, quantised, raw
+from samples import DECODED, FEW, FLOATS, QUANTISED, agree, close, held, normal, quantised, raw
 
 from opsin.errors import ModelError
 from opsin.ops.reference import DenseWeight, Reference
@@ -49,6 +49,20 @@ def test_linear(ops, name):
         y = ops.linear(ops.constant(x), weight, ops.constant(bias), ops.constant(residual)).numpy()
         seen = quantised(x) if name in QUANTISED else x
         close(y, seen @ values.T + bias + residual, 2e-6)
+
+
+@pytest.mark.parametrize("name", ["F16", "Q8_0"])
+@pytest.mark.parametrize("kind", ["gelu", "gelu_erf"] if FEW else ["silu", "gelu", "gelu_erf", "gelu_quick", "relu"])
+def test_linear_with_an_activation_is_the_two_after_each_other(ops, name, kind):
+    """To the bit; and the residual comes after it."""
+    weight, bias = ops.pack(raw(name, 77, 64)), ops.constant(normal(77))
+    for rows in ROWS:
+        x, residual = ops.constant(3 * normal(rows, 64)), ops.constant(normal(rows, 77, seed=1))
+        for more in (None, bias):
+            apart = ops.activate(ops.linear(x, weight, more), kind)
+            np.testing.assert_array_equal(ops.linear(x, weight, more, activation=kind).numpy(), apart.numpy())
+            whole = ops.linear(x, weight, more, residual, kind).numpy()
+            np.testing.assert_array_equal(whole, (apart + residual).numpy())
 
 
 @pytest.mark.parametrize("name", ["F32", "Q4_0", "Q8_0"])

@@ -37,6 +37,12 @@ class TestOddSizes:
         agree(ops, lambda o: o.take(o.constant(x), o.constant(picked)), 0)
         agree(ops, lambda o: o.argmax(o.constant(x)), 0)
 
+    def test_neighbours_side_by_side_and_their_mean(self, ops, rows, width):
+        for k in (1, 2, 9):
+            x = normal(rows * k, width)
+            agree(ops, lambda o: o.fold(o.constant(x), k), 0)  # noqa: B023
+            agree(ops, lambda o: o.mean_rows(o.constant(x), k), 3e-7)  # noqa: B023
+
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 @pytest.mark.parametrize(("rows", "width"), [(1, 5), (3, 40), (2, 129)])
@@ -78,6 +84,32 @@ def test_rope_table(ops, pairs):
     agree(ops, lambda o: o.rope_table(o.constant(positions), o.constant(frequencies), 1.37), 1e-7)
 
 
+@pytest.mark.parametrize("pairs", [3, 16, 37])
+def test_rope_table_with_axes(ops, pairs):
+    positions = np.array([[0, 0, 0], [5, 70, 3], [9000, 2, 131071], [-3, 1, 40]], np.int32)
+    frequencies = (10000.0 ** (-np.arange(pairs) / pairs)).astype(np.float32)
+    axis = (np.arange(pairs) * 3 // pairs)[::-1].astype(np.int32)
+    parts = positions, frequencies, axis
+
+    def run(o, scale=1.0):
+        place, turns, which = (o.constant(a) for a in parts)
+        return o.rope_table(place, turns, scale, which)
+
+    agree(ops, run, 1e-7)
+    agree(ops, lambda o: run(o, 0.7), 1e-7)
+    for i in range(pairs):  # as each axis alone
+        alone = ops.rope_table(ops.constant(positions[:, axis[i]].copy()), ops.constant(frequencies)).numpy()
+        np.testing.assert_array_equal(run(ops).numpy()[:, :, i], alone[:, :, i])
+
+
+def test_rope_table_wants_as_many_axes_as_it_is_told_of(ops):
+    flat, two = ops.constant(np.zeros(3, np.int32)), ops.constant(np.zeros((3, 2), np.int32))
+    turns, axis = ops.constant(FREQUENCIES), ops.constant(np.zeros(16, np.int32))
+    for positions, which in ((two, None), (flat, axis), (two, ops.constant(np.zeros(15, np.int32)))):
+        with pytest.raises(ModelError, match="rope_table"):
+            ops.rope_table(positions, turns, 1.0, which)
+
+
 @pytest.mark.parametrize("pairing", ["neighbours", "halves"])
 @pytest.mark.parametrize(("heads", "width", "pairs"), [(1, 8, 4), (3, 24, 12), (2, 72, 36), (3, 80, 16), (2, 128, 64)])
 def test_rope(ops, pairing, heads, width, pairs):
@@ -107,6 +139,8 @@ class TestViews:
         agree(ops, lambda o: o.take(o.constant(x)[:, 3:43], o.constant(np.array([4, 0], np.int32))), 0)
         agree(ops, lambda o: o.rope(o.constant(x)[:, 3:43].reshape(1, 40), o.constant(table), "halves"), 1e-6)
         agree(ops, lambda o: o.constant(x)[:, 3:43].reshape(4, 10).reshape(20, 2), 0)
+        agree(ops, lambda o: o.fold(o.constant(x)[:, 3:43], 5), 0)
+        agree(ops, lambda o: o.mean_rows(o.constant(x)[:, 3:43], 5))
         agree(ops, lambda o: o.constant(x)[:, 3:43][:, 1:5] + o.constant(x)[:, 50:54], 1e-7)
 
     def test_a_view_keeps_its_memory_when_the_whole_is_dropped(self, ops):
@@ -151,6 +185,13 @@ class TestShapes:
         for call in (lambda: x + y, lambda: x * y, lambda: ops.glu(x, y, "silu")):
             with pytest.raises(ModelError, match="39"):
                 call()
+
+    def test_rows_that_are_not_whole_groups_are_refused(self, ops):
+        x = ops.constant(normal(5, 8))
+        for call in (ops.fold, ops.mean_rows):
+            for k in (0, 2, 10):
+                with pytest.raises(ModelError, match=f"times {k} rows"):
+                    call(x, k)
 
     def test_rope_wider_than_the_head_is_refused(self, ops):
         with pytest.raises(ModelError, match="pairs"):

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.errors import ModelError
-from opsin.ops import Array, Pages, Reads, Size, most
+from opsin.ops import PAGE, Array, Pages, PageType, Reads, Size, most
+from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.code import Kernel
-from opsin.ops.cpu.kv import KvPages
-from opsin.ops.cpu.layout import QUERIES, attention_scratch
+from opsin.ops.cpu.kv import PAGES_SLACK, KvPages
+from opsin.ops.cpu.layout import QUERIES, attention_scratch, page_bytes
 from opsin.ops.cpu.tape import Lease, place
 from opsin.ops.cpu.words import float_bits
 from opsin.ops.reference import DensePages, Reference
@@ -34,6 +35,17 @@ class _Plan:
     items: npt.NDArray[np.int64]  # of attend, of merge_chunks: written by plan_reads
 
 
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """Keys and values in pages: of one layer of a cache, or of a call alone."""
+
+    keys: Block
+    values: Block
+    heads: int
+    kind: PageType
+    owner: object  # keeps the blocks
+
+
 class Attention:
     """The attention part of `Operations`."""
 
@@ -41,41 +53,80 @@ class Attention:
         self._ops = ops
         self._plans: WeakKeyDictionary[Reads, dict[tuple[int, int], _Plan]] = WeakKeyDictionary()
         self._scratch: dict[int, Lease] = {}
+        self._dense: tuple[Reads, Array] | None = None
 
     def store(self, pages: Pages, layer: int, k: Array, v: Array, slots: Array) -> None:
         pool = _pool(pages)
         if k.shape[1:] != (pool.heads, pool.width) or v.shape != k.shape:
             raise ModelError(f"store: k is {k.shape}, v {v.shape}; the pages hold {pool.heads} x {pool.width}")
-        keys, values = pool.keys[layer], pool.values[layer]
+        held = _Held(pool.keys[layer], pool.values[layer], pool.heads, pool.kind, pool)
+        self._store(held, k, v, slots, pool.count)
+
+    def _store(self, held: _Held, k: Array, v: Array, slots: Array, count: int) -> None:
         args = (
-            place(k).address, place(k).row, place(v).address, place(v).row, place(slots).address, keys.address,
-            values.address, pool.heads, pool.width, pool.count,
+            place(k).address, place(k).row, place(v).address, place(v).row, place(slots).address, held.keys.address,
+            held.values.address, held.heads, k.width, count,
         )  # fmt: skip
-        kernel = Kernel.of("pages", kind=pool.kind)
         self._ops.tape.emit(
-            kernel, args, items=k.shape[0], reads=[k, v, slots], writes=[keys, values], grain=4, keep=(pool,)
-        )
+            Kernel.of("pages", kind=held.kind), args, items=k.shape[0], reads=[k, v, slots],
+            writes=[held.keys, held.values], grain=4, keep=(held,),
+        )  # fmt: skip
 
     def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, scale: float, softcap: float) -> Array:
         pool, heads = _pool(pages), most(q.shape[1])
         if q.width != pool.width or heads % pool.heads:
             raise ModelError(f"attend: q is {q.shape}, the pages hold {pool.heads} x {pool.width}")
-        ops, group = self._ops, heads // pool.heads
-        plan = self._plan(reads, pool.heads, group, q.shape[0])
+        held = _Held(pool.keys[layer], pool.values[layer], pool.heads, pool.kind, pool)
+        return self._attend(q, held, reads, scale, softcap)
+
+    def attend_dense(self, q: Array, k: Array, v: Array, first: Array, last: Array, scale: float) -> Array:
+        """Keys and values go into pages that last as long as the call; the rest is `attend`."""
+        heads, width = most(k.shape[1]), k.width
+        if q.rank != 3 or q.width != width or most(q.shape[1]) % heads or v.shape != k.shape:
+            raise ModelError(f"attend_dense: q is {q.shape}, k {k.shape}, v {v.shape}")
+        for name, part in (("first", first), ("last", last)):
+            if part.shape != q.shape[:1]:
+                raise ModelError(f"attend_dense: {name} is {part.shape}, q {q.shape}")
+        tape, count = self._ops.tape, -(-most(k.shape[0]) // PAGE)
+        reads, slots = self._dense_reads(q.shape[0], count, first, last)
+        keys, values = (tape.lease(count * heads * page_bytes(width, "f32") + PAGES_SLACK) for _ in range(2))
+        held = _Held(keys.block, values.block, heads, "f32", (keys, values))
+        self._store(held, k, v, slots, count)
+        return self._attend(q, held, reads, scale, 0.0)
+
+    def _dense_reads(self, rows: Size, count: int, first: Array, last: Array) -> tuple[Reads, Array]:
+        """What rows see of `count` pages of their own, and the slots of those; the same as last time for the same rows.
+
+        An encoder asks once a layer.
+        """
+        known = self._dense
+        if known is None or not (
+            known[0].first is first and known[0].last is last and known[1].shape[0] == count * PAGE
+        ):
+            ops = self._ops
+            tables = ops.constant(np.arange(count, dtype=np.int32)[None])
+            reads = Reads(tables, ops.constant(np.zeros(most(rows), np.int32)), first, last)
+            known = self._dense = reads, ops.constant(np.arange(count * PAGE, dtype=np.int32))
+        return known
+
+    def _attend(self, q: Array, held: _Held, reads: Reads, scale: float, softcap: float) -> Array:
+        ops, heads = self._ops, most(q.shape[1])
+        group = heads // held.heads
+        plan = self._plan(reads, held.heads, group, q.shape[0])
         out, partial = ops.new(q.shape), ops.new((_SLOTS, heads, q.width + 2))
         scratch, size = self._scratch_of(q.width, group)
         args = (
-            place(q).address, place(q).row, place(out).address, place(out).row, pool.keys[layer].address,
-            pool.values[layer].address, place(plan.tiles).address, place(reads.tables).address, place(reads.tables).row,
-            place(reads.sequence).address, place(reads.first).address, place(reads.last).address, group, pool.heads,
+            place(q).address, place(q).row, place(out).address, place(out).row, held.keys.address,
+            held.values.address, place(plan.tiles).address, place(reads.tables).address, place(reads.tables).row,
+            place(reads.sequence).address, place(reads.first).address, place(reads.last).address, group, held.heads,
             q.width, float_bits(scale), float_bits(softcap), place(partial).address, scratch.block.address, size,
         )  # fmt: skip
-        kernel = Kernel.of("attend", kind=pool.kind, softcap=softcap > 0)
+        kernel = Kernel.of("attend", kind=held.kind, softcap=softcap > 0)
         sources = [q, plan.tiles, reads.tables, reads.sequence, reads.first, reads.last]
-        blocks = [pool.keys[layer], pool.values[layer]]
+        blocks = [held.keys, held.values]
         ops.tape.emit(
             kernel, args, items=plan.items[:1], reads=[*sources, *blocks], writes=[out, partial],
-            keep=(pool, plan, scratch),
+            keep=(held, plan, scratch),
         )  # fmt: skip
         sums = (
             place(plan.merges).address, place(partial).address, place(out).address, place(out).row, heads, q.width,

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.errors import DeviceError, ModelError
-from opsin.ops import Activation, Array, Pages, PageType, Pairing, Raw, Reads, Size, Weight, most, product
+from opsin.ops import Activation, Array, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most, product
 from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.attention import Attention
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kv import KvPages
 from opsin.ops.cpu.layout import RECORD, STRIP, strips
+from opsin.ops.cpu.overlay import PlacedRows, placed
 from opsin.ops.cpu.pack import PackedWeight, Packer
 from opsin.ops.cpu.tape import TYPES, Lease, Place, Tape, place, view
 from opsin.ops.cpu.words import float_bits
@@ -48,7 +49,10 @@ class Operations:
 
     # Linear
 
-    def linear(self, x: Array, w: Weight, bias: Array | None = None, residual: Array | None = None) -> Array:
+    def linear(
+        self, x: Array, w: Weight, bias: Array | None = None, residual: Array | None = None,
+        activation: Activation | None = None,
+    ) -> Array:  # fmt: skip
         assert isinstance(w, PackedWeight), "a weight of another device"
         outputs, inputs = w.shape
         if x.rank != 2 or x.width != inputs:
@@ -56,6 +60,8 @@ class Operations:
         _needs_width("linear: bias", bias, outputs)
         if residual is not None and residual.shape != (x.shape[0], outputs):
             raise ModelError(f"linear: residual is {residual.shape}, the result {(x.shape[0], outputs)}")
+        if activation is not None and residual is not None:
+            return self.add(self.linear(x, w, bias, activation=activation), residual)
         y = self.new((x.shape[0], outputs))
         source, reads = self._linear_input(x, w)
         rows = self.tape.cell(x.shape[0])
@@ -69,8 +75,9 @@ class Operations:
             place(residual).address if residual is not None else 0,
             place(residual).row if residual is not None else 0,
         )  # fmt: skip
+        options = w.layout.options if activation is None else {**w.layout.options, "activation": activation}
         self.tape.emit(
-            Kernel.of("linear", **w.layout.options), args, items=strips(outputs), reads=[*reads, *extra], writes=[y],
+            Kernel.of("linear", **options), args, items=strips(outputs), reads=[*reads, *extra], writes=[y],
             keep=(w, rows),
         )  # fmt: skip
         return y
@@ -118,6 +125,34 @@ class Operations:
         args = (place(rows).address, at.address, at.row, product(x.shape[1:]), place(y).address, cell)
         kernel = Kernel.of("rows", part="take")
         self.tape.emit(kernel, args, items=rows.shape[0], reads=[x, rows], writes=[y], keep=(count,))
+        return y
+
+    def rows(self, count: int) -> Rows:
+        return PlacedRows(count)
+
+    def overlay(self, x: Array, rows: Rows) -> Array:
+        table = placed(rows)
+        if x.rank != 2 or most(x.shape[0]) > table.count:
+            raise ModelError(f"overlay: x is {x.shape}, the table has {table.count} rows")
+        table.fit(x.width)
+        y = self.new(x.shape)
+        args = (place(x).address, place(x).row, table.block.address, x.width, place(y).address)
+        kernel = Kernel.of("rows", part="overlay")
+        grain = max(1, _ROWS_BYTES // x.width)
+        self.tape.emit(kernel, args, items=x.shape[0], reads=[x, table.block], writes=[y], grain=grain, keep=(table,))
+        return y
+
+    def fold(self, x: Array, k: int) -> Array:
+        rows = _groups("fold", x, k)
+        if place(x).row != 4 * x.width:
+            x = self._each("copy", x)
+        at = place(x)
+        return Array(self, Place(at.lease, at.offset, k * at.row), (rows, k * x.width), x.dtype)
+
+    def mean_rows(self, x: Array, k: int) -> Array:
+        y = self.new((_groups("mean_rows", x, k), x.width))
+        args = (place(x).address, place(x).row, k, x.width, place(y).address)
+        self.tape.emit(Kernel.of("rows", part="mean"), args, items=y.shape[0], reads=[x], writes=[y])
         return y
 
     def argmax(self, x: Array) -> Array:
@@ -177,12 +212,19 @@ class Operations:
 
     # Positions
 
-    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0) -> Array:
+    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0, axis: Array | None = None) -> Array:
         pairs = frequencies.width
+        if positions.rank != (1 if axis is None else 2):
+            raise ModelError(f"rope_table: positions are {positions.shape}, {'with' if axis else 'without'} axes")
+        _needs_width("rope_table: axis", axis, pairs)
         out = self.new((positions.shape[0], 2, pairs))
-        args = (place(positions).address, place(frequencies).address, pairs, float_bits(scale), place(out).address)
-        kernel = Kernel.of("rope", part="table")
-        self.tape.emit(kernel, args, items=positions.shape[0], reads=[positions, frequencies], writes=[out])
+        args = (
+            place(positions).address, place(positions).row, place(frequencies).address,
+            place(axis).address if axis is not None else 0, pairs, float_bits(scale), place(out).address,
+        )  # fmt: skip
+        kernel = Kernel.of("rope", part="table", axes=axis is not None)
+        reads = [positions, frequencies, *([axis] if axis is not None else [])]
+        self.tape.emit(kernel, args, items=positions.shape[0], reads=reads, writes=[out])
         return out
 
     def rope(self, x: Array, table: Array, pairing: Pairing) -> Array:
@@ -206,6 +248,9 @@ class Operations:
 
     def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0) -> Array:
         return self._attention.attend(q, pages, layer, reads, scale, softcap)
+
+    def attend_dense(self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float) -> Array:
+        return self._attention.attend_dense(q, k, v, first, last, scale)
 
     def attention_weights(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
@@ -253,6 +298,13 @@ class Operations:
 def _needs_width(what: str, vector: Array | None, width: int) -> None:
     if vector is not None and vector.shape != (width,):
         raise ModelError(f"{what} is {vector.shape}, not {(width,)}")
+
+
+def _groups(what: str, x: Array, k: int) -> int:
+    """Rows of `x` in groups of k."""
+    if x.rank != 2 or not isinstance(x.shape[0], int) or k < 1 or x.shape[0] % k:
+        raise ModelError(f"{what}: x is {x.shape}, which is not so many times {k} rows")
+    return x.shape[0] // k
 
 
 def _same(x: Array, y: Array) -> None:

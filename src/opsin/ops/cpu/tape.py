@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from opsin.ops import Array, Count, Size, most, product
+from opsin.ops import Array, Count, Rows, Size, most, product
 from opsin.ops.cpu.arena import Arena, Block
 from opsin.ops.cpu.code import Code, Kernel
 from opsin.ops.cpu.program import Entry, Program
@@ -144,6 +144,7 @@ class Recording(Tape):
         self.inputs: dict[str, npt.NDArray[np.generic]] = {}
         self._filled: list[Block] = []  # of the inputs
         self.counts: dict[str, Count] = {}
+        self.tables: dict[str, Rows] = {}
         self.header: npt.NDArray[np.int64] = np.zeros(64, np.int64)
 
     def count(self, name: str, most: int) -> Count:
@@ -161,6 +162,12 @@ class Recording(Tape):
         self.inputs[name] = view(block, 0, shape, dtype)
         self._filled.append(block)
         return Array(ops, Place(Lease(block, None), 0, row), shape, dtype)
+
+    def rows(self, ops: Operations, name: str, count: int) -> Rows:
+        """A table for `overlay`; `Recorded.rows` has it by name."""
+        assert name not in self.tables
+        self.tables[name] = ops.rows(count)
+        return self.tables[name]
 
     def add(self, entry: Entry) -> None:
         assert not self.closed, "this recording is finished"
@@ -195,7 +202,7 @@ class Recorded:
         self._outputs = dict(outputs)
         self._views = {n: view(place(x).block, place(x).offset, x.shape, x.dtype) for n, x in outputs.items()}
         self._names = list(tape.counts)
-        self.inputs = tape.inputs
+        self.inputs, self.rows = tape.inputs, tape.tables
 
     def run(self, **counts: int) -> None:
         """Replay with these counts. Raises DeviceError and Stopped as `Team.run`."""

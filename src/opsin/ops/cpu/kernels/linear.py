@@ -1,5 +1,7 @@
 """Linear layers over packed weights: y[t, n] = sum over k of w[n, k] * x[t, k] (+ bias[n]) (+ residual[t, n]).
 
+With an activation, it is taken of the sum and the bias; there is no residual then.
+
 Items are strips of STRIP outputs. For quantised weights x comes as int8 in groups of 32 (see `quantise`), and a
 result is a float32 sum over groups in order of k; for float weights it is a sum over k in order. One row takes
 the same sums in the same order as many, so a row's result does not depend on its company.
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from opsin.ops.cpu.dots import Dots
+from opsin.ops.cpu.kernels.pointwise import function
 from opsin.ops.cpu.kernels.shared import inlined, jit
 from opsin.ops.cpu.layout import FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
 from opsin.ops.cpu.simd import Simd
@@ -36,11 +39,14 @@ def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], tuple[int, int]
 
 
 def make(
-    simd: Simd, kind: str, bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False, codes: bool = False
-) -> Any:
+    simd: Simd, kind: str, bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False, codes: bool = False,
+    activation: str = "",
+) -> Any:  # fmt: skip
     layout = Layout(kind, bits, group, zero, minimum, codes)
     shapes = tile_shapes(simd, kind)
-    one, many = (_sweep(simd, Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero), layout) for v, t in shapes)
+    one, many = (
+        _sweep(simd, Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero), layout, activation) for v, t in shapes
+    )
     at, width = simd.i64_at, shapes[1][1]
 
     def linear(args: int, first: int, last: int, thread: int) -> int:
@@ -60,12 +66,13 @@ def make(
     return linear
 
 
-def _sweep(simd: Simd, tile: Dots, layout: Layout) -> Any:
+def _sweep(simd: Simd, tile: Dots, layout: Layout, activation: str) -> Any:
     """All inputs of one strip times the tile's rows, and the results written out."""
     total = _planes(simd, tile, layout) if layout.kind == "planes" else _floats(simd, tile, layout)
     at = simd.i64_at
     wide, parts = tile.vectors * simd.lanes, STRIP // (tile.vectors * simd.lanes)
     add_bias, add_rows, store = tile.add_bias, tile.add_rows, tile.store
+    activate, tokens, active = _activate(simd, activation or "copy"), tile.tokens, activation != ""
 
     @jit
     def sweep(args: int, strip: int, row: int, left: int, columns: int) -> None:
@@ -80,9 +87,25 @@ def _sweep(simd: Simd, tile: Dots, layout: Layout) -> Any:
             if residual != 0:
                 stride = at(args + RESIDUAL_ROW)
                 acc = add_rows(acc, residual + row * stride + 4 * column, stride, left, here)
-            store(acc, at(args + Y) + row * y_row + 4 * column, y_row, left, here)
+            y = at(args + Y) + row * y_row + 4 * column
+            store(acc, y, y_row, left, here)
+            if active:
+                for t in range(min(left, tokens)):
+                    activate(args, y + t * y_row, min(here, wide))
 
     return sweep
+
+
+def _activate(simd: Simd, name: str) -> Callable[..., Any]:
+    """Values that were just written, in place: they are still near."""
+    f, load, store, lanes, zero = function(simd, name), simd.load_part, simd.store_part, simd.lanes, simd.zero
+
+    @jit
+    def activate(args: int, y: int, width: int) -> None:
+        for i in range(0, width, lanes):
+            store(y + 4 * i, f(args, load(y + 4 * i, width - i), zero()), width - i)
+
+    return activate
 
 
 def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:

@@ -37,7 +37,7 @@ def make(simd: Simd, name: str) -> Any:
 def _each(simd: Simd, name: str) -> Callable[..., Any]:
     """out = f(x, y) value by value. "glu_silu" is silu(x) * y."""
     load, store, lanes = simd.load_part, simd.store_part, simd.lanes
-    f = _glu(simd, name[4:]) if name.startswith("glu_") else _function(simd, name)
+    f = _glu(simd, name[4:]) if name.startswith("glu_") else function(simd, name)
     zero, binary = simd.zero, name in ("add", "multiply") or name.startswith("glu_")
 
     @jit
@@ -51,11 +51,11 @@ def _each(simd: Simd, name: str) -> Callable[..., Any]:
 
 
 def _glu(simd: Simd, kind: str) -> Callable[..., Any]:
-    f, mul = _function(simd, kind), simd.mul
+    f, mul = function(simd, kind), simd.mul
     return jit(lambda args, x, y: mul(f(args, x, y), y))
 
 
-def _function(simd: Simd, name: str) -> Callable[..., Any]:
+def function(simd: Simd, name: str) -> Callable[..., Any]:
     add, mul, splat_at, maximum, zero = simd.add, simd.mul, simd.splat_at, simd.maximum, simd.zero
     simple: dict[str, Callable[..., Any]] = {
         "add": lambda args, x, y: add(x, y),

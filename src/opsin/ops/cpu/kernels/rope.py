@@ -1,6 +1,7 @@
 """Rotary position embedding: tables of cosines and sines, and the rotation. Items are rows.
 
-Arguments of the table: positions (int32), frequencies (f32), pairs, scale (f32 bits), out ([row][2][pairs]).
+Arguments of the table: positions (int32), bytes a row of them, frequencies (f32), axis of each pair (int32) or 0,
+pairs, scale (f32 bits), out ([row][2][pairs]).
 Arguments of the rotation: x, bytes a row of x, table, bytes a row of it, out, bytes a row of out, heads, width, pairs.
 """
 
@@ -11,15 +12,15 @@ from typing import Any
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.simd import Simd
 
-POSITIONS, FREQUENCIES, TABLE_PAIRS, SCALE, TABLE_OUT = (8 * i for i in range(5))
+POSITIONS, POSITIONS_ROW, FREQUENCIES, AXIS, TABLE_PAIRS, SCALE, TABLE_OUT = (8 * i for i in range(7))
 X, X_ROW, TABLE, TABLE_ROW, OUT, OUT_ROW, HEADS, WIDTH, PAIRS = (8 * i for i in range(9))
 
 
-def make(simd: Simd, part: str, pairing: str = "") -> Any:
-    return _table(simd) if part == "table" else _rotate(simd, pairing)
+def make(simd: Simd, part: str, pairing: str = "", axes: bool = False) -> Any:
+    return _table(simd, axes) if part == "table" else _rotate(simd, pairing)
 
 
-def _table(simd: Simd) -> Any:
+def _table(simd: Simd, axes: bool) -> Any:
     at, i32, f32_at, put = simd.i64_at, simd.i32_at, simd.f32_at, simd.put_f32
     sine = _sine()
 
@@ -27,10 +28,13 @@ def _table(simd: Simd) -> Any:
         pairs = at(args + TABLE_PAIRS)
         scale = f32_at(args + SCALE)
         for row in range(first, last):
-            position = float(i32(at(args + POSITIONS) + 4 * row))
+            places = at(args + POSITIONS) + row * at(args + POSITIONS_ROW)
             out = at(args + TABLE_OUT) + row * 8 * pairs
             for i in range(pairs):
-                angle = position * f32_at(at(args + FREQUENCIES) + 4 * i)
+                place = places
+                if axes:
+                    place += 4 * i32(at(args + AXIS) + 4 * i)
+                angle = float(i32(place)) * f32_at(at(args + FREQUENCIES) + 4 * i)
                 put(out + 4 * i, sine(angle + 1.5707963267948966) * scale)
                 put(out + 4 * (pairs + i), sine(angle) * scale)
         return 0

@@ -1,7 +1,9 @@
 """Whole rows: looked up in a packed table, taken by number, or reduced to the place of their largest value.
 
 Arguments of embed: ids (int32), weights, outputs, inputs, out. Of take: rows (int32), x, bytes a row of x, width,
-out, rows of x (address of the count). Of argmax: x, bytes a row of x, width, out (int32). Items are rows of the result.
+out, rows of x (address of the count). Of argmax: x, bytes a row of x, width, out (int32). Of overlay: x, bytes a row
+of x, addresses of rows that stand instead (0: none), width, out. Of mean: x, bytes a row of x, rows that make one,
+width, out. Items are rows of the result.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from opsin.ops.cpu.simd import Simd
 IDS, TABLE, OUTPUTS, INPUTS, OUT = (8 * i for i in range(5))
 ROWS, X, X_ROW, WIDTH, TO, COUNT = (8 * i for i in range(6))
 A_X, A_ROW, A_WIDTH, A_OUT = (8 * i for i in range(4))
+O_X, O_ROW, O_TABLE, O_WIDTH, O_OUT = (8 * i for i in range(5))
+M_X, M_ROW, M_ROWS, M_WIDTH, M_OUT = (8 * i for i in range(5))
 BAD_ID = cells.BAD_ID
 
 
@@ -23,10 +27,9 @@ def make(
     simd: Simd, part: str, kind: str = "", bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False,
     codes: bool = False,
 ) -> Any:  # fmt: skip
-    if part == "take":
-        return _take(simd)
-    if part == "argmax":
-        return _argmax(simd)
+    others = {"take": _take, "argmax": _argmax, "overlay": _overlay, "mean": _mean}
+    if part in others:
+        return others[part](simd)
     layout = Layout(kind, bits, group, zero, minimum, codes)
     return _embed(simd, _unpack_planes(simd, layout) if kind == "planes" else _unpack_floats(simd, kind), layout)
 
@@ -141,3 +144,39 @@ def _argmax(simd: Simd) -> Any:
         return 0
 
     return argmax
+
+
+def _overlay(simd: Simd) -> Any:
+    at, load, store, lanes = simd.i64_at, simd.load_part, simd.store_part, simd.lanes
+
+    def overlay(args: int, first: int, last: int, thread: int) -> int:
+        width = at(args + O_WIDTH)
+        for row in range(first, last):
+            x, out = at(args + O_X) + row * at(args + O_ROW), at(args + O_OUT) + row * width * 4
+            other = at(at(args + O_TABLE) + 8 * row)
+            if other != 0:
+                x = other
+            for i in range(0, width, lanes):
+                store(out + 4 * i, load(x + 4 * i, width - i), width - i)
+        return 0
+
+    return overlay
+
+
+def _mean(simd: Simd) -> Any:
+    at, load, store, lanes = simd.i64_at, simd.load_part, simd.store_part, simd.lanes
+    add, mul, splat, zero = simd.add, simd.mul, simd.splat, simd.zero
+
+    def mean(args: int, first: int, last: int, thread: int) -> int:
+        width, k, stride = at(args + M_WIDTH), at(args + M_ROWS), at(args + M_ROW)
+        share = splat(1.0 / k)
+        for row in range(first, last):
+            x, out = at(args + M_X) + row * k * stride, at(args + M_OUT) + row * width * 4
+            for i in range(0, width, lanes):
+                total = zero()
+                for r in range(k):
+                    total = add(total, load(x + r * stride + 4 * i, width - i))
+                store(out + 4 * i, mul(total, share), width - i)
+        return 0
+
+    return mean

@@ -70,10 +70,13 @@ class SelfAttention(Projection):
 
     def __call__(
         self, x: Array, batch: Batch, *, layer: int, heads: Heads, rope: Array | None, pairing: Pairing, eps: float,
-        name: str, residual: Array | None = None,
+        name: str, residual: Array | None = None, group: str = "self",
     ) -> Array:  # fmt: skip
-        """x [rows, width] -> the same shape, with `residual` added. `rope` is the table, None for no positions."""
-        group = batch.groups["self"]
+        """x [rows, width] -> the same shape, with `residual` added. `rope` is the table, None for no positions.
+
+        `layer` counts those of the KV group `group`.
+        """
+        kept = batch.groups[group]
         q, k, v = self.project(x, heads)
         if self.attn_q_norm is not None:
             q = self.attn_q_norm(q, eps)
@@ -81,9 +84,9 @@ class SelfAttention(Projection):
             k = self.attn_k_norm(k, eps)
         if rope is not None:
             q, k = x.ops.rope(q, rope, pairing), x.ops.rope(k, rope, pairing)
-        assert group.slots is not None
-        x.ops.store(group.pages, layer, k, v, group.slots)
-        out = attend(q, batch, group, layer=layer, heads=heads, name=name)
+        assert kept.slots is not None
+        x.ops.store(kept.pages, layer, k, v, kept.slots)
+        out = attend(q, batch, kept, layer=layer, heads=heads, name=name)
         return batch.tap(f"{name}.sum", self.attn_output(out.reshape(heads.query * heads.width), residual))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from opsin.ops import Array, Pages, Reads
+from opsin.ops import Array, Pages, Reads, Rows
 
 Tap = Callable[[str, Array], Array]
 
@@ -19,7 +19,10 @@ def untapped(name: str, value: Array) -> Array:
 class GroupShape:
     """A KV group of a decoder: layers that share one page list.
 
-    `window` w above nothing: a row sees at most w rows, its own and w - 1 before. Nothing: it sees all before.
+    `window` w above nothing: a row sees its own, w - 1 before, and none further back. Nothing: it sees all before.
+    What comes after a row is seen only within an atomic span, in every group. So the row at place r of its sequence
+    sees from max(0, r - w + 1) (0 without a window) to r + 1, or to the end of its atomic span; a window that is
+    shorter than the span cuts its beginning off for its last rows, as transformers does it.
     """
 
     layers: int
@@ -55,6 +58,7 @@ class Batch:
         outputs: int32 [outputs], the rows whose logits are wanted.
         axes: int32 [rows, axes], time, row and column of each row, for decoders with more than one axis. None: all
             of them are `positions`.
+        media: rows of embeddings that stand in for those of ids.
         tap: sees, and may replace, values by name ("blk.3.out").
     """
 
@@ -63,9 +67,10 @@ class Batch:
     groups: Mapping[str, Group]
     outputs: Array
     axes: Array | None = None
+    media: Rows | None = None
     tap: Tap = untapped
     wants_weights: Callable[[str], bool] = lambda name: False
 
     def overlay(self, x: Array) -> Array:
-        """Embeddings of ids [rows, width], with those of media in their places: none yet."""
-        return x
+        """Embeddings of ids [rows, width], with those of media in their places."""
+        return x if self.media is None else x.ops.overlay(x, self.media)

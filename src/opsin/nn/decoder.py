@@ -16,7 +16,7 @@ from opsin.nn.ffn import GatedFfn
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Embedding, Linear, RmsNorm
-from opsin.nn.rope import Rope, rope_of
+from opsin.nn.rope import Rope, axis_of, rope_of
 from opsin.ops import Array, Pairing
 
 
@@ -63,7 +63,7 @@ class Weights(Body):
 class PreNormDecoder:
     """`pairing` says which values of a head turn together.
 
-    With `axis` [pairs], which of a row's `axes` positions turns which pair (M-RoPE).
+    `axis` [pairs] says which of a row's positions turns which pair, where there are three (M-RoPE).
     """
 
     weights: Weights
@@ -74,13 +74,10 @@ class PreNormDecoder:
     frequencies: Array
     pairing: Pairing
     axis: Array | None = None
-    axes: int = 1
 
     @classmethod
-    def read(
-        cls, file: File, source: Reader, prefix: str, *, pairing: Pairing, axis: Array | None = None, axes: int = 1
-    ) -> PreNormDecoder:
-        """The decoder of a file whose keys begin with `prefix`."""
+    def read(cls, file: File, source: Reader, prefix: str, *, pairing: Pairing, planar: bool = False) -> PreNormDecoder:
+        """The decoder of a file whose keys begin with `prefix`; `planar`: with the sections of M-RoPE."""
         heads = heads_of(file, prefix)
         factors = source.values("rope_freqs.weight") if source.has("rope_freqs.weight") else None
         rope, weights = rope_of(file, prefix, heads.width, factors), Weights.read(source)
@@ -93,8 +90,7 @@ class PreNormDecoder:
             context=positive_int(file, f"{prefix}.context_length"),
             frequencies=source.ops.constant(rope.frequencies),
             pairing=pairing,
-            axis=axis,
-            axes=axes,
+            axis=source.ops.constant(axis_of(file, prefix, len(rope.frequencies))) if planar else None,
         )
 
     @property
@@ -109,6 +105,10 @@ class PreNormDecoder:
     def width(self) -> int:
         return self.weights.width
 
+    @property
+    def axes(self) -> int:
+        return 1 if self.axis is None else 3
+
     def forward(self, batch: Batch) -> Array:
         w, tap = self.weights, batch.tap
         x = tap("embed", batch.overlay(w.token_embd(batch.ids)))
@@ -119,6 +119,8 @@ class PreNormDecoder:
 
     def _table(self, batch: Batch) -> Array:
         ops = batch.positions.ops
+        if self.axis is not None and batch.axes is not None:
+            return ops.rope_table(batch.axes, self.frequencies, self.rope.scale, self.axis)
         return ops.rope_table(batch.positions, self.frequencies, self.rope.scale)
 
     def _block(self, block: Block, x: Array, batch: Batch, layer: int, table: Array) -> Array:

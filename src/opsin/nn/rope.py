@@ -21,16 +21,18 @@ class Rope:
     scale: float = 1.0
 
 
-def rope_of(file: File, prefix: str, width: int, factors: npt.NDArray[np.float32] | None = None) -> Rope:
+def rope_of(
+    file: File, prefix: str, width: int, factors: npt.NDArray[np.float32] | None = None, *, base: float = 10000.0
+) -> Rope:
     """The rope of a file: base, width, and `{prefix}.rope.scaling.*` (none, linear, yarn).
 
-    `factors` [pairs] divide the frequencies (the tensor rope_freqs.weight).
+    `factors` [pairs] divide the frequencies (the tensor rope_freqs.weight). `base` counts where the file has none.
     """
     turned = file.get_int(f"{prefix}.rope.dimension_count", width)
     if turned % 2 or not 0 < turned <= width:
         raise ModelError(f"{prefix}.rope.dimension_count is {turned}; heads are {width} wide")
-    base = positive_float(file, f"{prefix}.rope.freq_base", 10000.0)
-    plain = base ** (-np.arange(0, turned, 2, dtype=np.float64) / turned)
+    base = positive_float(file, f"{prefix}.rope.freq_base", base)
+    plain = frequencies(turned, base)
     if factors is not None:
         if factors.size != len(plain):
             raise ModelError(f"rope_freqs.weight has {factors.size} values, where {len(plain)} are needed")
@@ -46,6 +48,24 @@ def rope_of(file: File, prefix: str, width: int, factors: npt.NDArray[np.float32
     if kind == "yarn":
         return _yarn(file, prefix, plain, factor, base)
     raise ModelError(f"{prefix}.rope.scaling.type is {kind!r}", hint="none, linear and yarn are supported")
+
+
+def frequencies(width: int, base: float) -> npt.NDArray[np.float64]:
+    """Without any scaling: [width / 2] radians a position (Su et al. 2021)."""
+    return base ** (-np.arange(0, width, 2, dtype=np.float64) / width)
+
+
+def axis_of(file: File, prefix: str, pairs: int) -> npt.NDArray[np.int32]:
+    """Which position turns each pair: 0 time, 1 row, 2 column (M-RoPE, Wang et al. 2024).
+
+    `{prefix}.rope.dimension_sections` counts the pairs of each, one section after the other, and begins again where
+    there are more pairs.
+    """
+    key = f"{prefix}.rope.dimension_sections"
+    counts = file.get_ints(key)
+    if not 3 <= counts.size <= 4 or counts.min() < 0 or counts.sum() < 1 or counts[3:].any():
+        raise ModelError(f"{key} is {counts[:8].tolist()}", hint="sections of time, rows and columns are supported")
+    return np.resize(np.repeat(np.arange(counts.size), counts), pairs).astype(np.int32)
 
 
 def _yarn(file: File, prefix: str, plain: npt.NDArray[np.float64], factor: float, base: float) -> Rope:

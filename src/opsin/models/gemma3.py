@@ -1,0 +1,160 @@
+"""Gemma 3: norms before and after each part and of the heads of q and k, a window for most layers.
+
+Layers with a window and those that see everything have ropes of their own.
+
+GGUF: general.architecture = "gemma3"; norms hold their "+1". Oracle: transformers' Gemma3ForConditionalGeneration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from opsin.errors import ModelError
+from opsin.gguf import File
+from opsin.nn.attention import Heads, SelfAttention, heads_of
+from opsin.nn.batch import Batch, GroupShape
+from opsin.nn.decoder import Body
+from opsin.nn.ffn import GatedFfn
+from opsin.nn.keys import positive_float, positive_int
+from opsin.nn.module import Module, Reader, at
+from opsin.nn.parts import RmsNorm
+from opsin.nn.rope import frequencies, rope_of
+from opsin.ops import Array
+
+PERIOD = 6  # every sixth layer sees everything, where the file does not say
+LARGEST = 62  # layers of the 27B model, whose scores are scaled by width / heads instead of the width of a head
+
+
+class Block(Module):
+    attn_norm: RmsNorm
+    attn: SelfAttention = at("")  # type: ignore[assignment]
+    post_attention_norm: RmsNorm
+    ffn_norm: RmsNorm
+    ffn: GatedFfn = at("")  # type: ignore[assignment]
+    post_ffw_norm: RmsNorm
+
+
+class Weights(Body):
+    blk: list[Block]
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """One kind of layers: their KV group and their rope."""
+
+    group: str
+    window: int
+    frequencies: Array
+    rope_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a layer's keys and values lie: its kind, and its number in that kind's group."""
+
+    kind: int
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Gemma3:
+    weights: Weights
+    heads: Heads
+    eps: float
+    context: int
+    kinds: tuple[Kind, ...]
+    places: tuple[Place, ...]
+    axes: int = 1
+
+    @classmethod
+    def load(cls, file: File, source: Reader) -> Gemma3:
+        weights = Weights.read(source)
+        weights.check(file, "gemma3", weights.blk)
+        if file.get_float("gemma3.final_logit_softcapping", 0.0):
+            raise ModelError(f"{file.path} caps its logits", hint="no published Gemma 3 does, and opsin does not yet")
+        heads, layers = heads_of(file, "gemma3"), len(weights.blk)
+        if layers == LARGEST and "gemma3.attention.scale" not in file.metadata:
+            heads = replace(heads, scale=(weights.width / heads.query) ** -0.5)
+        local = local_layers(file, layers)
+        return cls(
+            weights=weights,
+            heads=heads,
+            eps=positive_float(file, "gemma3.attention.layer_norm_rms_epsilon", 1e-6),
+            context=positive_int(file, "gemma3.context_length"),
+            kinds=_kinds(file, source, heads.width, local),
+            places=_places(local),
+        )
+
+    @property
+    def groups(self) -> dict[str, GroupShape]:
+        counts = [sum(place.kind == i for place in self.places) for i in range(len(self.kinds))]
+        return {
+            kind.group: GroupShape(count, self.heads.kv, self.heads.width, kind.window)
+            for kind, count in zip(self.kinds, counts, strict=True)
+        }
+
+    @property
+    def vocabulary(self) -> int:
+        return self.weights.vocabulary
+
+    @property
+    def width(self) -> int:
+        return self.weights.width
+
+    def forward(self, batch: Batch) -> Array:
+        w, tap = self.weights, batch.tap
+        x = tap("embed", batch.overlay(self.width**0.5 * w.token_embd(batch.ids)))
+        tables = [x.ops.rope_table(batch.positions, kind.frequencies, kind.rope_scale) for kind in self.kinds]
+        for i, block in enumerate(w.blk):
+            x = self._block(block, x, batch, i, tables[self.places[i].kind])
+        return w.logits(tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps)))
+
+    def _block(self, block: Block, x: Array, batch: Batch, layer: int, table: Array) -> Array:
+        place, name = self.places[layer], f"blk.{layer}.attn"
+        out = block.attn(
+            block.attn_norm(x, self.eps), batch, group=self.kinds[place.kind].group, layer=place.number,
+            heads=self.heads, rope=table, pairing="halves", eps=self.eps, name=name,
+        )  # fmt: skip
+        x = x + block.post_attention_norm(out, self.eps)
+        x = x + block.post_ffw_norm(block.ffn(block.ffn_norm(x, self.eps), "gelu"), self.eps)
+        return batch.tap(f"blk.{layer}.out", x)
+
+
+def local_layers(file: File, layers: int) -> list[bool]:
+    """Which layers see only a window: by a list in the file, or all but the last of each period."""
+    if not file.get_int("gemma3.attention.sliding_window", 0):
+        return [False] * layers
+    key = "gemma3.attention.sliding_window_pattern"
+    if isinstance(file.metadata.get(key), np.ndarray):
+        listed: list[bool] = file.get_bools(key).tolist()
+        if len(listed) != layers:
+            raise ModelError(f"{key} has {len(listed)} values for {layers} layers")
+        return listed
+    period = file.get_int(key, PERIOD)
+    if period < 0:
+        raise ModelError(f"{key} is {period}", hint="the file is damaged; download it again")
+    return [period == 0 or (i + 1) % period != 0 for i in range(layers)]
+
+
+def _kinds(file: File, source: Reader, width: int, local: list[bool]) -> tuple[Kind, ...]:
+    """The kinds of layers that there are; the first one's group is "self"."""
+    rope, constant = rope_of(file, "gemma3", width, base=1e6), source.ops.constant
+    whole = Kind("self", 0, constant(rope.frequencies), rope.scale)
+    if not any(local):
+        return (whole,)
+    old = positive_float(file, "gemma3.rope.local.freq_base", 10000.0)  # an older name
+    base = positive_float(file, "gemma3.rope.freq_base_swa", old)
+    near = frequencies(2 * len(rope.frequencies), base).astype(np.float32)
+    window = positive_int(file, "gemma3.attention.sliding_window")
+    part = Kind("self" if all(local) else "window", window, constant(near))
+    return (part,) if all(local) else (whole, part)
+
+
+def _places(local: list[bool]) -> tuple[Place, ...]:
+    mixed = any(local) and not all(local)
+    return tuple(Place(int(mixed and near), local[:i].count(near)) for i, near in enumerate(local))
+
+
+DECODERS = {"gemma3": Gemma3}

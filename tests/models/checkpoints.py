@@ -1,0 +1,232 @@
+"""Tiny random checkpoints of transformers' classes, and the GGUF files that say the same.
+
+Written by hand, tensor by tensor, so that nothing of opsin's converter is believed here. Weights are scaled so that
+attention is peaked; there are three layers and more, grouped heads, heads wider than width / heads, and another width
+in the FFN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from tiny import tokens
+
+from opsin.gguf import NewTensor, write
+
+Floats = NDArray[np.float32]
+VOCABULARY = len(tokens()[0])
+WIDTH, FFN, HEADS, KV, HEAD, CONTEXT, EPS = 64, 96, 4, 2, 32, 1024, 1e-3
+
+NAMES = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+SANDWICH = {
+    **NAMES,
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+TEXT = {
+    "vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": FFN, "num_attention_heads": HEADS,
+    "num_key_value_heads": KV, "head_dim": HEAD, "max_position_embeddings": CONTEXT, "rms_norm_eps": EPS,
+    "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A family: how its class is made, and how its file says the same.
+
+    Attributes:
+        make: keywords of the text's configuration -> the model of transformers.
+        layers, options: the configuration that is tested.
+        keys: metadata beside the ordinary one, without the architecture before them.
+        names: transformers' part -> GGUF's.
+        plus_one: norms of the file hold one more.
+        head: width of a head.
+    """
+
+    make: Callable[..., torch.nn.Module]
+    layers: int = 3
+    options: dict[str, object] = field(default_factory=dict)
+    keys: dict[str, object] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=lambda: NAMES)
+    plus_one: bool = False
+    head: int = HEAD
+
+
+def _causal(name: str) -> Callable[..., torch.nn.Module]:
+    def make(**text: object) -> torch.nn.Module:
+        config = getattr(transformers, f"{name}Config")(**text)
+        config._attn_implementation = "eager"
+        return getattr(transformers, f"{name}ForCausalLM")(config)
+
+    return make
+
+
+def _gemma3(**text: object) -> torch.nn.Module:
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "image_size": 28, "patch_size": 14}  # fmt: skip
+    config = transformers.Gemma3Config(
+        text_config={**text, "model_type": "gemma3_text"}, vision_config={**tower, "model_type": "siglip_vision_model"},
+        mm_tokens_per_image=4, image_token_index=3, boi_token_index=4, eoi_token_index=5,
+    )  # fmt: skip
+    config._attn_implementation = "eager"
+    return transformers.Gemma3ForConditionalGeneration(config)
+
+
+def _qwen2vl(**text: object) -> torch.nn.Module:
+    tower = {"depth": 1, "embed_dim": 32, "hidden_size": WIDTH, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
+    config = transformers.Qwen2VLConfig(
+        text_config={**text, "model_type": "qwen2_vl_text"}, vision_config=tower, image_token_id=3, video_token_id=4,
+        vision_start_token_id=5, vision_end_token_id=6, tie_word_embeddings=True,
+    )  # fmt: skip
+    config._attn_implementation = "eager"
+    return transformers.Qwen2VLForConditionalGeneration(config)
+
+
+SECTIONS = [1, 4, 3]  # pairs of time, rows and columns: no two alike
+CHECKPOINTS = {
+    "qwen2": Checkpoint(_causal("Qwen2"), options={"rope_theta": 5e4}, keys={"rope.freq_base": 5e4}),
+    "qwen3": Checkpoint(_causal("Qwen3"), options={"rope_theta": 5e4}, keys={"rope.freq_base": 5e4}),
+    "qwen2vl": Checkpoint(
+        _qwen2vl,
+        head=WIDTH // HEADS,  # its class knows no other
+        options={"rope_parameters": {"rope_type": "default", "rope_theta": 5e4, "mrope_section": SECTIONS}},
+        keys={"rope.freq_base": 5e4, "rope.dimension_sections": [*SECTIONS, 0]},
+    ),
+    "gemma3": Checkpoint(
+        _gemma3,
+        layers=7,
+        options={
+            "sliding_window": 24,
+            "query_pre_attn_scalar": HEAD,
+            "layer_types": [f"{'full' if i in (2, 5) else 'sliding'}_attention" for i in range(7)],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e5},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 3e3},
+            },
+        },
+        keys={
+            "attention.sliding_window": 24,
+            "attention.sliding_window_pattern": 3,
+            "rope.freq_base": 1e5,
+            "rope.freq_base_swa": 3e3,
+            "rope.scaling.type": "linear",
+            "rope.scaling.factor": 8.0,
+        },
+        names=SANDWICH,
+        plus_one=True,
+    ),
+}  # fmt: skip
+
+
+def make(name: str, *, tied: bool = True, layers: int | None = None, **options: object) -> torch.nn.Module:
+    """A random model of the family. `options` replace those of its configuration."""
+    known = CHECKPOINTS[name]
+    count = layers or known.layers
+    text = {**TEXT, **known.options, "head_dim": known.head, "num_hidden_layers": count, "tie_word_embeddings": tied}
+    model = known.make(**{**text, **options})
+    model = model.float().eval()
+    random = torch.Generator().manual_seed(len(name))
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            _fill(key, value, random, plus_one=known.plus_one)
+    return model
+
+
+def _fill(name: str, value: torch.Tensor, random: torch.Generator, *, plus_one: bool) -> None:
+    value.normal_(generator=random)
+    if name.endswith(("q_norm.weight", "k_norm.weight")):
+        value.mul_(0.3).add_(0.7 if plus_one else 1.7)  # peaked attention
+    elif "norm" in name and name.endswith(".weight"):
+        value.mul_(0.3).add_(0.0 if plus_one else 1.0)
+    elif name.endswith("bias"):
+        value.mul_(0.5)
+    elif "embed_tokens" not in name:
+        peaked = "q_proj" in name or "k_proj" in name
+        value.mul_((3.0 if peaked else 1.0) ** 0.5 * value.shape[-1] ** -0.5)
+
+
+def save(path: Path, name: str, model: torch.nn.Module, **keys: object) -> Path:
+    """The text of a model as a GGUF file. `keys` replace those of the family; dots are written as two underscores."""
+    known, config = CHECKPOINTS[name], model.config.get_text_config()
+    texts, kinds, merges = tokens()
+    ordinary = {
+        "block_count": config.num_hidden_layers, "context_length": CONTEXT, "embedding_length": WIDTH,
+        "feed_forward_length": FFN, "attention.head_count": HEADS, "attention.head_count_kv": KV,
+        "attention.key_length": known.head, "attention.value_length": known.head,
+        "attention.layer_norm_rms_epsilon": EPS,
+        **known.keys, **{key.replace("__", "."): value for key, value in keys.items()},
+    }  # fmt: skip
+    metadata = {
+        "general.architecture": name,
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": texts,
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.merges": merges,
+        **{f"{name}.{key}": value for key, value in ordinary.items() if value is not None},
+    }
+    write(path, metadata, [NewTensor.of(key, value) for key, value in tensors(name, model).items()])
+    return path
+
+
+def tensors(name: str, model: torch.nn.Module) -> dict[str, Floats]:
+    """The text's tensors under GGUF's names."""
+    known, found = CHECKPOINTS[name], {}
+    for key, value in model.state_dict().items():
+        short = key.replace("model.language_model.", "").replace("model.", "", 1)
+        if "visual" in key or "vision" in key or "projector" in key:
+            continue
+        array = value.numpy().astype(np.float32)
+        if known.plus_one and "norm" in short:
+            array = array + 1
+        found[_rename(short, known.names)] = array
+    if model.config.get_text_config().tie_word_embeddings:
+        found.pop("output.weight", None)
+    return found
+
+
+def _rename(name: str, names: dict[str, str]) -> str:
+    if name.startswith("layers."):
+        _, layer, rest = name.split(".", 2)
+        part, kind = rest.rsplit(".", 1)
+        return f"blk.{layer}.{names[part]}.{kind}"
+    whole = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
+    part, kind = name.rsplit(".", 1)
+    return f"{whole[part]}.{kind}"
+
+
+def embeddings(model: torch.nn.Module, ids: list[int]) -> torch.Tensor:
+    """What the text model makes of ids, [1, rows, width]."""
+    with torch.inference_mode():
+        return model.get_input_embeddings()(torch.tensor([ids]))
+
+
+def run(model: torch.nn.Module, ids: list[int] | None = None, **inputs: object):
+    """Everything that transformers tells of one pass."""
+    if ids is not None:
+        inputs["input_ids"] = torch.tensor([ids])
+    with torch.inference_mode():
+        return model(use_cache=False, **inputs)
+
+
+def logits(model: torch.nn.Module, ids: list[int] | None = None, **inputs: object) -> Floats:
+    return run(model, ids, **inputs).logits[0].numpy()

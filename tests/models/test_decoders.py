@@ -1,0 +1,79 @@
+"""Every decoder family against transformers' class with the same float32 weights, and float32 pages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+checkpoints = pytest.importorskip("checkpoints", reason="needs transformers")
+
+from by_hand import Bench, Sequence, chunks_of, distance, open_decoder, score  # noqa: E402
+from checkpoints import CHECKPOINTS, VOCABULARY  # noqa: E402
+
+TOLERANCE = 1e-4
+ROWS = 150  # more than two pages, and many windows
+
+
+def ids_of(count, seed=0):
+    return np.random.default_rng(seed).integers(7, VOCABULARY, count).tolist()
+
+
+@pytest.fixture(scope="module", params=CHECKPOINTS)
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def truth(family):
+    return checkpoints.make(family)
+
+
+@pytest.fixture(scope="module")
+def ops(device):
+    return device.eager()
+
+
+@pytest.fixture(scope="module")
+def decoder(ops, family, truth, tmp_path_factory):
+    return open_decoder(ops, checkpoints.save(tmp_path_factory.mktemp(family) / "tiny.gguf", family, truth))
+
+
+@pytest.fixture(scope="module")
+def expected(truth):
+    return checkpoints.logits(truth, ids_of(ROWS))
+
+
+@pytest.mark.parametrize("size", [ROWS, 64, 37, 1], ids=["whole", "pages", "odd chunks", "one by one"])
+def test_logits_equal_transformers(ops, decoder, expected, size):
+    assert distance(score(ops, decoder, Sequence(ids_of(ROWS)), chunks_of(ROWS, size)), expected) <= TOLERANCE
+
+
+def test_attention_is_peaked(truth):
+    weights = checkpoints.run(truth, ids_of(ROWS), output_attentions=True).attentions
+    assert np.mean([float(w[..., 100:, :].amax(-1).mean()) for w in weights]) > 0.2
+
+
+def test_sequences_of_a_batch_do_not_see_each_other(ops, decoder, truth, expected):
+    """One sequence decodes, one goes on with its prompt, one begins."""
+    others = [ids_of(70, 1), ids_of(5, 2)]
+    bench = Bench(ops, decoder, [Sequence(ids_of(ROWS)), *map(Sequence, others)])
+    ours = [bench.step([(0, 0, 100), (1, 0, 69)])]
+    ours.append(bench.step([(0, 100, 149), (1, 69, 70), (2, 0, 5)]))
+    ours.append(bench.step([(0, 149, 150)]))
+    first = np.concatenate([ours[0][:100], ours[1][:49], ours[2]])
+    second = np.concatenate([ours[0][100:], ours[1][49:50]])
+    assert distance(first, expected) <= TOLERANCE
+    assert distance(second, checkpoints.logits(truth, others[0])) <= TOLERANCE
+    assert distance(ours[1][50:], checkpoints.logits(truth, others[1])) <= TOLERANCE
+
+
+def test_output_of_its_own_equals_transformers(ops, family, tmp_path):
+    truth = checkpoints.make(family, tied=False)
+    decoder = open_decoder(ops, checkpoints.save(tmp_path / "untied.gguf", family, truth))
+    theirs = checkpoints.logits(truth, ids_of(20))
+    assert distance(score(ops, decoder, Sequence(ids_of(20))), theirs) <= TOLERANCE
+
+
+def test_width_and_vocabulary_are_those_of_the_embeddings(decoder):
+    assert (decoder.width, decoder.vocabulary) == (checkpoints.WIDTH, VOCABULARY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from jinja2 import TemplateError
 from opsin.errors import ModelError, OpsinError, RequestError
 from opsin.text import ChatTemplate, ContentForm
 
+LLAMA4 = "transformers.models.llama4.processing_llama4"
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 TOOL = {
     "type": "function",
@@ -39,7 +41,23 @@ CONVERSATIONS: list[tuple[list[dict[str, object]], list[dict[str, object]] | Non
     ([user("w?")], [TOOL]),
     ([user("w?"), CALL, ANSWER, user("ok")], [TOOL]),
     ([user([{"type": "text", "text": "hi"}])], None),
+    ([user([{"type": "image"}, {"type": "text", "text": "What is this?"}, {"type": "image"}])], None),
+    ([user([{"type": "text", "text": "a"}]), {"role": "assistant", "content": "b"}, user([{"type": "image"}])], None),
 ]
+LLAVA = """{% for m in messages %}{{ m.role | upper }}: {%
+for part in m.content | selectattr('type', 'equalto', 'image') %}
+<image>{{ '\n' }}{% endfor %}{% for part in m.content | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}
+{% endfor %}{% endfor %}"""
+GEMMA = """{% for m in messages %}<start_of_turn>{{ m.role }}{{ '\n' }}{%
+if m.content is string %}{{ m.content | trim }}
+{% elif m.content is iterable %}{% for item in m.content %}{% if item.type == 'image' %}<start_of_image>{% elif
+item.type == 'text' %}{{ item['text'] | trim }}{% endif %}{% endfor %}{% else %}{{ raise_exception('Invalid') }}
+{% endif %}<end_of_turn>{{ '\n' }}{% endfor %}"""
+QWEN = """{% set seen = namespace(pictures=0) %}{% for m in messages %}<|im_start|>{{ m.role }}{{ '\n' }}{%
+if m.content is string %}{{ m.content }}{% else %}{%
+for part in m.content %}{% if part.type == 'image' or 'image' in part %}
+{% set seen.pictures = seen.pictures + 1 %}<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in part %}
+{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>{{ '\n' }}{% endfor %}"""
 
 
 def in_parts(message: dict[str, object]) -> dict[str, object]:
@@ -49,10 +67,10 @@ def in_parts(message: dict[str, object]) -> dict[str, object]:
 
 def test_every_published_template_renders_as_transformers_does(sources: Path) -> None:
     renderer = pytest.importorskip("transformers.utils.chat_template_utils").render_jinja_template
-    paths = sorted(sources.glob("*.jinja"))
+    published = {path.name: path.read_text(encoding="utf-8") for path in sorted(sources.glob("*.jinja"))}
+    named = published | shipped() | {"llava": LLAVA, "gemma": GEMMA, "qwen": QWEN}
     equal = 0
-    for path in paths:
-        source = path.read_text(encoding="utf-8")
+    for name, source in named.items():
         template = ChatTemplate(source, tokens=TOKENS)
         for messages, tools in CONVERSATIONS:
             if isinstance(messages[0]["content"], list) and template.content_form == ContentForm.TEXT:
@@ -66,10 +84,55 @@ def test_every_published_template_renders_as_transformers_does(sources: Path) ->
                 with pytest.raises(OpsinError):
                     template.render(messages, tools=tools)
                 continue
-            assert template.render(messages, tools=tools) == wanted, path.name
+            assert template.render(messages, tools=tools) == wanted, name
             equal += 1
-    assert len(paths) > 60
-    assert equal > 5 * len(paths)
+    assert len(published) > 60
+    assert equal > 5 * len(named)
+
+
+def shipped() -> dict[str, str]:
+    """Templates that come with transformers' classes of models that see."""
+    smolvlm = pytest.importorskip("transformers.models.smolvlm.processing_smolvlm").DEFAULT_CHAT_TEMPLATE
+    return {"smolvlm": smolvlm, "llama4": importlib.import_module(LLAMA4).chat_template}
+
+
+def test_pictures_are_taken_where_the_template_writes_something_for_them(sources: Path) -> None:
+    templates = {path.stem: path.read_text(encoding="utf-8") for path in sources.glob("*.jinja")}
+    for name, source in templates.items():
+        assert ChatTemplate(source, tokens=TOKENS).takes_parts() == ("image" in source), name
+    assert sum("image" in source for source in templates.values()) > 15
+
+
+@pytest.mark.parametrize(
+    ("name", "marker"),
+    [
+        ("smolvlm", "<image>"),
+        ("llama4", "<|image|>"),
+        ("llava", "<image>"),
+        ("gemma", "<start_of_image>"),
+        ("qwen", "<|vision_start|><|image_pad|><|vision_end|>"),
+    ],
+)
+def test_every_picture_leaves_its_marker(name: str, marker: str) -> None:
+    template = ChatTemplate((shipped() | {"llava": LLAVA, "gemma": GEMMA, "qwen": QWEN})[name], tokens=TOKENS)
+    assert template.takes_parts()
+    text = template.render([user([{"type": "image"}, {"type": "text", "text": "and"}, {"type": "image"}])])
+    assert text.count(marker) == 2
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "{{ part.text }}\n",  # a line for every part
+        "{{ part.text | default('[' ~ loop.index ~ ']') }}",  # the same for what it does not know
+        "{{ part }}",  # the part itself, written out
+        "{% if part.type != 'text' %}{{ raise_exception('text only') }}{% endif %}{{ part.text }}",
+        "{% if part.type == 'image' %}<image>{% endif %}",  # texts get lost
+    ],
+)
+def test_pictures_are_not_taken_where_nothing_tells_them_apart(part: str) -> None:
+    source = "{% for m in messages %}{% for part in m.content %}" + part + "{% endfor %}{% endfor %}"
+    assert not ChatTemplate(source).takes_parts()
 
 
 def test_file_without_a_template_has_none() -> None:

@@ -51,7 +51,8 @@ class Budget:
     """What one rendering may still use."""
 
     def __init__(self, seconds: float = MAX_SECONDS) -> None:
-        self._deadline = time.monotonic() + seconds
+        self._seconds = seconds
+        self._began: float | None = None  # processor time of this thread, so that a busy machine changes nothing
         self._steps = MAX_STEPS
         self._total = MAX_TOTAL
         self._weights: dict[int, tuple[object, int]] = {}  # by address; the value is kept so that it stays there
@@ -61,7 +62,10 @@ class Budget:
         self._steps -= 1
         if self._steps < 0:
             raise LimitError(f"the chat template takes more than {MAX_STEPS} steps")
-        if time.monotonic() > self._deadline:
+        now = time.thread_time()
+        if self._began is None:
+            self._began = now
+        if now - self._began > self._seconds:
             raise LimitError("the chat template takes too long")
 
     def make(self, size: int) -> None:

@@ -22,6 +22,7 @@ KEY: Final = "tokenizer.chat_template"
 MAX_SOURCE: Final = 1 << 20
 MAX_OUTPUT: Final = 1 << 26
 _PROBE: Final = "needle in a haystack"
+_TEXT_PART: Final = {"type": "text", "text": _PROBE}
 _PROBE_SECONDS: Final = 0.2
 _REASONING: Final = ("reasoning_content", "thinking", "reasoning")
 _TOKENS: Final = {
@@ -80,20 +81,32 @@ class ChatTemplate:
     @cached_property
     def content_form(self) -> ContentForm:
         """Found by trying whether a text comes out where a text, or a list of one part, goes in."""
-        text = self._shows([{"role": "user", "content": _PROBE}])
-        parts = self._shows([{"role": "user", "content": [{"type": "text", "text": _PROBE}]}])
+        text = self._probe(_PROBE)
+        parts = self._probe([_TEXT_PART])
         if text and parts:
             return ContentForm.EITHER
         return ContentForm.PARTS if parts else ContentForm.TEXT
 
-    def _shows(self, messages: list[dict[str, object]]) -> bool:
-        variables = {**self._tokens, "tools": None, "documents": None, "messages": messages,
-                     "add_generation_prompt": True}  # fmt: skip
+    def takes_parts(self) -> bool:
+        """Whether a part `{"type": "image"}` beside a text leaves something in the text, such as `<image>`."""
+        return self._takes_pictures
+
+    @cached_property
+    def _takes_pictures(self) -> bool:
+        """Tried with a picture, without it, and with a part of a kind that no template knows."""
+        picture = self._probe([{"type": "image"}, _TEXT_PART])
+        others = (self._probe([_TEXT_PART]), self._probe([{"type": "nothing"}, _TEXT_PART]))
+        return bool(picture) and all("".join(picture.split()) != "".join(other.split()) for other in others)
+
+    def _probe(self, content: object) -> str:
+        """What becomes of a user's message, if its text is in it and it was not just written out as data."""
+        variables = {**self._tokens, "tools": None, "documents": None, "add_generation_prompt": True,
+                     "messages": [{"role": "user", "content": content}]}  # fmt: skip
         try:
             text = self._run(self.source, variables, seconds=_PROBE_SECONDS)
         except (RequestError, ModelError):
-            return False
-        return _PROBE in text and "'type'" not in text and '"type"' not in text
+            return ""
+        return text if _PROBE in text and "'type'" not in text and '"type"' not in text else ""
 
     def _choose(self, tools: object) -> str:
         return self.variants["tool_use"] if tools and "tool_use" in self.variants else self.source

@@ -1,0 +1,141 @@
+"""Bytes, a path, an image or an array becomes a Picture. Whatever strangers send: a Picture or a RequestError."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from opsin.errors import OpsinError, RequestError
+from opsin.media.colour import to_rgb
+from opsin.media.headers import MOST_COUNTED, SAVE_AGAIN, Header, read_header
+from opsin.media.limits import Limits
+from opsin.media.picture import Picture, digest_of_file, digest_of_pixels
+
+Source = bytes | bytearray | memoryview | str | Path | Image.Image | npt.NDArray[np.generic] | Picture
+OWN_PIXELS = ("JPEG", "MPO")  # of these, Pillow's object holds pixels and little else once they are decoded
+CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+def open_picture(source: Source, limits: Limits | None = None, *, name: str | None = None) -> Picture:
+    """Decode a picture; a Picture is given back as it is.
+
+    Args:
+        source: a file's bytes; a path; a Pillow image; or an array [height, width] or [height, width, channels] of
+            uint8, or of floats from 0 to 1. 1 to 4 channels are grey, grey and alpha, RGB, RGBA.
+        limits: of bytes and pixels, checked before anything is decoded.
+        name: what errors call it; by default its path, or "the picture".
+
+    Raises:
+        RequestError: whatever is wrong with it, beginning with its name.
+    """
+    if isinstance(source, Picture):
+        return source
+    limits = limits or Limits()
+    name = name or (str(source) if isinstance(source, str | Path) else "the picture")
+    try:
+        if isinstance(source, str | Path):
+            return _from_file(_read(source, limits), limits)
+        if isinstance(source, bytes | bytearray | memoryview):
+            return _from_file(bytes(source), limits)
+        if isinstance(source, Image.Image):
+            return _from_image(source, limits)
+        if isinstance(source, np.ndarray):
+            return _from_array(source, limits)
+        raise RequestError(
+            f"a {type(source).__name__} is no picture", hint="give bytes, a path, a Pillow image or a NumPy array"
+        )
+    except RequestError as error:
+        raise RequestError(f"{name}: {error.message}", hint=error.hint) from error.__cause__
+
+
+def _read(path: str | Path, limits: Limits) -> bytes:
+    """A file's bytes."""
+    if isinstance(path, str) and path.startswith(("http://", "https://", "data:", "file:")):
+        raise RequestError("a URL, not a path", hint="fetch it first: opsin.media.fetch")
+    try:
+        path = Path(path)
+        if path.exists() and not path.is_file():
+            raise RequestError("not a file", hint="give the path of a picture")
+        limits.check_bytes(path.stat().st_size)
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise RequestError(f"cannot be read: {reason}", hint="give the path of a picture") from error
+
+
+def _from_file(data: bytes, limits: Limits) -> Picture:
+    if not data:
+        raise RequestError("an empty file", hint="send the picture's bytes")
+    limits.check_bytes(len(data))
+    header = read_header(data, limits)
+    try:
+        with Image.open(BytesIO(data), formats=[header.format]) as image:
+            limits.check_size(image.size)
+            image.load()
+            notes = _frame_notes(image, header)
+            rgb, coverage, more = to_rgb(image)
+            if rgb is image and header.format not in OWN_PIXELS:
+                rgb = image.copy()
+    except OpsinError:
+        raise
+    except MemoryError as error:
+        raise RequestError(f"there is no memory to decode this {header.format}", hint="make it smaller") from error
+    except Image.DecompressionBombError as error:
+        raise RequestError(f"too many pixels: {error}", hint="make it smaller") from error
+    except Exception as error:  # damaged files raise nearly anything
+        hint = f"send all of it, or {SAVE_AGAIN}"
+        raise RequestError(f"a damaged or truncated {header.format}: {_reason(error)}", hint=hint) from error
+    return Picture(rgb, coverage, digest_of_file(data), (*notes, *more))
+
+
+def _reason(error: Exception) -> str:
+    """Pillow's words, without places in memory."""
+    return str(error).partition("<_io")[0].strip()[:200] or type(error).__name__
+
+
+def _frame_notes(image: Image.Image, header: Header) -> list[str]:
+    """What is said of a file with more than one picture."""
+    frames = header.frames
+    if frames is None:
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames <= 1:
+        return []
+    count = f"more than {MOST_COUNTED}" if frames > MOST_COUNTED else str(frames)
+    return [f"{'page' if header.format == 'TIFF' else 'frame'} 1 of {count}"]
+
+
+def _from_image(image: Image.Image, limits: Limits) -> Picture:
+    """Of an image that somebody else holds, and may change later."""
+    limits.check_size(image.size)
+    try:
+        image.load()
+        rgb, coverage, notes = to_rgb(image)
+        rgb = image.copy() if rgb is image else rgb
+    except OpsinError:
+        raise
+    except Exception as error:  # an image may be a file that was not read yet
+        raise RequestError(f"a damaged image of mode {image.mode}: {_reason(error)}", hint=SAVE_AGAIN) from error
+    return Picture(rgb, coverage, digest_of_pixels(rgb, coverage), tuple(notes))
+
+
+def _from_array(array: npt.NDArray[np.generic], limits: Limits) -> Picture:
+    shape = array.shape
+    channels = shape[2] if len(shape) == 3 else 1
+    if len(shape) not in (2, 3) or channels not in CHANNELS:
+        hint = "give [height, width] or [height, width, channels] with 1 to 4 channels"
+        raise RequestError(f"an array of shape {list(shape)}", hint=hint)
+    limits.check_size((shape[1], shape[0]))
+    if array.dtype.kind == "f":
+        low, high = float(array.min()), float(array.max())
+        if not (low >= 0 and high <= 1):
+            raise RequestError(f"floats from {low:.6g} to {high:.6g}", hint="give floats from 0 to 1, or uint8")
+        array = np.rint(array.astype(np.float32) * 255).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise RequestError(f"an array of {array.dtype}", hint="give uint8, or floats from 0 to 1")
+    plain = np.ascontiguousarray(array if len(shape) == 3 and channels > 1 else array.reshape(shape[:2]))
+    rgb, coverage, _ = to_rgb(Image.fromarray(plain))
+    return Picture(rgb, coverage, digest_of_pixels(rgb, coverage))

@@ -1,0 +1,139 @@
+"""Sizes equal those of transformers, whole number for whole number."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from drawn import SIZES
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
+from transformers.image_transforms import get_resize_output_image_size
+from transformers.image_utils import ChannelDimension
+from transformers.models.got_ocr2 import image_processing_pil_got_ocr2 as stretching
+from transformers.models.idefics3 import image_processing_pil_idefics3 as idefics3
+from transformers.models.mllama import image_processing_pil_mllama as padding
+from transformers.models.pixtral import image_processing_pil_pixtral as pixtral
+from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as qwen2_vl
+
+from opsin.errors import RequestError
+from opsin.media import sizes
+
+side = st.one_of(st.integers(1, 60), st.integers(1, 5000), st.sampled_from([27, 28, 336, 364, 512, 1024, 1456, 2048]))
+
+
+def many_sizes() -> Iterator[tuple[int, int]]:
+    """The usual ones and many more."""
+    yield from SIZES
+    dice = random.Random(5)
+    for _ in range(400):
+        yield (math.ceil(math.exp(dice.uniform(0, 8.6))), math.ceil(math.exp(dice.uniform(0, 8.6))))
+
+
+class Shape:
+    """What the processors ask of an array: its shape, channels first."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.shape = (3, size[1], size[0])
+        self.ndim = 3
+
+
+@given(side, side, st.sampled_from([(28, 56 * 56, 28 * 28 * 1280), (32, 4096, 1 << 20), (28, 3136, 12845056)]))
+def test_pixels_within_bounds(width: int, height: int, rule: tuple[int, int, int]) -> None:
+    factor, least, most = rule
+    try:
+        want = qwen2_vl.smart_resize(height, width, factor, least, most)
+    except ValueError:
+        with pytest.raises(RequestError, match=f"{width} x {height} is more than 200 times as long"):
+            sizes.fit_pixels((width, height), factor, least, most)
+        return
+    assert sizes.fit_pixels((width, height), factor, least, most) == want[::-1]
+
+
+@given(side, side)
+def test_pixels_within_bounds_of_films(width: int, height: int) -> None:
+    from transformers.models.glm4v.image_processing_pil_glm4v import smart_resize
+
+    if min(width, height) < 28 or max(width, height) > 200 * min(width, height):
+        return  # those processors enlarge such a picture first, or refuse it
+    want = smart_resize(2, height, width, 2, 28, 112 * 112, 28 * 28 * 1500)
+    assert sizes.fit_pixels((width, height), 28, 112 * 112, 28 * 28 * 1500, frames=2) == want[::-1]
+
+
+def test_two_hundred_times_as_long_is_taken_and_a_pixel_more_is_not() -> None:
+    assert sizes.fit_pixels((6000, 30), 28, 3136, 10**7) == (5992, 28)
+    with pytest.raises(RequestError, match="200 times"):
+        sizes.fit_pixels((6001, 30), 28, 3136, 10**7)
+
+
+@pytest.mark.parametrize("edge", [224, 336, 17])
+def test_shortest_edge(edge: int) -> None:
+    for size in many_sizes():
+        shape = np.empty((size[1], size[0], 0))
+        want = get_resize_output_image_size(shape, edge, False, input_data_format=ChannelDimension.LAST)
+        assert sizes.shortest_edge(size, edge) == want[::-1]
+
+
+@pytest.mark.parametrize("edge", [1456, 2048, 5000])
+def test_longest_edge_and_whole_tiles(edge: int) -> None:
+    class Asked(idefics3.Idefics3ImageProcessorPil):
+        """Says to which size it would resize. (Its own count of patches rounds otherwise than it resizes.)"""
+
+        def resize(self, image: Shape, size: object, **_: object) -> tuple[int, int]:
+            return size.width, size.height
+
+    for size in many_sizes():
+        want = idefics3.get_resize_output_image_size(Shape(size), edge)
+        assert sizes.longest_edge(size, edge) == want[::-1]
+        assert sizes.whole_tiles(want[::-1], 364) == Asked().resize_for_vision_encoder(Shape(want[::-1]), 364)
+
+
+@pytest.mark.parametrize(("most", "factor"), [(1024, 16), (1540, 28), (100, 14)])
+def test_within(most: int, factor: int) -> None:
+    for size in many_sizes():
+        shape = np.empty((size[1], size[0], 0))
+        if min(size) * most < max(size):
+            continue  # a side of nothing: see below
+        want = pixtral.get_resize_output_image_size(shape, most, factor, ChannelDimension.LAST)
+        assert sizes.within(size, most, factor) == want[::-1]
+
+
+@pytest.mark.parametrize(("tile", "least", "most"), [(448, 1, 12), (384, 2, 6), (448, 1, 1)])
+def test_closest_grid(tile: int, least: int, most: int) -> None:
+    for size in many_sizes():
+        want = stretching.get_optimal_tiled_canvas(size[::-1], (tile, tile), least, most)
+        assert sizes.closest_grid(size, (tile, tile), least, most) == want
+
+
+def test_best_canvas_and_the_size_on_it() -> None:
+    canvases = [(672, 336), (336, 672), (672, 672), (336, 1008), (1008, 336)]
+    for size in many_sizes():
+        want = select_best_resolution(size[::-1], [canvas[::-1] for canvas in canvases])
+        if want is None:
+            with pytest.raises(RequestError, match="would vanish"):
+                sizes.best_canvas(size, canvases)
+            continue
+        best = sizes.best_canvas(size, canvases)
+        assert best == want[::-1]
+        inside = get_patch_output_size(Shape(size), want, ChannelDimension.FIRST)
+        assert sizes.fit_inside(size, best) == inside[::-1]
+
+
+@pytest.mark.parametrize(("tile", "most"), [(560, 4), (448, 4), (100, 9)])
+def test_smallest_canvas_and_the_size_on_it(tile: int, most: int) -> None:
+    for size in many_sizes():
+        want = tuple(int(side) for side in padding.get_optimal_tiled_canvas(size[1], size[0], most, tile))
+        canvas = sizes.smallest_canvas(size, tile, most)
+        assert canvas == want[::-1]
+        fitted = padding.get_image_size_fit_to_canvas(size[1], size[0], *want, tile)
+        assert sizes.fit_canvas(size, canvas, tile) == tuple(int(side) for side in fitted[::-1])
+
+
+def test_areas_cover_the_picture_without_gaps() -> None:
+    tiles = sizes.areas((100, 60), (4, 3))
+    assert tiles[0] == (0, 0, 25, 20) and tiles[1] == (25, 0, 50, 20) and tiles[-1] == (75, 40, 100, 60)
+    assert sum((right - left) * (bottom - top) for left, top, right, bottom in tiles) == 6000

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import prod
 from typing import TypeGuard
 
 from opsin.errors import FileError
@@ -47,6 +48,11 @@ class TensorInfo:
     def kind(self) -> TensorType:
         """The tensor's type: its name and its blocks."""
         return check_shape(self.shape, self.type)
+
+    @property
+    def elements(self) -> int:
+        """Numbers in it."""
+        return prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)

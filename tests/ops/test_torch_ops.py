@@ -107,6 +107,11 @@ class TestDefinition:
         first, last = np.array([0, 0, 3, 3, 9, 4, 0], np.int32), np.array([9, 1, 9, 4, 9, 2, 9], np.int32)
         agree(TorchOps(), lambda o: o.attend_dense(*(o.constant(a) for a in (q, k, v, first, last)), scale=0.3), 1e-5)
 
+    def test_dense_attention_in_parts(self):
+        q, k, v = normal(6, 2, 24), normal(10, 2, 24), normal(10, 2, 24, seed=1)
+        given = (q, k, v, np.int32([0, 1, 0, 2, 4, 0]), np.int32([5, 5, 1, 5, 5, 4]))
+        agree(TorchOps(), lambda o: o.attend_dense(*(o.constant(a) for a in given), scale=0.3, parts=2), 1e-5)
+
     @pytest.mark.parametrize("pairing", ["neighbours", "halves"])
     def test_rope(self, pairing):
         x, table = normal(5, 2, 24), normal(5, 2, 8)

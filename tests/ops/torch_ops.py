@@ -167,9 +167,12 @@ class TorchOps:
         weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap)
         return self.apply_weights(weights, pages, layer, reads)
 
-    def attend_dense(self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float) -> Array:
+    def attend_dense(
+        self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1
+    ) -> Array:
         place = torch.arange(k.shape[0])
-        seen = (place >= first.data[:, None]) & (place < last.data[:, None])
+        start = (torch.arange(parts) * (k.shape[0] // parts)).repeat_interleave(q.shape[0] // parts)
+        seen = (place >= (start + first.data)[:, None]) & (place < (start + last.data)[:, None])
         heads = (x.data.transpose(0, 1)[None] for x in (q, k, v))
         out = functional.scaled_dot_product_attention(*heads, attn_mask=seen, scale=scale, enable_gqa=True)
         return self.wrap(out[0].transpose(0, 1).nan_to_num(0.0))  # rows that see nothing

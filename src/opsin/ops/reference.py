@@ -188,12 +188,15 @@ class Reference:
         weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap)
         return self.apply_weights(weights, pages, layer, reads)
 
-    def attend_dense(self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float) -> Array:
+    def attend_dense(
+        self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1
+    ) -> Array:
         queries, keys, values = data(q), data(k), data(v)
+        starts = np.arange(len(queries)) * parts // len(queries) * (len(keys) // parts)
         repeats = queries.shape[1] // keys.shape[1]
         out = np.zeros(queries.shape, self.kind)
         for row, query in enumerate(queries):
-            seen = slice(int(data(first)[row]), int(data(last)[row]))
+            seen = slice(int(starts[row] + data(first)[row]), int(starts[row] + data(last)[row]))
             some = np.repeat(keys[seen], repeats, axis=1)  # [keys, query heads, width]
             if len(some):
                 scores = np.einsum("hd,khd->hk", query, some) * self.kind(scale)

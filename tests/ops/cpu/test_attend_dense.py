@@ -72,6 +72,34 @@ def test_a_picture_among_others_has_the_bits_that_it_has_alone(ops):
     np.testing.assert_array_equal(dense(ops, q[:70], k[:70], v[:70], *spans(70)).numpy(), whole[:70])
 
 
+@pytest.mark.parametrize("rows", [1, 63, 65, 324, 700])
+def test_a_part_among_others_has_the_bits_that_it_has_alone(ops, rows):
+    q, k, v = inputs(3 * rows, 4, 2, 64)
+    lengths = (rows // 3, rows - rows // 3) if rows > 1 else (1,)
+    first, last = spans(*lengths)
+    ends = [ops.constant(np.tile(a, 3)) for a in (first, last)]
+    whole = ops.attend_dense(*(ops.constant(a) for a in (q, k, v)), *ends, scale=0.2, parts=3).numpy()
+    for part in (slice(i * rows, (i + 1) * rows) for i in range(3)):
+        np.testing.assert_array_equal(dense(ops, q[part], k[part], v[part], first, last, 0.2).numpy(), whole[part])
+
+
+def test_parts(ops):
+    q, (_, k, v) = normal(12, 2, 24), inputs(15, 2, 1, 24)
+    first, last = (ops.constant(np.int32(a)) for a in ([0] * 4 + [1] * 8, [5] * 11 + [1]))
+
+    def run(o):
+        ends = (o.constant(a.numpy()) for a in (first, last))
+        return o.attend_dense(*(o.constant(a) for a in (q, k, v)), *ends, scale=0.2, parts=3)
+
+    agree(ops, run, 3e-6)
+
+
+def test_parts_that_are_not_equal_are_refused(ops):
+    q, k, v = (ops.constant(a) for a in inputs(5, 2, 1, 24))
+    with pytest.raises(ModelError, match="5 rows and 5 keys are not 2 equal parts"):
+        ops.attend_dense(q, k, v, *(ops.constant(a) for a in spans(5)), scale=1.0, parts=2)
+
+
 def test_parts_of_one_matrix_serve_as_queries_keys_and_values(ops):
     x, (first, last) = normal(70, 200), spans(40, 30)
     whole = ops.constant(x)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.errors import ModelError
-from opsin.ops import PAGE, Array, Pages, PageType, Reads, Size, most
+from opsin.ops import PAGE, Array, Pages, PageType, Reads, Size, most, product
 from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kv import PAGES_SLACK, KvPages
@@ -53,7 +53,7 @@ class Attention:
         self._ops = ops
         self._plans: WeakKeyDictionary[Reads, dict[tuple[int, int], _Plan]] = WeakKeyDictionary()
         self._scratch: dict[int, Lease] = {}
-        self._dense: tuple[Reads, Array] | None = None
+        self._dense: tuple[Reads, Array, tuple[int, int, int]] | None = None
 
     def store(self, pages: Pages, layer: int, k: Array, v: Array, slots: Array) -> None:
         pool = _pool(pages)
@@ -79,35 +79,39 @@ class Attention:
         held = _Held(pool.keys[layer], pool.values[layer], pool.heads, pool.kind, pool)
         return self._attend(q, held, reads, scale, softcap)
 
-    def attend_dense(self, q: Array, k: Array, v: Array, first: Array, last: Array, scale: float) -> Array:
-        """Keys and values go into pages that last as long as the call; the rest is `attend`."""
+    def attend_dense(self, q: Array, k: Array, v: Array, first: Array, last: Array, scale: float, parts: int) -> Array:
+        """Keys and values go into pages that last as long as the call, parts as sequences; the rest is `attend`."""
         heads, width = most(k.shape[1]), k.width
         if q.rank != 3 or q.width != width or most(q.shape[1]) % heads or v.shape != k.shape:
             raise ModelError(f"attend_dense: q is {q.shape}, k {k.shape}, v {v.shape}")
         for name, part in (("first", first), ("last", last)):
             if part.shape != q.shape[:1]:
                 raise ModelError(f"attend_dense: {name} is {part.shape}, q {q.shape}")
-        tape, count = self._ops.tape, -(-most(k.shape[0]) // PAGE)
-        reads, slots = self._dense_reads(q.shape[0], count, first, last)
+        sizes = most(q.shape[0]), most(k.shape[0]), parts
+        if parts < 1 or sizes[0] % parts or sizes[1] % parts:
+            raise ModelError(f"attend_dense: {sizes[0]} rows and {sizes[1]} keys are not {parts} equal parts")
+        reads, slots = self._dense_reads(sizes, first, last)
+        tape, count = self._ops.tape, product(reads.tables.shape)
         keys, values = (tape.lease(count * heads * page_bytes(width, "f32") + PAGES_SLACK) for _ in range(2))
         held = _Held(keys.block, values.block, heads, "f32", (keys, values))
         self._store(held, k, v, slots, count)
         return self._attend(q, held, reads, scale, 0.0)
 
-    def _dense_reads(self, rows: Size, count: int, first: Array, last: Array) -> tuple[Reads, Array]:
-        """What rows see of `count` pages of their own, and the slots of those; the same as last time for the same rows.
+    def _dense_reads(self, sizes: tuple[int, int, int], first: Array, last: Array) -> tuple[Reads, Array]:
+        """What (rows, keys, parts) see of pages of their own, and the slots of keys; the same as last time for equals.
 
         An encoder asks once a layer.
         """
         known = self._dense
-        if known is None or not (
-            known[0].first is first and known[0].last is last and known[1].shape[0] == count * PAGE
-        ):
-            ops = self._ops
-            tables = ops.constant(np.arange(count, dtype=np.int32)[None])
-            reads = Reads(tables, ops.constant(np.zeros(most(rows), np.int32)), first, last)
-            known = self._dense = reads, ops.constant(np.arange(count * PAGE, dtype=np.int32))
-        return known
+        if known is None or not (known[0].first is first and known[0].last is last and known[2] == sizes):
+            rows, keys, parts = sizes
+            pages, constant = -(-(keys // parts) // PAGE), self._ops.constant
+            tables = constant(np.arange(parts * pages, dtype=np.int32).reshape(parts, pages))
+            sequence = constant(np.repeat(np.arange(parts, dtype=np.int32), rows // parts))
+            slots = np.arange(parts)[:, None] * pages * PAGE + np.arange(keys // parts)
+            reads = Reads(tables, sequence, first, last)
+            known = self._dense = reads, constant(slots.reshape(-1).astype(np.int32)), sizes
+        return known[0], known[1]
 
     def _attend(self, q: Array, held: _Held, reads: Reads, scale: float, softcap: float) -> Array:
         ops, heads = self._ops, most(q.shape[1])

@@ -249,8 +249,10 @@ class Operations:
     def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0) -> Array:
         return self._attention.attend(q, pages, layer, reads, scale, softcap)
 
-    def attend_dense(self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float) -> Array:
-        return self._attention.attend_dense(q, k, v, first, last, scale)
+    def attend_dense(
+        self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1
+    ) -> Array:
+        return self._attention.attend_dense(q, k, v, first, last, scale, parts)
 
     def attention_weights(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0

@@ -15,7 +15,7 @@ from training import questions as q
 from training.lists import COLOUR_NAMES, SHAPES, article, plural
 from training.model import Shape
 from training.paint import Canvas
-from training.pictures import Picture, choose_kind, draw_picture
+from training.pictures import KINDS, THINGS_FIRST, Picture, choose_kind, draw_picture
 from training.questions import Asker, Turn, ask
 from training.scenes import Scene, Style, choose_background, choose_kinds, paint_things, wear
 from training.stream import Batch, PictureStream, stack_pictures
@@ -174,16 +174,16 @@ def ask_about_pair(scenes: list[Scene], rng: random.Random, count: int) -> list[
     return turns
 
 
-def converse(rng: random.Random, style: Style) -> Conversation:
-    """A conversation for training."""
+def converse(rng: random.Random, style: Style, kinds: dict[str, float] = KINDS) -> Conversation:
+    """A conversation for training, of as many turns as the picture is good for: they are cheaper than pictures."""
     while True:
         if rng.random() < PAIR_SHARE:
             pictures = draw_pair(rng, style)
-            turns = ask_about_pair([p.scene for p in pictures], rng, rng.randint(1, 5))
+            turns = ask_about_pair([p.scene for p in pictures], rng, 5)
         else:
-            pictures = [draw_picture(rng, style, choose_kind(rng, style))]
+            pictures = [draw_picture(rng, style, choose_kind(rng, style, kinds))]
             most = {"text": 4, "chart": 5}.get(kind_of(pictures[0].scene), 7)
-            turns = ask_about(pictures[0].scene, rng, rng.randint(1, most))
+            turns = ask_about(pictures[0].scene, rng, most)
         if turns:
             return Conversation(pictures, turns)
 
@@ -201,7 +201,7 @@ class ConversationStream(PictureStream):
     def make(self, number: int) -> Batch:
         """Batch `number`: conversations padded to the longest."""
         rng, style = random.Random(f"{self.seed}-talk-{number}"), self.style()
-        talks = [converse(rng, style) for _ in range(self.size)]
+        talks = [converse(rng, style, self.kinds) for _ in range(self.size)]
         rendered = [render([(rough(rng, t.question), t.answer) for t in talk.turns], len(talk.pictures), ROWS,
                            lines=rng.random() < 0.5) for talk in talks]
         longest = max(len(ids) for ids, _ in rendered)
@@ -213,3 +213,9 @@ class ConversationStream(PictureStream):
                      ids=padded([ids for ids, _ in rendered], torch.long, PAD),
                      blocks=padded([blocks_of(ids) for ids, _ in rendered], torch.long, 0),
                      learn=padded([[int(x) for x in learn] for _, learn in rendered], torch.bool, 0))
+
+
+class ThingsFirstStream(ConversationStream):
+    """Mostly scenes of shapes, which is what the model promises to see; words, drawings and charts come later."""
+
+    kinds = THINGS_FIRST

@@ -13,10 +13,12 @@ from torch.nn import functional as fn
 
 from training.lists import COLOUR_NAMES
 from training.model import Shape
-from training.paint import WHATS
+from training.paint import BAR, FIRST_CHARACTER, FIRST_DRAWING, FIRST_SHAPE, WHATS
 
 OUTPUTS = WHATS + len(COLOUR_NAMES) + 1
 NOTHING_WEIGHT = 0.15  # most patches are empty
+GROUPS = (("shape", FIRST_SHAPE, FIRST_DRAWING), ("drawing", FIRST_DRAWING, FIRST_CHARACTER),
+          ("character", FIRST_CHARACTER, BAR))
 
 
 @dataclass
@@ -44,6 +46,11 @@ class DenseHead(nn.Module):
         return out.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
 
 
+def share(right: Tensor, among: Tensor) -> float:
+    """How many are right among some; zero where there are none."""
+    return right[among].float().mean().item() if among.any() else 0.0
+
+
 def dense_loss(out: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
     """The loss and the share of right labels: of things, of colours where a thing is, of middles."""
     what, colour, centre = out.float().split((WHATS, len(COLOUR_NAMES), 1), -1)
@@ -58,6 +65,8 @@ def dense_loss(out: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
         named = thing & (labels.colour >= 0)
         right = {
             "what": (what.argmax(-1) == labels.what)[thing].float().mean().item(),
+            **{name: share(what.argmax(-1) == labels.what, (labels.what >= first) & (labels.what < end))
+               for name, first, end in GROUPS},
             "colour": (colour.argmax(-1) == labels.colour)[named].float().mean().item(),
             "centre": ((centre[..., 0] > 0) == (labels.centre > 0))[thing].float().mean().item(),
         }

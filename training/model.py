@@ -12,6 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+WAVE = 1.0  # height of the waves that tell a patch's place
+LOOK = 1.0  # how sharply heads look at their offsets in the beginning
+CALM = 0.25  # how much less the blocks say in the beginning, so that they do not drown the waves
+# Where the heads of the first blocks look in the beginning: patches (down, across).
+OFFSETS = (((-1, 0), (1, 0), (0, -1), (0, 1)), ((-1, -1), (-1, 1), (1, -1), (1, 1)),
+           ((-2, 0), (2, 0), (0, -2), (0, 2)), ((-1, 0), (1, 0), (0, -1), (0, 1)))
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -321,20 +328,48 @@ def initialise(module: nn.Module) -> None:
 
 
 def look_nearby(tower: Tower, shape: Shape) -> None:
-    """Start so that patches attend to their neighbours: waves for places, and keys that begin as queries.
+    """Start so that patches look at given neighbours, as a convolution does.
 
-    Waves after "An Image is Worth 16x16 Words"'s fixed variant; equal queries and keys after "Mimetic Initialization
-    of Self-Attention Layers" (Trockman and Kolter, 2023).
+    The last values of a row hold waves of its place, the same in every block; queries turn the waves by an offset, so
+    that a head attends to the patch that lies there. After "Structured Initialization for Attention in Vision
+    Transformers" (Zheng, Li and Lucey, 2024), here with waves, whose turning is exact. The last blocks look for patches
+    like themselves: keys that begin as queries, after "Mimetic Initialization of Self-Attention Layers" (Trockman and
+    Kolter, 2023).
     """
-    steps = torch.arange(shape.grid).float()
-    frequencies = torch.logspace(0, 1, shape.tower_width // 4, base=shape.grid / 2) * torch.pi / (2 * shape.grid)
-    angle = steps[:, None] * frequencies
-    waves = torch.cat((angle.sin(), angle.cos()), 1)  # [grid, width / 2]
+    count = waves_of(shape)
+    frequencies = torch.pi * (torch.arange(count) + 0.5) / count
+    angle = torch.arange(shape.grid)[:, None] * frequencies
+    waves = WAVE * torch.cat((angle.sin(), angle.cos()), 1)  # [grid, 2 * count]
     down, across = waves[:, None].expand(-1, shape.grid, -1), waves[None].expand(shape.grid, -1, -1)
+    places = torch.cat((down, across), 2).flatten(0, 1)  # [patches, 4 * count]
+    width, head = shape.tower_width, shape.tower_width // shape.tower_heads
     with torch.no_grad():
-        tower.embeddings.position_embedding.weight.copy_(0.7 * torch.cat((down, across), 2).flatten(0, 1))
-        for layer in tower.encoder.layers:
-            layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
+        tower.embeddings.position_embedding.weight.zero_()
+        tower.embeddings.position_embedding.weight[:, width - 4 * count:] = places
+        for index, layer in enumerate(tower.encoder.layers):
+            layer.self_attn.out_proj.weight.mul_(CALM)
+            layer.mlp.fc2.weight.mul_(CALM)
+            q, k = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
+            if index >= len(OFFSETS):
+                k.copy_(q)
+                continue
+            for number in range(shape.tower_heads):
+                offset = OFFSETS[index][number % len(OFFSETS[index])]
+                rows, columns = slice(number * head, number * head + 4 * count), slice(width - 4 * count, width)
+                for weight, (y, x) in ((q, offset), (k, (0, 0))):
+                    weight[number * head:(number + 1) * head].mul_(0.3)
+                    weight[rows, columns] = LOOK * torch.block_diag(turn_of(y * frequencies), turn_of(x * frequencies))
+
+
+def waves_of(shape: Shape) -> int:
+    """How many waves along each axis tell a patch's place; they take four values each."""
+    return min(shape.grid, shape.tower_width // shape.tower_heads // 4, shape.tower_width // 16)
+
+
+def turn_of(angle: Tensor) -> Tensor:
+    """The matrix that moves sines and cosines [2 * count] on by the angles."""
+    cos, sin = torch.diag(angle.cos()), torch.diag(angle.sin())
+    return torch.cat((torch.cat((cos, sin), 1), torch.cat((-sin, cos), 1)))
 
 
 def prepare(pixels: Tensor) -> Tensor:

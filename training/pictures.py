@@ -22,6 +22,7 @@ from training.scenes import (
 )
 
 KINDS = {"things": 0.42, "drawings": 0.18, "word": 0.2, "number": 0.08, "chart": 0.12}
+THINGS_FIRST = {"things": 0.82, "drawings": 0.04, "word": 0.04, "number": 0.04, "chart": 0.06}
 CONSONANTS, VOWELS = "bcdfghjklmnprstvwxz", "aeiouy"
 
 
@@ -36,10 +37,10 @@ class Picture:
     centre: np.ndarray  # uint8 [12, 12]
 
 
-def choose_kind(rng: random.Random, style: Style) -> str:
+def choose_kind(rng: random.Random, style: Style, kinds: dict[str, float]) -> str:
     """A kind of picture; without assets only things and charts."""
-    names = list(KINDS) if style.assets else ["things", "chart"]
-    return rng.choices(names, [KINDS[name] for name in names])[0]
+    names = list(kinds) if style.assets else ["things", "chart"]
+    return rng.choices(names, [kinds[name] for name in names])[0]
 
 
 def choose_word(rng: random.Random, style: Style) -> str:

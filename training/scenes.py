@@ -180,6 +180,26 @@ def choose_background(rng: random.Random) -> str:
     return "" if choice < 0.65 else rng.choice(COLOUR_NAMES)
 
 
+def paint_thing(rng: random.Random, style: Style, canvas: Canvas, ground: Colour, thing: Thing, *,
+                outlined: bool) -> None:
+    """Add one thing to a canvas, in a shade of its colour that stands out from the ground."""
+    middle = thing.x, thing.y
+    if thing.name not in SHAPES:
+        assert style.assets is not None
+        canvas.add_drawing(thing.name, rng.choice(style.assets.drawings[thing.name]), middle, thing.size,
+                           angle=rng.choice((0, 0, 0, -15, 15)))
+        return
+    rgb = shade(rng, thing.colour, style.split)
+    for _ in range(8):
+        if distance(rgb, ground) > 70:
+            break
+        rgb = shade(rng, thing.colour, style.split)
+    angle = rng.choice((0, 0, 0, -12, -6, 6, 12)) if thing.name not in ("moon", "arrow") else \
+        rng.randrange(0, 360, 15)
+    edge = (40, 40, 40) if outlined or distance(rgb, ground) < 70 else None
+    canvas.add_shape(thing.name, middle, thing.size, angle=angle, colour=thing.colour, rgb=rgb, outline=edge)
+
+
 def paint_things(rng: random.Random, style: Style, background: str, kinds: list[tuple[str, str]]) -> \
         tuple[Scene, Canvas]:
     """A scene of the given (name, colour) things; colours equal to the background's are the caller's to avoid."""
@@ -188,20 +208,7 @@ def paint_things(rng: random.Random, style: Style, background: str, kinds: list[
     middles, sizes = place(rng, style, len(kinds))
     outlined = rng.random() < 0.15
     for (name, colour), (x, y), size in zip(kinds, middles, sizes, strict=True):
-        if name in SHAPES:
-            rgb = shade(rng, colour, style.split)
-            for _ in range(8):
-                if distance(rgb, ground) > 70:
-                    break
-                rgb = shade(rng, colour, style.split)
-            angle = rng.choice((0, 0, 0, -12, -6, 6, 12)) if name not in ("moon", "arrow") else \
-                rng.randrange(0, 360, 15)
-            edge = (40, 40, 40) if outlined or distance(rgb, ground) < 70 else None
-            canvas.add_shape(name, (x, y), size, angle=angle, colour=colour, rgb=rgb, outline=edge)
-        else:
-            assert style.assets is not None
-            canvas.add_drawing(name, rng.choice(style.assets.drawings[name]), (x, y), size,
-                               angle=rng.choice((0, 0, 0, -15, 15)))
+        paint_thing(rng, style, canvas, ground, Thing(name, colour, x, y, size), outlined=outlined)
         scene.things.append(Thing(name, colour, x, y, size))
     return scene, canvas
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.assets import load_assets
 from training.dense import Labels
-from training.pictures import Picture, choose_kind, draw_picture
+from training.pictures import KINDS, Picture, choose_kind, draw_picture
 from training.scenes import Style
 
 
@@ -45,6 +45,8 @@ def stack_pictures(pictures: list[Picture]) -> tuple[Tensor, Labels]:
 class PictureStream(IterableDataset[Batch]):
     """Batches of pictures with their labels a patch."""
 
+    kinds = KINDS
+
     def __init__(self, *, seed: str, start: int, size: int, with_assets: bool) -> None:
         """`start` is the number of the first batch; `size` the pictures in a batch."""
         super().__init__()
@@ -54,11 +56,14 @@ class PictureStream(IterableDataset[Batch]):
         """What training may draw with."""
         return Style("train", load_assets("train") if self.with_assets else None)
 
+    def draw(self, rng: random.Random, style: Style) -> Picture:
+        """One picture."""
+        return draw_picture(rng, style, choose_kind(rng, style, self.kinds))
+
     def make(self, number: int) -> Batch:
         """Batch `number`."""
         rng, style = random.Random(f"{self.seed}-{number}"), self.style()
-        pictures = [draw_picture(rng, style, choose_kind(rng, style)) for _ in range(self.size)]
-        return Batch(*stack_pictures(pictures))
+        return Batch(*stack_pictures([self.draw(rng, style) for _ in range(self.size)]))
 
     def __iter__(self) -> Iterator[Batch]:
         """Every worker makes its share of the batches, in order."""

@@ -1,8 +1,8 @@
 """Trains opsin-nano in stages: `python -m training.train --stage all --resume`.
 
 Stage `tower` teaches the tower to say what every patch holds; `decoder` teaches the decoder to answer while the tower
-rests; `both` trains everything. `all` runs them in that order. A checkpoint is written every ten minutes and on
-SIGTERM; a stopped process may be continued at any time.
+rests; `both` trains the two on scenes of things, `everything` on all kinds of pictures. `all` runs them in that order.
+A checkpoint is written every ten minutes and on SIGTERM; a stopped process may be continued at any time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import SMALL, Average, Place, load_full, load_small, save_full, save_small
-from training.conversations import ConversationStream
+from training.conversations import ConversationStream, ThingsFirstStream
+from training.crowd import CrowdStream
 from training.dense import DenseHead, Labels, dense_loss
 from training.model import Nano, Shape, prepare
 from training.stream import Batch, PictureStream, open_stream
@@ -45,10 +46,10 @@ class Stage:
 
 
 RECIPE = (
-    Stage("tower", steps=6000, size=32, rate=1.5e-3, talks=False, sees=True),
-    Stage("decoder", steps=2500, size=32, rate=1e-3, talks=True, sees=False,
-          stream=ConversationStream),
-    Stage("both", steps=30000, size=32, rate=1e-3, talks=True, sees=True, settle=0.3,
+    Stage("tower", steps=3000, size=32, rate=1.5e-3, talks=False, sees=True, stream=CrowdStream),
+    Stage("decoder", steps=1200, size=32, rate=1e-3, talks=True, sees=False, stream=ThingsFirstStream),
+    Stage("both", steps=6000, size=32, rate=1e-3, talks=True, sees=True, stream=ThingsFirstStream),
+    Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, settle=0.3,
           stream=ConversationStream),
 )
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.model import Nano, prepare
+from training.model import Nano, prepare, waves_of
 
-SCALE = 0.3  # so that a busy patch does not drown its place
+SCALE = 0.6  # so that a busy patch does not drown its place
 FLOOR = 2e-4  # added to the variances, so that mere grain is not blown up
 
 
@@ -28,10 +28,11 @@ def whiten(model: Nano, pixels: Tensor) -> None:
     patches = cut_patches(pixels, model.shape.patch).double()
     mean = patches.mean(0)
     values, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
-    width = model.shape.tower_width
+    width = model.shape.tower_width - 4 * waves_of(model.shape)
     best = vectors[:, -width:].T / (values[-width:].clamp_min(0) + FLOOR).sqrt()[:, None]  # [width, inputs]
     turn = torch.linalg.qr(torch.randn(width, width, dtype=torch.double, generator=torch.Generator().manual_seed(0)))[0]
-    weight = SCALE * turn @ best
+    weight = torch.zeros(model.shape.tower_width, len(mean), dtype=torch.double)  # the waves of places stay clean
+    weight[:width] = SCALE * turn @ best
     layer.weight.copy_(weight.view_as(layer.weight))
     assert layer.bias is not None
     layer.bias.copy_(-(weight @ mean))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("PIL")
 
 from training.checkpoint import load_small  # noqa: E402
-from training.model import Nano, Shape, prepare  # noqa: E402
+from training.crowd import LARGE, CrowdStream, draw_crowd  # noqa: E402
+from training.model import OFFSETS, Nano, Shape, prepare, waves_of  # noqa: E402
 from training.retrain import QUICK, EasyStream  # noqa: E402
+from training.scenes import SIZES, Style  # noqa: E402
 from training.train import Options, Stage, rate_at, train  # noqa: E402
 from training.whiten import SCALE, whiten  # noqa: E402
 
@@ -66,11 +70,36 @@ def test_rate_rises_stays_and_falls() -> None:
 
 
 def test_whitened_layer_gives_even_values() -> None:
-    """Every output of the first layer varies alike over the patches it was made from."""
+    """Outputs of the first layer vary alike over the patches it was made from, and leave room for the place."""
     model = Nano(TINY)
     pixels = EasyStream(seed="w", start=0, size=48, with_assets=False).make(0).pixels
     whiten(model, pixels)
     embeddings = model.vision_tower.embeddings
     out = embeddings(prepare(pixels)) - embeddings.position_embedding.weight
-    spread = out.flatten(0, 1).std(0)
-    assert spread.max() < 1.3 * SCALE and spread.min() > 0.5 * SCALE
+    seen, place = out.flatten(0, 1).std(0).split((64 - 4 * waves_of(TINY), 4 * waves_of(TINY)))
+    assert seen.max() < 1.3 * SCALE and seen.min() > 0.5 * SCALE and place.max() == 0
+
+
+def test_heads_of_the_first_blocks_begin_by_looking_at_their_neighbour() -> None:
+    """A patch in the middle attends mostly to the patch at the head's offset."""
+    torch.manual_seed(0)
+    shape = Shape()
+    model = Nano(shape)
+    pixels = CrowdStream(seed="w", start=0, size=24, with_assets=False).make(0).pixels
+    whiten(model, pixels)
+    tower, middle = model.vision_tower, 5 * shape.grid + 6
+    x = tower.embeddings(prepare(pixels))
+    for layer, offsets in zip(tower.encoder.layers, OFFSETS, strict=False):
+        attention, rows = layer.self_attn, layer.layer_norm1(x)
+        q, k = (f(rows).unflatten(-1, (shape.tower_heads, -1)) for f in (attention.q_proj, attention.k_proj))
+        weights = torch.einsum("bhd,bkhd->bhk", q[:, middle], k / 8).softmax(-1).mean(0)
+        places = [divmod(int(place), shape.grid) for place in weights.argmax(-1)]
+        assert places == [(5 + y, 6 + x) for y, x in offsets] and weights.amax(-1).min() > 0.3
+        x = layer(x)
+
+
+def test_crowds_keep_to_the_sizes_of_training_and_hold_many_labels() -> None:
+    """Two fifths of the patches say something, and sizes that tests use are not drawn."""
+    assert not set(LARGE) & set(SIZES["test"])
+    rng, style = random.Random(3), Style("train", None)
+    assert np.mean([(draw_crowd(rng, style).what > 0).mean() for _ in range(40)]) > 0.4

@@ -94,7 +94,7 @@ def test_heads_of_the_first_blocks_begin_by_looking_at_their_neighbour() -> None
         q, k = (f(rows).unflatten(-1, (shape.tower_heads, -1)) for f in (attention.q_proj, attention.k_proj))
         weights = torch.einsum("bhd,bkhd->bhk", q[:, middle], k / 8).softmax(-1).mean(0)
         places = [divmod(int(place), shape.grid) for place in weights.argmax(-1)]
-        assert places == [(5 + y, 6 + x) for y, x in offsets] and weights.amax(-1).min() > 0.3
+        assert places == [(5 + y, 6 + x) for y, x in offsets] and weights.amax(-1).min() > 0.2
         x = layer(x)
 
 

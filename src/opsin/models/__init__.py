@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from opsin.errors import ModelError
 from opsin.gguf import File
+from opsin.media.picture import Picture
 from opsin.nn.batch import Batch, GroupShape
 from opsin.nn.module import Reader
 from opsin.ops import Array
@@ -65,7 +66,7 @@ class Encoder(Protocol):
         """What the family's chat template writes for one picture."""
         ...
 
-    def layout(self, picture: object) -> Patches:
+    def layout(self, picture: Picture) -> Patches:
         """What stands in a prompt for a picture. Cheap: sizes are computed, no pixel is touched."""
         ...
 

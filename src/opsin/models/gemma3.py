@@ -2,28 +2,39 @@
 
 Layers with a window and those that see everything have ropes of their own.
 
-GGUF: general.architecture = "gemma3"; norms hold their "+1". Oracle: transformers' Gemma3ForConditionalGeneration.
+Its tower is SigLIP, whose patches are averaged in squares to the rows of a sequence.
+
+GGUF: general.architecture = "gemma3", clip.projector_type = "gemma3"; norms hold their "+1". Oracle: transformers'
+Gemma3ForConditionalGeneration, and its processor without pan and scan.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar, Self
 
 import numpy as np
 
 from opsin.errors import ModelError
 from opsin.gguf import File
+from opsin.media import steps
+from opsin.media.picture import Picture
 from opsin.nn.attention import Heads, SelfAttention, heads_of
 from opsin.nn.batch import Batch, GroupShape
 from opsin.nn.decoder import Body
 from opsin.nn.ffn import GatedFfn
 from opsin.nn.keys import positive_float, positive_int
-from opsin.nn.module import Module, Reader, at
-from opsin.nn.parts import RmsNorm
+from opsin.nn.module import Floats, Module, Reader, at
+from opsin.nn.parts import Linear, RmsNorm
+from opsin.nn.pictures import Preparation
 from opsin.nn.rope import frequencies, rope_of
+from opsin.nn.vit import Vit, block_order, vit_shape
 from opsin.ops import Array
+from opsin.spans import Features, MediaSpan, Patches
 
 PERIOD = 6  # every sixth layer sees everything, where the file does not say
+POOL = 4  # patches along a side of a row's square, where the file does not say
 LARGEST = 62  # layers of the 27B model, whose scores are scaled by width / heads instead of the width of a head
 
 
@@ -157,4 +168,68 @@ def _places(local: list[bool]) -> tuple[Place, ...]:
     return tuple(Place(int(mixed and near), local[:i].count(near)) for i, near in enumerate(local))
 
 
+class Turned(Linear):
+    """The one projection that files store as (inputs, outputs)."""
+
+    @classmethod
+    def read(cls, source: Reader, path: str = "") -> Self:
+        part = cls.__new__(cls)
+        part._path, part.bias = path, None
+        part.weight = source.weight(f"{path}.weight", transposed=True)
+        return part
+
+
+class Projector(Module):
+    soft_emb_norm: RmsNorm
+    input_projection: Turned
+
+
+@dataclass(frozen=True, eq=False)
+class Gemma3Vision:
+    tower: Vit
+    projector: Projector
+    preparation: Preparation
+    marker: ClassVar[str] = "<start_of_image>"
+
+    @classmethod
+    def load(cls, file: File, source: Reader) -> Gemma3Vision:
+        shape = vit_shape(file)
+        pool = positive_int(file, "clip.vision.projector.scale_factor", POOL)
+        if shape.grid % pool:
+            raise ModelError(f"{file.path}: {shape.grid} patches a side are not averaged by {pool}")
+        order = block_order(shape.grid, shape.grid, pool)
+        projector = Projector.read(source, "mm")
+        projector.input_projection.check(shape.width, positive_int(file, "clip.vision.projection_dim"))
+        return cls(Vit.load(file, source, shape, order), projector, Preparation.of(file, shape.patch, pool))
+
+    @property
+    def width(self) -> int:
+        return self.projector.input_projection.outputs
+
+    def layout(self, picture: Picture) -> Patches:
+        shape, cells = self.tower.shape, self.tower.shape.grid // self.preparation.block
+        size = (shape.side, shape.side)
+        span = MediaSpan(
+            digest=self.preparation.digest(picture, "stretch", size),
+            rows=cells**2,
+            positions=cells**2,
+            grid=(cells, cells),
+            atomic=True,
+            features=Features((shape.grid**2, shape.values), partial(self._prepare, picture)),
+            size=size,
+            area=(0.0, 0.0, float(picture.width), float(picture.height)),
+        )
+        return Patches(("\n\n<start_of_image>", span, "<end_of_image>\n\n"), picture.notes, original=picture.size)
+
+    def encode(self, features: Floats) -> Array:
+        x = self.tower.whole(features)
+        x = x.ops.mean_rows(x, self.preparation.block**2)
+        return self.projector.input_projection(self.projector.soft_emb_norm(x, self.tower.shape.eps))
+
+    def _prepare(self, picture: Picture) -> Floats:
+        size = (self.tower.shape.side, self.tower.shape.side)
+        return self.preparation.patches(steps.resize(steps.flatten(picture), size, "bilinear"))
+
+
 DECODERS = {"gemma3": Gemma3}
+ENCODERS = {"gemma3": Gemma3Vision}

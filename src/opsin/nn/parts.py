@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opsin.errors import ModelError
 from opsin.nn.module import Module
-from opsin.ops import Array, Weight
+from opsin.ops import Activation, Array, Weight
 
 
 class Linear(Module):
@@ -13,12 +13,21 @@ class Linear(Module):
     weight: Weight
     bias: Array | None
 
-    def __call__(self, x: Array, residual: Array | None = None) -> Array:
+    def __call__(self, x: Array, residual: Array | None = None, activation: Activation | None = None) -> Array:
+        """x [rows, inputs] -> [rows, outputs]; the activation comes before the residual."""
         if x.width != self.inputs:
             raise ModelError(f"{self.tensor('weight')} takes {self.inputs} inputs, and is given {x.width}")
         if self.bias is not None:
             _fit(self, "bias", self.bias, self.outputs)
-        return x.ops.linear(x, self.weight, self.bias, residual)
+        return x.ops.linear(x, self.weight, self.bias, residual, activation=activation)
+
+    def check(self, inputs: int, outputs: int) -> None:
+        """Raises ModelError where the file says other sizes than its tensors have."""
+        if (self.inputs, self.outputs) != (inputs, outputs):
+            raise ModelError(
+                f"{self.tensor('weight')} makes {self.outputs} of {self.inputs} values, where {outputs} of {inputs} "
+                "are needed"
+            )
 
     @property
     def outputs(self) -> int:

@@ -1,0 +1,53 @@
+"""What towers share in preparing pictures: the numbers that pixels become, and the order of their patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from opsin.errors import ModelError
+from opsin.gguf import File
+from opsin.media import steps
+from opsin.media.picture import Picture
+from opsin.nn.module import Floats
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How bytes of pixels become patches.
+
+    Attributes:
+        mean, std: of red, green and blue, where full brightness is 1.
+        patch: pixels along a patch's side.
+        block: patches along a side of the blocks that stand together.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    patch: int
+    block: int = 1
+
+    @classmethod
+    def of(cls, file: File, patch: int, block: int = 1) -> Preparation:
+        """Raises ModelError for other than three numbers that can be divided by."""
+        mean, std = (tuple(file.get_floats(f"clip.vision.image_{name}").tolist()) for name in ("mean", "std"))
+        if len(mean) != 3 or len(std) != 3 or not np.isfinite(mean + std).all() or min(std) <= 0:
+            raise ModelError(
+                f"{file.path}: clip.vision.image_mean is {mean}, image_std {std}", hint="the file is damaged"
+            )
+        return cls(mean, std, patch, block)
+
+    def patches(self, image: Image) -> Floats:
+        """[patches, 3 * patch * patch] of an RGB image whose sides are whole numbers of blocks."""
+        return steps.patchify(steps.normalise(image, self.mean, self.std), self.patch, block=self.block)
+
+    def digest(self, picture: Picture, *way: object) -> bytes:
+        """Of the picture and of all that happens to it; `way` says what the family does besides."""
+        said = repr((self, way)).encode()
+        return blake2b(picture.digest + said, digest_size=16).digest()

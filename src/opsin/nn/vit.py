@@ -1,0 +1,260 @@
+"""Towers: transformers whose rows are patches of pictures (Dosovitskiy et al. 2021), as GGUF's `v.*` tensors.
+
+A family says in which order a picture's patches stand, and gives positions in the same order: attention asks nothing
+of the order, so patches that are merged later stand together from the start. This module knows no pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.errors import ModelError
+from opsin.gguf import File
+from opsin.nn.attention import Heads, Projection
+from opsin.nn.keys import positive_float, positive_int
+from opsin.nn.module import Floats, Module, Reader, at
+from opsin.nn.parts import Linear
+from opsin.ops import Activation, Array, Ops, Weight
+
+NormKind = Literal["layer", "rms"]
+Ints = npt.NDArray[np.int32]
+MOST_ROWS = 1 << 16  # of one picture; a file that asks for more is damaged, or means harm
+
+
+@dataclass(frozen=True)
+class VitShape:
+    """What a file's `clip.vision.*` keys say of a tower."""
+
+    width: int
+    layers: int
+    heads: Heads
+    patch: int
+    side: int
+    eps: float
+    norm: NormKind
+    activation: Activation
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of a picture of `side` x `side` pixels."""
+        return self.side // self.patch
+
+    @property
+    def values(self) -> int:
+        """Numbers of one patch."""
+        return 3 * self.patch**2
+
+
+def vit_shape(file: File, norm: NormKind = "layer") -> VitShape:
+    """Raises ModelError for numbers that do not go together, naming their keys."""
+    width = positive_int(file, "clip.vision.embedding_length")
+    count = positive_int(file, "clip.vision.attention.head_count")
+    head = positive_int(file, "clip.vision.attention.head_dim", max(1, width // count))
+    patch, side = positive_int(file, "clip.vision.patch_size"), positive_int(file, "clip.vision.image_size")
+    if side % patch or (side // patch) ** 2 > MOST_ROWS or patch > 1024:
+        raise ModelError(
+            f"{file.path}: clip.vision.image_size is {side} and clip.vision.patch_size {patch}",
+            hint="a side is a whole number of patches; the file is damaged",
+        )
+    gelu, silu = file.get_bool("clip.use_gelu", False), file.get_bool("clip.use_silu", False)
+    if gelu and silu:
+        raise ModelError(f"{file.path}: clip.use_gelu and clip.use_silu are both true", hint="the file is damaged")
+    return VitShape(
+        width=width,
+        layers=positive_int(file, "clip.vision.block_count"),
+        heads=Heads(count, count, head, head**-0.5),
+        patch=patch,
+        side=side,
+        eps=positive_float(file, "clip.vision.attention.layer_norm_epsilon"),
+        norm=norm,
+        activation="gelu" if gelu else "silu" if silu else "gelu_quick",
+    )
+
+
+class Norm(Module):
+    """A norm of the tower's kind."""
+
+    weight: Array
+    bias: Array | None
+
+    def __call__(self, x: Array, shape: VitShape) -> Array:
+        for name, values in (("weight", self.weight), ("bias", self.bias)):
+            if values is not None and values.shape != (x.width,):
+                raise ModelError(f"{self.tensor(name)} has {values.width} values, where {x.width} are needed")
+        if shape.norm == "layer":
+            return x.ops.layer_norm(x, self.weight, self.bias, shape.eps)
+        return x.ops.rms_norm(x, self.weight, shape.eps)
+
+
+class PatchEmbedding(Module):
+    """A convolution whose steps are as long as its kernel: a matrix over the patches.
+
+    A kernel for a second moment, where there is one, sees the same still picture.
+    """
+
+    weight: Weight
+    second: Weight | None = at("weight.1")  # type: ignore[assignment]
+    bias: Array | None
+
+    def __call__(self, patches: Array, places: Array | None) -> Array:
+        """patches [rows, values] -> [rows, width], with `places` added."""
+        x = patches.ops.linear(patches, self.weight, self.bias, places)
+        return x if self.second is None else patches.ops.linear(patches, self.second, None, x)
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """The rows of its own picture that each row sees: first <= row < last, int32 [pictures * rows]."""
+
+    first: Array
+    last: Array
+    pictures: int
+
+
+def sight(ops: Ops, bounds: Sequence[int], pictures: int) -> Sight:
+    """Rows of a picture between two of its bounds see each other; all pictures have the same."""
+    lengths = np.diff(bounds)
+    first, last = (np.tile(np.repeat(edges, lengths), pictures) for edges in (bounds[:-1], bounds[1:]))
+    return Sight(ops.constant(first.astype(np.int32)), ops.constant(last.astype(np.int32)), pictures)
+
+
+class VitAttention(Projection):
+    attn_out: Linear
+
+    def __call__(self, x: Array, seen: Sight, turns: Array | None, heads: Heads, residual: Array | None) -> Array:
+        q, k, v = self.project(x, heads)
+        if turns is not None:
+            q, k = x.ops.rope(q, turns, "halves"), x.ops.rope(k, turns, "halves")
+        out = x.ops.attend_dense(q, k, v, seen.first, seen.last, scale=heads.scale, parts=seen.pictures)
+        return self.attn_out(out.reshape(heads.query * heads.width), residual)
+
+
+class VitFfn(Module):
+    """down(activation(up x)), or gated. Old converters exchanged the names up and down: the shapes tell."""
+
+    ffn_up: Linear
+    ffn_down: Linear
+    ffn_gate: Linear | None
+
+    def __call__(self, x: Array, kind: Activation, residual: Array | None) -> Array:
+        up, down = (self.ffn_up, self.ffn_down)
+        if up.inputs != x.width and down.inputs == x.width:
+            up, down = down, up
+        if self.ffn_gate is not None:
+            return down(x.ops.glu(self.ffn_gate(x), up(x), kind), residual)
+        return down(up(x, activation=kind), residual)
+
+
+class VitBlock(Module):
+    ln1: Norm
+    attn: VitAttention = at("")  # type: ignore[assignment]
+    scale1: Array | None = at("ls1.weight")  # type: ignore[assignment]
+    ln2: Norm
+    ffn: VitFfn = at("")  # type: ignore[assignment]
+    scale2: Array | None = at("ls2.weight")  # type: ignore[assignment]
+
+    def __call__(self, x: Array, seen: Sight, turns: Array | None, shape: VitShape) -> Array:
+        inner = self.ln1(x, shape)
+        if self.scale1 is None:
+            x = self.attn(inner, seen, turns, shape.heads, x)
+        else:
+            x = x + self.attn(inner, seen, turns, shape.heads, None) * self.scale1
+        inner = self.ln2(x, shape)
+        if self.scale2 is None:
+            return self.ffn(inner, shape.activation, x)
+        return x + self.ffn(inner, shape.activation, None) * self.scale2
+
+
+class VitWeights(Module):
+    patch_embd: PatchEmbedding
+    class_embd: Array | None
+    pre_ln: Norm | None
+    blk: list[VitBlock]
+    post_ln: Norm | None
+
+
+@dataclass(frozen=True, eq=False)
+class Vit:
+    """A tower.
+
+    Attributes:
+        places: [rows of a picture, width], added to the patches; None where positions only turn.
+    """
+
+    ops: Ops
+    weights: VitWeights
+    shape: VitShape
+    places: Array | None = None
+
+    @classmethod
+    def load(cls, file: File, source: Reader, shape: VitShape, order: Ints | None = None) -> Vit:
+        """Read `v.*`. `order` names, for each patch as it will stand, its position in the file's table.
+
+        A class embedding gets the row before the patches, and the first of the positions.
+        """
+        weights = VitWeights.read(source, "v")
+        if len(weights.blk) != shape.layers:
+            held = f"{len(weights.blk)} of its {shape.layers} layers"
+            raise ModelError(f"{file.path} holds {held}", hint="the file is incomplete")
+        given, needed = weights.patch_embd.weight.shape, (shape.width, shape.values)
+        if given != needed:
+            raise ModelError(f"v.patch_embd.weight is {given}; patches of {shape.patch} x {shape.patch} need {needed}")
+        places = None if order is None else source.ops.constant(_places(source, weights, shape, order))
+        return cls(source.ops, weights, shape, places)
+
+    @property
+    def extra(self) -> int:
+        """Rows of a picture before its patches."""
+        return 0 if self.weights.class_embd is None else 1
+
+    def embed(self, features: Floats) -> Array:
+        """Patches [pictures, patches, values] on the host -> [pictures * rows, width], the tower's first state."""
+        pictures, rows = len(features), features.shape[1] + self.extra
+        given = np.pad(features, ((0, 0), (self.extra, 0), (0, 0))) if self.extra else features
+        places = self.places
+        if places is not None:
+            which = np.tile(np.arange(rows, dtype=np.int32), pictures)
+            places = self.ops.take(places, self.ops.constant(which))
+        x = self.weights.patch_embd(self.ops.constant(given.reshape(pictures * rows, -1)), places)
+        return x if self.weights.pre_ln is None else self.weights.pre_ln(x, self.shape)
+
+    def run(self, x: Array, seen: Sequence[Sight], turns: Array | None = None) -> Array:
+        """As many layers as `seen` has entries. `turns` is a table of `Ops.rope_table`."""
+        for block, bounds in zip(self.weights.blk, seen, strict=False):
+            x = block(x, bounds, turns, self.shape)
+        return x
+
+    def finish(self, x: Array) -> Array:
+        """The norm after the last layer, where the tower has one."""
+        return x if self.weights.post_ln is None else self.weights.post_ln(x, self.shape)
+
+    def whole(self, features: Floats) -> Array:
+        """All of a tower in which all patches of a picture see each other: [pictures * patches, width]."""
+        seen = sight(self.ops, [0, features.shape[1] + self.extra], len(features))
+        return self.finish(self.run(self.embed(features), [seen] * self.shape.layers))
+
+
+def _places(source: Reader, weights: VitWeights, shape: VitShape, order: Ints) -> Floats:
+    """What is added to each row of a picture. The class row is no patch: its embedding comes in here."""
+    name = "v.position_embd.weight"
+    table = source.values(name)
+    extra = 0 if weights.class_embd is None else 1
+    if table.shape != (len(order) + extra, shape.width):
+        raise ModelError(f"{name} is {table.shape}; {(len(order) + extra, shape.width)} is needed")
+    places = np.concatenate([table[:extra], table[extra + order]])
+    if weights.class_embd is not None:
+        places[0] += source.values("v.class_embd").reshape(-1)
+        if weights.patch_embd.bias is not None:  # which every row gets
+            places[0] -= source.values("v.patch_embd.bias").reshape(-1)
+    return places
+
+
+def block_order(high: int, wide: int, block: int) -> Ints:
+    """Places in a raster [high, wide], block after block of block x block, in raster order inside and out."""
+    raster = np.arange(high * wide, dtype=np.int32)
+    return raster.reshape(high // block, block, wide // block, block).swapaxes(1, 2).reshape(-1)

@@ -1,0 +1,75 @@
+"""A tiny random Gemma 3 with a tower, in transformers' class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import torch
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3Processor
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from vision_truth import SIGLIP, byte_tokenizer, enliven, look, vision_keys, write_mmproj
+
+SIDE, PATCH, POOL, ROWS = 56, 7, 2, 16
+SOFT = "<image_soft_token>"
+RULES = (
+    *((rf"vision_tower\.(?:vision_model\.)?{pattern}", name) for pattern, name in SIGLIP),
+    (r"mm_input_projection_weight", "mm.input_projection.weight"),
+    (r"mm_soft_emb_norm", "mm.soft_emb_norm"),
+)
+CONFIG = Gemma3Config(
+    text_config={
+        "vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 24,
+        "max_position_embeddings": 1024, "rms_norm_eps": 1e-6, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    },
+    vision_config={
+        "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "image_size": SIDE, "patch_size": PATCH, "vision_use_head": False, "layer_norm_eps": 1e-6,
+    },
+    mm_tokens_per_image=16, image_token_id=5, boi_token_index=3, eoi_token_index=4, tie_word_embeddings=True,
+    attn_implementation="eager", dtype=torch.float32,
+)  # fmt: skip
+
+
+def gemma3_truth(seed: int = 0) -> Gemma3ForConditionalGeneration:
+    torch.manual_seed(seed)
+    model = Gemma3ForConditionalGeneration(CONFIG).eval()
+    enliven(model, seed)
+    return model
+
+
+def write_tower(
+    path: Path,
+    model: Gemma3ForConditionalGeneration,
+    *,
+    half: bool = False,
+    exchanged: bool = False,
+    pool: int = POOL,
+    mean: float = 0.5,
+    keys: Mapping[str, object] | None = None,
+) -> Path:
+    """`exchanged` names the parts of the feed-forward network as old converters did."""
+    known = {
+        "clip.projector_type": "gemma3", "clip.vision.projector.scale_factor": pool,
+        **vision_keys(model.config.vision_config, 64), **look([mean] * 3, [0.5] * 3), **(keys or {}),
+    }  # fmt: skip
+    other = {"ffn_up": "ffn_down", "ffn_down": "ffn_up"}
+
+    def change(name, values):
+        new = re.sub("ffn_up|ffn_down", lambda found: other[found[0]], name) if exchanged else name
+        return [(new, values + 1 if "soft_emb_norm" in name else values)]
+
+    return write_mmproj(path, known, model.state_dict(), RULES, half=half, change=change)
+
+
+@cache
+def processor() -> Gemma3Processor:
+    specials = ["<pad>", "<start_of_image>", "<end_of_image>", SOFT]
+    names = {"boi_token": specials[1], "eoi_token": specials[2], "image_token": SOFT}
+    pictures = Gemma3ImageProcessorPil(
+        size={"height": SIDE, "width": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3, image_seq_length=ROWS
+    )
+    return Gemma3Processor(pictures, byte_tokenizer(specials, **names), image_seq_length=ROWS)

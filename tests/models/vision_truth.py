@@ -1,0 +1,165 @@
+"""What the tests of vision families share: random transformers models, their files, pictures of awkward sizes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from opsin.gguf import NewTensor, write
+from opsin.spans import Patches
+
+Floats = NDArray[np.float32]
+Rules = Sequence[tuple[str, str]]  # a pattern of transformers' names, and the file's
+MODES = ("RGBA", "L", "LA", "P", "CMYK", "1")
+SIZES = ((1, 1), (1, 30), (30, 1), (2, 2), (100, 3), (3, 100), (56, 56), (57, 56), (56, 57), (112, 56), (64, 48),
+         (301, 200), (640, 361))  # fmt: skip
+SIGLIP: Rules = (
+    (r"embeddings\.patch_embedding", "v.patch_embd"),
+    (r"embeddings\.class_embedding", "v.class_embd"),
+    (r"embeddings\.position_embedding", "v.position_embd"),
+    (r"pre_layrnorm", "v.pre_ln"),
+    (r"post_layernorm", "v.post_ln"),
+    (r"encoder\.layers\.(\d+)\.layer_norm(\d)", r"v.blk.\1.ln\2"),
+    (r"encoder\.layers\.(\d+)\.self_attn\.out_proj", r"v.blk.\1.attn_out"),
+    (r"encoder\.layers\.(\d+)\.self_attn\.(.)_proj", r"v.blk.\1.attn_\2"),
+    (r"encoder\.layers\.(\d+)\.mlp\.fc1", r"v.blk.\1.ffn_up"),
+    (r"encoder\.layers\.(\d+)\.mlp\.fc2", r"v.blk.\1.ffn_down"),
+)
+
+
+def enliven(model: nn.Module, seed: int = 0, peak: float = 3.0) -> None:
+    """Random weights whose mistakes show: peaked attention, norms and biases that do something."""
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            noise = torch.randn(values.shape, generator=random)
+            if "norm" in name or "ln_q" in name:
+                values.copy_(noise * 0.2 + (0.0 if _counts_from_zero(name) or name.endswith("bias") else 1.0))
+            elif values.ndim == 1 or "position_embedding" in name:
+                values.copy_(noise * 0.5)
+            else:
+                gain = peak**0.5 if re.search(r"\b[qk]_proj|qkv", name) else 1.0
+                values.copy_(noise * gain * values[0].numel() ** -0.5)
+
+
+def _counts_from_zero(name: str) -> bool:
+    """Whether transformers keeps a norm's weight less one."""
+    return "language_model" in name or "soft_emb_norm" in name
+
+
+def write_mmproj(
+    path: Path,
+    keys: Mapping[str, object],
+    tensors: Mapping[str, torch.Tensor],
+    rules: Rules,
+    *,
+    half: bool = False,
+    change: Callable[[str, Floats], Iterable[tuple[str, Floats]]] = lambda name, values: [(name, values)],
+) -> Path:
+    """The tensors that rules name, in float32, or matrices in f16; `change` is the last word on each."""
+    written = []
+    for name, tensor in tensors.items():
+        for file_name, values in _renamed(name, tensor, rules):
+            for last_name, last in change(file_name, values):
+                small = half and last.ndim > 1 and "position_embd" not in last_name
+                written.append(NewTensor.of(last_name, last.astype(np.float16 if small else np.float32)))
+    write(
+        path,
+        {"general.architecture": "clip", "general.type": "mmproj", "clip.has_vision_encoder": True, **keys},
+        written,
+    )
+    return path
+
+
+def _renamed(name: str, tensor: torch.Tensor, rules: Rules) -> Iterable[tuple[str, Floats]]:
+    for pattern, new in rules:
+        found = re.search(rf"(?:^|\.){pattern}((?:\.weight|\.bias)?)$", name)
+        if found:
+            values = tensor.detach().float().numpy()
+            return [(found.expand(new) + found.group(found.re.groups), values)]
+    return []
+
+
+def vision_keys(vision: object, projection: int, activation: str | None = "gelu") -> dict[str, object]:
+    """`clip.vision.*` of a SigLIP or CLIP configuration."""
+    sizes = {
+        "image_size": vision.image_size, "patch_size": vision.patch_size, "embedding_length": vision.hidden_size,
+        "feed_forward_length": vision.intermediate_size, "block_count": vision.num_hidden_layers,
+        "attention.head_count": vision.num_attention_heads, "projection_dim": projection,
+        "attention.layer_norm_epsilon": vision.layer_norm_eps,
+    }  # fmt: skip
+    used = {f"clip.use_{activation}": True} if activation else {}
+    return {f"clip.vision.{key}": value for key, value in sizes.items()} | used
+
+
+def look(mean: Sequence[float], std: Sequence[float]) -> dict[str, object]:
+    return {"clip.vision.image_mean": np.float32(mean), "clip.vision.image_std": np.float32(std)}
+
+
+def picture(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
+    """Noise over waves, so that neither smooth nor sharp mistakes hide."""
+    random = np.random.default_rng([seed, width, height])
+    y, x = np.mgrid[:height, :width]
+    waves = np.stack([np.sin(x / 9 + 1), np.cos(y / 7), np.sin((x + y) / 23)], -1) * 60 + 128
+    pixels = np.clip(waves + random.normal(0, 40, waves.shape), 0, 255).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    if mode in ("RGBA", "LA"):
+        image = image.convert(mode)
+        image.putalpha(Image.fromarray(np.roll(pixels[..., 1], 3, 0)))
+        return image
+    return image.convert(mode)
+
+
+def patch_rows(pixels: Floats, patch: int, block: int = 1) -> Floats:
+    """The rows of [channels, height, width] as our towers take them, told one by one."""
+    _, height, width = pixels.shape
+    rows = []
+    for top in range(0, height, patch * block):
+        for left in range(0, width, patch * block):
+            for y in range(top, top + patch * block, patch):
+                for x in range(left, left + patch * block, patch):
+                    rows.append(pixels[:, y : y + patch, x : x + patch].reshape(-1))
+    return np.stack(rows)
+
+
+def features(patches: Patches) -> list[Floats]:
+    """What each span of a picture gives to the encoder; of the shape that it promised."""
+    made = []
+    for span in patches.spans:
+        assert span.features is not None
+        made.append(span.features.make())
+        assert made[-1].shape == span.features.shape
+        assert made[-1].dtype == np.float32
+    return made
+
+
+def spelt(patches: Patches, soft: str) -> str:
+    """A picture as a processor spells it, `soft` for each row."""
+    return "".join(part if isinstance(part, str) else soft * part.rows for part in patches.parts)
+
+
+def byte_tokenizer(specials: Sequence[str], **named: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of 256 bytes and special tokens."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    texts = [chr(byte) for byte in shown] + [chr(256 + i) for i in range(len(hidden))]
+    made = Tokenizer(models.BPE(vocab={text: i for i, text in enumerate(texts)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in specials])
+    return PreTrainedTokenizerFast(tokenizer_object=made, extra_special_tokens=named)
+
+
+def distance(ours: Floats, theirs: Floats) -> float:
+    """The largest difference as a share of the largest value."""
+    assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())

@@ -1,0 +1,128 @@
+"""Towers by their definition, and what families do not show: fused projections, layer scales, batches of any size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from memory_decoder import Made
+
+from opsin.nn.attention import Heads
+from opsin.nn.vit import Vit, VitShape, VitWeights, block_order, sight
+
+SHAPE = VitShape(
+    width=48, layers=2, heads=Heads(4, 4, 12, 12**-0.5), patch=4, side=72, eps=1e-6, norm="layer", activation="gelu"
+)
+
+
+def tensors(seed=0):
+    random = np.random.default_rng(seed)
+    width, inner = SHAPE.width, 80
+
+    def matrix(outputs, inputs, gain=1.0):
+        return (random.standard_normal((outputs, inputs)) * gain * inputs**-0.5).astype(np.float32)
+
+    def vector(size, middle=0.0):
+        return (middle + 0.3 * random.standard_normal(size)).astype(np.float32)
+
+    made = {"v.patch_embd.weight": matrix(width, SHAPE.values), "v.patch_embd.bias": vector(width)}
+    for layer in range(SHAPE.layers):
+        sizes = {"attn_q": (width, width, 2), "attn_k": (width, width, 2), "attn_v": (width, width),
+                 "attn_out": (width, width), "ffn_up": (inner, width), "ffn_down": (width, inner)}  # fmt: skip
+        for name, size in sizes.items():
+            made[f"v.blk.{layer}.{name}.weight"] = matrix(*size)
+            made[f"v.blk.{layer}.{name}.bias"] = vector(size[0])
+        for name in ("ln1", "ln2"):
+            made[f"v.blk.{layer}.{name}.weight"] = vector(width, 1.0)
+            made[f"v.blk.{layer}.{name}.bias"] = vector(width)
+    return made
+
+
+@pytest.fixture(scope="module")
+def open_tower(device):
+    def make(made):
+        source = Made(device.eager(), made)
+        return Vit(source.ops, VitWeights.read(source, "v"), SHAPE)
+
+    return make
+
+
+def patches(pictures, rows, seed=1):
+    return np.random.default_rng(seed).standard_normal((pictures, rows, SHAPE.values)).astype(np.float32)
+
+
+@pytest.mark.parametrize("rows", [1, 9, 63, 64, 65, 200, 324, 700])
+def test_a_batch_equals_its_pictures_one_by_one(open_tower, rows):
+    tower, given = open_tower(tensors()), patches(3, rows)
+    together = tower.whole(given).numpy()
+    alone = [tower.whole(one[None]).numpy() for one in given]
+    assert np.array_equal(together, np.concatenate(alone))
+
+
+def test_pictures_do_not_see_each_other(open_tower):
+    tower, given = open_tower(tensors()), patches(2, 50)
+    before = tower.whole(given).numpy()
+    given[1] += 1
+    after = tower.whole(given).numpy()
+    assert np.array_equal(before[:50], after[:50])
+    assert not np.array_equal(before[50:], after[50:])
+
+
+def test_windows_keep_rows_apart(open_tower):
+    tower, given = open_tower(tensors()), patches(2, 30)
+
+    def run(features):
+        x = tower.embed(features)
+        return tower.run(x, [sight(x.ops, [0, 10, 25, 30], 2)] * 2).numpy().reshape(2, 30, -1)
+
+    before = run(given)
+    given[1, 12] += 1
+    after = run(given)
+    changed = (before != after).any(-1)
+    assert not changed[0].any()
+    assert changed[1].tolist() == [10 <= row < 25 for row in range(30)]
+
+
+def test_one_matrix_of_queries_keys_and_values_is_the_same_as_three(open_tower):
+    apart, given = tensors(), patches(1, 20)
+    fused = dict(apart)
+    for layer in range(SHAPE.layers):
+        for kind in ("weight", "bias"):
+            parts = [fused.pop(f"v.blk.{layer}.attn_{name}.{kind}") for name in "qkv"]
+            fused[f"v.blk.{layer}.attn_qkv.{kind}"] = np.concatenate(parts)
+    assert np.array_equal(open_tower(fused).whole(given).numpy(), open_tower(apart).whole(given).numpy())
+
+
+@pytest.mark.parametrize(("name", "part"), [("ls1", "attn_out"), ("ls2", "ffn_down")])
+def test_a_layer_scale_multiplies_what_a_part_adds(open_tower, name, part):
+    plain, given = tensors(), patches(1, 20)
+    scale = np.linspace(0.5, 2, SHAPE.width, dtype=np.float32)
+    folded = dict(plain)
+    folded[f"v.blk.1.{part}.weight"] = plain[f"v.blk.1.{part}.weight"] * scale[:, None]
+    folded[f"v.blk.1.{part}.bias"] = plain[f"v.blk.1.{part}.bias"] * scale
+    scaled = open_tower(plain | {f"v.blk.1.{name}.weight": scale}).whole(given).numpy()
+    assert np.abs(scaled - open_tower(folded).whole(given).numpy()).max() < 1e-5
+    assert np.abs(scaled - open_tower(plain).whole(given).numpy()).max() > 0.1
+
+
+def test_a_gate_multiplies_the_inner_layer(open_tower):
+    plain, given = tensors(), patches(1, 20)
+    gated = dict(plain)
+    for layer in range(SHAPE.layers):
+        gated[f"v.blk.{layer}.ffn_gate.weight"] = np.zeros((80, 48), np.float32)
+        gated[f"v.blk.{layer}.ffn_gate.bias"] = np.full(80, 100, np.float32)  # gelu(100) is 100
+        for kind in ("weight", "bias"):
+            gated[f"v.blk.{layer}.ffn_up.{kind}"] = plain[f"v.blk.{layer}.ffn_up.{kind}"] / 100
+    shifted = {name: value + 100 * ("ffn_up.bias" in name) for name, value in plain.items()}
+    for layer in range(SHAPE.layers):  # so that relu leaves everything as it is, and down takes it back
+        down = shifted[f"v.blk.{layer}.ffn_down.weight"]
+        shifted[f"v.blk.{layer}.ffn_down.bias"] = shifted[f"v.blk.{layer}.ffn_down.bias"] - 100 * down.sum(1)
+    theirs = replace(open_tower(shifted), shape=replace(SHAPE, activation="relu")).whole(given).numpy()
+    assert np.abs(open_tower(gated).whole(given).numpy() - theirs).max() < 1e-3
+
+
+def test_places_in_blocks_stand_together():
+    assert block_order(4, 4, 2).tolist() == [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15]
+    assert block_order(2, 4, 2).tolist() == [0, 1, 4, 5, 2, 3, 6, 7]
+    assert block_order(2, 3, 1).tolist() == list(range(6))

@@ -137,9 +137,13 @@ CHECKPOINTS = {
 }  # fmt: skip
 
 
+# Those whose file is not written by hand here.
+OTHERS = {"llama": Checkpoint(_causal("Llama"), options={"rope_theta": 5e4})}
+
+
 def make(name: str, *, tied: bool = True, layers: int | None = None, **options: object) -> torch.nn.Module:
     """A random model of the family. `options` replace those of its configuration."""
-    known = CHECKPOINTS[name]
+    known = (CHECKPOINTS | OTHERS)[name]
     count = layers or known.layers
     text = {**TEXT, **known.options, "head_dim": known.head, "num_hidden_layers": count, "tie_word_embeddings": tied}
     model = known.make(**{**text, **options})

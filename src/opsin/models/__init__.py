@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from opsin.errors import ModelError
 from opsin.gguf import File
+from opsin.gguf.rules import Rules
 from opsin.media.picture import Picture
 from opsin.nn.batch import Batch, GroupShape
 from opsin.nn.module import Reader
@@ -103,6 +104,11 @@ def architectures() -> dict[str, DecoderFamily]:
 def projectors() -> dict[str, VisionFamily]:
     """Projectors (clip.projector_type) and who loads their towers. "" stands for files that name none."""
     return _listed("ENCODERS")
+
+
+def rules() -> list[Rules]:
+    """How checkpoints of transformers become files, as the families list it in RULES."""
+    return [entry for family in families() for entry in vars(family).get("RULES", ())]
 
 
 def load_decoder(file: File, source: Reader) -> Decoder:

@@ -18,6 +18,8 @@ import numpy as np
 
 from opsin.errors import ModelError
 from opsin.gguf import File
+from opsin.gguf.rules import Key, Rules, Settings, Tensor, plus_one
+from opsin.gguf.text_rules import KEYS, tensors, with_defaults
 from opsin.media import steps
 from opsin.media.picture import Picture
 from opsin.nn.attention import Heads, SelfAttention, heads_of
@@ -231,5 +233,87 @@ class Gemma3Vision:
         return self.preparation.patches(steps.resize(steps.flatten(picture), size, "bilinear"))
 
 
+def _pattern(settings: Settings) -> tuple[int | None, list[bool]]:
+    """The period of layers that see everything, where there is one, and which layers see a window."""
+    listed = settings.find("layer_types")
+    layers = settings.number("num_hidden_layers", 26)
+    if isinstance(listed, list):
+        local = [kind == "sliding_attention" for kind in listed]
+    else:
+        period = settings.number("sliding_window_pattern", PERIOD)
+        local = [(i + 1) % period != 0 for i in range(layers)]
+    periods = [p for p in range(1, layers + 2) if local == [(i + 1) % p != 0 for i in range(len(local))]]
+    return (PERIOD if PERIOD in periods else periods[0] if periods else None), local
+
+
+def _window(settings: Settings) -> int | None:
+    return settings.number("sliding_window", 4096) if any(_pattern(settings)[1]) else None
+
+
+def _period(settings: Settings) -> int | None:
+    """Left out for the usual one, which old readers take without asking."""
+    period, local = _pattern(settings)
+    return period if any(local) and period != PERIOD else None
+
+
+def _irregular(settings: Settings) -> list[bool] | None:
+    period, local = _pattern(settings)
+    return local if any(local) and period is None else None
+
+
+def _whole_base(settings: Settings) -> float:
+    paths = "rope_parameters.full_attention.rope_theta|rope_theta"
+    return float(settings.get(paths, "float", 1000000.0))  # type: ignore[arg-type]
+
+
+def _local_base(settings: Settings) -> float:
+    paths = "rope_parameters.sliding_attention.rope_theta|rope_local_base_freq"
+    return float(settings.get(paths, "float", 10000.0))  # type: ignore[arg-type]
+
+
+def _scale(settings: Settings) -> float | None:
+    """Of scores, where it is not that of the heads' width."""
+    scalar = settings.get("query_pre_attn_scalar", "float", 256.0)
+    assert isinstance(scalar, float)
+    return scalar**-0.5 if scalar != settings.number("head_dim", 256) else None
+
+
+def _check(settings: Settings) -> None:
+    if settings.find("use_bidirectional_attention") is True:
+        raise ModelError(f"{settings.where}: a model that embeds texts", hint="only models that write are converted")
+
+
+_DEFAULTS = {
+    "vocab_size": 262208, "max_position_embeddings": 131072, "hidden_size": 2304, "intermediate_size": 9216,
+    "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4,
+}  # fmt: skip
+_NORMS = {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
+          "post_feedforward_layernorm": "post_ffw_norm"}  # fmt: skip
+
 DECODERS = {"gemma3": Gemma3}
 ENCODERS = {"gemma3": Gemma3Vision}
+RULES = (
+    Rules(
+        part="text",
+        architecture="gemma3",
+        classes=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+        types=("gemma3_text",),
+        keys=(
+            *with_defaults(KEYS, **_DEFAULTS),
+            Key("{arch}.attention.key_length", "head_dim", "int", 256),
+            Key("{arch}.attention.value_length", "head_dim", "int", 256),
+            Key("{arch}.rope.freq_base", _whole_base, "float"),
+            Key("{arch}.attention.scale", _scale, "float", None),
+            Key("{arch}.attention.sliding_window", _window, "int", None),
+            Key("{arch}.attention.sliding_window_pattern", _period, "int", None),
+            Key("{arch}.attention.sliding_window_pattern", _irregular, "bools", None),
+            Key("{arch}.rope.freq_base_swa", _local_base, "float"),
+            Key("{arch}.final_logit_softcapping", "final_logit_softcapping", "float", None),
+        ),
+        tensors=(
+            *tensors(norm=plus_one),
+            *(Tensor(f"layers.{{n}}.{theirs}", f"blk.{{n}}.{ours}", plus_one) for theirs, ours in _NORMS.items()),
+        ),
+        check=_check,
+    ),
+)

@@ -6,6 +6,8 @@ GGUF: general.architecture = "llama". Oracle: transformers' LlamaForCausalLM.
 from __future__ import annotations
 
 from opsin.gguf import File
+from opsin.gguf.rules import Key, Rules, neighbours
+from opsin.gguf.text_rules import HEADS, KEYS, KV_HEADS, PRE_NORM, ROPE_FACTORS, head_width, tensors
 from opsin.nn.decoder import PreNormDecoder
 from opsin.nn.module import Reader
 
@@ -17,3 +19,14 @@ class Llama:
 
 
 DECODERS = {"llama": Llama}
+RULES = (
+    Rules(
+        part="text",
+        architecture="llama",
+        classes=("LlamaForCausalLM", "MistralForCausalLM"),
+        types=("llama", "mistral"),
+        keys=(*KEYS, Key("llama.rope.dimension_count", head_width)),
+        tensors=(*tensors(q=neighbours(HEADS), k=neighbours(KV_HEADS)), *PRE_NORM),
+        made=(ROPE_FACTORS,),
+    ),
+)

@@ -6,6 +6,8 @@ GGUF: general.architecture = "qwen2". Oracle: transformers' Qwen2ForCausalLM.
 from __future__ import annotations
 
 from opsin.gguf import File
+from opsin.gguf.rules import Rules
+from opsin.gguf.text_rules import KEYS, PRE_NORM, tensors
 from opsin.nn.decoder import PreNormDecoder
 from opsin.nn.module import Reader
 
@@ -17,3 +19,13 @@ class Qwen2:
 
 
 DECODERS = {"qwen2": Qwen2}
+RULES = (
+    Rules(
+        part="text",
+        architecture="qwen2",
+        classes=("Qwen2ForCausalLM",),
+        types=("qwen2",),
+        keys=KEYS,
+        tensors=(*tensors(), *PRE_NORM),
+    ),
+)

@@ -6,6 +6,8 @@ GGUF: general.architecture = "qwen3". Oracle: transformers' Qwen3ForCausalLM.
 from __future__ import annotations
 
 from opsin.gguf import File
+from opsin.gguf.rules import Rules
+from opsin.gguf.text_rules import KEYS, PRE_NORM, tensors
 from opsin.nn.decoder import PreNormDecoder
 from opsin.nn.module import Reader
 
@@ -17,3 +19,13 @@ class Qwen3:
 
 
 DECODERS = {"qwen3": Qwen3}
+RULES = (
+    Rules(
+        part="text",
+        architecture="qwen3",
+        classes=("Qwen3ForCausalLM",),
+        types=("qwen3",),
+        keys=KEYS,
+        tensors=(*tensors(), *PRE_NORM),
+    ),
+)

@@ -1,0 +1,147 @@
+"""A folder as transformers saves it: settings and tensors, from JSON and safetensors alone. Pickles are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from opsin.convert.safetensors import Safetensors, Stored
+from opsin.errors import FileError
+from opsin.gguf.rules import Floats, Settings, canonical
+
+MAX_JSON: Final = 256 << 20  # bytes; a tokenizer of 262,000 tokens has 33 million
+_INDEX: Final = "model.safetensors.index.json"
+_TEXT_CONFIGS: Final = ("text_config", "llm_config", "lm_config", "language_config")
+_UNUSED: Final = (".rotary_emb.inv_freq", ".attention.masked_bias", ".embeddings.position_ids")
+
+
+class Checkpoint:
+    """An open folder. `names` maps tensors' canonical names (see `rules.canonical`) to what is stored."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises FileError for a folder that is incomplete, damaged or of a kind that is not read."""
+        self.path = path
+        if not path.is_dir():
+            raise FileError(f"{path} is no folder", hint="give the folder that holds config.json and *.safetensors")
+        self.config = read_json(path / "config.json")
+        quantised = self.config.get("quantization_config")
+        if isinstance(quantised, Mapping):
+            kind = quantised.get("quant_method")
+            raise FileError(f"{path} is quantised ({kind!r:.40})", hint="give the checkpoint that it was made from")
+        self._shards: list[Safetensors] = []
+        self._homes: dict[str, tuple[Safetensors, str]] = {}
+        try:
+            for shard in _shards(path):
+                self._add(Safetensors(shard))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for shard in self._shards:
+            shard.close()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """`architectures` of config.json."""
+        listed = self.config.get("architectures")
+        return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else ()
+
+    @property
+    def text_config(self) -> Mapping[str, object]:
+        """The settings of the text alone; empty where the whole is a model of text."""
+        found = [self.config[key] for key in _TEXT_CONFIGS if isinstance(self.config.get(key), Mapping)]
+        return found[0] if found else {}  # type: ignore[return-value]
+
+    def settings(self, part: str) -> Settings:
+        """The settings as the rules of this part see them."""
+        processor = read_json(self.path / "processor_config.json", optional=True)
+        pictures = processor.get("image_processor")
+        tree = {
+            **self.config,
+            **(self.text_config if part == "text" else {}),
+            "preprocessor": {
+                **read_json(self.path / "preprocessor_config.json", optional=True),
+                **(pictures if isinstance(pictures, Mapping) else {}),
+            },
+            "tokenizer": read_json(self.path / "tokenizer_config.json", optional=True),
+            "generation": read_json(self.path / "generation_config.json", optional=True),
+        }
+        return Settings(str(self.path / "config.json"), tree)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._homes)
+
+    def stored(self, name: str) -> Stored:
+        shard, own = self._homes[name]
+        return shard.tensors[own]
+
+    def read(self, name: str, first: int = 0, last: int | None = None) -> Floats:
+        """Rows of a tensor in float32."""
+        shard, own = self._homes[name]
+        return shard.read(own, first, last)
+
+    def _add(self, shard: Safetensors) -> None:
+        self._shards.append(shard)
+        for own in shard.tensors:
+            name = canonical(own)
+            if name.endswith(_UNUSED):
+                continue
+            if name in self._homes:
+                other, first = self._homes[name]
+                raise FileError(f"{own} of {shard.path} and {first} of {other.path} are the same", hint="delete one")
+            self._homes[name] = shard, own
+
+
+def _shards(path: Path) -> list[Path]:
+    """The safetensors files of a folder. Raises FileError where one is missing, or there are only pickles."""
+    if (path / _INDEX).is_file():
+        listed = read_json(path / _INDEX).get("weight_map")
+        names = set(listed.values()) if isinstance(listed, Mapping) else set()
+        if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise FileError(f"{path / _INDEX} names no files", hint="download it again")
+        missing = sorted(name for name in names if not (path / name).is_file())
+        if missing:
+            raise FileError(f"{path} lacks {missing[0]} ({len(missing)} of {len(names)} files)", hint="download it")
+        return [path / name for name in sorted(names)]
+    found = sorted(path.glob("model*.safetensors")) or sorted(path.glob("*.safetensors"))
+    parts = [file for file in found if "-of-" in file.name]
+    if parts:
+        raise FileError(f"{path} has {parts[0].name}, but no {_INDEX}", hint="download it as well")
+    if len(found) == 1:
+        return found
+    if found:
+        raise FileError(f"{path} has {len(found)} safetensors files, and no {_INDEX}", hint="keep one model's")
+    pickles = sorted(file.name for kind in ("*.bin", "*.pt", "*.pth") for file in path.glob(kind))
+    if pickles:
+        raise FileError(
+            f"{path} holds its weights as a pickle ({pickles[0]}), which could run any code",
+            hint="opsin reads safetensors alone: save it again with save_pretrained",
+        )
+    raise FileError(f"{path} has no safetensors files", hint="give the folder that holds config.json and *.safetensors")
+
+
+def read_json(path: Path, *, optional: bool = False) -> dict[str, object]:
+    """A JSON object of a file; an optional one that is not there is empty. Raises FileError."""
+    if optional and not path.is_file():
+        return {}
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise FileError(f"{path} has {path.stat().st_size} bytes", hint="it is no settings file")
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror}", hint="is the download complete?") from error
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path} is no JSON", hint="download it again") from error
+    if not isinstance(found, dict):
+        raise FileError(f"{path} is no JSON object", hint="download it again")
+    return found

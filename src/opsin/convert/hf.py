@@ -1,0 +1,245 @@
+"""A checkpoint of transformers becomes GGUF: one file, or a model and its mmproj. Executes what families list as RULES.
+
+Tensors are read, changed and written one at a time; those that are not changed, some rows at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.convert.checkpoint import Checkpoint
+from opsin.convert.vocabulary import vocabulary_keys
+from opsin.errors import FileError, ModelError
+from opsin.gguf import NewTensor, Typed, ValueType, write
+from opsin.gguf.rules import Key, Rules, Settings, Tensor
+from opsin.gguf.writer import Writable
+from opsin.models import rules as all_rules
+from opsin.quants import BY_NAME, QuantType
+
+Format = Literal["auto", "f32", "f16", "bf16", "q8_0"]
+FORMATS: Final = ("auto", "f32", "f16", "bf16", "q8_0")
+_FILE_TYPES: Final = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}  # llama.cpp's numbers
+_RUN: Final = 1 << 22  # values that are read at once
+# Beginnings of tensors of pictures and sound, which a conversion of text alone leaves out.
+_MEDIA: Final = (
+    "vision_tower.", "vision_model.", "visual.", "multi_modal_projector.", "connector.", "image_newline",
+    "audio_tower.", "embed_vision.", "embed_audio.",
+)  # fmt: skip
+
+
+@dataclass
+class Content:
+    """What a file will hold."""
+
+    metadata: dict[str, Writable] = field(default_factory=dict)
+    tensors: list[NewTensor] = field(default_factory=list)
+
+
+def convert(
+    folder: str | Path, out: str | Path, *, mmproj: str | Path | None = None, format: Format = "auto",
+    vision: bool = True,
+) -> list[Path]:  # fmt: skip
+    """Write `folder` as GGUF and give the files that were made.
+
+    Args:
+        folder: holds config.json, *.safetensors and the tokenizer.
+        out: the model. It holds the part for pictures as well, where there is one and `mmproj` is not given.
+        mmproj: a file for the part for pictures.
+        format: of matrices; auto takes bf16 or f16, as the checkpoint has it.
+        vision: whether to convert the part for pictures.
+
+    Raises FileError for a folder that is incomplete or damaged, ModelError for a model that no rule knows.
+    """
+    with Checkpoint(Path(folder)) as checkpoint:
+        text, tower = find_rules(checkpoint)
+        tower = tower if vision else None
+        if mmproj is not None and tower is None:
+            raise ModelError(f"{folder} has no part for pictures", hint="leave mmproj away")
+        kind = _format(checkpoint, format)
+        _check_known(checkpoint, [text, *([tower] if tower else [])], strict=tower is not None)
+        model = _content(checkpoint, text, kind)
+        rows = next((t.shape[0] for t in model.tensors if t.name == "token_embd.weight"), None)
+        if rows is None:
+            raise FileError(f"{folder} has no embeddings of tokens", hint="it is incomplete")
+        model.metadata |= vocabulary_keys(checkpoint.path, rows)
+        seen = _content(checkpoint, tower, kind) if tower else Content()
+        if mmproj is None:
+            whole = {**seen.metadata, **_general(checkpoint, text.architecture, "model", kind), **model.metadata}
+            return write(out, whole, [*model.tensors, *seen.tensors])
+        return [
+            *write(out, {**_general(checkpoint, text.architecture, "model", kind), **model.metadata}, model.tensors),
+            *write(mmproj, {**_general(checkpoint, "clip", "mmproj", kind), **seen.metadata}, seen.tensors),
+        ]
+
+
+def find_rules(checkpoint: Checkpoint) -> tuple[Rules, Rules | None]:
+    """The rules of a checkpoint's text, and those of its pictures. Raises ModelError where nobody knows it."""
+    known, text = all_rules(), checkpoint.text_config
+    inner = text.get("architectures")
+    classes = [*checkpoint.classes, *(inner if isinstance(inner, list) else [])]
+    model_type = text.get("model_type", checkpoint.config.get("model_type"))
+
+    def fits(rule: Rules, part: str) -> bool:
+        return rule.part == part and any(name in rule.classes for name in classes)
+
+    found = [rule for rule in known if fits(rule, "text")]
+    found += [rule for rule in known if rule.part == "text" and model_type in rule.types]
+    if not found:
+        names = sorted({name for rule in known for name in rule.classes})
+        what = ", ".join(map(str, checkpoint.classes)) or "nothing"
+        raise ModelError(
+            f"{checkpoint.path}: no rule for {what:.80} of {model_type!r:.40}", hint=f"known: {', '.join(names)}"
+        )
+    towers = [rule for rule in known if fits(rule, "vision")]
+    return found[0], towers[0] if towers else None
+
+
+def _general(checkpoint: Checkpoint, architecture: str, kind: str, format: QuantType) -> dict[str, Writable]:
+    return {
+        "general.architecture": architecture,
+        "general.type": kind,
+        "general.name": checkpoint.path.resolve().name,
+        "general.file_type": _FILE_TYPES[format.name],
+        "general.quantization_version": 2,
+    }
+
+
+def _format(checkpoint: Checkpoint, format: Format) -> QuantType:
+    if format != "auto":
+        return BY_NAME[format.upper()]
+    stored = [checkpoint.stored(name) for name in checkpoint.names]
+    kinds = {entry.dtype for entry in stored if len(entry.shape) > 1}
+    return BY_NAME["BF16" if "BF16" in kinds else "F16"]
+
+
+def _content(checkpoint: Checkpoint, rules: Rules, format: QuantType) -> Content:
+    """Keys and tensors of one part."""
+    settings = checkpoint.settings(rules.part)
+    rules.check(settings)
+    content = Content()
+    for key in rules.keys:
+        value = _value(key, settings)
+        if value is not None:
+            content.metadata[key.name.format(arch=rules.architecture)] = value
+    tied = rules.part == "text" and bool(settings.get("tie_word_embeddings", "bool", False))
+    for name in sorted(checkpoint.names, key=_numbers_by_value):
+        for rule, target in _matches(rules, name):
+            if not (tied and target == "output.weight"):
+                content.tensors.append(_tensor(checkpoint, settings, rule, name, target, format))
+    for made in rules.made:
+        values = made.make(settings)
+        if values is not None:
+            content.tensors.append(NewTensor.of(made.target, values.astype(np.float32)))
+    _check_layers(checkpoint, rules, settings, content)
+    return content
+
+
+def _value(key: Key, settings: Settings) -> Typed | None:
+    """A key's value with its type, or None where the key is left out."""
+    if isinstance(key.path, str):
+        value = settings.get(key.path, key.kind, key.default)
+    else:
+        value = key.path(settings)
+        value = key.default if value is None else settings.check(key.name, value, key.kind)
+    if value is None:
+        return None
+    kinds = {"int": ValueType.UINT32, "float": ValueType.FLOAT32, "bool": ValueType.BOOL, "str": ValueType.STRING,
+             "ints": ValueType.INT32, "floats": ValueType.FLOAT32, "bools": ValueType.BOOL}  # fmt: skip
+    return Typed(kinds[key.kind], value)  # type: ignore[arg-type]
+
+
+def _matches(rules: Rules, name: str) -> Iterator[tuple[Tensor, str]]:
+    """The rules that name a tensor, each with the name of what it makes."""
+    for rule in rules.tensors:
+        found = _pattern(rule.source).fullmatch(name)
+        if found:
+            numbers = found.groupdict()
+            yield rule, rule.target.format(n=numbers.get("n")) + (found["end"] or "")
+
+
+def _pattern(source: str) -> re.Pattern[str]:
+    """A rule's source: "{n}" is a number, "*" anything, and ".weight" or ".bias" may follow."""
+    text = re.escape(source).replace(r"\{n\}", r"(?P<n>\d{1,5})").replace(r"\*", ".*")
+    return re.compile(text + r"(?P<end>\.weight|\.bias)?")
+
+
+def _check_known(checkpoint: Checkpoint, rules: Sequence[Rules], *, strict: bool) -> None:
+    """Raises ModelError for a tensor that no rule names: what is not understood is not left out silently."""
+    for name in checkpoint.names:
+        if any(any(_matches(part, name)) for part in rules):
+            continue
+        if any(_pattern(source).fullmatch(name) for part in rules for source in part.dropped):
+            continue
+        if strict or not name.startswith(_MEDIA):
+            raise ModelError(
+                f"{checkpoint.path}: nobody knows what tensor {name:.80} is", hint="a newer opsin may know"
+            )
+
+
+def _check_layers(checkpoint: Checkpoint, rules: Rules, settings: Settings, content: Content) -> None:
+    """Raises FileError where the text's layers are not as many as config.json says."""
+    if rules.part != "text":
+        return
+    layers, names = settings.number("num_hidden_layers"), [tensor.name for tensor in content.tensors]
+    found = {int(name.split(".")[1]) for name in names if name.startswith("blk.")}
+    if found != set(range(layers)):
+        raise FileError(f"{checkpoint.path} holds {len(found)} of its {layers} layers", hint="it is incomplete")
+
+
+def _tensor(
+    checkpoint: Checkpoint, settings: Settings, rule: Tensor, name: str, target: str, format: QuantType
+) -> NewTensor:
+    stored = checkpoint.stored(name)
+    shape = (rule.shape(stored.shape) if rule.shape else stored.shape) or (1,)
+    kind = BY_NAME[rule.type] if rule.type else _kind_of(target, shape, format)
+    if rule.change is None:
+        return NewTensor(target, shape, kind.id, partial(_runs, checkpoint, name, shape, kind))
+
+    def changed() -> npt.NDArray[np.uint8]:
+        assert rule.change is not None
+        values = rule.change(checkpoint.read(name), settings)
+        assert values.shape == shape, f"{name} became {values.shape}, not {shape}"
+        return _encode(values, kind)
+
+    return NewTensor(target, shape, kind.id, changed)
+
+
+def _kind_of(target: str, shape: tuple[int, ...], format: QuantType) -> QuantType:
+    """The number format of a tensor, as llama.cpp's converter chooses it."""
+    if len(shape) <= 1 or target.endswith("_norm.weight"):
+        return BY_NAME["F32"]
+    if len(shape) > 2:  # kernels of convolutions
+        return BY_NAME["F16" if format.name == "F16" else "F32"]
+    if not target.endswith(".weight"):
+        return BY_NAME["F32"]
+    return format if shape[-1] % format.elements == 0 else BY_NAME["F16"]
+
+
+def _runs(
+    checkpoint: Checkpoint, name: str, shape: tuple[int, ...], kind: QuantType
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """The blocks of a tensor that stays as it is, some rows at a time."""
+    if len(checkpoint.stored(name).shape) < 2:
+        yield _encode(checkpoint.read(name), kind)
+        return
+    step = max(1, _RUN // max(1, int(np.prod(shape[1:]))))
+    for first in range(0, shape[0], step):
+        yield _encode(checkpoint.read(name, first, min(shape[0], first + step)), kind)
+
+
+def _encode(values: npt.NDArray[np.float32], kind: QuantType) -> npt.NDArray[np.uint8]:
+    assert kind.encode is not None
+    return kind.encode(np.ascontiguousarray(values).reshape(-1, kind.elements)).reshape(-1)
+
+
+def _numbers_by_value(name: str) -> list[tuple[int, str]]:
+    """Sorts layers by number."""
+    return [(int(part), "") if part.isascii() and part.isdigit() else (-1, part) for part in name.split(".")]

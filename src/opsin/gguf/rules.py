@@ -1,0 +1,187 @@
+"""How a family's checkpoint of transformers becomes GGUF: plain data that `convert` executes.
+
+A family's file lists its rules as RULES, one entry for its text and one for its pictures. A rule names tensors and
+settings; what must be computed is a small function beside it. Nothing here reads a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opsin.errors import FileError
+
+Floats = NDArray[np.float32]
+Shape = tuple[int, ...]
+Kind = Literal["int", "float", "bool", "str", "ints", "floats", "bools"]
+
+REQUIRED: Final = object()
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "int": (int,), "float": (int, float), "bool": (bool,), "str": (str,),
+    "ints": (int,), "floats": (int, float), "bools": (bool,),
+}  # fmt: skip
+
+
+class Settings:
+    """The settings of a checkpoint, by paths as "vision_config.hidden_size".
+
+    The tree is config.json; what other files say stands under "preprocessor" (preprocessor_config.json, with the
+    image_processor of processor_config.json), "tokenizer" (tokenizer_config.json) and "generation". Where text is
+    converted, the settings of text_config stand at the root as well.
+    """
+
+    def __init__(self, where: str, tree: Mapping[str, object]) -> None:
+        self.where, self.tree = where, tree
+
+    def find(self, paths: str) -> object:
+        """The first of some paths, joined by "|", that leads to anything but null; else None."""
+        for path in paths.split("|"):
+            node: object = self.tree
+            for name in path.split("."):
+                node = node.get(name) if isinstance(node, Mapping) else None
+            if node is not None:
+                return node
+        return None
+
+    def get(self, paths: str, kind: Kind, default: object = REQUIRED) -> object:
+        """The value at the first path that there is, of this kind. Raises FileError for another, or for none."""
+        value = self.find(paths)
+        if value is None:
+            if default is REQUIRED:
+                raise FileError(
+                    f"{self.where} does not say {paths.split('|')[0]}", hint="its config.json is incomplete"
+                )
+            return default
+        return self.check(paths, value, kind)
+
+    def check(self, paths: str, value: object, kind: Kind) -> object:
+        """`value`, which must be of this kind. Raises FileError, naming the path."""
+        values = value if kind.endswith("s") else [value]
+        allowed = _TYPES[kind]
+        if not isinstance(values, list | tuple | np.ndarray) or not all(
+            isinstance(v, allowed) and (bool in allowed or not isinstance(v, bool)) for v in values
+        ):
+            raise FileError(f"{self.where}: {paths} is {value!r:.60}, not of the kind {kind}", hint="mend config.json")
+        if kind == "float":
+            return float(values[0])
+        return [float(v) for v in values] if kind == "floats" else value
+
+    def number(self, paths: str, default: int | None = None) -> int:
+        """A whole number of one and more. Raises FileError."""
+        value = self.get(paths, "int", REQUIRED if default is None else default)
+        assert isinstance(value, int)
+        if not 0 < value < 1 << 31:
+            raise FileError(f"{self.where}: {paths.split('|')[0]} is {value}", hint="mend config.json")
+        return value
+
+
+Change = Callable[[Floats, Settings], Floats]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the file.
+
+    Attributes:
+        name: with "{arch}" for the architecture.
+        path: where its value stands, or what computes it (None: the key is left out).
+        kind: how it is written: int as UINT32, float as FLOAT32, ints as INT32s.
+        default: where nothing stands at `path`; None leaves the key out.
+    """
+
+    name: str
+    path: str | Callable[[Settings], object]
+    kind: Kind = "int"
+    default: object = REQUIRED
+
+
+def constant(name: str, value: object, kind: Kind) -> Key:
+    """A key that every file of the family has."""
+    return Key(name, lambda _: value, kind)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the file, made from one of the checkpoint. One source may be named by several rules.
+
+    Attributes:
+        source: its name there, with "{n}" for a number. ".weight" and ".bias" may be left away: both are meant, and
+            the target gets the same end.
+        target: its name here.
+        change: gives its values.
+        shape: gives their shape from the source's, where `change` makes another.
+        type: the number format that it always gets.
+    """
+
+    source: str
+    target: str
+    change: Change | None = None
+    shape: Callable[[Shape], Shape] | None = None
+    type: str | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A tensor that no checkpoint holds, computed from settings; none where `make` gives None. Always F32."""
+
+    target: str
+    make: Callable[[Settings], Floats | None]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """One part of a family's checkpoints.
+
+    Attributes:
+        part: "text", or "vision" for the tower with its projector.
+        architecture: general.architecture of text, clip.projector_type of a tower.
+        classes: `architectures` of config.json that hold such a part.
+        types: `model_type` of a text_config that is one, inside any class.
+        keys, tensors, made: what the file gets.
+        dropped: tensors that are left out, written as `Tensor.source`; a "*" stands for anything.
+        check: raises for a checkpoint that nobody could run.
+    """
+
+    part: Literal["text", "vision"]
+    architecture: str
+    classes: tuple[str, ...]
+    keys: tuple[Key, ...]
+    tensors: tuple[Tensor, ...]
+    types: tuple[str, ...] = ()
+    made: tuple[Made, ...] = ()
+    dropped: tuple[str, ...] = ()
+    check: Callable[[Settings], None] = lambda settings: None
+
+
+def canonical(name: str) -> str:
+    """A tensor's name as rules write it, whatever version of transformers saved it.
+
+    Text is "embed_tokens.weight", "layers.0...", "norm.weight", "lm_head.weight"; a tower keeps its own beginning
+    ("vision_tower.", "visual.", "vision_model.", "multi_modal_projector.", "connector."), without "model." before it
+    and "vision_model." after "vision_tower.".
+    """
+    name = name.removeprefix("model.").removeprefix("language_model.").removeprefix("text_model.")
+    name = name.removeprefix("model.")
+    return name.replace("vision_tower.vision_model.", "vision_tower.", 1)
+
+
+def plus_one(values: Floats, settings: Settings) -> Floats:
+    """The weight of a norm that multiplies with one more than it holds."""
+    return values + np.float32(1)
+
+
+def neighbours(heads: str) -> Change:
+    """Rows of each head from two halves that turn together to neighbouring pairs; `heads` is a setting's path."""
+
+    def change(values: Floats, settings: Settings) -> Floats:
+        count = settings.number(heads)
+        if len(values) % (2 * count):
+            raise FileError(f"{settings.where}: {len(values)} rows are no {count} heads", hint="mend config.json")
+        halves = values.reshape(count, 2, len(values) // count // 2, *values.shape[1:])
+        return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
+
+    return change

@@ -1,0 +1,160 @@
+"""What checkpoints of text models have in common: their settings and tensors under the names of both sides.
+
+See `opsin.gguf.rules`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from opsin.errors import ModelError
+from opsin.gguf.rules import Change, Floats, Key, Made, Settings, Tensor
+
+HEADS, KV_HEADS = "num_attention_heads", "num_key_value_heads|num_attention_heads"
+_ROPES = "rope_parameters.full_attention|rope_parameters|rope_scaling"
+
+
+def head_width(settings: Settings) -> int:
+    """Width of a head: told, or width / heads."""
+    told = settings.find("head_dim")
+    return settings.number("head_dim") if told else settings.number("hidden_size") // settings.number(HEADS)
+
+
+def rope(settings: Settings) -> Mapping[str, object]:
+    """The parameters of the rope, in whichever of its places they stand."""
+    found = settings.find(_ROPES)
+    return found if isinstance(found, Mapping) else {}
+
+
+def rope_type(settings: Settings) -> str:
+    """How the rope is scaled: "default" for not at all. Raises ModelError for a kind that GGUF cannot say."""
+    kind = rope(settings).get("rope_type", rope(settings).get("type", "default"))
+    if kind not in ("default", "mrope", "linear", "yarn") and not _has_bands(settings):
+        raise ModelError(f"{settings.where}: the rope is scaled by {kind!r}", hint="it cannot be converted yet")
+    return "default" if kind == "mrope" else str(kind)
+
+
+def _has_bands(settings: Settings) -> bool:
+    """Whether long and short waves are scaled apart, by divisors of frequencies that the file holds as a tensor."""
+    return "low_freq_factor" in rope(settings)
+
+
+def _number(settings: Settings, name: str, default: float | None = None) -> float:
+    value = settings.check(f"rope_scaling.{name}", rope(settings).get(name, default), "float")
+    assert isinstance(value, float)
+    return value
+
+
+def _scaling(settings: Settings) -> str | None:
+    return rope_type(settings) if rope_type(settings) in ("linear", "yarn") else None
+
+
+def _factor(settings: Settings) -> float | None:
+    return _number(settings, "factor") if _scaling(settings) else None
+
+
+def _yarn(name: str, default: float | None = None) -> Key:
+    """A key of yarn, left out where it has its default."""
+
+    def find(settings: Settings) -> float | None:
+        told = rope(settings).get(name)
+        return _number(settings, name) if told not in (None, default) and _scaling(settings) == "yarn" else None
+
+    return Key(f"{{arch}}.rope.scaling.yarn_{name}", find, "float", None)
+
+
+def _original(settings: Settings) -> int | None:
+    told = rope(settings).get("original_max_position_embeddings")
+    return (
+        None
+        if told is None or _scaling(settings) != "yarn"
+        else int(_number(settings, "original_max_position_embeddings"))
+    )
+
+
+def _attention_factor(settings: Settings) -> float | None:
+    """Cosines and sines grow by 0.1 ln(factor) + 1, unless the checkpoint says otherwise; GGUF holds the quotient."""
+    if _scaling(settings) != "yarn" or rope(settings).get("attention_factor") is None:
+        return None
+    return _number(settings, "attention_factor") / (0.1 * math.log(_number(settings, "factor")) + 1)
+
+
+def _rope_factors(settings: Settings) -> Floats | None:
+    """Divisors of frequencies: long waves become slower, short ones stay, with a ramp between."""
+    if rope_type(settings) in ("default", "linear", "yarn"):
+        return None
+    factor, low, high = (_number(settings, name) for name in ("factor", "low_freq_factor", "high_freq_factor"))
+    old = _number(settings, "original_max_position_embeddings")
+    width = head_width(settings)
+    waves = 2 * np.pi * _base(settings) ** (np.arange(0, width, 2, dtype=np.float64) / width)
+    between = np.clip((old / waves - low) / (high - low), 0, 1)
+    return (1 / ((1 - between) / factor + between)).astype(np.float32)
+
+
+def _base(settings: Settings) -> float:
+    told = rope(settings).get("rope_theta", settings.find("rope_theta|rope_parameters.rope_theta"))
+    value = settings.check("rope_theta", 10000.0 if told is None else told, "float")
+    assert isinstance(value, float)
+    return value
+
+
+ROPE_FACTORS = Made("rope_freqs.weight", _rope_factors)
+ROPE_KEYS = (
+    Key("{arch}.rope.freq_base", _base, "float"),
+    Key("{arch}.rope.scaling.type", _scaling, "str", None),
+    Key("{arch}.rope.scaling.factor", _factor, "float", None),
+    Key("{arch}.rope.scaling.original_context_length", _original, "int", None),
+    Key("{arch}.rope.scaling.attn_factor", _attention_factor, "float", None),
+    _yarn("beta_fast", 32.0),
+    _yarn("beta_slow", 1.0),
+)  # fmt: skip
+SIZE_KEYS = (
+    Key("{arch}.vocab_size", "vocab_size"),
+    Key("{arch}.context_length", "max_position_embeddings"),
+    Key("{arch}.embedding_length", "hidden_size"),
+    Key("{arch}.block_count", "num_hidden_layers"),
+    Key("{arch}.feed_forward_length", "intermediate_size"),
+    Key("{arch}.attention.head_count", HEADS),
+    Key("{arch}.attention.head_count_kv", KV_HEADS),
+    Key("{arch}.attention.key_length", head_width),
+    Key("{arch}.attention.value_length", head_width),
+    Key("{arch}.attention.layer_norm_rms_epsilon", "rms_norm_eps", "float", 1e-6),
+)
+KEYS = SIZE_KEYS + ROPE_KEYS  # a family may add keys of the same names behind these: the last value counts
+
+
+def with_defaults(keys: tuple[Key, ...], **defaults: object) -> tuple[Key, ...]:
+    """The same keys, with what the family's class takes where config.json is silent, by the setting's name."""
+    return tuple(
+        replace(key, default=defaults[key.path.split("|")[0]])
+        if isinstance(key.path, str) and key.path.split("|")[0] in defaults else key
+        for key in keys
+    )  # fmt: skip
+
+
+def tensors(*, q: Change | None = None, k: Change | None = None, norm: Change | None = None) -> tuple[Tensor, ...]:
+    """Tensors of the ordinary pre-norm decoder; `q`, `k`, `norm` change the values of those."""
+    layer, block = "layers.{n}", "blk.{n}"
+    attention, ffn = f"{layer}.self_attn", f"{layer}.mlp"
+    return (
+        Tensor("embed_tokens.weight", "token_embd.weight"),
+        Tensor("norm.weight", "output_norm.weight", norm),
+        Tensor("lm_head.weight", "output.weight"),
+        Tensor(f"{layer}.input_layernorm", f"{block}.attn_norm", norm),
+        Tensor(f"{attention}.q_proj", f"{block}.attn_q", q),
+        Tensor(f"{attention}.k_proj", f"{block}.attn_k", k),
+        Tensor(f"{attention}.v_proj", f"{block}.attn_v"),
+        Tensor(f"{attention}.o_proj", f"{block}.attn_output"),
+        Tensor(f"{attention}.q_norm", f"{block}.attn_q_norm", norm),
+        Tensor(f"{attention}.k_norm", f"{block}.attn_k_norm", norm),
+        Tensor(f"{ffn}.gate_proj", f"{block}.ffn_gate"),
+        Tensor(f"{ffn}.up_proj", f"{block}.ffn_up"),
+        Tensor(f"{ffn}.down_proj", f"{block}.ffn_down"),
+    )
+
+
+PRE_NORM = (Tensor("layers.{n}.post_attention_layernorm", "blk.{n}.ffn_norm"),)

@@ -1,0 +1,71 @@
+"""Checkpoints of transformers' classes, saved by transformers, become files with the same logits."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+torch = pytest.importorskip("torch")
+checkpoints = pytest.importorskip("checkpoints", reason="needs transformers")
+
+from by_hand import Sequence, distance, open_decoder, score  # noqa: E402
+
+from opsin.convert.hf import convert  # noqa: E402
+from opsin.gguf import File  # noqa: E402
+
+IDS = np.random.default_rng(3).integers(7, checkpoints.VOCABULARY, 120).tolist()
+BANDS = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+         "original_max_position_embeddings": 64, "rope_theta": 1e4}  # fmt: skip
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 1e4, "beta_fast": 8.0}
+VARIANTS = {
+    "llama": ("llama", {}),
+    "llama with biases and an output of its own": ("llama", {"attention_bias": True, "mlp_bias": True, "tied": False}),
+    "llama with scaled bands": ("llama", {"rope_parameters": BANDS}),
+    "llama with yarn": ("llama", {"rope_parameters": YARN}),
+    "llama with yarn and a factor of its own": ("llama", {"rope_parameters": {**YARN, "attention_factor": 1.5}}),
+    "qwen2": ("qwen2", {}),
+    "qwen2 untied": ("qwen2", {"tied": False}),
+    "qwen3": ("qwen3", {}),
+    "qwen2vl": ("qwen2vl", {}),
+    "gemma3": ("gemma3", {}),
+    "gemma3 of the usual period": ("gemma3", {"layer_types": None}),
+    "gemma3 of no period": (
+        "gemma3", {"layer_types": [f"{'sliding' if i in (1, 4) else 'full'}_attention" for i in range(7)]}
+    ),
+    "gemma3 without windows": ("gemma3", {"layer_types": ["full_attention"] * 7}),
+    "gemma3 with a scale of its own": ("gemma3", {"query_pre_attn_scalar": 16}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ops(device):
+    return device.eager()
+
+
+def save(folder: Path, family: str, **options: object):
+    model = checkpoints.make(family, **options)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_equal_transformers(ops, tmp_path, variant):
+    family, options = VARIANTS[variant]
+    model = save(tmp_path / "hf", family, **options)
+    (path,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32", vision=False)
+    ours = score(ops, open_decoder(ops, path), Sequence(IDS))
+    assert distance(ours, checkpoints.logits(model, IDS)) <= 1e-4
+
+
+def test_shards_are_read_as_one(tmp_path):
+    model = save(tmp_path / "one", "llama")
+    model.save_pretrained(tmp_path / "many", max_shard_size="60KB")
+    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
+    files = [convert(tmp_path / name, tmp_path / f"{name}.gguf", format="f32")[0] for name in ("one", "many")]
+    with File.open(files[0]) as one, File.open(files[1]) as many:
+        assert list(one.tensors) == list(many.tensors)
+        assert all(np.array_equal(one.read(name), many.read(name)) for name in one.tensors)

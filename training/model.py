@@ -206,16 +206,17 @@ class DecoderAttention(nn.Module):
         self.o_proj = nn.Linear(shape.heads * shape.head, shape.width, bias=False)
         self.q_norm, self.k_norm = Norm(shape.head, shape.epsilon), Norm(shape.head, shape.epsilon)
 
-    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        """[batch, rows, width], mask [batch, 1, rows, rows] true where seen -> the same as x."""
+    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], bias: Tensor) -> Tensor:
+        """[batch, rows, width], bias [batch, 1, 1, rows, rows] added to the scores -> the same as x."""
         split = (*x.shape[:2], -1, self.shape.head)
         q = rotate(self.q_norm(self.q_proj(x).view(split)).transpose(1, 2), turn)
         k = rotate(self.k_norm(self.k_proj(x).view(split)).transpose(1, 2), turn)
         v = self.v_proj(x).view(split).transpose(1, 2)
-        repeat = self.shape.heads // self.shape.groups
-        k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
-        seen = fn.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.o_proj(seen.transpose(1, 2).flatten(2))
+        # Written out: torch's fused kernel for the CPU takes four times as long with a mask.
+        q = (q * self.shape.head**-0.5).unflatten(1, (self.shape.groups, -1))  # [batch, groups, repeat, rows, head]
+        scores = (q.flatten(2, 3) @ k.transpose(-1, -2)).unflatten(2, (-1, x.shape[1])) + bias
+        seen = torch.softmax(scores, -1).flatten(2, 3) @ v
+        return self.o_proj(seen.unflatten(2, (-1, x.shape[1])).flatten(1, 2).transpose(1, 2).flatten(2))
 
 
 class DecoderMlp(nn.Module):
@@ -244,9 +245,9 @@ class DecoderLayer(nn.Module):
         self.pre_feedforward_layernorm = Norm(shape.width, shape.epsilon)
         self.post_feedforward_layernorm = Norm(shape.width, shape.epsilon)
 
-    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], bias: Tensor) -> Tensor:
         """[batch, rows, width] -> the same."""
-        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), turn, mask))
+        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), turn, bias))
         return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
 
@@ -266,13 +267,16 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """[batch, rows, width] -> normalised rows."""
-        positions = torch.arange(x.shape[1], device=x.device)
+        positions, dtype = torch.arange(x.shape[1], device=x.device), self.layers[0].self_attn.q_proj(x[:, :1]).dtype
         near = rotation(positions, self.shape.head, self.shape.base_local)
         far = rotation(positions, self.shape.head, self.shape.base_global)
         local = mask & (positions[:, None] - positions[None, :] < self.shape.window)
+        near, far = ((cos.to(dtype), sin.to(dtype)) for cos, sin in (near, far))
+        bias, local_bias = (torch.zeros_like(m, dtype=dtype).masked_fill(~m, -torch.inf)[:, None]
+                            for m in (mask, local))
         for index, layer in enumerate(self.layers):
             wide = index % 6 == 5
-            x = layer(x, far if wide else near, mask if wide else local)
+            x = layer(x, far if wide else near, bias if wide else local_bias)
         return self.norm(x)
 
 

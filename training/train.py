@@ -47,7 +47,7 @@ class Stage:
 
 RECIPE = (
     Stage("tower", steps=3000, size=32, rate=1.5e-3, talks=False, sees=True, stream=CrowdStream),
-    Stage("decoder", steps=1200, size=32, rate=1e-3, talks=True, sees=False, stream=ThingsFirstStream),
+    Stage("decoder", steps=1500, size=16, rate=1e-3, talks=True, sees=False, stream=ThingsFirstStream),
     Stage("both", steps=6000, size=32, rate=1e-3, talks=True, sees=True, stream=ThingsFirstStream),
     Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, settle=0.3,
           stream=ConversationStream),
@@ -66,6 +66,7 @@ class Options:
     with_assets: bool = True
     save_every_seconds: float = 600.0
     minutes: float = 0.0  # stop after so long; 0 runs to the end
+    compiled: bool = False  # let torch.compile fuse what stands between the matrix products
     shape: Shape = Shape()
 
 
@@ -80,6 +81,9 @@ class Learner:
         self.average = Average(self.model)
         self.place = Place(RECIPE[0].name)
         self.optimisers: list[torch.optim.Optimizer] = []
+        if options.compiled:
+            for layer in (*self.model.vision_tower.encoder.layers, *self.model.language_model.layers):
+                layer.compile(dynamic=True)
 
     def set_optimisers(self, stage: Stage) -> None:
         """Muon for the matrices inside blocks, AdamW for the rest; fresh for every stage."""
@@ -261,6 +265,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures")
     parser.add_argument("--float32", action="store_true", help="compute in float32 instead of bfloat16")
+    parser.add_argument("--compile", action="store_true", help="fuse operations; needs a C++ compiler")
     parser.add_argument("--steps", type=int, help="steps of every stage, instead of the recipe's")
     parser.add_argument("--size", type=int, help="pictures or conversations in a batch, instead of the recipe's")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after so many minutes")
@@ -268,7 +273,7 @@ def main() -> None:
     stages = tuple(replace(stage, steps=chosen.steps or stage.steps, size=chosen.size or stage.size)
                    for stage in RECIPE if chosen.stage in (stage.name, "all"))
     options = Options(RUNS / chosen.run, chosen.threads, chosen.workers, half=not chosen.float32,
-                      minutes=chosen.minutes)
+                      minutes=chosen.minutes, compiled=chosen.compile)
     train(stages, options, resume=chosen.resume)
 
 

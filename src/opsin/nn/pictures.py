@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from opsin.nn.module import Floats
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -51,3 +55,20 @@ class Preparation:
         """Of the picture and of all that happens to it; `way` says what the family does besides."""
         said = repr((self, way)).encode()
         return blake2b(picture.digest + said, digest_size=16).digest()
+
+
+class Shared(Generic[Value]):
+    """What several parts of a picture are cut from: made when the first part asks, dropped when the last has."""
+
+    def __init__(self, make: Callable[[], Value], parts: int) -> None:
+        self._make, self._parts = make, parts
+        self._lock, self._asked = Lock(), 0
+        self._value: Value | None = None
+
+    def get(self) -> Value:
+        """Safe from many threads. A part that asks again after the last has the value made anew."""
+        with self._lock:
+            value = self._make() if self._value is None else self._value
+            self._asked = (self._asked + 1) % self._parts
+            self._value = value if self._asked else None
+            return value

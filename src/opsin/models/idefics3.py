@@ -1,0 +1,116 @@
+"""Idefics3, SmolVLM and SmolVLM2: a picture is cut into tiles, and shown once more as a whole.
+
+The tower is SigLIP; squares of its patches, side by side, become rows. The text part is a decoder of its own file.
+
+GGUF: clip.projector_type = "idefics3". Oracle: transformers' Idefics3ForConditionalGeneration and
+SmolVLMForConditionalGeneration, with their processors. Those look positions up by fractions of a tile; for the grids
+of published models (26, 27 and 32 patches a side) the table's own order comes out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+from opsin.errors import ModelError
+from opsin.gguf import File
+from opsin.media import sizes, steps
+from opsin.media.picture import Picture
+from opsin.nn.keys import positive_int
+from opsin.nn.module import Floats, Module, Reader, at
+from opsin.nn.parts import Linear
+from opsin.nn.pictures import Preparation, Shared
+from opsin.nn.vit import Vit, block_order, vit_shape
+from opsin.ops import Array
+from opsin.spans import Area, Features, MediaSpan, Patches
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+BORDER, OVERVIEW = "<fake_token_around_image>", "<global-img>"
+TILES = 4  # along the longer side, where the file does not say
+MOST_TILES = 32
+
+
+class Projector(Module):
+    fc: Linear = at("model.fc")  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, eq=False)
+class Idefics3Vision:
+    """`longest`: pixels that a picture's longer side becomes."""
+
+    tower: Vit
+    projector: Projector
+    preparation: Preparation
+    longest: int
+    marker: ClassVar[str] = "<image>"
+
+    @classmethod
+    def load(cls, file: File, source: Reader) -> Idefics3Vision:
+        shape = vit_shape(file)
+        fold = positive_int(file, "clip.vision.projector.scale_factor")
+        if shape.grid % fold:
+            raise ModelError(f"{file.path}: {shape.grid} patches a side are no squares of {fold}")
+        longest = positive_int(file, "clip.vision.preproc_image_size", TILES * shape.side)
+        if longest > MOST_TILES * shape.side:
+            raise ModelError(f"{file.path}: clip.vision.preproc_image_size is {longest}", hint="the file is damaged")
+        projector = Projector.read(source, "mm")
+        projector.fc.check(shape.width * fold**2, positive_int(file, "clip.vision.projection_dim"))
+        tower = Vit.load(file, source, shape, block_order(shape.grid, shape.grid, fold))
+        return cls(tower, projector, Preparation.of(file, shape.patch, fold), longest)
+
+    @property
+    def width(self) -> int:
+        return self.projector.fc.outputs
+
+    def layout(self, picture: Picture) -> Patches:
+        side = self.tower.shape.side
+        first = sizes.longest_edge(picture.size, self.longest)
+        whole = sizes.whole_tiles(first, side)
+        columns, rows = whole[0] // side, whole[1] // side
+        areas = sizes.areas(picture.size, (columns, rows)) if columns * rows > 1 else []
+        sheet = Shared(partial(_sheet, picture, first, whole), len(areas) + 1)
+        parts: list[str | MediaSpan] = []
+        for i, area in enumerate(areas):
+            row, column = divmod(i, columns)
+            newline = "\n" if row and not column else ""
+            parts.append(f"{newline}{BORDER}<row_{row + 1}_col_{column + 1}>")
+            parts.append(self._span(picture, sheet, area, (column * side, row * side)))
+        newlines = "\n\n" if areas else ""
+        parts.append(f"{newlines}{BORDER}{OVERVIEW}")
+        parts.append(self._span(picture, sheet, (0.0, 0.0, float(picture.width), float(picture.height)), None))
+        return Patches((*parts, BORDER), picture.notes, original=picture.size, whole=whole)
+
+    def encode(self, features: Floats) -> Array:
+        x = self.tower.whole(features)
+        return self.projector.fc(x.ops.fold(x, self.preparation.block**2))
+
+    def _span(self, picture: Picture, sheet: Shared[Image], area: Area, corner: tuple[int, int] | None) -> MediaSpan:
+        """A tile that begins at a corner of the sheet, or the whole sheet."""
+        shape, cells = self.tower.shape, self.tower.shape.grid // self.preparation.block
+        return MediaSpan(
+            digest=self.preparation.digest(picture, "sheet", self.longest, shape.side, corner),
+            rows=cells**2,
+            positions=cells**2,
+            grid=(cells, cells),
+            features=Features((shape.grid**2, shape.values), partial(self._prepare, sheet, corner)),
+            size=(shape.side, shape.side),
+            area=area,
+        )
+
+    def _prepare(self, sheet: Shared[Image], corner: tuple[int, int] | None) -> Floats:
+        image, side = sheet.get(), self.tower.shape.side
+        if corner is None:
+            return self.preparation.patches(steps.resize(image, (side, side), "lanczos"))
+        left, top = corner
+        return self.preparation.patches(image.crop((left, top, left + side, top + side)))
+
+
+def _sheet(picture: Picture, first: tuple[int, int], whole: tuple[int, int]) -> Image:
+    """All tiles in one image. transformers resizes twice, too."""
+    return steps.resize(steps.resize(steps.flatten(picture), first, "lanczos"), whole, "lanczos")
+
+
+ENCODERS = {"idefics3": Idefics3Vision}

@@ -1,0 +1,226 @@
+"""Idefics3's tower, which is SmolVLM's, against transformers' class and processors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from opsin.errors import OpsinError
+from opsin.gguf import File
+from opsin.media.decode import open_picture
+from opsin.models import load_encoder
+from opsin.nn.module import FileReader
+from opsin.nn.vit import block_order
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from idefics3_truth import FOLD, LONGEST, PATCH, ROWS, SIDE, idefics3_truth, processor, write_tower  # noqa: E402
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil  # noqa: E402
+from vision_mutants import PLACES, TOWERS, moved, operation, patched, step, without  # noqa: E402
+from vision_mutants import tower as tower_of  # noqa: E402
+from vision_truth import MODES, distance, features, patch_rows, picture, spelt  # noqa: E402
+
+# Of exact tiles, one pixel more, tall, wide, and so long and thin that it is one row of tiles.
+SIZES = ((1, 1), (1, 30), (30, 1), (48, 48), (49, 48), (48, 49), (96, 48), (192, 192), (193, 192), (192, 193), (64, 48),
+         (30, 400), (301, 200), (640, 361), (500, 499))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return idefics3_truth()
+
+
+@pytest.fixture(scope="module")
+def open_tower(device, truth, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("idefics3")
+
+    def open_file(**options):
+        with File.open(write_tower(folder / "tower.gguf", truth, **options)) as file:
+            return load_encoder(file, FileReader(file, device.eager()))
+
+    return open_file
+
+
+@pytest.fixture(scope="module")
+def tower(open_tower):
+    return open_tower()
+
+
+def rows(given):
+    return np.stack([patch_rows(one, PATCH, FOLD) for one in given])
+
+
+def embed(truth, given):
+    with torch.inference_mode():
+        (found,) = truth.model.get_image_features(torch.from_numpy(given)[None]).pooler_output
+        return found.numpy()
+
+
+def assert_prepared(tower, image, theirs):
+    made = np.stack(features(tower.layout(open_picture(image))))
+    wanted = rows(theirs(image, return_tensors="np")["pixel_values"][0])
+    assert made.shape == wanted.shape
+    assert np.abs(made - wanted).max() <= 1e-5
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pixels_of_all_tiles_equal_the_processors(tower, size):
+    assert_prepared(tower, picture(*size), processor().image_processor)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pixels_of_other_modes_equal_the_processors(tower, mode):
+    assert_prepared(tower, picture(93, 61, mode), processor().image_processor)
+
+
+@pytest.mark.parametrize("size", [(301, 200), (48, 48), (30, 400)])
+def test_the_processor_of_smolvlm_prepares_alike(tower, size):
+    theirs = SmolVLMImageProcessorPil(
+        size={"longest_edge": LONGEST}, max_image_size={"longest_edge": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    assert_prepared(tower, picture(*size), theirs)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_markers_and_rows_equal_the_processors(tower, size):
+    theirs, given = processor(), [picture(*size), picture(20, 90, seed=1)]
+    text = "What is <image> and what <image>?"
+    ids = theirs(images=given, text=text)["input_ids"]
+    first, second, last = text.split(tower.marker)
+    ours = [spelt(tower.layout(open_picture(image)), "<image>") for image in given]
+    spelling = first + ours[0] + second + ours[1] + last
+    assert [theirs.tokenizer(spelling)["input_ids"]] == ids
+    assert theirs.tokenizer.decode(ids[0]) == spelling
+
+
+def test_one_tile_is_the_whole_picture(open_tower):
+    small = open_tower(keys={"clip.vision.preproc_image_size": SIDE})
+    patches = small.layout(open_picture(picture(30, 30)))
+    assert patches.markers == ("<fake_token_around_image><global-img>", "<fake_token_around_image>")
+    theirs = processor().image_processor.__class__(
+        size={"longest_edge": SIDE}, max_image_size={"longest_edge": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    assert_prepared(small, picture(30, 30), theirs)
+    assert_prepared(small, picture(30, 7), theirs)
+
+
+def test_a_picture_is_a_span_a_tile_and_one_for_the_whole(tower):
+    patches = tower.layout(open_picture(picture(200, 90)))
+    assert patches.whole == patches.size == (192, 96)
+    assert [span.rows for span in patches.spans] == [ROWS] * 9
+    assert not any(span.atomic for span in patches.spans)
+    assert {span.grid for span in patches.spans} == {(4, 4)}
+    assert patches.spans[5].area == (50.0, 45.0, 100.0, 90.0)
+    assert patches.spans[8].area == (0.0, 0.0, 200.0, 90.0)
+    assert len({span.digest for span in patches.spans}) == 9
+    assert len(patches.rectangles()) == patches.rows == 9 * ROWS
+
+
+def test_a_picture_is_resized_once_for_all_its_tiles(tower, monkeypatch):
+    seen = []
+    mutant = step("flatten", lambda right, given: seen.append(given) or right(given))
+    mutant(monkeypatch, tower)
+    patches = tower.layout(open_picture(picture(200, 90)))
+    assert not seen
+    first = features(patches)
+    assert len(seen) == 1
+    assert all(np.array_equal(a, b) for a, b in zip(first, features(patches), strict=True))
+
+
+def pixels(count, seed=0):
+    return np.random.default_rng(seed).standard_normal((count, 3, SIDE, SIDE)).astype(np.float32)
+
+
+def test_embeddings_equal_transformers(tower, truth):
+    given = pixels(3)
+    assert distance(tower.encode(rows(given)).numpy(), embed(truth, given)) < 1e-4
+    assert tower.width == 64
+
+
+def test_embeddings_from_halves_are_near(open_tower, truth):
+    given = pixels(1)
+    assert 1e-6 < distance(open_tower(half=True).encode(rows(given)).numpy(), embed(truth, given)) < 5e-3
+
+
+def test_attention_of_the_tower_is_peaked(truth):
+    with torch.inference_mode():
+        seen = truth.model.vision_model(torch.from_numpy(pixels(1)), output_attentions=True).attentions
+    assert len(seen) == 3
+    assert all(float(weights.amax(-1).mean()) > 0.15 for weights in seen)  # of 64 patches
+
+
+def test_a_batch_equals_its_pictures_one_by_one(tower):
+    given = rows(pixels(3))
+    alone = [tower.encode(one[None]).numpy() for one in given]
+    assert np.array_equal(tower.encode(given).numpy(), np.concatenate(alone))
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"clip.vision.projector.scale_factor": 3}, "8 patches a side are no squares of 3"),
+        ({"clip.vision.preproc_image_size": 1 << 20}, "preproc_image_size is 1048576"),
+        ({"clip.vision.projection_dim": 63}, "mm.model.fc.weight makes 64 of 192 values, where 63 of 192"),
+        ({"clip.vision.projector.scale_factor": 4}, "mm.model.fc.weight makes 64 of 192 values, where 64 of 768"),
+    ],
+)
+def test_a_file_whose_numbers_do_not_go_together_is_refused(open_tower, keys, said):
+    with pytest.raises(OpsinError, match=said):
+        open_tower(keys=keys)
+
+
+def from_end_to_end(encoder, truth):
+    """How far the embeddings of a picture are off, from its pixels on."""
+    image = picture(200, 90)
+    given = np.stack(features(encoder.layout(open_picture(image))))
+    theirs = processor().image_processor(image, return_tensors="np")["pixel_values"][0]
+    return distance(encoder.encode(given).numpy(), embed(truth, theirs))
+
+
+def raster(count):
+    return np.argsort(block_order(8, 8, FOLD))
+
+
+def across(count):
+    """Columns of a square before its rows."""
+    return np.arange(count).reshape(-1, FOLD, FOLD).swapaxes(1, 2).reshape(-1)
+
+
+def channels_first(values, patches):
+    return values.reshape(len(values), patches, -1).swapaxes(1, 2).reshape(values.shape)
+
+
+MUTANTS = {
+    **TOWERS,
+    **PLACES,
+    "positions in raster order": tower_of(places=lambda right: moved(right, raster)),
+    "patches in raster order": step("patchify", lambda right, values, patch, block: right(values, patch)),
+    "columns before rows in a square": operation(
+        "fold", lambda right, ops, x, k: right(ops, ops.take(x, ops.constant(across(x.shape[0]))), k)
+    ),
+    "channels before patches in a square": operation(
+        "fold", lambda right, ops, x, k: ops.constant(channels_first(right(ops, x, k).numpy(), k))
+    ),
+    "no norm at the end of the tower": without("post_ln"),
+    "another filter": step("resize", lambda right, image, size, kind: right(image, size, "bicubic")),
+    "resized once": step(
+        "resize", lambda right, image, size, kind: image if size == (192, 86) else right(image, size, kind)
+    ),
+    "tiles are exchanged": operation("fold", lambda right, ops, x, k: ops.take(
+        right(ops, x, k), ops.constant(np.arange(9 * ROWS).reshape(9, ROWS)[[1, 0, 2, 3, 4, 5, 6, 7, 8]].reshape(-1))
+    )),
+    "tiles hang one row too high": patched(
+        Image.Image, "crop", lambda right, image, box: right(image, (box[0], box[1] - 1, box[2], box[3] - 1))
+    ),
+}  # fmt: skip
+
+
+def test_from_pixels_to_embeddings(tower, truth):
+    assert from_end_to_end(tower, truth) < 1e-4
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_mutant_is_seen(monkeypatch, tower, truth, mutant):
+    assert from_end_to_end(MUTANTS[mutant](monkeypatch, tower), truth) > 1e-3

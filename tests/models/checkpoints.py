@@ -220,7 +220,7 @@ def _rename(name: str, names: dict[str, str]) -> str:
 
 def embeddings(model: torch.nn.Module, ids: list[int]) -> torch.Tensor:
     """What the text model makes of ids, [1, rows, width]."""
-    with torch.inference_mode():
+    with torch.no_grad():
         return model.get_input_embeddings()(torch.tensor([ids]))
 
 

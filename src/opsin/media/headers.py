@@ -38,7 +38,7 @@ def read_header(data: bytes, limits: Limits) -> Header:
         if is_kind(data):
             try:
                 header = read(data)
-            except (StructError, IndexError):
+            except (StructError, IndexError, OverflowError):
                 raise RequestError("the file ends within its header", hint="send all of it") from None
             break
     else:
@@ -203,7 +203,7 @@ def _read_tiff(data: bytes) -> Header:
                         tags.setdefault(tag, unpack_from(order + code, data, at + (12 if is_big else 8))[0])
             seen.add(place)
             (place,) = unpack_from(order + offset_code, data, first + entries * entry_bytes)
-        except StructError:
+        except (StructError, OverflowError):  # an offset behind the end, or behind all memory
             if not seen:
                 raise
             break

@@ -1,0 +1,172 @@
+"""Bytes behind a URL that a stranger gave: data:, http(s): within limits, and files below folders that are allowed.
+
+Raises RequestError for all else, and says what to do about it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+import re
+import ssl
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
+
+from opsin.errors import RequestError
+
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
+_READ_BYTES = 1 << 20
+Resolver = Callable[[str, int], list[tuple[int, str]]]  # name, port -> socket family and address
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What may be fetched, and what it may cost.
+
+    Attributes:
+        bytes: of the file, however it comes.
+        redirects: hops after the first request.
+        connect_seconds: for looking a name up, and again for connecting.
+        read_seconds: between two pieces that a server sends.
+        total_seconds: for all of it, redirects included.
+        remote: whether http(s) is allowed at all.
+        allow_private: connect to any address, also of this machine and its network. For tests, and for operators
+            who trust whoever may send requests.
+        folders: local files below these may be read.
+        resolve: another way to look names up.
+        tls: another set of certificates to trust.
+    """
+
+    bytes: int = 64 << 20
+    redirects: int = 4
+    connect_seconds: float = 5.0
+    read_seconds: float = 10.0
+    total_seconds: float = 30.0
+    remote: bool = True
+    allow_private: bool = False
+    folders: tuple[Path, ...] = ()
+    resolve: Resolver | None = None
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+
+    def check_bytes(self, count: int) -> None:
+        """Refuse what is too long."""
+        if count > self.bytes:
+            raise RequestError(f"{count} bytes, at most {self.bytes}", hint="send a smaller file")
+
+
+def fetch(url: str, rules: Rules | None = None, *, name: str | None = None) -> bytes:
+    """What stands behind a URL.
+
+    Args:
+        url: data:, http:, https: or file:, or the absolute path of a local file.
+        rules: what is allowed.
+        name: what errors call it; by default the URL, without its query.
+
+    Raises:
+        RequestError: it is not allowed, does not answer in time, is too long, or is a page.
+    """
+    rules = rules or Rules()
+    url = url.strip()
+    name = name or _shorten(url)
+    try:
+        scheme = url[: url.index(":")].lower() if _SCHEME.match(url) else ""
+        match scheme:
+            case "data":
+                return _read_data(url, rules)
+            case "http" | "https":
+                from opsin.media.download import download
+
+                return download(url, rules)
+            case "file" | "":
+                return _read_local(_local_path(url) if scheme else Path(url), rules)
+        hint = "send a data: URL, or one that begins with https:// or http://"
+        raise RequestError(f"{scheme}: URLs are not read", hint=hint)
+    except RequestError as error:
+        raise RequestError(f"{name}: {error.message}", hint=error.hint) from error.__cause__
+
+
+def _shorten(url: str) -> str:
+    """A URL for a message: printable, without secrets that a query or a name may hold, and not long."""
+    if url[:5].lower() == "data:":
+        return "the data: URL"
+    plain = re.sub(r"//[^/]*@", "//", url.partition("?")[0])
+    return ascii(plain[:120])[1:-1] + ("..." if len(plain) > 120 else "")
+
+
+def _read_data(url: str, rules: Rules) -> bytes:
+    head, comma, body = url[5:].partition(",")
+    if not comma:
+        raise RequestError("it has no comma", hint="write data:image/png;base64, and then the bytes in base64")
+    if not re.search(r";\s*base64\s*$", head, re.IGNORECASE):
+        rules.check_bytes(len(body) // 3)  # the least that it can be
+        data = unquote_to_bytes(body)
+        rules.check_bytes(len(data))
+        return data
+    if "%" in body:
+        body = unquote(body, errors="replace")
+    if any(space in body for space in " \t\r\n"):
+        body = "".join(body.split())
+    body = body.rstrip("=")
+    rules.check_bytes(len(body) * 3 // 4)
+    plain = body.translate({ord("-"): "+", ord("_"): "/"}) if "-" in body or "_" in body else body
+    try:
+        return binascii.a2b_base64(plain + "=" * (-len(plain) % 4), strict_mode=True)
+    except ValueError as error:
+        raise RequestError(f"its base64 is damaged: {error}", hint="encode the file's bytes again") from error
+
+
+def _local_path(url: str) -> Path:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise RequestError(f"not a URL: {error}", hint="write file:///folder/picture.png") from error
+    if parts.netloc not in ("", "localhost"):
+        raise RequestError("files of other machines are not read", hint="write file:///folder/picture.png")
+    return Path(unquote(parts.path))
+
+
+def _read_local(path: Path, rules: Rules) -> bytes:
+    """A file below an allowed folder. Links may lead anywhere inside these folders, and nowhere else."""
+    if not rules.folders:
+        raise RequestError(
+            "local files may not be read", hint="send a data: URL, or ask the operator to allow a folder"
+        )
+    try:
+        if not path.is_absolute():
+            raise RequestError("not an absolute path", hint="write file:///folder/picture.png")
+        path = path.resolve()
+        for folder in (folder.resolve() for folder in rules.folders):
+            if path != folder and path.is_relative_to(folder):
+                return _read_below(folder, path.relative_to(folder).parts, rules)
+    except (OSError, ValueError, RuntimeError) as error:  # loops of links raise RuntimeError
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise RequestError(f"cannot be read: {reason}", hint="check the path") from error
+    raise RequestError("not below a folder that may be read", hint="ask the operator to allow its folder")
+
+
+def _read_below(folder: Path, parts: tuple[str, ...], rules: Rules) -> bytes:
+    """Walk down without following links, so that nobody can swap one in between check and use."""
+    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for part in parts[:-1]:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+            os.close(at)
+            at = below
+        opened = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+    finally:
+        os.close(at)
+    try:
+        found = os.fstat(opened)
+        if not stat.S_ISREG(found.st_mode):
+            raise RequestError("not a file", hint="give the path of a picture")
+        rules.check_bytes(found.st_size)
+        data = bytearray()
+        while piece := os.read(opened, _READ_BYTES):  # a file may grow while it is read
+            data += piece
+            rules.check_bytes(len(data))
+        return bytes(data)
+    finally:
+        os.close(opened)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -172,19 +172,27 @@ class Prompt:
             start += len(span)
 
 
+def chained(before: bytes | None, identities: Iterable[bytes]) -> bytes:
+    """The key of a block after the one whose key is `before`: of what its rows are, run by run."""
+    digest = blake2b(before or b"", digest_size=16)
+    for identity in identities:
+        digest.update(len(identity).to_bytes(4, "little") + identity)
+    return digest.digest()
+
+
 def block_keys(prompt: Prompt, block: int) -> list[bytes]:
     """One key for each full block of rows, chained: equal keys mean equal keys and values in the cache."""
     keys: list[bytes] = []
-    digest, filled = blake2b(digest_size=16), 0
+    runs: list[bytes] = []
+    filled = 0
     for _, span in prompt.placed():
         first = 0
         while first < len(span):
             last = min(len(span), first + block - filled)
-            identity = span.identity(first, last)
-            digest.update(len(identity).to_bytes(4, "little") + identity)
+            runs.append(span.identity(first, last))
             filled += last - first
             first = last
             if filled == block:
-                keys.append(digest.digest())
-                digest, filled = blake2b(keys[-1], digest_size=16), 0
+                keys.append(chained(keys[-1] if keys else None, runs))
+                runs, filled = [], 0
     return keys

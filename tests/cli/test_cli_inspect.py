@@ -31,7 +31,7 @@ def test_the_cache_is_what_a_loaded_model_takes(smollm2: Path) -> None:
     assert contents.cache_bytes is not None
     for kind, pages in (("f16", "f16"), ("q8_0", "q8_0")):
         with opsin.load(smollm2, threads=1, context=1024, sequences=1, pages=pages) as model:
-            page = model.runner.pages.bytes / model.runner.limits.pages
+            page = model.runner.cache_bytes / model.runner.limits.pages
             assert contents.cache_bytes[kind] == pytest.approx(page * 1024 / 64, rel=0.01)
 
 

@@ -7,12 +7,13 @@ from hashlib import blake2b
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opsin.engine.engine import Pace
+from opsin.engine.pace import Pace
 from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.sampling import Sampling
 from opsin.engine.scheduler import Scheduler
 from opsin.engine.sequence import Sequence
-from opsin.spans import Prompt
+from opsin.ops import PAGE
+from opsin.spans import MediaSpan, Prompt
 
 CONTEXT = 640
 
@@ -26,24 +27,50 @@ def next_id(ids):
     return int.from_bytes(blake2b(repr(ids).encode(), digest_size=2).digest(), "little")
 
 
+class Cache:
+    """What pages hold: for each row, all that its keys and values depend on."""
+
+    def __init__(self):
+        self.pages = {}
+
+    def compute(self, part):
+        """Check that all rows before are there, and write those of a slice."""
+        s = part.sequence
+        rows = s.keys(s.known // PAGE)
+        for page, key in zip(s.pages, rows[: part.start // PAGE], strict=False):
+            assert self.pages[page] == (key, PAGE)
+        if part.start % PAGE:
+            assert self.pages[s.pages[part.start // PAGE]][1] == part.start % PAGE
+        for block in range(part.start // PAGE, pages_for(part.start + part.rows)):
+            filled = min(PAGE, part.start + part.rows - block * PAGE)
+            self.pages[s.pages[block]] = (rows[block] if filled == PAGE else s, filled)
+
+
 def step(scheduler, budget, cache=None):
     """Plan a step, check what every plan promises, and take its results."""
     decoding = [s for s in scheduler.running if s.waiting_rows == 1]
     plan = scheduler.plan(budget)
     scheduler.pool.check()
-    assert sum(part.rows for part in plan) <= budget
+    stretched = [part for part in plan if any(p.span.atomic for p in part.sequence.rows.media_from(part.start))]
+    assert sum(part.rows for part in plan) <= (scheduler.rows if stretched else budget)
     assert len({id(part.sequence) for part in plan}) == len(plan)
     assert all(part.rows > 0 and part.start == part.sequence.computed for part in plan)
-    held = [page for s in scheduler.running for page in s.pages]
-    assert len(set(held)) == len(held) == scheduler.pool.count - scheduler.pool.free
+    held = {page for s in scheduler.running for page in s.pages}
+    assert len(held) == scheduler.pool.count - scheduler.pool.free
     assert not any(s.pages for s in scheduler.waiting)
     ready = [part for part in plan if part.sequence in decoding]
-    assert plan[: len(ready)] == ready  # those who stream come first
+    assert stretched or plan[: len(ready)] == ready  # those who stream come first
     for part in plan:
         s = part.sequence
         assert len(s.pages) >= pages_for(part.start + part.rows)
-        assert part.wanted == (part.start + part.rows == s.known)
-        s.computed += part.rows
+        end = part.start + part.rows
+        assert part.wanted == (end == s.known)
+        for placed in s.rows.media_from(part.start):
+            assert placed.start >= end or scheduler.ready(placed.span)
+            assert not (placed.span.atomic and placed.start < end < placed.end)
+        if cache is not None:
+            cache.compute(part)
+        scheduler.computed(s, part.rows)
         if part.wanted and s.accept(next_id(s.ids), CONTEXT) is not None:
             scheduler.remove(s)
     return plan
@@ -58,21 +85,21 @@ def run(scheduler, budget, most=10_000):
 
 
 def alone(rows, tokens, seed):
-    scheduler, s = Scheduler(PagePool(20), sequences=1), sequence(rows, tokens, seed)
+    scheduler, s = Scheduler(PagePool(20), sequences=1, rows=512), sequence(rows, tokens, seed)
     scheduler.add(s)
     run(scheduler, 512)
     return s.ids
 
 
 def test_a_prompt_is_cut_into_the_budget():
-    scheduler = Scheduler(PagePool(10), sequences=2)
+    scheduler = Scheduler(PagePool(10), sequences=2, rows=512)
     scheduler.add(sequence(300))
     parts = [step(scheduler, 128)[0] for _ in range(3)]
     assert [(p.start, p.rows, p.wanted) for p in parts] == [(0, 128, False), (128, 128, False), (256, 44, True)]
 
 
 def test_those_who_stream_come_before_prompts():
-    scheduler = Scheduler(PagePool(20), sequences=3)
+    scheduler = Scheduler(PagePool(20), sequences=3, rows=512)
     old, young = sequence(400, seed=1), sequence(20, tokens=50, seed=2)
     scheduler.add(old)
     scheduler.add(young)
@@ -83,7 +110,7 @@ def test_those_who_stream_come_before_prompts():
 
 
 def test_waiting_sequences_start_in_order():
-    scheduler = Scheduler(PagePool(40), sequences=2)
+    scheduler = Scheduler(PagePool(40), sequences=2, rows=512)
     sequences = [sequence(10, seed=i) for i in range(5)]
     for s in sequences:
         scheduler.add(s)
@@ -95,7 +122,7 @@ def test_waiting_sequences_start_in_order():
 
 
 def test_a_large_one_at_the_head_is_not_overtaken():
-    scheduler = Scheduler(PagePool(10), sequences=4)
+    scheduler = Scheduler(PagePool(10), sequences=4, rows=512)
     first, large, small = sequence(300, 100), sequence(400, 2), sequence(5, 2)
     for s in (first, large, small):
         scheduler.add(s)
@@ -105,7 +132,7 @@ def test_a_large_one_at_the_head_is_not_overtaken():
 
 
 def test_a_sequence_put_aside_gives_its_pages_and_starts_again():
-    scheduler = Scheduler(PagePool(3), sequences=3)
+    scheduler = Scheduler(PagePool(3), sequences=3, rows=512)
     old, young, late = sequence(60, 100, seed=1), sequence(60, 100, seed=2), sequence(100, seed=3)
     for s in (old, young, late):
         scheduler.add(s)
@@ -120,7 +147,7 @@ def test_a_sequence_put_aside_gives_its_pages_and_starts_again():
 
 
 def test_removing_frees_pages_at_once():
-    scheduler = Scheduler(PagePool(10), sequences=2)
+    scheduler = Scheduler(PagePool(10), sequences=2, rows=512)
     running, waiting = sequence(300), sequence(630)
     scheduler.add(running)
     scheduler.add(waiting)
@@ -139,7 +166,7 @@ def test_removing_frees_pages_at_once():
     pages=st.integers(10, 24), most=st.integers(1, 6), budget=st.integers(8, 512), arrivals=st.integers(1, 5),
 )  # fmt: skip
 def test_everybody_gets_the_answer_that_it_gets_alone(jobs, pages, most, budget, arrivals):
-    scheduler = Scheduler(PagePool(pages), sequences=most)
+    scheduler = Scheduler(PagePool(pages), sequences=most, rows=512)
     sequences = [sequence(rows, tokens, seed) for rows, tokens, seed in jobs]
     for s in sequences:
         scheduler.add(s)
@@ -150,6 +177,145 @@ def test_everybody_gets_the_answer_that_it_gets_alone(jobs, pages, most, budget,
     assert scheduler.pool.free == pages
     for s, job in zip(sequences, jobs, strict=True):
         assert s.ids == alone(*job)
+
+
+# Cached beginnings
+
+
+def test_a_prompt_begins_where_the_cache_ends():
+    scheduler = Scheduler(PagePool(20), sequences=2, rows=512)
+    for rows, start in ((300, 0), (300, 256), (256, 192), (257, 256), (100, 64), (64, 0)):
+        scheduler.add(s := sequence(rows))
+        part = step(scheduler, 512)[0]
+        assert (part.start, part.rows) == (start, rows - start)
+        assert s.stream.cached == start
+        run(scheduler, 512)
+
+
+def test_what_was_generated_is_cached_too():
+    scheduler = Scheduler(PagePool(20), sequences=2, rows=512)
+    scheduler.add(first := sequence(60, tokens=70))
+    run(scheduler, 512)
+    scheduler.add(Sequence(Prompt.of([[*first.ids, 1]]), Sampling(max_tokens=1), frozenset()))
+    assert step(scheduler, 512)[0].start == 128
+
+
+def test_a_sequence_put_aside_finds_what_it_had_computed():
+    scheduler = Scheduler(PagePool(9), sequences=2, rows=512)
+    scheduler.add(s := sequence(130, 200))
+    for _ in range(70):
+        step(scheduler, 512)
+    scheduler._restart_later(s)
+    part = step(scheduler, 512)[0]
+    assert (part.start, part.rows) == (192, 130 + 70 - 192)
+    assert s.stream.cached == 0  # of its prompt, when it began
+    run(scheduler, 512)
+    assert s.ids == alone(130, 200, 0)
+
+
+# Media
+
+
+def picture(rows, name=b"cat", *, atomic=False):
+    return MediaSpan(name, rows, rows, atomic=atomic)
+
+
+def of(*parts, tokens=3):
+    return Sequence(Prompt.of(parts), Sampling(max_tokens=tokens), frozenset())
+
+
+def test_rows_stop_before_media_that_is_not_encoded():
+    there = set()
+    scheduler = Scheduler(PagePool(20), sequences=2, rows=512, ready=lambda span: span.digest in there)
+    scheduler.add(s := of([1] * 10, picture(20), [2] * 5, picture(30, b"dog"), [3]))
+    assert [(p.start, p.rows) for p in step(scheduler, 512)] == [(0, 10)]
+    assert step(scheduler, 512) == []
+    assert [span.digest for _, span in scheduler.missing()] == [b"cat", b"dog"]
+    there.add(b"cat")
+    assert [(p.start, p.rows) for p in step(scheduler, 12)] == [(10, 12)]
+    assert scheduler.needed() == {b"cat", b"dog"}
+    assert [(p.start, p.rows) for p in step(scheduler, 512)] == [(22, 13)]
+    assert scheduler.needed() == {b"dog"}
+    there.add(b"dog")
+    step(scheduler, 512)
+    assert s.generated == 1
+    assert scheduler.needed() == set()
+
+
+def test_rows_that_see_each_other_go_beyond_the_budget_but_not_beyond_a_step():
+    scheduler = Scheduler(PagePool(20), sequences=3, rows=100)
+    scheduler.add(of([1] * 10, picture(80, atomic=True), [2] * 20))
+    assert [(p.start, p.rows) for p in step(scheduler, 32)] == [(0, 10)]
+    assert [(p.start, p.rows) for p in step(scheduler, 32)] == [(10, 80)]
+    assert [(p.start, p.rows) for p in step(scheduler, 32)] == [(90, 20)]
+
+
+def test_media_as_large_as_a_step_comes_to_its_turn_beside_those_who_stream():
+    scheduler = Scheduler(PagePool(40), sequences=3, rows=100)
+    for _ in range(2):
+        scheduler.add(sequence(5, tokens=500))
+    step(scheduler, 100)
+    scheduler.add(large := of(picture(100, atomic=True), [1]))
+    parts = [part for _ in range(3) for part in step(scheduler, 34)]
+    assert [(p.start, p.rows) for p in parts if p.sequence is large] == [(0, 100), (100, 1)]
+
+
+jobs = st.lists(
+    st.tuples(
+        st.lists(
+            st.one_of(
+                st.integers(1, 150),
+                st.builds(picture, st.integers(1, 90), st.sampled_from([b"a", b"b", b"c"]), atomic=st.booleans()),
+            ),
+            min_size=1, max_size=4,
+        ),
+        st.integers(1, 100),
+    ),
+    min_size=1, max_size=8,
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    jobs=jobs, pages=st.integers(11, 24), most=st.integers(1, 5), budget=st.integers(8, 128),
+    arrivals=st.integers(0, 4), data=st.data(),
+)  # fmt: skip
+def test_whatever_is_cached_cancelled_or_encoded_late_answers_are_the_same(jobs, pages, most, budget, arrivals, data):
+    there = set()
+    scheduler = Scheduler(PagePool(pages), sequences=most, rows=128, ready=lambda span: span.digest in there)
+    cache, live, cancelled = Cache(), [], []
+
+    def turn():
+        planned = step(scheduler, budget, cache)
+        missing = [span.digest for _, span in scheduler.missing()]
+        assert planned or missing, "nothing to do and nothing to wait for"
+        if missing and (not planned or data.draw(st.booleans())):
+            there.add(missing[0])
+        if there and data.draw(st.integers(0, 9)) == 0:
+            there.intersection_update(scheduler.needed())  # what is needed is never dropped
+
+    for parts, tokens in jobs:
+        spans = [part if isinstance(part, MediaSpan) else [(i * 31) % 1000 for i in range(part)] for part in parts]
+        live.append(of(*spans, [7], tokens=tokens))
+        scheduler.add(live[-1])
+        for _ in range(arrivals):
+            if scheduler.running or scheduler.waiting:
+                turn()
+        if data.draw(st.integers(0, 4)) == 0:
+            victim = data.draw(st.sampled_from(live))
+            scheduler.remove(victim)
+            cancelled.append(victim)
+    while scheduler.running or scheduler.waiting:
+        turn()
+    scheduler.pool.check()
+    assert scheduler.pool.free == pages
+    for s in live:
+        if s not in cancelled:
+            expected = s.ids[: s.prompt_rows]
+            while len(expected) < s.known:
+                expected.append(next_id(expected))
+            assert s.ids == expected
+            assert s.generated == s.sampling.max_tokens
 
 
 def test_pace_gives_a_lonely_prompt_all_rows():

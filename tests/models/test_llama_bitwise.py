@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,24 +10,24 @@ from tiny import Shape
 
 from opsin.config import from_environment
 from opsin.engine.runner import Limits, Runner
+from opsin.engine.sampling import Sampling
 from opsin.engine.scheduler import Slice
+from opsin.engine.sequence import Sequence
 from opsin.gguf import File
 from opsin.models import load_decoder
 from opsin.nn.module import FileReader
 from opsin.ops.cpu import Cpu
+from opsin.spans import Prompt
 
 KINDS = ["f32", "f16", "q8_0"]
 ROWS = 600  # more than one run of keys (512) that is summed on its own
 LIMITS = Limits(rows=640, outputs=640, sequences=16, context=1024, pages=120)
 
 
-@dataclass
-class Rows:
-    """A sequence as the runner sees it."""
-
-    ids: list[int]
-    pages: list[int]
-    stops: list[int] = field(default_factory=list)
+def sequence_of(ids, pages):
+    made = Sequence(Prompt.of([ids]), Sampling(), frozenset())
+    made.pages = pages
+    return made
 
 
 def ids_of(count, seed=0):
@@ -51,14 +49,7 @@ def whole(runners):
 
 def score(runner, pages, sizes):
     """Logits of ROWS rows, in chunks of these sizes, all wanted."""
-    sequence, start, parts = Rows(ids_of(ROWS), list(pages)), 0, []
-    for size in sizes:
-        runner._fill(0, 0, sequence.ids[start : start + size], start, sequence.pages)
-        runner.program.inputs["outputs"][:size] = np.arange(size)
-        runner.program.run(rows=size, outputs=size)
-        parts.append(runner._results(size)[0].copy())
-        start += size
-    return np.concatenate(parts)
+    return runner.score(ids_of(ROWS), list(pages), sizes)
 
 
 def test_rows_differ_from_one_another(whole):
@@ -93,8 +84,8 @@ def test_decoding_equals_prefill(runners, whole, kind):
 def test_fifteen_others_in_the_step_change_nothing(runners, whole, kind, place):
     """Ours is at `place`, between sequences of which some decode and some are prompts."""
     runner, free = runners[kind], iter(np.random.default_rng(2).permutation(LIMITS.pages).tolist())
-    sequences = [Rows(ids_of(60 if i % 3 else 2, seed=10 + i), [next(free)]) for i in range(16)]
-    sequences[place] = Rows(ids_of(ROWS), [next(free) for _ in range(10)])
+    sequences = [sequence_of(ids_of(60 if i % 3 else 2, seed=10 + i), [next(free)]) for i in range(16)]
+    sequences[place] = sequence_of(ids_of(ROWS), [next(free) for _ in range(10)])
     done = [0] * 16
     for ours in (500, 37, 1, 1, 13, 48):  # rows of ours in each step
         plan = []

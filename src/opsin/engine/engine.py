@@ -12,6 +12,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from opsin.engine.encoding import Encodes, Turn
+from opsin.engine.media_work import Errand, MediaWork
+from opsin.engine.pace import Pace
 from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.runner import Runner
 from opsin.engine.sampling import Floats, Sampling
@@ -20,41 +23,33 @@ from opsin.engine.sequence import LOOK_UP_SECONDS, Piece, Sequence, Stream
 from opsin.errors import DeviceError, OpsinError, RequestError
 from opsin.ops import PAGE
 from opsin.ops.cpu import Stopped
-from opsin.spans import Prompt, TextSpan
+from opsin.spans import MediaSpan, Prompt, TextSpan
 
 T = TypeVar("T")
-
-
-class Pace:
-    """How many rows a step may compute, so that it stays within its time while somebody streams."""
-
-    def __init__(self, most: int, *, seconds: float = 0.1, least: int = 32) -> None:
-        self._most, self._least, self._seconds = most, least, seconds
-        self._a_row: float | None = None
-
-    def rows(self, streaming: bool, ready: int = 0) -> int:
-        """The budget of the next step: room for `ready` rows of those who stream, and some for prompts.
-
-        Alone, a prompt may take all that a step holds.
-        """
-        if not streaming or self._a_row is None:
-            return self._most
-        return min(self._most, max(self._least + ready, int(self._seconds / self._a_row)))
-
-    def saw(self, rows: int, seconds: float) -> None:
-        """Learn from a step that computed many rows."""
-        if rows >= self._least:
-            now = seconds / rows
-            self._a_row = now if self._a_row is None else 0.7 * self._a_row + 0.3 * now
+ENCODING_SECONDS = 0.05  # that pictures may take between two steps while somebody streams
 
 
 class Engine:
-    """Submits go in, streams come out. Close it when done."""
+    """Submits go in, streams come out. Close it when done.
 
-    def __init__(self, runner: Runner, ends: frozenset[int]) -> None:
+    Args:
+        runner: runs steps.
+        ends: ids that end an answer.
+        load: makes the encoder when it is first needed, for a runner with a place for media.
+    """
+
+    def __init__(self, runner: Runner, ends: frozenset[int], load: Callable[[Turn], Encodes] | None = None) -> None:
         self._runner, self._ends = runner, ends
-        self._pool = PagePool(runner.limits.pages)
-        self._scheduler = Scheduler(self._pool, sequences=runner.limits.sequences)
+        limits, store = runner.limits, runner.media
+        assert (store is None) == (load is None), "an encoder needs a place for what it makes"
+        self._media = (
+            MediaWork(store, load, runner.device.eager().constant) if store is not None and load is not None else None
+        )
+        self._pool = PagePool(limits.pages)
+        self._scheduler = Scheduler(
+            self._pool, sequences=limits.sequences, rows=limits.rows,
+            ready=lambda span: store is not None and span.digest in store,
+        )  # fmt: skip
         self._pace = Pace(runner.limits.rows)
         self._wake = threading.Condition()
         self._incoming: deque[Sequence] = deque()
@@ -73,7 +68,7 @@ class Engine:
     def submit(self, prompt: Prompt, sampling: Sampling) -> Stream:
         """Start a sequence. Raises RequestError where it cannot fit."""
         self._check(prompt)
-        sequence = Sequence(prompt, sampling, self._ends)
+        sequence = Sequence(prompt, sampling, self._ends, self._runner.decoder.axes)
         sequence.stream._on_cancel = self._cancelled
         with self._wake:
             self._refuse_closed()
@@ -81,7 +76,7 @@ class Engine:
                 sequence.stream.put(Piece(None, "length"))
                 return sequence.stream
             self._incoming.append(sequence)
-            self._wake.notify()
+            self._rouse()
         return sequence.stream
 
     def _check(self, prompt: Prompt) -> None:
@@ -96,10 +91,43 @@ class Engine:
         vocabulary = self._runner.decoder.vocabulary
         for span in prompt.spans:
             if not isinstance(span, TextSpan):
-                raise RequestError("the prompt holds media", hint="this model takes text only")
+                self._check_media(span)
+                continue
             wrong = next((i for i in span.ids if not 0 <= i < vocabulary), None)
             if wrong is not None:
                 raise RequestError(f"id {wrong} lies outside the vocabulary of {vocabulary}")
+
+    def _check_media(self, span: MediaSpan) -> None:
+        if self._media is None:
+            raise RequestError("the prompt holds media", hint="this model takes text only")
+        if span.atomic and span.rows > self._runner.limits.rows:
+            raise RequestError(
+                f"a picture takes {span.rows} rows that see each other, a step holds {self._runner.limits.rows}",
+                hint="give a smaller picture",
+            )
+        if span.memory:
+            raise RequestError("the prompt holds media for cross-attention", hint="this model has none")
+        if span.embeddings is not None:
+            wanted = (span.rows, self._runner.decoder.width)
+            if span.embeddings.shape != wanted or not np.isfinite(span.embeddings).all():
+                raise RequestError(
+                    f"embeddings {span.embeddings.shape} of a picture, where {wanted} finite numbers are needed"
+                )
+        elif span.features is None:
+            raise RequestError("a picture has neither features nor embeddings", hint="prepare it with this model")
+
+    def embed(self, spans: Iterable[MediaSpan]) -> Floats:
+        """Embeddings [rows, width] of media, one after another. Waits until they are made."""
+        errand = Errand(tuple(spans), Future())
+        for span in errand.spans:
+            self._check_media(span)
+        assert errand.spans
+        with self._wake:
+            self._refuse_closed()
+            assert self._media is not None
+            self._media.errands.append(errand)
+            self._rouse()
+        return _result(errand.future)
 
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` on the engine's thread between two steps; for whoever needs the device."""
@@ -117,10 +145,8 @@ class Engine:
         with self._wake:
             self._refuse_closed()
             self._calls.append(run)
-            self._wake.notify()
-        while not future.done():
-            wait([future], timeout=LOOK_UP_SECONDS)
-        return future.result()
+            self._rouse()
+        return _result(future)
 
     def borrow_pages(self, rows: int) -> list[int]:
         """Pages for a job on the engine's thread (inside `call`); give them back there."""
@@ -137,7 +163,7 @@ class Engine:
         with self._wake:
             self._closing = True
             self._runner.device.team.stop()
-            self._wake.notify()
+            self._rouse()
         self._thread.join()
         self._runner.device.team.resume()
 
@@ -145,12 +171,18 @@ class Engine:
         if self._closing:
             raise _closed()
 
+    def _rouse(self) -> None:
+        """The engine's thread shall look soon, also where it waits for pictures."""
+        self._wake.notify()
+        if self._media is not None:
+            self._media.hurry()
+
     def _cancelled(self) -> None:
         """A stream was cancelled: end the step early where nobody else waits for it."""
         with self._wake:
             if self._computing and all(s.stream.cancelled for s in self._computing):
                 self._runner.device.team.stop()
-            self._wake.notify()
+            self._rouse()
 
     def _live(self) -> None:
         while self._take_in():
@@ -159,14 +191,18 @@ class Engine:
                 self._step()
             except Exception as error:  # noqa: BLE001 - every stream must hear of it
                 self._fail(self._everybody(), error)
+                if self._media is not None:
+                    self._media.fail(_known(error))
         self._fail(self._everybody(), _closed())
+        if self._media is not None:
+            self._media.close(_closed())
         while self._calls:
             self._calls.popleft()()
 
     def _take_in(self) -> bool:
         """Wait for something to do; take in new sequences and do calls. False when closing."""
         with self._wake:
-            while not (self._incoming or self._calls or self._closing or self._everybody()):
+            while not (self._incoming or self._calls or self._closing or self._everybody() or self._is_encoding):
                 self._wake.wait()
             if self._closing:
                 return False
@@ -177,6 +213,10 @@ class Engine:
         for run in calls:
             run()
         return True
+
+    @property
+    def _is_encoding(self) -> bool:
+        return self._media is not None and self._media.is_busy
 
     def _everybody(self) -> list[Sequence]:
         with self._wake:
@@ -193,8 +233,20 @@ class Engine:
         streaming = len(running) > 1 or any(s.generated for s in running)
         ready = sum(s.waiting_rows == 1 for s in running)
         plan = self._scheduler.plan(self._pace.rows(streaming, ready))
-        if not plan:
-            return
+        if plan:
+            self._compute(plan)
+        if self._media is not None:
+            self._encode(self._media, streaming=bool(plan))
+
+    def _encode(self, media: MediaWork, *, streaming: bool) -> None:
+        """Begin what is to be encoded, and let it go on for a while."""
+        media.plan(self._scheduler, streaming=streaming)
+        seconds = ENCODING_SECONDS if streaming else LOOK_UP_SECONDS
+        for digest, error in media.let(self._scheduler, seconds, wait=not streaming).items():
+            hit = [s for s in self._everybody() if any(p.span.digest == digest for p in s.rows.media_from(s.computed))]
+            self._fail(hit, error)
+
+    def _compute(self, plan: Plan) -> None:
         start = time.perf_counter()
         try:
             logits, best = self._run(plan)
@@ -208,7 +260,7 @@ class Engine:
         self.step_seconds.append(seconds)
         place = 0
         for part in plan:
-            part.sequence.computed += part.rows
+            self._scheduler.computed(part.sequence, part.rows)
             if part.wanted:
                 self._accept(part.sequence, logits[place], int(best[place]))
                 place += 1
@@ -237,13 +289,24 @@ class Engine:
 
     def _fail(self, sequences: Iterable[Sequence], error: Exception) -> None:
         """These sequences end with an error, and their pages are free."""
-        known = error if isinstance(error, OpsinError) else DeviceError(f"the engine failed: {error!r}")
+        known = _known(error)
         for sequence in sequences:
             with self._wake:
                 if sequence in self._incoming:
                     self._incoming.remove(sequence)
             self._scheduler.remove(sequence)
             sequence.stream.put(Piece(None, "error", known))
+
+
+def _result(future: Future[T]) -> T:
+    """What comes, waited for so that a signal is noticed."""
+    while not future.done():
+        wait([future], timeout=LOOK_UP_SECONDS)
+    return future.result()
+
+
+def _known(error: Exception) -> OpsinError:
+    return error if isinstance(error, OpsinError) else DeviceError(f"the engine failed: {error!r}")
 
 
 def _closed() -> DeviceError:

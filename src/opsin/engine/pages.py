@@ -1,47 +1,99 @@
-"""Which pages of a KV group are taken, and by how many. Numbers only: the memory is the device's."""
+"""Which pages of the KV cache are taken, and by how many. Numbers only: the memory is the device's.
+
+A full page may be kept under the key of its rows: when its last user is gone, it waits for somebody with the same
+rows, until the page is needed otherwise.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from opsin.ops import PAGE
 
 
 class PagePool:
-    """`count` pages with reference counts. Lowest free page first, so that a fresh pool is compact."""
+    """`count` pages with reference counts. Lowest unused page first, so that a fresh pool is compact."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._free = list(range(count - 1, -1, -1))
+        self._unused = list(range(count - 1, -1, -1))
         self._users = [0] * count
+        self._page_of: dict[bytes, int] = {}
+        self._key_of: dict[int, bytes] = {}
+        self._idle: dict[int, None] = {}  # kept pages without users, those that go first in front
 
     @property
     def free(self) -> int:
-        return len(self._free)
+        """Pages that can be taken: unused ones, and kept ones that nobody uses."""
+        return len(self._unused) + len(self._idle)
+
+    @property
+    def kept(self) -> int:
+        """Pages that can be found by a key."""
+        return len(self._key_of)
 
     def take(self, number: int) -> list[int] | None:
-        """`number` pages, or None where there are not so many."""
-        if number > len(self._free):
+        """`number` pages, or None where there are not so many. Kept pages go last, the longest idle first."""
+        if number > self.free:
             return None
-        pages = [self._free.pop() for _ in range(number)]
+        pages = [self._unused.pop() if self._unused else self._evict() for _ in range(number)]
         for page in pages:
             self._users[page] = 1
         return pages
 
     def share(self, page: int) -> None:
-        assert self._users[page] > 0, "a free page cannot be shared"
+        """One user more."""
+        assert self._users[page] > 0 or page in self._idle, "a free page cannot be shared"
+        self._idle.pop(page, None)
         self._users[page] += 1
 
     def give_back(self, pages: list[int]) -> None:
+        """One user less each. Of a sequence's kept pages the last goes first: it is of no use without those before."""
         for page in reversed(pages):
             assert self._users[page] > 0, f"page {page} was given back twice"
             self._users[page] -= 1
             if self._users[page] == 0:
-                self._free.append(page)
+                if page in self._key_of:
+                    self._idle[page] = None
+                else:
+                    self._unused.append(page)
+
+    def keep(self, page: int, key: bytes) -> None:
+        """The page is full, and can be found by `key` from now on. The first page of a key stays."""
+        assert self._users[page] > 0, "a free page cannot be kept"
+        if key not in self._page_of and page not in self._key_of:
+            self._page_of[key] = page
+            self._key_of[page] = key
+
+    def find(self, keys: Iterable[bytes]) -> list[int]:
+        """The pages of these keys, up to the first that is not there. They are not taken yet: `share` does."""
+        pages: list[int] = []
+        for key in keys:
+            page = self._page_of.get(key)
+            if page is None:
+                break
+            pages.append(page)
+        return pages
+
+    def count_idle(self, pages: list[int]) -> int:
+        """How many of these pages count as free."""
+        return sum(page in self._idle for page in pages)
+
+    def _evict(self) -> int:
+        page = next(iter(self._idle))
+        del self._idle[page]
+        del self._page_of[self._key_of.pop(page)]
+        return page
 
     def check(self) -> None:
-        """All pages are free or used, none both."""
-        free = set(self._free)
-        assert len(free) == len(self._free)
-        assert all((self._users[p] == 0) == (p in free) for p in range(self.count))
+        """All pages are unused, idle or used, none two of these, and keys and pages belong together."""
+        unused = set(self._unused)
+        assert len(unused) == len(self._unused)
+        assert not unused & set(self._idle)
+        assert all((self._users[p] == 0) == (p in unused or p in self._idle) for p in range(self.count))
+        assert not unused & set(self._key_of)
+        assert set(self._idle) <= set(self._key_of)
+        assert {page: key for key, page in self._page_of.items()} == self._key_of
 
 
 def pages_for(rows: int) -> int:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Numbers
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from opsin.engine.media_store import MediaStore
+from opsin.engine.rows import Ints, PromptRows
 from opsin.engine.scheduler import Plan
 from opsin.errors import RequestError
 from opsin.models import Decoder
 from opsin.nn.batch import Batch, Group
-from opsin.ops import PAGE, Pages, PageType, Reads
+from opsin.ops import PAGE, Array, Pages, PageType, Reads
 from opsin.ops.cpu import Cpu, Recorded
+from opsin.spans import Prompt
 
 Floats = npt.NDArray[np.float32]
 
@@ -43,47 +47,64 @@ class Limits:
 
 
 class Runner:
-    """One decoder, one cache, one recorded program for every step."""
+    """One decoder, one cache, one recorded program for every step.
 
-    def __init__(self, device: Cpu, decoder: Decoder, limits: Limits, kind: PageType) -> None:
-        self.device, self.decoder, self.limits = device, decoder, limits
+    Args:
+        media: where embeddings of media are found; None for a model of text, whose program has no place for them.
+    """
+
+    def __init__(
+        self, device: Cpu, decoder: Decoder, limits: Limits, kind: PageType, media: MediaStore | None = None
+    ) -> None:
+        self.device, self.decoder, self.limits, self.media = device, decoder, limits, media
         ops, tape = device.record()
-        shape = decoder.groups["self"]
-        self.pages: Pages = ops.pages(
-            layers=shape.layers, heads=shape.heads, width=shape.width, count=limits.pages, kind=kind
-        )
         rows, outputs = tape.count("rows", limits.rows), tape.count("outputs", limits.outputs)
-        table = (limits.sequences, -(-limits.context // PAGE))
-        reads = Reads(
-            tables=tape.input(ops, "tables", table, "i32"),
-            sequence=tape.input(ops, "sequence", (rows,), "i32"),
-            first=tape.input(ops, "first", (rows,), "i32"),
-            last=tape.input(ops, "last", (rows,), "i32"),
-        )
+        shapes = decoder.groups
+        self._windows = sorted({shape.window for shape in shapes.values()})
+        self.pages: dict[str, Pages] = {
+            name: ops.pages(layers=s.layers, heads=s.heads, width=s.width, count=limits.pages, kind=kind)
+            for name, s in shapes.items()
+        }
+
+        def each_row(name: str) -> Array:
+            return tape.input(ops, name, (rows,), "i32")
+
+        tables = tape.input(ops, "tables", (limits.sequences, -(-limits.context // PAGE)), "i32")
+        sequence, last, slots = each_row("sequence"), each_row("last"), each_row("slots")
+        # Groups with the same window share their reads, and so the plan of them that the device makes.
+        reads = {w: Reads(tables, sequence, each_row(_first(w)), last) for w in self._windows}
         batch = Batch(
-            ids=tape.input(ops, "ids", (rows,), "i32"),
-            positions=tape.input(ops, "positions", (rows,), "i32"),
-            groups={"self": Group(self.pages, reads, tape.input(ops, "slots", (rows,), "i32"))},
+            ids=each_row("ids"),
+            positions=each_row("positions"),
+            groups={name: Group(self.pages[name], reads[s.window], slots) for name, s in shapes.items()},
             outputs=tape.input(ops, "outputs", (outputs,), "i32"),
+            axes=tape.input(ops, "axes", (rows, decoder.axes), "i32") if decoder.axes > 1 else None,
+            media=tape.rows(ops, "media", limits.rows) if media is not None else None,
         )
         logits = decoder.forward(batch)
         best = ops.argmax(logits)
         self.program: Recorded = tape.finish({"logits": logits, "best": best})
+        self._placed = False  # whether the step before had media
 
     @property
     def bytes(self) -> int:
         """Memory of a step's values, without weights and cache."""
         return self.program.bytes
 
-    def step(self, plan: Plan) -> tuple[Floats, npt.NDArray[np.int32]]:
+    @property
+    def cache_bytes(self) -> int:
+        return sum(pages.bytes for pages in self.pages.values())
+
+    def step(self, plan: Plan) -> tuple[Floats, Ints]:
         """Logits [wanted, vocabulary] and likeliest ids [wanted], for the slices that want them, in order.
 
         Both are views that hold until the next step. Raises as `Recorded.run`; then nothing counts as computed.
         """
         row, outputs = 0, 0
+        self._clear_media()
         for number, part in enumerate(plan):
-            ids = part.sequence.ids[part.start : part.start + part.rows]
-            self._fill(row, number, ids, part.start, part.sequence.pages)
+            sequence, end = part.sequence, part.start + part.rows
+            self._fill(row, number, sequence.rows, sequence.ids[part.start : end], part.start, sequence.pages)
             row += part.rows
             if part.wanted:
                 self.program.inputs["outputs"][outputs] = row - 1
@@ -91,31 +112,80 @@ class Runner:
         self.program.run(rows=row, outputs=outputs)
         return self._results(outputs)
 
-    def score(self, ids: Numbers[int], pages: list[int]) -> Floats:
-        """Logits [rows, vocabulary] after each of `ids`, in a sequence of their own on `pages`."""
-        result = np.empty((len(ids), self.decoder.vocabulary), np.float32)
-        size = min(self.limits.outputs, self.limits.rows)
-        for start in range(0, len(ids), size):
-            part = ids[start : start + size]
-            self._fill(0, 0, part, start, pages)
-            self.program.inputs["outputs"][: len(part)] = np.arange(len(part))
-            self.program.run(rows=len(part), outputs=len(part))
-            result[start : start + len(part)] = self._results(len(part))[0]
+    def score(self, prompt: Prompt | Numbers[int], pages: list[int], sizes: Numbers[int] = ()) -> Floats:
+        """Logits [rows, vocabulary] after each row of a prompt or of ids, in a sequence of its own on `pages`.
+
+        All its media must be in the store. `sizes` are rows of the first steps.
+        """
+        rows = PromptRows(prompt if isinstance(prompt, Prompt) else Prompt.of([prompt]), self.decoder.axes)
+        result = np.empty((rows.count, self.decoder.vocabulary), np.float32)
+        for start, end in _chunks(rows, [*sizes], min(self.limits.outputs, self.limits.rows)):
+            self._clear_media()
+            self._fill(0, 0, rows, rows.ids[start:end], start, pages)
+            # Rows that belong together may be more than outputs: they are computed again, to the same bits.
+            for first in range(start, end, self.limits.outputs):
+                wanted = min(self.limits.outputs, end - first)
+                self.program.inputs["outputs"][:wanted] = np.arange(first - start, first - start + wanted)
+                self.program.run(rows=end - start, outputs=wanted)
+                result[first : first + wanted] = self._results(wanted)[0]
         return result
 
-    def _fill(self, row: int, number: int, ids: Numbers[int], start: int, pages: list[int]) -> None:
+    def _fill(self, row: int, number: int, rows: PromptRows, ids: Numbers[int], start: int, pages: list[int]) -> None:
         """Rows of one sequence into the program's inputs."""
         inputs, end = self.program.inputs, row + len(ids)
         places = np.arange(start, start + len(ids), dtype=np.int32)
         table = inputs["tables"][number]
         table[: len(pages)] = pages
         inputs["ids"][row:end] = ids
-        inputs["positions"][row:end] = places
         inputs["sequence"][row:end] = number
-        inputs["first"][row:end] = 0
-        inputs["last"][row:end] = places + 1
         inputs["slots"][row:end] = table[places // PAGE] * PAGE + places % PAGE
+        inputs["last"][row:end] = rows.last(start, places)
+        for window in self._windows:
+            inputs[_first(window)][row:end] = rows.first(start, places, window) if window else 0
+        positions = rows.positions(start, places)  # [rows] or [rows, axes]
+        inputs["positions"][row:end] = positions if positions.ndim == 1 else positions[:, 0]
+        if "axes" in inputs:
+            inputs["axes"][row:end] = positions if positions.ndim > 1 else positions[:, None]
+        if rows.media:
+            self._place_media(row, rows, start, start + len(ids))
 
-    def _results(self, outputs: int) -> tuple[Floats, npt.NDArray[np.int32]]:
+    def _place_media(self, row: int, rows: PromptRows, start: int, end: int) -> None:
+        """Let embeddings stand in the rows of media from `start` to `end`; `row` is where `start` is in the batch."""
+        for placed in rows.media_from(start):
+            if placed.start >= end:
+                return
+            assert self.media is not None
+            if placed.span.digest not in self.media:
+                raise RequestError("the pictures of this prompt are not kept", hint="give fewer, or smaller ones")
+            found = self.media.get(placed.span.digest)
+            first, last = max(start, placed.start), min(end, placed.end)
+            self.program.rows["media"].set(
+                row + first - start, found.array, found.row + first - placed.start, last - first
+            )
+            self._placed = True
+
+    def _clear_media(self) -> None:
+        if self._placed:
+            self.program.rows["media"].clear()
+            self._placed = False
+
+    def _results(self, outputs: int) -> tuple[Floats, Ints]:
         logits = self.program.output("logits")[:outputs]
         return logits, self.program.output("best")[:outputs]  # type: ignore[return-value]
+
+
+def _first(window: int) -> str:
+    """The input that says what a row sees first through a window."""
+    return f"first.{window}" if window else "first"
+
+
+def _chunks(rows: PromptRows, sizes: list[int], size: int) -> Iterator[tuple[int, int]]:
+    """Rows in chunks of `sizes`, then of `size`, but where rows that see each other need a larger one."""
+    start = 0
+    while start < rows.count:
+        end = min(start + (sizes.pop(0) if sizes else size), rows.count)
+        for placed in rows.media_from(start):
+            if placed.span.atomic and placed.start < end < placed.end:
+                end = placed.start if placed.start > start else placed.end
+        yield start, end
+        start = end

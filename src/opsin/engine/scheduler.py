@@ -1,14 +1,18 @@
 """What the next step computes: each sequence catches up within a budget of rows. Pure Python, no device.
 
-There are no phases. Decode, chunked prefill and restarted sequences are one rule: rows known minus rows computed.
+There are no phases. Decode, chunked prefill, prompts whose beginning is cached and restarted sequences are one rule:
+rows known minus rows computed. Rows of media wait until the media is encoded; rows that see each other stay together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.sequence import Sequence
+from opsin.ops import PAGE
+from opsin.spans import MediaSpan
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,28 @@ class Slice:
 Plan = list[Slice]
 
 
-class Scheduler:
-    """Sequences that run (they hold pages) and that wait, oldest first."""
+def always(span: MediaSpan) -> bool:
+    """All media is there."""
+    return True
 
-    def __init__(self, pool: PagePool, *, sequences: int) -> None:
-        self.pool, self.most = pool, sequences
+
+class Scheduler:
+    """Sequences that run (they hold pages) and that wait, oldest first.
+
+    Args:
+        pool: the pages that they share.
+        sequences: how many may run at once.
+        rows: what a step can hold; a plan's budget may be less.
+        ready: whether the embeddings of some media are there.
+    """
+
+    def __init__(
+        self, pool: PagePool, *, sequences: int, rows: int, ready: Callable[[MediaSpan], bool] = always
+    ) -> None:
+        self.pool, self.most, self.rows, self.ready = pool, sequences, rows, ready
         self.running: list[Sequence] = []
         self.waiting: list[Sequence] = []
+        self._passed: Sequence | None = None  # one whose media found no room in the step before
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
@@ -43,26 +62,81 @@ class Scheduler:
                 queue.remove(sequence)
 
     def plan(self, budget: int) -> Plan:
-        """At most `budget` rows. Sequences that lack one row come first, so that streams go on."""
+        """At most `budget` rows, but for one piece of media whose rows see each other: it may take what a step holds.
+
+        Sequences that lack one row come first, so that streams go on; before them one whose media was passed over.
+        """
         self._admit()
         plan: Plan = []
-        for sequence in sorted(self.running, key=lambda s: s.waiting_rows > 1):
-            rows = min(sequence.waiting_rows, budget)
-            if rows <= 0 or sequence not in self.running:
+        room, passed, self._passed = self.rows, self._passed, None
+        for sequence in sorted(self.running, key=lambda s: (s is not passed, s.waiting_rows > 1)):
+            end = self._end(sequence, min(budget, room), room)
+            if end <= sequence.computed or sequence not in self.running:
                 continue
-            if not self._reserve(sequence, sequence.computed + rows, plan):
+            if not self._reserve(sequence, end, plan):
                 continue
-            wanted = sequence.computed + rows == sequence.known
-            plan.append(Slice(sequence, sequence.computed, rows, wanted))
-            budget -= rows
+            rows = end - sequence.computed
+            plan.append(Slice(sequence, sequence.computed, rows, end == sequence.known))
+            budget, room = budget - rows, room - rows
         return plan
 
+    def missing(self) -> Iterator[tuple[Sequence, MediaSpan]]:
+        """Media that running sequences still need and that is not encoded, in the order in which rows need it."""
+        for sequence in self.running:
+            for placed in sequence.rows.media_from(sequence.computed):
+                if not self.ready(placed.span):
+                    yield sequence, placed.span
+
+    def needed(self) -> set[bytes]:
+        """Digests of the media of which rows are still to be computed."""
+        return {p.span.digest for s in self.running for p in s.rows.media_from(s.computed)}
+
+    def computed(self, sequence: Sequence, rows: int) -> None:
+        """Some rows of it are in the cache. Full pages can be found from now on."""
+        before, sequence.computed = sequence.computed // PAGE, sequence.computed + rows
+        full = sequence.computed // PAGE
+        if full > before:
+            for page, key in list(zip(sequence.pages, sequence.keys(full), strict=False))[before:]:
+                self.pool.keep(page, key)
+
+    def _end(self, sequence: Sequence, budget: int, room: int) -> int:
+        """The row up to which it may be computed.
+
+        That is `budget` rows, nothing of media that is not there, and media whose rows see each other to its end or
+        not at all.
+        """
+        start = sequence.computed
+        end = min(sequence.known, start + budget)
+        if budget <= 0:
+            return start
+        for placed in sequence.rows.media_from(start):
+            if placed.start >= end:
+                break
+            if not self.ready(placed.span):
+                return max(start, placed.start)
+            if placed.span.atomic and end < placed.end:
+                if placed.start <= start and placed.end - start <= room:
+                    return placed.end
+                if placed.start <= start:
+                    self._passed = self._passed or sequence
+                return max(start, placed.start)
+        return end
+
     def _admit(self) -> None:
-        """Start waiting sequences while there is room for all that they know."""
+        """Start waiting sequences while there is room for all that they know. Cached rows count as computed."""
         while self.waiting and len(self.running) < self.most:
+            sequence = self.waiting[0]
             promised = sum(max(0, pages_for(s.known + 1) - len(s.pages)) for s in self.running)
-            if pages_for(self.waiting[0].known + 1) + promised > self.pool.free:
+            # Not all rows: the last one's logits are wanted.
+            cached = self.pool.find(sequence.keys((sequence.known - 1) // PAGE))
+            need = pages_for(sequence.known + 1) - len(cached) + promised
+            if need > self.pool.free - self.pool.count_idle(cached):
                 return
+            for page in cached:
+                self.pool.share(page)
+            sequence.pages, sequence.computed = cached, len(cached) * PAGE
+            if not sequence.was_started:
+                sequence.stream.cached, sequence.was_started = sequence.computed, True
             self.running.append(self.waiting.pop(0))
 
     def _reserve(self, sequence: Sequence, rows: int, plan: Plan) -> bool:
@@ -80,7 +154,7 @@ class Scheduler:
         return True
 
     def _restart_later(self, sequence: Sequence) -> None:
-        """Its rows are computed again, to the same bits."""
+        """Its rows are computed again, to the same bits, but for those that are still cached then."""
         self._release(sequence)
         sequence.computed = 0
         self.running.remove(sequence)

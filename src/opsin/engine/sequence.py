@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from opsin.engine.rows import PromptRows
 from opsin.engine.sampling import Sampler, Sampling
 from opsin.errors import OpsinError
-from opsin.spans import Prompt, TextSpan
+from opsin.ops import PAGE
+from opsin.spans import Prompt, TextSpan, chained
 
 LOOK_UP_SECONDS = 0.1  # a signal that another thread received does not end a wait: look whether there was one
 
@@ -27,9 +29,13 @@ class Piece:
 
 
 class Stream:
-    """What comes out of a sequence: iterate over pieces; `cancel` from anywhere."""
+    """What comes out of a sequence: iterate over pieces; `cancel` from anywhere.
+
+    `cached` says how many rows of the prompt the cache held already; it is known with the first piece.
+    """
 
     def __init__(self) -> None:
+        self.cached = 0
         self._pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
         self._cancelled = threading.Event()
         self._on_cancel: Callable[[], None] = lambda: None
@@ -64,15 +70,18 @@ class Stream:
 class Sequence:
     """Rows that are known (`ids`), and how many of them the cache holds (`computed`)."""
 
-    def __init__(self, prompt: Prompt, sampling: Sampling, ends: frozenset[int]) -> None:
+    def __init__(self, prompt: Prompt, sampling: Sampling, ends: frozenset[int], axes: int = 1) -> None:
         self.prompt, self.sampling = prompt, sampling
-        self.ids: list[int] = [i for span in prompt.spans if isinstance(span, TextSpan) for i in span.ids]
+        self.rows = PromptRows(prompt, axes)
+        self.ids = self.rows.ids
         self.prompt_rows = len(self.ids)
         self.computed = 0
+        self.was_started = False
         self.pages: list[int] = []
         self.ends = frozenset() if sampling.ignore_eos else ends
         self.sampler = Sampler(sampling)
         self.stream = Stream()
+        self._keys: list[bytes] = []
 
     @property
     def known(self) -> int:
@@ -96,3 +105,24 @@ class Sequence:
         full = self.generated >= (self.sampling.max_tokens or limit) or self.known >= limit
         self.stream.put(Piece(id, "length" if full else None))
         return "length" if full else None
+
+    def keys(self, number: int) -> list[bytes]:
+        """Keys of the first `number` blocks of PAGE rows, as `spans.block_keys` gives them for all known rows."""
+        assert number * PAGE <= self.known
+        while len(self._keys) < number:
+            start = len(self._keys) * PAGE
+            before = self._keys[-1] if self._keys else None
+            self._keys.append(chained(before, self._runs(start, start + PAGE)))
+        return self._keys[:number]
+
+    def _runs(self, first: int, last: int) -> Iterator[bytes]:
+        """What the rows from `first` to `last` are, run by run."""
+        for placed in self.rows.media_from(first):
+            if placed.start >= last:
+                break
+            if placed.start > first:
+                yield TextSpan(tuple(self.ids[first : placed.start])).identity(0, placed.start - first)
+            begin, first = max(first, placed.start), min(last, placed.end)
+            yield placed.span.identity(begin - placed.start, first - placed.start)
+        if first < last:
+            yield TextSpan(tuple(self.ids[first:last])).identity(0, last - first)

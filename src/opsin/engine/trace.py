@@ -8,11 +8,13 @@ from fnmatch import fnmatchcase
 import numpy as np
 import numpy.typing as npt
 
+from opsin.engine.rows import PromptRows
 from opsin.errors import RequestError
 from opsin.models import Decoder
-from opsin.nn.batch import Batch, Group
+from opsin.nn.batch import Batch, Group, GroupShape
 from opsin.ops import PAGE, Array, Reads
 from opsin.ops.cpu import Cpu, Operations
+from opsin.spans import Prompt
 
 Floats = npt.NDArray[np.float32]
 Edits = Mapping[str, Callable[[Floats], Floats]]
@@ -62,21 +64,24 @@ def _batch(
     ops: Operations, decoder: Decoder, ids: Sequence[int], tap: Callable[[str, Array], Array],
     wanted: Callable[[str], bool],
 ) -> Batch:  # fmt: skip
-    count, shape = len(ids), decoder.groups["self"]
+    rows, shapes, count = PromptRows(Prompt.of([ids]), decoder.axes), decoder.groups, len(ids)
     places = np.arange(count, dtype=np.int32)
     number = -(-count // PAGE)
-    pages = ops.pages(layers=shape.layers, heads=shape.heads, width=shape.width, count=number, kind="f32")
-    reads = Reads(
-        tables=ops.constant(np.arange(number, dtype=np.int32)[None]),
-        sequence=ops.constant(np.zeros(count, np.int32)),
-        first=ops.constant(np.zeros(count, np.int32)),
-        last=ops.constant(places + 1),
-    )
+    tables = ops.constant(np.arange(number, dtype=np.int32)[None])
+    sequence, last = ops.constant(np.zeros(count, np.int32)), ops.constant(rows.last(0, places))
+    positions = ops.constant(places)
+
+    def group(shape: GroupShape) -> Group:
+        pages = ops.pages(layers=shape.layers, heads=shape.heads, width=shape.width, count=number, kind="f32")
+        first = ops.constant(rows.first(0, places, shape.window))
+        return Group(pages, Reads(tables, sequence, first, last), positions)
+
     return Batch(
         ids=ops.constant(np.asarray(ids, np.int32)),
-        positions=ops.constant(places),
-        groups={"self": Group(pages, reads, ops.constant(places))},
-        outputs=ops.constant(places),
+        positions=positions,
+        groups={name: group(shape) for name, shape in shapes.items()},
+        outputs=positions,
+        axes=ops.constant(places[:, None].repeat(decoder.axes, axis=1)) if decoder.axes > 1 else None,
         tap=tap,
         wants_weights=wanted,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from opsin.config import Config, available_threads
 from opsin.ops.cpu.code import Code, Notice
 from opsin.ops.cpu.isa import choose
@@ -30,9 +32,9 @@ class Cpu:
     def threads(self) -> int:
         return self.team.threads
 
-    def eager(self) -> Operations:
-        """Operations that run when they are called."""
-        return Operations(Eager(self.code, self.team, guarded=self.config.check))
+    def eager(self, turn: Callable[[], None] | None = None) -> Operations:
+        """Operations that run when they are called. `turn` is called before each, and may wait for the team."""
+        return Operations(Eager(self.code, self.team, guarded=self.config.check, turn=turn))
 
     def record(self) -> tuple[Operations, Recording]:
         """Operations that are written down, and the recording to finish."""

@@ -6,7 +6,7 @@ again when the last Array that sees it is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -116,9 +116,17 @@ class Tape:
 
 
 class Eager(Tape):
-    """Operations run when they are called."""
+    """Operations run when they are called, each after `turn`."""
+
+    def __init__(
+        self, code: Code, team: Team, *, guarded: bool = False, turn: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(code, team, guarded=guarded)
+        self._turn = turn
 
     def add(self, entry: Entry) -> None:
+        if self._turn is not None:
+            self._turn()
         self.team.run(Program([entry]))
         if self.guarded:
             self.arena.check()

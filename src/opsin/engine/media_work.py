@@ -1,0 +1,142 @@
+"""What is to be encoded, and when: for sequences that wait for it, and for whoever asks for embeddings alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.engine.encoding import Encodes, Encoding, Turn
+from opsin.engine.media_store import MediaStore
+from opsin.engine.scheduler import Scheduler
+from opsin.errors import OpsinError
+from opsin.ops import Array, product
+from opsin.spans import MediaSpan
+
+Floats = npt.NDArray[np.float32]
+VALUES = 1 << 22  # of features that are encoded together: more do not make it faster
+VALUES_WHILE_STREAMING = 1 << 20  # so that an operation is short
+
+
+@dataclass(eq=False)
+class Errand:
+    """Somebody wants embeddings of media, and no text: [rows, width] of all spans."""
+
+    spans: tuple[MediaSpan, ...]
+    future: Future[Floats]
+
+
+class MediaWork:
+    """The embeddings of a model's media, and the thread that makes them.
+
+    Args:
+        store: where embeddings are kept.
+        load: makes the encoder, see `Encoding`.
+        constant: puts embeddings that somebody else made on the device.
+    """
+
+    def __init__(self, store: MediaStore, load: Callable[[Turn], Encodes], constant: Callable[[Floats], Array]) -> None:
+        self.store, self._constant = store, constant
+        self._encoding = Encoding(load)
+        self.errands: list[Errand] = []
+        self.encoded = 0  # pictures, or parts of them, since the beginning
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._encoding.batch or self.errands)
+
+    def plan(self, scheduler: Scheduler, *, streaming: bool) -> None:
+        """Begin with what is needed next, or stop what is needed no more."""
+        needed = self._needed(scheduler)
+        if self._encoding.batch:
+            if not any(span.digest in needed for span in self._encoding.batch):
+                self._encoding.abandon()
+            return
+        missing = list(self._in_order([*scheduler.missing(), *self._missing_for_errands()]))
+        for span in missing:
+            if span.embeddings is not None and span.digest not in self.store:
+                self.store.put([span.digest], self._constant(span.embeddings), span.rows)
+        batch = self._choose(
+            [span for span in missing if span.embeddings is None],
+            VALUES_WHILE_STREAMING if streaming else VALUES,
+        )
+        if batch:
+            self._encoding.start(batch)
+
+    def let(self, scheduler: Scheduler, seconds: float, *, wait: bool) -> dict[bytes, OpsinError]:
+        """Encode for some time; see `Encoding.let`. Digests that cannot be encoded, and why."""
+        if not self._encoding.batch:
+            self._finish_errands()
+            return {}
+        outcome = self._encoding.let(seconds, wait=wait)
+        if outcome is None:
+            return {}
+        for made in outcome.made:
+            self.store.put(made.digests, made.array, made.rows)
+            self.encoded += len(made.digests)
+        self._finish_errands()
+        self._fail_errands(outcome.failed)
+        self.store.trim(self._needed(scheduler))
+        return outcome.failed
+
+    def fail(self, error: OpsinError) -> None:
+        """All errands end with this error."""
+        self._fail_errands({span.digest: error for errand in self.errands for span in errand.spans})
+
+    def hurry(self) -> None:
+        """See `Encoding.hurry`."""
+        self._encoding.hurry()
+
+    def close(self, error: OpsinError) -> None:
+        """End the thread; errands end with this error."""
+        self._encoding.close()
+        self.fail(error)
+
+    def _needed(self, scheduler: Scheduler) -> set[bytes]:
+        return scheduler.needed() | {span.digest for errand in self.errands for span in errand.spans}
+
+    def _missing_for_errands(self) -> Iterator[tuple[object, MediaSpan]]:
+        for errand in self.errands:
+            for span in errand.spans:
+                if span.digest not in self.store:
+                    yield errand, span
+
+    def _in_order(self, missing: Iterable[tuple[object, MediaSpan]]) -> Iterator[MediaSpan]:
+        """The first of everybody, then the second; where the store is full, only the first."""
+        by_owner: dict[int, list[MediaSpan]] = {}
+        for owner, span in missing:
+            by_owner.setdefault(id(owner), []).append(span)
+        deepest = max(map(len, by_owner.values()), default=0)
+        for depth in range(deepest if self.store.used_bytes < self.store.limit else min(1, deepest)):
+            for spans in by_owner.values():
+                yield from spans[depth : depth + 1]
+
+    def _choose(self, missing: list[MediaSpan], values: int) -> list[MediaSpan]:
+        """The first, and others whose features have the same shape, up to so many values."""
+        chosen: dict[bytes, MediaSpan] = {}
+        for span in missing:
+            assert span.features is not None
+            first = next(iter(chosen.values()), span)
+            assert first.features is not None
+            alike = span.features.shape == first.features.shape and span.rows == first.rows
+            room = values // max(1, product(span.features.shape))
+            if span.digest not in chosen and alike and len(chosen) < max(1, room):
+                chosen[span.digest] = span
+        return list(chosen.values())
+
+    def _finish_errands(self) -> None:
+        for errand in [e for e in self.errands if all(span.digest in self.store for span in e.spans)]:
+            self.errands.remove(errand)
+            parts = [self.store.get(span.digest) for span in errand.spans]
+            copies = {part.array: np.asarray(part.array.numpy(), np.float32) for part in parts}
+            errand.future.set_result(np.concatenate([copies[p.array][p.row : p.row + p.rows] for p in parts]))
+
+    def _fail_errands(self, failed: dict[bytes, OpsinError]) -> None:
+        for errand in list(self.errands):
+            error = next((failed[span.digest] for span in errand.spans if span.digest in failed), None)
+            if error is not None:
+                self.errands.remove(errand)
+                errand.future.set_exception(error)

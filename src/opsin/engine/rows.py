@@ -1,0 +1,106 @@
+"""The rows of a prompt, one by one: which are media, what RoPE sees of them, and what they see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.spans import MediaSpan, Prompt, TextSpan
+
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Media in a sequence, from its row `start` to before its row `end`."""
+
+    start: int
+    span: MediaSpan
+
+    @property
+    def end(self) -> int:
+        return self.start + self.span.rows
+
+
+class PromptRows:
+    """A prompt spelt out. Rows after it, which are generated, go on where it ends.
+
+    Args:
+        prompt: text and media.
+        axes: positions that a row has: 1, or 3 (time, row, column; Wang et al. 2024, arXiv 2409.12191).
+    """
+
+    def __init__(self, prompt: Prompt, axes: int = 1) -> None:
+        self.axes = axes
+        self.count = len(prompt)
+        self.ids: list[int] = []  # 0 where media stands
+        self.media: list[Placed] = []
+        for start, span in prompt.placed():
+            if isinstance(span, TextSpan):
+                self.ids += span.ids
+            else:
+                self.ids += [0] * span.rows
+                self.media.append(Placed(start, span))
+        self._next = self.count  # the position of the first row after the prompt
+        self._positions: Ints | None = None
+        self._ahead: Ints | None = None  # for each row, the first row that it does not see
+        self._back: Ints | None = None  # for each row, the first row that it sees through any window
+        if self.media:
+            self._place()
+
+    def _place(self) -> None:
+        positions = np.repeat(np.arange(self.count, dtype=np.int32)[:, None], self.axes, axis=1)
+        back = np.arange(self.count, dtype=np.int32)
+        ahead = back + 1
+        moved = 0  # what positions are ahead of rows
+        for placed in self.media:
+            start, end, span = placed.start, placed.end, placed.span
+            here = start + moved
+            positions[start:end] = here
+            if self.axes == 3 and span.grid is not None:
+                row, column = np.divmod(np.arange(span.rows, dtype=np.int32), np.int32(span.grid[1]))
+                positions[start:end, 1] += row
+                positions[start:end, 2] += column
+            else:
+                positions[start:end] += np.arange(span.rows, dtype=np.int32)[:, None]
+            moved += span.positions - span.rows
+            positions[end:] = np.arange(end + moved, self.count + moved, dtype=np.int32)[:, None]
+            if span.atomic:
+                back[start:end], ahead[start:end] = start, end
+        self._next = self.count + moved
+        self._positions, self._back, self._ahead = positions, back, ahead
+
+    def positions(self, start: int, places: Ints) -> Ints:
+        """What RoPE sees of the rows at `places`, from `start` on: [rows], or [rows, axes] where axes may differ."""
+        if self._positions is None:
+            return places
+        after: Ints = places + np.int32(self._next - self.count)
+        if start >= self.count:
+            return after
+        known = self._positions[start : start + len(places)]
+        rest = after[len(known) :, None].repeat(self.axes, axis=1)
+        return np.concatenate((known, rest)) if len(rest) else known
+
+    def last(self, start: int, places: Ints) -> Ints:
+        """For each row, the first one that it does not see: the next one, or the end of its media."""
+        last = places + np.int32(1)
+        if self._ahead is not None and start < self.count:
+            known = self._ahead[start : start + len(places)]
+            last[: len(known)] = known
+        return last
+
+    def first(self, start: int, places: Ints, window: int) -> Ints:
+        """For each row, the first one that it sees through a window of so many rows; 0 for no window."""
+        if not window:
+            return np.zeros(len(places), np.int32)
+        first: Ints = np.maximum(places - np.int32(window - 1), np.int32(0))
+        if self._back is not None and start < self.count:
+            known = self._back[start : start + len(places)]
+            first[: len(known)] = np.minimum(first[: len(known)], known)
+        return first
+
+    def media_from(self, row: int) -> list[Placed]:
+        """Media of which rows from `row` on are part."""
+        return [placed for placed in self.media if placed.end > row]

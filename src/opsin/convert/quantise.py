@@ -21,8 +21,8 @@ from opsin.gguf import File, NewTensor, Typed, ValueType, write
 from opsin.quants import BY_NAME, QuantType, by_id
 
 QUANTISATION_VERSION = 2  # of the block formats, as ggml counts
-_PIECE = 1 << 20  # weights rounded at a time by one thread
-_AHEAD = 3  # pieces a thread that may wait for their turn
+_PIECE = 1 << 18  # weights rounded at a time by one thread: larger arrays leave the cache and take twice as long
+_AHEAD = 4  # pieces a thread that may wait for their turn
 
 Told = Callable[[Choice, int], None]
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_vision import tiny_projector
 
 import opsin
 from opsin import gguf
+from opsin.cli import main
 from opsin.cli.inspect import look
 
 
@@ -45,3 +47,45 @@ def test_an_unknown_family_is_shown_with_the_reason(run, tmp_path: Path) -> None
     assert "cannot run" in done.stdout
     assert "\x1b" not in done.stdout
     assert json.loads(run("inspect", path, "--json").stdout)["weight_bytes"] is None
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main.run([*map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_part_that_sees_is_shown_alone_and_in_one_file(
+    tiny_file, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    eyes, one = tiny_projector(tmp_path / "eyes.gguf"), tmp_path / "one.gguf"
+    assert "vision" not in told(capsys, "inspect", tiny_file()).splitlines()
+    said = told(capsys, "merge", tiny_file(), eyes, "-o", one)
+    assert said.startswith(f"{one} has ")
+    for path in (eyes, one):
+        lines = told(capsys, "inspect", path).splitlines()
+        where = lines.index("vision")
+        assert lines[where + 1].startswith("  projector 'gemma3', 39 tensors, ")
+        assert lines[where + 2] == "  pictures  32 pixels a side, patches of 4"
+        assert lines[where + 3] == "  network   2 layers of width 32, to embeddings of 64"
+        assert lines[where + 5] == "  rows      4 for a square picture"
+        vision = json.loads(told(capsys, "inspect", path, "--json"))["vision"]
+        with gguf.File.open(eyes) as file:
+            assert vision["file_bytes"] == sum(info.nbytes for info in file.tensors.values())
+    assert "opsin cannot run this model: it has no part for text" in told(capsys, "inspect", eyes)
+    assert json.loads(told(capsys, "inspect", tiny_file(), "--json"))["vision"] is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"image_size": 33}, "clip.vision.image_size is 33"),
+        ({"image_size": "big"}, "'clip.vision.image_size' is 'big'"),
+        ({"block_count": 9}, "holds 2 of its 9 layers"),
+    ],
+)
+def test_a_part_that_opsin_cannot_run_is_shown_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], keys: dict[str, object], said: str
+) -> None:
+    out = told(capsys, "inspect", tiny_projector(tmp_path / "eyes.gguf", **keys))
+    assert "opsin cannot run this part: " in out
+    assert said in out

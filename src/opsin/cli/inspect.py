@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsin.cli import options
-from opsin.errors import ModelError
+from opsin.errors import OpsinError
 
 if TYPE_CHECKING:
+    from opsin.cli.vision import Vision
     from opsin.gguf import File
     from opsin.models import Decoder
 
@@ -56,6 +57,7 @@ class Contents:
     weight_bytes: int | None
     cache_bytes: dict[str, int] | None
     problem: str | None
+    vision: Vision | None = None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 def look(file: File, context: int | None = None) -> Contents:
     """Count what a file holds. `context` is in tokens; None takes the model's own."""
+    from opsin.cli.vision import find_vision
     from opsin.quants import by_id
 
     kinds: dict[str, Tensors] = {}
@@ -91,6 +94,7 @@ def look(file: File, context: int | None = None) -> Contents:
         weight_bytes=memory.weights if memory else None,
         cache_bytes=memory.cache if memory else None,
         problem=problem,
+        vision=find_vision(file),
     )
 
 
@@ -104,12 +108,16 @@ class _Memory:
 def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None]:
     """What the model would take, found by building it from shapes alone; or why it cannot be built."""
     from opsin.cli.shapes import ShapeReader
+    from opsin.convert.merge import PROJECTOR
     from opsin.models import load_decoder
+
+    if file.get_str("general.architecture") == PROJECTOR:
+        return None, "it has no part for text; give it as --mmproj beside the model that it belongs to"
 
     reader = ShapeReader(file)
     try:
         decoder = load_decoder(file, reader)
-    except ModelError as error:
+    except OpsinError as error:
         return None, str(error)
     rows = min(context or decoder.context, decoder.context)
     return _Memory(rows, reader.bytes, _cache_bytes(decoder, rows)), None
@@ -151,6 +159,7 @@ def _page(contents: Contents) -> str:
         "",
         "memory",
         *_memory_lines(contents),
+        *_vision_lines(contents.vision),
         "",
         "metadata",
         *_metadata_lines(contents.metadata),
@@ -168,6 +177,12 @@ def _memory_lines(contents: Contents) -> list[str]:
             for kind, size in contents.cache_bytes.items()
         ),
     ]
+
+
+def _vision_lines(vision: Vision | None) -> list[str]:
+    from opsin.cli.vision import vision_lines
+
+    return [] if vision is None else ["", "vision", *vision_lines(vision)]
 
 
 def _metadata_lines(metadata: Mapping[str, object]) -> list[str]:

@@ -1,0 +1,103 @@
+"""What `opsin inspect` tells of the part of a file that sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from opsin.errors import FileError, OpsinError
+from opsin.gguf import File
+
+_LARGEST = 4096  # pixels a side of the picture that is tried
+
+
+@dataclass(frozen=True)
+class Vision:
+    """A vision part. Numbers that the file lacks are None; `problem` says why opsin cannot run it, if so.
+
+    `width` is that of its own rows, `projection` that of the embeddings which it makes. `rows` are what a square
+    picture of `image_size` pixels takes of a context. Audio tensors count in neither bytes.
+    """
+
+    projector: str
+    image_size: int | None
+    patch_size: int | None
+    layers: int | None
+    width: int | None
+    projection: int | None
+    tensors: int
+    file_bytes: int
+    weight_bytes: int | None
+    rows: int | None
+    problem: str | None
+
+
+def find_vision(file: File) -> Vision | None:
+    """The vision part of a file, if it has one."""
+    from opsin.convert.mix import is_projector
+
+    if "clip.has_vision_encoder" not in file.metadata and "clip.vision.block_count" not in file.metadata:
+        return None
+    infos = [info for name, info in file.tensors.items() if is_projector(name) and not name.startswith(("a.", "mm.a."))]
+    rows, size, problem = _try(file)
+    return Vision(
+        projector=_text(file, "clip.vision.projector_type") or _text(file, "clip.projector_type"),
+        image_size=_number(file, "image_size"),
+        patch_size=_number(file, "patch_size"),
+        layers=_number(file, "block_count"),
+        width=_number(file, "embedding_length"),
+        projection=_number(file, "projection_dim"),
+        tensors=len(infos),
+        file_bytes=sum(info.nbytes for info in infos),
+        weight_bytes=size,
+        rows=rows,
+        problem=problem,
+    )
+
+
+def _try(file: File) -> tuple[int | None, int | None, str | None]:
+    """Rows and bytes, found by building the part from shapes alone; or why it cannot be built."""
+    from PIL import Image
+
+    from opsin.cli.shapes import ShapeReader
+    from opsin.media.picture import Picture
+    from opsin.models import load_encoder
+    from opsin.nn.keys import positive_int
+
+    reader = ShapeReader(file)
+    try:
+        encoder = load_encoder(file, reader)
+        side = min(positive_int(file, "clip.vision.image_size"), _LARGEST)
+        picture = Picture(Image.new("RGB", (side, side)), None, bytes(16))
+        return encoder.layout(picture).rows, reader.bytes, None
+    except OpsinError as error:
+        return None, None, str(error)
+
+
+def vision_lines(vision: Vision) -> list[str]:
+    """Lines for a person."""
+    unknown = "?"
+    lines = [
+        f"  projector {vision.projector!a}, {vision.tensors} tensors, {vision.file_bytes / 1e6:.1f} MB in the file",
+        f"  pictures  {vision.image_size or unknown} pixels a side, patches of {vision.patch_size or unknown}",
+        f"  network   {vision.layers or unknown} layers of width {vision.width or unknown}, "
+        f"to embeddings of {vision.projection or unknown}",
+    ]
+    if vision.weight_bytes is None:
+        return [*lines, f"  opsin cannot run this part: {vision.problem}"]
+    return [
+        *lines,
+        f"  weights   {vision.weight_bytes / 1e6:.1f} MB",
+        f"  rows      {vision.rows} for a square picture",
+    ]
+
+
+def _number(file: File, name: str) -> int | None:
+    value = file.metadata.get(f"clip.vision.{name}")
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(file: File, key: str) -> str:
+    try:
+        return file.get_str(key, "")
+    except FileError:
+        return ""

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.engine.encoding import Encodes, Turn
+from opsin.engine.logprobs import logprobs
 from opsin.engine.media_work import Errand, MediaWork
 from opsin.engine.pace import Pace
 from opsin.engine.pages import PagePool, pages_for
@@ -282,7 +283,9 @@ class Engine:
     def _accept(self, sequence: Sequence, logits: Floats, best: int) -> None:
         """Choose the next id of one sequence. What goes wrong here is its own failure."""
         try:
-            if sequence.accept(sequence.sampler.choose(logits, best), self.context) is not None:
+            id, most = sequence.sampler.choose(logits, best), sequence.sampling.logprobs
+            told = None if most is None else logprobs(logits, id, most)
+            if sequence.accept(id, self.context, told) is not None:
                 self._scheduler.remove(sequence)
         except Exception as error:  # noqa: BLE001 - its stream hears of it
             self._fail([sequence], error)

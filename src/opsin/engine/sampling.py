@@ -26,6 +26,7 @@ class Sampling:
         seed: None for a random one.
         max_tokens: end after so many ids; None for as many as the context holds.
         ignore_eos: go on past end-of-turn ids.
+        logprobs: tell the log-probability of each id, and of so many likeliest ones; None tells none.
     """
 
     temperature: float = 0.8
@@ -35,6 +36,7 @@ class Sampling:
     seed: int | None = None
     max_tokens: int | None = None
     ignore_eos: bool = False
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         _within("temperature", self.temperature, 0.0, 100.0)
@@ -45,6 +47,8 @@ class Sampling:
             _within("seed", self.seed, 0, (1 << 64) - 1, whole=True)
         if self.max_tokens is not None:
             _within("max_tokens", self.max_tokens, 0, 1 << 31, whole=True)
+        if self.logprobs is not None:
+            _within("logprobs", self.logprobs, 0, 1 << 31, whole=True)
 
     @property
     def greedy(self) -> bool:

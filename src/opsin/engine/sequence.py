@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from opsin.engine.logprobs import Logprobs
 from opsin.engine.rows import PromptRows
 from opsin.engine.sampling import Sampler, Sampling
 from opsin.errors import OpsinError
@@ -26,6 +27,7 @@ class Piece:
     id: int | None
     reason: Reason | None = None
     error: OpsinError | None = None
+    logprobs: Logprobs | None = None
 
 
 class Stream:
@@ -96,14 +98,14 @@ class Sequence:
     def generated(self) -> int:
         return len(self.ids) - self.prompt_rows
 
-    def accept(self, id: int, limit: int) -> Reason | None:
+    def accept(self, id: int, limit: int, logprobs: Logprobs | None = None) -> Reason | None:
         """Take the next id; why the sequence ends with it, if it does. `limit` is the rows a sequence may have."""
         if id in self.ends:
             self.stream.put(Piece(None, "stop"))
             return "stop"
         self.ids.append(id)
         full = self.generated >= (self.sampling.max_tokens or limit) or self.known >= limit
-        self.stream.put(Piece(id, "length" if full else None))
+        self.stream.put(Piece(id, "length" if full else None, logprobs=logprobs))
         return "length" if full else None
 
     def keys(self, number: int) -> list[bytes]:

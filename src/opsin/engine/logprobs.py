@@ -1,0 +1,26 @@
+"""How likely the model held a token that was chosen, and its rivals: of its logits, before any knob of sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from opsin.engine.sampling import Floats, top_ids
+
+
+@dataclass(frozen=True)
+class Logprobs:
+    """Natural logarithms of probabilities. `chosen` and each of `likeliest` are (id, log-probability)."""
+
+    chosen: tuple[int, float]
+    likeliest: tuple[tuple[int, float], ...]
+
+
+def logprobs(logits: Floats, id: int, most: int) -> Logprobs:
+    """Log-softmax of logits [vocabulary] at `id` and at the `most` likeliest ids, likeliest first."""
+    wide = logits.astype(np.float64)
+    wide -= wide.max()
+    wide -= np.log(np.exp(wide).sum())
+    ids = top_ids(logits, most) if most else ()
+    return Logprobs((id, float(wide[id])), tuple((int(i), float(wide[i])) for i in ids))

@@ -1,21 +1,179 @@
 """Qwen2-VL and Qwen2.5-VL: the text decoder of Qwen 2 with positions of three axes, time, row and column (M-RoPE).
 
-GGUF: general.architecture = "qwen2vl". Oracle: transformers' Qwen2VLForConditionalGeneration.
+Their towers take pictures of any size: positions turn (2-D RoPE), and 2 x 2 patches side by side become a row. In most
+layers of Qwen2.5-VL's, patches see only those of their window.
+
+GGUF: general.architecture = "qwen2vl", clip.projector_type = "qwen2vl_merger" or "qwen2.5vl_merger". Oracles:
+transformers' Qwen2VLForConditionalGeneration and Qwen2_5_VLForConditionalGeneration, with their image processor.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+
+from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings
 from opsin.gguf.text_rules import KEYS, PRE_NORM, tensors
+from opsin.media import sizes, steps
+from opsin.media.picture import Picture
 from opsin.nn.decoder import PreNormDecoder
-from opsin.nn.module import Reader
+from opsin.nn.keys import positive_int
+from opsin.nn.module import Floats, Module, Reader, at
+from opsin.nn.parts import Linear
+from opsin.nn.pictures import Preparation
+from opsin.nn.vit import MOST_ROWS, Ints, NormKind, Vit, block_order, sight, vit_shape
+from opsin.ops import Array, Ops
+from opsin.spans import Features, MediaSpan, Patches
+
+MERGE, WINDOW = 2, 112  # patches along a side of a row's square, pixels of a window's; where the file does not say
+LEAST, MOST = 56 * 56, 28 * 28 * 1280  # pixels: transformers' defaults, where the file does not say
+BASE = 10000.0
 
 
 class Qwen2Vl:
     @staticmethod
     def load(file: File, source: Reader) -> PreNormDecoder:
         return PreNormDecoder.read(file, source, "qwen2vl", pairing="halves", planar=True)
+
+
+class Projector(Module):
+    up: Linear = at("0")  # type: ignore[assignment]
+    down: Linear = at("2")  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """How the patches of one picture stand: window after window, squares of patches in each, patches in each square.
+
+    Attributes:
+        patches: for each patch as it stands, its number among patches that stand square after square.
+        places: [patches, 2] its row and column.
+        windows: where windows begin, and the end.
+        rows: for each row of the result, from left to right and down, the square that becomes it.
+    """
+
+    patches: Ints
+    places: Ints
+    windows: list[int]
+    rows: Ints
+
+    @classmethod
+    def of(cls, high: int, wide: int, merge: int, window: int) -> Order:
+        """Of high x wide patches; `window` squares are a side of a window, and 0 of them the whole picture."""
+        down, across = high // merge, wide // merge
+        row, column = np.divmod(np.arange(down * across), across)
+        number = row // window * -(-across // window) + column // window if window else np.zeros_like(row)
+        squares = np.argsort(number, kind="stable")
+        count = merge * merge
+        patches = (squares[:, None] * count + np.arange(count)).reshape(-1)
+        places = np.stack(np.divmod(block_order(high, wide, merge)[patches], wide), 1)
+        windows = np.append(0, np.cumsum(np.bincount(number)) * count)
+        return cls(patches, places.astype(np.int32), windows.tolist(), np.argsort(squares).astype(np.int32))
+
+
+@dataclass(frozen=True, eq=False)
+class Qwen2VlVision:
+    """`window`: patches along a window's side, 0 for none. `whole`: of so many layers the last sees everything."""
+
+    tower: Vit
+    projector: Projector
+    preparation: Preparation
+    least: int
+    most: int
+    window: int = 0
+    whole: int = 1
+    marker: ClassVar[str] = "<|image_pad|>"
+
+    @classmethod
+    def load(cls, file: File, source: Reader) -> Qwen2VlVision:
+        return cls.read(file, source, "layer")
+
+    @classmethod
+    def read(cls, file: File, source: Reader, norm: NormKind, *, window: int = 0, whole: int = 1) -> Qwen2VlVision:
+        """A tower with this kind of norms; `window` in pixels."""
+        shape = vit_shape(file, norm)
+        if shape.heads.width % 4:
+            raise ModelError(f"{file.path}: a head of {shape.heads.width} values does not turn by rows and columns")
+        merge = positive_int(file, "clip.vision.spatial_merge_size", MERGE)
+        least = positive_int(file, "clip.vision.image_min_pixels", LEAST)
+        most = positive_int(file, "clip.vision.image_max_pixels", max(MOST, least))
+        if least > most or most > MOST_ROWS * shape.patch**2:
+            raise ModelError(
+                f"{file.path}: clip.vision.image_min_pixels is {least}, image_max_pixels {most}",
+                hint="the file is damaged",
+            )
+        projector = Projector.read(source, "mm")
+        projector.up.check(shape.width * merge**2, projector.down.inputs)
+        projector.down.check(projector.up.outputs, positive_int(file, "clip.vision.projection_dim"))
+        preparation = Preparation.of(file, shape.patch, merge)
+        squares = max(1, window // shape.patch // merge) if window else 0
+        return cls(Vit.load(file, source, shape), projector, preparation, least, most, squares, whole)
+
+    @property
+    def width(self) -> int:
+        return self.projector.down.outputs
+
+    def layout(self, picture: Picture) -> Patches:
+        shape, merge = self.tower.shape, self.preparation.block
+        size = sizes.fit_pixels(picture.size, shape.patch * merge, self.least, self.most)
+        high, wide = size[1] // shape.patch, size[0] // shape.patch
+        grid = (high // merge, wide // merge)
+        span = MediaSpan(
+            digest=self.preparation.digest(picture, "stretch", size, self.window),
+            rows=grid[0] * grid[1],
+            positions=max(grid),
+            grid=grid,
+            features=Features((high, wide, shape.values), partial(self._prepare, picture, size)),
+            size=size,
+            area=(0.0, 0.0, float(picture.width), float(picture.height)),
+        )
+        return Patches((span,), picture.notes, original=picture.size)
+
+    def encode(self, features: Floats) -> Array:
+        pictures, high, wide, values = features.shape
+        tower, ops, square = self.tower, self.tower.ops, self.preparation.block**2
+        order = self._order(high, wide)
+        everything = sight(ops, [0, high * wide], pictures)
+        windows = sight(ops, order.windows, pictures) if self.window else everything
+        seen = [windows if (i + 1) % self.whole else everything for i in range(tower.shape.layers)]
+        x = tower.embed(features.reshape(pictures, high * wide, values))
+        x = tower.finish(tower.run(x, seen, turns(ops, np.tile(order.places, (pictures, 1)), tower.shape.heads.width)))
+        x = self.projector.down(self.projector.up(ops.fold(x, square), activation="gelu_erf"))
+        if not self.window:
+            return x
+        starts = np.arange(pictures, dtype=np.int32)[:, None] * len(order.rows)
+        return ops.take(x, ops.constant((starts + order.rows).reshape(-1)))
+
+    def _order(self, high: int, wide: int) -> Order:
+        return Order.of(high, wide, self.preparation.block, self.window)
+
+    def _prepare(self, picture: Picture, size: tuple[int, int]) -> Floats:
+        patch = self.tower.shape.patch
+        high, wide = size[1] // patch, size[0] // patch
+        patches = self.preparation.patches(steps.resize(steps.flatten(picture), size, "bicubic"))
+        return patches[self._order(high, wide).patches].reshape(high, wide, -1)
+
+
+class Qwen25VlVision:
+    @staticmethod
+    def load(file: File, source: Reader) -> Qwen2VlVision:
+        whole = positive_int(file, "clip.vision.n_wa_pattern")
+        window = positive_int(file, "clip.vision.window_size", WINDOW)
+        return Qwen2VlVision.read(file, source, "rms", window=window, whole=whole)
+
+
+def turns(ops: Ops, places: Ints, width: int) -> Array:
+    """A table for heads of `width`: the first half of the pairs turns by a patch's row, the other by its column."""
+    quarter = width // 4
+    frequencies = BASE ** (-np.arange(quarter) / quarter)
+    axis = np.repeat(np.arange(2, dtype=np.int32), quarter)
+    numbers = np.tile(frequencies, 2).astype(np.float32)
+    return ops.rope_table(ops.constant(places), ops.constant(numbers), axis=ops.constant(axis))
 
 
 def _sections(settings: Settings) -> list[int]:
@@ -26,6 +184,7 @@ def _sections(settings: Settings) -> list[int]:
 
 
 DECODERS = {"qwen2vl": Qwen2Vl}
+ENCODERS = {"qwen2vl_merger": Qwen2VlVision, "qwen2.5vl_merger": Qwen25VlVision}
 RULES = (
     Rules(
         part="text",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 torch = pytest.importorskip("torch")
-checkpoints = pytest.importorskip("checkpoints", reason="needs transformers")
+hf_folders = pytest.importorskip("hf_folders", reason="needs transformers")
 
+import checkpoints  # noqa: E402
 from by_hand import Sequence, distance, open_decoder, score  # noqa: E402
 
 from opsin.convert.hf import convert  # noqa: E402
@@ -46,24 +43,19 @@ def ops(device):
     return device.eager()
 
 
-def save(folder: Path, family: str, **options: object):
-    model = checkpoints.make(family, **options)
-    model.save_pretrained(folder)
-    return model
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_logits_equal_transformers(ops, tmp_path, variant):
     family, options = VARIANTS[variant]
-    model = save(tmp_path / "hf", family, **options)
+    model = hf_folders.save(tmp_path / "hf", family, **options)
     (path,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32", vision=False)
     ours = score(ops, open_decoder(ops, path), Sequence(IDS))
     assert distance(ours, checkpoints.logits(model, IDS)) <= 1e-4
 
 
 def test_shards_are_read_as_one(tmp_path):
-    model = save(tmp_path / "one", "llama")
+    model = hf_folders.save(tmp_path / "one", "llama")
     model.save_pretrained(tmp_path / "many", max_shard_size="60KB")
+    hf_folders.plain().save_pretrained(tmp_path / "many")
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
     files = [convert(tmp_path / name, tmp_path / f"{name}.gguf", format="f32")[0] for name in ("one", "many")]
     with File.open(files[0]) as one, File.open(files[1]) as many:

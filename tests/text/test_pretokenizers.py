@@ -9,7 +9,7 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsin.text.bpe import _apply
+from opsin.text.bpe import cut
 from opsin.text.pretokenizers import PATTERNS, PRE_TOKENIZERS
 
 COMPILED = {name: [regex.compile(f"({pattern})", regex.V1) for pattern in PATTERNS[name]] for name in PATTERNS}
@@ -23,7 +23,7 @@ GROUPING = {"aya", "afmoe", "superbpe"}
 @given(st.text() | st.text("a1 \n'sS漢é.\t世", max_size=30))
 def test_no_pattern_loses_a_character(text: str) -> None:
     for patterns in COMPILED.values():
-        assert "".join(_apply(patterns, [text])) == text
+        assert "".join(cut(patterns, [text])) == text
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_no_pattern_loses_a_character(text: str) -> None:
     ],
 )
 def test_pieces_are_those_of_the_model(name: str, text: str, pieces: list[str]) -> None:
-    assert _apply(COMPILED[name], [text]) == pieces
+    assert cut(COMPILED[name], [text]) == pieces
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_no_pattern_is_slow_on_long_runs(text: str) -> None:
     for name in COMPILED.keys() - GROUPING:
         patterns = COMPILED[name]
         began = time.thread_time()
-        _apply(patterns, [text])
+        cut(patterns, [text])
         assert time.thread_time() - began < 1, name
 
 

@@ -93,11 +93,9 @@ def find_rules(checkpoint: Checkpoint) -> tuple[Rules, Rules | None]:
     found = [rule for rule in known if fits(rule, "text")]
     found += [rule for rule in known if rule.part == "text" and model_type in rule.types]
     if not found:
-        names = sorted({name for rule in known for name in rule.classes})
-        what = ", ".join(map(str, checkpoint.classes)) or "nothing"
-        raise ModelError(
-            f"{checkpoint.path}: no rule for {what:.80} of {model_type!r:.40}", hint=f"known: {', '.join(names)}"
-        )
+        names = ", ".join(sorted({name for rule in known for name in rule.classes}))
+        what = ", ".join(checkpoint.classes) or "no class"
+        raise ModelError(f"{checkpoint.path}: {what:.80} cannot be converted", hint=f"known: {names}")
     towers = [rule for rule in known if fits(rule, "vision")]
     return found[0], towers[0] if towers else None
 
@@ -179,9 +177,7 @@ def _check_known(checkpoint: Checkpoint, rules: Sequence[Rules], *, strict: bool
         if any(_pattern(source).fullmatch(name) for part in rules for source in part.dropped):
             continue
         if strict or not name.startswith(_MEDIA):
-            raise ModelError(
-                f"{checkpoint.path}: nobody knows what tensor {name:.80} is", hint="a newer opsin may know"
-            )
+            raise ModelError(f"{checkpoint.path}: nobody knows tensor {name:.80}", hint="a newer opsin may")
 
 
 def _check_layers(checkpoint: Checkpoint, rules: Rules, settings: Settings, content: Content) -> None:

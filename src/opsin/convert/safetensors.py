@@ -45,7 +45,7 @@ class Safetensors:
         """Raises FileError for a file that is missing or not what its header says."""
         self.path, self._lock = path, threading.Lock()
         try:
-            self._stream = path.open("rb")
+            self._stream = path.open("rb", buffering=0)
         except OSError as error:
             raise FileError(f"{path} cannot be read: {error.strerror}", hint="is the download complete?") from error
         try:
@@ -53,6 +53,12 @@ class Safetensors:
         except BaseException:
             self._stream.close()
             raise
+
+    def __enter__(self) -> Safetensors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._stream.close()
@@ -68,20 +74,31 @@ class Safetensors:
         rows = stored.shape[0] if stored.shape else 1
         last = rows if last is None else last
         row = math.prod(stored.shape[1:]) * _WIDTHS[stored.dtype]
+        data = bytearray((last - first) * row)
         with self._lock:
             self._stream.seek(stored.start + first * row)
-            data = self._stream.read((last - first) * row)
-        if len(data) != (last - first) * row:
-            raise FileError(f"{self.path} ended within tensor {name}", hint=_HINT)
-        return _floats(data, stored.dtype).reshape(*((last - first,) if stored.shape else ()), *stored.shape[1:])
+            if not self._fill(memoryview(data)):
+                raise FileError(f"{self.path} ended within tensor {name}", hint=_HINT)
+        return _floats(data, stored.dtype).reshape((last - first, *stored.shape[1:]) if stored.shape else ())
+
+    def _fill(self, buffer: memoryview) -> bool:
+        """Read until it is full; whether that was possible. The system may give less than was asked for."""
+        done = 0
+        while done < len(buffer):
+            count = self._stream.readinto(buffer[done:])
+            if not count:
+                return False
+            done += count
+        return True
 
     def _read_header(self, size: int) -> dict[str, Stored]:
-        raw = self._stream.read(8)
-        length = int.from_bytes(raw, "little")
-        if len(raw) < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
+        raw = bytearray(8)
+        length = int.from_bytes(raw, "little") if self._fill(memoryview(raw)) else 0
+        if not 2 <= length <= min(MAX_HEADER, size - 8):
             raise self._wrong(f"its header cannot have {length} bytes in a file of {size}")
+        text = bytearray(length)
         try:
-            header = json.loads(self._stream.read(length), object_pairs_hook=_once)
+            header = json.loads(text, object_pairs_hook=_once) if self._fill(memoryview(text)) else None
         except (ValueError, RecursionError) as error:
             raise self._wrong("its header is no JSON") from error
         if not isinstance(header, dict):
@@ -130,7 +147,7 @@ def _bytes(stored: Stored) -> int:
     return math.prod(stored.shape) * _WIDTHS[stored.dtype]
 
 
-def _floats(data: bytes, dtype: str) -> NDArray[np.float32]:
+def _floats(data: bytearray, dtype: str) -> NDArray[np.float32]:
     if dtype == "BF16":  # the upper half of a float32
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
     return np.frombuffer(data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32)

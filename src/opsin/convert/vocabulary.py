@@ -1,12 +1,234 @@
-"""The tokenizer of a checkpoint as GGUF's keys: from tokenizer.json, or tokenizer.model of SentencePiece."""
+"""The tokenizer of a checkpoint as GGUF's keys: from tokenizer.json, or tokenizer.model of SentencePiece.
+
+Which tokens are control tokens, which ids are named and what stands where the vocabulary has holes follows
+llama.cpp's converter.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, cast
 
+from opsin.convert.checkpoint import read_json
+from opsin.convert.sentencepiece import read_pieces
+from opsin.errors import FileError, ModelError
+from opsin.gguf import Typed, ValueType
 from opsin.gguf.writer import Writable
+from opsin.text.recognise import BYTE_PAIRS, SENTENCEPIECE, find_pre
+from opsin.text.vocabulary import BYTE, CONTROL, NORMAL, PREFIX, UNKNOWN, UNUSED, USER_DEFINED
+
+SPACE: Final = "\u2581"  # how SentencePiece writes one
+_NEVER, _ADDED = -10000.0, -1000.0  # scores of holes and of added tokens
+_BYTE: Final = re.compile("<0x[0-9A-Fa-f]{2}>")
+# Roles and what GGUF calls them, one misspelt there.
+_ROLES: Final = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
+
+
+@dataclass
+class Tokens:
+    """A vocabulary in the making: holes until something is put there."""
+
+    texts: list[str]
+    kinds: list[int]
+    scores: list[float]
+    keys: dict[str, Writable] = field(default_factory=dict)
+
+    @classmethod
+    def of_holes(cls, rows: int) -> Tokens:
+        return cls([f"[PAD{id}]" for id in range(rows)], [UNUSED] * rows, [_NEVER] * rows)
+
+    def put(self, id: int, text: str, kind: int, score: float = 0.0) -> None:
+        """An id behind the embeddings is left out: no model can have learnt it."""
+        if 0 <= id < len(self.texts):
+            self.texts[id], self.kinds[id], self.scores[id] = text, kind, score
+
+    def add(self, id: int, text: str, *, special: bool) -> None:
+        """A token that stands beside the vocabulary."""
+        if special or _looks_special(text):
+            self.put(id, text, CONTROL, _ADDED)
+        else:
+            self.put(id, text.replace(SPACE, " "), USER_DEFINED, _ADDED)
 
 
 def vocabulary_keys(folder: Path, rows: int) -> dict[str, Writable]:
     """`tokenizer.*` for a model with embeddings of `rows` tokens. Raises FileError or ModelError."""
-    return {}
+    written = read_json(folder / "tokenizer.json", optional=True)
+    config = read_json(folder / "tokenizer_config.json", optional=True)
+    model = written.get("model")
+    model = model if isinstance(model, Mapping) else {}
+    pieces = folder / "tokenizer.model"
+    if not written and not pieces.is_file():
+        raise FileError(f"{folder} has neither tokenizer.json nor tokenizer.model", hint="save its tokenizer there")
+    try:
+        if written and not model.get("byte_fallback"):
+            kind, tokens = BYTE_PAIRS, _byte_pairs(folder, model, rows)
+        else:
+            kind = SENTENCEPIECE
+            tokens = _pieces(pieces, rows) if pieces.is_file() else _from_merges(written, model, rows)
+        added = _added(written, config)
+        for id, (text, special) in added.items():
+            tokens.add(id, text, special=special)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FileError(
+            f"{folder}: its tokenizer is not as it should be: {error!r:.80}", hint="download it again"
+        ) from error
+    return {
+        f"{PREFIX}model": kind,
+        f"{PREFIX}tokens": Typed(ValueType.STRING, tokens.texts),
+        f"{PREFIX}token_type": Typed(ValueType.INT32, tokens.kinds),
+        **tokens.keys,
+        **({f"{PREFIX}scores": Typed(ValueType.FLOAT32, tokens.scores)} if kind == SENTENCEPIECE else {}),
+        **_roles(folder, config, {text: id for id, text in enumerate(tokens.texts)}),
+        **_additions(written, config),
+        **_templates(folder, config),
+    }
+
+
+def _byte_pairs(folder: Path, model: Mapping[str, object], rows: int) -> Tokens:
+    if model.get("type") != "BPE":
+        raise ModelError(f"{folder}: tokenizers of type {model.get('type')!r:.40} are not converted", hint="BPE is")
+    tokens = Tokens.of_holes(rows)
+    for text, id in _mapping(model["vocab"]).items():
+        tokens.put(_int(id), text, NORMAL)
+    source = (folder / "tokenizer.json").read_text("utf-8")
+    tokens.keys = {
+        f"{PREFIX}pre": find_pre(source, ignore_merges=model.get("ignore_merges") is True),
+        f"{PREFIX}merges": Typed(ValueType.STRING, [_merge(pair) for pair in _list(model.get("merges"))]),
+    }
+    return tokens
+
+
+def _pieces(path: Path, rows: int) -> Tokens:
+    """From SentencePiece's own file."""
+    tokens, read = Tokens.of_holes(rows), read_pieces(path)
+    for id, (text, score, kind) in enumerate(zip(read.texts, read.scores, read.kinds, strict=True)):
+        tokens.put(id, text, kind, score)
+    tokens.keys = {f"{PREFIX}add_space_prefix": read.space_prefix}
+    return tokens
+
+
+def _from_merges(written: Mapping[str, object], model: Mapping[str, object], rows: int) -> Tokens:
+    """SentencePiece's vocabulary as tokenizer.json writes it, by merges: the earlier one makes a token, the better."""
+    tokens, ranks = Tokens.of_holes(rows), dict[str, int]()
+    merges = _list(model.get("merges"))
+    for rank, pair in enumerate(merges):
+        left, right = pair.split(" ", 1) if isinstance(pair, str) else cast(list[str], pair)
+        ranks.setdefault(left + right, rank)
+    unknown = model.get("unk_token")
+    for text, id in _mapping(model["vocab"]).items():
+        kind = UNKNOWN if text == unknown else BYTE if _BYTE.fullmatch(text) else NORMAL
+        tokens.put(_int(id), text, kind, -float(ranks.get(text, len(merges))) if kind == NORMAL else 0.0)
+    tokens.keys = {
+        f"{PREFIX}add_space_prefix": _prepends(written.get("normalizer")) or _prepends(written.get("pre_tokenizer"))
+    }
+    return tokens
+
+
+def _prepends(part: object) -> bool:
+    """Whether a normaliser or pre-tokenizer puts a space before the text."""
+    if not isinstance(part, Mapping):
+        return False
+    if part.get("type") == "Prepend":
+        return bool(part.get("prepend") == SPACE)
+    if part.get("type") == "Metaspace":
+        scheme = part.get("prepend_scheme", "always" if part.get("add_prefix_space", True) else "never")
+        return bool(scheme != "never")
+    inner = part.get("normalizers", part.get("pretokenizers"))
+    return any(map(_prepends, inner)) if isinstance(inner, list) else False
+
+
+def _added(written: Mapping[str, object], config: Mapping[str, object]) -> dict[int, tuple[str, bool]]:
+    """Tokens beside the vocabulary by id: text, and whether it is special."""
+    listed = [(_mapping(entry)["id"], entry) for entry in _list(written.get("added_tokens"))]
+    listed += [(int(id), entry) for id, entry in _mapping(config.get("added_tokens_decoder", {})).items()]
+    found: dict[int, tuple[str, bool]] = {}
+    for id, entry in listed:
+        known = _mapping(entry)
+        found.setdefault(_int(id), (str(known["content"]), known.get("special") is True))
+    return found
+
+
+def _roles(folder: Path, config: Mapping[str, object], ids: Mapping[str, int]) -> dict[str, Writable]:
+    """The ids that have a role: as tokenizer_config.json says, else config.json."""
+    settings = read_json(folder / "config.json")
+    text = settings.get("text_config")
+    found: dict[str, Writable] = {}
+    for role, name in _ROLES.items():
+        token = config.get(f"{role}_token")
+        token = token.get("content") if isinstance(token, Mapping) else token
+        id = ids.get(token) if isinstance(token, str) else settings.get(f"{role}_token_id")
+        if id is None and isinstance(text, Mapping):
+            id = text.get(f"{role}_token_id")
+        if type(id) is int and 0 <= id < len(ids):
+            found[f"{PREFIX}{name}_token_id"] = Typed(ValueType.UINT32, id)
+    return found
+
+
+def _additions(written: Mapping[str, object], config: Mapping[str, object]) -> dict[str, Writable]:
+    """Whether BOS and EOS are put around a text: by what the tokenizer does, else by what its settings say."""
+    found = {role: config.get(f"add_{role}_token") for role in ("bos", "eos")}
+    processor = written.get("post_processor")
+    inner = processor.get("processors", [processor]) if isinstance(processor, Mapping) else []
+    for part in _list(inner):
+        kind = _mapping(part).get("type")
+        if kind == "ByteLevel":
+            found = {role: told if isinstance(told, bool) else False for role, told in found.items()}
+        elif kind == "TemplateProcessing":
+            single = [_mapping(entry) for entry in _list(_mapping(part).get("single"))]
+            found = {"bos": "SpecialToken" in single[0], "eos": "SpecialToken" in single[-1]} if single else found
+    return {f"{PREFIX}add_{role}_token": told for role, told in found.items() if isinstance(told, bool)}
+
+
+def _templates(folder: Path, config: Mapping[str, object]) -> dict[str, Writable]:
+    """Chat templates: the ordinary one, and others by name."""
+    told = config.get("chat_template")
+    if told is None and (folder / "chat_template.jinja").is_file():
+        told = (folder / "chat_template.jinja").read_text("utf-8", "replace")
+    if told is None:
+        told = read_json(folder / "chat_template.json", optional=True).get("chat_template")
+    if isinstance(told, str):
+        return {"tokenizer.chat_template": told}
+    named = {str(_mapping(entry).get("name")): _mapping(entry).get("template") for entry in _list(told or [])}
+    texts = {name: text for name, text in named.items() if isinstance(text, str)}
+    ordinary = texts.pop("default", None)
+    found: dict[str, Writable] = {f"tokenizer.chat_template.{name}": text for name, text in texts.items()}
+    if texts:
+        found["tokenizer.chat_templates"] = sorted(texts)
+    return {"tokenizer.chat_template": ordinary, **found} if ordinary is not None else found
+
+
+def _looks_special(text: str) -> bool:
+    ends = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))
+    known = ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
+    return text in known or any(text.startswith(start) and text.endswith(end) for start, end in ends)
+
+
+def _merge(pair: object) -> str:
+    """A merge as GGUF writes it; a space within a side becomes the character 256 further."""
+    if isinstance(pair, str):
+        return pair
+    left, right = cast(Sequence[str], pair)
+    return f"{left.replace(' ', chr(288))} {right.replace(' ', chr(288))}"
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r:.40} is no JSON object")
+    return value
+
+
+def _list(value: object) -> list[object]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.40} is no list")
+    return value
+
+
+def _int(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r:.40} is no id")
+    return value

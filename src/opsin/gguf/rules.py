@@ -66,6 +66,8 @@ class Settings:
             isinstance(v, allowed) and (bool in allowed or not isinstance(v, bool)) for v in values
         ):
             raise FileError(f"{self.where}: {paths} is {value!r:.60}, not of the kind {kind}", hint="mend config.json")
+        if kind == "int" and not 0 <= values[0] < 1 << 32:
+            raise FileError(f"{self.where}: {paths} is {value}", hint="mend config.json")
         if kind == "float":
             return float(values[0])
         return [float(v) for v in values] if kind == "floats" else value

@@ -65,10 +65,10 @@ class BytePairs:
         if not self._byte_encoded:
             text = text.replace(" ", SPACE)
         remembered = self._remembered
-        return list(chain.from_iterable([remembered[word] for word in _apply(self._to_words, [text])]))
+        return list(chain.from_iterable([remembered[word] for word in cut(self._to_words, [text])]))
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
-        return tuple(chain.from_iterable(map(self._merge, _apply(self._within_words, [word]))))
+        return tuple(chain.from_iterable(map(self._merge, cut(self._within_words, [word]))))
 
     def _merge(self, piece: str) -> tuple[int, ...]:
         if self._byte_encoded:
@@ -101,7 +101,7 @@ def _read_pairs(merges: Sequence[str]) -> list[tuple[str, str]]:
     return [(merge[:cut], merge[cut + 1 :]) for merge in merges if 0 < (cut := merge.find(" ", 1)) < len(merge) - 1]
 
 
-def _apply(patterns: Iterable[regex.Pattern[str]], pieces: list[str]) -> list[str]:
+def cut(patterns: Iterable[regex.Pattern[str]], pieces: list[str]) -> list[str]:
     """Matches and what lies between them, pattern after pattern."""
     for pattern in patterns:
         pieces = list(filter(None, chain.from_iterable(map(pattern.split, pieces))))

@@ -1,0 +1,174 @@
+"""Tokenizers that transformers saved, as GGUF: opsin's tokenizer gives the same ids from the file's keys."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+
+pytest.importorskip("torch")
+hf_folders = pytest.importorskip("hf_folders", reason="needs transformers")
+
+from tiny import SPECIALS, TEMPLATE  # noqa: E402
+
+from opsin.convert.vocabulary import vocabulary_keys  # noqa: E402
+from opsin.errors import FileError, ModelError  # noqa: E402
+from opsin.gguf import File, write  # noqa: E402
+from opsin.text import Tokenizer  # noqa: E402
+
+TEXTS = [
+    "The quick brown fox", " leading and  double   spaces ", "don't they're 12345 67", "héllo wörld 漢字 🚀 مرحبا",
+    "line\n\nbreaks\n \t tabs\r\n", "", " ", "unseen: ζξψ ☃", "it'S 3.14 -- x_y(z)[0]",
+]  # fmt: skip
+
+
+def read(tmp_path, keys):
+    """The keys as a file gives them back."""
+    path = write(tmp_path / "vocabulary.gguf", {"general.architecture": "none", **keys}, [])[0]
+    with File.open(path) as file:
+        return file.metadata
+
+
+def convert(tmp_path, made, rows):
+    made.save_pretrained(tmp_path / "hf")
+    (tmp_path / "hf" / "config.json").write_text("{}")
+    return read(tmp_path, vocabulary_keys(tmp_path / "hf", rows))
+
+
+@pytest.mark.parametrize("name", hf_folders.BYTE_LEVEL)
+def test_byte_level_ids_equal_transformers(tmp_path, name):
+    made = hf_folders.byte_level(name)
+    keys = convert(tmp_path, made, len(made))
+    assert keys["tokenizer.ggml.pre"] == name
+    ours = Tokenizer.from_metadata(keys)
+    for text in TEXTS:
+        assert ours.encode(text) == made.encode(text, add_special_tokens=False), text
+        assert ours.decode(ours.encode(text)) == text
+
+
+@pytest.mark.parametrize("prefix", [True, False], ids=["space before the text", "no space before the text"])
+def test_ids_of_sentencepiece_equal_transformers(tmp_path, prefix):
+    made = hf_folders.with_bytes_behind(prefix=prefix)
+    keys = convert(tmp_path, made, len(made))
+    assert keys["tokenizer.ggml.model"] == "llama"
+    assert keys["tokenizer.ggml.add_space_prefix"] is prefix
+    assert keys["tokenizer.ggml.add_bos_token"] is True
+    ours = Tokenizer.from_metadata(keys)
+    for text in TEXTS:
+        if text:
+            assert ours.encode(text) == made.encode(text, add_special_tokens=False), text
+            assert ours.encode(text, add_special=True) == made.encode(text), text
+
+
+def test_kinds_and_roles_of_tokens(tmp_path):
+    made = hf_folders.byte_level("qwen2")
+    keys = convert(tmp_path, made, len(made) + 3)
+    texts, kinds = list(keys["tokenizer.ggml.tokens"]), keys["tokenizer.ggml.token_type"].tolist()
+    assert [kinds[texts.index(text)] for text in (*SPECIALS, "<tool_call>", "a")] == [3, 3, 3, 4, 1]
+    assert texts[-3:] == [f"[PAD{len(made) + i}]" for i in range(3)]
+    assert kinds[-3:] == [5, 5, 5]
+    named = {name: texts[keys[f"tokenizer.ggml.{name}_token_id"]] for name in ("bos", "eos", "padding")}
+    assert named == {"bos": SPECIALS[1], "eos": SPECIALS[2], "padding": SPECIALS[0]}
+    assert keys["tokenizer.ggml.add_bos_token"] is False
+    assert keys["tokenizer.chat_template"] == TEMPLATE
+
+
+def test_tokens_behind_the_embeddings_are_left_out(tmp_path):
+    made = hf_folders.byte_level("gpt-2")
+    keys = convert(tmp_path, made, len(made) - 1)
+    assert len(keys["tokenizer.ggml.tokens"]) == len(made) - 1
+    assert "<tool_call>" not in list(keys["tokenizer.ggml.tokens"])
+
+
+@pytest.mark.parametrize("where", ["tokenizer_config.json", "chat_template.jinja", "chat_template.json"])
+def test_templates_are_found_where_transformers_puts_them(tmp_path, where):
+    made = hf_folders.byte_level("gpt-2")
+    made.chat_template = None
+    made.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    content = TEMPLATE if where.endswith("jinja") else json.dumps({"chat_template": TEMPLATE})
+    (tmp_path / where).write_text(content)
+    assert vocabulary_keys(tmp_path, len(made))["tokenizer.chat_template"] == TEMPLATE
+
+
+def test_templates_by_name_keep_their_names(tmp_path):
+    made = hf_folders.byte_level("gpt-2")
+    made.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
+    named = [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    keys = read(tmp_path, vocabulary_keys(tmp_path, len(made)))
+    assert keys["tokenizer.chat_template"] == "a"
+    assert keys["tokenizer.chat_template.tool_use"] == "b"
+    assert list(keys["tokenizer.chat_templates"]) == ["tool_use"]
+
+
+def field(number, value):
+    if isinstance(value, bytes):
+        return bytes([number << 3 | 2]) + varint(len(value)) + value
+    if isinstance(value, float):
+        return bytes([number << 3 | 5]) + struct.pack("<f", value)
+    return bytes([number << 3]) + varint(value)
+
+
+def varint(value):
+    parts = []
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*parts, value])
+
+
+def proto(pieces, *, model_type=2, prefix=1):
+    body = [field(1, field(1, text.encode()) + field(2, score) + field(3, kind)) for text, score, kind in pieces]
+    return b"".join(body) + field(2, field(3, model_type)) + field(3, field(1, b"nmt_nfkc") + field(3, prefix))
+
+
+PIECES = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), *((f"<0x{b:02X}>", 0.0, 6) for b in range(256)),
+          ("\u2581a", -1.5, 1), ("\u2581", -2.0, 1), ("a", -3.0, 1)]  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_sentencepiece_s_own_file_is_read(tmp_path, prefix):
+    (tmp_path / "tokenizer.model").write_bytes(proto(PIECES, prefix=prefix))
+    (tmp_path / "config.json").write_text('{"bos_token_id": 1}')
+    keys = read(tmp_path, vocabulary_keys(tmp_path, len(PIECES)))
+    assert list(keys["tokenizer.ggml.tokens"]) == [text for text, _, _ in PIECES]
+    assert keys["tokenizer.ggml.token_type"].tolist() == [kind for _, _, kind in PIECES]
+    assert keys["tokenizer.ggml.scores"].tolist() == [score for _, score, _ in PIECES]
+    assert keys["tokenizer.ggml.add_space_prefix"] is bool(prefix)
+    assert Tokenizer.from_metadata(keys).encode("a a") == ([259, 259] if prefix else [261, 259])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"", "holds no pieces"), (b"PK\3\4" * 9, "is no tokenizer"), (proto(PIECES)[:-40], "is no tokenizer"),
+     (proto([("x", 0.0, 9)]), "is no tokenizer"), (proto(PIECES, model_type=1), "only byte pairs"),
+     (b"\xff" * 40, "is no tokenizer")],
+)  # fmt: skip
+def test_a_damaged_file_of_sentencepiece_is_refused(tmp_path, data, message):
+    (tmp_path / "tokenizer.model").write_bytes(data)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises((FileError, ModelError), match=message):
+        vocabulary_keys(tmp_path, 262)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "{", '{"model": {"type": "Unigram", "vocab": []}}', '{"model": {"type": "BPE", "vocab": []}}',
+     '{"model": {"type": "BPE", "vocab": {"a": "b"}}}', '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": 5}}',
+     '{"model": {"type": "BPE", "byte_fallback": true, "vocab": {"a": 0}, "merges": [["a"]]}}',
+     '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 1}]}'],
+)  # fmt: skip
+def test_a_damaged_tokenizer_json_is_refused(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_text(content)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises((FileError, ModelError)):
+        vocabulary_keys(tmp_path, 10)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+    with pytest.raises(FileError, match="neither tokenizer.json nor tokenizer.model"):
+        vocabulary_keys(tmp_path, 10)

@@ -5,7 +5,7 @@ Queries and keys are scaled so that attention is peaked: a wrong mask, position 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,10 +44,11 @@ class Shape:
     types: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, object] = field(default_factory=dict)
     factors: tuple[float, ...] = ()
+    specials: tuple[str, ...] = ()  # besides SPECIALS
 
     @property
     def vocabulary(self) -> int:
-        return len(tokens()[0])
+        return len(tokens(self.specials)[0])
 
 
 MIXED = {"attn_q.": "Q4_0", "attn_k.": "Q8_0", "attn_v.": "F16", "attn_output.": "Q4_0", "ffn_gate.": "Q4_0",
@@ -67,7 +68,7 @@ def write_llama(path: Path, s: Shape, values: Mapping[str, Floats]) -> Path:
 
 
 def metadata(s: Shape) -> dict[str, object]:
-    texts, kinds, merges = tokens()
+    texts, kinds, merges = tokens(s.specials)
     return {
         "general.architecture": "llama",
         "general.name": "tiny",
@@ -96,14 +97,15 @@ def metadata(s: Shape) -> dict[str, object]:
     }
 
 
-def tokens() -> tuple[list[str], list[int], list[str]]:
+def tokens(more: Sequence[str] = ()) -> tuple[list[str], list[int], list[str]]:
     """Texts, kinds and merges: the bytes as GPT-2 spells them, a few merges, special tokens."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
     spelt = {byte: chr(byte) for byte in shown} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
     merges = ["t h", "th e", "i n", "e r", f"{spelt[32]} the", f"{spelt[32]} a"]
     normal = [spelt[byte] for byte in range(256)] + [merge.replace(" ", "") for merge in merges]
-    return [*normal, *SPECIALS], [1] * len(normal) + [3] * len(SPECIALS), merges
+    specials = [*SPECIALS, *more]
+    return [*normal, *specials], [1] * len(normal) + [3] * len(specials), merges
 
 
 def weights(s: Shape) -> dict[str, Floats]:

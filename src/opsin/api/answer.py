@@ -1,0 +1,118 @@
+"""An answer that runs: text as it comes, and afterwards what it took."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from opsin.engine.sequence import Piece, Reason, Stream
+from opsin.errors import OpsinError
+from opsin.text import Detokenizer, StopStrings
+
+
+@dataclass(frozen=True)
+class PictureUse:
+    """What became of a picture in a prompt.
+
+    Attributes:
+        name: where it stands, as "messages[0].content[1]".
+        original: (width, height) of what was sent, where that is known.
+        size: (width, height) in pixels at which it is really processed, where that is known.
+        rows: tokens that it takes, without the markers around it.
+        notes: what a person should know: "frame 1 of 12".
+        end: the tokens of the prompt up to its last one.
+    """
+
+    name: str
+    original: tuple[int, int] | None
+    size: tuple[int, int] | None
+    rows: int
+    notes: tuple[str, ...]
+    end: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer took, so far. All in tokens.
+
+    Attributes:
+        prompt: text and pictures.
+        cached: those of the prompt that were not computed again; known with the first piece.
+        pictures: those of the prompt that are pictures.
+        answer: ids that came.
+        each: every picture.
+    """
+
+    prompt: int
+    cached: int
+    pictures: int
+    answer: int
+    each: tuple[PictureUse, ...]
+
+
+class Answer:
+    """A running answer: iterate for pieces of text. Afterwards `reason` says why it ended.
+
+    The work ends with the last piece, with `cancel`, or when nobody holds the answer any more.
+    """
+
+    def __init__(
+        self, stream: Stream, text: Detokenizer, stops: StopStrings, prompt_tokens: int,
+        pictures: tuple[PictureUse, ...] = (),
+    ) -> None:  # fmt: skip
+        self.prompt_tokens, self.pictures = prompt_tokens, pictures
+        self.ids: list[int] = []
+        self.reason: Reason | None = None
+        self._stream, self._text, self._stops = stream, text, stops
+        self._pieces = iter(stream)
+        weakref.finalize(self, stream.cancel).atexit = False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        while self.reason is None:
+            try:
+                out = self._take(next(self._pieces))
+            except OpsinError:
+                self.reason = "error"
+                raise
+            except BaseException:  # such as Ctrl-C
+                self.cancel()
+                raise
+            if out:
+                return out
+        raise StopIteration
+
+    @property
+    def usage(self) -> Usage:
+        """What it took up to now."""
+        pictures = sum(picture.rows for picture in self.pictures)
+        return Usage(self.prompt_tokens, self._stream.cached, pictures, len(self.ids), self.pictures)
+
+    @property
+    def text(self) -> str:
+        """What is left of the answer, as one string."""
+        return "".join(self)
+
+    def cancel(self) -> None:
+        """Nobody wants the rest."""
+        self.reason = self.reason or "cancelled"
+        self._stream.cancel()
+
+    def _take(self, piece: Piece) -> str:
+        new = ""
+        if piece.id is not None:
+            self.ids.append(piece.id)
+            new = self._text.push(piece.id)
+        if piece.reason is not None:
+            new += self._text.finish()
+        out, stopped = self._stops.push(new)
+        if stopped:
+            self.reason = "stop"
+            self._stream.cancel()
+        elif piece.reason is not None:
+            self.reason = piece.reason
+            out += self._stops.finish()
+        return out

@@ -1,0 +1,141 @@
+"""From files to a model in memory."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from opsin.api.files import Files, find
+from opsin.api.model import Model, Text
+from opsin.api.prompting import Prompting
+from opsin.api.vision import Vision
+from opsin.config import Config, from_environment
+from opsin.engine.engine import Engine
+from opsin.engine.media_store import MediaStore
+from opsin.engine.runner import Limits, Runner
+from opsin.errors import ModelError, OpsinError, RequestError
+from opsin.gguf import File
+from opsin.media.fetch import Rules
+from opsin.media.limits import Limits as PictureLimits
+from opsin.models import Decoder, load_decoder
+from opsin.nn.module import FileReader
+from opsin.ops import PAGE, PageType
+from opsin.ops.cpu import Cpu
+from opsin.ops.cpu.code import Notice
+from opsin.text import ChatTemplate, Tokenizer
+
+_CONTEXT = 8192  # rows of a sequence where nobody asks for more
+_EMBEDDINGS = 256 << 20  # bytes of pictures that are kept
+_TOWER = "clip"  # the architecture of files that hold a part for pictures alone
+
+
+def load(
+    path: str | Path, *, mmproj: str | Path | None = None, vision: bool = True, threads: int | None = None,
+    context: int | None = None, pages: PageType = "f16", sequences: int = 32, rules: Rules | None = None,
+    limits: PictureLimits | None = None, notice: Notice | None = None, config: Config | None = None,
+) -> Model:  # fmt: skip
+    """Read a model into memory.
+
+    Args:
+        path: a GGUF file, the first of its splits, or a folder with one model in it. An mmproj file alone gives a model
+            that encodes pictures and cannot write.
+        mmproj: the file of the part for pictures; None takes the one beside the model, or the model's own.
+        vision: False leaves it out. Its weights are read when the first picture comes.
+        threads: compute threads; None takes what this process may use.
+        context: tokens that a prompt and its answer may have; None takes the model's own, at most 8192.
+        pages: how the KV cache is kept: f16, q8_0 (half of it) or f32.
+        sequences: how many may run at once. The cache is shared by all.
+        rules: what may be fetched for messages with URLs in them; None allows public http(s) addresses and no files.
+        limits: how large a picture may be.
+        notice: told in a line when something slow happens, or something is left out.
+
+    Raises FileError or ModelError, saying what is wrong with the file.
+    """
+    start = time.perf_counter()
+    device = Cpu(config or from_environment(), threads=threads, notice=notice)
+    loading = _Loading(device, notice or (lambda line: None), rules or Rules(), limits or PictureLimits())
+    text: Text | None = None
+    seeing: Vision | None
+    try:
+        files = find(path, mmproj, vision=vision, notice=loading.notice)
+        with File.open(files.text) as file:
+            if file.get_str("general.architecture") == _TOWER:
+                seeing, blind = loading.vision(files.text), ""
+            else:
+                read = loading.read(file)
+                seeing, blind = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
+                text = loading.text(read, seeing, context=context, sequences=sequences, pages=pages)
+    except BaseException:
+        device.close()
+        raise
+    return Model(files.text, device, text, seeing, blind=blind, load_seconds=time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a file of text holds."""
+
+    decoder: Decoder
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+
+
+@dataclass(frozen=True)
+class _Loading:
+    """What all steps of loading need."""
+
+    device: Cpu
+    notice: Notice
+    rules: Rules
+    limits: PictureLimits
+
+    def read(self, file: File) -> _Read:
+        with ThreadPoolExecutor(1) as beside:
+            # A large vocabulary takes as long as the weights of a small model: both at once.
+            coming = beside.submit(Tokenizer.from_metadata, file.metadata)
+            decoder = load_decoder(file, FileReader(file, self.device.eager()))
+            tokenizer = coming.result()
+        if tokenizer.vocabulary_size > decoder.vocabulary:
+            raise ModelError(
+                f"{file.path}: the tokenizer has {tokenizer.vocabulary_size} tokens, the model {decoder.vocabulary}"
+            )
+        return _Read(decoder, tokenizer, ChatTemplate.from_metadata(file.metadata))
+
+    def vision(self, path: Path) -> Vision:
+        return Vision(path, self.rules, self.limits)
+
+    def pair(self, files: Files, file: File, read: _Read) -> tuple[Vision | None, str]:
+        """The part for pictures that belongs to a text model; where there is none, what to do about it.
+
+        Raises ModelError where a person chose one that does not belong. One that only lies beside it is left out.
+        """
+        if files.vision is None and not file.get_bool("clip.has_vision_encoder", False):
+            return None, "give the mmproj file of this model, or load one that sees"
+        try:
+            vision = self.vision(files.vision or files.text)
+            reason = vision.misfit(files.text, read.decoder, read.tokenizer)
+            if reason is not None:
+                raise ModelError(reason, hint="give the mmproj file of the same model")
+        except OpsinError as error:
+            if files.chosen or files.vision is None:
+                raise
+            self.notice(f"pictures are left out: {error}")
+            return None, str(error)
+        return vision, ""
+
+    def text(self, read: _Read, vision: Vision | None, *, context: int | None, sequences: int, pages: PageType) -> Text:
+        decoder = read.decoder
+        rows = min(decoder.context, _CONTEXT) if context is None else context
+        if not 0 < rows <= decoder.context:
+            raise RequestError(f"context={rows}", hint=f"this model was trained for 1 to {decoder.context}")
+        limits = Limits(
+            rows=max(512, sequences), outputs=max(64, sequences), sequences=sequences, context=rows,
+            pages=-(-rows // PAGE) + sequences,
+        )  # fmt: skip
+        store = MediaStore(_EMBEDDINGS) if vision is not None else None
+        runner = Runner(self.device, decoder, limits, pages, store)
+        engine = Engine(runner, read.tokenizer.end_ids, vision.load(self.device) if vision is not None else None)
+        prompting = Prompting(read.tokenizer, read.template, vision.marker if vision is not None else None)
+        return Text(runner, engine, read.tokenizer, prompting)

@@ -1,0 +1,242 @@
+"""A model for people: messages and pictures in, text out. Safe to be asked from many threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.api.answer import Answer, PictureUse
+from opsin.api.contents import Message, read
+from opsin.api.prompting import Prompting
+from opsin.api.vision import Embeddings, Tower, Vision
+from opsin.engine.engine import Engine
+from opsin.engine.runner import Runner
+from opsin.engine.sampling import Sampling
+from opsin.engine.trace import Edits, trace
+from opsin.errors import RequestError
+from opsin.media.decode import Source
+from opsin.ops.cpu import Cpu
+from opsin.spans import MediaSpan, Patches, Prompt
+from opsin.text import ChatTemplate, StopStrings, Tokenizer
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt, and what is told about the pictures in it."""
+
+    prompt: Prompt
+    pictures: tuple[PictureUse, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """The part of a model that writes."""
+
+    runner: Runner
+    engine: Engine
+    tokenizer: Tokenizer
+    prompting: Prompting
+
+
+class Model:
+    """A model in memory: a part that writes, one that sees, or both. Use `opsin.load`; close it, or use `with`."""
+
+    def __init__(
+        self, path: Path, device: Cpu, text: Text | None, vision: Vision | None, *, blind: str, load_seconds: float
+    ) -> None:
+        self.path, self.device, self.vision, self.load_seconds = path, device, vision, load_seconds
+        self._text = text
+        self._blind = blind  # what to do about not seeing
+        self._tower = Tower(vision, device) if vision is not None and text is None else None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the engine and its threads; running answers end with an error."""
+        if self._text is not None:
+            self._text.engine.close()
+        self.device.close()
+
+    @property
+    def text(self) -> Text:
+        """The part that writes. Raises RequestError where there is none."""
+        if self._text is None:
+            raise RequestError(f"{self.path} holds no text model", hint="load the model's .gguf with it as mmproj")
+        return self._text
+
+    @property
+    def engine(self) -> Engine:
+        return self.text.engine
+
+    @property
+    def runner(self) -> Runner:
+        return self.text.runner
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.text.tokenizer
+
+    @property
+    def template(self) -> ChatTemplate | None:
+        return self.text.prompting.template
+
+    @property
+    def sees(self) -> bool:
+        """Whether it takes pictures."""
+        return self.vision is not None
+
+    @property
+    def context(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return self.engine.context
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Ids of a text. `special`: texts of special tokens become their ids; give it no stranger's text."""
+        return self.tokenizer.encode(text, special=special)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids)
+
+    # Pictures
+
+    def prepare(self, picture: Source | Patches | Embeddings) -> Patches:
+        """What stands in a prompt for a picture: its rows, grid, markers, rectangles. Nothing is computed yet.
+
+        A picture is a path, a file's bytes, a Pillow image or an array [height, width] or [height, width, channels].
+        """
+        return self._seeing().prepare(picture)
+
+    @overload
+    def encode(self, pictures: Source | Patches) -> Embeddings: ...
+    @overload
+    def encode(self, pictures: list[Source | Patches]) -> list[Embeddings]: ...
+    def encode(self, pictures: Source | Patches | list[Source | Patches]) -> Embeddings | list[Embeddings]:
+        """Embeddings [rows, width] of a picture, or of several, which are encoded together where their shapes allow."""
+        vision = self._seeing()
+        many = pictures if isinstance(pictures, list) else [pictures]
+        if not many:
+            return []
+        prepared = [vision.prepare(picture) for picture in many]
+        spans = [span for patches in prepared for span in patches.spans]
+        rows = self._tower.embed(spans) if self._tower is not None else self.engine.embed(spans)
+        ends = np.cumsum([patches.rows for patches in prepared])
+        made = [Embeddings(part, p) for part, p in zip(np.split(rows, ends[:-1]), prepared, strict=True)]
+        return made if isinstance(pictures, list) else made[0]
+
+    def _seeing(self) -> Vision:
+        if self.vision is None:
+            raise RequestError(f"{self.path} takes text only", hint=self._blind)
+        return self.vision
+
+    # Prompts
+
+    def question(self, messages: Sequence[Message]) -> Question:
+        """Messages as the file's template writes them. A file without one gets the contents as plain text.
+
+        A content is a text, or a list of parts: texts, pictures in any form that `prepare` takes, `Embeddings`, and
+        parts as OpenAI writes them. Strings in these are URLs, which are fetched by the rules that `load` was given.
+        """
+        conversation = read(messages, self.vision, blind=self._blind)
+        prompt = self.text.prompting.prompt(conversation)
+        ends = [start + len(span) for start, span in prompt.placed() if isinstance(span, MediaSpan)]
+        uses, place = [], 0
+        for name, p in conversation.pictures:
+            place += len([span for span in p.spans if span.rows])
+            uses.append(PictureUse(name, p.original, p.size, p.rows, p.notes, ends[place - 1] if place else 0))
+        return Question(prompt, tuple(uses))
+
+    def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
+        """The prompt of `question`."""
+        return self.question(messages).prompt
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of a conversation, pictures included. Computes nothing."""
+        return len(self.chat_prompt(messages))
+
+    # Answers
+
+    def chat(self, messages: Sequence[Message], *, stop: Sequence[str] = (), **sampling: object) -> Answer:
+        """Answer a conversation. Keywords are those of `Sampling`, such as temperature, seed, max_tokens."""
+        return self.generate(self.question(messages), _sampling(sampling), stop=stop)
+
+    def complete(self, text: str, *, stop: Sequence[str] = (), **sampling: object) -> Answer:
+        """Go on with a text, without a template."""
+        ids = self.tokenizer.encode(text, add_special=True)
+        return self.generate(Prompt.of([ids]), _sampling(sampling), stop=stop)
+
+    def generate(self, question: Question | Prompt, sampling: Sampling, *, stop: Sequence[str] = ()) -> Answer:
+        """Go on with a prompt. Work begins now; dropping the answer ends it."""
+        if isinstance(stop, str) or not all(isinstance(text, str) for text in stop):
+            raise RequestError(f"stop={stop!r:.80}", hint='give a list of texts, as ["END"]')
+        asked = question if isinstance(question, Question) else Question(question)
+        self._check_room(asked)
+        stream = self.engine.submit(asked.prompt, sampling)
+        return Answer(stream, self.tokenizer.stream(), StopStrings(stop), len(asked.prompt), asked.pictures)
+
+    def _check_room(self, asked: Question) -> None:
+        """Name the picture that does not fit any more."""
+        for number, picture in enumerate(asked.pictures):
+            if picture.end >= self.context:
+                raise RequestError(
+                    f"{picture.name}, picture {number + 1} of {len(asked.pictures)}, ends at token {picture.end}, "
+                    f"the context holds {self.context}",
+                    hint="send fewer or smaller pictures, or load the model with a larger context",
+                )
+
+    # Looking inside
+
+    def logits(self, ids: Sequence[int] | Prompt) -> npt.NDArray[np.float32]:
+        """float32 [rows, vocabulary]: what the model expects after each of `ids`, or each row of a prompt.
+
+        It is teacher-forced.
+        """
+        prompt = ids if isinstance(ids, Prompt) else self._ids(ids)
+        media = [span for span in prompt.spans if isinstance(span, MediaSpan)]
+        if media:
+            self.engine.embed(media)
+
+        def score() -> npt.NDArray[np.float32]:
+            pages = self.engine.borrow_pages(len(prompt))
+            try:
+                return self.runner.score(prompt, pages)
+            finally:
+                self.engine.return_pages(pages)
+
+        return self.engine.call(score)
+
+    def trace(
+        self, ids: Sequence[int], taps: Sequence[str] = ("*",), edits: Edits | None = None
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Values inside a forward pass, by name.
+
+        They are "embed", "blk.N.attn.weights" [rows, heads, keys], "blk.N.attn.sum", "blk.N.out" [rows, width],
+        "norm" and "logits". `taps` are names or patterns ("blk.*.out").
+        `edits` maps names to functions (array -> array of the same shape) whose results are used instead.
+        """
+        self._ids(ids)
+        return self.engine.call(lambda: trace(self.device, self.runner.decoder, ids, taps, edits or {}))
+
+    def _ids(self, ids: Sequence[int]) -> Prompt:
+        if not 0 < len(ids) <= self.context:
+            raise RequestError(f"{len(ids)} ids", hint=f"give 1 to {self.context}")
+        wrong = [i for i in ids if not 0 <= i < self.runner.decoder.vocabulary]
+        if wrong:
+            raise RequestError(f"id {wrong[0]} lies outside the vocabulary of {self.runner.decoder.vocabulary}")
+        return Prompt.of([ids])
+
+
+def _sampling(knobs: Mapping[str, object]) -> Sampling:
+    known = Sampling.__dataclass_fields__
+    wrong = [name for name in knobs if name not in known]
+    if wrong:
+        raise RequestError(f"{wrong[0]} is no option of sampling", hint=", ".join(known))
+    return Sampling(**knobs)  # type: ignore[arg-type]

@@ -1,0 +1,158 @@
+"""The part of a model that sees: known by its metadata at once, its weights read when the first picture comes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from opsin.engine.encoding import Turn
+from opsin.errors import RequestError
+from opsin.gguf import File
+from opsin.media.decode import Source, open_picture
+from opsin.media.fetch import Rules
+from opsin.media.fetch import fetch as fetch_bytes
+from opsin.media.limits import Limits
+from opsin.models import Decoder, Encoder, load_encoder
+from opsin.nn.module import FileReader
+from opsin.nn.sketch import SketchReader
+from opsin.ops.cpu import Cpu
+from opsin.spans import MediaSpan, Patches
+from opsin.text import Tokenizer
+
+Floats = npt.NDArray[np.float32]
+_WORD = re.compile(r"<[^<>\s]+>")  # how families write the markers that are tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """What a picture becomes for a decoder.
+
+    Attributes:
+        values: float32 [rows, width].
+        patches: the picture that they were made of: where they belong among its markers.
+    """
+
+    values: Floats
+    patches: Patches
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[np.generic]:
+        return np.array(self.values, dtype, copy=copy)
+
+    def placed(self) -> Patches:
+        """The picture with these values in its rows. Raises RequestError where there are not as many."""
+        values = np.ascontiguousarray(self.values, np.float32)
+        if values.ndim != 2 or len(values) != self.patches.rows:
+            raise RequestError(f"embeddings {values.shape} for a picture of {self.patches.rows} rows")
+        parts: list[str | MediaSpan] = []
+        row = 0
+        for part in self.patches.parts:
+            if isinstance(part, MediaSpan):
+                own = values[row : row + part.rows]
+                digest = blake2b(part.digest + own.tobytes(), digest_size=16, person=b"embeddings").digest()
+                parts.append(replace(part, digest=digest, embeddings=own, features=None))
+                row += part.rows
+            else:
+                parts.append(part)
+        return replace(self.patches, parts=tuple(parts))
+
+
+class Vision:
+    """What stands in a prompt for a picture, and where its encoder comes from.
+
+    Args:
+        path: the file with the vision part.
+        rules: what may be fetched.
+        limits: how large a picture may be.
+    """
+
+    def __init__(self, path: Path, rules: Rules, limits: Limits) -> None:
+        self.path, self.rules, self.limits = path, rules, limits
+        with File.open(path) as file:
+            self._sketch = load_encoder(file, SketchReader(file))
+
+    @property
+    def width(self) -> int:
+        """Of an embedding."""
+        return self._sketch.width
+
+    @property
+    def marker(self) -> str:
+        """What the family's chat template writes for one picture."""
+        return self._sketch.marker
+
+    def load(self, device: Cpu) -> Callable[[Turn], Encoder]:
+        """What reads the weights, see `engine.encoding`."""
+
+        def read(turn: Turn) -> Encoder:
+            with File.open(self.path) as file:
+                return load_encoder(file, FileReader(file, device.eager(turn)))
+
+        return read
+
+    def prepare(self, source: Source | Patches | Embeddings, name: str | None = None) -> Patches:
+        """What stands in a prompt for a picture. `name` is what errors call it."""
+        if isinstance(source, Patches):
+            return source
+        if isinstance(source, Embeddings):
+            return source.placed()
+        picture = open_picture(source, self.limits, name=name)
+        try:
+            patches = self._sketch.layout(picture)
+        except RequestError as error:
+            raise RequestError(f"{name or 'the picture'}: {error.message}", hint=error.hint) from error
+        return replace(patches, original=picture.size)
+
+    def fetch(self, url: str, name: str) -> Patches:
+        """A picture behind a URL, by the rules."""
+        return self.prepare(fetch_bytes(url, self.rules, name=name), name)
+
+    def misfit(self, text: Path, decoder: Decoder, tokenizer: Tokenizer) -> str | None:
+        """Why this part does not belong to a text model, if it does not."""
+        if self.width != decoder.width:
+            return f"{self.path} gives embeddings of {self.width} values, {text} takes {decoder.width}"
+        patches = self._sketch.layout(open_picture(Image.new("RGB", (640, 480))))
+        axes = 3 if any(span.positions != span.rows for span in patches.spans) else 1
+        if axes != decoder.axes:
+            return f"{self.path} lays pictures out on {axes} axes of positions, {text} has {decoder.axes}"
+        words = sorted({word for marker in patches.markers for word in _WORD.findall(marker)})
+        strange = next((word for word in words if len(tokenizer.encode(word, special=True)) != 1), None)
+        return f"{self.path} writes {strange!r} around pictures, which is no token of {text}" if strange else None
+
+
+class Tower:
+    """A vision part alone, without a text model."""
+
+    def __init__(self, vision: Vision, device: Cpu) -> None:
+        self._load, self._lock = vision.load(device), Lock()
+        self._encoder: Encoder | None = None
+
+    def embed(self, spans: Sequence[MediaSpan]) -> Floats:
+        """Embeddings [rows, width] of media, one after another. Equal shapes are encoded together."""
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for number, span in enumerate(spans):
+            if span.features is None:
+                raise RequestError("a picture has no features", hint="prepare it with this model")
+            by_shape.setdefault(span.features.shape, []).append(number)
+        found: dict[int, Floats] = {}
+        with self._lock:
+            self._encoder = self._encoder or self._load(lambda: None)
+            for numbers in by_shape.values():
+                features = [f.make() for f in (spans[i].features for i in numbers) if f is not None]
+                rows = np.asarray(self._encoder.encode(np.stack(features)).numpy(), np.float32)
+                found |= dict(zip(numbers, np.split(rows, len(numbers)), strict=True))
+        return np.concatenate([found[number] for number in range(len(spans))])

@@ -41,15 +41,20 @@ def flatten(picture: Picture, background: Colour | None = WHITE) -> Image.Image:
     return flat
 
 
+def check_growth(size: Size, target: Size) -> None:
+    """Raises RequestError for a picture that `resize` would refuse."""
+    if target[0] * target[1] > MOST_PIXELS:
+        raise RequestError(
+            f"a picture of {size[0]} x {size[1]} would have to become {target[0]} x {target[1]}",
+            hint="cut it into pieces that are less long and thin",
+        )
+
+
 def resize(image: Image.Image, size: Size, filter: Filter) -> Image.Image:
     """Stretched or shrunk to a size; shrinking averages all pixels (no aliasing). An equal size changes nothing."""
     if size == image.size:
         return image
-    if size[0] * size[1] > MOST_PIXELS:
-        raise RequestError(
-            f"a picture of {image.width} x {image.height} would have to become {size[0]} x {size[1]}",
-            hint="cut it into pieces that are less long and thin",
-        )
+    check_growth(image.size, size)
     return image.resize(size, _FILTERS[filter])
 
 

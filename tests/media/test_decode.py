@@ -141,6 +141,11 @@ def test_a_broken_profile_is_ignored_and_said_so(damaged: bytes) -> None:
     assert len(picture.notes) == 1 and picture.notes[0].startswith("its colour profile was ignored: ")
 
 
+def test_a_profile_for_other_colours_is_called_so() -> None:
+    picture = open_picture(encode(draw((30, 20)), "PNG", icc_profile=profile(b"GRAY")))
+    assert picture.notes == ("its colour profile was ignored: it is for 'GRAY', the picture is RGB",)
+
+
 def test_sixteen_bits_lose_their_low_byte() -> None:
     samples = np.array([[0, 255, 256, 32767, 32768, 65535]], ">u2")
     grey = open_picture(png(6, 1, 16, 0, b"\0" + samples.tobytes()))

@@ -104,7 +104,8 @@ def test_within(most: int, factor: int) -> None:
 
 @pytest.mark.parametrize(("tile", "least", "most"), [(448, 1, 12), (384, 2, 6), (448, 1, 1)])
 def test_closest_grid(tile: int, least: int, most: int) -> None:
-    for size in many_sizes():
+    squares = [(side, side) for side in range(50, 1700, 25)]  # where several grids are equally near
+    for size in [*many_sizes(), *squares]:
         want = stretching.get_optimal_tiled_canvas(size[::-1], (tile, tile), least, most)
         assert sizes.closest_grid(size, (tile, tile), least, most) == want
 

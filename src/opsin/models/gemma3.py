@@ -88,6 +88,8 @@ class Gemma3:
         if file.get_float("gemma3.final_logit_softcapping", 0.0):
             raise ModelError(f"{file.path} caps its logits", hint="no published Gemma 3 does, and opsin does not yet")
         heads, layers = heads_of(file, "gemma3"), len(weights.blk)
+        for block in weights.blk:  # a cache is made for these heads before anything runs
+            block.attn.check(heads)
         if layers == LARGEST and "gemma3.attention.scale" not in file.metadata:
             heads = replace(heads, scale=(weights.width / heads.query) ** -0.5)
         local = local_layers(file, layers)

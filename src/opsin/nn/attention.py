@@ -46,19 +46,26 @@ class Projection(Module):
     def project(self, x: Array, heads: Heads) -> tuple[Array, Array, Array]:
         """x [rows, inputs] -> [rows, heads, width] of the three."""
         many, few = heads.query * heads.width, heads.kv * heads.width
-        if self.attn_qkv is not None:
-            whole = _sized(self.attn_qkv, many + 2 * few, heads)(x)
-            parts = whole[:, :many], whole[:, many : many + few], whole[:, many + few : many + 2 * few]
-        elif self.attn_q is not None and self.attn_k is not None and self.attn_v is not None:
-            q, k, v = self.attn_q, self.attn_k, self.attn_v
-            parts = _sized(q, many, heads)(x), _sized(k, few, heads)(x), _sized(v, few, heads)(x)
+        matrices = self.check(heads)
+        if len(matrices) == 1:
+            whole = matrices[0](x)
+            parts = [whole[:, :many], whole[:, many : many + few], whole[:, many + few : many + 2 * few]]
         else:
-            known = {"attn_q": self.attn_q, "attn_k": self.attn_k, "attn_v": self.attn_v}
-            missing = next(name for name, part in known.items() if part is None)
-            raise ModelError(f"there is no tensor {self.tensor(missing)}.weight", hint="the file is incomplete")
+            parts = [matrix(x) for matrix in matrices]
         q_rows, k_rows, v_rows = parts
         few_heads = heads.kv, heads.width
         return q_rows.reshape(heads.query, heads.width), k_rows.reshape(*few_heads), v_rows.reshape(*few_heads)
+
+    def check(self, heads: Heads) -> tuple[Linear, ...]:
+        """The matrices: one of all three, or three. Raises ModelError where one is missing or of another size."""
+        many, few = heads.query * heads.width, heads.kv * heads.width
+        if self.attn_qkv is not None:
+            return (_sized(self.attn_qkv, many + 2 * few, heads),)
+        if self.attn_q is not None and self.attn_k is not None and self.attn_v is not None:
+            return _sized(self.attn_q, many, heads), _sized(self.attn_k, few, heads), _sized(self.attn_v, few, heads)
+        known = {"attn_q": self.attn_q, "attn_k": self.attn_k, "attn_v": self.attn_v}
+        missing = next(name for name, part in known.items() if part is None)
+        raise ModelError(f"there is no tensor {self.tensor(missing)}.weight", hint="the file is incomplete")
 
 
 class SelfAttention(Projection):

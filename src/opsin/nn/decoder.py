@@ -82,6 +82,8 @@ class PreNormDecoder:
         factors = source.values("rope_freqs.weight") if source.has("rope_freqs.weight") else None
         rope, weights = rope_of(file, prefix, heads.width, factors), Weights.read(source)
         weights.check(file, prefix, weights.blk)
+        for block in weights.blk:  # a cache is made for these heads before anything runs
+            block.attn.check(heads)
         return cls(
             weights=weights,
             heads=heads,

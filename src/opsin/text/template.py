@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import cached_property
 from types import CodeType
-from typing import Final, cast
+from typing import Final
 
 import jinja2
 
 from opsin.errors import ModelError, RequestError
+from opsin.text.keys import read_int, read_text, read_texts
 from opsin.text.sandbox import MAX_SECONDS, Budget, RefusalError, RenderEnvironment
 from opsin.text.vocabulary import PREFIX
 
@@ -53,11 +54,12 @@ class ChatTemplate:
     def from_metadata(cls, metadata: Mapping[str, object]) -> ChatTemplate | None:
         """The file's template, or None where it has none. `tokenizer.chat_template.NAME` are its variants."""
         prefix = f"{KEY}."
-        variants = {key.removeprefix(prefix): str(metadata[key]) for key in metadata if key.startswith(prefix)}
-        source = metadata.get(KEY, variants.get("default"))
+        found = {key.removeprefix(prefix): read_text(metadata, key) for key in metadata if key.startswith(prefix)}
+        variants = {name: text for name, text in found.items() if text is not None}
+        source = read_text(metadata, KEY) if KEY in metadata else variants.get("default")
         if source is None:
             return None
-        return cls(str(source), variants=variants, tokens=_read_tokens(metadata))
+        return cls(source, variants=variants, tokens=_read_tokens(metadata))
 
     def render(
         self, messages: Sequence[Mapping[str, object]], *, add_generation_prompt: bool = True,
@@ -160,10 +162,10 @@ def _collect(template: jinja2.Template, variables: Mapping[str, object]) -> str:
 
 def _read_tokens(metadata: Mapping[str, object]) -> dict[str, str]:
     """Texts of the special tokens that templates write by name; a token that the file does not name is left out."""
-    texts = cast(Sequence[str], metadata.get(f"{PREFIX}tokens", ()))
+    texts = read_texts(metadata, f"{PREFIX}tokens")
     found = {}
     for name, role in _TOKENS.items():
-        id = cast("int | None", metadata.get(f"{PREFIX}{role}_token_id"))
+        id = read_int(metadata, f"{PREFIX}{role}_token_id")
         if id is not None and 0 <= id < len(texts):
             found[name] = texts[id]
     return found

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 import numpy as np
 
 from opsin.errors import ModelError, RequestError
 from opsin.text.bpe import CHARACTER_TO_BYTE, BytePairs
 from opsin.text.detokenizer import Detokenizer
+from opsin.text.keys import check_utf8, read_flag, read_numbers, read_text, read_texts
 from opsin.text.partition import Fragment, Partition, SpecialToken
 from opsin.text.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from opsin.text.protection import Guard, unprotect
@@ -88,13 +89,13 @@ class Tokenizer:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, object]) -> Tokenizer:
         """Read the keys `tokenizer.ggml.*`. Raises ModelError for a kind of vocabulary that we do not know."""
-        model = metadata.get(f"{PREFIX}model")
-        build = _FAMILIES.get(str(model))
+        model = read_text(metadata, f"{PREFIX}model")
+        build = _FAMILIES.get(model or "")
         if build is None:
             raise ModelError(f"vocabularies of the kind {model!r} are not supported",
                              hint=f"supported are {', '.join(_FAMILIES)}")  # fmt: skip
         vocabulary, encoder, rules = build(metadata)
-        return cls(vocabulary, encoder, rules, str(metadata.get("general.name", "")).lower())
+        return cls(vocabulary, encoder, rules, (read_text(metadata, "general.name") or "").lower())
 
     def encode(self, text: str, *, special: bool = False, add_special: bool = False) -> list[int]:
         """Ids of `text`.
@@ -175,7 +176,7 @@ def _read_specials(vocabulary: Vocabulary, name: str) -> list[SpecialToken]:
 
 def _read_rules(metadata: Mapping[str, object], defaults: Defaults, *, byte_encoded: bool = False) -> Rules:
     def flag(name: str, default: bool) -> bool:
-        return bool(metadata.get(PREFIX + name, default))
+        return read_flag(metadata, PREFIX + name, default)
 
     return Rules(
         add_bos=flag("add_bos_token", defaults.add_bos),
@@ -186,27 +187,35 @@ def _read_rules(metadata: Mapping[str, object], defaults: Defaults, *, byte_enco
 
 
 def _find_pre(metadata: Mapping[str, object]) -> PreTokenizer:
-    name = str(metadata.get(f"{PREFIX}pre", "default"))
+    given = read_text(metadata, f"{PREFIX}pre")
+    name = "default" if given is None else given
     if name not in PRE_TOKENIZERS:
         raise ModelError(f"the pre-tokenizer {name!r} is not known", hint="a newer opsin may know it")
     return PRE_TOKENIZERS[name]
 
 
 def _read_merges(metadata: Mapping[str, object]) -> Sequence[str]:
-    return cast(Sequence[str], metadata.get(f"{PREFIX}merges", ()))
+    return check_utf8(read_texts(metadata, f"{PREFIX}merges"), f"{PREFIX}merges")
+
+
+def _read_vocabulary(metadata: Mapping[str, object], defaults: Mapping[str, int]) -> Vocabulary:
+    """A vocabulary for an encoder that takes nothing but UTF-8."""
+    vocabulary = Vocabulary(metadata, defaults)
+    check_utf8(vocabulary.texts, f"{PREFIX}tokens")
+    return vocabulary
 
 
 def _build_gpt2(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
     pre = _find_pre(metadata)
     ids = {"bos": 11, "eos": 11} if pre.default_bos else {"eos": 11}
     rules = _read_rules(metadata, Defaults(ids, pre.add_bos, False, False), byte_encoded=pre.byte_encoded)
-    vocabulary = Vocabulary(metadata, ids)
+    vocabulary = _read_vocabulary(metadata, ids)
     return vocabulary, BytePairs(vocabulary, _read_merges(metadata), pre), rules
 
 
 def _build_gemma4(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
     rules = _read_rules(metadata, Defaults({}, True, False, False))
-    vocabulary = Vocabulary(metadata, {})
+    vocabulary = _read_vocabulary(metadata, {})
     return vocabulary, BytePairs(vocabulary, _read_merges(metadata), PRE_TOKENIZERS["gemma4"]), rules
 
 
@@ -221,18 +230,18 @@ def _build_bert(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Ru
     ids = {"bos": 101, "unknown": 100, "seperator": 102}
     rules = _read_rules(metadata, Defaults(ids, True, True, False))
     vocabulary = Vocabulary(metadata, ids)
-    lowercase = bool(metadata.get(f"{PREFIX}normalizer.lowercase", True))
-    strip_accents = bool(metadata.get(f"{PREFIX}normalizer.strip_accents", lowercase))
+    lowercase = read_flag(metadata, f"{PREFIX}normalizer.lowercase", True)
+    strip_accents = read_flag(metadata, f"{PREFIX}normalizer.strip_accents", lowercase)
     return vocabulary, WordPiece(vocabulary, lowercase=lowercase, strip_accents=strip_accents), rules
 
 
 def _build_t5(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
     ids = {"eos": 1, "unknown": 2}
     rules = _read_rules(metadata, Defaults(ids, False, True, True))
-    vocabulary = Vocabulary(metadata, ids)
-    raw = metadata.get(f"{PREFIX}precompiled_charsmap")
+    vocabulary = _read_vocabulary(metadata, ids)
+    raw = read_numbers(metadata, f"{PREFIX}precompiled_charsmap", whole=True)
     charsmap = None if raw is None else np.asarray(raw).astype(np.uint8).tobytes()
-    merge_spaces = bool(metadata.get(f"{PREFIX}remove_extra_whitespaces", False))
+    merge_spaces = read_flag(metadata, f"{PREFIX}remove_extra_whitespaces", False)
     encoder = Unigram(vocabulary, charsmap, space_prefix=rules.space_prefix, merge_spaces=merge_spaces)
     return vocabulary, encoder, rules
 

@@ -7,9 +7,10 @@ texts as well as at the file's keys.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, cast
+from typing import Final
 
 from opsin.errors import FileError, ModelError
+from opsin.text.keys import read_int, read_numbers, read_texts
 
 PREFIX: Final = "tokenizer.ggml."
 
@@ -54,8 +55,8 @@ class Vocabulary:
             raise FileError(f"{len(self.texts) - len(self.ids)} token texts occur twice in {PREFIX}tokens",
                             hint="convert the model again")  # fmt: skip
         size = len(self.texts)
-        self.kinds = [*map(int, _read_numbers(metadata, "token_type", size, NORMAL))]
-        self.scores = _read_numbers(metadata, "scores", size, 0.0)
+        self.kinds = [*map(int, _read_each(metadata, "token_type", size, NORMAL, whole=True))]
+        self.scores = _read_each(metadata, "scores", size, 0.0)
         self.bos = self._read_id(metadata, "bos", defaults)
         self.eos = self._read_id(metadata, "eos", defaults)
         self.unknown = self._read_id(metadata, "unknown", defaults)
@@ -75,9 +76,9 @@ class Vocabulary:
 
     def _read_id(self, metadata: Mapping[str, object], role: str, defaults: Mapping[str, int]) -> int | None:
         """The id that the file names; one outside the vocabulary counts as absent, as it does in llama.cpp."""
-        for id in (metadata.get(f"{PREFIX}{role}_token_id"), defaults.get(role)):
-            if id is not None and 0 <= int(cast(int, id)) < len(self):
-                return int(cast(int, id))
+        for id in (read_int(metadata, f"{PREFIX}{role}_token_id"), defaults.get(role)):
+            if id is not None and 0 <= id < len(self):
+                return id
         return None
 
     def _find_role(self, metadata: Mapping[str, object], role: str, texts: Iterable[str]) -> int | None:
@@ -126,21 +127,21 @@ class Vocabulary:
 
 
 def _read_texts(metadata: Mapping[str, object]) -> list[str]:
-    raw = metadata.get(f"{PREFIX}tokens")
-    if raw is None:
+    if f"{PREFIX}tokens" not in metadata:
         raise ModelError("the file holds no vocabulary", hint="it may be a projector (mmproj): give the model as well")
-    if not isinstance(raw, Sequence) or isinstance(raw, str | bytes):
-        raise FileError(f"{PREFIX}tokens is no list of strings", hint="the file is damaged; download it again")
+    raw = read_texts(metadata, f"{PREFIX}tokens")
     if len(raw) > MAX_TOKENS:
         raise FileError(f"{len(raw)} tokens in {PREFIX}tokens, more than {MAX_TOKENS}", hint="the file is damaged")
     return [text or f"[EMPTY_{id}]" for id, text in enumerate(raw)]
 
 
-def _read_numbers(metadata: Mapping[str, object], name: str, size: int, absent: float) -> Sequence[float]:
-    raw = metadata.get(PREFIX + name)
-    if raw is None:
+def _read_each(
+    metadata: Mapping[str, object], name: str, size: int, absent: float, *, whole: bool = False
+) -> Sequence[float]:
+    """A number for each token."""
+    numbers = read_numbers(metadata, PREFIX + name, whole=whole)
+    if numbers is None:
         return [absent] * size
-    numbers = cast(Sequence[float], raw.tolist() if hasattr(raw, "tolist") else raw)
     if len(numbers) < size:
         raise FileError(f"{PREFIX}{name} has {len(numbers)} entries for {size} tokens", hint="the file is damaged")
     return numbers[:size]

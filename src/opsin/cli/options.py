@@ -15,6 +15,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_mmproj(parser: argparse.ArgumentParser) -> None:
+    """The file of the part for pictures."""
+    parser.add_argument(
+        "--mmproj", type=Path, metavar="FILE", help="the model's file for pictures (default: the one beside the model)"
+    )
+
+
 def positive(text: str) -> int:
     """A whole number from 1 on."""
     return _whole(text, 1)

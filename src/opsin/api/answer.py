@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from opsin.engine.logprobs import Logprobs
 from opsin.engine.sequence import Piece, Reason, Stream
 from opsin.errors import OpsinError
 from opsin.text import Detokenizer, StopStrings
@@ -63,6 +64,7 @@ class Answer:
     ) -> None:  # fmt: skip
         self.prompt_tokens, self.pictures = prompt_tokens, pictures
         self.ids: list[int] = []
+        self.logprobs: list[Logprobs] = []  # of each id, where they were asked for
         self.reason: Reason | None = None
         self._stream, self._text, self._stops = stream, text, stops
         self._pieces = iter(stream)
@@ -105,6 +107,8 @@ class Answer:
         new = ""
         if piece.id is not None:
             self.ids.append(piece.id)
+            if piece.logprobs is not None:
+                self.logprobs.append(piece.logprobs)
             new = self._text.push(piece.id)
         if piece.reason is not None:
             new += self._text.finish()

@@ -1,0 +1,124 @@
+"""`opsin serve`: a model behind OpenAI's API, and a page to try it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opsin.cli import options
+from opsin.errors import RequestError
+
+if TYPE_CHECKING:
+    from opsin.api import Model
+    from opsin.media.fetch import Rules
+    from opsin.serve.options import Options
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The options of this subcommand."""
+    parser = commands.add_parser("serve", help="answer over HTTP, as OpenAI's API does", description=__doc__)
+    parser.set_defaults(run=run)
+    options.add_model(parser)
+    options.add_mmproj(parser)
+    parser.add_argument("-c", "--context", type=options.positive, metavar="N", help="tokens of prompt and answer")
+    parser.add_argument("-a", "--alias", metavar="NAME", help="what the model is called (default: its file's name)")
+    parser.add_argument(
+        "-np", "--parallel", type=options.positive, default=32, metavar="N", help="answers at once (32)"
+    )
+    where = parser.add_argument_group("where")
+    where.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    where.add_argument("--port", type=options.natural, default=8080, metavar="N", help="port (8080); 0: a free one")
+    who = parser.add_argument_group("who may ask")
+    who.add_argument("--api-key", action="append", default=[], metavar="KEY", help="only with this key (repeatable)")
+    who.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line")
+    who.add_argument("--allow-origin", action="append", default=[], metavar="URL", help="pages of this origin may ask")
+    who.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="another name of this server")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-body", type=options.positive, default=64, metavar="MB", help="size of a request (64)")
+    limits.add_argument("--max-requests", type=options.positive, default=128, metavar="N", help="requests inside (128)")
+    limits.add_argument("--timeout", type=options.positive, default=3600, metavar="S", help="seconds a request (3600)")
+    media = parser.add_argument_group("pictures")
+    media.add_argument("--media-path", type=Path, action="append", default=[], metavar="DIR", help="allow files below")
+    media.add_argument("--no-remote-media", action="store_true", help="fetch nothing over http(s)")
+    media.add_argument("--allow-private-media", action="store_true", help="fetch from private addresses too: see docs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until Ctrl-C."""
+    import asyncio
+
+    from opsin.serve.server import address, listen, serve
+    from opsin.serve.service import Service
+
+    settings = _settings(args)
+    made = listen(settings)
+    url = address(made)
+
+    def ready() -> None:
+        for line in greeting(url, bool(settings.keys)):
+            print(line, file=sys.stderr, flush=True)
+
+    print(f"opsin: listening on {url}, loading {args.model}", file=sys.stderr, flush=True)
+    if not settings.on_loopback and not settings.keys:
+        print("opsin: anybody who reaches this address may ask; --api-key KEY changes that", file=sys.stderr)
+    asyncio.run(serve(made, Service(settings, lambda: _load(args, settings.media)), ready=ready))
+    return 0
+
+
+def greeting(url: str, locked: bool) -> list[str]:
+    """What a person needs to ask the first question."""
+    key = ' -H "Authorization: Bearer $KEY"' if locked else ""
+    body = '{"messages": [{"role": "user", "content": "Hi"}]}'
+    return [
+        f"opsin: ready. A page to try it: {url}/",
+        f"  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'",
+        f"  export OPENAI_BASE_URL={url}/v1" + ("" if locked else " OPENAI_API_KEY=none"),
+    ]
+
+
+def _load(args: argparse.Namespace, rules: Rules) -> Model:
+    import opsin
+
+    return opsin.load(
+        args.model, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
+        sequences=args.parallel, rules=rules, notice=lambda line: print(f"opsin: {line}", file=sys.stderr, flush=True),
+    )  # fmt: skip
+
+
+def _settings(args: argparse.Namespace) -> Options:
+    from opsin.media.fetch import Rules
+    from opsin.serve.options import Options
+
+    for folder in args.media_path:
+        if not folder.is_dir():
+            raise RequestError(f"--media-path {folder} is no folder")
+    return Options(
+        host=args.host,
+        port=args.port,
+        keys=tuple(args.api_key) + _keys(args.api_key_file),
+        name=args.alias,
+        body_bytes=args.max_body << 20,
+        requests=args.max_requests,
+        seconds=args.timeout,
+        origins=tuple(args.allow_origin),
+        hosts=tuple(args.allow_host),
+        media=Rules(
+            remote=not args.no_remote_media,
+            allow_private=args.allow_private_media,
+            folders=tuple(folder.resolve() for folder in args.media_path),
+        ),
+    )
+
+
+def _keys(path: Path | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    try:
+        lines = path.read_text().split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"cannot read keys from {path}: {error}") from None
+    if not lines:
+        raise RequestError(f"{path} holds no key")
+    return tuple(lines)

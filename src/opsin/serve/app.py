@@ -1,0 +1,69 @@
+"""The ASGI application: which route leads where."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from opsin.errors import OpsinError
+from opsin.serve import chat, failures, models
+from opsin.serve.gate import Gate
+from opsin.serve.metrics import TYPE
+from opsin.serve.service import Service
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+_PAGE = Path(__file__).parent / "page" / "index.html"
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def build_app(service: Service) -> Starlette:
+    """Routes over a service; whoever builds it starts and closes the service."""
+    talk, tell = chat.Endpoints(service), models.Endpoints(service)
+
+    async def health(request: Request) -> Response:
+        _ = service.model  # 503 while it loads
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(request: Request) -> Response:
+        gauges = {"requests_inside": float(service.inside), "ready": float(service.ready)}
+        return Response(service.metrics.text(gauges), media_type=TYPE)
+
+    async def page(request: Request) -> Response:
+        return Response(_PAGE.read_bytes(), media_type="text/html", headers=_PAGE_HEADERS)
+
+    routes = [
+        Route("/", page),
+        *_both("/health", health, "GET"),
+        Route("/metrics", metrics),
+        *_both("/models", tell.list, "GET"),
+        Route("/v1/models/{name:path}", tell.one),
+        Route("/props", tell.props),
+        *_both("/chat/completions", talk.complete, "POST"),
+        *_both("/chat/completions/input_tokens", talk.count, "POST"),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Gate, options=service.options)],
+        exception_handlers={
+            OpsinError: failures.on_opsin_error,
+            HTTPException: failures.on_http_error,
+            Exception: failures.on_any_error,
+        },
+    )
+
+
+def _both(path: str, endpoint: Endpoint, method: str) -> list[Route]:
+    """A route under OpenAI's prefix and, as llama-server has it, without."""
+    return [Route(prefix + path, endpoint, methods=[method]) for prefix in ("/v1", "")]

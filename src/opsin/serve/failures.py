@@ -1,0 +1,78 @@
+"""Errors as OpenAI's clients and llama-server's know them."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from opsin.errors import OpsinError, RequestError
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    501: "not_supported_error",
+    503: "unavailable_error",
+    504: "timeout_error",
+}
+COME_AGAIN_SECONDS = 2
+
+
+class FieldError(RequestError):
+    """A field of a request that cannot be taken; `param` is its name."""
+
+    def __init__(self, param: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{param}: {message}", hint=hint)
+        self.param = param
+
+
+class HttpError(OpsinError):
+    """A request refused by the protocol, with its status."""
+
+    def __init__(self, status: int, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+def body_of(error: OpsinError) -> dict[str, object]:
+    """The JSON of an error."""
+    param = error.param if isinstance(error, FieldError) else None
+    kind = _TYPES.get(error.status, "server_error")
+    return {"error": {"message": str(error), "type": kind, "param": param, "code": error.status}}
+
+
+def response_of(error: OpsinError) -> Response:
+    """An error as a response."""
+    headers = {}
+    if error.status == 503:
+        headers["Retry-After"] = str(COME_AGAIN_SECONDS)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body_of(error), error.status, headers)
+
+
+def unexpected(error: BaseException) -> OpsinError:
+    """What a person hears of an error of ours: its kind, nothing from inside."""
+    return OpsinError(f"internal error: {type(error).__name__}", hint="the server's log has more; please report it")
+
+
+async def on_opsin_error(request: Request, error: Exception) -> Response:
+    """Starlette's handler for our errors."""
+    assert isinstance(error, OpsinError)
+    return response_of(error)
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """Starlette's handler for its own errors: no such route, no such method."""
+    status = int(getattr(error, "status_code", 500))
+    what = {404: f"there is no {request.url.path}", 405: f"{request.method} is not for {request.url.path}"}
+    return response_of(HttpError(status, what.get(status, str(error))))
+
+
+async def on_any_error(request: Request, error: Exception) -> Response:
+    """The last handler: a defect of ours."""
+    return response_of(unexpected(error))

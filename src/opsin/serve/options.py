@@ -1,0 +1,52 @@
+"""What an operator decides about a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from opsin.errors import RequestError
+from opsin.media.fetch import Rules
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a server, complete when made.
+
+    Attributes:
+        host, port: where it listens; port 0 takes a free one.
+        keys: who may ask; empty for everybody.
+        name: what the model is called in answers; None for its file's name.
+        body_bytes: size of a request's body.
+        body_seconds: time in which a body must have come.
+        requests: requests that may be inside at once, running or waiting; more are told to come again.
+        seconds: time that a request may take from its last byte to the end of its answer.
+        origins: pages of other origins that may ask, as "https://chat.example.org"; "*" for all.
+        hosts: names under which a server on loopback may be asked, beside its own.
+        media: which pictures may be fetched from where.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    name: str | None = None
+    body_bytes: int = 64 << 20
+    body_seconds: float = 60.0
+    requests: int = 128
+    seconds: float = 3600.0
+    origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    media: Rules = field(default_factory=Rules)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 1 << 16:
+            raise RequestError(f"port {self.port}", hint="give 0 to 65535")
+        if min(self.body_bytes, self.requests) < 1 or min(self.body_seconds, self.seconds) <= 0:
+            raise RequestError(f"{self}", hint="limits are positive")
+        if any(not key.strip() for key in self.keys):
+            raise RequestError("an API key is empty", hint="give a long random text, or no key")
+
+    @property
+    def on_loopback(self) -> bool:
+        return self.host in LOOPBACK

@@ -1,0 +1,70 @@
+"""Answers that run on threads, read by an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from opsin.api import Answer
+from opsin.serve.failures import HttpError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of the text of one of a request's answers; `end` says that the answer is over."""
+
+    choice: int
+    text: str
+    end: bool = False
+
+
+async def off_loop(threads: Executor, work: Callable[[], T]) -> T:
+    """Do blocking work on a thread."""
+    return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+async def deltas(answers: list[Answer], threads: Executor, seconds: float) -> AsyncGenerator[Delta, None]:
+    """The pieces of several answers as they come. Whoever stops reading cancels them all.
+
+    Raises what an answer raises, or HttpError 504 after so many seconds; the others are cancelled then.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    ready: asyncio.Queue[Delta | BaseException] = asyncio.Queue()
+
+    def read(choice: int, answer: Answer) -> None:
+        try:
+            for text in answer:
+                loop.call_soon_threadsafe(ready.put_nowait, Delta(choice, text))
+            loop.call_soon_threadsafe(ready.put_nowait, Delta(choice, "", end=True))
+        except RuntimeError:  # the loop has ended: nobody reads
+            answer.cancel()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever reads
+            loop.call_soon_threadsafe(ready.put_nowait, error)
+
+    try:
+        for choice, answer in enumerate(answers):
+            threads.submit(read, choice, answer)
+        left = len(answers)
+        while left:
+            delta = await _next(ready, until, seconds)
+            if isinstance(delta, BaseException):
+                raise delta
+            left -= delta.end
+            yield delta
+    finally:
+        for answer in answers:
+            answer.cancel()
+
+
+async def _next(ready: asyncio.Queue[T], until: float, seconds: float) -> T:
+    try:
+        async with asyncio.timeout_at(until):
+            return await ready.get()
+    except TimeoutError:
+        raise HttpError(504, f"the answer took more than {seconds:g} s") from None

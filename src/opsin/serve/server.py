@@ -1,0 +1,68 @@
+"""The process: listen, load, serve, end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from opsin.errors import OpsinError, RequestError
+from opsin.serve.app import build_app
+from opsin.serve.options import Options
+from opsin.serve.service import Service
+
+_END_SECONDS = 3  # for running answers, when the server is told to end
+_LARGEST_HEADERS = 64 << 10
+
+
+def listen(options: Options) -> socket.socket:
+    """The socket of a server. Raises RequestError where the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((options.host, options.port))
+        made.listen(256)
+    except OSError as error:
+        made.close()
+        where = f"{options.host}:{options.port}"
+        raise RequestError(
+            f"cannot listen on {where}: {error.strerror}", hint="give another --host or --port"
+        ) from None
+    return made
+
+
+def address(made: socket.socket) -> str:
+    """The URL of a listening socket."""
+    host, port = made.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def serve(made: socket.socket, service: Service, *, ready: Callable[[], None] = lambda: None) -> None:
+    """Serve until the process is told to end. Raises what loading the model raises."""
+    config = uvicorn.Config(
+        build_app(service), log_level="warning", access_log=False, lifespan="off", server_header=False,
+        timeout_keep_alive=30, timeout_graceful_shutdown=_END_SECONDS, h11_max_incomplete_event_size=_LARGEST_HEADERS,
+        http="h11", loop="asyncio",
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    loading = asyncio.ensure_future(_load(service, server, ready))
+    try:
+        await server.serve(sockets=[made])
+        if loading.done():
+            await loading
+    finally:
+        loading.cancel()
+        await service.close()
+
+
+async def _load(service: Service, server: uvicorn.Server, ready: Callable[[], None]) -> None:
+    try:
+        await service.start()
+    except (OpsinError, MemoryError, OSError):
+        server.should_exit = True
+        raise
+    ready()

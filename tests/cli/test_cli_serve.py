@@ -1,0 +1,50 @@
+"""`opsin serve` as a process: what it prints, that it answers, how it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+OPSIN = [sys.executable, "-m", "opsin"]
+
+
+def start(*arguments):
+    return subprocess.Popen([*OPSIN, "serve", "--port", "0", *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+
+
+def test_it_says_how_to_ask_and_answers_until_it_is_told_to_end(tiny_file):
+    with start("-m", tiny_file(), "-c", 128) as process:
+        said = ""
+        while "OPENAI_BASE_URL" not in said:
+            line = process.stderr.readline()
+            assert line, f"it ended: {said}"
+            said += line
+        url = re.search(r"OPENAI_BASE_URL=(http://127\.0\.0\.1:\d+)/v1", said)[1]
+        assert f"curl {url}/v1/chat/completions" in said
+        body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}).encode()
+        with urllib.request.urlopen(f"{url}/v1/chat/completions", body, timeout=60) as reply:
+            assert json.load(reply)["usage"]["prompt_tokens"] > 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) in (0, 130)
+
+
+def test_a_file_that_is_no_model_ends_it_with_one_line(tmp_path):
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF")
+    with start("-m", tmp_path / "bad.gguf") as process:
+        said = process.stderr.read()
+        assert process.wait(60) == 3
+    assert "bad.gguf" in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("wrong", [("--port", "70000"), ("--host", "203.0.113.1"), ("--media-path", "/no/such/folder")])
+def test_a_wrong_option_is_told_in_one_line(tiny_file, wrong):
+    done = subprocess.run([*OPSIN, "serve", "-m", str(tiny_file()), *wrong], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,95 @@
+"""A server on a thread of this process, and plain requests to it."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import uvicorn
+
+from opsin.api import Model
+from opsin.serve.app import build_app
+from opsin.serve.options import Options
+from opsin.serve.server import listen
+from opsin.serve.service import Service
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def events(self):
+        """What a stream sent, without the closing mark."""
+        lines = [line for line in self.body.decode().split("\n\n") if line]
+        assert all(line.startswith("data: ") for line in lines)
+        assert lines[-1] == "data: [DONE]" or "error" in lines[-1]
+        return [json.loads(line[6:]) for line in lines if line != "data: [DONE]"]
+
+
+@dataclass
+class Running:
+    service: Service
+    host: str
+    port: int
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.host, self.port, timeout=60)
+
+    def ask(self, path: str, body: object = None, *, method: str | None = None, headers=()) -> Reply:
+        connection = self.connect()
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        verb = method or ("GET" if body is None else "POST")
+        connection.request(verb, path, data, {**self.headers, **dict(headers)})
+        reply = connection.getresponse()
+        answer = Reply(reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read())
+        connection.close()
+        return answer
+
+    def chat(self, **body: object) -> Reply:
+        return self.ask("/v1/chat/completions", body)
+
+
+@contextmanager
+def running(load: Callable[[], Model], *, wait: bool = True, **options: object) -> Iterator[Running]:
+    """A server of `load()`'s model on a free port. The model is not closed with it."""
+    settings = Options(port=0, **options)
+    made, service = listen(settings), Service(settings, load)
+    server = uvicorn.Server(uvicorn.Config(build_app(service), lifespan="off", log_level="error", access_log=False))
+    loop = asyncio.new_event_loop()
+
+    async def live() -> None:
+        loading = asyncio.ensure_future(service.start())
+        await server.serve(sockets=[made])
+        await loading
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(live()), daemon=True)
+    thread.start()
+    host, port = made.getsockname()[:2]
+    place = Running(service, host, port)
+    while not server.started or (wait and not service.ready):
+        threading.Event().wait(0.01)
+    try:
+        yield place
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        service.threads.shutdown(wait=False, cancel_futures=True)
+        assert not thread.is_alive()
+        loop.close()

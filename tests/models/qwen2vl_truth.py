@@ -76,7 +76,7 @@ def write_tower(
 ) -> Path:
     windows = "fullatt_block_indexes" in model.config.vision_config.to_dict()
     sizes = {
-        "image_size": 56, "patch_size": PATCH, "embedding_length": WIDTH, "feed_forward_length": 0,
+        "image_size": 560, "patch_size": PATCH, "embedding_length": WIDTH, "feed_forward_length": 0,
         "block_count": LAYERS, "attention.head_count": HEADS, "projection_dim": 64,
         "attention.layer_norm_epsilon": 1e-6, "image_min_pixels": LEAST, "image_max_pixels": MOST,
         **({"n_wa_pattern": 2, "window_size": WINDOW} if windows else {}),

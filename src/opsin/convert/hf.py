@@ -196,6 +196,7 @@ def _tensor(
     stored = checkpoint.stored(name)
     shape = (rule.shape(stored.shape) if rule.shape else stored.shape) or (1,)
     kind = BY_NAME[rule.type] if rule.type else _kind_of(target, shape, format)
+    kind = BY_NAME["F16"] if rule.plain and kind.elements > 1 else kind
     if rule.change is None:
         return NewTensor(target, shape, kind.id, partial(_runs, checkpoint, name, shape, kind))
 

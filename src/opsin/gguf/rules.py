@@ -117,6 +117,7 @@ class Tensor:
         change: gives its values.
         shape: gives their shape from the source's, where `change` makes another.
         type: the number format that it always gets.
+        plain: it gets F16 where others get blocks.
     """
 
     source: str
@@ -124,6 +125,7 @@ class Tensor:
     change: Change | None = None
     shape: Callable[[Shape], Shape] | None = None
     type: str | None = None
+    plain: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ Gemma3ForConditionalGeneration, and its processor without pan and scan.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Self
@@ -20,6 +21,7 @@ from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, plus_one
 from opsin.gguf.text_rules import KEYS, tensors, with_defaults
+from opsin.gguf.vision_rules import look, named, siglip, tower_sizes
 from opsin.media import steps
 from opsin.media.picture import Picture
 from opsin.nn.attention import Heads, SelfAttention, heads_of
@@ -280,6 +282,12 @@ def _scale(settings: Settings) -> float | None:
     return scalar**-0.5 if scalar != settings.number("head_dim", 256) else None
 
 
+def _pool(settings: Settings) -> int:
+    """Patches along a side of the square that becomes a row."""
+    grid = settings.number("vision_config.image_size", 224) // settings.number("vision_config.patch_size", 16)
+    return grid // math.isqrt(settings.number("mm_tokens_per_image", 256)) or 1
+
+
 def _check(settings: Settings) -> None:
     if settings.find("use_bidirectional_attention") is True:
         raise ModelError(f"{settings.where}: a model that embeds texts", hint="only models that write are converted")
@@ -288,6 +296,10 @@ def _check(settings: Settings) -> None:
 _DEFAULTS = {
     "vocab_size": 262208, "max_position_embeddings": 131072, "hidden_size": 2304, "intermediate_size": 9216,
     "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4,
+}  # fmt: skip
+_TOWER = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "image_size": 224, "patch_size": 16,
 }  # fmt: skip
 _NORMS = {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
           "post_feedforward_layernorm": "post_ffw_norm"}  # fmt: skip
@@ -317,5 +329,25 @@ RULES = (
             *(Tensor(f"layers.{{n}}.{theirs}", f"blk.{{n}}.{ours}", plus_one) for theirs, ours in _NORMS.items()),
         ),
         check=_check,
+    ),
+    Rules(
+        part="vision",
+        architecture="gemma3",
+        classes=("Gemma3ForConditionalGeneration",),
+        keys=(
+            *named("gemma3", "gelu_pytorch_tanh"),
+            *tower_sizes(_TOWER),
+            *look([0.5] * 3, [0.5] * 3),
+            Key("clip.vision.projection_dim", "text_config.hidden_size", "int", _DEFAULTS["hidden_size"]),
+            Key("clip.vision.attention.layer_norm_epsilon", "vision_config.layer_norm_eps", "float", 1e-6),
+            Key("clip.vision.projector.scale_factor", _pool),
+        ),
+        tensors=(
+            *siglip("vision_tower"),
+            # Stored as (inputs, outputs): blocks lie across what is summed, and llama.cpp cannot turn them.
+            Tensor("multi_modal_projector.mm_input_projection_weight", "mm.input_projection.weight", plain=True),
+            Tensor("multi_modal_projector.mm_soft_emb_norm", "mm.soft_emb_norm", plus_one),
+        ),
+        dropped=("vision_tower.head.*",),
     ),
 )

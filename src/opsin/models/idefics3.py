@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from opsin.errors import ModelError
 from opsin.gguf import File
+from opsin.gguf.rules import Key, Rules, Settings, Tensor
+from opsin.gguf.vision_rules import look, named, siglip, tower_sizes
 from opsin.media import sizes, steps
 from opsin.media.picture import Picture
 from opsin.nn.keys import positive_int
@@ -113,4 +115,40 @@ def _sheet(picture: Picture, first: tuple[int, int], whole: tuple[int, int]) -> 
     return steps.resize(steps.resize(steps.flatten(picture), first, "lanczos"), whole, "lanczos")
 
 
+_TOWER = {
+    "hidden_size": 1152, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 16,
+    "image_size": 224, "patch_size": 32,
+}  # fmt: skip
+
+
+def _longest(settings: Settings) -> int:
+    return settings.number("preprocessor.size.longest_edge", TILES * settings.number("vision_config.image_size", 224))
+
+
+def _check(settings: Settings) -> None:
+    if settings.find("preprocessor.do_image_splitting") is False:
+        raise ModelError(f"{settings.where}: pictures are not cut into tiles", hint="that cannot be converted yet")
+    side, tile = settings.number("vision_config.image_size", 224), "preprocessor.max_image_size.longest_edge"
+    if settings.number(tile, side) != side:
+        raise ModelError(f"{settings.where}: tiles of {settings.number(tile)} for a tower of {side} pixels")
+
+
 ENCODERS = {"idefics3": Idefics3Vision}
+RULES = (
+    Rules(
+        part="vision",
+        architecture="idefics3",
+        classes=("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration"),
+        keys=(
+            *named("idefics3", "gelu_pytorch_tanh"),
+            *tower_sizes(_TOWER),
+            *look([0.5] * 3, [0.5] * 3),
+            Key("clip.vision.projection_dim", "text_config.hidden_size"),
+            Key("clip.vision.attention.layer_norm_epsilon", "vision_config.layer_norm_eps", "float", 1e-6),
+            Key("clip.vision.projector.scale_factor", "scale_factor", "int", 2),
+            Key("clip.vision.preproc_image_size", _longest),
+        ),
+        tensors=(*siglip("vision_model"), Tensor("connector.modality_projection.proj", "mm.model.fc")),
+        check=_check,
+    ),
+)

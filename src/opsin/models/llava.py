@@ -15,6 +15,8 @@ import numpy as np
 
 from opsin.errors import ModelError
 from opsin.gguf import File
+from opsin.gguf.rules import Key, Rules, Settings, Tensor
+from opsin.gguf.vision_rules import look, named, siglip, tower_sizes
 from opsin.media import sizes, steps
 from opsin.media.picture import Picture
 from opsin.nn.keys import positive_int
@@ -117,4 +119,56 @@ def layers_of(file: File, stored: int) -> int:
     return int(layer)
 
 
+_TOWER = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "image_size": 224, "patch_size": 32,
+}  # fmt: skip
+_CLIP = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
+
+
+def _layers(settings: Settings) -> list[int]:
+    """The state that is taken, counted from the first layer's input."""
+    told, layers = settings.find("vision_feature_layer"), settings.number("vision_config.num_hidden_layers", 12)
+    told = -2 if told is None else told
+    if not isinstance(told, int) or not -layers - 1 <= told <= layers:
+        raise ModelError(f"{settings.where}: vision_feature_layer is {told!r:.40}", hint="one layer is converted")
+    return [told if told >= 0 else layers + 1 + told]
+
+
+def _ratio(settings: Settings) -> str | None:
+    return "pad" if settings.find("preprocessor.do_pad") is True else None
+
+
+def _check(settings: Settings) -> None:
+    told = {
+        "vision_config.model_type": "clip_vision_model", "vision_feature_select_strategy": "default",
+        "projector_hidden_act": "gelu",
+    }  # fmt: skip
+    for path, known in told.items():
+        if settings.get(path, "str", known) != known:
+            raise ModelError(f"{settings.where}: {path} is {settings.find(path)!r:.40}", hint=f"{known} is converted")
+
+
 ENCODERS = {"mlp": LlavaVision, "": LlavaVision}
+RULES = (
+    Rules(
+        part="vision",
+        architecture="mlp",
+        classes=("LlavaForConditionalGeneration",),
+        keys=(
+            *named("mlp", "quick_gelu"),
+            *tower_sizes(_TOWER),
+            *look(*_CLIP),
+            Key("clip.vision.projection_dim", "text_config.hidden_size", "int", 4096),
+            Key("clip.vision.attention.layer_norm_epsilon", "vision_config.layer_norm_eps", "float", 1e-5),
+            Key("clip.vision.feature_layer", _layers, "ints"),
+            Key("clip.vision.image_aspect_ratio", _ratio, "str", None),
+        ),
+        tensors=(
+            *siglip("vision_tower"),
+            Tensor("multi_modal_projector.linear_1", "mm.0"),
+            Tensor("multi_modal_projector.linear_2", "mm.2"),
+        ),
+        check=_check,
+    ),
+)

@@ -9,6 +9,7 @@ transformers' Qwen2VLForConditionalGeneration and Qwen2_5_VLForConditionalGenera
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -17,8 +18,9 @@ import numpy as np
 
 from opsin.errors import ModelError
 from opsin.gguf import File
-from opsin.gguf.rules import Key, Rules, Settings
+from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
 from opsin.gguf.text_rules import KEYS, PRE_NORM, tensors
+from opsin.gguf.vision_rules import look, named, part, part_shape, tower_sizes
 from opsin.media import sizes, steps
 from opsin.media.picture import Picture
 from opsin.nn.decoder import PreNormDecoder
@@ -183,6 +185,61 @@ def _sections(settings: Settings) -> list[int]:
     return [*found, *[0] * (4 - len(found))]
 
 
+_TOWER = {"patch_size": 14, "depth": 32, "num_heads": 16, "embed_dim": 1280, "spatial_merge_size": 2}
+_SECOND_TOWER = {**_TOWER, "hidden_size": 3584, "intermediate_size": 3420, "window_size": WINDOW}
+_SIZES = {"patch_size": "patch_size", "block_count": "depth", "attention.head_count": "num_heads",
+          "spatial_merge_size": "spatial_merge_size"}  # fmt: skip
+_CLIP = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
+_SHARED_KEYS = (
+    *look(*_CLIP),
+    constant("clip.vision.image_size", 560, "int"),  # of no meaning, but llama.cpp wants one
+    constant("clip.vision.attention.layer_norm_epsilon", 1e-6, "float"),
+    Key("clip.vision.projection_dim", "text_config.hidden_size|hidden_size"),
+    Key("clip.vision.image_min_pixels", "preprocessor.min_pixels|preprocessor.size.shortest_edge", "int", LEAST),
+    Key("clip.vision.image_max_pixels", "preprocessor.max_pixels|preprocessor.size.longest_edge", "int", MOST),
+)
+
+
+def _moment(number: int) -> Tensor:
+    """The kernel of one of two moments, of [width, 3, 2, patch, patch]."""
+
+    def change(values: Floats, settings: Settings) -> Floats:
+        return np.ascontiguousarray(values[:, :, number])
+
+    target = "v.patch_embd.weight" + (".1" if number else "")
+    return Tensor("visual.patch_embed.proj.weight", target, change, lambda shape: (*shape[:2], *shape[3:]))
+
+
+def _blocks(ffn: Mapping[str, str]) -> tuple[Tensor, ...]:
+    names = {"norm1": "ln1", "norm2": "ln2", "attn.proj": "attn_out", **ffn}
+    return tuple(Tensor(f"visual.blocks.{{n}}.{theirs}", f"v.blk.{{n}}.{ours}") for theirs, ours in names.items())
+
+
+_SHARED_TENSORS = (
+    _moment(0), _moment(1),
+    *(Tensor("visual.blocks.{n}.attn.qkv", f"v.blk.{{n}}.attn_{name}", part(i, 3), part_shape(3))
+      for i, name in enumerate("qkv")),
+    Tensor("visual.merger.ln_q", "v.post_ln"),
+    Tensor("visual.merger.mlp.0", "mm.0"), Tensor("visual.merger.mlp.2", "mm.2"),
+)  # fmt: skip
+
+
+def _inner(settings: Settings) -> int:
+    return settings.number("vision_config.embed_dim", 1280) * settings.number("vision_config.mlp_ratio", 4)
+
+
+def _pattern(settings: Settings) -> int:
+    """Of so many layers the last sees the whole picture. Raises ModelError for layers that are not regular."""
+    told = settings.get("vision_config.fullatt_block_indexes", "ints", [7, 15, 23, 31])
+    assert isinstance(told, list)
+    depth, period = settings.number("vision_config.depth", 32), told[0] + 1 if told else 0
+    if period < 1 or told != list(range(period - 1, depth, period)):
+        raise ModelError(
+            f"{settings.where}: vision_config.fullatt_block_indexes is {told!r:.60}", hint="GGUF says a period"
+        )
+    return period
+
+
 DECODERS = {"qwen2vl": Qwen2Vl}
 ENCODERS = {"qwen2vl_merger": Qwen2VlVision, "qwen2.5vl_merger": Qwen25VlVision}
 RULES = (
@@ -193,5 +250,40 @@ RULES = (
         types=("qwen2_vl_text", "qwen2_5_vl_text"),
         keys=(*KEYS, Key("{arch}.rope.dimension_sections", _sections, "ints")),
         tensors=(*tensors(), *PRE_NORM),
+    ),
+    Rules(
+        part="vision",
+        architecture="qwen2vl_merger",
+        classes=("Qwen2VLForConditionalGeneration",),
+        keys=(
+            *named("qwen2vl_merger", "quick_gelu"),
+            *tower_sizes(_TOWER, {**_SIZES, "embedding_length": "embed_dim"}),
+            *_SHARED_KEYS,
+            Key("clip.vision.feed_forward_length", _inner),
+        ),
+        tensors=(*_SHARED_TENSORS, *_blocks({"mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down"})),
+    ),
+    Rules(
+        part="vision",
+        architecture="qwen2.5vl_merger",
+        classes=("Qwen2_5_VLForConditionalGeneration",),
+        keys=(
+            *named("qwen2.5vl_merger", "silu"),
+            *tower_sizes(
+                _SECOND_TOWER,
+                {
+                    **_SIZES,
+                    "embedding_length": "hidden_size",
+                    "window_size": "window_size",
+                    "feed_forward_length": "intermediate_size",
+                },
+            ),
+            *_SHARED_KEYS,
+            Key("clip.vision.n_wa_pattern", _pattern),
+        ),
+        tensors=(
+            *_SHARED_TENSORS,
+            *_blocks({f"mlp.{name}_proj": f"ffn_{name}" for name in ("gate", "up", "down")}),
+        ),
     ),
 )

@@ -1,0 +1,83 @@
+"""What checkpoints with a tower have in common: settings and tensors of CLIP's and SigLIP's kin, under GGUF's names.
+
+See `opsin.gguf.rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from opsin.errors import ModelError
+from opsin.gguf.rules import Change, Floats, Key, Settings, Tensor, constant
+
+_GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
+SIZES = {
+    "image_size": "image_size", "patch_size": "patch_size", "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size", "block_count": "num_hidden_layers",
+    "attention.head_count": "num_attention_heads",
+}  # fmt: skip
+_BLOCK = {
+    "layer_norm1": "ln1", "layer_norm2": "ln2", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v", "self_attn.out_proj": "attn_out", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down",
+}  # fmt: skip
+
+
+def tower_sizes(defaults: Mapping[str, int], names: Mapping[str, str] = SIZES) -> tuple[Key, ...]:
+    """Whole numbers of a tower: settings of its vision_config by the names of keys, with defaults of the settings."""
+    return tuple(
+        Key(f"clip.vision.{key}", f"vision_config.{path}", "int", defaults[path]) for key, path in names.items()
+    )
+
+
+def look(mean: Sequence[float], std: Sequence[float]) -> tuple[Key, ...]:
+    """The numbers that colours are normalised with, and these where nothing is said."""
+    return (
+        Key("clip.vision.image_mean", "preprocessor.image_mean", "floats", list(mean)),
+        Key("clip.vision.image_std", "preprocessor.image_std", "floats", list(std)),
+    )
+
+
+def named(projector: str, activation: str) -> tuple[Key, ...]:
+    """What a file with a tower says of itself; the activation is the one where nothing is said."""
+    return (
+        constant("clip.has_vision_encoder", True, "bool"),
+        constant("clip.projector_type", projector, "str"),
+        Key("clip.use_gelu", partial(_activation, _GELU, activation), "bool", None),
+        Key("clip.use_silu", partial(_activation, ("silu",), activation), "bool", None),
+    )
+
+
+def _activation(names: Sequence[str], default: str, settings: Settings) -> bool | None:
+    told = settings.get("vision_config.hidden_act", "str", default)
+    if told not in (*_GELU, "silu", "quick_gelu"):
+        raise ModelError(f"{settings.where}: vision_config.hidden_act is {told!r:.40}", hint="it cannot be converted")
+    return True if told in names else None
+
+
+def siglip(prefix: str) -> tuple[Tensor, ...]:
+    """Tensors of a tower of CLIP's or SigLIP's kind, below a name."""
+    ends = {
+        "embeddings.patch_embedding": "v.patch_embd", "pre_layrnorm": "v.pre_ln", "post_layernorm": "v.post_ln",
+        **{f"encoder.layers.{{n}}.{theirs}": f"v.blk.{{n}}.{ours}" for theirs, ours in _BLOCK.items()},
+    }  # fmt: skip
+    return (
+        Tensor(f"{prefix}.embeddings.position_embedding", "v.position_embd", type="F32"),
+        Tensor(f"{prefix}.embeddings.class_embedding", "v.class_embd"),
+        *(Tensor(f"{prefix}.{theirs}", ours) for theirs, ours in ends.items()),
+    )
+
+
+def part(first: int, of: int) -> Change:
+    """One of equal parts of a matrix's rows."""
+
+    def change(values: Floats, settings: Settings) -> Floats:
+        rows = len(values) // of
+        return values[first * rows : (first + 1) * rows]
+
+    return change
+
+
+def part_shape(of: int) -> Callable[[tuple[int, ...]], tuple[int, ...]]:
+    """The shape of such a part."""
+    return lambda shape: (shape[0] // of, *shape[1:])

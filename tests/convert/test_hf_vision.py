@@ -1,0 +1,138 @@
+"""The towers of checkpoints, as transformers saves them, become the files that tests/models prove right."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+import gemma3_truth
+import idefics3_truth
+import llava_truth
+import qwen2vl_truth
+from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
+
+from opsin.convert.hf import convert
+from opsin.errors import OpsinError
+from opsin.gguf import File
+from opsin.models import load_decoder, load_encoder
+from opsin.nn.module import FileReader
+from opsin.ops.reference import Reference
+
+TRUTHS = {
+    "gemma3": (gemma3_truth, gemma3_truth.gemma3_truth),
+    "idefics3": (idefics3_truth, idefics3_truth.idefics3_truth),
+    "llava": (llava_truth, llava_truth.llava_truth),
+    "qwen2vl": (qwen2vl_truth, qwen2vl_truth.first_truth),
+    "qwen2.5vl": (qwen2vl_truth, qwen2vl_truth.second_truth),
+}
+
+
+@pytest.fixture(scope="module", params=TRUTHS)
+def saved(request, tmp_path_factory):
+    """A truth's module, its model, and the folder that transformers made of it."""
+    module, make = TRUTHS[request.param]
+    model, folder = make(), tmp_path_factory.mktemp("saved") / request.param
+    save(module, model, folder)
+    return module, model, folder
+
+
+def save(module, model, folder):
+    model.save_pretrained(folder)
+    module.processor().image_processor.save_pretrained(folder)
+    module.processor().tokenizer.save_pretrained(folder)
+
+
+def test_the_converted_tower_is_the_one_written_by_hand(saved, tmp_path):
+    module, model, folder = saved
+    by_hand = module.write_tower(tmp_path / "hand.gguf", model)
+    convert(folder, tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="f32")
+    with File.open(by_hand) as wanted, File.open(tmp_path / "mmproj.gguf") as made:
+        assert sorted(made.tensors) == sorted(wanted.tensors)
+        for name, info in wanted.tensors.items():
+            assert made.tensors[name].shape == info.shape, name
+            assert np.array_equal(made.read(name), wanted.read(name)), name
+        for key, value in wanted.metadata.items():
+            if key != "clip.vision.feed_forward_length" or value:
+                assert np.array_equal(made.metadata[key], value), key
+        assert made.get_str("general.type") == "mmproj"
+
+
+@pytest.mark.parametrize("format", ["f16", "bf16", "q8_0"])
+def test_every_format_loads_whole(saved, tmp_path, format):
+    _, _, folder = saved
+    convert(folder, tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format=format)
+    with File.open(tmp_path / "mmproj.gguf") as file:
+        reader = FileReader(file, Reference())
+        load_encoder(file, reader)
+        assert reader.unread() == ()
+        types = {name: info.type for name, info in file.tensors.items()}
+        assert types.get("v.position_embd.weight", 0) == 0
+        assert types["v.patch_embd.weight"] == (1 if format == "f16" else 0)
+
+
+def test_one_file_holds_both_parts(saved, tmp_path):
+    _, _, folder = saved
+    (path,) = convert(folder, tmp_path / "one.gguf", format="f32")
+    with File.open(path) as file:
+        reader = FileReader(file, Reference())
+        assert load_encoder(file, reader).width == load_decoder(file, reader).width == 64
+        assert reader.unread() == ()
+
+
+def test_the_projection_that_is_stored_the_other_way_is_never_in_blocks(tmp_path):
+    save(gemma3_truth, gemma3_truth.gemma3_truth(), tmp_path / "hf")
+    convert(tmp_path / "hf", tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="q8_0")
+    with File.open(tmp_path / "mmproj.gguf") as file:
+        assert file.tensors["mm.input_projection.weight"].type == 1
+        assert file.tensors["v.blk.0.ffn_down.weight"].type == 1  # 80 inputs are no whole blocks
+        assert file.tensors["v.blk.0.attn_q.weight"].type == 1
+
+
+def test_smolvlm_is_the_same_family(tmp_path):
+    tree = idefics3_truth.CONFIG.to_dict()
+    for part in (tree, tree["vision_config"]):
+        part["model_type"] = part["model_type"].replace("idefics3", "smolvlm")
+    model = SmolVLMForConditionalGeneration(SmolVLMConfig(**tree)).eval()
+    save(idefics3_truth, model, tmp_path / "hf")
+    convert(tmp_path / "hf", tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="f32")
+    with File.open(tmp_path / "mmproj.gguf") as file:
+        assert file.get_str("clip.projector_type") == "idefics3"
+        assert np.array_equal(
+            file.read("mm.model.fc.weight").view(np.float32),
+            model.model.connector.modality_projection.proj.weight.detach().numpy().reshape(-1),
+        )
+
+
+CONFIG, PICTURES = "config.json", "preprocessor_config.json"
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "change", "said"),
+    [
+        ("idefics3", PICTURES, {"do_image_splitting": False}, "not cut into tiles"),
+        ("idefics3", PICTURES, {"max_image_size": {"longest_edge": 64}}, "tiles of 64 for a tower of 48"),
+        ("llava", CONFIG, {"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy is 'full'"),
+        ("llava", CONFIG, {"vision_feature_layer": [-2, -3]}, "vision_feature_layer"),
+        ("llava", CONFIG, {"projector_hidden_act": "relu"}, "projector_hidden_act is 'relu'"),
+        ("qwen2.5vl", CONFIG, {"vision_config": {"fullatt_block_indexes": [0, 3]}}, "fullatt_block_indexes"),
+        ("gemma3", CONFIG, {"vision_config": {"hidden_act": "relu"}}, "hidden_act is 'relu'"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_a_file_cannot_say_is_refused(tmp_path, family, file, change, said):
+    module, make = TRUTHS[family]
+    save(module, make(), tmp_path / "hf")
+    path = tmp_path / "hf" / file
+    tree = json.loads(path.read_text())
+    for name, value in change.items():
+        tree[name] = {**tree[name], **value} if name == "vision_config" else value
+    path.write_text(json.dumps(tree))
+    with pytest.raises(OpsinError, match=said):
+        convert(tmp_path / "hf", tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="f32")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -286,3 +287,11 @@ def test_limits_are_the_callers() -> None:
         with pytest.raises(RequestError, match=words) as refused:
             open_picture(data, limits, name="messages[1].content[2]")
         assert refused.value.message.startswith("messages[1].content[2]: ") and refused.value.status == 400
+
+
+def test_many_threads_decode_at_once() -> None:
+    files = [file(kind, (300, 200)) for kind in FILES] * 3
+    alone = [open_picture(data).pixels for data in files]
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(open_picture, files))
+    assert all(np.array_equal(picture.pixels, pixels) for picture, pixels in zip(together, alone, strict=True))

@@ -70,6 +70,20 @@ def test_formats_that_are_not_listed_stay_closed() -> None:
         assert "not a picture that can be read" in refusal(encode(draw((32, 32)), kind))
 
 
+def test_decoders_of_other_formats_are_never_loaded() -> None:
+    # Saving loads them all: files are made in a process of their own.
+    made = {kind: encode(draw((9, 9)), kind) for kind in ("WEBP", "AVIF", "TIFF", "JPEG", "PNG", "GIF", "BMP")}
+    program = f"""
+import sys
+from opsin.media.decode import open_picture
+for data in {list(made.values())!r}:
+    open_picture(data)
+print(*sorted(name[4:-11] for name in sys.modules if name.startswith("PIL.") and name.endswith("ImagePlugin")))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert set(run.stdout.split()) <= {"Avif", "Bmp", "Gif", "Jpeg", "Png", "Ppm", "Tiff", "WebP"}
+
+
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
     assert "cannot be read: No such file" in refusal(tmp_path / "none.png")
     assert "not a file" in refusal(tmp_path)

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from opsin.errors import OpsinError, RequestError
 from opsin.media.colour import to_rgb
@@ -16,6 +25,11 @@ from opsin.media.limits import Limits
 from opsin.media.picture import Picture, digest_of_file, digest_of_pixels
 
 Source = bytes | bytearray | memoryview | str | Path | Image.Image | npt.NDArray[np.generic] | Picture
+# Pillow knows what was imported. Asked for a format that it does not know yet, it would import all forty.
+PLUGINS = (
+    *(AvifImagePlugin, BmpImagePlugin, GifImagePlugin, JpegImagePlugin),
+    *(PngImagePlugin, TiffImagePlugin, WebPImagePlugin),
+)
 OWN_PIXELS = ("JPEG", "MPO")  # of these, Pillow's object holds pixels and little else once they are decoded
 CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 

@@ -399,10 +399,9 @@ def test_several_files_for_pictures_are_told_and_left_out(pair, tmp_path):
     text.write_bytes(pair[0].read_bytes())
     for name in ("mmproj-f16.gguf", "mmproj-q8.gguf"):
         (tmp_path / name).write_bytes(pair[1].read_bytes())
-    lines = []
-    with opsin.load(text, threads=2, context=64, notice=lines.append) as model:
+    with opsin.load(text, threads=2, context=64) as model:
         assert not model.sees
-    assert [line for line in lines if "mmproj-f16.gguf, mmproj-q8.gguf" in line]
+        assert ["mmproj-f16.gguf, mmproj-q8.gguf" in note for note in model.notes] == [True]
     with opsin.load(text, mmproj=tmp_path / "mmproj-q8.gguf", threads=2, context=64) as model:
         assert model.sees
 
@@ -444,9 +443,8 @@ def test_a_tower_that_only_lies_beside_is_left_out_and_told(pair, tmp_path):
     text = tmp_path / "model.gguf"
     text.write_bytes(pair[0].read_bytes())
     other_tower(tmp_path, width=96)
-    lines = []
-    with opsin.load(text, threads=2, context=64, notice=lines.append) as model:
-        assert [line for line in lines if "pictures are left out" in line and "96" in line]
+    with opsin.load(text, threads=2, context=64) as model:
+        assert ["pictures are left out" in note and "96" in note for note in model.notes] == [True]
         with pytest.raises(opsin.OpsinError, match="text only") as caught:
             model.chat(ask(picture()))
         assert "96" in caught.value.hint

@@ -42,8 +42,7 @@ def spelt(prompt, axes, window):
             at = [now + i] * axes
             if axes == 3 and span.grid:
                 at = [now, now + i // span.grid[1], now + i % span.grid[1]]
-            ends = (min(low, start), start + span.rows) if span.atomic else (low, place + 1)
-            rows.append((at, *ends))
+            rows.append((at, low, start + span.rows if span.atomic else place + 1))
         now += len(span) if isinstance(span, TextSpan) else span.positions
     for i in range(GENERATED):
         place = len(prompt) + i
@@ -61,7 +60,7 @@ def test_rows_in_chunks_are_as_they_are_spelt(prompt, axes, window, cuts):
         positions = rows.positions(start, places)
         if positions.ndim == 1:
             positions = positions[:, None].repeat(axes, axis=1)
-        first, last = rows.first(start, places, window), rows.last(start, places)
+        first, last = rows.first(places, window), rows.last(start, places)
         found = list(zip(positions.tolist(), first.tolist(), last.tolist(), strict=True))
         assert found == expected[start:end]
         assert {positions.dtype, first.dtype, last.dtype} == {np.dtype(np.int32)}

@@ -11,6 +11,8 @@ checkpoints = pytest.importorskip("checkpoints", reason="needs transformers")
 from by_hand import Bench, Sequence, chunks_of, distance, open_decoder, score  # noqa: E402
 from checkpoints import CHECKPOINTS, VOCABULARY  # noqa: E402
 
+import opsin  # noqa: E402
+
 TOLERANCE = 1e-4
 ROWS = 150  # more than two pages, and many windows
 
@@ -35,8 +37,13 @@ def ops(device):
 
 
 @pytest.fixture(scope="module")
-def decoder(ops, family, truth, tmp_path_factory):
-    return open_decoder(ops, checkpoints.save(tmp_path_factory.mktemp(family) / "tiny.gguf", family, truth))
+def path(family, truth, tmp_path_factory):
+    return checkpoints.save(tmp_path_factory.mktemp(family) / "tiny.gguf", family, truth)
+
+
+@pytest.fixture(scope="module")
+def decoder(ops, path):
+    return open_decoder(ops, path)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +73,14 @@ def test_sequences_of_a_batch_do_not_see_each_other(ops, decoder, truth, expecte
     assert distance(first, expected) <= TOLERANCE
     assert distance(second, checkpoints.logits(truth, others[0])) <= TOLERANCE
     assert distance(ours[1][50:], checkpoints.logits(truth, others[1])) <= TOLERANCE
+
+
+def test_recorded_programs_and_traces_equal_transformers(path, expected):
+    with opsin.load(path, threads=2, pages="f32") as model:
+        assert distance(model.logits(ids_of(ROWS)), expected) <= TOLERANCE
+        traced = model.trace(ids_of(ROWS), ["logits", "blk.*.attn.sum"])
+    assert distance(traced["logits"], expected) <= TOLERANCE
+    assert len(traced) > 3
 
 
 def test_output_of_its_own_equals_transformers(ops, family, tmp_path):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from opsin.errors import FileError
-
-Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -19,14 +16,16 @@ class Files:
         text: the file of the text model, or of all.
         vision: the file of the part for pictures; None where nobody knows of one beside the text's.
         chosen: whether a person named the vision file; else it was found in the folder.
+        notes: what a person should know of the choice.
     """
 
     text: Path
     vision: Path | None = None
     chosen: bool = False
+    notes: tuple[str, ...] = ()
 
 
-def find(path: str | Path, mmproj: str | Path | None, *, vision: bool, notice: Notice) -> Files:
+def find(path: str | Path, mmproj: str | Path | None, *, vision: bool) -> Files:
     """The files that belong together. `path` may be a folder with one model in it.
 
     Raises FileError for a folder that holds none or several.
@@ -38,8 +37,10 @@ def find(path: str | Path, mmproj: str | Path | None, *, vision: bool, notice: N
         return Files(text, Path(mmproj), chosen=True)
     beside = [] if _is_vision(text) else sorted(p for p in text.parent.glob("*.gguf") if _is_vision(p) and p != text)
     if len(beside) > 1:
-        notice(f"several files for pictures beside {text.name}: {_listed(beside)}; choose one with mmproj")
-    return Files(text, beside[0] if len(beside) == 1 else None)
+        return Files(
+            text, notes=(f"several files for pictures beside {text.name}: {_listed(beside)}; choose a mmproj",)
+        )
+    return Files(text, beside[0] if beside else None)
 
 
 def _is_vision(path: Path) -> bool:

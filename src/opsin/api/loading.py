@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from opsin.api.files import Files, find
@@ -49,17 +49,17 @@ def load(
         sequences: how many may run at once. The cache is shared by all.
         rules: what may be fetched for messages with URLs in them; None allows public http(s) addresses and no files.
         limits: how large a picture may be.
-        notice: told in a line when something slow happens, or something is left out.
+        notice: told in a line when something slow happens.
 
     Raises FileError or ModelError, saying what is wrong with the file.
     """
     start = time.perf_counter()
     device = Cpu(config or from_environment(), threads=threads, notice=notice)
-    loading = _Loading(device, notice or (lambda line: None), rules or Rules(), limits or PictureLimits())
+    loading = _Loading(device, rules or Rules(), limits or PictureLimits())
     text: Text | None = None
     seeing: Vision | None
     try:
-        files = find(path, mmproj, vision=vision, notice=loading.notice)
+        files = find(path, mmproj, vision=vision)
         with File.open(files.text) as file:
             if file.get_str("general.architecture") == _TOWER:
                 seeing, blind = loading.vision(files.text), ""
@@ -70,7 +70,10 @@ def load(
     except BaseException:
         device.close()
         raise
-    return Model(files.text, device, text, seeing, blind=blind, load_seconds=time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Model(
+        files.text, device, text, seeing, blind=blind, notes=(*files.notes, *loading.notes), load_seconds=seconds
+    )
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,9 @@ class _Loading:
     """What all steps of loading need."""
 
     device: Cpu
-    notice: Notice
     rules: Rules
     limits: PictureLimits
+    notes: list[str] = field(default_factory=list)
 
     def read(self, file: File) -> _Read:
         with ThreadPoolExecutor(1) as beside:
@@ -121,7 +124,7 @@ class _Loading:
         except OpsinError as error:
             if files.chosen or files.vision is None:
                 raise
-            self.notice(f"pictures are left out: {error}")
+            self.notes.append(f"pictures are left out: {error}")
             return None, str(error)
         return vision, ""
 

@@ -47,9 +47,11 @@ class Model:
     """A model in memory: a part that writes, one that sees, or both. Use `opsin.load`; close it, or use `with`."""
 
     def __init__(
-        self, path: Path, device: Cpu, text: Text | None, vision: Vision | None, *, blind: str, load_seconds: float
-    ) -> None:
+        self, path: Path, device: Cpu, text: Text | None, vision: Vision | None, *, blind: str,
+        notes: tuple[str, ...], load_seconds: float,
+    ) -> None:  # fmt: skip
         self.path, self.device, self.vision, self.load_seconds = path, device, vision, load_seconds
+        self.notes = notes  # what a person should know: a file for pictures that was left out
         self._text = text
         self._blind = blind  # what to do about not seeing
         self._tower = Tower(vision, device) if vision is not None and text is None else None

@@ -7,18 +7,23 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsin.cli import options
 from opsin.cli.memory import peak_bytes
 from opsin.cli.progress import Progress
-from opsin.errors import RequestError
+from opsin.errors import OpsinError, RequestError
 
 if TYPE_CHECKING:
     from opsin.api import Answer, Message, Model
     from opsin.engine.sampling import Sampling
+    from opsin.spans import Patches
 
-_COMMANDS = "/clear forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer"
+_COMMANDS = (
+    "/image FILE shows a picture with the next question, /clear forgets the conversation, /exit or Ctrl-D leaves, "
+    "Ctrl-C stops an answer"
+)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,7 +31,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("chat", help="ask a model", description=__doc__)
     parser.set_defaults(run=run)
     options.add_model(parser)
+    options.add_mmproj(parser)
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the question (default: stdin, or a conversation)")
+    parser.add_argument(
+        "--image", action="append", default=[], type=Path, metavar="FILE", help="a picture to ask about (repeatable)"
+    )
     parser.add_argument("-c", "--context", type=options.positive, metavar="N", help="tokens of prompt and answer")
     parser.add_argument("-s", "--system", metavar="TEXT", help="system message")
     parser.add_argument("-n", "--max-tokens", type=options.natural, metavar="N", help="end an answer after N tokens")
@@ -51,10 +60,15 @@ def run(args: argparse.Namespace) -> int:
 
     with Progress(f"loading {args.model}") as progress:
         model = opsin.load(
-            args.model, threads=args.threads, context=args.context, pages=args.cache_type, sequences=1, notice=progress
-        )
+            args.model, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
+            sequences=1, notice=progress,
+        )  # fmt: skip
+    for note in model.notes:
+        print(f"opsin: {note}", file=sys.stderr)
     with model:
         chat = Chat(model, sampling, tuple(args.stop), args.system, args.stats)
+        for path in args.image:
+            chat.show(path)
         if prompt is None:
             return _converse(chat)
         chat.ask(prompt)
@@ -93,17 +107,27 @@ class Chat:
 
     def __post_init__(self) -> None:
         self.messages: list[Message] = []
+        self.pictures: list[Patches] = []  # of the next question
         self.clear()
+
+    def show(self, path: Path) -> None:
+        """A picture for the next question. Says how large it is, and how large the model sees it."""
+        patches = self.model.prepare(path)
+        self.pictures.append(patches)
+        print(f"{path.name!a}: {_seen(patches)}", file=sys.stderr)
 
     def clear(self) -> None:
         """Forget everything but the system message."""
+        self.pictures = []
         self.messages = [{"role": "system", "content": _clean(self.system)}] if self.system is not None else []
 
     def ask(self, text: str) -> None:
         """Write the answer as it comes. An interrupted one is remembered as far as it got."""
         start = time.perf_counter()
-        messages = [*self.messages, {"role": "user", "content": text}]
-        answer = self.model.generate(self.model.chat_prompt(messages), self.sampling, stop=self.stop)
+        content = [*self.pictures, text] if self.pictures else text
+        messages: list[Message] = [*self.messages, {"role": "user", "content": content}]
+        answer = self.model.generate(self.model.question(messages), self.sampling, stop=self.stop)
+        self.pictures = []
         pieces: list[str] = []
         first = 0.0
         try:
@@ -120,13 +144,23 @@ class Chat:
 
     def _tell(self, answer: Answer, start: float, first: float) -> None:
         now, count = time.perf_counter(), len(answer.ids)
+        usage = answer.usage
+        parts = {"of pictures": usage.pictures, "cached": usage.cached}
+        told = "".join(f", {tokens} {name}" for name, tokens in parts.items() if tokens)
         rate = f"{(count - 1) / (now - first):.1f} tokens/s" if count > 1 else "too short for a rate"
         print(
-            f"load {self.model.load_seconds:.2f} s; prompt {answer.prompt_tokens} tokens, first after "
-            f"{first - start:.2f} s; answer {count} tokens, {rate}, ended by {answer.reason}; "
+            f"load {self.model.load_seconds:.2f} s; prompt {usage.prompt} tokens{told}, "
+            f"first after {first - start:.2f} s; answer {count} tokens, {rate}, ended by {answer.reason}; "
             f"peak {peak_bytes() / 1e6:.0f} MB; {self.model.device.threads} threads",
             file=sys.stderr,
         )
+
+
+def _seen(patches: Patches) -> str:
+    """A picture's sizes, and what a person should know of it."""
+    (width, height), seen = patches.original or (0, 0), patches.size
+    sizes = f"{width} x {height} pixels, " + (f"seen at {seen[0]} x {seen[1]}, " if seen else "")
+    return "; ".join([f"{sizes}{patches.rows} tokens", *patches.notes])
 
 
 def _write(text: str) -> None:
@@ -155,6 +189,8 @@ def _converse(chat: Chat) -> int:
             return 0
         if text == "/clear":
             chat.clear()
+        elif text == "/image" or text.startswith("/image "):
+            _show(chat, text.removeprefix("/image").strip())
         elif text.startswith("/"):
             print(_COMMANDS, file=sys.stderr)
         elif text:
@@ -168,11 +204,21 @@ def _read_line() -> str:
     return input()
 
 
+def _show(chat: Chat, name: str) -> None:
+    """A picture that cannot be read ends nothing."""
+    if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":  # as a terminal writes a file dropped on it
+        name = name[1:-1]
+    try:
+        chat.show(Path(name).expanduser())
+    except OpsinError as error:
+        print(f"opsin: {error}", file=sys.stderr)
+
+
 def _answer(chat: Chat, text: str) -> None:
     """Errors and Ctrl-C end an answer, not the conversation."""
     try:
         chat.ask(text)
     except KeyboardInterrupt:
         print("\n(stopped)", file=sys.stderr)
-    except RequestError as error:
+    except OpsinError as error:
         print(f"opsin: {error}; /clear starts anew", file=sys.stderr)

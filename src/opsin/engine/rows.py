@@ -46,14 +46,12 @@ class PromptRows:
         self._next = self.count  # the position of the first row after the prompt
         self._positions: Ints | None = None
         self._ahead: Ints | None = None  # for each row, the first row that it does not see
-        self._back: Ints | None = None  # for each row, the first row that it sees through any window
         if self.media:
             self._place()
 
     def _place(self) -> None:
         positions = np.repeat(np.arange(self.count, dtype=np.int32)[:, None], self.axes, axis=1)
-        back = np.arange(self.count, dtype=np.int32)
-        ahead = back + 1
+        ahead = np.arange(1, self.count + 1, dtype=np.int32)
         moved = 0  # what positions are ahead of rows
         for placed in self.media:
             start, end, span = placed.start, placed.end, placed.span
@@ -68,9 +66,9 @@ class PromptRows:
             moved += span.positions - span.rows
             positions[end:] = np.arange(end + moved, self.count + moved, dtype=np.int32)[:, None]
             if span.atomic:
-                back[start:end], ahead[start:end] = start, end
+                ahead[start:end] = end
         self._next = self.count + moved
-        self._positions, self._back, self._ahead = positions, back, ahead
+        self._positions, self._ahead = positions, ahead
 
     def positions(self, start: int, places: Ints) -> Ints:
         """What RoPE sees of the rows at `places`, from `start` on: [rows], or [rows, axes] where axes may differ."""
@@ -91,15 +89,13 @@ class PromptRows:
             last[: len(known)] = known
         return last
 
-    def first(self, start: int, places: Ints, window: int) -> Ints:
-        """For each row, the first one that it sees through a window of so many rows; 0 for no window."""
-        if not window:
-            return np.zeros(len(places), np.int32)
+    def first(self, places: Ints, window: int) -> Ints:
+        """For each row, the first one that it sees through a window of so many rows; 0 for no window.
+
+        Media make no difference: a window cuts off the beginning of a picture for its last rows (see `GroupShape`).
+        """
         first: Ints = np.maximum(places - np.int32(window - 1), np.int32(0))
-        if self._back is not None and start < self.count:
-            known = self._back[start : start + len(places)]
-            first[: len(known)] = np.minimum(first[: len(known)], known)
-        return first
+        return first if window else np.zeros_like(first)
 
     def media_from(self, row: int) -> list[Placed]:
         """Media of which rows from `row` on are part."""

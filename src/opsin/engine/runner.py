@@ -141,7 +141,7 @@ class Runner:
         inputs["slots"][row:end] = table[places // PAGE] * PAGE + places % PAGE
         inputs["last"][row:end] = rows.last(start, places)
         for window in self._windows:
-            inputs[_first(window)][row:end] = rows.first(start, places, window) if window else 0
+            inputs[_first(window)][row:end] = rows.first(places, window) if window else 0
         positions = rows.positions(start, places)  # [rows] or [rows, axes]
         inputs["positions"][row:end] = positions if positions.ndim == 1 else positions[:, 0]
         if "axes" in inputs:

@@ -73,7 +73,7 @@ def _batch(
 
     def group(shape: GroupShape) -> Group:
         pages = ops.pages(layers=shape.layers, heads=shape.heads, width=shape.width, count=number, kind="f32")
-        first = ops.constant(rows.first(0, places, shape.window))
+        first = ops.constant(rows.first(places, shape.window))
         return Group(pages, Reads(tables, sequence, first, last), positions)
 
     return Batch(

@@ -1,0 +1,129 @@
+"""`opsin chat` about pictures: files as options or within a conversation, sizes on stderr."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_sight import SIDE, tiny_pair, tiny_tower
+
+import opsin
+from opsin.cli.chat import Chat, _answer, _show
+
+ANY = ("-n", "8", "--temperature", "20", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--seed", "3", "--ignore-eos")
+OPTIONS = {"temperature": 20.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 3, "max_tokens": 8, "ignore_eos": True}
+
+
+def picture(seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    tiny_pair(folder)
+    for seed in (1, 2):
+        picture(seed).save(folder / f"{seed}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    with opsin.load(folder / "model.gguf", threads=2, context=512) as made:
+        yield made
+
+
+def answer(model, *parts):
+    return model.chat([{"role": "user", "content": list(parts)}], **OPTIONS).text
+
+
+def test_pictures_as_options_come_before_the_question(run, folder, model):
+    images = ("--image", folder / "1.png", "--image", folder / "2.png")
+    done = run("chat", "-m", folder / "model.gguf", *ANY, *images, "Which?")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip("\n") == answer(model, picture(1), picture(2), "Which?").rstrip("\n")
+    assert f"'1.png': 40 x 30 pixels, seen at {SIDE} x {SIDE}, 16 tokens\n" in done.stderr
+    assert "'2.png'" in done.stderr
+
+
+def test_the_part_for_pictures_may_lie_elsewhere(run, folder, model, tmp_path):
+    text, tower = tmp_path / "model.gguf", tmp_path / "eyes" / "tower.gguf"
+    text.write_bytes((folder / "model.gguf").read_bytes())
+    tower.parent.mkdir()
+    tiny_tower(tower)
+    done = run("chat", "-m", text, "--mmproj", tower, *ANY, "--image", folder / "1.png", "What?", "--stats")
+    assert done.stdout.rstrip("\n") == answer(model, picture(1), "What?").rstrip("\n")
+    assert ", 16 of pictures, first after" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("none.png", "none.png: cannot be read"), ("model.gguf", "model.gguf: a GGUF model, not a picture")],
+)
+def test_a_file_that_is_no_picture_is_told_in_a_line(run, folder, name, said):
+    done = run("chat", "-m", folder / "model.gguf", "--image", folder / name, "What?")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_model_of_text_says_what_it_lacks(run, folder, tmp_path):
+    alone = tmp_path / "alone.gguf"
+    alone.write_bytes((folder / "model.gguf").read_bytes())
+    done = run("chat", "-m", alone, "--image", folder / "1.png", "What?")
+    assert done.returncode == 2
+    assert "takes text only (give the mmproj file" in done.stderr
+
+
+def test_a_part_for_pictures_that_does_not_fit_is_told_and_left_out(run, folder, tmp_path):
+    text = tmp_path / "model.gguf"
+    text.write_bytes((folder / "model.gguf").read_bytes())
+    tiny_tower(tmp_path / "mmproj.gguf", width=96)
+    done = run("chat", "-m", text, *ANY, "What?")
+    assert done.returncode == 0
+    assert "pictures are left out" in done.stderr
+
+
+# Conversations
+
+
+@pytest.fixture
+def chat(model):
+    return Chat(model, opsin.Sampling(**OPTIONS), (), None, False)
+
+
+def test_a_picture_goes_with_the_next_question_and_stays_in_the_conversation(chat, model, folder, capsys):
+    _show(chat, f"'{folder / '1.png'}'")
+    assert "40 x 30" in capsys.readouterr().err
+    _answer(chat, "What?")
+    first = capsys.readouterr().out
+    _answer(chat, "And?")
+    second = capsys.readouterr().out
+    said = answer(model, picture(1), "What?")
+    assert first.rstrip("\n") == said.rstrip("\n")
+    messages = [
+        {"role": "user", "content": [picture(1), "What?"]},
+        {"role": "assistant", "content": said},
+        {"role": "user", "content": "And?"},
+    ]
+    assert second.rstrip("\n") == model.chat(messages, **OPTIONS).text.rstrip("\n")
+
+
+def test_clearing_forgets_pictures_too(chat, model, folder, capsys):
+    _show(chat, str(folder / "1.png"))
+    chat.clear()
+    _answer(chat, "What?")
+    assert capsys.readouterr().out.rstrip("\n") == answer(model, "What?").rstrip("\n")
+
+
+def test_a_bad_picture_ends_no_conversation(chat, capsys):
+    _show(chat, "/none.png")
+    assert "none.png: cannot be read" in capsys.readouterr().err
+    assert chat.pictures == []
+
+
+def test_what_the_model_refuses_keeps_the_picture(chat, folder, capsys):
+    _show(chat, str(folder / "1.png"))
+    _answer(chat, "x" * 2000)
+    assert "the context 512" in capsys.readouterr().err
+    assert len(chat.pictures) == 1

@@ -17,6 +17,7 @@ from opsin.engine.media_store import MediaStore
 from opsin.engine.runner import Limits, Runner
 from opsin.errors import ModelError, OpsinError, RequestError
 from opsin.gguf import File
+from opsin.hub.bundled import bundled
 from opsin.media.fetch import Rules
 from opsin.media.limits import Limits as PictureLimits
 from opsin.models import Decoder, load_decoder
@@ -32,15 +33,16 @@ _TOWER = "clip"  # the architecture of files that hold a part for pictures alone
 
 
 def load(
-    path: str | Path, *, mmproj: str | Path | None = None, vision: bool = True, threads: int | None = None,
-    context: int | None = None, pages: PageType = "f16", sequences: int = 32, rules: Rules | None = None,
-    limits: PictureLimits | None = None, notice: Notice | None = None, config: Config | None = None,
+    path: str | Path | None = None, *, mmproj: str | Path | None = None, vision: bool = True,
+    threads: int | None = None, context: int | None = None, pages: PageType = "f16", sequences: int = 32,
+    rules: Rules | None = None, limits: PictureLimits | None = None,
+    notice: Notice | None = None, config: Config | None = None,
 ) -> Model:  # fmt: skip
     """Read a model into memory.
 
     Args:
         path: a GGUF file, the first of its splits, or a folder with one model in it. An mmproj file alone gives a model
-            that encodes pictures and cannot write.
+            that encodes pictures and cannot write. None takes the small model that comes with opsin.
         mmproj: the file of the part for pictures; None takes the one beside the model, or the model's own.
         vision: False leaves it out. Its weights are read when the first picture comes.
         threads: compute threads; None takes what this process may use.
@@ -54,6 +56,7 @@ def load(
     Raises FileError or ModelError, saying what is wrong with the file.
     """
     start = time.perf_counter()
+    path = bundled() if path is None else path
     device = Cpu(config or from_environment(), threads=threads, notice=notice)
     loading = _Loading(device, rules or Rules(), limits or PictureLimits())
     text: Text | None = None

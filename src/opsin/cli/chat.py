@@ -30,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """The options of this subcommand."""
     parser = commands.add_parser("chat", help="ask a model", description=__doc__)
     parser.set_defaults(run=run)
-    options.add_model(parser)
+    options.add_model(parser, bundled=True)
     options.add_mmproj(parser)
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the question (default: stdin, or a conversation)")
     parser.add_argument(
@@ -58,9 +58,10 @@ def run(args: argparse.Namespace) -> int:
 
     import opsin
 
-    with Progress(f"loading {args.model}") as progress:
+    path = options.model_file(args)
+    with Progress(f"loading {path}") as progress:
         model = opsin.load(
-            args.model, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
+            path, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
             sequences=1, notice=progress,
         )  # fmt: skip
     for note in model.notes:

@@ -13,13 +13,13 @@ from contextlib import suppress
 from typing import NoReturn
 
 import opsin
-from opsin.cli import bench, chat, convert, doctor, inspect, merge, quantize, serve
+from opsin.cli import bench, chat, convert, demo, doctor, inspect, merge, quantize, serve
 from opsin.errors import OpsinError
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + the signal, as shells count
 INTERNAL, OUT_OF_MEMORY = 70, 71  # EX_SOFTWARE and EX_OSERR of sysexits.h
-_DESCRIPTION = "Answers questions with GGUF models."
-_COMMANDS = (chat, serve, bench, inspect, convert, quantize, merge, doctor)
+_DESCRIPTION = "Answers questions about pictures and text with GGUF models."
+_COMMANDS = (chat, serve, demo, bench, inspect, convert, quantize, merge, doctor)
 
 
 def parser() -> argparse.ArgumentParser:

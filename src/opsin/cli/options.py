@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """The model file and how it is loaded."""
-    parser.add_argument("-m", "--model", type=Path, required=True, metavar="FILE", help="GGUF file, or its first split")
+def add_model(parser: argparse.ArgumentParser, *, bundled: bool = False) -> None:
+    """The model file and how it is loaded. `bundled`: without a file, the model that comes with opsin is taken."""
+    what = "GGUF file, its first split, or a folder" + (" (default: the bundled opsin-nano)" if bundled else "")
+    parser.add_argument("-m", "--model", type=Path, required=not bundled, metavar="FILE", help=what)
     parser.add_argument("-t", "--threads", type=positive, metavar="N", help="compute threads (default: all allowed)")
     parser.add_argument(
         "--cache-type", choices=("f16", "q8_0", "f32"), default="f16", help="number format of the KV cache"
@@ -20,6 +22,17 @@ def add_mmproj(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mmproj", type=Path, metavar="FILE", help="the model's file for pictures (default: the one beside the model)"
     )
+
+
+def model_file(args: argparse.Namespace) -> Path:
+    """The file that was named, or the bundled one; then a line on stderr says what that is good for."""
+    if args.model is not None:
+        return Path(args.model)
+    from opsin.hub.bundled import ABOUT, LARGER, bundled
+
+    path = bundled()
+    print(f"opsin: {ABOUT} ({LARGER})", file=sys.stderr, flush=True)
+    return path
 
 
 def positive(text: str) -> int:

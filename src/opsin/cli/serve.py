@@ -20,7 +20,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """The options of this subcommand."""
     parser = commands.add_parser("serve", help="answer over HTTP, as OpenAI's API does", description=__doc__)
     parser.set_defaults(run=run)
-    options.add_model(parser)
+    options.add_model(parser, bundled=True)
     options.add_mmproj(parser)
     parser.add_argument("-c", "--context", type=options.positive, metavar="N", help="tokens of prompt and answer")
     parser.add_argument("-a", "--alias", metavar="NAME", help="what the model is called (default: its file's name)")
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from opsin.serve.server import address, listen, serve
     from opsin.serve.service import Service
 
-    settings = _settings(args)
+    settings, path = _settings(args), options.model_file(args)
     made = listen(settings)
     url = address(made)
 
@@ -60,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
         for line in greeting(url, bool(settings.keys)):
             print(line, file=sys.stderr, flush=True)
 
-    print(f"opsin: listening on {url}, loading {args.model}", file=sys.stderr, flush=True)
+    print(f"opsin: listening on {url}, loading {path}", file=sys.stderr, flush=True)
     if not settings.on_loopback and not settings.keys:
         print("opsin: anybody who reaches this address may ask; --api-key KEY changes that", file=sys.stderr)
-    asyncio.run(serve(made, Service(settings, lambda: _load(args, settings.media)), ready=ready))
+    asyncio.run(serve(made, Service(settings, lambda: _load(path, args, settings.media)), ready=ready))
     return 0
 
 
@@ -78,11 +78,11 @@ def greeting(url: str, locked: bool) -> list[str]:
     ]
 
 
-def _load(args: argparse.Namespace, rules: Rules) -> Model:
+def _load(path: Path, args: argparse.Namespace, rules: Rules) -> Model:
     import opsin
 
     return opsin.load(
-        args.model, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
+        path, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
         sequences=args.parallel, rules=rules, notice=lambda line: print(f"opsin: {line}", file=sys.stderr, flush=True),
     )  # fmt: skip
 

@@ -97,7 +97,7 @@ def test_any_size_in_blocks_of_patches(size: tuple[int, int], mode: str) -> None
     check([steps.patchify(values, 14, block=2, frames=2)], said["pixel_values"][None])
 
 
-@pytest.mark.parametrize("size", [(201, 1), (1, 500), (30_000, 149)])
+@pytest.mark.parametrize("size", [(201, 1), (1, 500), (3_000, 14)])
 def test_where_the_processor_refuses_so_do_we(size: tuple[int, int]) -> None:
     image, picture = both(size, "RGB")
     with pytest.raises(ValueError, match="absolute aspect ratio"):

@@ -91,3 +91,14 @@ def test_all_bytes_survive(tmp_path_factory: pytest.TempPathFactory, texts: list
     strings = make_strings(tmp_path_factory.mktemp("strings"), texts)
     assert [strings.raw(place) for place in range(len(strings))] == texts
     assert list(strings) == [text.decode("utf-8", "surrogateescape") for text in texts]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@given(
+    texts=st.lists(st.binary(max_size=3) | st.sampled_from([b"\0" * 9, b"\xc2", b"a" * 127, b"b" * 128, b"c" * 300]))
+)
+def test_all_at_once_are_those_one_by_one(
+    tmp_path_factory: pytest.TempPathFactory, order: str, texts: list[bytes]
+) -> None:
+    strings = make_strings(tmp_path_factory.mktemp("texts"), texts, order)
+    assert strings.tolist() == [text.decode("utf-8", "surrogateescape") for text in texts]

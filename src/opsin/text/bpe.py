@@ -8,6 +8,7 @@ one where the file has none, so that nothing vanishes before the merges.
 from __future__ import annotations
 
 import re
+from codecs import charmap_decode
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Final
@@ -15,6 +16,7 @@ from typing import Final
 import regex
 from tokenizers.models import BPE
 
+from opsin.text.joints import LONG, Parts
 from opsin.text.pretokenizers import PreTokenizer
 from opsin.text.vocabulary import CONTROL, Vocabulary
 from opsin.text.words import SPACE, WordMemory, cut_pattern
@@ -32,6 +34,8 @@ def byte_table() -> dict[int, str]:
 
 BYTE_TO_CHARACTER: Final = byte_table()
 CHARACTER_TO_BYTE: Final = {character: byte for byte, character in BYTE_TO_CHARACTER.items()}
+_BYTE_LETTERS: Final = "".join(BYTE_TO_CHARACTER[byte] for byte in range(256))
+_CODE_TO_BYTE: Final = {ord(character): byte for byte, character in BYTE_TO_CHARACTER.items()}
 
 
 class BytePairs:
@@ -42,44 +46,62 @@ class BytePairs:
     def __init__(self, vocabulary: Vocabulary, merges: Sequence[str], pre: PreTokenizer) -> None:
         self._size = len(vocabulary)
         self._byte_encoded = pre.byte_encoded
+        self._whole = pre.ignore_merges
         self._ids = dict(vocabulary.ids)
         for id in vocabulary.of_kind(CONTROL):
             del self._ids[vocabulary.texts[id]]
         pairs = _read_pairs(merges)
         self._spelled: dict[int, tuple[int, ...]] = {}  # private ids -> the ids of their bytes
-        self._model = BPE(
-            self._add_private(pairs), pairs, cache_capacity=0, ignore_merges=pre.ignore_merges,
-            byte_fallback=not pre.byte_encoded,
-        )  # fmt: skip
+        texts = self._add_private(pairs)
+        self._model = BPE(texts, pairs, cache_capacity=0, byte_fallback=not pre.byte_encoded)
+        self._parts = Parts(self._encode_part, lambda: self._spell_out(texts))
         patterns = [regex.compile(f"({pattern})", regex.V1) for pattern in pre.patterns]
-        words = 1 + next((place for place, pattern in enumerate(pre.patterns) if r"\p{L" in pattern), len(patterns))
-        self._to_words = patterns[:words]
-        self._within_words = patterns[words:]
+        self._to_words = patterns[: pre.word_patterns]
+        self._within_words = patterns[pre.word_patterns :]
         if not pre.byte_encoded:
             self._to_words = [*patterns, cut_pattern(left[-1] for left, right in pairs if right[0] == SPACE)]
         self._remembered = WordMemory(self._encode_word)
+        self._pieces = WordMemory(self._encode_piece)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first` tells whether nothing or a special token stands before it, which BPE ignores."""
         text = SURROGATES.sub("\ufffd", text)
         if not self._byte_encoded:
             text = text.replace(" ", SPACE)
-        remembered = self._remembered
-        return list(chain.from_iterable([remembered[word] for word in cut(self._to_words, [text])]))
+        return self._remembered.encode(cut(self._to_words, [text]))
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
-        return tuple(chain.from_iterable(map(self._merge, cut(self._within_words, [word]))))
+        if not self._within_words:
+            return self._encode_piece(word)
+        return tuple(self._pieces.encode(cut(self._within_words, [word])))
 
-    def _merge(self, piece: str) -> tuple[int, ...]:
-        if self._byte_encoded:
-            piece = piece.encode("utf-8").decode("latin-1").translate(BYTE_TO_CHARACTER)
-        elif piece[0] == "\n" and piece in self._ids:  # such vocabularies hold runs of newlines that no merge makes
-            return (self._ids[piece],)
-        spelled = self._spelled
-        return tuple(chain.from_iterable([spelled.get(id, (id,)) for id in self._tokenize(piece)]))
+    def _encode_piece(self, piece: str) -> tuple[int, ...]:
+        written = self._write(piece)
+        if self._whole and (id := self._ids.get(written)) is not None:
+            return (id,)
+        if not self._byte_encoded and piece[0] == "\n" and piece in self._ids:
+            return (self._ids[piece],)  # such vocabularies hold runs of newlines that no merge makes
+        return self._merge(written) if len(piece) <= LONG else self._parts.encode(piece)
 
-    def _tokenize(self, piece: str) -> list[int]:
-        return [token.id for token in self._model.tokenize(piece)]
+    def _encode_part(self, part: str) -> tuple[int, ...]:
+        return self._merge(self._write(part))
+
+    def _merge(self, written: str) -> tuple[int, ...]:
+        ids = [token.id for token in self._model.tokenize(written)]
+        if max(ids) < self._size:
+            return tuple(ids)
+        return tuple(chain.from_iterable([self._spelled.get(id, (id,)) for id in ids]))
+
+    def _write(self, text: str) -> str:
+        """A text in the letters of the vocabulary."""
+        return charmap_decode(text.encode(), "strict", _BYTE_LETTERS)[0] if self._byte_encoded else text
+
+    def _spell_out(self, texts: Iterable[str]) -> str:
+        """Texts of the vocabulary as people write them, a line each; bytes of half characters as lone surrogates."""
+        lines = "\n".join(texts)
+        if not self._byte_encoded:
+            return lines
+        return lines.translate(_CODE_TO_BYTE).encode("latin-1", "replace").decode("utf-8", "surrogateescape")
 
     def _add_private(self, pairs: Sequence[tuple[str, str]]) -> dict[str, int]:
         """All texts that may stand before, between and after merges, with their ids."""

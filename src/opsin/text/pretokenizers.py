@@ -125,6 +125,13 @@ class PreTokenizer:
     default_bos: bool = True  # false: the vocabulary has no BOS unless the file names one
     byte_encoded: bool = True  # false: tokens are plain text with U+2581 for a space
 
+    @property
+    def word_patterns(self) -> int:
+        """How many patterns it takes until pieces are words, which come again. The rest cuts within words."""
+        marks = (r"\p{L", _DEEPSEEK_LETTERS)
+        first = (at for at, pattern in enumerate(self.patterns, 1) if any(mark in pattern for mark in marks))
+        return next(first, len(self.patterns))
+
 
 def _entries() -> dict[str, PreTokenizer]:
     entries: dict[str, PreTokenizer] = {}

@@ -7,15 +7,21 @@ of merging the whole text at once.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from itertools import chain
 from typing import Final
 
+from opsin.text.joints import LONG, Parts
 from opsin.text.vocabulary import CONTROL, UNKNOWN, Vocabulary
 from opsin.text.words import SPACE, WordMemory, cut_pattern
 
 _SHORT: Final = 48  # characters: up to here looking through all pairs is faster than a heap
+_RUNS: Final = re.compile(rf"{SPACE}*\w+|[^\w{SPACE}]+|{SPACE}+")
+_MAX_RUNS: Final = 1 << 18
 _NEVER: Final = float("-inf")
+_BEFORE_SPACE: Final = re.compile(f"(.)(?={SPACE})", re.DOTALL)
 
 
 class SentencePiece:
@@ -23,24 +29,57 @@ class SentencePiece:
 
     def __init__(self, vocabulary: Vocabulary, *, space_prefix: bool) -> None:
         self._space_prefix = space_prefix
-        usable = [id for id, kind in enumerate(vocabulary.kinds) if kind not in (CONTROL, UNKNOWN)]
-        self._ids = {vocabulary.texts[id]: id for id in usable}
-        self._scores = {vocabulary.texts[id]: vocabulary.scores[id] for id in usable}
+        self._ids = dict(vocabulary.ids)
+        self._scores = dict(zip(vocabulary.texts, vocabulary.scores, strict=True))
+        for id in vocabulary.of_kind(CONTROL, UNKNOWN):
+            del self._ids[vocabulary.texts[id]]
+            del self._scores[vocabulary.texts[id]]
         self._bytes = [self._find_byte(value, vocabulary.unknown) for value in range(256)]
-        self._words = cut_pattern(
-            text[place - 1] for text in self._ids for place in range(1, len(text)) if text[place] == SPACE
-        )
+        self._words = cut_pattern(_BEFORE_SPACE.findall("\n".join(self._ids)))
+        self._parts = Parts(self._encode_part, lambda: "\n".join(self._ids))
+        self._runs: dict[str, tuple[str, ...]] = {}
+        self._apart: dict[tuple[str, str], bool] = {}
         self._remembered = WordMemory(self._encode_word)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first`: nothing or a special token stands before it, and a space may be put there."""
         text = (SPACE if first and self._space_prefix else "") + text.replace(" ", SPACE)
-        remembered = self._remembered
-        return list(chain.from_iterable([remembered[word] for word in self._words.findall(text)]))
+        return self._remembered.encode(self._words.findall(text))
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
-        symbols = self._merge_short(word) if len(word) <= _SHORT else self._merge_long(word)
-        return tuple(chain.from_iterable([self._spell(symbol) for symbol in symbols]))
+        return self._encode_part(word) if len(word) <= LONG else self._parts.encode(word)
+
+    def _encode_part(self, part: str) -> tuple[int, ...]:
+        return tuple(chain.from_iterable([self._spell(symbol) for symbol in self._merge(part)]))
+
+    def _merge(self, part: str) -> Sequence[str]:
+        """The symbols of a part: those of its runs of letters and of signs, if they stay apart where runs meet.
+
+        Symbols that stay apart in each pair of neighbours do so in the whole: a merge across a place depends on
+        nothing beyond the two symbols that it would reach into.
+        """
+        runs = _RUNS.findall(part)
+        if len(runs) == 1:
+            return self._merge_run(part)
+        if len(self._runs) + len(self._apart) > _MAX_RUNS:
+            self._runs, self._apart = {}, {}
+        known, apart = self._runs, self._apart
+        symbols: list[str] = []
+        for run in runs:
+            found = known.get(run)
+            if found is None:
+                found = known[run] = tuple(self._merge_run(run))
+            if symbols:
+                pair = symbols[-1], found[0]
+                if pair not in apart:
+                    apart[pair] = self._merge_run("".join(pair)) == [*pair]
+                if not apart[pair]:
+                    return self._merge_run(part)
+            symbols += found
+        return symbols
+
+    def _merge_run(self, run: str) -> list[str]:
+        return self._merge_short(run) if len(run) <= _SHORT else self._merge_long(run)
 
     def _merge_short(self, word: str) -> list[str]:
         score = self._scores.get

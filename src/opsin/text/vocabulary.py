@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
+
 from opsin.errors import FileError, ModelError
 from opsin.text.keys import read_int, read_numbers, read_texts
 
@@ -50,12 +52,12 @@ class Vocabulary:
 
     def __init__(self, metadata: Mapping[str, object], defaults: Mapping[str, int]) -> None:
         self.texts = _read_texts(metadata)
-        self.ids = {text: id for id, text in enumerate(self.texts)}
+        self.ids = dict(zip(self.texts, range(len(self.texts)), strict=True))
         if len(self.ids) != len(self.texts):
             raise FileError(f"{len(self.texts) - len(self.ids)} token texts occur twice in {PREFIX}tokens",
                             hint="convert the model again")  # fmt: skip
         size = len(self.texts)
-        self.kinds = [*map(int, _read_each(metadata, "token_type", size, NORMAL, whole=True))]
+        self.kinds = np.asarray(_read_each(metadata, "token_type", size, NORMAL, whole=True)).astype(np.int64).tolist()
         self.scores = _read_each(metadata, "scores", size, 0.0)
         self.bos = self._read_id(metadata, "bos", defaults)
         self.eos = self._read_id(metadata, "eos", defaults)
@@ -71,8 +73,8 @@ class Vocabulary:
 
     def of_kind(self, *kinds: int) -> list[int]:
         """Ids of the tokens of these kinds, in order."""
-        wanted = frozenset(kinds)
-        return [id for id, kind in enumerate(self.kinds) if kind in wanted]
+        found: list[int] = np.flatnonzero(np.isin(self.kinds, kinds)).tolist()
+        return found
 
     def _read_id(self, metadata: Mapping[str, object], role: str, defaults: Mapping[str, int]) -> int | None:
         """The id that the file names; one outside the vocabulary counts as absent, as it does in llama.cpp."""
@@ -132,7 +134,10 @@ def _read_texts(metadata: Mapping[str, object]) -> list[str]:
     raw = read_texts(metadata, f"{PREFIX}tokens")
     if len(raw) > MAX_TOKENS:
         raise FileError(f"{len(raw)} tokens in {PREFIX}tokens, more than {MAX_TOKENS}", hint="the file is damaged")
-    return [text or f"[EMPTY_{id}]" for id, text in enumerate(raw)]
+    texts = list(raw)
+    if "" in texts:
+        texts = [text or f"[EMPTY_{id}]" for id, text in enumerate(texts)]
+    return texts
 
 
 def _read_each(

@@ -6,7 +6,6 @@ GGUF files spell a token that begins a word with U+2581 in front and one inside 
 from __future__ import annotations
 
 import unicodedata
-from itertools import chain
 from typing import Final
 
 from opsin.text.vocabulary import CONTROL, Vocabulary
@@ -31,8 +30,7 @@ class WordPiece:
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first` tells what stands before it, which WordPiece ignores."""
-        remembered = self._remembered
-        return list(chain.from_iterable([remembered[word] for word in self._split(text)]))
+        return self._remembered.encode(self._split(text))
 
     def _split(self, text: str) -> list[str]:
         """Words, normalised; punctuation and Chinese characters stand alone."""

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Final
 
 import regex
 
 SPACE: Final = "\u2581"
-MAX_REMEMBERED: Final = 1 << 17
-LONGEST_REMEMBERED: Final = 64
+MAX_CHARACTERS: Final = 1 << 21
+_WORD: Final = 8  # a word counts as so many characters more
+_AT_ONCE: Final = 1 << 15
 
 
-class WordMemory(dict[str, tuple[int, ...]]):
-    """Ids of words. `memory[word]` encodes a word that is new; a long one is not kept, for it hardly comes again."""
+class WordMemory:
+    """Ids of words that came before. It begins anew when it has grown large."""
 
     def __init__(self, encode: Callable[[str], tuple[int, ...]]) -> None:
-        super().__init__()
         self._encode = encode
+        self._known: dict[str, tuple[int, ...]] = {}
+        self._room = MAX_CHARACTERS
 
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        ids = self._encode(word)
-        if len(word) <= LONGEST_REMEMBERED:
-            if len(self) >= MAX_REMEMBERED:
-                self.clear()
-            self[word] = ids
+    def encode(self, words: Sequence[str]) -> list[int]:
+        """Ids of all these words, one after the other. What is new is encoded once, before anything is looked up."""
+        ids: list[int] = []
+        for start in range(0, len(words), _AT_ONCE):
+            some = words[start : start + _AT_ONCE]
+            if self._room < 0:
+                self._known, self._room = {}, MAX_CHARACTERS
+            known = self._known
+            new = set(some).difference(known)
+            for word in new:
+                known[word] = self._encode(word)
+            self._room -= sum(map(len, new)) + _WORD * len(new)
+            ids.extend(chain.from_iterable(map(known.__getitem__, some)))
         return ids
 
 

@@ -21,15 +21,15 @@ RULES = (
 )
 CONFIG = Gemma3Config(
     text_config={
-        "vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6, "num_attention_heads": 4,
+        "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 24,
-        "max_position_embeddings": 1024, "rms_norm_eps": 1e-6, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+        "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
     },
     vision_config={
         "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
         "image_size": SIDE, "patch_size": PATCH, "vision_use_head": False, "layer_norm_eps": 1e-6,
     },
-    mm_tokens_per_image=16, image_token_id=5, boi_token_index=3, eoi_token_index=4, tie_word_embeddings=True,
+    mm_tokens_per_image=16, image_token_id=259, boi_token_index=257, eoi_token_index=258, tie_word_embeddings=True,
     attn_implementation="eager", dtype=torch.float32,
 )  # fmt: skip
 
@@ -72,4 +72,4 @@ def processor() -> Gemma3Processor:
     pictures = Gemma3ImageProcessorPil(
         size={"height": SIDE, "width": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3, image_seq_length=ROWS
     )
-    return Gemma3Processor(pictures, byte_tokenizer(specials, **names), image_seq_length=ROWS)
+    return Gemma3Processor(pictures, byte_tokenizer(specials, "<start_of_image>", **names), image_seq_length=ROWS)

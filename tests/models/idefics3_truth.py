@@ -57,4 +57,4 @@ def processor() -> Idefics3Processor:
     pictures = Idefics3ImageProcessorPil(
         size={"longest_edge": LONGEST}, max_image_size={"longest_edge": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
-    return Idefics3Processor(pictures, byte_tokenizer(SPECIALS), image_seq_len=ROWS)
+    return Idefics3Processor(pictures, byte_tokenizer(SPECIALS, "<image>"), image_seq_len=ROWS)

@@ -74,6 +74,6 @@ def write_tower(
 def processor() -> LlavaProcessor:
     pictures = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
     return LlavaProcessor(
-        pictures, byte_tokenizer(["<image>"]), patch_size=PATCH, vision_feature_select_strategy="default",
+        pictures, byte_tokenizer(["<image>"], "<image>"), patch_size=PATCH, vision_feature_select_strategy="default",
         image_token="<image>", num_additional_image_tokens=1,
     )  # fmt: skip

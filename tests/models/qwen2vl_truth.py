@@ -110,4 +110,4 @@ def processor() -> StillProcessor:
         patch_size=PATCH, merge_size=MERGE, size={"shortest_edge": LEAST, "longest_edge": MOST}, image_mean=MEAN,
         image_std=STD,
     )  # fmt: skip
-    return StillProcessor(pictures, byte_tokenizer(SPECIALS))
+    return StillProcessor(pictures, byte_tokenizer(SPECIALS, "<|vision_start|><|image_pad|><|vision_end|>"))

@@ -22,6 +22,11 @@ Rules = Sequence[tuple[str, str]]  # a pattern of transformers' names, and the f
 MODES = ("RGBA", "L", "LA", "P", "CMYK", "1")
 SIZES = ((1, 1), (1, 30), (30, 1), (2, 2), (100, 3), (3, 100), (56, 56), (57, 56), (56, 57), (112, 56), (64, 48),
          (301, 200), (640, 361))  # fmt: skip
+TEMPLATE = (
+    "{% for message in messages %}<{{ message['role'] }}>{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}MARKER{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '\n' }}{% endfor %}"
+    "<assistant>"
+)
 SIGLIP: Rules = (
     (r"embeddings\.patch_embedding", "v.patch_embd"),
     (r"embeddings\.class_embedding", "v.class_embd"),
@@ -38,12 +43,13 @@ SIGLIP: Rules = (
 
 def enliven(model: nn.Module, seed: int = 0, peak: float = 3.0) -> None:
     """Random weights whose mistakes show: peaked attention, norms and biases that do something."""
-    random = torch.Generator().manual_seed(seed)
+    random, family = torch.Generator().manual_seed(seed), "Gemma" in type(model).__name__
     with torch.no_grad():
         for name, values in model.named_parameters():
             noise = torch.randn(values.shape, generator=random)
             if "norm" in name or "ln_q" in name:
-                values.copy_(noise * 0.2 + (0.0 if _counts_from_zero(name) or name.endswith("bias") else 1.0))
+                from_zero = name.endswith("bias") or (family and _counts_from_zero(name))
+                values.copy_(noise * 0.2 + (0.0 if from_zero else 1.0))
             elif values.ndim == 1 or "position_embedding" in name:
                 values.copy_(noise * 0.5)
             else:
@@ -52,7 +58,7 @@ def enliven(model: nn.Module, seed: int = 0, peak: float = 3.0) -> None:
 
 
 def _counts_from_zero(name: str) -> bool:
-    """Whether transformers keeps a norm's weight less one."""
+    """Whether this family keeps a norm's weight less one."""
     return "language_model" in name or "soft_emb_norm" in name
 
 
@@ -147,7 +153,7 @@ def spelt(patches: Patches, soft: str) -> str:
     return "".join(part if isinstance(part, str) else soft * part.rows for part in patches.parts)
 
 
-def byte_tokenizer(specials: Sequence[str], **named: str) -> PreTrainedTokenizerFast:
+def byte_tokenizer(specials: Sequence[str], marker: str, **named: str) -> PreTrainedTokenizerFast:
     """A tokenizer of 256 bytes and special tokens."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
@@ -156,7 +162,17 @@ def byte_tokenizer(specials: Sequence[str], **named: str) -> PreTrainedTokenizer
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     made.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in specials])
-    return PreTrainedTokenizerFast(tokenizer_object=made, extra_special_tokens=named)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, extra_special_tokens=named, chat_template=TEMPLATE.replace("MARKER", marker)
+    )
+
+
+def written(messages: Sequence[Sequence[str | Image.Image]], marker: str) -> str:
+    """What the template makes of messages of the user: lists of texts and pictures."""
+    spoken = [
+        "<user>" + "".join(marker if isinstance(part, Image.Image) else part for part in parts) for parts in messages
+    ]
+    return "\n".join([*spoken, "<assistant>"])
 
 
 def distance(ours: Floats, theirs: Floats) -> float:

@@ -141,6 +141,27 @@ def test_an_mmproj_of_a_model_of_text_is_refused(folder, tmp_path):
     assert not list(tmp_path.glob("*.gguf"))
 
 
+def test_a_tower_that_nobody_knows_is_not_left_out_silently(folder, tmp_path):
+    change_tensors(folder, lambda t: t.update({"vision_tower.blocks.0.weight": torch.ones(3)}))
+    with pytest.raises(ModelError, match="its part for pictures or sound cannot be converted .*--no-vision"):
+        convert(folder, tmp_path / "model.gguf")
+    assert convert(folder, tmp_path / "model.gguf", vision=False) == [tmp_path / "model.gguf"]
+
+
+def test_half_a_pair_is_not_left_behind(tmp_path):
+    hf_folders.save(tmp_path / "hf", "gemma3")
+    change_tensors(tmp_path / "hf", lambda t: next(v for k, v in t.items() if "layers.0.mlp.up_proj" in k).fill_(1e6))
+    with pytest.raises(ModelError, match="too large for F16"):
+        convert(tmp_path / "hf", tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="f16")
+    assert not list(tmp_path.glob("*.gguf"))
+
+
+def test_a_pair_of_one_name_is_refused(tmp_path):
+    hf_folders.save(tmp_path / "hf", "gemma3")
+    with pytest.raises(OpsinError, match="cannot hold the model and the part for pictures"):
+        convert(tmp_path / "hf", tmp_path / "model.gguf", mmproj=tmp_path / "model.gguf")
+
+
 @pytest.mark.parametrize(
     ("format", "kind", "norm"), [("f32", "F32", "F32"), ("f16", "F16", "F32"), ("bf16", "BF16", "F32"),
                                  ("q8_0", "Q8_0", "F32"), ("auto", "F16", "F32")],

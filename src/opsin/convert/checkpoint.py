@@ -9,7 +9,7 @@ from typing import Final
 
 from opsin.convert.safetensors import Safetensors, Stored
 from opsin.errors import FileError
-from opsin.gguf.rules import Floats, Settings, canonical
+from opsin.gguf.rules import Floats, Rules, Settings, canonical
 
 MAX_JSON: Final = 256 << 20  # bytes; a tokenizer of 262,000 tokens has 33 million
 _INDEX: Final = "model.safetensors.index.json"
@@ -61,13 +61,13 @@ class Checkpoint:
         found = [self.config[key] for key in _TEXT_CONFIGS if isinstance(self.config.get(key), Mapping)]
         return found[0] if found else {}  # type: ignore[return-value]
 
-    def settings(self, part: str) -> Settings:
-        """The settings as the rules of this part see them."""
+    def settings(self, rules: Rules) -> Settings:
+        """The settings as these rules see them."""
         processor = read_json(self.path / "processor_config.json", optional=True)
         pictures = processor.get("image_processor")
         tree = {
             **self.config,
-            **(self.text_config if part == "text" else {}),
+            **(self.text_config if rules.part == "text" else {}),
             "preprocessor": {
                 **read_json(self.path / "preprocessor_config.json", optional=True),
                 **(pictures if isinstance(pictures, Mapping) else {}),
@@ -75,7 +75,7 @@ class Checkpoint:
             "tokenizer": read_json(self.path / "tokenizer_config.json", optional=True),
             "generation": read_json(self.path / "generation_config.json", optional=True),
         }
-        return Settings(str(self.path / "config.json"), tree)
+        return Settings(str(self.path / "config.json"), tree, rules.defaults)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from opsin.convert.checkpoint import Checkpoint
 from opsin.convert.vocabulary import vocabulary_keys
-from opsin.errors import FileError, ModelError
+from opsin.errors import FileError, ModelError, RequestError
 from opsin.gguf import NewTensor, Typed, ValueType, write
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.writer import Writable
@@ -63,8 +63,10 @@ def convert(
         tower = tower if vision else None
         if mmproj is not None and tower is None:
             raise ModelError(f"{folder} has no part for pictures", hint="leave mmproj away")
+        if mmproj is not None and Path(mmproj).resolve() == Path(out).resolve():
+            raise RequestError(f"{out} cannot hold the model and the part for pictures", hint="leave mmproj away")
         kind = _format(checkpoint, format)
-        _check_known(checkpoint, [text, *([tower] if tower else [])], strict=tower is not None)
+        _check_known(checkpoint, [text, *([tower] if tower else [])], vision=vision)
         model = _content(checkpoint, text, kind)
         rows = next((t.shape[0] for t in model.tensors if t.name == "token_embd.weight"), None)
         if rows is None:
@@ -74,10 +76,14 @@ def convert(
         if mmproj is None:
             whole = {**seen.metadata, **_general(checkpoint, text.architecture, "model", kind), **model.metadata}
             return write(out, whole, [*model.tensors, *seen.tensors])
-        return [
-            *write(out, {**_general(checkpoint, text.architecture, "model", kind), **model.metadata}, model.tensors),
-            *write(mmproj, {**_general(checkpoint, "clip", "mmproj", kind), **seen.metadata}, seen.tensors),
-        ]
+        first = write(mmproj, {**_general(checkpoint, "clip", "mmproj", kind), **seen.metadata}, seen.tensors)
+        try:
+            whole = {**_general(checkpoint, text.architecture, "model", kind), **model.metadata}
+            return [*write(out, whole, model.tensors), *first]
+        except BaseException:
+            for path in first:  # half a pair helps nobody
+                path.unlink()
+            raise
 
 
 def find_rules(checkpoint: Checkpoint) -> tuple[Rules, Rules | None]:
@@ -120,7 +126,7 @@ def _format(checkpoint: Checkpoint, format: Format) -> QuantType:
 
 def _content(checkpoint: Checkpoint, rules: Rules, format: QuantType) -> Content:
     """Keys and tensors of one part."""
-    settings = checkpoint.settings(rules.part)
+    settings = checkpoint.settings(rules)
     rules.check(settings)
     content = Content()
     for key in rules.keys:
@@ -163,21 +169,28 @@ def _matches(rules: Rules, name: str) -> Iterator[tuple[Tensor, str]]:
             yield rule, rule.target.format(n=numbers.get("n")) + (found["end"] or "")
 
 
+@cache
 def _pattern(source: str) -> re.Pattern[str]:
     """A rule's source: "{n}" is a number, "*" anything, and ".weight" or ".bias" may follow."""
     text = re.escape(source).replace(r"\{n\}", r"(?P<n>\d{1,5})").replace(r"\*", ".*")
     return re.compile(text + r"(?P<end>\.weight|\.bias)?")
 
 
-def _check_known(checkpoint: Checkpoint, rules: Sequence[Rules], *, strict: bool) -> None:
+def _check_known(checkpoint: Checkpoint, rules: Sequence[Rules], *, vision: bool) -> None:
     """Raises ModelError for a tensor that no rule names: what is not understood is not left out silently."""
     for name in checkpoint.names:
-        if any(any(_matches(part, name)) for part in rules):
+        if any(any(_matches(part, name)) for part in rules) or _is_dropped(rules, name):
             continue
-        if any(_pattern(source).fullmatch(name) for part in rules for source in part.dropped):
-            continue
-        if strict or not name.startswith(_MEDIA):
+        of_media = name.startswith(_MEDIA) and len(rules) == 1
+        if of_media and vision:
+            what = "its part for pictures or sound cannot be converted"
+            raise ModelError(f"{checkpoint.path}: {what}", hint="vision=False (--no-vision) leaves it out")
+        if not of_media:
             raise ModelError(f"{checkpoint.path}: nobody knows tensor {name:.80}", hint="a newer opsin may")
+
+
+def _is_dropped(rules: Sequence[Rules], name: str) -> bool:
+    return any(_pattern(source).fullmatch(name) for part in rules for source in part.dropped)
 
 
 def _check_layers(checkpoint: Checkpoint, rules: Rules, settings: Settings, content: Content) -> None:

@@ -7,7 +7,7 @@ settings; what must be computed is a small function beside it. Nothing here read
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
@@ -31,11 +31,12 @@ class Settings:
 
     The tree is config.json; what other files say stands under "preprocessor" (preprocessor_config.json, with the
     image_processor of processor_config.json), "tokenizer" (tokenizer_config.json) and "generation". Where text is
-    converted, the settings of text_config stand at the root as well.
+    converted, the settings of text_config stand at the root as well. `defaults` count at the root where config.json
+    is silent, as those of transformers' class do.
     """
 
-    def __init__(self, where: str, tree: Mapping[str, object]) -> None:
-        self.where, self.tree = where, tree
+    def __init__(self, where: str, tree: Mapping[str, object], defaults: Mapping[str, object] | None = None) -> None:
+        self.where, self.tree, self.defaults = where, tree, defaults or {}
 
     def find(self, paths: str) -> object:
         """The first of some paths, joined by "|", that leads to anything but null; else None."""
@@ -45,7 +46,8 @@ class Settings:
                 node = node.get(name) if isinstance(node, Mapping) else None
             if node is not None:
                 return node
-        return None
+        silent = (path for path in paths.split("|") if path not in self.tree)  # null is said, and means nothing
+        return next((self.defaults[path] for path in silent if path in self.defaults), None)
 
     def get(self, paths: str, kind: Kind, default: object = REQUIRED) -> object:
         """The value at the first path that there is, of this kind. Raises FileError for another, or for none."""
@@ -146,6 +148,7 @@ class Rules:
         classes: `architectures` of config.json that hold such a part.
         types: `model_type` of a text_config that is one, inside any class.
         keys, tensors, made: what the file gets.
+        defaults: settings that transformers' class takes where config.json is silent.
         dropped: tensors that are left out, written as `Tensor.source`; a "*" stands for anything.
         check: raises for a checkpoint that nobody could run.
     """
@@ -157,6 +160,7 @@ class Rules:
     tensors: tuple[Tensor, ...]
     types: tuple[str, ...] = ()
     made: tuple[Made, ...] = ()
+    defaults: Mapping[str, object] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     check: Callable[[Settings], None] = lambda settings: None
 

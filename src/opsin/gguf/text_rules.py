@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -22,6 +21,14 @@ def head_width(settings: Settings) -> int:
     """Width of a head: told, or width / heads."""
     told = settings.find("head_dim")
     return settings.number("head_dim") if told else settings.number("hidden_size") // settings.number(HEADS)
+
+
+def context(settings: Settings) -> int:
+    """Positions that every layer sees: a window over all of them, which GGUF has no key for, ends it earlier."""
+    positions = settings.number("max_position_embeddings")
+    if settings.find("sliding_window") is None or settings.find("use_sliding_window") is False:
+        return positions
+    return min(positions, settings.number("sliding_window"))
 
 
 def rope(settings: Settings) -> Mapping[str, object]:
@@ -114,7 +121,7 @@ ROPE_KEYS = (
 )  # fmt: skip
 SIZE_KEYS = (
     Key("{arch}.vocab_size", "vocab_size"),
-    Key("{arch}.context_length", "max_position_embeddings"),
+    Key("{arch}.context_length", context),
     Key("{arch}.embedding_length", "hidden_size"),
     Key("{arch}.block_count", "num_hidden_layers"),
     Key("{arch}.feed_forward_length", "intermediate_size"),
@@ -125,15 +132,6 @@ SIZE_KEYS = (
     Key("{arch}.attention.layer_norm_rms_epsilon", "rms_norm_eps", "float", 1e-6),
 )
 KEYS = SIZE_KEYS + ROPE_KEYS  # a family may add keys of the same names behind these: the last value counts
-
-
-def with_defaults(keys: tuple[Key, ...], **defaults: object) -> tuple[Key, ...]:
-    """The same keys, with what the family's class takes where config.json is silent, by the setting's name."""
-    return tuple(
-        replace(key, default=defaults[key.path.split("|")[0]])
-        if isinstance(key.path, str) and key.path.split("|")[0] in defaults else key
-        for key in keys
-    )  # fmt: skip
 
 
 def tensors(*, q: Change | None = None, k: Change | None = None, norm: Change | None = None) -> tuple[Tensor, ...]:

@@ -20,7 +20,7 @@ import numpy as np
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, plus_one
-from opsin.gguf.text_rules import KEYS, tensors, with_defaults
+from opsin.gguf.text_rules import KEYS, tensors
 from opsin.gguf.vision_rules import look, named, siglip, tower_sizes
 from opsin.media import steps
 from opsin.media.picture import Picture
@@ -240,7 +240,7 @@ class Gemma3Vision:
 def _pattern(settings: Settings) -> tuple[int | None, list[bool]]:
     """The period of layers that see everything, where there is one, and which layers see a window."""
     listed = settings.find("layer_types")
-    layers = settings.number("num_hidden_layers", 26)
+    layers = settings.number("num_hidden_layers")
     if isinstance(listed, list):
         local = [kind == "sliding_attention" for kind in listed]
     else:
@@ -251,7 +251,7 @@ def _pattern(settings: Settings) -> tuple[int | None, list[bool]]:
 
 
 def _window(settings: Settings) -> int | None:
-    return settings.number("sliding_window", 4096) if any(_pattern(settings)[1]) else None
+    return settings.number("sliding_window") if any(_pattern(settings)[1]) else None
 
 
 def _period(settings: Settings) -> int | None:
@@ -279,7 +279,7 @@ def _scale(settings: Settings) -> float | None:
     """Of scores, where it is not that of the heads' width."""
     scalar = settings.get("query_pre_attn_scalar", "float", 256.0)
     assert isinstance(scalar, float)
-    return scalar**-0.5 if scalar != settings.number("head_dim", 256) else None
+    return scalar**-0.5 if scalar != settings.number("head_dim") else None
 
 
 def _pool(settings: Settings) -> int:
@@ -295,7 +295,8 @@ def _check(settings: Settings) -> None:
 
 _DEFAULTS = {
     "vocab_size": 262208, "max_position_embeddings": 131072, "hidden_size": 2304, "intermediate_size": 9216,
-    "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4,
+    "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+    "sliding_window": 4096,
 }  # fmt: skip
 _TOWER = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -313,9 +314,8 @@ RULES = (
         classes=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
         types=("gemma3_text",),
         keys=(
-            *with_defaults(KEYS, **_DEFAULTS),
-            Key("{arch}.attention.key_length", "head_dim", "int", 256),
-            Key("{arch}.attention.value_length", "head_dim", "int", 256),
+            *KEYS,
+            Key("{arch}.context_length", "max_position_embeddings"),
             Key("{arch}.rope.freq_base", _whole_base, "float"),
             Key("{arch}.attention.scale", _scale, "float", None),
             Key("{arch}.attention.sliding_window", _window, "int", None),
@@ -328,6 +328,7 @@ RULES = (
             *tensors(norm=plus_one),
             *(Tensor(f"layers.{{n}}.{theirs}", f"blk.{{n}}.{ours}", plus_one) for theirs, ours in _NORMS.items()),
         ),
+        defaults=_DEFAULTS,
         check=_check,
     ),
     Rules(

@@ -19,14 +19,37 @@ class Llama:
 
 
 DECODERS = {"llama": Llama}
+_KEYS = (*KEYS, Key("llama.rope.dimension_count", head_width))
+_TENSORS = (*tensors(q=neighbours(HEADS), k=neighbours(KV_HEADS)), *PRE_NORM)
+_DEFAULTS = {
+    "vocab_size": 32000, "max_position_embeddings": 2048, "hidden_size": 4096, "intermediate_size": 11008,
+    "num_hidden_layers": 32, "num_attention_heads": 32,
+}  # fmt: skip
 RULES = (
     Rules(
         part="text",
         architecture="llama",
-        classes=("LlamaForCausalLM", "MistralForCausalLM"),
-        types=("llama", "mistral"),
-        keys=(*KEYS, Key("llama.rope.dimension_count", head_width)),
-        tensors=(*tensors(q=neighbours(HEADS), k=neighbours(KV_HEADS)), *PRE_NORM),
+        classes=("LlamaForCausalLM",),
+        types=("llama",),
+        keys=_KEYS,
+        tensors=_TENSORS,
         made=(ROPE_FACTORS,),
+        defaults=_DEFAULTS,
+    ),
+    Rules(
+        part="text",
+        architecture="llama",
+        classes=("MistralForCausalLM",),
+        types=("mistral",),
+        keys=_KEYS,
+        tensors=_TENSORS,
+        made=(ROPE_FACTORS,),
+        defaults=_DEFAULTS
+        | {
+            "max_position_embeddings": 131072,
+            "intermediate_size": 14336,
+            "num_key_value_heads": 8,
+            "sliding_window": 4096,
+        },
     ),
 )

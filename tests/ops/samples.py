@@ -18,16 +18,17 @@ from opsin.quants import BY_NAME
 
 FEW = os.environ.get("OPSIN_TEST_FEW") == "1"
 FLOATS = ("F32", "F16") if FEW else ("F32", "F16", "BF16")
-# What each adds: 4 bits; a minimum; 4 + 1 bits; 8 bits, biased; 4 + 2 bits and groups of 16; 2 bits; 2 + 1 bits.
+# What each adds: 4 bits; a minimum; 4 + 1 bits; 8 bits, biased; 4 + 2 bits and groups of 16; 2 bits; 2 + 1 bits;
+# a table of uneven steps.
 QUANTISED = (
-    ("Q4_0", "Q8_0", "Q4_K")
+    ("Q4_0", "Q8_0", "Q4_K", "IQ4_NL")
     if FEW
     else (
         *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
-        *("IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0"),
+        *("TQ1_0", "TQ2_0", "IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4"),
     )
 )
-DECODED = () if FEW else ("F64", "I8", "MXFP4")  # kept as float weights
+DECODED = () if FEW else ("F64", "I8")  # kept as float weights
 
 Floats = NDArray[np.float32]
 
@@ -64,8 +65,6 @@ def _random_blocks(name: str, blocks: int, size: int, seed: int) -> NDArray[np.u
     stored = np.random.default_rng(seed).integers(0, 256, (blocks, size), np.uint8)
     if name.startswith("IQ4"):
         stored[:, :2] = np.frombuffer(np.float16(0.02).tobytes(), np.uint8)
-    if name == "MXFP4":
-        stored[:, 0] = 126 + seed % 2
     return stored
 
 

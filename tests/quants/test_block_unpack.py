@@ -38,6 +38,7 @@ def make_outputs(kind: QuantType, planes: Planes, count: int) -> tuple[Bytes, Fl
 
 
 def join(planes: Planes, q: Bytes, scale: Floats, minimum: Floats) -> Floats:
+    q = np.array(planes.table, np.uint8)[q] if planes.table else q
     steps = q.astype(np.float32) - np.float32(planes.zero)
     with np.errstate(all="ignore"):
         if planes.codes:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _PROVEN = (("Linux", "x86_64"),)  # where the suite has been run
 _OVERHEAD = 250 << 20  # the process itself
+_TOLERATED = 1.15  # memory over file of a format that is worth no remark
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -62,13 +63,17 @@ class Processor:
 
 @dataclass(frozen=True)
 class Format:
-    """A number format of weights: how kernels see it, and bytes a weight in memory and in the file."""
+    """A number format of weights: how kernels see it, and bytes a weight in memory and in the file.
+
+    `expanded`: it has no planes, and is decoded when it is loaded. `larger`: by how much memory exceeds the file.
+    """
 
     name: str
     layout: str
     memory_bytes: float
     file_bytes: float
     expanded: bool
+    larger: float
 
 
 @dataclass(frozen=True)
@@ -180,7 +185,8 @@ def _formats() -> list[Format]:
         layout = layout_of(kind)
         expanded = kind.planes is None and layout.name != kind.name.lower()
         memory = layout.strip_bytes(width) / (STRIP * width)
-        result.append(Format(kind.name, layout.name, memory, kind.bytes / kind.elements, expanded))
+        stored = kind.bytes / kind.elements
+        result.append(Format(kind.name, layout.name, memory, stored, expanded, round(memory / stored, 2)))
     return result
 
 
@@ -232,7 +238,7 @@ def _page(report: Report) -> str:
         "kernels",
         *(f"  {name:13} {text}" for name, text in report.kernels.items()),
         "",
-        f"weights       {'kept as':13} {'bytes in memory':>15} {'in the file':>12}",
+        f"weights       {'kept as':20} {'bytes in memory':>15} {'in the file':>12}",
         *(_format_line(kind) for kind in report.formats),
         "",
         "limits",
@@ -243,4 +249,6 @@ def _page(report: Report) -> str:
 
 def _format_line(kind: Format) -> str:
     note = "  expanded" if kind.expanded else ""
-    return f"  {kind.name:11} {kind.layout:13} {kind.memory_bytes:15.3f} {kind.file_bytes:12.3f}{note}"
+    if kind.larger > _TOLERATED:
+        note += f"  {kind.larger} times its size in the file"
+    return f"  {kind.name:11} {kind.layout:20} {kind.memory_bytes:15.3f} {kind.file_bytes:12.3f}{note}"

@@ -28,6 +28,8 @@ class Planes:
     With `codes`, a block's scales (and minima) are whole numbers of -128 to 127 times one factor of the block. Then
     `unpack` writes the numbers, and after them the factor: both arrays are one longer.
 
+    With a `table`, q of 4 bits chooses one of its 16 values, which are bytes: w = scale * (table[q] - zero), zero 128.
+
     Both are exact float32. A file from a stranger may make them infinite, or larger than an f16: whoever stores them
     as f16 has to check.
     """
@@ -38,6 +40,7 @@ class Planes:
     minimum: bool  # whether each group has an additive minimum
     unpack: Unpack
     codes: bool = False  # scales are whole numbers times a factor of the block
+    table: tuple[int, ...] = ()  # what q stands for, where its steps are uneven
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """IQ4_NL and IQ4_XS: weights of 4 bits that choose among 16 uneven steps.
 
 IQ4_NL bytes: d(2) qs(16), 32 weights. IQ4_XS bytes: d(2) high(2) low(4) qs(128), 8 groups of 32, each with a signed
-6-bit scale whose low 4 bits lie in `low` and top 2 bits in the u16 `high`. Kernels see the steps as 8-bit planes.
+6-bit scale whose low 4 bits lie in `low` and top 2 bits in the u16 `high`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from opsin.quants._bits import read_half, split_bits
 from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
 
 STEPS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=np.float32)
-BIASED = (STEPS + 128).astype(np.uint8)
+BIASED = tuple(int(step) + 128 for step in STEPS)
 
 
 @np.errstate(invalid="ignore")
@@ -33,24 +33,24 @@ def unpack_nl(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats
     scale[0] = half(block, 0)
     for j in range(16):
         byte = block[2 + j]
-        q[j] = BIASED[byte & 15]
-        q[j + 16] = BIASED[byte >> 4]
+        q[j] = byte & 15
+        q[j + 16] = byte >> 4
 
 
 def unpack_xs(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -> None:
-    d = np.float32(half(block, 0))
+    scale[8] = half(block, 0)
     for group in range(8):
         low = (block[4 + (group >> 1)] >> (4 * (group & 1))) & 15
         high = (block[2 + (group >> 2)] >> (2 * (group & 3))) & 3
-        scale[group] = d * np.float32(np.int32(low | (high << 4)) - 32)
+        scale[group] = np.float32(np.int32(low | (high << 4)) - 32)
         for j in range(16):
             byte = block[8 + 16 * group + j]
-            q[32 * group + j] = BIASED[byte & 15]
-            q[32 * group + 16 + j] = BIASED[byte >> 4]
+            q[32 * group + j] = byte & 15
+            q[32 * group + 16 + j] = byte >> 4
 
 
-NL_PLANES = Planes(bits=8, group=32, zero=128, minimum=False, unpack=unpack_nl)
-XS_PLANES = Planes(bits=8, group=32, zero=128, minimum=False, unpack=unpack_xs)
+NL_PLANES = Planes(bits=4, group=32, zero=128, minimum=False, unpack=unpack_nl, table=BIASED)
+XS_PLANES = Planes(bits=4, group=32, zero=128, minimum=False, unpack=unpack_xs, codes=True, table=BIASED)
 TYPES = (
     QuantType("IQ4_NL", 20, elements=32, bytes=18, decode=decode_nl, planes=NL_PLANES),
     QuantType("IQ4_XS", 23, elements=256, bytes=136, decode=decode_xs, planes=XS_PLANES),

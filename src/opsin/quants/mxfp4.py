@@ -1,7 +1,7 @@
 """MXFP4: 32 weights of 4-bit floats, one power of two as scale. Bytes: e(1) qs(16).
 
-The values are doubled, so the scale is 2^(e - 128). It reaches 2^127, which the f16 scales of kernels cannot hold:
-hence no planes.
+The values are doubled, so the scale is 2^(e - 128). Kernels keep scales as f16, which hold the powers from 2^-24 to
+2^15: smaller ones become zero and larger ones infinite, as they would in F16 weights.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import numpy as np
 
 from opsin.errors import ModelError
 from opsin.quants._bits import join_bits, split_bits
-from opsin.quants._format import Bytes, Floats, QuantType
-from opsin.quants._fp4 import BOUNDS, FP4
+from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
+from opsin.quants._fp4 import BIASED, BOUNDS, FP4
 
 
 def _scale(exponents: Bytes) -> Floats:
@@ -19,6 +19,9 @@ def _scale(exponents: Bytes) -> Floats:
     e = exponents.astype(np.uint32)
     bits = np.where(e < 2, np.uint32(0x00200000) << np.minimum(e, 1), (e - np.minimum(e, 1)) << np.uint32(23))
     return bits.astype(np.uint32).view(np.float32)
+
+
+SCALES = _scale(np.arange(256, dtype=np.uint8))
 
 
 @np.errstate(over="ignore")
@@ -40,4 +43,13 @@ def encode(values: Floats) -> Bytes:
     return np.concatenate([e, join_bits(q.reshape(-1, 2, 16), 4)], axis=1)
 
 
-TYPES = (QuantType("MXFP4", 39, elements=32, bytes=17, decode=decode, encode=encode),)
+def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -> None:
+    scale[0] = SCALES[block[0]]
+    for j in range(16):
+        byte = block[1 + j]
+        q[j] = byte & 15
+        q[j + 16] = byte >> 4
+
+
+PLANES = Planes(bits=4, group=32, zero=128, minimum=False, unpack=unpack, table=BIASED)
+TYPES = (QuantType("MXFP4", 39, elements=32, bytes=17, decode=decode, encode=encode, planes=PLANES),)

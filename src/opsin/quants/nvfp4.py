@@ -35,9 +35,9 @@ def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -
         scale[group] = SCALES[block[group]]
         for j in range(8):
             byte = block[4 + 8 * group + j]
-            q[16 * group + j] = BIASED[byte & 15]
-            q[16 * group + 8 + j] = BIASED[byte >> 4]
+            q[16 * group + j] = byte & 15
+            q[16 * group + 8 + j] = byte >> 4
 
 
-PLANES = Planes(bits=8, group=16, zero=128, minimum=False, unpack=unpack)
+PLANES = Planes(bits=4, group=16, zero=128, minimum=False, unpack=unpack, table=BIASED)
 TYPES = (QuantType("NVFP4", 40, elements=64, bytes=36, decode=decode, planes=PLANES),)

@@ -58,9 +58,9 @@ def encode_2(values: Floats) -> Bytes:
 
 
 def unpack_1(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -> None:
-    d = half(block, 52)
     for j in range(8):
-        scale[j] = d
+        scale[j] = np.float32(1)
+    scale[8] = half(block, 52)
     for j in range(32):
         rest = np.int32(block[j])
         for n in range(5):
@@ -79,9 +79,9 @@ def unpack_1(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats)
 
 
 def unpack_2(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -> None:
-    d = half(block, 64)
     for j in range(8):
-        scale[j] = d
+        scale[j] = np.float32(1)
+    scale[8] = half(block, 64)
     for part in range(2):
         for j in range(32):
             byte = block[32 * part + j]
@@ -91,8 +91,8 @@ def unpack_2(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats)
             q[128 * part + 96 + j] = byte >> 6
 
 
-PLANES_1 = Planes(bits=2, group=32, zero=1, minimum=False, unpack=unpack_1)
-PLANES_2 = Planes(bits=2, group=32, zero=1, minimum=False, unpack=unpack_2)
+PLANES_1 = Planes(bits=2, group=32, zero=1, minimum=False, unpack=unpack_1, codes=True)
+PLANES_2 = Planes(bits=2, group=32, zero=1, minimum=False, unpack=unpack_2, codes=True)
 TYPES = (
     QuantType("TQ1_0", 34, elements=256, bytes=54, decode=decode_1, encode=encode_1, planes=PLANES_1),
     QuantType("TQ2_0", 35, elements=256, bytes=66, decode=decode_2, encode=encode_2, planes=PLANES_2),

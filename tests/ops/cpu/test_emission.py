@@ -45,7 +45,7 @@ def _options(name: str):
 
 
 KERNELS = [
-    *(linear(name) for name in ("F16", "Q4_0", "Q4_K", "Q6_K")),
+    *(linear(name) for name in ("F16", "Q4_0", "Q4_K", "Q6_K", "NVFP4")),
     Kernel.of("rows", part="embed", **_options("Q4_K")),
     Kernel.of("rows", part="take"),
     *(Kernel.of("rows", part=part) for part in ("argmax", "overlay", "mean")),
@@ -62,13 +62,20 @@ KERNELS = [
 ]
 
 
-@pytest.mark.parametrize("name", ["Q4_0", "Q8_0"])
+@pytest.mark.parametrize("name", ["Q4_0", "Q8_0", "MXFP4"])
 @pytest.mark.parametrize("target", DOTS)
 def test_dot_products_of_bytes_use_the_instruction_of_the_cpu(target, name):
     text = compiler.assembly(linear(name), TARGETS[target])
     word, register = DOTS[target]
     assert re.search(rf"\b{word}\b.*{register}", text)
     assert not [other for other, _ in DOTS.values() if other != word and other in text]
+
+
+@pytest.mark.parametrize("target", DOTS)
+def test_uneven_steps_are_looked_up_by_a_shuffle_of_bytes(target):
+    shuffles = re.compile(r"\bvpshufb\b" if "dotprod" not in target else r"\btbl\b")
+    assert shuffles.search(compiler.assembly(linear("IQ4_XS"), TARGETS[target]))
+    assert not shuffles.search(compiler.assembly(linear("Q4_0"), TARGETS[target]))
 
 
 @pytest.mark.parametrize("target", ["portable", "portable on arm"])

@@ -17,11 +17,11 @@ from opsin.quants import BY_NAME
 ROWS = (1, 2, 3, 4, 6, 13)
 FORMATS = (*FLOATS, *QUANTISED, *DECODED)
 # Their scales are products, which are kept as f16: each weight is within a relative 2**-11 of the file's.
-ROUNDED = {"Q2_K": 2e-3, "Q3_K": 1e-3, "Q4_K": 2e-3, "Q5_K": 2e-3, "Q6_K": 1e-3, "IQ4_XS": 1e-3}
+ROUNDED = {"Q2_K": 2e-3, "Q3_K": 1e-3, "Q4_K": 2e-3, "Q5_K": 2e-3, "Q6_K": 1e-3}
 
 
 def inputs_of(name: str) -> int:
-    return 256 * 2 if BY_NAME[name].elements == 256 else 96
+    return {256: 512, 64: 192}.get(BY_NAME[name].elements, 96)
 
 
 def table(ops, weight) -> np.ndarray:

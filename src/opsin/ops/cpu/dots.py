@@ -18,8 +18,11 @@ from opsin.ops.cpu.simd import F32, I8, I16, I32, I64, Simd, Tile, call, constan
 class Dots:
     """Operations on tiles of `vectors` x `tokens`, for weights of `bits` a value, biased by `zero`."""
 
-    def __init__(self, simd: Simd, *, vectors: int, tokens: int, bits: int = 0, zero: int = 0) -> None:
+    def __init__(
+        self, simd: Simd, *, vectors: int, tokens: int, bits: int = 0, zero: int = 0, table: tuple[int, ...] = ()
+    ) -> None:
         self.simd, self.vectors, self.tokens, self.bits, self.zero = simd, vectors, tokens, bits, zero
+        self.table = table
         self.lanes = simd.lanes
         self.size = vectors * tokens
         self.F, self.I = Tile(simd.F, self.size), Tile(simd.I, self.size)
@@ -187,7 +190,7 @@ class _GroupDots:
         self.sums = [tile._at(b, sums[0], sums[1], x[2], t) for t in range(tile.tokens)]
         self.planes: dict[int, Any] = {}
         # How often pmaddubsw's 16-bit sums can be added before they may overflow: (2**bits - 1) * 127 * 2 each.
-        self.batch = {2: 32, 3: 16, 4: 8, 5: 4, 6: 2, 7: 1, 8: 1}[tile.bits]
+        self.batch = {2: 32, 3: 16, 4: 8, 5: 4, 6: 2, 7: 1, 8: 1}[8 if tile.table else tile.bits]
 
     def emit(self, first: int, last: int) -> Any:
         tile, b = self.tile, self.b
@@ -228,6 +231,8 @@ class _GroupDots:
         row = 4 * STRIP
         if bits == 8:
             return self._plane(v, step * row)
+        if self.tile.table:
+            return self._look_up(self._field(self._plane(v, (step // 2) * row), 4, step % 2, 0))
         value, offset = None, 0
         if bits >= 4:
             value, low, offset = self._field(self._plane(v, (step // 2) * row), 4, step % 2, 0), 4, 4 * row
@@ -237,6 +242,21 @@ class _GroupDots:
         if bits in (3, 5):
             value = self.b.or_(value, self._field(self._plane(v, offset), 1, step, low))
         return value
+
+    def _look_up(self, words: Any) -> Any:
+        """Each byte, 0 to 15, replaced by its byte of the table."""
+        b, count = self.b, 4 * self.lanes
+        choice = b.bitcast(words, self.bytes)
+        table = ir.Constant(self.bytes, [I8(byte) for byte in self.tile.table * (count // 16)])
+        name = {64: "llvm.x86.avx512.pshuf.b.512", 32: "llvm.x86.avx2.pshuf.b"}.get(count)
+        if self.isa.dot == "sdot":
+            name = "llvm.aarch64.neon.tbl1.v16i8"
+        if name is not None:
+            return b.bitcast(call(b, name, self.bytes, (table, choice)), self.words)
+        value = constant(self.bytes, self.tile.table[0])
+        for i, byte in enumerate(self.tile.table[1:], 1):
+            value = b.select(b.icmp_unsigned("==", choice, constant(self.bytes, i)), constant(self.bytes, byte), value)
+        return b.bitcast(value, self.words)
 
     def _field(self, plane: Any, width: int, index: int, to: int) -> Any:
         """Bits index*width.. of every byte, moved to bit `to`. Bits of neighbours are masked off."""

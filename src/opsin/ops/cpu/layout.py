@@ -13,6 +13,8 @@ reads from front to back. Quantised weights come in records of 32 inputs:
 Where scales are whole numbers times a factor of 256 inputs (the k-quants), they are int8 instead, and before every
 eight records stand the factors: f16 [STRIP], and f16 [STRIP] for the minima.
 
+Where steps are uneven, 4 bits choose one of 16 bytes of a table, which the kernel knows.
+
 Widths are built from planes: 5 = 4 + 1 (the top bit), 6 = 4 + 2, 3 = 2 + 1. Float weights are [inputs][STRIP].
 """
 
@@ -40,6 +42,7 @@ class Layout:
     zero: int = 0
     minimum: bool = False
     codes: bool = False
+    table: tuple[int, ...] = ()
 
     @property
     def scale_size(self) -> int:
@@ -82,7 +85,12 @@ class Layout:
     def name(self) -> str:
         if self.kind != "planes":
             return self.kind
-        return f"{self.bits}bit/{self.group}" + ("+min" if self.minimum else "") + (" coded" if self.codes else "")
+        return (
+            f"{self.bits}bit/{self.group}"
+            + ("+min" if self.minimum else "")
+            + (" coded" if self.codes else "")
+            + (" table" if self.table else "")
+        )
 
 
 SHARED = 16  # values of an 8-bit page that share a scale: with 32 the divergence on SmolLM2 was a fifth larger

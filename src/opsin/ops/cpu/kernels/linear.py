@@ -40,12 +40,13 @@ def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], tuple[int, int]
 
 def make(
     simd: Simd, kind: str, bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False, codes: bool = False,
-    activation: str = "",
+    table: tuple[int, ...] = (), activation: str = "",
 ) -> Any:  # fmt: skip
-    layout = Layout(kind, bits, group, zero, minimum, codes)
+    layout = Layout(kind, bits, group, zero, minimum, codes, table)
     shapes = tile_shapes(simd, kind)
     one, many = (
-        _sweep(simd, Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero), layout, activation) for v, t in shapes
+        _sweep(simd, Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero, table=table), layout, activation)
+        for v, t in shapes
     )
     at, width = simd.i64_at, shapes[1][1]
 

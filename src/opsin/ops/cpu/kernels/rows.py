@@ -25,12 +25,12 @@ BAD_ID = cells.BAD_ID
 
 def make(
     simd: Simd, part: str, kind: str = "", bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False,
-    codes: bool = False,
+    codes: bool = False, table: tuple[int, ...] = (),
 ) -> Any:  # fmt: skip
     others = {"take": _take, "argmax": _argmax, "overlay": _overlay, "mean": _mean}
     if part in others:
         return others[part](simd)
-    layout = Layout(kind, bits, group, zero, minimum, codes)
+    layout = Layout(kind, bits, group, zero, minimum, codes, table)
     return _embed(simd, _unpack_planes(simd, layout) if kind == "planes" else _unpack_floats(simd, kind), layout)
 
 
@@ -76,6 +76,8 @@ def _unpack_planes(simd: Simd, layout: Layout) -> Any:
     zero, minimum, codes, factors = layout.zero, layout.minimum, layout.codes, layout.factor_bytes
     i8, size = simd.i8_at, layout.scale_size
     block = RECORDS * record + factors
+    uneven = bool(layout.table)
+    first_half, second_half = (int.from_bytes(layout.table[i : i + 8], "little", signed=True) for i in (0, 8))
 
     @jit
     def number(at: int, factor: int) -> float:
@@ -101,6 +103,8 @@ def _unpack_planes(simd: Simd, layout: Layout) -> Any:
                 q = field(plane, first, k // 4, k % 4, place)
                 if second != 0:
                     q |= field(plane + first * 4 * STRIP, second, k // 4, k % 4, place) << first
+                if uneven:
+                    q = ((first_half if q < 8 else second_half) >> (8 * (q & 7))) & 255
                 scale = at + (k // group * STRIP + place) * size
                 low = number(scale + scales, factor + 2 * STRIP) if minimum else 0.0
                 put(out + 4 * (r * RECORD + k), fma(number(scale, factor), float(q - zero), low))

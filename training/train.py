@@ -46,9 +46,9 @@ class Stage:
 
 
 RECIPE = (
-    Stage("tower", steps=3000, size=32, rate=1.5e-3, talks=False, sees=True, stream=CrowdStream),
-    Stage("decoder", steps=1500, size=16, rate=1e-3, talks=True, sees=False, stream=ThingsFirstStream),
-    Stage("both", steps=6000, size=32, rate=1e-3, talks=True, sees=True, stream=ThingsFirstStream),
+    Stage("tower", steps=900, size=32, rate=1.5e-3, talks=False, sees=True, stream=CrowdStream),
+    Stage("decoder", steps=800, size=16, rate=1e-3, talks=True, sees=False, stream=ThingsFirstStream),
+    Stage("both", steps=6000, size=24, rate=1e-3, talks=True, sees=True, stream=ThingsFirstStream),
     Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, settle=0.3,
           stream=ConversationStream),
 )

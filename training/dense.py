@@ -1,6 +1,7 @@
 """The first stage's task: for every patch, what is there, its colour, and whether a thing has its middle there.
 
-The answers are read from the rows that the decoder will get, so each row must say what its four patches hold.
+The answers are read from the rows that the decoder will get, so each row must say what its four patches hold. It must
+also say where it lies.
 """
 
 from __future__ import annotations
@@ -38,12 +39,21 @@ class DenseHead(nn.Module):
         self.shape = shape
         self.norm = nn.LayerNorm(shape.width)
         self.out = nn.Linear(shape.width, shape.pool**2 * OUTPUTS)
+        self.place = nn.Linear(shape.width, 2 * (shape.grid // shape.pool))
 
     def forward(self, rows: Tensor) -> Tensor:
         """[pictures, rows, width] -> [pictures, grid, grid, OUTPUTS]."""
         side, pool = self.shape.grid // self.shape.pool, self.shape.pool
         out = self.out(self.norm(rows)).unflatten(-1, (pool, pool, OUTPUTS)).unflatten(1, (side, side))
         return out.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
+
+    def place_loss(self, rows: Tensor) -> Tensor:
+        """How badly rows say where they lie; a decoder could not tell it otherwise."""
+        side = self.shape.grid // self.shape.pool
+        down, across = self.place(self.norm(rows)).float().flatten(0, 1).split(side, -1)
+        steps = torch.arange(side, device=rows.device)
+        return fn.cross_entropy(down, steps.repeat_interleave(side).repeat(len(rows))) \
+            + fn.cross_entropy(across, steps.repeat(side * len(rows)))
 
 
 def share(right: Tensor, among: Tensor) -> float:

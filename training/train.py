@@ -47,8 +47,8 @@ class Stage:
 
 RECIPE = (
     Stage("tower", steps=900, size=32, rate=1.5e-3, talks=False, sees=True, stream=CrowdStream),
-    Stage("decoder", steps=800, size=16, rate=1e-3, talks=True, sees=False, stream=ThingsFirstStream),
-    Stage("both", steps=6000, size=24, rate=1e-3, talks=True, sees=True, stream=ThingsFirstStream),
+    Stage("decoder", steps=450, size=16, rate=1e-3, talks=True, sees=False, stream=ThingsFirstStream),
+    Stage("both", steps=8000, size=16, rate=1e-3, talks=True, sees=True, stream=ThingsFirstStream),
     Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, settle=0.3,
           stream=ConversationStream),
 )
@@ -147,8 +147,9 @@ def losses(learner: Learner, stage: Stage, batch: Batch) -> tuple[Tensor, dict[s
     if stage.sees:
         labels = Labels(*(getattr(batch.labels, name).to(device) for name in ("what", "colour", "centre")))
         seen, logged = dense_loss(learner.head(rows), labels)
-        logged["dense"] = seen.item()
-        total = total + seen * (0.3 if stage.talks else 1.0)
+        where = learner.head.place_loss(rows)
+        logged |= {"dense": seen.item(), "where": where.item()}
+        total = total + (seen + 0.3 * where) * (0.3 if stage.talks else 1.0)
     if stage.talks:
         assert batch.ids is not None and batch.blocks is not None and batch.learn is not None
         ids, learn = batch.ids.to(device), batch.learn.to(device)

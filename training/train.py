@@ -42,14 +42,16 @@ class Stage:
     talks: bool  # learns answers
     sees: bool  # learns the labels of patches, and the tower moves
     settle: float = 0.0  # share of the steps in which the rate falls to nothing
+    tower: float = 1.0  # the tower's part of the rate
     stream: type[PictureStream] = PictureStream
 
 
 RECIPE = (
     Stage("tower", steps=900, size=32, rate=1.5e-3, talks=False, sees=True, stream=CrowdStream),
     Stage("decoder", steps=450, size=16, rate=1e-3, talks=True, sees=False, stream=ThingsFirstStream),
-    Stage("both", steps=8000, size=16, rate=1e-3, talks=True, sees=True, stream=ThingsFirstStream),
-    Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, settle=0.3,
+    Stage("both", steps=8000, size=16, rate=1e-3, talks=True, sees=True, tower=0.25,
+          stream=ThingsFirstStream),
+    Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, settle=0.3, tower=0.25,
           stream=ConversationStream),
 )
 
@@ -87,16 +89,22 @@ class Learner:
 
     def set_optimisers(self, stage: Stage) -> None:
         """Muon for the matrices inside blocks, AdamW for the rest; fresh for every stage."""
-        parts: list[nn.Module] = [self.model.language_model] if stage.talks else []
-        parts += [self.model.multi_modal_projector, self.head] + ([self.model.vision_tower] if stage.sees else [])
+        parts: list[tuple[nn.Module, float]] = [(self.model.language_model, 1.0)] if stage.talks else []
+        parts += [(self.model.multi_modal_projector, 1.0), (self.head, 1.0)]
+        parts += [(self.model.vision_tower, stage.tower)] if stage.sees else []
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
-        inner: list[nn.Parameter] = []
-        outer: list[nn.Parameter] = []
-        for part in parts:
+        inner: list[dict[str, object]] = []
+        outer: list[dict[str, object]] = []
+        for part, share in parts:
+            matrices: list[nn.Parameter] = []
+            others: list[nn.Parameter] = []
             for name, parameter in part.named_parameters():
                 parameter.requires_grad_(True)
-                (inner if parameter.ndim == 2 and "layers." in name else outer).append(parameter)
+                (matrices if parameter.ndim == 2 and "layers." in name else others).append(parameter)
+            outer.append({"params": others, "share": share})
+            if matrices:
+                inner.append({"params": matrices, "share": share * MATRIX_FACTOR})
         self.optimisers = [torch.optim.AdamW(outer, stage.rate, betas=(0.9, 0.98), weight_decay=0.01)]
         if inner:
             self.optimisers.append(torch.optim.Muon(inner, stage.rate, weight_decay=0.02,
@@ -149,7 +157,7 @@ def losses(learner: Learner, stage: Stage, batch: Batch) -> tuple[Tensor, dict[s
         seen, logged = dense_loss(learner.head(rows), labels)
         where = learner.head.place_loss(rows)
         logged |= {"dense": seen.item(), "where": where.item()}
-        total = total + (seen + 0.3 * where) * (0.3 if stage.talks else 1.0)
+        total = total + seen + 0.3 * where
     if stage.talks:
         assert batch.ids is not None and batch.blocks is not None and batch.learn is not None
         ids, learn = batch.ids.to(device), batch.learn.to(device)
@@ -177,9 +185,8 @@ def take_step(learner: Learner, stage: Stage, batch: Batch) -> dict[str, float]:
     moving = [p for optimiser in learner.optimisers for group in optimiser.param_groups for p in group["params"]]
     logged["norm"] = float(nn.utils.clip_grad_norm_(moving, 1.0))
     for optimiser in learner.optimisers:
-        factor = MATRIX_FACTOR if isinstance(optimiser, torch.optim.Muon) else 1.0
         for group in optimiser.param_groups:
-            group["lr"] = factor * rate_at(stage, learner.place.step)
+            group["lr"] = group["share"] * rate_at(stage, learner.place.step)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
     learner.average.update(learner.model)

@@ -429,3 +429,32 @@ def test_another_picture_at_the_same_place_is_another_prompt(engine, spell):
     stream = ask(engine, notes_of(64), other)
     assert ids(stream) == spell(notes_of(64), other)
     assert stream.cached == 64
+
+
+def test_random_company_cancels_and_evictions_change_no_answer(decoder, ear, spell):
+    """Few pages, a small store, prompts with common beginnings: whoever is not cancelled is answered as alone."""
+    random = np.random.default_rng(7)
+    limits = Limits(rows=64, outputs=8, sequences=6, context=320, pages=14)
+    small = Engine(Runner(*decoder, limits, "f16", MediaStore(40_000)), frozenset(), ear.load(decoder[0]))
+    beginnings = [[notes_of(70, seed), tuple(notes_of(30 + 20 * seed, seed))] for seed in range(3)]
+    jobs, cached = [], 0
+    for _ in range(60):
+        parts = [*beginnings[int(random.integers(3))], notes_of(int(random.integers(1, 9)), int(random.integers(4)))]
+        if random.random() < 0.4:
+            parts += [tuple(notes_of(int(random.integers(1, 60)), int(random.integers(5)))), [1]]
+        sampling = Sampling(temperature=0.0, max_tokens=int(random.integers(1, 30)))
+        jobs.append((parts, sampling, ask(small, *parts, sampling=sampling)))
+        if random.random() < 0.3:
+            jobs.pop(int(random.integers(len(jobs))))[2].cancel()
+        time.sleep(float(random.random()) * 0.01)
+        if len(jobs) > 12:
+            parts, sampling, stream = jobs.pop(0)
+            assert ids(stream) == spell(*parts, sampling=sampling)
+            cached += stream.cached
+    for parts, sampling, stream in jobs:
+        assert ids(stream) == spell(*parts, sampling=sampling)
+        cached += stream.cached
+    assert until(lambda: small._pool.free == limits.pages and not small._media.is_busy)
+    small._pool.check()
+    small.close()
+    assert cached > 1000

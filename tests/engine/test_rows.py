@@ -16,8 +16,8 @@ GENERATED = 7
 
 
 @st.composite
-def pictures(draw):
-    high, wide = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+def pictures(draw, most=4):
+    high, wide = draw(st.integers(1, most)), draw(st.integers(1, most))
     grid = draw(st.sampled_from([None, (high, wide)]))
     positions = high * wide if grid is None else max(high, wide)
     digest = draw(st.sampled_from([b"cat", b"dog"]))
@@ -86,7 +86,7 @@ def test_media_from_a_row_on(prompt, row):
     assert [(placed.start, placed.span) for placed in rows.media_from(row)] == left
 
 
-@given(st.lists(st.one_of(st.lists(st.integers(0, 2), min_size=1, max_size=90), pictures()), max_size=6), st.data())
+@given(st.lists(st.one_of(st.lists(st.integers(0, 2), min_size=1, max_size=90), pictures(14)), max_size=6), st.data())
 def test_keys_of_a_growing_sequence_are_those_of_all_its_rows(spans, data):
     sequence = Sequence(Prompt.of([*spans, [1]]), Sampling(), frozenset())
     generated = data.draw(st.lists(st.integers(0, 2), max_size=200))

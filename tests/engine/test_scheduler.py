@@ -213,6 +213,18 @@ def test_a_sequence_put_aside_finds_what_it_had_computed():
     assert s.ids == alone(130, 200, 0)
 
 
+def test_cached_pages_are_not_promised_twice():
+    """The pages that a sequence finds are no longer free for its rest."""
+    scheduler = Scheduler(PagePool(5), sequences=3, rows=512)
+    scheduler.add(sequence(256))
+    run(scheduler, 512)
+    scheduler.add(long := sequence(300, tokens=10))  # finds 4 of its 5 pages
+    scheduler.add(late := sequence(60, seed=5))
+    step(scheduler, 512)
+    assert scheduler.running == [long]
+    assert scheduler.waiting == [late]
+
+
 # Media
 
 

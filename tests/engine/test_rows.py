@@ -66,6 +66,13 @@ def test_rows_in_chunks_are_as_they_are_spelt(prompt, axes, window, cuts):
         assert {positions.dtype, first.dtype, last.dtype} == {np.dtype(np.int32)}
 
 
+@given(prompts, st.sampled_from([1, 3]))
+def test_a_generated_row_has_one_position_on_all_axes(prompt, axes):
+    rows, expected = PromptRows(prompt, axes), spelt(prompt, axes, 0)
+    for place in range(rows.count, rows.count + GENERATED):
+        assert [rows.position(place)] * axes == expected[place][0]
+
+
 def test_a_grid_moves_positions_by_its_longer_side():
     prompt = Prompt.of([[7, 7], MediaSpan(b"cat", 6, 3, (2, 3)), [8]])
     rows = PromptRows(prompt, 3)

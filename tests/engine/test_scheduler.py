@@ -218,11 +218,13 @@ def test_cached_pages_are_not_promised_twice():
     scheduler = Scheduler(PagePool(5), sequences=3, rows=512)
     scheduler.add(sequence(256))
     run(scheduler, 512)
-    scheduler.add(long := sequence(300, tokens=10))  # finds 4 of its 5 pages
-    scheduler.add(late := sequence(60, seed=5))
+    scheduler.add(small := sequence(10, tokens=40, seed=5))
     step(scheduler, 512)
-    assert scheduler.running == [long]
-    assert scheduler.waiting == [late]
+    scheduler.add(long := sequence(300))  # would find 4 of its 5 pages, and nothing for the last
+    step(scheduler, 512)
+    assert scheduler.running == [small]
+    assert scheduler.waiting == [long]
+    assert not long.was_started
 
 
 # Media

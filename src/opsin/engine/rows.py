@@ -81,6 +81,10 @@ class PromptRows:
         rest = after[len(known) :, None].repeat(self.axes, axis=1)
         return np.concatenate((known, rest)) if len(rest) else known
 
+    def position(self, place: int) -> int:
+        """What RoPE sees of a row of text after all media."""
+        return place + self._next - self.count
+
     def last(self, start: int, places: Ints) -> Ints:
         """For each row, the first one that it does not see: the next one, or the end of its media."""
         last = places + np.int32(1)

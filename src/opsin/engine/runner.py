@@ -132,6 +132,9 @@ class Runner:
 
     def _fill(self, row: int, number: int, rows: PromptRows, ids: Numbers[int], start: int, pages: list[int]) -> None:
         """Rows of one sequence into the program's inputs."""
+        if len(ids) == 1 and (start >= rows.count or not rows.media):
+            self._fill_one(row, number, rows, ids[0], start, pages)
+            return
         inputs, end = self.program.inputs, row + len(ids)
         places = np.arange(start, start + len(ids), dtype=np.int32)
         table = inputs["tables"][number]
@@ -148,6 +151,18 @@ class Runner:
             inputs["axes"][row:end] = positions if positions.ndim > 1 else positions[:, None]
         if rows.media:
             self._place_media(row, rows, start, start + len(ids))
+
+    def _fill_one(self, row: int, number: int, rows: PromptRows, id: int, place: int, pages: list[int]) -> None:
+        """The same for one row of text. Most rows come so, and numbers are written faster than arrays."""
+        inputs, position = self.program.inputs, rows.position(place)
+        inputs["tables"][number, : len(pages)] = pages
+        inputs["ids"][row], inputs["sequence"][row] = id, number
+        inputs["slots"][row] = pages[place // PAGE] * PAGE + place % PAGE
+        inputs["last"][row], inputs["positions"][row] = place + 1, position
+        for window in self._windows:
+            inputs[_first(window)][row] = max(0, place - window + 1) if window else 0
+        if "axes" in inputs:
+            inputs["axes"][row] = position
 
     def _place_media(self, row: int, rows: PromptRows, start: int, end: int) -> None:
         """Let embeddings stand in the rows of media from `start` to `end`; `row` is where `start` is in the batch."""

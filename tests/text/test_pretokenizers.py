@@ -15,8 +15,28 @@ from opsin.text.pretokenizers import PATTERNS, PRE_TOKENIZERS
 COMPILED = {name: [regex.compile(f"({pattern})", regex.V1) for pattern in PATTERNS[name]] for name in PATTERNS}
 
 
-# These count digits from the right by looking ahead to the end of the run, which takes quadratic time in its length.
-GROUPING = {"aya", "afmoe", "superbpe"}
+# How these families' own files group digits from the right; each digit looks to the end of its run.
+GROUPING = {
+    "aya": (r"\d{1,3}(?=(?:\d{3})*\b)", PATTERNS["gpt4o"][0]),
+    "afmoe": (r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))", *PATTERNS["afmoe"][1:]),
+    "superbpe": (r"\p{N}+", r"(?=(?:\d{3})+(?!\d))"),
+}
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text("12345678٣½²a_ .,", max_size=20))
+def test_digits_fall_into_the_groups_of_the_families(text: str) -> None:
+    for name, patterns in GROUPING.items():
+        published = [regex.compile(f"({pattern})", regex.V1) for pattern in patterns]
+        assert cut(COMPILED[name], [text]) == cut(published, [text])
+
+
+@pytest.mark.parametrize("text", ["1" * 1_000_000, "1" * 1_000_000 + "a", "12½" * 300_000], ids=len)
+def test_a_megabyte_of_digits_is_grouped_within_a_second(text: str) -> None:
+    for name in GROUPING:
+        began = time.thread_time()
+        assert len(cut(COMPILED[name][:2], [text])) >= 1
+        assert time.thread_time() - began < 1, name
 
 
 @settings(deadline=None)
@@ -55,7 +75,7 @@ def test_pieces_are_those_of_the_model(name: str, text: str, pieces: list[str]) 
     "text", ["1" * 20_000, " " * 20_000 + "x", "A" * 20_000, "'" * 20_000, "a " * 10_000, "\u0301" * 20_000]
 )
 def test_no_pattern_is_slow_on_long_runs(text: str) -> None:
-    for name in COMPILED.keys() - GROUPING:
+    for name in COMPILED:
         patterns = COMPILED[name]
         began = time.thread_time()
         cut(patterns, [text])
@@ -67,4 +87,4 @@ def test_names_of_one_kind_share_their_patterns() -> None:
     assert PRE_TOKENIZERS["llama-bpe"].ignore_merges
     assert not PRE_TOKENIZERS["dbrx"].ignore_merges
     assert not PRE_TOKENIZERS["glm4"].default_bos
-    assert len(PRE_TOKENIZERS) == 89
+    assert len(PRE_TOKENIZERS) == 92

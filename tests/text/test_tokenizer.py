@@ -163,6 +163,26 @@ def test_unknown_kinds_are_refused_by_name() -> None:
         Tokenizer.from_metadata(make(pre="no-such"))
 
 
+def plain(**keys: object) -> Tokenizer:
+    """A small vocabulary of plain text."""
+    tokens = ["a", "b", "▁", "\n", "ab", "▁a", "▁ab", "\n\n", "<0xC3>", "<0xA9>", "é"]
+    merges = ["a b", "▁ a", "▁ ab", "▁a b"]
+    return Tokenizer.from_metadata(make(tokens=tokens, token_type=[1] * 8 + [6] * 2 + [1], merges=merges, **keys))
+
+
+def test_plain_text_vocabularies_differ_in_spaces_and_newlines() -> None:
+    assert plain(pre="granite-embed-multi-311m").encode("ab  ab\n\na") == [4, 2, 6, 7, 0]
+    assert plain(pre="sarvam-moe").encode("ab  ab\n\na") == [4, 2, 6, 3, 3, 0]
+    assert plain(pre="mmbert").encode("ab  ab\n\na") == [6, 2, 6, 7, 5]
+    assert plain(pre="mmbert").encode(" é") == [2, 10]
+
+
+def test_words_between_white_space_stand_alone() -> None:
+    assert plain(model="whitespace", pre="whitespace").encode(" ab\u3000\n Ab é ") == [4, 1, 10]
+    lowered = plain(model="whitespace", pre="whitespace", **{"normalizer.lowercase": True})
+    assert lowered.encode("Ab É") == [4, 10]
+
+
 def test_damaged_vocabularies_are_refused() -> None:
     with pytest.raises(FileError, match="occur twice"):
         Tokenizer.from_metadata(make(tokens=["a", "a"]))

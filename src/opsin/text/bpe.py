@@ -35,6 +35,8 @@ def byte_table() -> dict[int, str]:
 BYTE_TO_CHARACTER: Final = byte_table()
 CHARACTER_TO_BYTE: Final = {character: byte for byte, character in BYTE_TO_CHARACTER.items()}
 _BYTE_LETTERS: Final = "".join(BYTE_TO_CHARACTER[byte] for byte in range(256))
+_SPACED_WORD: Final = regex.compile(f"({SPACE}[^{SPACE}]*)")
+_UNSPACED_LINE: Final = re.compile(f"^(?=[^\n{SPACE}])", re.MULTILINE)
 _CODE_TO_BYTE: Final = {ord(character): byte for byte, character in BYTE_TO_CHARACTER.items()}
 
 
@@ -43,7 +45,11 @@ class BytePairs:
 
     space_prefix = False
 
-    def __init__(self, vocabulary: Vocabulary, merges: Sequence[str], pre: PreTokenizer) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, merges: Sequence[str], pre: PreTokenizer, *, lowercase: bool = False
+    ) -> None:
+        self._pre = pre
+        self._lowercase = lowercase
         self._size = len(vocabulary)
         self._byte_encoded = pre.byte_encoded
         self._whole = pre.ignore_merges
@@ -58,16 +64,22 @@ class BytePairs:
         patterns = [regex.compile(f"({pattern})", regex.V1) for pattern in pre.patterns]
         self._to_words = patterns[: pre.word_patterns]
         self._within_words = patterns[pre.word_patterns :]
-        if not pre.byte_encoded:
-            self._to_words = [*patterns, cut_pattern(left[-1] for left, right in pairs if right[0] == SPACE)]
+        if not pre.byte_encoded and not pre.spaces_vanish:
+            before_space = cut_pattern(left[-1] for left, right in pairs if right[0] == SPACE)
+            self._to_words = [*patterns, _SPACED_WORD if pre.space_begins_words else before_space]
         self._remembered = WordMemory(self._encode_word)
         self._pieces = WordMemory(self._encode_piece)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first` tells whether nothing or a special token stands before it, which BPE ignores."""
         text = SURROGATES.sub("\ufffd", text)
+        if self._pre.spaces_vanish:
+            words = self._to_words[0].findall(text)
+            return self._remembered.encode([_lower(word) for word in words] if self._lowercase else words)
         if not self._byte_encoded:
             text = text.replace(" ", SPACE)
+        if self._pre.space_begins_words:
+            text = _UNSPACED_LINE.sub(SPACE, text)
         return self._remembered.encode(cut(self._to_words, [text]))
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
@@ -79,8 +91,8 @@ class BytePairs:
         written = self._write(piece)
         if self._whole and (id := self._ids.get(written)) is not None:
             return (id,)
-        if not self._byte_encoded and piece[0] == "\n" and piece in self._ids:
-            return (self._ids[piece],)  # such vocabularies hold runs of newlines that no merge makes
+        if self._pre.newline_runs and piece[0] == "\n" and piece in self._ids:
+            return (self._ids[piece],)  # no merge makes it
         return self._merge(written) if len(piece) <= LONG else self._parts.encode(piece)
 
     def _encode_part(self, part: str) -> tuple[int, ...]:
@@ -116,6 +128,12 @@ class BytePairs:
         """A text that is no token, as the tokens of its bytes; bytes without a token are lost, as in llama.cpp."""
         letters = text if self._byte_encoded else [f"<0x{byte:02X}>" for byte in text.encode("utf-8", "replace")]
         return tuple(self._ids[letter] for letter in letters if letter in self._ids)
+
+
+def _lower(word: str) -> str:
+    """In small letters, character by character; one that would become several keeps the first."""
+    lowered = word.lower()
+    return lowered if len(lowered) == len(word) else "".join(letter.lower()[:1] for letter in word)
 
 
 def _read_pairs(merges: Sequence[str]) -> list[tuple[str, str]]:

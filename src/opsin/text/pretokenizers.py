@@ -43,6 +43,11 @@ _DEEPSEEK_LETTERS = (
 _DEEPSEEK_WORDS = rf"{_ASCII_SIGN}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+"
 _DEEPSEEK_HAN = "[一-龥぀-ゟ゠-ヿ]+"
 
+# Digits in threes, counted from the right: only where a run begins is it worth looking to its end, or long runs would
+# take quadratic time. What stands before the first three is a group of one or two.
+_FEW: Final = r"(?<!\d)\d{1,2}(?=(?:\d{3})++(?!\d))"
+_NO_THREE: Final = r"(?:\D++|(?<!\d)\d{1,2}+(?!\d))++"
+
 PATTERNS: Final[dict[str, tuple[str, ...]]] = {
     "llama3": (_llama(r"\p{N}{1,3}"),),
     "qwen2": (_QWEN2,),
@@ -75,6 +80,7 @@ PATTERNS: Final[dict[str, tuple[str, ...]]] = {
     "bloom": (_BLOOM,),
     "viking": (_BLOOM, r"\p{N}"),
     "gemma4": (r"[^\n]+|[\n]+",),
+    "whitespace": (r"\S+",),
     "kimi": (
         rf"[\p{{Han}}]+|{_HEAD}{_HAN_UPPER}*{_HAN_LOWER}+{_CONTRACTION}?|{_HEAD}{_HAN_UPPER}+{_HAN_LOWER}*{_CONTRACTION}?"
         rf"|\p{{N}}{{1,3}}|{_SIGNS}|{_SPACES}",
@@ -87,14 +93,17 @@ PATTERNS: Final[dict[str, tuple[str, ...]]] = {
         r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+",
     ),
     "laguna": (r"[^\n]+|[\n]+", _QWEN2),
-    "aya": (r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O),
-    "superbpe": (r"\p{N}+", r"(?=(?:\d{3})+(?!\d))"),
+    "aya": (r"(?<!\d)\d++\B(*SKIP)(*FAIL)|(?<!\d)\d{1,2}(?=(?:\d{3})*+\b)|\d{3}", _GPT4O),
+    "superbpe": (
+        r"\p{N}+",
+        rf"\A(?:{_NO_THREE}(?:{_FEW})?|{_FEW})|\d{{3}}(?:(?!\d){_NO_THREE}(?:{_FEW})?)?",
+    ),
     "youtu": (
         "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+",
         _cased(r"\p{N}", f"{_CONTRACTION}?"),
     ),
     "afmoe": (
-        r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
+        r"(?<!\p{N})\p{N}{1,2}(?=(?:\p{N}{3})*+(?!\p{N}))|\p{N}{3}",
         "[一-鿿㐀-䶿豈-﫿぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가-힯ᄀ-ᇿ]+",
         rf"{_DEEPSEEK_WORDS}| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}",
     ),
@@ -124,6 +133,9 @@ class PreTokenizer:
     add_bos: bool = False
     default_bos: bool = True  # false: the vocabulary has no BOS unless the file names one
     byte_encoded: bool = True  # false: tokens are plain text with U+2581 for a space
+    newline_runs: bool = False  # a run of newlines is the token of that text, where there is one
+    space_begins_words: bool = False  # each space begins a word, and a line that has none gets one
+    spaces_vanish: bool = False  # words are what stands between white space
 
     @property
     def word_patterns(self) -> int:
@@ -138,10 +150,10 @@ def _entries() -> dict[str, PreTokenizer]:
 
     def add(
         pattern: str, names: str, *, ignore_merges: bool = False, add_bos: bool = False, default_bos: bool = True,
-        byte_encoded: bool = True,
+        byte_encoded: bool = True, **rare: bool,
     ) -> None:  # fmt: skip
         for name in names.split():
-            entries[name] = PreTokenizer(PATTERNS[pattern], ignore_merges, add_bos, default_bos, byte_encoded)
+            entries[name] = PreTokenizer(PATTERNS[pattern], ignore_merges, add_bos, default_bos, byte_encoded, **rare)
 
     llama3 = "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano"
     add("llama3", llama3, ignore_merges=True, add_bos=True)
@@ -161,7 +173,10 @@ def _entries() -> dict[str, PreTokenizer]:
     add("falcon", "falcon")
     add("bloom", "bloom gpt3-finnish poro-chat")
     add("viking", "viking")
-    add("gemma4", "gemma4 granite-embed-multi-311m", byte_encoded=False)
+    add("gemma4", "gemma4 granite-embed-multi-311m", byte_encoded=False, newline_runs=True)
+    add("gemma4", "sarvam-moe", byte_encoded=False)
+    add("gemma4", "mmbert", byte_encoded=False, newline_runs=True, space_begins_words=True)
+    add("whitespace", "whitespace", byte_encoded=False, spaces_vanish=True)
     add("kimi", "kimi-k2")
     add("bailing", "bailingmoe bailingmoe2 llada-moe")
     add("seed", "seed-coder")

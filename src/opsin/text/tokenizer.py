@@ -210,7 +210,8 @@ def _build_gpt2(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Ru
     ids = {"bos": 11, "eos": 11} if pre.default_bos else {"eos": 11}
     rules = _read_rules(metadata, Defaults(ids, pre.add_bos, False, False), byte_encoded=pre.byte_encoded)
     vocabulary = _read_vocabulary(metadata, ids)
-    return vocabulary, BytePairs(vocabulary, _read_merges(metadata), pre), rules
+    lowercase = read_flag(metadata, f"{PREFIX}normalizer.lowercase", False)
+    return vocabulary, BytePairs(vocabulary, _read_merges(metadata), pre, lowercase=lowercase), rules
 
 
 def _build_gemma4(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
@@ -248,6 +249,7 @@ def _build_t5(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rule
 
 _FAMILIES: Final = {
     "gpt2": _build_gpt2, "llama": _build_llama, "gemma4": _build_gemma4, "bert": _build_bert, "t5": _build_t5,
+    "whitespace": _build_gpt2,
 }  # fmt: skip
 
 

@@ -14,9 +14,11 @@ from tokenizers.normalizers import Precompiled
 
 from opsin.errors import FileError
 from opsin.text.vocabulary import NORMAL, UNUSED, USER_DEFINED, Vocabulary
-from opsin.text.words import SPACE
+from opsin.text.words import SPACE, WordMemory
 
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
+_PREPENDED: Final = "\u0d4e\U000111c2\U000111c3\U0001193f\U00011941\U00011a3a\U00011a84-\U00011a89\U00011d46\U00011f02"
+_BETWEEN_LETTERS: Final = re.compile(rf"(?<=[^\W{_PREPENDED}]) (?=\w)")
 
 
 class Unigram:
@@ -36,13 +38,24 @@ class Unigram:
         entries = [self._entry(vocabulary, id) for id in range(len(vocabulary))]
         self._model = RustUnigram(entries, vocabulary.unknown)
         self._unknown = vocabulary.unknown
+        self._cuts = self._find_cuts(vocabulary)
+        self._chunks = WordMemory(self._encode_chunk)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`; llama.cpp puts the space in front of every fragment, so `first` changes nothing."""
         text = _SURROGATES.sub("\ufffd", text)
-        if self._normalizer is not None:
-            text = self._normalizer.normalize_str(text)
-        text = self._place_spaces(text)
+        head, *chunks = self._cuts.split(text) if self._cuts else [text]
+        return [*self._encode(self._place_spaces(self._normalize(head))), *self._chunks.encode(chunks)]
+
+    def _encode_chunk(self, chunk: str) -> tuple[int, ...]:
+        """Ids of what stands behind a space within the text."""
+        text = self._normalize(chunk)
+        return tuple(self._encode(self._place_spaces(text) if self._merge_spaces else SPACE + text.replace(" ", SPACE)))
+
+    def _normalize(self, text: str) -> str:
+        return text if self._normalizer is None else self._normalizer.normalize_str(text)
+
+    def _encode(self, text: str) -> list[int]:
         ids: list[int] = []
         for token in self._model.tokenize(text) if text else []:
             if token.id != self._unknown or not ids or ids[-1] != token.id:
@@ -55,6 +68,15 @@ class Unigram:
         lead = len(text) - len(text.lstrip(" "))
         prefix = SPACE if self._space_prefix and lead < len(text) else ""
         return SPACE * lead + prefix + text[lead:].replace(" ", SPACE)
+
+    @staticmethod
+    def _find_cuts(vocabulary: Vocabulary) -> re.Pattern[str] | None:
+        """Matches the spaces at which a text can be cut: between letters that form no grapheme with a space.
+
+        None where some token reaches over such a place, or where the space itself is no token.
+        """
+        within = re.search(f"[^{SPACE}\n]{SPACE}", "\n".join(vocabulary.texts))
+        return None if within or SPACE not in vocabulary.ids else _BETWEEN_LETTERS
 
     @staticmethod
     def _entry(vocabulary: Vocabulary, id: int) -> tuple[str, float]:

@@ -5,6 +5,7 @@ GGUF files spell a token that begins a word with U+2581 in front and one inside 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final
 
@@ -15,6 +16,8 @@ _HAN: Final = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
     (0x2B920, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
 )  # fmt: skip
+_HAN_CLASS: Final = "".join(f"{chr(low)}-{chr(high)}" for low, high in _HAN)
+_CHUNKS: Final = re.compile(rf"[{_HAN_CLASS}]|[^\s{_HAN_CLASS}]+")  # words touch no others across their bounds
 
 
 class WordPiece:
@@ -26,11 +29,15 @@ class WordPiece:
         self._ids = {text: id for text, id in vocabulary.ids.items() if vocabulary.kinds[id] != CONTROL}
         self._longest = max(map(len, self._ids), default=1)
         self._unknown = vocabulary.unknown
-        self._remembered = WordMemory(self._encode_word)
+        self._chunks = WordMemory(self._encode_chunk)
+        self._words = WordMemory(self._encode_word)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first` tells what stands before it, which WordPiece ignores."""
-        return self._remembered.encode(self._split(text))
+        return self._chunks.encode(_CHUNKS.findall(text))
+
+    def _encode_chunk(self, chunk: str) -> tuple[int, ...]:
+        return tuple(self._words.encode(self._split(chunk)))
 
     def _split(self, text: str) -> list[str]:
         """Words, normalised; punctuation and Chinese characters stand alone."""

@@ -234,16 +234,21 @@ class Engine:
         streaming = len(running) > 1 or any(s.generated for s in running)
         ready = sum(s.waiting_rows == 1 for s in running)
         plan = self._scheduler.plan(self._pace.rows(streaming, ready))
+        start = time.perf_counter()
         if plan:
             self._compute(plan)
         if self._media is not None:
-            self._encode(self._media, streaming=bool(plan))
+            self._encode(self._media, time.perf_counter() - start if plan else None)
 
-    def _encode(self, media: MediaWork, *, streaming: bool) -> None:
-        """Begin what is to be encoded, and let it go on for a while."""
+    def _encode(self, media: MediaWork, step: float | None) -> None:
+        """Begin what is to be encoded, and let it go on for a while; `step` is how long a step took, if there was one.
+
+        Where nobody streams yet, pictures get as much time as the prompts of others.
+        """
+        streaming = any(s.generated for s in self._scheduler.running)
         media.plan(self._scheduler, streaming=streaming)
-        seconds = ENCODING_SECONDS if streaming else LOOK_UP_SECONDS
-        for digest, error in media.let(self._scheduler, seconds, wait=not streaming).items():
+        seconds = LOOK_UP_SECONDS if step is None else ENCODING_SECONDS if streaming else max(ENCODING_SECONDS, step)
+        for digest, error in media.let(self._scheduler, seconds, wait=step is None).items():
             hit = [s for s in self._everybody() if any(p.span.digest == digest for p in s.rows.media_from(s.computed))]
             self._fail(hit, error)
 

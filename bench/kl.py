@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from peer import Peer, PeerError
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "oracle"))
+sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("tests/oracle", "tests")]
 import llama_reference
 import smollm2
 from divergence import divergence
+from real_model import fetch
 
 LONGEST = 1024
 TARGET, RATIO = 0.01, 1.15
@@ -88,7 +89,7 @@ def main() -> int:
     parser.add_argument("--only", choices=("opsin", "llama.cpp"))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    path = args.model or smollm2.fetch()
+    path = args.model or fetch()
     work = pieces(path)
     sequences = [ids for _, ids in work]
     model = llama_reference.load(path)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from real_model import fetch
 from tiny import MIXED, tiny_llama
 
 
@@ -32,6 +33,12 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return known[key]
 
     return find
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The real model's file. Tests that ask for it are marked `model`."""
+    return fetch()
 
 
 @pytest.fixture(scope="session")

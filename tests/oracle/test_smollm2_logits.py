@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import smollm2
+from smollm2 import sequences
 
 import opsin
 
@@ -15,14 +15,13 @@ llama_reference = pytest.importorskip("llama_reference", reason="needs torch and
 
 
 @pytest.fixture(scope="module")
-def divergences():
-    path = smollm2.fetch()
-    truth, model = llama_reference.load(path), opsin.load(path)
+def divergences(smollm2):
+    truth, model = llama_reference.load(smollm2), opsin.load(smollm2)
     from divergence import divergence
 
     return {
         name: divergence(llama_reference.logits(truth, ids[:ROWS]), model.logits(ids[:ROWS]))
-        for name, ids in smollm2.sequences(path).items()
+        for name, ids in sequences(smollm2).items()
     }
 
 

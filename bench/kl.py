@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from peer import Peer, PeerError
 
-sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("tests/oracle", "tests")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "oracle"))
 import llama_reference
 import smollm2
 from divergence import divergence

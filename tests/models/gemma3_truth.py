@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3Processor
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
-from vision_truth import SIGLIP, byte_tokenizer, enliven, look, vision_keys, write_mmproj
+from vision_truth import SIGLIP, SPECIAL, byte_tokenizer, enliven, look, vision_keys, write_mmproj
 
 SIDE, PATCH, POOL, ROWS = 56, 7, 2, 16
 SOFT = "<image_soft_token>"
@@ -29,7 +29,8 @@ CONFIG = Gemma3Config(
         "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
         "image_size": SIDE, "patch_size": PATCH, "vision_use_head": False, "layer_norm_eps": 1e-6,
     },
-    mm_tokens_per_image=16, image_token_id=259, boi_token_index=257, eoi_token_index=258, tie_word_embeddings=True,
+    mm_tokens_per_image=16, image_token_id=SPECIAL + 3, boi_token_index=SPECIAL + 1,
+    eoi_token_index=SPECIAL + 2, tie_word_embeddings=True,
     attn_implementation="eager", dtype=torch.float32,
 )  # fmt: skip
 

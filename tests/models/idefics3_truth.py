@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-from vision_truth import SIGLIP, byte_tokenizer, enliven, look, vision_keys, write_mmproj
+from vision_truth import SIGLIP, SPECIAL, byte_tokenizer, enliven, look, vision_keys, write_mmproj
 
 SIDE, PATCH, FOLD, LONGEST = 48, 6, 2, 192
 ROWS = (SIDE // PATCH // FOLD) ** 2
@@ -29,7 +29,7 @@ CONFIG = Idefics3Config(
         "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
         "image_size": SIDE, "patch_size": PATCH, "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh",
     },
-    scale_factor=FOLD, image_token_id=256, pad_token_id=2, tie_word_embeddings=False,
+    scale_factor=FOLD, image_token_id=SPECIAL, pad_token_id=2, tie_word_embeddings=False,
     attn_implementation="eager", dtype=torch.float32,
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from vision_truth import SIGLIP, byte_tokenizer, enliven, look, vision_keys, write_mmproj
+from vision_truth import SIGLIP, SPECIAL, byte_tokenizer, enliven, look, vision_keys, write_mmproj
 
 SIDE, PATCH, LAYERS = 48, 6, 4
 ROWS = (SIDE // PATCH) ** 2
@@ -31,7 +31,7 @@ CONFIG = LlavaConfig(
         hidden_size=48, intermediate_size=80, num_hidden_layers=LAYERS, num_attention_heads=4, image_size=SIDE,
         patch_size=PATCH, layer_norm_eps=1e-5, projection_dim=32,
     ),
-    image_token_index=256, vision_feature_layer=-2, vision_feature_select_strategy="default",
+    image_token_index=SPECIAL, vision_feature_layer=-2, vision_feature_select_strategy="default",
     attn_implementation="eager", dtype=torch.float32,
 )  # fmt: skip
 OTHER = {"ffn_up": "ffn_down", "ffn_down": "ffn_up"}
@@ -63,7 +63,7 @@ def write_tower(
         known |= {"clip.has_text_encoder": False, "clip.has_llava_projector": True}
 
     def change(name, values):
-        if old and (f"v.blk.{LAYERS - 1}." in name or "post_ln" in name):
+        if "post_ln" in name or (old and f"v.blk.{LAYERS - 1}." in name):
             return []
         return [(re.sub("ffn_up|ffn_down", lambda found: OTHER[found[0]], name) if old else name, values)]
 

@@ -17,13 +17,13 @@ from transformers import (
     Qwen2VLProcessor,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from vision_truth import byte_tokenizer, enliven, look, write_mmproj
+from vision_truth import SPECIAL, byte_tokenizer, enliven, look, write_mmproj
 
 PATCH, MERGE, WIDTH, HEADS, LAYERS = 4, 2, 48, 4, 4
 LEAST, MOST, WINDOW = 32 * 32, 160 * 160, 32  # pixels
 MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
 SPECIALS = ["<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"]
-START, PAD, END, VIDEO = range(256, 260)
+START, PAD, END, VIDEO = range(SPECIAL, SPECIAL + 4)
 TEXT = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 2048, "pad_token_id": 2, "bos_token_id": 0,
@@ -58,11 +58,11 @@ def first_truth(seed: int = 0) -> Qwen2VLForConditionalGeneration:
     return model
 
 
-def second_truth(seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:
+def second_truth(seed: int = 0, window: int = WINDOW) -> Qwen2_5_VLForConditionalGeneration:
     """Layers 1 and 3 see the whole picture."""
     torch.manual_seed(seed)
     vision = {
-        **COMMON, "hidden_size": WIDTH, "out_hidden_size": 64, "intermediate_size": 80, "window_size": WINDOW,
+        **COMMON, "hidden_size": WIDTH, "out_hidden_size": 64, "intermediate_size": 80, "window_size": window,
         "fullatt_block_indexes": [1, 3],
     }  # fmt: skip
     config = Qwen2_5_VLConfig(text_config=TEXT, vision_config=vision, **IDS)

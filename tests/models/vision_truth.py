@@ -19,6 +19,7 @@ from opsin.spans import Patches
 
 Floats = NDArray[np.float32]
 Rules = Sequence[tuple[str, str]]  # a pattern of transformers' names, and the file's
+SPECIAL = 257
 MODES = ("RGBA", "L", "LA", "P", "CMYK", "1")
 SIZES = ((1, 1), (1, 30), (30, 1), (2, 2), (100, 3), (3, 100), (56, 56), (57, 56), (56, 57), (112, 56), (64, 48),
          (301, 200), (640, 361))  # fmt: skip
@@ -154,11 +155,14 @@ def spelt(patches: Patches, soft: str) -> str:
 
 
 def byte_tokenizer(specials: Sequence[str], marker: str, **named: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of 256 bytes and special tokens."""
+    """A tokenizer of 256 bytes, two newlines, and special tokens, the first of which is SPECIAL."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
     texts = [chr(byte) for byte in shown] + [chr(256 + i) for i in range(len(hidden))]
-    made = Tokenizer(models.BPE(vocab={text: i for i, text in enumerate(texts)}, merges=[]))
+    newline = chr(256 + hidden.index(10))
+    texts.append(2 * newline)
+    assert len(texts) == SPECIAL
+    made = Tokenizer(models.BPE(vocab={text: i for i, text in enumerate(texts)}, merges=[(newline, newline)]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     made.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in specials])

@@ -165,10 +165,11 @@ RULES = (
             Key("clip.vision.image_aspect_ratio", _ratio, "str", None),
         ),
         tensors=(
-            *siglip("vision_tower"),
+            *(rule for rule in siglip("vision_tower") if rule.target != "v.post_ln"),
             Tensor("multi_modal_projector.linear_1", "mm.0"),
             Tensor("multi_modal_projector.linear_2", "mm.2"),
         ),
+        dropped=("vision_tower.post_layernorm",),  # of the last layer, which is not run; llama.cpp would apply it
         check=_check,
     ),
 )

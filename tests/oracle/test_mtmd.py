@@ -1,0 +1,124 @@
+"""llama.cpp loads what we convert, and its embeddings are ours, but for what is listed here.
+
+Pictures have the size that the tower takes, so that its own ways of resizing do not matter. It shows LLaVA's class
+row after the patches, so that positions are one late, and keeps that row instead of the first patch's.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import opsin
+from opsin.convert.hf import convert
+from opsin.gguf import File
+from opsin.media.decode import open_picture
+from opsin.models import load_encoder
+from opsin.nn.module import FileReader
+from opsin.nn.vit import sight
+
+xllamacpp = pytest.importorskip("xllamacpp")
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+import gemma3_truth  # noqa: E402
+import idefics3_truth  # noqa: E402
+import llava_truth  # noqa: E402
+import qwen2vl_truth  # noqa: E402
+from mtmd_reference import embeddings  # noqa: E402
+from vision_truth import picture  # noqa: E402
+
+FAMILIES = {
+    "gemma3": (gemma3_truth, gemma3_truth.gemma3_truth, (56, 56)),
+    "idefics3": (idefics3_truth, idefics3_truth.idefics3_truth, (192, 96)),
+    "qwen2vl": (qwen2vl_truth, qwen2vl_truth.first_truth, (96, 64)),
+    # llama.cpp knows windows of 112 pixels alone.
+    "qwen2.5vl": (qwen2vl_truth, lambda: qwen2vl_truth.second_truth(window=112), (160, 120)),
+    "llava": (llava_truth, llava_truth.llava_truth, (48, 48)),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def pair(request, tmp_path_factory):
+    """A family's name, its files in F16, and a picture that fits its tower."""
+    module, make, size = FAMILIES[request.param]
+    folder = tmp_path_factory.mktemp(request.param.replace(".", "_"))
+    make().save_pretrained(folder / "hf")
+    module.processor().image_processor.save_pretrained(folder / "hf")
+    module.processor().tokenizer.save_pretrained(folder / "hf")
+    files = convert(folder / "hf", folder / "model.gguf", mmproj=folder / "mmproj.gguf", format="f16")
+    return request.param, files, picture(*size)
+
+
+def data_url(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def cosines(ours, theirs):
+    return (ours * theirs).sum(-1) / np.linalg.norm(ours, axis=-1) / np.linalg.norm(theirs, axis=-1)
+
+
+def test_embeddings_are_those_of_llama_cpp(pair, tmp_path, device):
+    name, (model, mmproj), image = pair
+    theirs = np.concatenate(embeddings(model, mmproj, np.asarray(image), tmp_path))
+    with opsin.load(mmproj, threads=2) as tower:
+        ours = np.asarray(tower.encode(image))
+    assert theirs.shape == ours.shape
+    if name == "llava":
+        assert cosines(ours, theirs).max() < 0.99
+        ours = as_llama_cpp_does(mmproj, image, device)
+    assert cosines(ours, theirs).min() >= 0.999
+
+
+def as_llama_cpp_does(mmproj, image, device):
+    """LLaVA's embeddings with the class row after the patches."""
+    with File.open(mmproj) as file:
+        encoder = load_encoder(file, FileReader(file, device.eager()))
+        positions = FileReader(file, device.eager()).values("v.position_embd.weight")
+    places = encoder.tower.places.numpy()
+    class_row = places[0] - positions[0]
+    shifted = device.eager().constant(np.concatenate([(class_row + positions[-1])[None], positions[:-1]]))
+    ops = shifted.ops
+    (span,) = encoder.layout(open_picture(image)).spans
+    tower = replace(encoder.tower, places=shifted)
+    x = tower.run(tower.embed(span.features.make()[None]), [sight(ops, [0, 65], 1)] * encoder.layers)
+    kept = ops.take(x, ops.constant(np.int32([*range(2, 65), 0])))
+    return encoder.projector.down(encoder.projector.up(kept, activation="gelu")).numpy()
+
+
+def test_the_best_token_is_that_of_llama_cpp(pair):
+    name, (model, mmproj), image = pair
+    if name in ("gemma3", "llava"):
+        pytest.skip("llama.cpp leaves out newlines around a picture, or shows another one")
+    params = xllamacpp.CommonParams()
+    params.model.path, params.mmproj.path = str(model), str(mmproj)
+    params.n_ctx, params.n_parallel, params.warmup, params.use_jinja = 2048, 1, False, True
+    server = xllamacpp.Server(params)
+    questions = [f"What is this, number {number}?" for number in range(6)]
+    theirs = [best_token(server, image, question) for question in questions]
+    with opsin.load(model, mmproj=mmproj, threads=2) as ours:
+        prompts = [ours.chat_prompt([{"role": "user", "content": [image, question]}]) for question in questions]
+        best = [int(ours.logits(prompt)[-1].argmax()) for prompt in prompts]
+    told = [(ours, theirs) for ours, theirs in zip(best, theirs, strict=True) if theirs is not None]
+    assert told
+    assert all(ours == theirs for ours, theirs in told)
+
+
+def best_token(server, image, question):
+    """The first id of llama.cpp's answer; None where it is part of a character, of which the server tells nothing."""
+    parts = [{"type": "image_url", "image_url": {"url": data_url(image)}}, {"type": "text", "text": question}]
+    request = {"messages": [{"role": "user", "content": parts}], "max_tokens": 1, "temperature": 0.0, "logprobs": True}
+    reply = server.handle_chat_completions(request)
+    reply = json.loads(reply) if isinstance(reply, str | bytes) else reply
+    told = reply["choices"][0].get("logprobs")
+    return told["content"][0]["id"] if told else None

@@ -86,6 +86,7 @@ def _gemma3(**text: object) -> torch.nn.Module:
     config = transformers.Gemma3Config(
         text_config={**text, "model_type": "gemma3_text"}, vision_config={**tower, "model_type": "siglip_vision_model"},
         mm_tokens_per_image=4, image_token_index=3, boi_token_index=4, eoi_token_index=5,
+        tie_word_embeddings=text["tie_word_embeddings"],
     )  # fmt: skip
     config._attn_implementation = "eager"
     return transformers.Gemma3ForConditionalGeneration(config)
@@ -95,7 +96,7 @@ def _qwen2vl(**text: object) -> torch.nn.Module:
     tower = {"depth": 1, "embed_dim": 32, "hidden_size": WIDTH, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
     config = transformers.Qwen2VLConfig(
         text_config={**text, "model_type": "qwen2_vl_text"}, vision_config=tower, image_token_id=3, video_token_id=4,
-        vision_start_token_id=5, vision_end_token_id=6, tie_word_embeddings=True,
+        vision_start_token_id=5, vision_end_token_id=6, tie_word_embeddings=text["tie_word_embeddings"],
     )  # fmt: skip
     config._attn_implementation = "eager"
     return transformers.Qwen2VLForConditionalGeneration(config)

@@ -83,6 +83,16 @@ def test_recorded_programs_and_traces_equal_transformers(path, expected):
     assert len(traced) > 3
 
 
+def test_a_row_has_the_same_bits_in_any_chunks_and_company(ops, decoder):
+    """Past the place where sums over keys are cut, with windows that lie on both sides of it."""
+    ids = ids_of(600, 4)
+    whole = score(ops, decoder, Sequence(ids))
+    assert np.array_equal(score(ops, decoder, Sequence(ids), [(0, 500), (500, 531), (531, 599), (599, 600)]), whole)
+    bench = Bench(ops, decoder, [Sequence(ids_of(90, 5)), Sequence(ids)])
+    first = bench.step([(0, 0, 64), (1, 0, 512)])[64:]
+    assert np.array_equal(np.concatenate([first, bench.step([(1, 512, 600), (0, 64, 90)])[:88]]), whole)
+
+
 def test_output_of_its_own_equals_transformers(ops, family, tmp_path):
     truth = checkpoints.make(family, tied=False)
     decoder = open_decoder(ops, checkpoints.save(tmp_path / "untied.gguf", family, truth))

@@ -133,7 +133,7 @@ def _content(checkpoint: Checkpoint, rules: Rules, format: QuantType) -> Content
         value = _value(key, settings)
         if value is not None:
             content.metadata[key.name.format(arch=rules.architecture)] = value
-    tied = rules.part == "text" and bool(settings.get("tie_word_embeddings", "bool", False))
+    tied = rules.part == "text" and _repeats_embeddings(checkpoint, settings)
     for name in sorted(checkpoint.names, key=_numbers_by_value):
         for rule, target in _matches(rules, name):
             if not (tied and target == "output.weight"):
@@ -144,6 +144,22 @@ def _content(checkpoint: Checkpoint, rules: Rules, format: QuantType) -> Content
             content.tensors.append(NewTensor.of(made.target, values.astype(np.float32)))
     _check_layers(checkpoint, rules, settings, content)
     return content
+
+
+def _repeats_embeddings(checkpoint: Checkpoint, settings: Settings) -> bool:
+    """Whether a head is stored that the model ties to its embeddings.
+
+    Configurations within one another do not always agree on that, so the values decide.
+    """
+    head, table = "lm_head.weight", "embed_tokens.weight"
+    if not {head, table} <= set(checkpoint.names) or not settings.get("tie_word_embeddings", "bool", False):
+        return False
+    one, other = checkpoint.stored(head), checkpoint.stored(table)
+    if one.shape != other.shape or len(one.shape) != 2:
+        return False
+    step = max(1, _RUN // max(1, one.shape[1]))
+    pieces = ((first, min(one.shape[0], first + step)) for first in range(0, one.shape[0], step))
+    return all(np.array_equal(checkpoint.read(head, *piece), checkpoint.read(table, *piece)) for piece in pieces)
 
 
 def _value(key: Key, settings: Settings) -> Typed | None:

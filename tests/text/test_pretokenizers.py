@@ -31,6 +31,14 @@ def test_digits_fall_into_the_groups_of_the_families(text: str) -> None:
         assert cut(COMPILED[name], [text]) == cut(published, [text])
 
 
+@settings(deadline=None, max_examples=300)
+@given(st.text("aé1  \n\t.'s`+€\u0301漢\u3000", max_size=20))
+def test_signs_and_words_fall_apart_in_one_pass_as_in_two(text: str) -> None:
+    for name, signs in {"falcon": r"[\p{P}\$\+<=>\^~\|`]+", "default": r"[\p{P}\$\+<=>\^~\|]+"}.items():
+        published = [regex.compile(f"({pattern})", regex.V1) for pattern in (signs, PATTERNS["gpt2"][0])]
+        assert cut(COMPILED[name][:1], [text]) == cut(published, [text])
+
+
 @pytest.mark.parametrize("text", ["1" * 1_000_000, "1" * 1_000_000 + "a", "12½" * 300_000], ids=len)
 def test_a_megabyte_of_digits_is_grouped_within_a_second(text: str) -> None:
     for name in GROUPING:

@@ -30,6 +30,14 @@ def _cased(numbers: str, contraction: str) -> str:
     return rf"{words}|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
 
 
+def _signs_first(signs: str) -> str:
+    """GPT-2's pattern between runs of these signs. They hold the apostrophe, so that there are no contractions."""
+    return (
+        rf"[{signs}]+| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}{signs}]+"
+        rf"|\s+(?![^\s{signs}])|\s+"
+    )
+
+
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _QWEN2 = _llama(r"\p{N}")
 _GPT4O = _cased(r"\p{N}{1,3}", f"{_CONTRACTION}?")
@@ -59,8 +67,8 @@ PATTERNS: Final[dict[str, tuple[str, ...]]] = {
     "gpt4o": (_GPT4O,),
     "gpt2": (_GPT2,),
     "digit_gpt2": (r"\p{N}", _GPT2),
-    "falcon": (r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, r"[0-9][0-9][0-9]"),
-    "default": (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"),
+    "falcon": (_signs_first(r"\p{P}\$\+<=>\^~\|`"), r"[0-9][0-9][0-9]"),
+    "default": (_signs_first(r"\p{P}\$\+<=>\^~\|"), r"\p{N}+", r"[0-9][0-9][0-9]"),
     "deepseek_coder": (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"),
     "deepseek_llm": (
         r"[\r\n]",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,3 +128,25 @@ def test_places_in_blocks_stand_together():
     assert block_order(4, 4, 2).tolist() == [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15]
     assert block_order(2, 4, 2).tolist() == [0, 1, 4, 5, 2, 3, 6, 7]
     assert block_order(2, 3, 1).tolist() == list(range(6))
+
+
+def test_the_same_code_over_torch_gives_the_same(open_tower):
+    """Nothing is asked for that a GPU lacks."""
+    pytest.importorskip("torch")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
+    from torch_ops import TorchOps
+
+    given = patches(2, 30)
+    source = Made(TorchOps(), tensors())
+    twin = Vit(source.ops, VitWeights.read(source, "v"), SHAPE)
+    bounds, places = [0, 10, 25, 30], np.stack(np.divmod(np.arange(60) % 30, 6), 1).astype(np.int32)
+
+    def run(tower):
+        ops, x = tower.ops, tower.embed(given)
+        axis, numbers = np.repeat(np.int32([0, 1]), 3), np.float32([1, 0.2, 0.05] * 2)
+        turns = ops.rope_table(ops.constant(places), ops.constant(numbers), axis=ops.constant(axis))
+        seen = [sight(ops, bounds, 2), sight(ops, [0, 30], 2)]
+        return ops.mean_rows(tower.finish(tower.run(x, seen, turns)), 2).numpy()
+
+    ours, theirs = run(open_tower(tensors())), run(twin)
+    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()

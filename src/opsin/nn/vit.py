@@ -248,10 +248,17 @@ def _places(source: Reader, weights: VitWeights, shape: VitShape, order: Ints) -
         raise ModelError(f"{name} is {table.shape}; {(len(order) + extra, shape.width)} is needed")
     places = np.concatenate([table[:extra], table[extra + order]])
     if weights.class_embd is not None:
-        places[0] += source.values("v.class_embd").reshape(-1)
+        places[0] += _vector(source, "v.class_embd", shape)
         if weights.patch_embd.bias is not None:  # which every row gets
-            places[0] -= source.values("v.patch_embd.bias").reshape(-1)
+            places[0] -= _vector(source, "v.patch_embd.bias", shape)
     return places
+
+
+def _vector(source: Reader, name: str, shape: VitShape) -> Floats:
+    values = source.values(name).reshape(-1)
+    if len(values) != shape.width:
+        raise ModelError(f"{name} has {len(values)} values, where {shape.width} are needed")
+    return values
 
 
 def block_order(high: int, wide: int, block: int) -> Ints:

@@ -1,0 +1,80 @@
+"""Files of towers from strangers: a tensor that is missing or has another shape is refused by name, or not needed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from opsin.errors import OpsinError
+from opsin.gguf import File
+from opsin.models import load_encoder
+from opsin.nn.module import FileReader
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import gemma3_truth  # noqa: E402
+import idefics3_truth  # noqa: E402
+import llava_truth  # noqa: E402
+import qwen2vl_truth  # noqa: E402
+from vision_truth import features, picture  # noqa: E402
+
+from opsin.gguf import NewTensor, write  # noqa: E402
+from opsin.media.decode import open_picture  # noqa: E402
+
+FAMILIES = {
+    "gemma3": (gemma3_truth, gemma3_truth.gemma3_truth),
+    "idefics3": (idefics3_truth, idefics3_truth.idefics3_truth),
+    "llava": (llava_truth, llava_truth.llava_truth),
+    "qwen2.5vl": (qwen2vl_truth, qwen2vl_truth.second_truth),
+}
+DAMAGES = {
+    "missing": lambda values: None,
+    "one row less": lambda values: values[:-1],
+    "one row more": lambda values: np.concatenate([values, values[:1]]),
+    "one column less": lambda values: values[..., :-1] if values.ndim > 1 else None,
+    "one column more": lambda values: np.concatenate([values, values[..., :1]], -1) if values.ndim > 1 else None,
+    "a vector": lambda values: values.reshape(-1),
+    "not a number": lambda values: np.full_like(values, np.nan),
+}
+OPTIONAL = ("bias", "pre_ln", "post_ln", "weight.1", "class_embd", "ffn_gate")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def whole(request, tmp_path_factory):
+    """A file's metadata and tensors."""
+    module, make = FAMILIES[request.param]
+    path = module.write_tower(tmp_path_factory.mktemp("whole") / "tower.gguf", make())
+    with File.open(path) as file:
+        reader = FileReader(file, None)
+        return dict(file.typed), {name: reader.values(name) for name in file.tensors}
+
+
+def run(device, path):
+    with File.open(path) as file:
+        encoder = load_encoder(file, FileReader(file, device.eager()))
+    made = features(encoder.layout(open_picture(picture(60, 44))))
+    return encoder.encode(made[0][None]).numpy()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_tensor_is_refused_by_its_name(device, whole, tmp_path, damage):
+    metadata, tensors = whole
+    for name, values in tensors.items():
+        if ".blk." in name and ".blk.1." not in name:
+            continue
+        changed = DAMAGES[damage](values)
+        if changed is not None and changed.shape == values.shape and damage != "not a number":
+            continue
+        others = {**tensors, name: changed} if changed is not None else {k: v for k, v in tensors.items() if k != name}
+        write(tmp_path / "damaged.gguf", metadata, [NewTensor.of(k, v) for k, v in others.items()])
+        try:
+            found = run(device, tmp_path / "damaged.gguf")
+        except OpsinError as error:
+            assert error.status == 400, name
+            part = name.removesuffix(".1").removesuffix(".weight").removesuffix(".bias").split(".")[-1]
+            # Where two tensors do not fit each other, the other one may be named; a kernel names its operation.
+            assert any(word in str(error) for word in (part, "position_embd", "mm.0", "linear: ")), (name, error)
+        else:
+            assert found.shape[1] == 64
+            assert damage == "not a number" or any(part in name for part in OPTIONAL), name

@@ -14,6 +14,7 @@ from training.scenes import (
     Scene,
     Style,
     choose_background,
+    choose_few,
     choose_kinds,
     paint_chart,
     paint_text,
@@ -22,7 +23,7 @@ from training.scenes import (
 )
 
 KINDS = {"things": 0.42, "drawings": 0.18, "word": 0.2, "number": 0.08, "chart": 0.12}
-THINGS_FIRST = {"things": 0.82, "drawings": 0.04, "word": 0.04, "number": 0.04, "chart": 0.06}
+THINGS_FIRST = {"few": 0.45, "things": 0.42, "drawings": 0.03, "word": 0.03, "number": 0.03, "chart": 0.04}
 CONSONANTS, VOWELS = "bcdfghjklmnprstvwxz", "aeiouy"
 
 
@@ -73,6 +74,7 @@ def draw_picture(rng: random.Random, style: Style, kind: str) -> Picture:
         scene, canvas = paint_chart(rng, style, rng.randint(2, 6))
     else:
         background = choose_background(rng)
-        kinds = choose_kinds(rng, background, drawings=kind == "drawings")
+        kinds = choose_few(rng, background) if kind == "few" else \
+            choose_kinds(rng, background, drawings=kind == "drawings")
         scene, canvas = paint_things(rng, style, background, kinds)
     return Picture(wear(rng, canvas.pixels()), scene, canvas.what, canvas.colour, canvas.centre)

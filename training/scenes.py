@@ -293,3 +293,9 @@ def choose_kinds(rng: random.Random, background: str, *, drawings: bool) -> list
         if not ((share != "colour" and other[0] == shape) or (share == "colour" and other[1] == colour)):
             kinds.append(other)
     return kinds
+
+
+def choose_few(rng: random.Random, background: str) -> list[tuple[str, str]]:
+    """One to three shapes of any colour: what is asked about them is quickly found."""
+    colours = [name for name in COLOUR_NAMES if name != background]
+    return [(rng.choice(SHAPES), rng.choice(colours)) for _ in range(rng.randint(1, 3))]

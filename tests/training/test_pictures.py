@@ -37,6 +37,14 @@ def test_labels_lie_where_things_are() -> None:
             assert canvas.colour[at] == COLOUR_NAMES.index(thing.colour) and canvas.centre[at] == 1
 
 
+def test_few_things_are_one_to_three_that_stand_out() -> None:
+    """The scenes that a young decoder learns from."""
+    rng = random.Random(5)
+    scenes = [draw_picture(rng, STYLE, "few").scene for _ in range(60)]
+    assert {len(scene.things) for scene in scenes} == {1, 2, 3}
+    assert all(thing.colour != scene.background for scene in scenes for thing in scene.things)
+
+
 def test_tests_use_shades_and_sizes_that_training_never_does() -> None:
     """What is held out is held out."""
     assert not set(SIZES["train"]) & set(SIZES["test"])

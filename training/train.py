@@ -48,7 +48,7 @@ class Stage:
 
 RECIPE = (
     Stage("tower", steps=900, size=32, rate=1.5e-3, talks=False, sees=True, stream=CrowdStream),
-    Stage("decoder", steps=450, size=16, rate=1e-3, talks=True, sees=False, stream=ThingsFirstStream),
+    Stage("decoder", steps=1500, size=16, rate=1e-3, talks=True, sees=False, stream=ThingsFirstStream),
     Stage("both", steps=8000, size=16, rate=1e-3, talks=True, sees=True, tower=0.25,
           stream=ThingsFirstStream),
     Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, settle=0.3, tower=0.25,

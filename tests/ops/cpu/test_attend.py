@@ -203,10 +203,25 @@ class TestNan:
         got = self.run(ops, rows_of(0, range(90, 100)), k=95)
         assert np.isnan(got).any((1, 2)).tolist() == [last > 95 for last in range(90, 100)]
 
-    @pytest.mark.xfail(reason="a weight of 0 times NaN: rows of one tile see each other's NaN values")
-    def test_in_a_value_is_not_seen_by_rows_before_it(self, ops):
-        got = self.run(ops, rows_of(0, range(90, 100)), v=95)
-        assert np.isnan(got).any((1, 2)).tolist() == [last > 95 for last in range(90, 100)]
+    @pytest.mark.parametrize("rows", [3, 10, 40])
+    def test_in_a_value_is_not_seen_by_rows_before_it(self, ops, rows):
+        lasts = range(98 - rows, 98)
+        got = self.run(ops, rows_of(0, lasts), v=95)
+        assert np.isnan(got).any((1, 2)).tolist() == [last > 95 for last in lasts]
+
+    @pytest.mark.parametrize("rows", [3, 10, 40])
+    def test_in_a_value_is_not_seen_by_windows_after_it(self, ops, rows):
+        windows = [(0, first, first + 30) for first in range(70, 70 + rows)]
+        got = self.run(ops, windows, v=71)
+        assert np.isnan(got).any((1, 2)).tolist() == [first <= 71 for _, first, _ in windows]
+
+    def test_an_infinite_value_is_not_seen_by_rows_before_it(self, ops):
+        cache = Cache(1, 32, (130,), "f16")
+        cache.v[0][80] = np.inf
+        pages = cache.fill(ops)
+        q, rows = ops.constant(normal(10, 3, 32)), rows_of(0, range(76, 86))
+        got = ops.attend(q, pages, 1, cache.reads(ops, rows), scale=0.2).numpy()
+        assert np.isfinite(got).all((1, 2)).tolist() == [last <= 80 for _, _, last in rows]
 
 
 def test_weights_and_what_they_make_are_attention_taken_apart(ops):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from samples import FEW, agree, close, normal
+from samples import FEW, agree, normal
 
 from opsin.errors import ModelError
 
@@ -57,19 +57,37 @@ def test_more_queries_than_keys_and_fewer(ops):
         agree(ops, lambda o: dense(o, q, k, v, first, last), 3e-6)  # noqa: B023
 
 
-def test_a_picture_among_others_has_the_bits_that_it_has_alone(ops):
-    lengths = (70, 144, 144, 1)
+@pytest.mark.parametrize("lengths", [(70, 144, 144, 1), (600, 3, 1030)])
+def test_a_picture_among_others_has_the_bits_that_it_has_alone(teams, lengths):
     q, k, v = inputs(sum(lengths), 4, 2, 64)
-    first, last = spans(*lengths)
-    whole = dense(ops, q, k, v, first, last).numpy()
+    whole = dense(teams[2].eager(), q, k, v, *spans(*lengths)).numpy()
     start = 0
     for n in lengths:
         part = slice(start, start + n)
-        alone = dense(ops, q[part], k[part], v[part], *spans(n)).numpy()
-        # Sums break at fixed places of all keys, so only what starts a chunk alike is equal to the bit.
-        close(alone, whole[part].astype(np.float64), 1e-6)
+        for threads in (1, 2, 3):
+            alone = dense(teams[threads].eager(), q[part], k[part], v[part], *spans(n)).numpy()
+            np.testing.assert_array_equal(alone, whole[part])
         start += n
-    np.testing.assert_array_equal(dense(ops, q[:70], k[:70], v[:70], *spans(70)).numpy(), whole[:70])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 97])
+def test_a_row_alone_or_among_some_has_the_bits_that_it_has_among_all(teams, rows):
+    q, k, v = inputs(1100, 3, 1, 72)
+    first, last = np.zeros(1100, np.int32), np.full(1100, 1100, np.int32)
+    whole = dense(teams[1].eager(), q, k, v, first, last).numpy()
+    for start in (0, 333, 1100 - rows):
+        part = slice(start, start + rows)
+        got = dense(teams[3].eager(), q[part], k, v, first[part], last[part]).numpy()
+        np.testing.assert_array_equal(got, whole[part])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_value_that_is_no_number_stays_in_its_window(ops, bad):
+    q, k, v = inputs(70, 2, 1, 40)
+    k[33], v[50] = bad, bad
+    got = dense(ops, q, k, v, *spans(30, 10, 30)).numpy()
+    assert np.isfinite(got[:30]).all()
+    assert not np.isfinite(got[30:]).all((1, 2)).any()
 
 
 @pytest.mark.parametrize("rows", [1, 63, 65, 324, 700])

@@ -51,14 +51,18 @@ KERNELS = [
     *(Kernel.of("rows", part=part) for part in ("argmax", "overlay", "mean")),
     Kernel.of("linear", kind="f16", activation="gelu"),
     Kernel.of("quantise", group=32),
+    Kernel.of("dense", kind="f16", activation="gelu_erf"),
+    Kernel.of("turn_rows"),
     *(Kernel.of("pack", kind="planes", format=BY_NAME[name].id) for name in ("Q4_0", "Q6_K")),
     Kernel.of("pack", kind="f32"),
     *(Kernel.of("pointwise", name=name) for name in ("add", "copy", "glu_gelu", "gelu_erf", "rms_norm", "layer_norm")),
     *(Kernel.of("rope", part="table", axes=axes) for axes in (False, True)),
     *(Kernel.of("rope", part="rotate", pairing=pairing) for pairing in ("neighbours", "halves")),
     *(Kernel.of("pages", kind=kind) for kind in ("f16", "q8_0")),
-    Kernel.of("attend", kind="q8_0", softcap=True),
-    *(Kernel.of(name) for name in ("plan_reads", "merge_chunks", "poison", "execute")),
+    Kernel.of("attend", kind="q8_0", softcap=True, vectors=4),
+    Kernel.of("attend", kind="dense", softcap=False, vectors=5),
+    *(Kernel.of("plan_reads", dense=dense) for dense in (False, True)),
+    *(Kernel.of(name) for name in ("merge_chunks", "poison", "execute")),
 ]
 
 

@@ -56,7 +56,7 @@ def test_linear(ops, name):
 def test_linear_with_an_activation_is_the_two_after_each_other(ops, name, kind):
     """To the bit; and the residual comes after it."""
     weight, bias = ops.pack(raw(name, 77, 64)), ops.constant(normal(77))
-    for rows in ROWS:
+    for rows in (*ROWS, 30):
         x, residual = ops.constant(3 * normal(rows, 64)), ops.constant(normal(rows, 77, seed=1))
         for more in (None, bias):
             apart = ops.activate(ops.linear(x, weight, more), kind)
@@ -82,6 +82,38 @@ def test_linear_of_any_number_of_outputs(ops, name, outputs):
 def test_float_weights_of_any_number_of_inputs(ops, name, inputs):
     tensor, x = raw(name, 33, inputs), normal(5, inputs)
     agree(ops, lambda o: o.linear(o.constant(x), o.pack(tensor)))
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(24, 7, 33), (25, 193, 64), (37, 400, 97), (230, 70, 31)])
+def test_float_weights_of_many_rows(ops, name, rows, inputs, outputs):
+    """They go another way: rows in panels, weights widened once for many of them."""
+    tensor, x = raw(name, outputs, inputs), normal(rows, inputs)
+    bias, residual = normal(outputs), normal(rows, outputs, seed=1)
+
+    def run(o, *extra):
+        return o.linear(o.constant(x), o.pack(tensor), *(None if a is None else o.constant(a) for a in extra))
+
+    for extra in ((), (bias,), (None, residual), (bias, residual)):
+        agree(ops, lambda o: run(o, *extra))  # noqa: B023
+    weight = ops.pack(tensor)
+    whole = ops.linear(ops.constant(x), weight, ops.constant(bias), ops.constant(residual)).numpy()
+    for start in range(0, rows, 20):  # few rows go the ordinary way
+        part = slice(start, start + 20)
+        few = ops.linear(ops.constant(x[part]), weight, ops.constant(bias), ops.constant(residual[part])).numpy()
+        np.testing.assert_array_equal(few, whole[part])
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_parts_of_many_rows_and_what_is_known_of_them(ops, name):
+    """Two layers read one x; another part of the same memory is not taken for it."""
+    x, more = normal(40, 200), normal(40, 100)
+    whole, weights = ops.constant(x), [ops.pack(raw(name, 40, 64, seed=i)) for i in range(2)]
+    for start in (0, 32, 101):
+        for weight in weights:
+            part = ops.linear(whole[:, start : start + 64], weight, None, ops.constant(more)[:, 30:70]).numpy()
+            apart = ops.constant(x[:, start : start + 64].copy()), ops.constant(more[:, 30:70].copy())
+            np.testing.assert_array_equal(part, ops.linear(apart[0], weight, None, apart[1]).numpy())
 
 
 def test_linear_of_part_of_each_row(ops):
@@ -110,7 +142,7 @@ def test_a_row_of_zeros_gives_the_bias(ops):
 
 @pytest.mark.parametrize("name", [*FLOATS, *QUANTISED[:4]])
 @pytest.mark.parametrize("at", [0, 5, 17, 31, 63, 200])
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [1, 3, 30])
 def test_nan_comes_out_of_its_own_row_only(ops, name, at, rows):
     weight, x = ops.pack(raw(name, 33, 256)), normal(rows, 256)
     x[0, at] = np.nan

@@ -10,18 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.errors import ModelError
-from opsin.ops import PAGE, Array, Pages, PageType, Reads, Size, most, product
+from opsin.ops import Array, Pages, Reads, Size, most
 from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.code import Kernel
-from opsin.ops.cpu.kv import PAGES_SLACK, KvPages
-from opsin.ops.cpu.layout import QUERIES, attention_scratch, page_bytes
-from opsin.ops.cpu.tape import Lease, place
+from opsin.ops.cpu.kv import KvPages
+from opsin.ops.cpu.layout import QUERIES, attention_scratch, value_vectors
+from opsin.ops.cpu.tape import Lease, Place, place
 from opsin.ops.cpu.words import float_bits
 from opsin.ops.reference import DensePages, Reference
 
 if TYPE_CHECKING:
     from opsin.ops.cpu.operations import Operations
 
+_LOG2E = 1.4426950408889634
 _SLOTS = 256  # chunks of cut rows that a step can hold
 _TILES_A_THREAD = 4  # fewer tiles than this a thread, and rows with many keys are cut
 
@@ -37,13 +38,23 @@ class _Plan:
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """Keys and values in pages: of one layer of a cache, or of a call alone."""
+    """Keys and values: one layer of a cache, or rows of a matrix."""
 
     keys: Block
     values: Block
     heads: int
-    kind: PageType
+    kind: str
     owner: object  # keeps the blocks
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """Rows of matrices as keys and values, and how many rows of queries and of keys make a part."""
+
+    k: Place
+    v: Place
+    rows: int
+    keys: int
 
 
 class Attention:
@@ -51,26 +62,23 @@ class Attention:
 
     def __init__(self, ops: Operations) -> None:
         self._ops = ops
-        self._plans: WeakKeyDictionary[Reads, dict[tuple[int, int], _Plan]] = WeakKeyDictionary()
+        self._plans: WeakKeyDictionary[Reads, dict[tuple[int, int, int], _Plan]] = WeakKeyDictionary()
         self._scratch: dict[int, Lease] = {}
-        self._dense: tuple[Reads, Array, tuple[int, int, int]] | None = None
+        self._dense: Reads | None = None
 
     def store(self, pages: Pages, layer: int, k: Array, v: Array, slots: Array) -> None:
         pool = _pool(pages)
         if k.shape[1:] != (pool.heads, pool.width) or v.shape != k.shape:
             raise ModelError(f"store: k is {k.shape}, v {v.shape}; the pages hold {pool.heads} x {pool.width}")
-        held = _Held(pool.keys[layer], pool.values[layer], pool.heads, pool.kind, pool)
-        self._store(held, k, v, slots, pool.count)
-
-    def _store(self, held: _Held, k: Array, v: Array, slots: Array, count: int) -> None:
+        keys, values = pool.keys[layer], pool.values[layer]
         args = (
-            place(k).address, place(k).row, place(v).address, place(v).row, place(slots).address, held.keys.address,
-            held.values.address, held.heads, k.width, count,
+            place(k).address, place(k).row, place(v).address, place(v).row, place(slots).address, keys.address,
+            values.address, pool.heads, pool.width, pool.count,
         )  # fmt: skip
+        kernel = Kernel.of("pages", kind=pool.kind)
         self._ops.tape.emit(
-            Kernel.of("pages", kind=held.kind), args, items=k.shape[0], reads=[k, v, slots],
-            writes=[held.keys, held.values], grain=4, keep=(held,),
-        )  # fmt: skip
+            kernel, args, items=k.shape[0], reads=[k, v, slots], writes=[keys, values], grain=4, keep=(pool,)
+        )
 
     def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, scale: float, softcap: float) -> Array:
         pool, heads = _pool(pages), most(q.shape[1])
@@ -80,56 +88,53 @@ class Attention:
         return self._attend(q, held, reads, scale, softcap)
 
     def attend_dense(self, q: Array, k: Array, v: Array, first: Array, last: Array, scale: float, parts: int) -> Array:
-        """Keys and values go into pages that last as long as the call, parts as sequences; the rest is `attend`."""
+        """Keys and values are read where they lie."""
         heads, width = most(k.shape[1]), k.width
         if q.rank != 3 or q.width != width or most(q.shape[1]) % heads or v.shape != k.shape:
             raise ModelError(f"attend_dense: q is {q.shape}, k {k.shape}, v {v.shape}")
         for name, part in (("first", first), ("last", last)):
             if part.shape != q.shape[:1]:
                 raise ModelError(f"attend_dense: {name} is {part.shape}, q {q.shape}")
-        sizes = most(q.shape[0]), most(k.shape[0]), parts
-        if parts < 1 or sizes[0] % parts or sizes[1] % parts:
-            raise ModelError(f"attend_dense: {sizes[0]} rows and {sizes[1]} keys are not {parts} equal parts")
-        reads, slots = self._dense_reads(sizes, first, last)
-        tape, count = self._ops.tape, product(reads.tables.shape)
-        keys, values = (tape.lease(count * heads * page_bytes(width, "f32") + PAGES_SLACK) for _ in range(2))
-        held = _Held(keys.block, values.block, heads, "f32", (keys, values))
-        self._store(held, k, v, slots, count)
-        return self._attend(q, held, reads, scale, 0.0)
+        rows, keys = most(q.shape[0]), most(k.shape[0])
+        if parts < 1 or rows % parts or keys % parts:
+            raise ModelError(f"attend_dense: {rows} rows and {keys} keys are not {parts} equal parts")
+        reads = self._dense_reads(first, last)
+        held = _Held(place(k).block, place(v).block, heads, "dense", (k, v))
+        return self._attend(q, held, reads, scale, 0.0, _Dense(place(k), place(v), rows // parts, keys // parts))
 
-    def _dense_reads(self, sizes: tuple[int, int, int], first: Array, last: Array) -> tuple[Reads, Array]:
-        """What (rows, keys, parts) see of pages of their own, and the slots of keys; the same as last time for equals.
-
-        An encoder asks once a layer.
-        """
+    def _dense_reads(self, first: Array, last: Array) -> Reads:
+        """What rows see; the same as last time for the same rows, so that a plan serves all layers of an encoder."""
         known = self._dense
-        if known is None or not (known[0].first is first and known[0].last is last and known[2] == sizes):
-            rows, keys, parts = sizes
-            pages, constant = -(-(keys // parts) // PAGE), self._ops.constant
-            tables = constant(np.arange(parts * pages, dtype=np.int32).reshape(parts, pages))
-            sequence = constant(np.repeat(np.arange(parts, dtype=np.int32), rows // parts))
-            slots = np.arange(parts)[:, None] * pages * PAGE + np.arange(keys // parts)
-            reads = Reads(tables, sequence, first, last)
-            known = self._dense = reads, constant(slots.reshape(-1).astype(np.int32)), sizes
-        return known[0], known[1]
+        if known is None or known.first is not first or known.last is not last:
+            known = self._dense = Reads(first, first, first, last)  # neither tables nor sequences: they are not read
+        return known
 
-    def _attend(self, q: Array, held: _Held, reads: Reads, scale: float, softcap: float) -> Array:
-        ops, heads = self._ops, most(q.shape[1])
-        group = heads // held.heads
-        plan = self._plan(reads, held.heads, group, q.shape[0])
+    def _attend(
+        self, q: Array, held: _Held, reads: Reads, scale: float, softcap: float, dense: _Dense | None = None
+    ) -> Array:
+        ops, heads, isa = self._ops, most(q.shape[1]), self._ops.tape.code.isa
+        group, part = heads // held.heads, (dense.rows, dense.keys) if dense is not None else (0, 0)
+        plan = self._plan(reads, held.heads, group, q.shape[0], part[0])
         out, partial = ops.new(q.shape), ops.new((_SLOTS, heads, q.width + 2))
-        scratch, size = self._scratch_of(q.width, group)
+        vectors = value_vectors(q.width, isa.lanes, isa.registers)
+        scratch, size = self._scratch_of(attention_scratch(q.width, group, isa.lanes, vectors))
+        if dense is not None:
+            keys, values, steps = dense.k.address, dense.v.address, (dense.k.row, dense.v.row)
+        else:
+            keys, values = held.keys.address, held.values.address
+            steps = place(reads.tables).address, place(reads.tables).row
+        # Scores are made powers of 2; a cap is c * tanh(s / c) = c * (1 - 2 / (e**(2 s / c) + 1)).
+        factor = scale if softcap else scale * _LOG2E
         args = (
-            place(q).address, place(q).row, place(out).address, place(out).row, held.keys.address,
-            held.values.address, place(plan.tiles).address, place(reads.tables).address, place(reads.tables).row,
-            place(reads.sequence).address, place(reads.first).address, place(reads.last).address, group, held.heads,
-            q.width, float_bits(scale), float_bits(softcap), place(partial).address, scratch.block.address, size,
+            place(q).address, place(q).row, place(out).address, place(out).row, keys, values, place(plan.tiles).address,
+            *steps, place(reads.sequence).address, place(reads.first).address, place(reads.last).address, group,
+            held.heads, q.width, float_bits(factor), float_bits(softcap * _LOG2E),
+            float_bits(2 / softcap if softcap else 0.0), place(partial).address, scratch.block.address, size, *part,
         )  # fmt: skip
-        kernel = Kernel.of("attend", kind=held.kind, softcap=softcap > 0)
+        kernel = Kernel.of("attend", kind=held.kind, softcap=softcap > 0, vectors=vectors)
         sources = [q, plan.tiles, reads.tables, reads.sequence, reads.first, reads.last]
-        blocks = [held.keys, held.values]
         ops.tape.emit(
-            kernel, args, items=plan.items[:1], reads=[*sources, *blocks], writes=[out, partial],
+            kernel, args, items=plan.items[:1], reads=[*sources, held.keys, held.values], writes=[out, partial],
             keep=(held, plan, scratch),
         )  # fmt: skip
         sums = (
@@ -141,10 +146,10 @@ class Attention:
         )  # fmt: skip
         return out
 
-    def _plan(self, reads: Reads, heads: int, group: int, rows: Size) -> _Plan:
+    def _plan(self, reads: Reads, heads: int, group: int, rows: Size, part: int) -> _Plan:
         """The tiles of a step; made once for all layers that share `reads`."""
-        known = self._plans.setdefault(reads, {})
-        if (heads, group) not in known:
+        known, key = self._plans.setdefault(reads, {}), (heads, group, part)
+        if key not in known:
             ops = self._ops
             plan = _Plan(
                 tiles=ops.new((most(rows) + _SLOTS, 4), "i32"), merges=ops.new((_SLOTS, 3), "i32"),
@@ -156,19 +161,19 @@ class Attention:
                 address, place(reads.sequence).address, place(reads.first).address, place(reads.last).address,
                 place(plan.tiles).address, place(plan.merges).address, int(plan.items.ctypes.data),
                 int(plan.items.ctypes.data) + 8, max(1, QUERIES // group), heads,
-                _TILES_A_THREAD * ops.tape.team.threads, _SLOTS,
+                _TILES_A_THREAD * ops.tape.team.threads, _SLOTS, part,
             )  # fmt: skip
             sources = [reads.sequence, reads.first, reads.last]
             ops.tape.emit(
-                Kernel.of("plan_reads"), args, items=1, reads=sources, writes=[plan.tiles, plan.merges],
+                Kernel.of("plan_reads", dense=part > 0), args, items=1, reads=sources, writes=[plan.tiles, plan.merges],
                 keep=(count, plan),
             )  # fmt: skip
-            known[heads, group] = plan
-        return known[heads, group]
+            known[key] = plan
+        return known[key]
 
-    def _scratch_of(self, width: int, group: int) -> tuple[Lease, int]:
+    def _scratch_of(self, size: int) -> tuple[Lease, int]:
         """Memory that each thread of `attend` has to itself, and its size a thread."""
-        size = -(-attention_scratch(width, group) // 64) * 64
+        size = -(-size // 64) * 64
         if size not in self._scratch:
             self._scratch[size] = self._ops.tape.lease(size * self._ops.tape.team.threads)
         return self._scratch[size], size

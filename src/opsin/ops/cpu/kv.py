@@ -10,7 +10,7 @@ from opsin.ops import PAGE, PageType
 from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.layout import SHARED, page_bytes
 
-PAGES_SLACK = 512  # kernels read whole vectors of a page's last row
+_SLACK = 512  # kernels read whole vectors of a page's last row
 
 
 class KvPages:
@@ -20,7 +20,7 @@ class KvPages:
         if kind == "q8_0" and width % SHARED:
             raise RequestError(f"q8_0 pages need heads of a multiple of {SHARED}, not {width}", hint="use f16 pages")
         self.layers, self.heads, self.width, self.count, self.kind = layers, heads, width, count, kind
-        size = count * heads * page_bytes(width, kind) + PAGES_SLACK
+        size = count * heads * page_bytes(width, kind) + _SLACK
         # Zeroed memory is mapped when it is first touched, so a large pool costs nothing until it is used.
         self.keys = [Block(size, zero=True) for _ in range(layers)]
         self.values = [Block(size, zero=True) for _ in range(layers)]

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from opsin.ops import PAGE
+from opsin.ops import CHUNK, PAGE
 
 STRIP = 32
 RECORD = 32  # inputs a record
@@ -94,7 +94,11 @@ class Layout:
 
 
 SHARED = 16  # values of an 8-bit page that share a scale: with 32 the divergence on SmolLM2 was a fifth larger
-QUERIES = 64  # most queries of a tile of attention: rows times query heads a KV head
+DENSE_INPUTS = 256  # inputs whose weights, as float32, are taken for all panels of a block
+DENSE_PANELS = 32  # panels of x that share them
+QUERIES = 120  # most queries of a tile of attention: rows times query heads a KV head
+PANEL = 6  # queries whose scores stand in registers at once
+SCORES = CHUNK + 16  # floats between the scores of queries: a power of 2 would crowd a few lines of the cache
 
 
 def page_bytes(width: int, kind: str) -> int:
@@ -104,10 +108,34 @@ def page_bytes(width: int, kind: str) -> int:
     return width * PAGE * (4 if kind == "f32" else 2)
 
 
-def attention_scratch(width: int, group: int) -> int:
-    """Scratch of one thread in `attend`: queries, sums of a chunk and of all, a few words a query; scores."""
-    queries = max(QUERIES, group)
-    return 4 * (queries * (3 * width + 8) + 4 * PAGE) + 256
+def dense_rows(lanes: int, registers: int) -> int:
+    """Rows of x in a panel of `dense`."""
+    return min(lanes, 6 if registers >= 32 else 4)
+
+
+def dense_vectors(registers: int) -> int:
+    """Vectors of outputs that `dense` takes at once."""
+    return 4 if registers >= 32 else 2
+
+
+def score_vectors(registers: int) -> int:
+    """Vectors of keys whose scores for PANEL queries fit the registers."""
+    return 4 if registers >= 32 else 2
+
+
+def value_vectors(width: int, lanes: int, registers: int) -> int:
+    """Vectors of values taken at once: the most that fit the registers and leave the fewest of `width` unused."""
+    needed = -(-width // lanes)
+    fitting = (4, 6, 5, 3, 2, 1) if registers >= 32 else (2, 3, 1)
+    return min(fitting, key=lambda v: -(-needed // v) * v + (v < min(needed, 2)) * needed)
+
+
+def attention_scratch(width: int, group: int, lanes: int, vectors: int) -> int:
+    """Bytes of one thread in `attend`: queries, sums of a chunk and of all, states, ranges; scores, a block."""
+    queries = -(-max(QUERIES, group) // PANEL) * PANEL
+    padded = -(-width // (vectors * lanes)) * vectors * lanes
+    block = PAGE * max(-(-width // lanes) * lanes, padded)
+    return 4 * (queries * (3 * padded + 6 + SCORES) + block) + 512
 
 
 def strips(outputs: int) -> int:

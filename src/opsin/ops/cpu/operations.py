@@ -16,12 +16,13 @@ from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.attention import Attention
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kv import KvPages
-from opsin.ops.cpu.layout import RECORD, STRIP, strips
+from opsin.ops.cpu.layout import DENSE_INPUTS, DENSE_PANELS, RECORD, STRIP, dense_rows, dense_vectors, strips
 from opsin.ops.cpu.overlay import PlacedRows, placed
 from opsin.ops.cpu.pack import PackedWeight, Packer
 from opsin.ops.cpu.tape import TYPES, Lease, Place, Tape, place, view
 from opsin.ops.cpu.words import float_bits
 
+_MANY_ROWS = 24  # rows that are worth laying out in panels
 _ROWS_BYTES = 4096  # elementwise work below this a thread is not worth sharing
 
 
@@ -42,7 +43,7 @@ class Operations:
     def constant(self, values: npt.NDArray[np.generic]) -> Array:
         integer = np.issubdtype(values.dtype, np.integer)
         dtype = "i32" if integer else "f32"
-        block = Block(values.size * 4 + 4 * STRIP, zero=True)  # kernels may read a whole strip of a bias
+        block = Block(values.size * 4 + 8 * STRIP, zero=True)  # kernels may read two whole strips of a bias
         shape = tuple(int(n) for n in values.shape)
         view(block, 0, shape, dtype)[...] = values.astype(TYPES[dtype])
         return Array(self, Place(Lease(block, None), 0, 4 * product(shape[1:])), shape, dtype)
@@ -62,6 +63,8 @@ class Operations:
             raise ModelError(f"linear: residual is {residual.shape}, the result {(x.shape[0], outputs)}")
         if activation is not None and residual is not None:
             return self.add(self.linear(x, w, bias, activation=activation), residual)
+        if w.layout.kind != "planes" and isinstance(x.shape[0], int) and x.shape[0] >= _MANY_ROWS:
+            return self._dense(x, x.shape[0], w, bias, residual, activation)
         y = self.new((x.shape[0], outputs))
         source, reads = self._linear_input(x, w)
         rows = self.tape.cell(x.shape[0])
@@ -81,6 +84,47 @@ class Operations:
             keep=(w, rows),
         )  # fmt: skip
         return y
+
+    def _dense(
+        self, x: Array, rows: int, w: PackedWeight, bias: Array | None, residual: Array | None,
+        activation: Activation | None,
+    ) -> Array:  # fmt: skip
+        """`linear` for many rows and float weights."""
+        outputs, inputs = w.shape
+        y, panels = self.new((rows, outputs)), self._turned(x, rows)
+        isa = self.tape.code.isa
+        broad = max(STRIP, dense_vectors(isa.registers) * isa.lanes)
+        size = 4 * broad * DENSE_INPUTS
+        scratch = self.tape.lease(size * self.tape.team.threads)
+        extra = [part for part in (bias, residual) if part is not None]
+        args = (
+            w.block.address, place(panels).address, place(y).address, place(y).row, outputs, inputs,
+            rows, place(bias).address if bias is not None else 0,
+            place(residual).address if residual is not None else 0,
+            place(residual).row if residual is not None else 0, scratch.block.address, size,
+        )  # fmt: skip
+        kernel = Kernel.of("dense", kind=w.layout.kind, **({"activation": activation} if activation else {}))
+        blocks = -(-rows // (dense_rows(isa.lanes, isa.registers) * DENSE_PANELS))
+        self.tape.emit(
+            kernel, args, items=blocks * -(-outputs // broad), reads=[panels, *extra], writes=[y, scratch.block],
+            keep=(w, scratch),
+        )  # fmt: skip
+        return y
+
+    def _turned(self, x: Array, rows: int) -> Array:
+        """x in panels; done once for all weights that read it."""
+        at, isa = place(x), self.tape.code.isa
+        known = self._bytes.setdefault(at.lease, {})
+        key = (at.offset, x.width, 0)
+        if key not in known:
+            high = dense_rows(isa.lanes, isa.registers)
+            count, stretches = -(-rows // high), -(-x.width // DENSE_INPUTS)
+            blocks = -(-count // DENSE_PANELS)
+            panels = self.new((blocks * stretches, DENSE_PANELS * DENSE_INPUTS * high))
+            args = (at.address, at.row, rows, x.width, place(panels).address)
+            self.tape.emit(Kernel.of("turn_rows"), args, items=count, reads=[x], writes=[panels])
+            known[key] = (panels,)
+        return known[key][0]
 
     def _linear_input(self, x: Array, w: PackedWeight) -> tuple[tuple[int, ...], list[Array]]:
         """(x, bytes a row, scales, bytes a row, sums, lifts) and the Arrays behind them."""

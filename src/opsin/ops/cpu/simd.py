@@ -131,10 +131,43 @@ def exp(b: Any, x: Any) -> Any:
     return b.select(low, constant(kind, 0.0), p)
 
 
+def exp2(b: Any, x: Any, scalef: bool) -> Any:
+    """2**x to 1.6e-7 for softmax, x at most 1 or so: 2**n times a polynomial on [-1/2, 1/2] (minimax, 1 at 0).
+
+    Below -126 the result is 0, or nearly; NaN stays NaN. `scalef`: the CPU multiplies by 2**n in one instruction.
+    """
+    kind = x.type
+    lowest = constant(kind, -200.0 if scalef else -126.0)
+    y = b.select(b.fcmp_ordered("<", x, lowest), lowest, x)
+    if scalef:
+        n = call(b, f"llvm.roundeven.v{kind.count}f32", kind, (y,))
+    else:
+        magic = constant(kind, 12582912.0)  # 1.5 * 2**23: adding it rounds to an integer kept in the low bits
+        shifted = b.fadd(y, magic)
+        n = b.fsub(shifted, magic)
+    r = b.fsub(y, n)
+    p = constant(kind, 0.001326472731307149)
+    for c in (0.009671512991189957, 0.05550733581185341, 0.24022242426872253, 0.6931470036506653, 1.0):
+        p = fma(b, p, r, constant(kind, c))
+    if scalef:
+        mask, rounding = ir.Constant(ir.IntType(kind.count), -1), I32(4)
+        return call(b, "llvm.x86.avx512.mask.scalef.ps.512", kind, (p, n, p, mask, rounding))
+    ints = ir.VectorType(I32, kind.count)
+    power = b.shl(b.bitcast(shifted, ints), ir.Constant(ints, [23] * kind.count))
+    return b.bitcast(b.add(b.bitcast(p, ints), power), kind)
+
+
 def count_mask(b: Any, n: Any, lanes: int) -> Any:
     """Lanes below `n` (int64)."""
     index = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
     return b.icmp_signed("<", index, splat(b, b.trunc(n, I32), lanes))
+
+
+def load_part(b: Any, lanes: int, address: Any, count: Any) -> Any:
+    """A vector of which only the first `count` lanes exist; zeros for the others."""
+    kind = ir.VectorType(F32, lanes)
+    arguments = (pointer(b, address, kind), I32(4), count_mask(b, count, lanes), constant(kind, 0.0))
+    return call(b, f"llvm.masked.load.v{lanes}f32.p0", kind, arguments)
 
 
 def _halved(b: Any, v: Any, join: Emit) -> Any:
@@ -209,10 +242,6 @@ class Simd:
             bits = b.shl(b.zext(load(b, p, words), wide), ir.Constant(wide, [16] * n))
             return b.bitcast(bits, f)
 
-        def part(b: Any, p: Any, count: Any) -> Any:
-            mask = count_mask(b, count, n)
-            return call(b, f"llvm.masked.load.v{n}f32.p0", f, (pointer(b, p, f), I32(4), mask, constant(f, 0.0)))
-
         def store_part(b: Any, p: Any, v: Any, count: Any) -> None:
             mask = count_mask(b, count, n)
             call(b, f"llvm.masked.store.v{n}f32.p0", ir.VoidType(), (v, pointer(b, p, f), I32(4), mask))
@@ -221,7 +250,7 @@ class Simd:
         self.load_f16 = operation(F, (i64,), lambda b, p: b.fpext(load(b, p, halves), f))
         self.load_bf16 = operation(F, (i64,), bf16)
         self.load_i8 = operation(F, (i64,), lambda b, p: b.sitofp(load(b, p, bytes_), f))
-        self.load_part = operation(F, (i64, i64), part)
+        self.load_part = operation(F, (i64, i64), lambda b, p, count: load_part(b, n, p, count))
         self.store = operation(types.void, (i64, F), lambda b, p, v: store(b, v, p))
         self.store_f16 = operation(types.void, (i64, F), lambda b, p, v: store(b, b.fptrunc(v, halves), p))
         self.store_part = operation(types.void, (i64, F, i64), store_part)
@@ -244,6 +273,8 @@ class Simd:
         self.abs = operation(F, (F,), lambda b, x: call(b, f"llvm.fabs.v{n}f32", f, (x,)))
         self.rint = operation(F, (F,), lambda b, x: call(b, f"llvm.rint.v{n}f32", f, (x,)))
         self.exp = operation(F, (F,), exp)
+        scalef = n == 16 and "x86" in self.isa.triple
+        self.exp2 = operation(F, (F,), lambda b, x: exp2(b, x, scalef))
         self.sum = operation(f32, (F,), lambda b, x: _halved(b, x, lambda b, x, y: b.fadd(x, y)))
         self.quick_maximum = operation(F, (F, F), _quick_maximum)
         self.quick_peak = operation(f32, (F,), lambda b, x: _halved(b, x, _quick_maximum))

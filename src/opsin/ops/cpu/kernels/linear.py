@@ -73,7 +73,7 @@ def _sweep(simd: Simd, tile: Dots, layout: Layout, activation: str) -> Any:
     at = simd.i64_at
     wide, parts = tile.vectors * simd.lanes, STRIP // (tile.vectors * simd.lanes)
     add_bias, add_rows, store = tile.add_bias, tile.add_rows, tile.store
-    activate, tokens, active = _activate(simd, activation or "copy"), tile.tokens, activation != ""
+    activate, tokens, active = activating(simd, activation or "copy"), tile.tokens, activation != ""
 
     @jit
     def sweep(args: int, strip: int, row: int, left: int, columns: int) -> None:
@@ -97,7 +97,7 @@ def _sweep(simd: Simd, tile: Dots, layout: Layout, activation: str) -> Any:
     return sweep
 
 
-def _activate(simd: Simd, name: str) -> Callable[..., Any]:
+def activating(simd: Simd, name: str) -> Callable[..., Any]:
     """Values that were just written, in place: they are still near."""
     f, load, store, lanes, zero = function(simd, name), simd.load_part, simd.store_part, simd.lanes, simd.zero
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from opsin.ops.cpu.kernels.attend import LOWEST, merging
+from opsin.ops.cpu.kernels.softmax import LOWEST, merging
 from opsin.ops.cpu.simd import Simd
 
 MERGES, PARTIAL, OUT, OUT_ROW, HEADS, WIDTH = (8 * i for i in range(6))
@@ -34,7 +34,7 @@ def make(simd: Simd) -> Any:
                         put_f32(whole, LOWEST)
                     merge(whole + 8, whole, other + 8, other, width)
                 weight = f32_at(whole + 4)
-                factor = splat(1.0 / weight if weight > 0.0 else 0.0)
+                factor = splat(0.0 if weight == 0.0 else 1.0 / weight)
                 for i in range(0, width, lanes):
                     store(y + 4 * i, mul(load(whole + 8 + 4 * i, width - i), factor), width - i)
         return 0

@@ -12,6 +12,8 @@ from opsin.nn.module import Module
 from opsin.nn.parts import Linear, RmsNorm
 from opsin.ops import Array, Pairing
 
+WIDEST = 1 << 14  # no head is nearly so wide; tables are made of that size before any tensor is looked at
+
 
 @dataclass(frozen=True)
 class Heads:
@@ -32,6 +34,8 @@ def heads_of(file: File, prefix: str) -> Heads:
         raise ModelError(f"{prefix}.attention.head_count_kv is {kv}, no part of {query} heads")
     share = positive_int(file, f"{prefix}.embedding_length") // query
     width = positive_int(file, f"{prefix}.attention.key_length", share)
+    if width > WIDEST:
+        raise ModelError(f"{prefix}.attention.key_length is {width}, more than {WIDEST}", hint="the file is damaged")
     return Heads(query, kv, width, file.get_float(f"{prefix}.attention.scale", 0.0) or width**-0.5)
 
 

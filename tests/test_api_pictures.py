@@ -494,6 +494,15 @@ def test_what_is_no_picture_is_refused_by_its_place(model, part, said):
     assert caught.value.status == 400
 
 
+def test_a_message_that_is_nested_without_end_is_refused(model):
+    deep = "a"
+    for _ in range(3000):
+        deep = [deep]
+    with pytest.raises(opsin.OpsinError, match="nested too deeply") as caught:
+        model.chat([{"role": "user", "content": "Hi", "tool_calls": deep}])
+    assert caught.value.status == 400
+
+
 def test_local_files_are_read_below_allowed_folders(pair, tmp_path):
     picture().save(tmp_path / "a.png")
     url = {"type": "image_url", "image_url": {"url": (tmp_path / "a.png").as_uri()}}

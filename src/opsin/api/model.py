@@ -147,8 +147,12 @@ class Model:
         A content is a text, or a list of parts: texts, pictures in any form that `prepare` takes, `Embeddings`, and
         parts as OpenAI writes them. Strings in these are URLs, which are fetched by the rules that `load` was given.
         """
-        conversation = read(messages, self.vision, blind=self._blind)
-        prompt = self.text.prompting.prompt(conversation)
+        prompting = self.text.prompting
+        try:
+            conversation = read(messages, self.vision, blind=self._blind)
+            prompt = prompting.prompt(conversation)
+        except RecursionError as error:
+            raise RequestError("a message is nested too deeply", hint="send plain messages") from error
         ends = [start + len(span) for start, span in prompt.placed() if isinstance(span, MediaSpan)]
         uses, place = [], 0
         for name, p in conversation.pictures:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsin.spans import Features, MediaSpan, Patches, Prompt, TextSpan, block_keys
+from opsin.spans import Features, MediaSpan, Patches, Prompt, TextSpan, block_keys, memory_keys
 
 BLOCK = 4
 texts = st.lists(st.integers(0, 5), max_size=9)
@@ -81,6 +81,23 @@ def test_the_same_picture_elsewhere_has_other_keys():
 def test_equal_rows_at_another_place_have_other_keys():
     keys = block_keys(Prompt.of([[7] * 40]), BLOCK)
     assert len(set(keys)) == 10
+
+
+def test_what_is_remembered_is_part_of_the_keys_after_it():
+    def keys(*names):
+        spans = [MediaSpan(name, 0, 0, memory=9) for name in names]
+        return block_keys(Prompt.of([[1] * 6, *spans, [1] * 6]), BLOCK)
+
+    assert len(keys(b"cat")) == len(keys()) == 3
+    assert keys(b"cat")[0] == keys(b"dog")[0] == keys()[0]
+    assert len({keys(b"cat")[1], keys(b"dog")[1], keys(b"cat", b"dog")[1], keys()[1]}) == 4
+    assert len({keys(b"cat")[2], keys(b"dog")[2], keys()[2]}) == 3
+
+
+def test_memory_has_a_key_a_block():
+    cat, dog = (memory_keys(MediaSpan(name, 0, 0, memory=9), BLOCK) for name in (b"cat", b"dog"))
+    assert len({*cat, *dog}) == 6
+    assert memory_keys(MediaSpan(b"cat", 5, 5), BLOCK) == []
 
 
 def test_text_is_not_mistaken_for_media():

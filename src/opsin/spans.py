@@ -48,11 +48,11 @@ class MediaSpan:
 
     Attributes:
         digest: of the content and of how it was prepared: equal digests have equal embeddings.
-        rows: places in the sequence.
+        rows: places in the sequence; none where it is only remembered.
         positions: how far it moves the position counter.
         grid: rows high and rows wide, for positions of several axes and for `rectangles`.
         atomic: its rows see each other, so they are computed in one step.
-        memory: rows kept beside the sequence, for cross-attention.
+        memory: rows kept beside the sequence, for cross-attention by the rows from here to the next such span.
         features: how to make what the encoder takes.
         embeddings: [rows, width] where they are known already: nothing is encoded.
         size: (width, height) in pixels at which it is really processed.
@@ -152,7 +152,7 @@ class Prompt:
         result: list[Span] = []
         for given in spans:
             span = given if isinstance(given, TextSpan | MediaSpan) else TextSpan(tuple(given))
-            if not len(span):
+            if not len(span) and not (isinstance(span, MediaSpan) and span.memory):
                 continue
             before = result[-1] if result else None
             if isinstance(span, TextSpan) and isinstance(before, TextSpan):
@@ -180,6 +180,11 @@ def chained(before: bytes | None, identities: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
+def memory_keys(span: MediaSpan, block: int) -> list[bytes]:
+    """One key for each block of rows that a span keeps beside sequences, the last one perhaps not full."""
+    return [chained(None, (b"R", span.digest, bytes([i & 255, i >> 8]))) for i in range(-(-span.memory // block))]
+
+
 def block_keys(prompt: Prompt, block: int) -> list[bytes]:
     """One key for each full block of rows, chained: equal keys mean equal keys and values in the cache."""
     keys: list[bytes] = []
@@ -187,6 +192,8 @@ def block_keys(prompt: Prompt, block: int) -> list[bytes]:
     filled = 0
     for _, span in prompt.placed():
         first = 0
+        if not len(span):  # remembered by the rows after it
+            runs.append(span.identity(0, 0))
         while first < len(span):
             last = min(len(span), first + block - filled)
             runs.append(span.identity(first, last))

@@ -93,7 +93,28 @@ def test_media_from_a_row_on(prompt, row):
     assert [(placed.start, placed.span) for placed in rows.media_from(row)] == left
 
 
-@given(st.lists(st.one_of(st.lists(st.integers(0, 2), min_size=1, max_size=90), pictures(14)), max_size=6), st.data())
+memories = st.builds(
+    lambda digest, rows: MediaSpan(digest, 0, 0, memory=rows), st.sampled_from([b"cat", b"dog"]), st.integers(1, 150)
+)
+texts = st.lists(st.integers(0, 2), min_size=1, max_size=90)
+
+
+@given(st.lists(st.one_of(texts, memories), min_size=1, max_size=6).map(Prompt.of))
+def test_rows_remember_the_media_before_them(prompt):
+    rows = PromptRows(prompt)
+    expected, page, now = [], 0, (0, 0)
+    for _, span in prompt.placed():
+        if isinstance(span, MediaSpan):
+            now = (page * PAGE, page * PAGE + span.memory)
+            page += -(-span.memory // PAGE)
+        expected += [now] * len(span)
+    expected += [now] * GENERATED
+    first, last = rows.remembered(np.arange(rows.count + GENERATED, dtype=np.int32))
+    assert list(zip(first.tolist(), last.tolist(), strict=True)) == expected
+    assert rows.memory_pages == page
+
+
+@given(st.lists(st.one_of(texts, pictures(14), memories), max_size=6), st.data())
 def test_keys_of_a_growing_sequence_are_those_of_all_its_rows(spans, data):
     sequence = Sequence(Prompt.of([*spans, [1]]), Sampling(), frozenset())
     generated = data.draw(st.lists(st.integers(0, 2), max_size=200))

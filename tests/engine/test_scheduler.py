@@ -13,7 +13,7 @@ from opsin.engine.sampling import Sampling
 from opsin.engine.scheduler import Scheduler
 from opsin.engine.sequence import Sequence
 from opsin.ops import PAGE
-from opsin.spans import MediaSpan, Prompt
+from opsin.spans import MediaSpan, Prompt, memory_keys
 
 CONTEXT = 640
 
@@ -44,6 +44,10 @@ class Cache:
         for block in range(part.start // PAGE, pages_for(part.start + part.rows)):
             filled = min(PAGE, part.start + part.rows - block * PAGE)
             self.pages[s.pages[block]] = (rows[block] if filled == PAGE else s, filled)
+        for span, pages in s.unfilled:
+            self.pages |= dict(zip(pages, memory_keys(span, PAGE), strict=True))
+        met = [placed.span for placed in s.rows.memory if placed.start < part.start + part.rows]
+        assert [self.pages[page] for page in s.memory_pages] == [key for span in met for key in memory_keys(span, PAGE)]
 
 
 def step(scheduler, budget, cache=None):
@@ -55,7 +59,7 @@ def step(scheduler, budget, cache=None):
     assert sum(part.rows for part in plan) <= (scheduler.rows if stretched else budget)
     assert len({id(part.sequence) for part in plan}) == len(plan)
     assert all(part.rows > 0 and part.start == part.sequence.computed for part in plan)
-    held = {page for s in scheduler.running for page in s.pages}
+    held = {page for s in scheduler.running for page in (*s.pages, *s.memory_pages)}
     assert len(held) == scheduler.pool.count - scheduler.pool.free
     assert not any(s.pages for s in scheduler.waiting)
     ready = [part for part in plan if part.sequence in decoding]
@@ -66,7 +70,7 @@ def step(scheduler, budget, cache=None):
         end = part.start + part.rows
         assert part.wanted == (end == s.known)
         for placed in s.rows.media_from(part.start):
-            assert placed.start >= end or scheduler.ready(placed.span)
+            assert placed.start >= end or not placed.span.rows or scheduler.ready(placed.span)
             assert not (placed.span.atomic and placed.start < end < placed.end)
         if cache is not None:
             cache.compute(part)
@@ -234,6 +238,10 @@ def picture(rows, name=b"cat", *, atomic=False):
     return MediaSpan(name, rows, rows, atomic=atomic)
 
 
+def remembered(rows, name):
+    return MediaSpan(name + bytes([rows]), 0, 0, memory=rows)
+
+
 def of(*parts, tokens=3):
     return Sequence(Prompt.of(parts), Sampling(max_tokens=tokens), frozenset())
 
@@ -280,6 +288,7 @@ jobs = st.lists(
             st.one_of(
                 st.integers(1, 150),
                 st.builds(picture, st.integers(1, 90), st.sampled_from([b"a", b"b", b"c"]), atomic=st.booleans()),
+                st.builds(remembered, st.integers(1, 150), st.sampled_from([b"d", b"e"])),
             ),
             min_size=1, max_size=4,
         ),
@@ -291,7 +300,7 @@ jobs = st.lists(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    jobs=jobs, pages=st.integers(11, 24), most=st.integers(1, 5), budget=st.integers(8, 128),
+    jobs=jobs, pages=st.integers(16, 26), most=st.integers(1, 5), budget=st.integers(8, 128),
     arrivals=st.integers(0, 4), data=st.data(),
 )  # fmt: skip
 def test_whatever_is_cached_cancelled_or_encoded_late_answers_are_the_same(jobs, pages, most, budget, arrivals, data):

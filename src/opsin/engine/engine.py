@@ -22,6 +22,7 @@ from opsin.engine.sampling import Floats, Sampling
 from opsin.engine.scheduler import Plan, Scheduler
 from opsin.engine.sequence import LOOK_UP_SECONDS, Piece, Sequence, Stream
 from opsin.errors import DeviceError, OpsinError, RequestError
+from opsin.nn.batch import MEMORY
 from opsin.ops import PAGE
 from opsin.ops.cpu import Stopped
 from opsin.spans import MediaSpan, Prompt, TextSpan
@@ -64,7 +65,11 @@ class Engine:
     @property
     def context(self) -> int:
         """Rows that one sequence may have."""
-        return min(self._runner.limits.context, self._pool.count * PAGE)
+        return self._room(0)
+
+    def _room(self, memory_pages: int) -> int:
+        """Rows that a sequence may have beside what it remembers."""
+        return min(self._runner.limits.context, max(0, self._pool.count - memory_pages) * PAGE)
 
     def submit(self, prompt: Prompt, sampling: Sampling) -> Stream:
         """Start a sequence. Raises RequestError where it cannot fit."""
@@ -84,9 +89,10 @@ class Engine:
         """Refuse what would fail in a step, where it would be everybody's failure."""
         if len(prompt) == 0:
             raise RequestError("the prompt is empty", hint="give at least one token")
-        if len(prompt) >= self.context:
+        room = self._room(sum(pages_for(span.memory) for span in prompt.spans if isinstance(span, MediaSpan)))
+        if len(prompt) >= room:
             raise RequestError(
-                f"the prompt has {len(prompt)} tokens, the context {self.context}",
+                f"the prompt has {len(prompt)} tokens, the context {room}",
                 hint="shorten it, or load the model with a larger context",
             )
         vocabulary = self._runner.decoder.vocabulary
@@ -106,7 +112,7 @@ class Engine:
                 f"a picture takes {span.rows} rows that see each other, a step holds {self._runner.limits.rows}",
                 hint="give a smaller picture",
             )
-        if span.memory:
+        if span.memory and MEMORY not in self._runner.decoder.groups:
             raise RequestError("the prompt holds media for cross-attention", hint="this model has none")
         if span.embeddings is not None:
             wanted = (span.rows, self._runner.decoder.width)
@@ -290,7 +296,7 @@ class Engine:
         try:
             id, most = sequence.sampler.choose(logits, best), sequence.sampling.logprobs
             told = None if most is None else logprobs(logits, id, most)
-            if sequence.accept(id, self.context, told) is not None:
+            if sequence.accept(id, self._room(sequence.rows.memory_pages), told) is not None:
                 self._scheduler.remove(sequence)
         except Exception as error:  # noqa: BLE001 - its stream hears of it
             self._fail([sequence], error)

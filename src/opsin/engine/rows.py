@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from opsin.ops import PAGE
 from opsin.spans import MediaSpan, Prompt, TextSpan
 
 Ints = npt.NDArray[np.int32]
@@ -37,12 +38,15 @@ class PromptRows:
         self.count = len(prompt)
         self.ids: list[int] = []  # 0 where media stands
         self.media: list[Placed] = []
+        self.memory: list[Placed] = []  # media that is remembered
         for start, span in prompt.placed():
             if isinstance(span, TextSpan):
                 self.ids += span.ids
             else:
                 self.ids += [0] * span.rows
                 self.media.append(Placed(start, span))
+                if span.memory:
+                    self.memory.append(self.media[-1])
         self._next = self.count  # the position of the first row after the prompt
         self._positions: Ints | None = None
         self._ahead: Ints | None = None  # for each row, the first row that it does not see
@@ -102,5 +106,19 @@ class PromptRows:
         return first if window else np.zeros_like(first)
 
     def media_from(self, row: int) -> list[Placed]:
-        """Media of which rows from `row` on are part."""
-        return [placed for placed in self.media if placed.end > row]
+        """Media of which rows from `row` on are part, or that stands before such a row."""
+        return [placed for placed in self.media if placed.end > row or placed.start >= row]
+
+    @property
+    def memory_pages(self) -> int:
+        """Pages of all that is remembered; each piece of media begins a page."""
+        return sum(-(-placed.span.memory // PAGE) for placed in self.memory)
+
+    def remembered(self, places: Ints) -> tuple[Ints, Ints]:
+        """For each row, the first and the last of the rows of memory that it sees: those of the media before it."""
+        sizes = [placed.span.memory for placed in self.memory]
+        pages = np.cumsum([0] + [-(-size // PAGE) for size in sizes], dtype=np.int32)
+        which = np.searchsorted([placed.start for placed in self.memory], places, side="right") - 1
+        first = np.where(which < 0, 0, pages[which] * PAGE).astype(np.int32)
+        rows = np.where(which < 0, 0, np.array([*sizes, 0], np.int32)[which]).astype(np.int32)
+        return first, first + rows

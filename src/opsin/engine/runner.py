@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence as Numbers
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from opsin.engine.media_store import MediaStore
 from opsin.engine.rows import Ints, PromptRows
-from opsin.engine.scheduler import Plan
+from opsin.engine.scheduler import Plan, Slice
 from opsin.errors import RequestError
-from opsin.models import Decoder
-from opsin.nn.batch import Batch, Group
+from opsin.models import Decoder, Remembers
+from opsin.nn.batch import MEMORY, Batch, Group
 from opsin.ops import PAGE, Array, Pages, PageType, Reads
 from opsin.ops.cpu import Cpu, Recorded
-from opsin.spans import Prompt
+from opsin.spans import MediaSpan, Prompt
 
 Floats = npt.NDArray[np.float32]
 
@@ -60,7 +61,8 @@ class Runner:
         ops, tape = device.record()
         rows, outputs = tape.count("rows", limits.rows), tape.count("outputs", limits.outputs)
         shapes = decoder.groups
-        self._windows = sorted({shape.window for shape in shapes.values()})
+        self._windows = sorted({shape.window for name, shape in shapes.items() if name != MEMORY})
+        self._remembers = MEMORY in shapes
         self.pages: dict[str, Pages] = {
             name: ops.pages(layers=s.layers, heads=s.heads, width=s.width, count=limits.pages, kind=kind)
             for name, s in shapes.items()
@@ -73,10 +75,19 @@ class Runner:
         sequence, last, slots = each_row("sequence"), each_row("last"), each_row("slots")
         # Groups with the same window share their reads, and so the plan of them that the device makes.
         reads = {w: Reads(tables, sequence, each_row(_first(w)), last) for w in self._windows}
+        memory: Reads | None = None
+        if self._remembers:
+            memory_tables = tape.input(ops, "memory_tables", (limits.sequences, limits.pages), "i32")
+            memory = Reads(memory_tables, sequence, each_row("memory_first"), each_row("memory_last"))
         batch = Batch(
             ids=each_row("ids"),
             positions=each_row("positions"),
-            groups={name: Group(self.pages[name], reads[s.window], slots) for name, s in shapes.items()},
+            groups={
+                name: Group(self.pages[name], memory)
+                if memory is not None and name == MEMORY
+                else Group(self.pages[name], reads[s.window], slots)
+                for name, s in shapes.items()
+            },
             outputs=tape.input(ops, "outputs", (outputs,), "i32"),
             axes=tape.input(ops, "axes", (rows, decoder.axes), "i32") if decoder.axes > 1 else None,
             media=tape.rows(ops, "media", limits.rows) if media is not None else None,
@@ -105,6 +116,8 @@ class Runner:
         for number, part in enumerate(plan):
             sequence, end = part.sequence, part.start + part.rows
             self._fill(row, number, sequence.rows, sequence.ids[part.start : end], part.start, sequence.pages)
+            if self._remembers:
+                self._fill_memory(row, number, part)
             row += part.rows
             if part.wanted:
                 self.program.inputs["outputs"][outputs] = row - 1
@@ -164,11 +177,33 @@ class Runner:
         if "axes" in inputs:
             inputs["axes"][row] = position
 
+    def _fill_memory(self, row: int, number: int, part: Slice) -> None:
+        """What the rows of a slice remember. What nobody wrote yet is computed now, beside the program."""
+        sequence, inputs = part.sequence, self.program.inputs
+        for span, pages in sequence.unfilled:
+            self._remember(span, pages)
+        inputs["memory_tables"][number, : len(sequence.memory_pages)] = sequence.memory_pages
+        places = np.arange(part.start, part.start + part.rows, dtype=np.int32)
+        first, last = sequence.rows.remembered(places)
+        inputs["memory_first"][row : row + part.rows] = first
+        inputs["memory_last"][row : row + part.rows] = last
+
+    def _remember(self, span: MediaSpan, pages: list[int]) -> None:
+        assert self.media is not None
+        found, ops = self.media.get(span.digest), self.device.eager()
+        rows = ops.constant(np.arange(found.row, found.row + span.memory, dtype=np.int32))
+        memory = ops.take(Array(ops, found.array.data, found.array.shape, found.array.dtype), rows)
+        places = np.arange(span.memory, dtype=np.int32)
+        slots = np.asarray(pages, np.int32)[places // PAGE] * PAGE + places % PAGE
+        cast(Remembers, self.decoder).remember(memory, self.pages[MEMORY], ops.constant(slots.astype(np.int32)))
+
     def _place_media(self, row: int, rows: PromptRows, start: int, end: int) -> None:
         """Let embeddings stand in the rows of media from `start` to `end`; `row` is where `start` is in the batch."""
         for placed in rows.media_from(start):
             if placed.start >= end:
                 return
+            if not placed.span.rows:
+                continue
             assert self.media is not None
             if placed.span.digest not in self.media:
                 raise RequestError("the pictures of this prompt are not kept", hint="give fewer, or smaller ones")

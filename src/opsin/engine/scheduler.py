@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.sequence import Sequence
 from opsin.ops import PAGE
-from opsin.spans import MediaSpan
+from opsin.spans import MediaSpan, memory_keys
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,22 @@ class Scheduler:
     def missing(self) -> Iterator[tuple[Sequence, MediaSpan]]:
         """Media that running sequences still need and that is not encoded, in the order in which rows need it."""
         for sequence in self.running:
-            for placed in sequence.rows.media_from(sequence.computed):
-                if not self.ready(placed.span):
+            for placed in sequence.lacking:
+                if not self._is_there(placed.span):
                     yield sequence, placed.span
 
     def needed(self) -> set[bytes]:
         """Digests of the media of which rows are still to be computed."""
-        return {p.span.digest for s in self.running for p in s.rows.media_from(s.computed)}
+        return {p.span.digest for s in self.running for p in s.lacking}
 
     def computed(self, sequence: Sequence, rows: int) -> None:
         """Some rows of it are in the cache. Full pages can be found from now on."""
         before, sequence.computed = sequence.computed // PAGE, sequence.computed + rows
         full = sequence.computed // PAGE
+        for span, pages in sequence.unfilled:
+            for page, key in zip(pages, memory_keys(span, PAGE), strict=True):
+                self.pool.keep(page, key)
+        sequence.unfilled = []
         if full > before:
             for page, key in list(zip(sequence.pages, sequence.keys(full), strict=False))[before:]:
                 self.pool.keep(page, key)
@@ -109,10 +113,10 @@ class Scheduler:
         end = min(sequence.known, start + budget)
         if budget <= 0:
             return start
-        for placed in sequence.rows.media_from(start):
+        for placed in sequence.lacking:
             if placed.start >= end:
                 break
-            if not self.ready(placed.span):
+            if not self._is_there(placed.span):
                 return max(start, placed.start)
             if placed.span.atomic and end < placed.end:
                 if placed.start <= start and placed.end - start <= room:
@@ -126,10 +130,10 @@ class Scheduler:
         """Start waiting sequences while there is room for all that they know. Cached rows count as computed."""
         while self.waiting and len(self.running) < self.most:
             sequence = self.waiting[0]
-            promised = sum(max(0, pages_for(s.known + 1) - len(s.pages)) for s in self.running)
+            promised = sum(max(0, s.all_pages - len(s.pages) - len(s.memory_pages)) for s in self.running)
             # Not all rows: the last one's logits are wanted.
             cached = self.pool.find(sequence.keys((sequence.known - 1) // PAGE))
-            need = pages_for(sequence.known + 1) - len(cached) + promised
+            need = sequence.all_pages - len(cached) + promised
             if need > self.pool.free - self.pool.count_idle(cached):
                 return
             for page in cached:
@@ -140,18 +144,45 @@ class Scheduler:
             self.running.append(self.waiting.pop(0))
 
     def _reserve(self, sequence: Sequence, rows: int, plan: Plan) -> bool:
-        """Pages for `rows` rows; where there are none, the youngest sequence not in this plan waits again."""
-        need = pages_for(rows) - len(sequence.pages)
+        """Pages for `rows` rows, and for the media that they remember; False where there are none."""
+        for placed in sequence.unmet:
+            if placed.start >= rows:
+                break
+            keys = memory_keys(placed.span, PAGE)
+            pages = self.pool.find(keys)
+            if len(pages) == len(keys):
+                for page in pages:
+                    self.pool.share(page)
+            else:
+                taken = self._take(len(keys), sequence, plan)
+                if taken is None:
+                    return False
+                pages = taken
+                sequence.unfilled.append((placed.span, pages))
+            sequence.memory_pages += pages
+            sequence.held += 1
+        more = self._take(max(0, pages_for(rows) - len(sequence.pages)), sequence, plan)
+        sequence.pages += more or []
+        return more is not None
+
+    def _take(self, need: int, sequence: Sequence, plan: Plan) -> list[int] | None:
+        """Pages; where there are none, the youngest sequence not in this plan waits again."""
         while need > self.pool.free:
             planned = {id(part.sequence) for part in plan}
             victim = next((s for s in reversed(self.running) if id(s) not in planned), None)
             if victim is None:
-                return False
+                return None
             self._restart_later(victim)
             if victim is sequence:
-                return False
-        sequence.pages += self.pool.take(max(0, need)) or []
-        return True
+                return None
+        return self.pool.take(need)
+
+    def _is_there(self, span: MediaSpan) -> bool:
+        """Whether rows after some media can be computed: its embeddings are there, or what is remembered of it."""
+        if self.ready(span):
+            return True
+        keys = memory_keys(span, PAGE)
+        return bool(keys) and not span.rows and len(self.pool.find(keys)) == len(keys)
 
     def _restart_later(self, sequence: Sequence) -> None:
         """Its rows are computed again, to the same bits, but for those that are still cached then."""
@@ -162,4 +193,5 @@ class Scheduler:
 
     def _release(self, sequence: Sequence) -> None:
         self.pool.give_back(sequence.pages)
-        sequence.pages = []
+        self.pool.give_back(sequence.memory_pages)
+        sequence.pages, sequence.memory_pages, sequence.unfilled, sequence.held = [], [], [], 0

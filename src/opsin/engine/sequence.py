@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from opsin.engine.logprobs import Logprobs
-from opsin.engine.rows import PromptRows
+from opsin.engine.pages import pages_for
+from opsin.engine.rows import Placed, PromptRows
 from opsin.engine.sampling import Sampler, Sampling
 from opsin.errors import OpsinError
 from opsin.ops import PAGE
-from opsin.spans import Prompt, TextSpan, chained
+from opsin.spans import MediaSpan, Prompt, TextSpan, chained
 
 LOOK_UP_SECONDS = 0.1  # a signal that another thread received does not end a wait: look whether there was one
 
@@ -80,6 +81,9 @@ class Sequence:
         self.computed = 0
         self.was_started = False
         self.pages: list[int] = []
+        self.memory_pages: list[int] = []  # of the first `held` pieces of media that it remembers
+        self.held = 0
+        self.unfilled: list[tuple[MediaSpan, list[int]]] = []  # those whose pages nobody wrote yet
         self.ends = frozenset() if sampling.ignore_eos else ends
         self.sampler = Sampler(sampling)
         self.stream = Stream()
@@ -93,6 +97,26 @@ class Sequence:
     def waiting_rows(self) -> int:
         """Rows that are known and not computed."""
         return len(self.ids) - self.computed
+
+    @property
+    def unmet(self) -> list[Placed]:
+        """Media that it remembers, and of which it holds no pages."""
+        return self.rows.memory[self.held :]
+
+    @property
+    def lacking(self) -> list[Placed]:
+        """Media without which its next rows, or later ones, cannot be computed."""
+        ahead = self.rows.media_from(self.computed)
+        if not self.rows.memory:
+            return ahead
+        unfilled = [span for span, _ in self.unfilled]
+        unwritten = [p for p in self.rows.memory[: self.held] if any(p.span is span for span in unfilled)]
+        return sorted({*ahead, *self.unmet, *unwritten}, key=lambda placed: placed.start)
+
+    @property
+    def all_pages(self) -> int:
+        """Pages for all that it knows and one row more."""
+        return pages_for(self.known + 1) + self.rows.memory_pages
 
     @property
     def generated(self) -> int:

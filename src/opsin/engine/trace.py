@@ -11,7 +11,7 @@ import numpy.typing as npt
 from opsin.engine.rows import PromptRows
 from opsin.errors import RequestError
 from opsin.models import Decoder
-from opsin.nn.batch import Batch, Group, GroupShape
+from opsin.nn.batch import MEMORY, Batch, Group, GroupShape
 from opsin.ops import PAGE, Array, Reads
 from opsin.ops.cpu import Cpu, Operations
 from opsin.spans import Prompt
@@ -76,10 +76,16 @@ def _batch(
         first = ops.constant(rows.first(places, shape.window))
         return Group(pages, Reads(tables, sequence, first, last), positions)
 
+    def nothing(shape: GroupShape) -> Group:
+        """A memory of nothing."""
+        pages = ops.pages(layers=shape.layers, heads=shape.heads, width=shape.width, count=1, kind="f32")
+        none = ops.constant(np.zeros(count, np.int32))
+        return Group(pages, Reads(ops.constant(np.zeros((1, 1), np.int32)), sequence, none, none))
+
     return Batch(
         ids=ops.constant(np.asarray(ids, np.int32)),
         positions=positions,
-        groups={name: group(shape) for name, shape in shapes.items()},
+        groups={name: nothing(shape) if name == MEMORY else group(shape) for name, shape in shapes.items()},
         outputs=positions,
         axes=ops.constant(places[:, None].repeat(decoder.axes, axis=1)) if decoder.axes > 1 else None,
         tap=tap,

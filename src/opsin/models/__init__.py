@@ -17,7 +17,7 @@ from opsin.gguf.rules import Rules
 from opsin.media.picture import Picture
 from opsin.nn.batch import Batch, GroupShape
 from opsin.nn.module import Reader
-from opsin.ops import Array
+from opsin.ops import Array, Pages
 from opsin.spans import Patches
 
 Family = TypeVar("Family")
@@ -51,6 +51,14 @@ class Decoder(Protocol):
 
     def forward(self, batch: Batch) -> Array:
         """Logits [outputs, vocabulary] of the rows that the batch wants."""
+        ...
+
+
+class Remembers(Protocol):
+    """A decoder with a group MEMORY: its rows attend to media beside their sequence."""
+
+    def remember(self, memory: Array, pages: Pages, slots: Array) -> None:
+        """Write the keys and values of memory [rows, width] to slots [rows] of the group's pages. Eager, once."""
         ...
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from opsin.ops import Array, Pages, Reads, Rows
 
+MEMORY = "memory"  # the KV group that holds no rows of sequences, but what their rows remember of media
 Tap = Callable[[str, Array], Array]
 
 

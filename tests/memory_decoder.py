@@ -14,7 +14,7 @@ from opsin.nn.batch import Batch, Group, GroupShape
 from opsin.nn.ffn import GatedFfn
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Embedding, Linear, RmsNorm
-from opsin.ops import Array, Ops, Raw, Weight
+from opsin.ops import Array, Ops, Pages, Raw, Weight
 
 WIDTH, HEADS, KV, HEAD, FFN, LAYERS, VOCABULARY, EPS = 32, 4, 2, 16, 48, 3, 50, 1e-4
 
@@ -64,6 +64,8 @@ class MemoryDecoder:
     frequencies: Array
     vocabulary: int = VOCABULARY
     context: int = 1024
+    width: int = WIDTH
+    axes: int = 1
 
     @classmethod
     def load(cls, source: Reader) -> MemoryDecoder:
@@ -77,6 +79,10 @@ class MemoryDecoder:
     def fill(self, memory: Array, group: Group) -> None:
         for layer, block in enumerate(self.weights.blk):
             block.memory.fill(memory, group, layer)
+
+    def remember(self, memory: Array, pages: Pages, slots: Array) -> None:
+        """As the engine asks for it."""
+        self.fill(memory, Group(pages, None, slots))
 
     def forward(self, batch: Batch) -> Array:
         w = self.weights
@@ -142,8 +148,11 @@ def tensors(seed: int = 0) -> dict[str, np.ndarray]:
     return made
 
 
-def formula(t: dict[str, np.ndarray], ids: list[int], memory: np.ndarray) -> np.ndarray:
-    """Logits [rows, vocabulary] of one sequence in plain float64, without pages or batches."""
+def formula(t: dict[str, np.ndarray], ids: list[int], memory: np.ndarray, since: int = 0) -> np.ndarray:
+    """Logits [rows, vocabulary] of one sequence in plain float64, without pages or batches.
+
+    Rows before `since` remember nothing.
+    """
     t = {name: value.astype(np.float64) for name, value in t.items()}
     rows = len(ids)
     angles = np.arange(rows)[:, None] * FREQUENCIES.astype(np.float64)
@@ -182,7 +191,9 @@ def formula(t: dict[str, np.ndarray], ids: list[int], memory: np.ndarray) -> np.
         y = norm(x, f"blk.{layer}.memory_norm.weight")
         q = split(linear(y, "cross_attn_q"))
         k, v = (split(linear(memory.astype(np.float64), f"cross_attn_{part}")) for part in "kv")
-        x = x + linear(attention(q, k, v, np.zeros((1, 1))), "cross_attn_output")
+        seen = attention(q, k, v, np.zeros((1, 1)))
+        seen[:since] = 0
+        x = x + linear(seen, "cross_attn_output")
         y = norm(x, f"blk.{layer}.ffn_norm.weight")
         gate = linear(y, "ffn_gate")
         x = x + linear(gate / (1 + np.exp(-gate)) * linear(y, "ffn_up"), "ffn_down")

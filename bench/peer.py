@@ -165,19 +165,25 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "llama_log_set": (None, [ctypes.c_void_p, ctypes.c_void_p]),
 }
 _LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_SILENCE = _LOG(lambda level, text, data: None)
+
+
+def open_library(path: Path) -> Any:
+    """libllama, with types for the functions that are used here, and silent."""
+    calls = ctypes.CDLL(str(path))
+    for name, (result, arguments) in _SIGNATURES.items():
+        call = getattr(calls, name)
+        call.restype, call.argtypes = result, arguments
+    calls.llama_log_set(ctypes.cast(_SILENCE, ctypes.c_void_p), None)
+    calls.llama_backend_init()
+    return calls
 
 
 class _Library:
     """The few functions of libllama that give logits."""
 
     def __init__(self, path: Path) -> None:
-        self._calls = ctypes.CDLL(str(path))
-        for name, (result, arguments) in _SIGNATURES.items():
-            call = getattr(self._calls, name)
-            call.restype, call.argtypes = result, arguments
-        self._silence = _LOG(lambda level, text, data: None)
-        self._calls.llama_log_set(ctypes.cast(self._silence, ctypes.c_void_p), None)
-        self._calls.llama_backend_init()
+        self._calls = open_library(path)
 
     def system(self) -> str:
         return str(self._calls.llama_print_system_info().decode()).strip()

@@ -28,7 +28,7 @@ from ours import CACHE, Opsin, OursError, smollm2
 from peer import Peer, PeerError, Rates
 
 README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- bench:text -->", "<!-- /bench:text -->"
+MARK = "bench:text"
 THREADS = 2
 BUSY_LOAD = 0.5
 CHAT_TOLERANCE = 0.07
@@ -134,7 +134,7 @@ def measure(case: Case, sides: Sides, pairs: int, warm_ups: int = 1) -> Pairs:
         order: list[tuple[str, Callable[[Case], dict[str, float]]]] = [("ours", sides.ours), ("peer", sides.theirs)]
         for side, run in order if i % 2 == 0 else reversed(order):
             rates = run(case)
-            _say(f"{case.name} {'warm-up' if i < 0 else i + 1} {side}: " + _both(rates))
+            say(f"{case.name} {'warm-up' if i < 0 else i + 1} {side}: " + _both(rates))
             if i >= 0:
                 result.runs(side).append(rates)
     return result
@@ -177,7 +177,7 @@ def measure_chat(sides: Sides, rounds: int, warm_ups: int = 1) -> Chat:
         got = sides.opsin.bench(path, *depth, prompt=16, decode=Chat.LONG - Chat.SHORT, threads=THREADS)
         bench = got["decode_tokens_per_second"]
         inside = (Chat.LONG - Chat.SHORT) / (long - short)
-        _say(f"chat {'warm-up' if i < 0 else i + 1}: {inside:.1f} tokens/s from outside, bench {bench:.1f}")
+        say(f"chat {'warm-up' if i < 0 else i + 1}: {inside:.1f} tokens/s from outside, bench {bench:.1f}")
         if i >= 0:
             result.short.append(short)
             result.long.append(long)
@@ -242,14 +242,15 @@ def page(results: dict[str, Pairs], chat: Chat | None, machine: list[str], peer:
     )
 
 
-def write_readme(text: str) -> None:
-    """Replace what stands between the markers of README.md."""
+def write_readme(text: str, mark: str) -> None:
+    """Replace what stands between a mark's two comments in README.md."""
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     readme = README.read_text(encoding="utf-8")
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise SystemExit(f"README.md needs the markers {BEGIN} and {END}, each once")
-    before, rest = readme.split(BEGIN)
-    after = rest.split(END)[1]
-    README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    if readme.count(begin) != 1 or readme.count(end) != 1:
+        raise SystemExit(f"README.md needs the markers {begin} and {end}, each once")
+    before, rest = readme.split(begin)
+    after = rest.split(end)[1]
+    README.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def read_results(path: Path | None) -> tuple[dict[str, Pairs], Chat | None]:
@@ -269,14 +270,15 @@ def keep_results(path: Path | None, results: dict[str, Pairs], chat: Chat | None
         path.write_text(json.dumps(kept, indent=1), encoding="utf-8")
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """To stderr, with the time."""
     print(f"[{time.strftime('%H:%M:%S')}] {line}", file=sys.stderr, flush=True)
 
 
 def _warn_if_busy() -> None:
     load = os.getloadavg()[0]
     if load > BUSY_LOAD:
-        _say(f"the load of this machine is {load:.1f}: other programs run, do not publish these figures")
+        say(f"the load of this machine is {load:.1f}: other programs run, do not publish these figures")
 
 
 def _arguments() -> argparse.Namespace:
@@ -312,7 +314,7 @@ def main() -> None:
         keep_results(args.results, results, chat)
     text = page(results, chat, limits.lines(limits.measure((1, THREADS))), sides.peer.describe())
     if args.write:
-        write_readme(text)
+        write_readme(text, MARK)
     print(text)
 
 

@@ -1,0 +1,301 @@
+"""The published table of pictures: opsin beside llama.cpp on the same random files of SmolVLM-256M's shapes.
+
+    python bench/vision.py [--peer FOLDER] [--only NAME ...] [--pairs 5] [--results FILE] [--write]
+
+Each program is a process that keeps its model and sleeps until it is asked; they are asked by turns, after a warm-up
+that does not count. A ratio is that of medians, against the faster of llama.cpp with an f16 and with a Q8_0 tower.
+Encoding is timed from prepared pixels to embeddings. Of a whole request opsin's time counts everything from pixels to
+the last token; llama.cpp's begins with ids and prepared pixels.
+
+--results keeps the measurements: cases that were not run this time are taken from it. --write puts the table into
+README.md between its markers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import limits
+import numpy as np
+import pictures
+from ours import CACHE
+from peer import Peer, PeerError
+from random_smolvlm import Tower, write_text, write_tower
+from text import say, write_readme
+from vision_tasks import Floats, Worker
+
+HERE = Path(__file__).parent
+MARK = "bench:vision"
+THREADS, TOKENS, TILES = 2, 64, 5
+OURS = {"f16": "opsin f16", "q8_0": "opsin q8_0"}
+WANTED = {"f16": 1.3, "q8_0": 1.5}
+SHARE, AGAIN, COSINE, JPEG = 0.85, 20, 0.999, 1.15  # wanted
+NOISE = 0.1  # of the processors, used by others: say so
+Sides = dict[str, list[float]]
+
+
+@dataclass
+class Bench:
+    """Files, the other program, and processes, which start when they are first asked."""
+
+    files: Path
+    peer: Peer
+    flash: bool
+    pairs: int
+
+    def __post_init__(self) -> None:
+        self._workers: dict[str, Worker] = {}
+
+    def ours(self, form: str, text: str | None = None, *, outliers: bool = False) -> Worker:
+        """opsin with a tower in one format and a text part in another."""
+        paths = self._paths(text or form, form, outliers)
+        return self._worker(f"opsin {form}", ["vision_ours.py", *paths])
+
+    def theirs(self, form: str, text: str, *, outliers: bool = False) -> Worker:
+        """llama.cpp likewise."""
+        library = str(self.peer.folder / "libllama.so")
+        options = [] if self.flash else ["--no-flash"]
+        return self._worker(
+            f"llama.cpp {form}", ["vision_peer.py", library, *self._paths(text, form, outliers), *options]
+        )
+
+    def _paths(self, text: str, form: str, outliers: bool) -> list[str]:
+        return [str(write_text(self.files, text)), str(write_tower(self.files, form, outliers=outliers))]
+
+    def _worker(self, name: str, command: list[str]) -> Worker:
+        key = " ".join(command)
+        if key not in self._workers:
+            whole = [sys.executable, str(HERE / command[0]), *command[1:], "--threads", str(THREADS)]
+            self._workers[key] = Worker(name, whole)
+        return self._workers[key]
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+
+    def by_turns(self, tasks: dict[str, Callable[[int], dict[str, Any]]]) -> Sides:
+        """Seconds of each side; every second round goes backwards, so that a drift of the machine meets all alike."""
+        kept: Sides = {name: [] for name in tasks}
+        for i in range(-1, self.pairs):
+            for name, task in list(tasks.items())[:: 1 if i % 2 else -1]:
+                answer = task(i + 1)
+                others = answer.get("others", 0.0)
+                noise = f", others used {others:.0%} of the processors" if others > NOISE else ""
+                say(f"{'warm-up' if i < 0 else i + 1} {name}: {answer['seconds']:.3f} s{noise}")
+                if i >= 0:
+                    kept[name].append(answer["seconds"])
+        return kept
+
+
+# --- what is measured ----------------------------------------------------------------------------------------------
+
+
+def encode(bench: Bench, count: int) -> Sides:
+    """Tiles to embeddings."""
+    workers = [*(bench.ours(form) for form in OURS), *(bench.theirs(form, "q8_0") for form in OURS)]
+    numbers = list(range(count))
+    return bench.by_turns({w.name: partial(_ask_tiles, w, numbers) for w in workers})
+
+
+def _ask_tiles(worker: Worker, numbers: list[int], _: int) -> dict[str, Any]:
+    return worker.ask("encode", pictures=numbers)
+
+
+def request(bench: Bench, form: str) -> Sides:
+    """Whole requests about a new picture each; text and opsin's tower in one format."""
+    mine = bench.ours(form)
+    prompt = mine.ask("prompt", picture=0)["prompt"]
+    theirs = [bench.theirs(tower, form) for tower in OURS]
+    say(f"{sum(map(len, prompt)) + Tower().rows} tokens of prompt, {TOKENS} of answer")
+    return bench.by_turns({w.name: partial(_ask_answer, w, prompt) for w in (mine, *theirs)})
+
+
+def _ask_answer(worker: Worker, prompt: list[list[int]], number: int) -> dict[str, Any]:
+    return worker.ask("request", picture=100 + number, prompt=prompt, tokens=TOKENS)
+
+
+def products(bench: Bench) -> dict[str, Any]:
+    """Where the time of a tile goes, and the machine's peak."""
+    kept: dict[str, Any] = {form: bench.ours(form).ask("profile", pictures=[0], runs=bench.pairs) for form in OURS}
+    known = limits.measure((THREADS,))
+    kept["peak"] = known.float32_gflop_per_second[THREADS]
+    return kept
+
+
+def again(bench: Bench) -> dict[str, Sides]:
+    """Seconds to the first token: of a new picture, and of the next question about it."""
+    kept: dict[str, Sides] = {}
+    for form in OURS:
+        answers = [bench.ours(form).ask("again") for _ in range(bench.pairs + 1)][1:]
+        kept[form] = {key: [answer[key] for answer in answers] for key in ("first", "second", "cached", "prompt")}
+    return kept
+
+
+def cosine(bench: Bench) -> dict[str, float]:
+    """The least cosine of a row from 8-bit weights and from the same in f32, in a tower with outliers."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "rows.npy")
+
+        def rows(worker: Worker) -> Floats:
+            worker.ask("encode", pictures=[0], file=str(file), width=Tower().makes)
+            values: Floats = np.load(file)
+            return values
+
+        least: dict[str, float] = {}
+        for name, make in (("opsin", bench.ours), ("llama.cpp", bench.theirs)):
+            a, b = (rows(make(form, "q8_0", outliers=True)).astype(np.float64) for form in ("q8_0", "f32"))
+            least[name] = float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
+        return least
+
+
+def jpeg(_: Bench) -> dict[str, float]:
+    """Preparation of a 12-megapixel JPEG in terms of Pillow's decoding and resizing: the worst of the filters."""
+    data = pictures.photograph(12)
+    return {filter: pictures.measure(data, filter, 9)[2] for filter in pictures.FILTERS}
+
+
+CASES: dict[str, Callable[[Bench], Any]] = {
+    "tile": lambda bench: encode(bench, 1),
+    "five": lambda bench: encode(bench, TILES),
+    "request-f16": lambda bench: request(bench, "f16"),
+    "request-q8_0": lambda bench: request(bench, "q8_0"),
+    "products": products,
+    "again": again,
+    "cosine": cosine,
+    "jpeg": jpeg,
+}
+
+
+# --- the table -----------------------------------------------------------------------------------------------------
+
+
+def page(results: dict[str, Any], peer: str) -> str:
+    """Everything between the markers."""
+    shapes = Tower()
+    return "\n".join(
+        [
+            f"Random weights of SmolVLM-256M's shapes; tiles of {shapes.side} x {shapes.side} pixels are "
+            f"{shapes.patches} patches and become {shapes.rows} tokens. {THREADS} threads each, by turns in one run, "
+            "medians of at least 5; `python bench/vision.py --write` wrote this.",
+            "",
+            "| work | opsin, s | llama.cpp, f16 mmproj, s | llama.cpp, Q8_0 mmproj, s | faster by | wanted |",
+            "|---|---:|---:|---:|---:|---:|",
+            *_rows(results),
+            "",
+            "| besides | | wanted |",
+            "|---|---:|---:|",
+            *_figures(results),
+            f"| llama.cpp | {peer.replace('|', ',')} | |",
+        ]
+    )
+
+
+def _rows(results: dict[str, Any]) -> list[str]:
+    titles = {
+        "tile": "a tile encoded", "five": "a picture of 4 tiles and the whole encoded",
+        "request": f"a request: a tile, {TOKENS} tokens out",
+    }  # fmt: skip
+    rows = []
+    for work, title in titles.items():
+        for form, side in OURS.items():
+            sides: Sides = results.get(work) or results.get(f"{work}-{form}") or {}
+            if not sides:
+                continue
+            times = [statistics.median(sides[name]) for name in (side, "llama.cpp f16", "llama.cpp q8_0")]
+            ratio, wanted = min(times[1:]) / times[0], WANTED[form]
+            cells = [f"{title}, {form}", *(f"{seconds:.3f}" for seconds in times), f"**{ratio:.2f}**"]
+            rows.append(f"| {' | '.join(cells)} | {_verdict(f'{wanted:.2f}', ratio >= wanted)} |")
+    return rows
+
+
+def _figures(results: dict[str, Any]) -> list[str]:
+    rows = []
+    if kept := results.get("products"):
+        for form in OURS:
+            rate = Tower().products / sum(s for name, s in kept[form].items() if name.startswith("linear")) / 1e9
+            share = rate / kept["peak"]
+            verdict = _verdict(f"{SHARE:.0%}", share >= SHARE)
+            what = f"matrix products of a tile, {form}, of the float32 multiply-add peak of {kept['peak']:.0f} GFLOP/s"
+            rows.append(f"| {what} | {rate:.0f} GFLOP/s, {share:.0%} | {verdict if form == 'f16' else ''} |")
+    for form, sides in (results.get("again") or {}).items():
+        first, second = (statistics.median(sides[key]) for key in ("first", "second"))
+        verdict = _verdict(f"{AGAIN} times", first / second >= AGAIN)
+        what = f"first token about a picture, {form}: {first * 1e3:.0f} ms; of the next question: {second * 1e3:.1f} ms"
+        rows.append(f"| {what} | {first / second:.1f} times | {verdict} |")
+    for name, least in (results.get("cosine") or {}).items():
+        verdict = _verdict(f"{COSINE}", least >= COSINE) if name == "opsin" else ""
+        what = f"least cosine of a row, 8-bit weights against f32, with outliers, {name}"
+        rows.append(f"| {what} | {least:.5f} | {verdict} |")
+    if kept := results.get("jpeg"):
+        worst = max(kept.values())
+        verdict = _verdict(f"{JPEG} times", worst <= JPEG)
+        what = "a 12-megapixel JPEG prepared, in terms of Pillow's decode and resize"
+        rows.append(f"| {what} | {worst:.2f} times | {verdict} |")
+    return rows
+
+
+def _verdict(wanted: str, good: bool) -> str:
+    return wanted if good else f"{wanted}, missed"
+
+
+def profile_lines(kept: dict[str, Any]) -> list[str]:
+    """Where the time of a tile goes."""
+    rows = ["| seconds of a tile | " + " | ".join(OURS) + " |", "|---|---:|---:|"]
+    for name in kept["f16"]:
+        if name != "others":
+            rows.append(f"| {name} | " + " | ".join(f"{kept[form].get(name, 0.0):.4f}" for form in OURS) + " |")
+    return rows
+
+
+def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", type=Path, help="folder of llama.cpp's programs and libraries")
+    parser.add_argument("--no-flash", dest="flash", action="store_false", help="llama.cpp without flash attention")
+    parser.add_argument("--files", type=Path, default=CACHE / "bench", help="where random files are kept")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=CASES, metavar="NAME", default=list(CASES), help=", ".join(CASES))
+    parser.add_argument("--results", type=Path, help="JSON file of measurements, read and written")
+    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    args = parser.parse_args(arguments)
+    if args.write and args.pairs < 5:
+        parser.error("a table of fewer than five pairs is not published")
+    return args
+
+
+def main() -> None:
+    """Measure, then print the table or write it."""
+    args = _arguments()
+    kept = args.results is not None and args.results.exists()
+    results: dict[str, Any] = json.loads(args.results.read_text(encoding="utf-8")) if kept else {}
+    bench = Bench(args.files, Peer.find(args.peer), args.flash, args.pairs)
+    try:
+        for name in args.only:
+            say(name)
+            results[name] = CASES[name](bench)
+            if args.results is not None:
+                args.results.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    finally:
+        bench.close()
+    text = page(results, bench.peer.describe())
+    if args.write:
+        write_readme(text, MARK)
+    print(text)
+    if "products" in results:
+        print("\n".join(["", *profile_lines(results["products"])]))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PeerError as error:
+        sys.exit(f"bench/vision.py: {error}")

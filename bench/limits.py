@@ -65,8 +65,7 @@ class Limits:
 def measure(threads: tuple[int, ...] = (1, 2)) -> Limits:
     """Measure everything at each count of `threads`."""
     llvm.initialize_native_asmparser()  # for the inline assembly
-    features = llvm.get_host_cpu_features()
-    bits = 512 if features.get("avx512f") else 256 if features.get("avx2") else 128
+    features, bits = llvm.get_host_cpu_features(), _vector_bits()
     dot = next((d for d in DOTS if features.get(d.name)), None)
     return Limits(
         cpu=llvm.get_host_cpu_name(),
@@ -76,6 +75,16 @@ def measure(threads: tuple[int, ...] = (1, 2)) -> Limits:
         float32_gflop_per_second=_float_rates(bits, threads),
         int8_gop_per_second=_dot_rates(dot, threads) if dot else {},
     )
+
+
+def float_peak(threads: int) -> float:
+    """GFLOP/s of float32 multiply-adds alone."""
+    return _float_rates(_vector_bits(), (threads,))[threads]
+
+
+def _vector_bits() -> int:
+    features = llvm.get_host_cpu_features()
+    return 512 if features.get("avx512f") else 256 if features.get("avx2") else 128
 
 
 def _read_rates(bits: int, threads: tuple[int, ...]) -> dict[int, float]:

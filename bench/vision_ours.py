@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from functools import cached_property
 from itertools import count
@@ -51,6 +50,12 @@ class Seeing:
     def encoder(self) -> Encoder:
         return self._encoder(None)
 
+    @cached_property
+    def profiled(self) -> tuple[Encoder, dict[str, float]]:
+        """An encoder, and what its operations took since that was cleared."""
+        spent: dict[str, float] = {}
+        return self._encoder(spent), spent
+
     def _encoder(self, spent: dict[str, float] | None) -> Encoder:
         """Its operations add the seconds that they take to `spent`."""
         ops = self.device.eager()
@@ -75,17 +80,14 @@ class Seeing:
         return {"seconds": seconds, "rows": len(values)}
 
     def profile(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Seconds of each kind of operation, and of the whole: medians of some runs."""
-        spent: dict[str, float] = defaultdict(float)
-        encoder, runs = self._encoder(spent), []
+        """Seconds of each kind of operation in one run, of what lies between them, and of the whole."""
+        encoder, spent = self.profiled
         features = self._features(encoder, task["pictures"])
-        for _ in range(task["runs"] + 1):
-            spent.clear()
-            began = time.perf_counter()
-            encoder.encode(features).numpy()
-            whole = time.perf_counter() - began
-            runs.append({**spent, "all": whole, "between": whole - sum(spent.values())})
-        return {name: float(np.median([run[name] for run in runs[1:]])) for name in runs[-1]}
+        spent.clear()
+        began = time.perf_counter()
+        encoder.encode(features).numpy()
+        whole = time.perf_counter() - began
+        return {**spent, "between": whole - sum(spent.values()), "seconds": whole}
 
     def prompt(self, task: dict[str, Any]) -> dict[str, Any]:
         """The ids of a question about a picture, with an empty list where the picture is."""

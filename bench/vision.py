@@ -7,8 +7,8 @@ that does not count. A ratio is that of medians, against the faster of llama.cpp
 Encoding is timed from prepared pixels to embeddings. Of a whole request opsin's time counts everything from pixels to
 the last token; llama.cpp's begins with ids and prepared pixels.
 
---results keeps the measurements: cases that were not run this time are taken from it. --write puts the table into
-README.md between its markers.
+--results keeps the measurements: cases that were not run this time are taken from it; with --add, their rounds too.
+--write puts the table into README.md between its markers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ THREADS, TOKENS, TILES = 2, 64, 5
 OURS = {"f16": "opsin f16", "q8_0": "opsin q8_0"}
 WANTED = {"f16": 1.3, "q8_0": 1.5}
 SHARE, AGAIN, COSINE, JPEG = 0.85, 20, 0.999, 1.15  # wanted
-NOISE = 0.1  # of the processors, used by others: say so
+NOISE = 0.1  # of the processors
 Sides = dict[str, list[float]]
 
 
@@ -84,16 +84,19 @@ class Bench:
         self._workers.clear()
 
     def by_turns(self, tasks: dict[str, Callable[[int], dict[str, Any]]]) -> Sides:
-        """Seconds of each side; every second round goes backwards, so that a drift of the machine meets all alike."""
+        """Seconds of each side; every second round goes backwards, so that a drift of the machine meets all alike.
+
+        A round beside others who used more than NOISE of the processors does not count; there are so many at most.
+        """
         kept: Sides = {name: [] for name in tasks}
         for i in range(-1, self.pairs):
-            for name, task in list(tasks.items())[:: 1 if i % 2 else -1]:
-                answer = task(i + 1)
-                others = answer.get("others", 0.0)
-                noise = f", others used {others:.0%} of the processors" if others > NOISE else ""
-                say(f"{'warm-up' if i < 0 else i + 1} {name}: {answer['seconds']:.3f} s{noise}")
-                if i >= 0:
-                    kept[name].append(answer["seconds"])
+            answers = {name: task(i + 1) for name, task in list(tasks.items())[:: 1 if i % 2 else -1]}
+            others = max(answer.get("others", 0.0) for answer in answers.values())
+            counts = i >= 0 and _is_quiet(answers.values())
+            seconds = ", ".join(f"{name} {answers[name]['seconds']:.3f} s" for name in tasks)
+            say(f"{seconds}; others used {others:.0%}{'' if counts else ', does not count'}")
+            for name in tasks if counts else ():
+                kept[name].append(answers[name]["seconds"])
         return kept
 
 
@@ -107,8 +110,8 @@ def encode(bench: Bench, count: int) -> Sides:
     return bench.by_turns({w.name: partial(_ask_tiles, w, numbers) for w in workers})
 
 
-def _ask_tiles(worker: Worker, numbers: list[int], _: int) -> dict[str, Any]:
-    return worker.ask("encode", pictures=numbers)
+def _ask_tiles(worker: Worker, numbers: list[int], i: int) -> dict[str, Any]:
+    return worker.ask("encode", pictures=numbers if i else numbers[:1])  # one is enough to be warm
 
 
 def request(bench: Bench, form: str) -> Sides:
@@ -128,12 +131,16 @@ def products(bench: Bench) -> dict[str, Any]:
     """Where the time of a tile goes by operation, and the machine's peak, by turns."""
     kept: dict[str, Any] = {form: [] for form in OURS} | {"peak": []}
     for i in range(-1, bench.pairs):
-        for form in OURS:
-            spent = bench.ours(form).ask("profile", pictures=[0])
-            if i >= 0:
-                kept[form].append(spent)
+        spent = {form: bench.ours(form).ask("profile", pictures=[0]) for form in OURS}
+        if i >= 0 and _is_quiet(spent.values()):
+            for form in OURS:
+                kept[form].append(spent[form])
         kept["peak"].append(limits.float_peak(THREADS))
     return kept
+
+
+def _is_quiet(answers: Iterable[dict[str, Any]]) -> bool:
+    return all(answer.get("others", 0.0) <= NOISE for answer in answers)
 
 
 def again(bench: Bench) -> dict[str, Sides]:
@@ -141,6 +148,7 @@ def again(bench: Bench) -> dict[str, Sides]:
     kept: dict[str, Sides] = {}
     for form in OURS:
         answers = [bench.ours(form).ask("again") for _ in range(bench.pairs + 1)][1:]
+        answers = [answer for answer in answers if _is_quiet([answer])]
         kept[form] = {key: [answer[key] for answer in answers] for key in ("first", "second", "cached", "prompt")}
     return kept
 
@@ -263,6 +271,13 @@ def profile_lines(kept: dict[str, Any]) -> list[str]:
     return rows
 
 
+def _add(kept: Any, new: Any) -> Any:
+    """Two measurements of a case: lists follow one another, of other things the new one counts."""
+    if isinstance(new, dict) and isinstance(kept, dict):
+        return {key: _add(kept.get(key), value) for key, value in new.items()}
+    return kept + new if isinstance(new, list) and isinstance(kept, list) else new
+
+
 def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="folder of llama.cpp's programs and libraries")
@@ -271,11 +286,16 @@ def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="NAME", default=list(CASES), help=", ".join(CASES))
     parser.add_argument("--results", type=Path, help="JSON file of measurements, read and written")
+    parser.add_argument("--add", action="store_true", help="rounds to those of --results")
     parser.add_argument("--write", action="store_true", help="put the table into README.md")
-    args = parser.parse_args(arguments)
-    if args.write and args.pairs < 5:
-        parser.error("a table of fewer than five pairs is not published")
-    return args
+    return parser.parse_args(arguments)
+
+
+def _rounds(kept: Any) -> int:
+    """Of the side that has fewest; what has no rounds has enough."""
+    if isinstance(kept, dict):
+        return min(map(_rounds, kept.values()), default=0)
+    return len(kept) if isinstance(kept, list) else 5
 
 
 def main() -> None:
@@ -287,13 +307,15 @@ def main() -> None:
     try:
         for name in args.only:
             say(name)
-            results[name] = CASES[name](bench)
+            results[name] = _add(results.get(name) if args.add else None, CASES[name](bench))
             if args.results is not None:
                 args.results.write_text(json.dumps(results, indent=1), encoding="utf-8")
     finally:
         bench.close()
     text = page(results, bench.peer.describe())
     if args.write:
+        if few := [name for name in results if _rounds(results[name]) < 5]:
+            sys.exit(f"fewer than five quiet rounds are not published: {', '.join(few)}")
         write_readme(text, MARK)
     print(text)
     if "products" in results:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -61,3 +63,22 @@ def test_shards_are_read_as_one(tmp_path):
     with File.open(files[0]) as one, File.open(files[1]) as many:
         assert list(one.tensors) == list(many.tensors)
         assert all(np.array_equal(one.read(name), many.read(name)) for name in one.tensors)
+
+
+def test_a_large_tensor_is_never_whole_in_memory(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    hf_folders.save(tmp_path / "hf", "qwen2")
+    path = tmp_path / "hf" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.0.mlp.up_proj.weight"] = torch.zeros(1 << 19, checkpoints.WIDTH)  # 134 MB
+    save_file(tensors, path)
+    del tensors
+    tracemalloc.start()
+    try:
+        (made,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert made.stat().st_size > 134e6
+    assert peak < 80e6

@@ -112,6 +112,12 @@ def test_the_logits_of_a_prompt_with_pictures_continue_it(model):
     assert reply.ids == [int(logits[-1].argmax())]
 
 
+def test_a_prompt_longer_than_the_context_has_no_logits(model):
+    prompt = model.chat_prompt(ask(*(picture() for _ in range(30))))
+    with pytest.raises(opsin.OpsinError, match=r"a prompt of \d+ tokens"):
+        model.logits(prompt)
+
+
 def forms(image, folder):
     """The same picture in every form that people have it in."""
     path = folder / "picture.png"

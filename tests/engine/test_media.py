@@ -220,6 +220,26 @@ def test_streams_go_on_while_media_is_encoded(engine, ear, spell):
     assert ids(ask(engine, [9], (1, 2, 3))) == spell([9], (1, 2, 3))
 
 
+def test_hurrying_never_waits(engine, ear):
+    """A collector of garbage may cancel an answer in any thread, also in one that holds the lock."""
+    encoding = engine._media._encoding
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with encoding._changed:
+            held.set()
+            done.wait(20)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(20)
+    start = time.monotonic()
+    ask(engine, [1, 2]).cancel()
+    assert time.monotonic() - start < 1.0
+    done.set()
+    holder.join()
+
+
 def test_cancelling_ends_the_encoding_that_nobody_else_needs(engine, ear):
     ear.operations = 10_000_000
     streams = [ask(engine, tuple(notes_of(9, seed))) for seed in range(2)]

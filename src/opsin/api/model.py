@@ -206,6 +206,8 @@ class Model:
         It is teacher-forced.
         """
         prompt = ids if isinstance(ids, Prompt) else self._ids(ids)
+        if not 0 < len(prompt) <= self.context:
+            raise RequestError(f"a prompt of {len(prompt)} tokens", hint=f"give 1 to {self.context}")
         media = [span for span in prompt.spans if isinstance(span, MediaSpan)]
         if media:
             self.engine.embed(media)

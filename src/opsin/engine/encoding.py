@@ -101,10 +101,14 @@ class Encoding:
             return outcome
 
     def hurry(self) -> None:
-        """Let the engine have the device back after the operation that runs now. From any thread."""
-        with self._changed:
-            self._hurried, self._until = True, 0.0
+        """Let the engine have the device back after the operation that runs now. From any thread, at any moment.
+
+        It never waits: a dropped answer may be collected, and so cancelled, where the lock is held.
+        """
+        self._hurried, self._until = True, 0.0
+        if self._changed.acquire(blocking=False):
             self._changed.notify_all()
+            self._changed.release()
 
     def abandon(self) -> None:
         """Nobody wants this batch any more."""

@@ -419,6 +419,20 @@ def test_embeddings_that_are_given_need_no_encoder(engine, ear, spell):
 # The prefix cache
 
 
+def test_several_answers_to_one_prompt_compute_it_once(engine, runner, spell, monkeypatch):
+    rows, step = [], runner.step
+
+    def watched(plan):
+        rows.extend(part.rows for part in plan if part.rows > 1)
+        return step(plan)
+
+    monkeypatch.setattr(runner, "step", watched)
+    tune, text = tuple(notes_of(150)), notes_of(60, 8)
+    streams = [ask(engine, tune, text, sampling=Sampling(seed=i, max_tokens=5)) for i in range(4)]
+    assert [ids(s) for s in streams] == [spell(tune, text, sampling=Sampling(seed=i, max_tokens=5)) for i in range(4)]
+    assert sum(rows) == 210 + 3 * (210 - 192)
+
+
 def test_what_is_cached_is_neither_computed_nor_encoded_again(engine, runner, ear, spell, monkeypatch):
     tune, more = tuple(notes_of(100)), notes_of(70, 9)
     first = ask(engine, [5], tune, more)

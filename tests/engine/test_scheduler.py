@@ -127,7 +127,7 @@ def test_waiting_sequences_start_in_order():
 
 def test_a_large_one_at_the_head_is_not_overtaken():
     scheduler = Scheduler(PagePool(10), sequences=4, rows=512)
-    first, large, small = sequence(300, 100), sequence(400, 2), sequence(5, 2)
+    first, large, small = sequence(300, 100), sequence(400, 2, seed=1), sequence(5, 2)
     for s in (first, large, small):
         scheduler.add(s)
     step(scheduler, 512)
@@ -194,6 +194,31 @@ def test_a_prompt_begins_where_the_cache_ends():
         assert (part.start, part.rows) == (start, rows - start)
         assert s.stream.cached == start
         run(scheduler, 512)
+
+
+def test_a_common_beginning_is_computed_once():
+    scheduler = Scheduler(PagePool(40), sequences=8, rows=512)
+    same = [sequence(400) for _ in range(4)]
+    other = sequence(30, seed=9)
+    for s in (*same, other):
+        scheduler.add(s)
+    parts = [part for _ in range(4) for part in step(scheduler, 200)]
+    assert [s.stream.cached for s in same] == [0, 384, 384, 384]
+    assert sum(part.rows for part in parts if part.sequence in same and part.rows > 1) == 400 + 3 * 16
+    order = [part.sequence for part in parts]
+    assert order.index(other) < order.index(same[1])  # nobody else waits for that
+
+
+def test_whoever_waits_for_a_beginning_goes_on_when_its_leader_is_gone():
+    scheduler = Scheduler(PagePool(40), sequences=8, rows=512)
+    leader, follower = sequence(400), sequence(400)
+    scheduler.add(leader)
+    scheduler.add(follower)
+    step(scheduler, 128)
+    assert scheduler.running == [leader]
+    scheduler.remove(leader)
+    part = step(scheduler, 512)[0]
+    assert (part.sequence, part.start) == (follower, 128)
 
 
 def test_what_was_generated_is_cached_too():

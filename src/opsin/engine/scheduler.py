@@ -127,21 +127,32 @@ class Scheduler:
         return end
 
     def _admit(self) -> None:
-        """Start waiting sequences while there is room for all that they know. Cached rows count as computed."""
-        while self.waiting and len(self.running) < self.most:
-            sequence = self.waiting[0]
-            promised = sum(max(0, s.all_pages - len(s.pages) - len(s.memory_pages)) for s in self.running)
+        """Start waiting sequences while there is room for all that they know. Cached rows count as computed.
+
+        One whose next rows a running sequence is about to compute waits for them, and holds nobody up.
+        """
+        for sequence in list(self.waiting):
             # Not all rows: the last one's logits are wanted.
-            cached = self.pool.find(sequence.keys((sequence.known - 1) // PAGE))
+            keys = sequence.keys((sequence.known - 1) // PAGE)
+            cached = self.pool.find(keys)
+            if len(cached) < len(keys) and self._is_coming(keys[len(cached)], len(cached)):
+                continue
+            promised = sum(max(0, s.all_pages - len(s.pages) - len(s.memory_pages)) for s in self.running)
             need = sequence.all_pages - len(cached) + promised
-            if need > self.pool.free - self.pool.count_idle(cached):
+            if len(self.running) >= self.most or need > self.pool.free - self.pool.count_idle(cached):
                 return
             for page in cached:
                 self.pool.share(page)
             sequence.pages, sequence.computed = cached, len(cached) * PAGE
             if not sequence.was_started:
                 sequence.stream.cached, sequence.was_started = sequence.computed, True
-            self.running.append(self.waiting.pop(0))
+            self.waiting.remove(sequence)
+            self.running.append(sequence)
+
+    def _is_coming(self, key: bytes, block: int) -> bool:
+        """Whether a running sequence has this block ahead of it."""
+        end = (block + 1) * PAGE
+        return any(s.computed < end <= s.known and s.keys(block + 1)[block] == key for s in self.running)
 
     def _reserve(self, sequence: Sequence, rows: int, plan: Plan) -> bool:
         """Pages for `rows` rows, and for the media that they remember; False where there are none."""

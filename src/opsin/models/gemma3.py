@@ -205,6 +205,7 @@ class Gemma3Vision:
             raise ModelError(f"{file.path}: {shape.grid} patches a side are not averaged by {pool}")
         order = block_order(shape.grid, shape.grid, pool)
         projector = Projector.read(source, "mm")
+        projector.soft_emb_norm.check(shape.width)
         projector.input_projection.check(shape.width, positive_int(file, "clip.vision.projection_dim"))
         return cls(Vit.load(file, source, shape, order), projector, Preparation.of(file, shape.patch, pool))
 

@@ -28,6 +28,8 @@ class Linear(Module):
                 f"{self.tensor('weight')} makes {self.outputs} of {self.inputs} values, where {outputs} of {inputs} "
                 "are needed"
             )
+        if self.bias is not None:
+            _fit(self, "bias", self.bias, outputs)
 
     @property
     def outputs(self) -> int:
@@ -52,6 +54,10 @@ class Embedding(Module):
 
 class RmsNorm(Module):
     weight: Array
+
+    def check(self, width: int) -> None:
+        """Raises ModelError where it is made for another width."""
+        _fit(self, "weight", self.weight, width)
 
     def __call__(self, x: Array, eps: float) -> Array:
         _fit(self, "weight", self.weight, x.width)

@@ -82,13 +82,20 @@ class Norm(Module):
     weight: Array
     bias: Array | None
 
+    def check(self, width: int) -> None:
+        """Raises ModelError where it is made for another width."""
+        _check_widths(self, width, weight=self.weight, bias=self.bias)
+
     def __call__(self, x: Array, shape: VitShape) -> Array:
-        for name, values in (("weight", self.weight), ("bias", self.bias)):
-            if values is not None and values.shape != (x.width,):
-                raise ModelError(f"{self.tensor(name)} has {values.width} values, where {x.width} are needed")
         if shape.norm == "layer":
             return x.ops.layer_norm(x, self.weight, self.bias, shape.eps)
         return x.ops.rms_norm(x, self.weight, shape.eps)
+
+
+def _check_widths(part: Module, width: int, **vectors: Array | None) -> None:
+    for name, values in vectors.items():
+        if values is not None and values.shape != (width,):
+            raise ModelError(f"{part.tensor(name)} has {values.width} values, where {width} are needed")
 
 
 class PatchEmbedding(Module):
@@ -100,6 +107,16 @@ class PatchEmbedding(Module):
     weight: Weight
     second: Weight | None = at("weight.1")  # type: ignore[assignment]
     bias: Array | None
+
+    def check(self, shape: VitShape) -> None:
+        """Raises ModelError where a kernel is not of the shape's patches."""
+        needed = (shape.width, shape.values)
+        for name, kernel in (("weight", self.weight), ("weight.1", self.second)):
+            if kernel is not None and kernel.shape != needed:
+                raise ModelError(
+                    f"{self.tensor(name)} is {kernel.shape}; patches of {shape.patch} x {shape.patch} need {needed}"
+                )
+        _check_widths(self, shape.width, bias=self.bias)
 
     def __call__(self, patches: Array, places: Array | None) -> Array:
         """patches [rows, values] -> [rows, width], with `places` added."""
@@ -126,6 +143,12 @@ def sight(ops: Ops, bounds: Sequence[int], pictures: int) -> Sight:
 class VitAttention(Projection):
     attn_out: Linear
 
+    def check_in(self, shape: VitShape) -> None:
+        """Raises ModelError where a matrix is not of the shape's heads and width."""
+        for matrix in self.check(shape.heads):
+            matrix.check(shape.width, matrix.outputs)
+        self.attn_out.check(shape.heads.query * shape.heads.width, shape.width)
+
     def __call__(self, x: Array, seen: Sight, turns: Array | None, heads: Heads, residual: Array | None) -> Array:
         q, k, v = self.project(x, heads)
         if turns is not None:
@@ -141,10 +164,20 @@ class VitFfn(Module):
     ffn_down: Linear
     ffn_gate: Linear | None
 
+    def check(self, width: int) -> None:
+        """Raises ModelError where the matrices do not follow one another."""
+        up, down = self._parts(width)
+        up.check(width, down.inputs)
+        down.check(up.outputs, width)
+        if self.ffn_gate is not None:
+            self.ffn_gate.check(width, up.outputs)
+
+    def _parts(self, width: int) -> tuple[Linear, Linear]:
+        exchanged = self.ffn_up.inputs != width and self.ffn_down.inputs == width
+        return (self.ffn_down, self.ffn_up) if exchanged else (self.ffn_up, self.ffn_down)
+
     def __call__(self, x: Array, kind: Activation, residual: Array | None) -> Array:
-        up, down = (self.ffn_up, self.ffn_down)
-        if up.inputs != x.width and down.inputs == x.width:
-            up, down = down, up
+        up, down = self._parts(x.width)
         if self.ffn_gate is not None:
             return down(x.ops.glu(self.ffn_gate(x), up(x), kind), residual)
         return down(up(x, activation=kind), residual)
@@ -157,6 +190,14 @@ class VitBlock(Module):
     ln2: Norm
     ffn: VitFfn = at("")  # type: ignore[assignment]
     scale2: Array | None = at("ls2.weight")  # type: ignore[assignment]
+
+    def check(self, shape: VitShape) -> None:
+        """Raises ModelError, naming the tensor, where something does not fit the shape."""
+        for norm in (self.ln1, self.ln2):
+            norm.check(shape.width)
+        self.attn.check_in(shape)
+        self.ffn.check(shape.width)
+        _check_widths(self, shape.width, ls1=self.scale1, ls2=self.scale2)
 
     def __call__(self, x: Array, seen: Sight, turns: Array | None, shape: VitShape) -> Array:
         inner = self.ln1(x, shape)
@@ -201,9 +242,12 @@ class Vit:
         if len(weights.blk) != shape.layers:
             held = f"{len(weights.blk)} of its {shape.layers} layers"
             raise ModelError(f"{file.path} holds {held}", hint="the file is incomplete")
-        given, needed = weights.patch_embd.weight.shape, (shape.width, shape.values)
-        if given != needed:
-            raise ModelError(f"v.patch_embd.weight is {given}; patches of {shape.patch} x {shape.patch} need {needed}")
+        weights.patch_embd.check(shape)
+        for norm in (weights.pre_ln, weights.post_ln):
+            if norm is not None:
+                norm.check(shape.width)
+        for block in weights.blk:
+            block.check(shape)
         places = None if order is None else source.ops.constant(_places(source, weights, shape, order))
         return cls(source.ops, weights, shape, places)
 

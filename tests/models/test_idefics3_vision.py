@@ -17,6 +17,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from idefics3_truth import FOLD, LONGEST, PATCH, ROWS, SIDE, idefics3_truth, processor, write_tower  # noqa: E402
+from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionConfig  # noqa: E402
+from transformers.models.idefics3.modeling_idefics3 import Idefics3VisionEmbeddings  # noqa: E402
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil  # noqa: E402
 from vision_mutants import PLACES, TOWERS, moved, operation, patched, step, without  # noqa: E402
 from vision_mutants import tower as tower_of  # noqa: E402
@@ -142,6 +144,17 @@ def test_embeddings_equal_transformers(tower, truth):
 def test_embeddings_from_halves_are_near(open_tower, truth):
     given = pixels(1)
     assert 1e-6 < distance(open_tower(half=True).encode(rows(given)).numpy(), embed(truth, given)) < 5e-3
+
+
+@pytest.mark.parametrize("grid", [8, 26, 27, 32])
+def test_positions_of_published_grids_stand_in_the_tables_own_order(grid):
+    """transformers finds them by rounding fractions of a tile; of other grids it may take one twice."""
+    config = Idefics3VisionConfig(hidden_size=4, image_size=grid, patch_size=1, num_attention_heads=1)
+    embeddings = Idefics3VisionEmbeddings(config).eval()
+    with torch.inference_mode():
+        pixels = torch.zeros(1, 3, grid, grid)
+        found = embeddings(pixels, torch.ones(1, grid, grid, dtype=torch.bool)) - embeddings.patch_embedding.bias
+        assert torch.allclose(found[0], embeddings.position_embedding.weight, atol=1e-6)
 
 
 def test_attention_of_the_tower_is_peaked(truth):

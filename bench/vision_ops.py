@@ -111,7 +111,15 @@ class Tower:
         self.first, self.last = (ops.constant(a) for a in spans([rows]))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        ops, bias, x = self.ops, self.bias, self.ops.constant(values)
+        """Operation by operation."""
+        return self.ops.numpy(self.forward(self.ops, self.ops.constant(values)))
+
+    def recorded(self, values: np.ndarray) -> np.ndarray:
+        """As a program."""
+        return self.ops.numpy(self.ops.recorded(id(self), self.forward, values))
+
+    def forward(self, ops: Operations, x: Array) -> Array:
+        bias = self.bias
         head = x.width // self.heads
         for w in self.layers:
             y = ops.layer_norm(x, self.one, self.one, 1e-6)
@@ -120,22 +128,22 @@ class Tower:
             x = ops.linear(seen.reshape(x.width), w["o"], bias["o"], x)
             y = ops.linear(ops.layer_norm(x, self.one, self.one, 1e-6), w["up"], bias["up"], activation="gelu")
             x = ops.linear(y, w["down"], bias["down"], x)
-        return ops.numpy(x)
+        return x
 
 
 def towers(ops: Operations, peak: float) -> Iterator[str]:
     """Whole encoders: SmolVLM-256M's tile, and a small one of 144 patches."""
-    for name in ("F16", "Q8_0"):
-        tower = Tower(ops, name, ROWS, WIDTH, INNER, HEADS, LAYERS)
-        x = normal(ROWS, WIDTH)
-        seconds = best_seconds(lambda tower=tower, x=x: tower(x), 5)
-        each = 2 * ROWS * (4 * WIDTH * WIDTH + 2 * WIDTH * INNER) + 4 * ROWS * ROWS * WIDTH
-        yield row(f"tower of SmolVLM-256M, {name}, a tile", seconds, 1e-9 * LAYERS * each / seconds, "GFLOP/s", peak)
-        small = Tower(ops, name, 144, 256, 1024, 4, 6)
-        x = normal(144, 256)
-        seconds = best_seconds(lambda tower=small, x=x: tower(x), 30)
-        each = 2 * 144 * (4 * 256 * 256 + 2 * 256 * 1024) + 4 * 144 * 144 * 256
-        yield row(f"tower of 144 patches, 6 layers of 256, {name}", seconds, 6e-9 * each / seconds, "GFLOP/s", peak)
+    for title, shape, runs in (
+        ("tower of SmolVLM-256M, a tile", (ROWS, WIDTH, INNER, HEADS, LAYERS), 5),
+        ("tower of 144 patches, 6 layers of 256", (144, 256, 1024, 4, 6), 30),
+    ):
+        rows, width, inner, _, layers = shape
+        work = 1e-9 * layers * (2 * rows * (4 * width * width + 2 * width * inner) + 4 * rows * rows * width)
+        for name in ("F16", "Q8_0"):
+            tower, x = Tower(ops, name, *shape), normal(rows, width)
+            for way, run in (("eager", tower), ("recorded", tower.recorded)):
+                seconds = best_seconds(lambda run=run, x=x: run(x), runs)
+                yield row(f"{title}, {name}, {way}", seconds, work / seconds, "GFLOP/s", peak)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ Counts are not known here: every size is a number. Values are torch tensors, wei
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -201,6 +202,9 @@ class TorchOps:
 
     def argmax(self, x: Array) -> Array:
         return self.wrap(x.data.argmax(-1).int())
+
+    def recorded(self, key: Hashable, build: Callable[..., Array], *inputs: np.ndarray) -> Array:
+        return build(self, *(self.constant(values) for values in inputs))
 
     def reshape(self, x: Array, shape: tuple[Size, ...]) -> Array:
         return self.wrap(x.data.reshape(shape))

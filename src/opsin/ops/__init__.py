@@ -6,7 +6,7 @@ Nothing else in the house knows hardware. `reference` is the definition of each 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal, Protocol
@@ -319,6 +319,14 @@ class Ops(Protocol):
 
     def argmax(self, x: Array) -> Array:
         """x [n, width] -> [n] int32: the first of the largest values."""
+        ...
+
+    def recorded(self, key: Hashable, build: Callable[..., Array], *inputs: npt.NDArray[np.generic]) -> Array:
+        """build(ops, *inputs as Arrays) of float32 or int32 values, from a bounded cache of programs.
+
+        `key` names what `build` computes: it runs for the first inputs of a key and their shapes, and what it then
+        asked of `ops` is done again for later ones. So it looks at no values, and keeps none.
+        """
         ...
 
     def reshape(self, x: Array, shape: tuple[Size, ...]) -> Array: ...

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -240,6 +241,9 @@ class Reference:
 
     def argmax(self, x: Array) -> Array:
         return self.array(data(x).argmax(-1))
+
+    def recorded(self, key: Hashable, build: Callable[..., Array], *inputs: npt.NDArray[np.generic]) -> Array:
+        return build(self, *(self.array(values) for values in inputs))
 
     def reshape(self, x: Array, shape: tuple[Size, ...]) -> Array:
         return self.array(data(x).reshape(tuple(int(n) for n in shape if isinstance(n, int))))

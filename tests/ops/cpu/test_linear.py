@@ -85,7 +85,7 @@ def test_float_weights_of_any_number_of_inputs(ops, name, inputs):
 
 
 @pytest.mark.parametrize("name", FLOATS)
-@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(24, 7, 33), (25, 193, 64), (37, 400, 97), (230, 70, 31)])
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(24, 7, 33), (25, 1601, 64), (37, 400, 97), (230, 70, 31)])
 def test_float_weights_of_many_rows(ops, name, rows, inputs, outputs):
     """They go another way: rows in panels, weights widened once for many of them."""
     tensor, x = raw(name, outputs, inputs), normal(rows, inputs)
@@ -203,3 +203,16 @@ def test_wrong_widths_are_refused(ops):
         ops.linear(ops.constant(normal(3, 64)), weight, None, ops.constant(normal(3, 34)))
     with pytest.raises(ModelError, match="bias"):
         ops.linear(ops.constant(normal(3, 64)), weight, ops.constant(normal(32)))
+
+
+@pytest.mark.parametrize("rows", [3, 40])
+def test_a_few_loud_channels_do_not_drown_the_others_of_an_8_bit_layer(ops, rows):
+    """As in vision towers: one channel in 200 is 50 times as large. Activations are int8 in groups of 32."""
+    random = np.random.default_rng(5)
+    x, tensor = normal(rows, 768), raw("Q8_0", 256, 768)
+    x[:, random.choice(768, 4, replace=False)] *= 50
+    got = ops.linear(ops.constant(x), ops.pack(tensor)).numpy().astype(np.float64)
+    reference = Reference(wide=True)
+    wanted = reference.linear(reference.constant(x), reference.pack(tensor)).numpy()
+    cosines = (got * wanted).sum(-1) / np.linalg.norm(got, axis=-1) / np.linalg.norm(wanted, axis=-1)
+    assert cosines.min() >= 0.999

@@ -15,7 +15,10 @@ from opsin.errors import DeviceError
 from opsin.ops.cpu.isa import choose
 
 HERE = Path(__file__).parent
-FILES = ("test_pointwise.py", "test_linear.py", "test_attend.py", "test_bitwise.py", "test_kernel_errors.py")
+FILES = (
+    *("test_pointwise.py", "test_linear.py", "test_attend.py", "test_attend_dense.py", "test_overlay.py"),
+    *("test_bitwise.py", "test_kernel_errors.py"),
+)
 # What a set has of its own; the rest it shares with one that all tests run on.
 OWN = {"avx2": FILES, "avxvnni": ("test_linear.py",), "portable": ("test_linear.py",)}
 

@@ -94,8 +94,8 @@ class Layout:
 
 
 SHARED = 16  # values of an 8-bit page that share a scale: with 32 the divergence on SmolLM2 was a fifth larger
-DENSE_INPUTS = 256  # inputs whose weights, as float32, are taken for all panels of a block
-DENSE_PANELS = 32  # panels of x that share them
+DENSE_INPUTS = 768  # inputs whose weights, as float32, are taken for all panels of a block: in the second cache
+DENSE_PANELS = 16  # panels of x that share them
 QUERIES = 120  # most queries of a tile of attention: rows times query heads a KV head
 PANEL = 6  # queries whose scores stand in registers at once
 SCORES = CHUNK + 16  # floats between the scores of queries: a power of 2 would crowd a few lines of the cache

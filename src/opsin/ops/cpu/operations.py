@@ -5,6 +5,7 @@ The same methods record and run: what happens with an operation is the tape's af
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,9 +20,10 @@ from opsin.ops.cpu.kv import KvPages
 from opsin.ops.cpu.layout import DENSE_INPUTS, DENSE_PANELS, RECORD, STRIP, dense_rows, dense_vectors, strips
 from opsin.ops.cpu.overlay import PlacedRows, placed
 from opsin.ops.cpu.pack import PackedWeight, Packer
-from opsin.ops.cpu.tape import TYPES, Lease, Place, Tape, place, view
+from opsin.ops.cpu.tape import TYPES, Lease, Place, Recorded, Recording, Tape, place, view
 from opsin.ops.cpu.words import float_bits
 
+PROGRAMS = 8  # that `recorded` keeps
 _MANY_ROWS = 24  # rows that are worth laying out in panels
 _ROWS_BYTES = 4096  # elementwise work below this a thread is not worth sharing
 
@@ -33,6 +35,7 @@ class Operations:
         self.tape = tape
         self._bytes: WeakKeyDictionary[Lease, dict[tuple[int, int, int], tuple[Array, ...]]] = WeakKeyDictionary()
         self._attention = Attention(self)
+        self._programs: dict[Hashable, Recorded] = {}  # the one used last stands last
         self._packer = Packer(tape.code, tape.team)
 
     # Weights and constants
@@ -305,6 +308,28 @@ class Operations:
 
     def apply_weights(self, weights: Array, pages: Pages, layer: int, reads: Reads) -> Array:
         return self._attention.apply(weights, pages, layer, reads)
+
+    # Programs
+
+    def recorded(self, key: Hashable, build: Callable[..., Array], *inputs: npt.NDArray[np.generic]) -> Array:
+        """A program costs one call where its operations cost one each; the PROGRAMS used last are kept."""
+        kinds = ["i32" if np.issubdtype(values.dtype, np.integer) else "f32" for values in inputs]
+        name = (key, *((values.shape, kind) for values, kind in zip(inputs, kinds, strict=True)))
+        program = self._programs.pop(name, None)
+        if program is None:
+            tape = Recording(self.tape.code, self.tape.team, guarded=self.tape.guarded)
+            ops = Operations(tape)
+            places = [
+                tape.input(ops, str(i), a.shape, kind) for i, (a, kind) in enumerate(zip(inputs, kinds, strict=True))
+            ]
+            program = tape.finish({"result": build(ops, *places)})
+        self._programs[name] = program
+        if len(self._programs) > PROGRAMS:
+            del self._programs[next(iter(self._programs))]
+        for i, values in enumerate(inputs):
+            program.inputs[str(i)][...] = values
+        program.run()
+        return self.constant(program.output("result"))
 
     # Views
 

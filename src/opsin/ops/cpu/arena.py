@@ -8,6 +8,8 @@ each block lies between two fences and is filled with NaN when it is dropped.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +73,9 @@ class Arena:
         self.guarded = guarded
         self.blocks: list[Block] = []
         self._free: list[tuple[int, int, Block]] = []
+        self._returned: deque[Block] = deque()
         self._serial = 0
+        self._taking = Lock()
 
     @property
     def bytes(self) -> int:
@@ -80,17 +84,24 @@ class Arena:
     def take(self, size: int) -> Block:
         """A block of at least `size` bytes: the smallest free one that fits well, or a new one."""
         size = -(-max(size, 1) // LINE) * LINE
-        place = bisect_left(self._free, (size, -1))
-        if place < len(self._free) and self._free[place][0] <= 2 * size:
-            return self._free.pop(place)[2]
-        block = Block(size, guarded=self.guarded)
-        self.blocks.append(block)
-        return block
+        with self._taking:
+            while self._returned:
+                self._serial += 1
+                back = self._returned.popleft()
+                insort(self._free, (back.bytes, self._serial, back))
+            place = bisect_left(self._free, (size, -1))
+            if place < len(self._free) and self._free[place][0] <= 2 * size:
+                return self._free.pop(place)[2]
+            block = Block(size, guarded=self.guarded)
+            self.blocks.append(block)
+            return block
 
     def give_back(self, block: Block) -> None:
-        """The block's content is lost from here on."""
-        self._serial += 1
-        insort(self._free, (block.bytes, self._serial, block))
+        """The block's content is lost from here on.
+
+        The garbage collector may call it at any moment and in any thread, also in the middle of `take`.
+        """
+        self._returned.append(block)
 
     def check(self) -> None:
         for block in self.blocks:

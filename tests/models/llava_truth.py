@@ -59,6 +59,7 @@ def write_tower(
     }  # fmt: skip
     if old:
         known["clip.vision.block_count"] = LAYERS - 1
+        known["clip.vision.projection_dim"] = 32  # CLIP's own
         del known["clip.projector_type"], known["clip.vision.feature_layer"]
         known |= {"clip.has_text_encoder": False, "clip.has_llava_projector": True}
 

@@ -163,7 +163,7 @@ def test_a_batch_equals_its_pictures_one_by_one(tower):
         ({"clip.vision.feature_layer": [5]}, "feature_layer is 5, of 4 layers"),
         ({"clip.vision.feature_layer": [-5]}, "feature_layer is -5, of 4 layers"),
         ({"clip.vision.mm_patch_merge_type": "spatial_unpad"}, "cuts pictures into tiles, as LLaVA 1.6"),
-        ({"clip.vision.projection_dim": 65}, "mm.2.weight makes 64 of 64 values, where 65"),
+        ({"clip.vision.embedding_length": 40}, "mm.0.weight makes 64 of 48 values, where 64 of 40"),
     ],
 )
 def test_a_file_that_cannot_be_run_is_refused(open_tower, keys, said):

@@ -19,7 +19,6 @@ from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.vision_rules import look, named, siglip, tower_sizes
 from opsin.media import sizes, steps
 from opsin.media.picture import Picture
-from opsin.nn.keys import positive_int
 from opsin.nn.module import Floats, Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
@@ -53,7 +52,8 @@ class LlavaVision:
         shape = vit_shape(file)
         projector = Projector.read(source, "mm")
         projector.up.check(shape.width, projector.down.inputs)
-        projector.down.check(projector.up.outputs, positive_int(file, "clip.vision.projection_dim"))
+        # The oldest files give CLIP's own projection_dim, which is not used: the width is that of the last matrix.
+        projector.down.check(projector.up.outputs, projector.down.outputs)
         tower = Vit.load(file, source, shape, np.arange(shape.grid**2, dtype=np.int32))
         padded = file.get_str("clip.vision.image_aspect_ratio", "square") == "pad"
         return cls(tower, projector, Preparation.of(file, shape.patch), layers_of(file, shape.layers), padded)

@@ -21,8 +21,8 @@ REST = b"\x9c\x80".decode("utf-8", "surrogateescape")  # ends 最
 
 
 def test_a_word_is_cut_where_no_text_joins_its_characters() -> None:
-    assert Joints("ab\nbc\nd").cut("abcdab") == ["abc", "d", "ab"]
-    assert Joints("世界\n界人").cut("世界人世人") == ["世界人", "世", "人"]
+    assert Joints("ab\0bc\0d").cut("abcdab") == ["abc", "d", "ab"]
+    assert Joints("世界\0界人").cut("世界人世人") == ["世界人", "世", "人"]
 
 
 def test_halves_of_characters_join_whatever_they_may_complete() -> None:

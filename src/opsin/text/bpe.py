@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 from codecs import charmap_decode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Final
 
+import numpy as np
 import regex
 from tokenizers.models import BPE
 
-from opsin.text.joints import LONG, Parts
+from opsin.text.joints import BETWEEN, Parts
+from opsin.text.merging import Ints, Merges, Together
 from opsin.text.pretokenizers import PreTokenizer
 from opsin.text.vocabulary import CONTROL, Vocabulary
 from opsin.text.words import SPACE, WordMemory, cut_pattern
@@ -60,15 +62,24 @@ class BytePairs:
         self._spelled: dict[int, tuple[int, ...]] = {}  # private ids -> the ids of their bytes
         texts = self._add_private(pairs)
         self._model = BPE(texts, pairs, cache_capacity=0, byte_fallback=not pre.byte_encoded)
-        self._parts = Parts(self._encode_part, lambda: self._spell_out(texts))
+        together = Together(
+            self._encode_part,
+            self._read_symbols,
+            lambda: _build_merges(texts, _read_pairs(merges)),
+            size=self._size,
+            spell=self._spell_symbol,
+        )
+        self._parts = Parts(self._encode_part, lambda: self._spell_out(texts), together.encode)
+        self._letters = _find_letters(texts, byte_encoded=self._byte_encoded)
+        self._private = self._size + len(self._spelled)
         patterns = [regex.compile(f"({pattern})", regex.V1) for pattern in pre.patterns]
         self._to_words = patterns[: pre.word_patterns]
         self._within_words = patterns[pre.word_patterns :]
         if not pre.byte_encoded and not pre.spaces_vanish:
             before_space = cut_pattern(left[-1] for left, right in pairs if right[0] == SPACE)
             self._to_words = [*patterns, _SPACED_WORD if pre.space_begins_words else before_space]
-        self._remembered = WordMemory(self._encode_word)
-        self._pieces = WordMemory(self._encode_piece)
+        self._remembered = WordMemory(self._encode_word, self._encode_words)
+        self._pieces = WordMemory(self._encode_piece, self._encode_pieces)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first` tells whether nothing or a special token stands before it, which BPE ignores."""
@@ -87,13 +98,27 @@ class BytePairs:
             return self._encode_piece(word)
         return tuple(self._pieces.encode(cut(self._within_words, [word])))
 
+    def _encode_words(self, words: Sequence[str]) -> list[tuple[int, ...]]:
+        if not self._within_words:
+            return self._encode_pieces(words)
+        return self._pieces.encode_each([cut(self._within_words, [word]) for word in words])
+
+    def _encode_pieces(self, pieces: Sequence[str]) -> list[tuple[int, ...]]:
+        if not self._whole and not self._pre.newline_runs:
+            return self._parts.encode_many(pieces)
+        whole = [self._find_whole(piece) for piece in pieces]
+        ids = iter(self._parts.encode_many([piece for piece, id in zip(pieces, whole, strict=True) if id is None]))
+        return [next(ids) if id is None else (id,) for id in whole]
+
+    def _find_whole(self, piece: str) -> int | None:
+        """The id of a piece that is a token and is not merged: by the rules of the file, or as no merge makes it."""
+        if self._whole:
+            return self._ids.get(self._write(piece))
+        return self._ids.get(piece) if self._pre.newline_runs and piece[0] == "\n" else None
+
     def _encode_piece(self, piece: str) -> tuple[int, ...]:
-        written = self._write(piece)
-        if self._whole and (id := self._ids.get(written)) is not None:
-            return (id,)
-        if self._pre.newline_runs and piece[0] == "\n" and piece in self._ids:
-            return (self._ids[piece],)  # no merge makes it
-        return self._merge(written) if len(piece) <= LONG else self._parts.encode(piece)
+        id = self._find_whole(piece)
+        return self._parts.encode(piece) if id is None else (id,)
 
     def _encode_part(self, part: str) -> tuple[int, ...]:
         return self._merge(self._write(part))
@@ -108,9 +133,22 @@ class BytePairs:
         """A text in the letters of the vocabulary."""
         return charmap_decode(text.encode(), "strict", _BYTE_LETTERS)[0] if self._byte_encoded else text
 
+    def _read_symbols(self, pieces: Sequence[str]) -> tuple[Ints, list[int]]:
+        """The symbols of pieces before any merge: their bytes or characters."""
+        if self._byte_encoded:
+            encoded = [piece.encode() for piece in pieces]
+            return self._letters[np.frombuffer(b"".join(encoded), np.uint8)], list(map(len, encoded))
+        codes = np.frombuffer("".join(pieces).encode("utf-32-le"), np.uint32)
+        known = self._letters[np.minimum(codes, len(self._letters) - 1)]
+        return np.where(known < 0, self._private + codes.astype(np.int32), known), list(map(len, pieces))
+
+    def _spell_symbol(self, symbol: int) -> tuple[int, ...]:
+        spelled = self._spelled.get(symbol)
+        return self._merge(chr(symbol - self._private)) if spelled is None else spelled
+
     def _spell_out(self, texts: Iterable[str]) -> str:
-        """Texts of the vocabulary as people write them, a line each; bytes of half characters as lone surrogates."""
-        lines = "\n".join(texts)
+        """What the texts of the vocabulary stand for. Bytes of half characters become lone surrogates."""
+        lines = BETWEEN.join(texts)
         if not self._byte_encoded:
             return lines
         return lines.translate(_CODE_TO_BYTE).encode("latin-1", "replace").decode("utf-8", "surrogateescape")
@@ -128,6 +166,22 @@ class BytePairs:
         """A text that is no token, as the tokens of its bytes; bytes without a token are lost, as in llama.cpp."""
         letters = text if self._byte_encoded else [f"<0x{byte:02X}>" for byte in text.encode("utf-8", "replace")]
         return tuple(self._ids[letter] for letter in letters if letter in self._ids)
+
+
+def _find_letters(texts: Mapping[str, int], *, byte_encoded: bool) -> Ints:
+    """The symbol of each byte; or of each character, -1 where it has none, and so the last."""
+    if byte_encoded:
+        return np.array([texts[BYTE_TO_CHARACTER[byte]] for byte in range(256)], np.int32)
+    single = {ord(text): id for text, id in texts.items() if len(text) == 1}
+    letters = np.full(max(single, default=0) + 2, -1, np.int32)
+    letters[list(single)] = list(single.values())
+    return letters
+
+
+def _build_merges(texts: Mapping[str, int], pairs: Sequence[tuple[str, str]]) -> Merges:
+    ids = np.array([(texts[left], texts[right], texts[left + right]) for left, right in pairs], np.int32)
+    left, right, made = ids.reshape(-1, 3).T
+    return Merges(left, right, np.arange(len(pairs), dtype=np.int32), made)
 
 
 def _lower(word: str) -> str:

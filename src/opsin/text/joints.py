@@ -7,66 +7,131 @@ spaces, Chinese above all, so fall into short parts that come again, and long wo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from operator import add
 from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from opsin.text.words import WordMemory
 
+BETWEEN: Final = "\0"  # stands between the texts of a vocabulary
 LONG: Final = 12  # characters: shorter words merge as one
 PATIENCE: Final = 4096  # characters of long words that come before it is worth looking through the vocabulary
-_RARE: Final = "\U00020000"
-_BEFORE_BYTE: Final = re.compile("([^\ud800-\udfff\n])(?=[\udc80-\udcff])")
-_AFTER_BYTE: Final = re.compile("(?<=[\udc80-\udcff])([^\ud800-\udfff\n])")
+_AT_ONCE: Final = 1 << 18
+_RARE: Final = 0x20000
+_BEFORE_BYTE: Final = re.compile(f"([^\ud800-\udfff{BETWEEN}])(?=[\udc80-\udcff])")
+_AFTER_BYTE: Final = re.compile(f"(?<=[\udc80-\udcff])([^\ud800-\udfff{BETWEEN}])")
 _BYTE_BEFORE_CHARACTER: Final = re.compile("[\udc80-\udcbf](?=[\udcc0-\udcff])")
+_FACTORS: Final = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77)
 
 
 class Joints:
     """Knows which characters may merge with their neighbours.
 
-    `texts` are those of the vocabulary, a line each; bytes that are only a part of a character stand in them as lone
-    surrogates. Where such bytes meet a character, or each other, all characters that they may belong to count as
-    joined on that side.
+    `texts` are those of the vocabulary with BETWEEN between them; bytes that are only a part of a character stand in
+    them as lone surrogates. Where such bytes meet a character, or each other, all characters that they may belong to
+    count as joined on that side, and so do all beyond the second plane. Pairs are kept as bits under their hashes:
+    two that share one keep a word whole which could be cut.
     """
 
     def __init__(self, texts: str) -> None:
-        self._pairs = frozenset(map(add, texts, texts[1:]))
-        last_bytes = {ord(byte) - 0xDC80 for byte in _BYTE_BEFORE_CHARACTER.findall(texts)}
-        ending = {chr(code) for byte in last_bytes for code in range(0x80 + byte, ord(_RARE), 64)}
-        self._to_the_right = frozenset(_BEFORE_BYTE.findall(texts)) | ending
-        self._to_the_left = frozenset(_AFTER_BYTE.findall(texts))
+        codes = _read_codes(texts)
+        self._shift = np.uint32(32 - min(28, len(codes).bit_length() + 3))
+        self._pairs = np.zeros(1 << (32 - int(self._shift)), np.bool_)
+        self._pairs[self._hash(codes)] = True
+        self._to_the_right = self._mark(_BEFORE_BYTE.findall(texts))
+        self._to_the_left = self._mark(_AFTER_BYTE.findall(texts))
+        for byte in {ord(byte) - 0xDC80 for byte in _BYTE_BEFORE_CHARACTER.findall(texts)}:
+            self._to_the_right[0x80 + byte :: 64] = True
 
     def cut(self, word: str) -> list[str]:
-        """The parts of `word`. A character beyond the second plane is never cut from its neighbours."""
-        if max(word) >= _RARE:
-            return [word]
-        pairs, right, left = self._pairs, self._to_the_right, self._to_the_left
-        cuts = [
-            place
-            for place, pair in enumerate(map(add, word, word[1:]), 1)
-            if pair not in pairs and pair[0] not in right and pair[1] not in left
-        ]
-        return [word[start:end] for start, end in pairwise([0, *cuts, len(word)])]
+        """The parts of `word`."""
+        return self.cut_many([word])[0]
+
+    def cut_many(self, words: Sequence[str]) -> list[list[str]]:
+        """The parts of each word."""
+        text = "".join(words)
+        last = np.cumsum([len(word) for word in words]) - 1
+        apart = self._find(text)
+        apart[last] = True
+        ends = np.cumsum(apart)[last].tolist()
+        parts = [text[start:end] for start, end in pairwise([0, *(np.flatnonzero(apart) + 1).tolist()])]
+        return [parts[start:end] for start, end in pairwise([0, *ends])]
+
+    def cut_text(self, text: str) -> Iterator[str]:
+        """The parts of a text of any length."""
+        rest = ""
+        for start in range(0, len(text), _AT_ONCE):
+            some = rest + text[start : start + _AT_ONCE]
+            places = [0, *(np.flatnonzero(self._find(some)) + 1).tolist()]
+            yield from [some[start:end] for start, end in pairwise(places)]
+            rest = some[places[-1] :]
+        yield rest
+
+    def _find(self, text: str) -> npt.NDArray[np.bool_]:
+        """Whether `text` can be cut behind each of its characters; not behind the last."""
+        codes = _read_codes(text)
+        apart = np.zeros(len(codes), np.bool_)
+        joined = self._pairs[self._hash(codes)] | self._to_the_right[codes[:-1]] | self._to_the_left[codes[1:]]
+        np.logical_not(joined, out=apart[:-1])
+        return apart
+
+    def _hash(self, codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        """Of each character and the next."""
+        return (codes[:-1] * _FACTORS[0] + codes[1:] * _FACTORS[1]) >> self._shift
+
+    @staticmethod
+    def _mark(characters: Sequence[str]) -> npt.NDArray[np.bool_]:
+        marked = np.zeros(sys.maxunicode + 1, np.bool_)
+        marked[_RARE:] = True
+        marked[_read_codes("".join(characters))] = True
+        return marked
 
 
 class Parts:
-    """Encodes words, long ones by their parts. `read` gives the texts for `Joints`, when they are needed."""
+    """Encodes words, long ones by their parts. `read` gives the texts for `Joints`, when they are needed.
 
-    def __init__(self, encode: Callable[[str], tuple[int, ...]], read: Callable[[], str]) -> None:
+    `encode` gives the ids of one word, `encode_many` those of many.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[str], tuple[int, ...]],
+        read: Callable[[], str],
+        encode_many: Callable[[Sequence[str]], list[tuple[int, ...]]],
+    ) -> None:
         self._encode = encode
+        self._encode_many = encode_many
         self._read = read
         self._patience = PATIENCE
         self._joints: Joints | None = None
-        self._remembered = WordMemory(encode)
+        self._remembered = WordMemory(encode, encode_many)
 
     def encode(self, word: str) -> tuple[int, ...]:
         """The ids of the whole word."""
-        if len(word) <= LONG:
-            return self._encode(word)
-        if self._joints is None:
-            self._patience -= len(word)
-            if self._patience > 0:
-                return self._encode(word)
+        joints = self.find_joints(len(word)) if len(word) > LONG else None
+        return self._encode(word) if joints is None else tuple(self._remembered.encode(joints.cut(word)))
+
+    def encode_many(self, words: Sequence[str]) -> list[tuple[int, ...]]:
+        """The ids of each word."""
+        long = [word for word in words if len(word) > LONG]
+        joints = self.find_joints(sum(map(len, long))) if long else None
+        if joints is None:
+            return self._encode_many(words)
+        short = iter(self._encode_many([word for word in words if len(word) <= LONG]))
+        cut = iter(self._remembered.encode_each(joints.cut_many(long)))
+        return [next(short) if len(word) <= LONG else next(cut) for word in words]
+
+    def find_joints(self, size: int) -> Joints | None:
+        """The places to cut at, made when enough characters came that are worth it; `size` more come now."""
+        self._patience -= size
+        if self._joints is None and self._patience <= 0:
             self._joints = Joints(self._read())
-        return tuple(self._remembered.encode(self._joints.cut(word)))
+        return self._joints
+
+
+def _read_codes(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)

@@ -8,18 +8,24 @@ of merging the whole text at once.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
+from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import chain
 from typing import Final
 
-from opsin.text.joints import LONG, Parts
+import numpy as np
+
+from opsin.text.joints import BETWEEN, LONG, Parts
+from opsin.text.merging import Ints, Merges, Together
 from opsin.text.vocabulary import CONTROL, UNKNOWN, Vocabulary
 from opsin.text.words import SPACE, WordMemory, cut_pattern
 
 _SHORT: Final = 48  # characters: up to here looking through all pairs is faster than a heap
 _RUNS: Final = re.compile(rf"{SPACE}*\w+|[^\w{SPACE}]+|{SPACE}+")
 _MAX_RUNS: Final = 1 << 18
+_LONG_TEXT: Final = 1024  # characters: shorter ones are cut before spaces only
 _NEVER: Final = float("-inf")
 _BEFORE_SPACE: Final = re.compile(f"(.)(?={SPACE})", re.DOTALL)
 
@@ -36,15 +42,20 @@ class SentencePiece:
             del self._scores[vocabulary.texts[id]]
         self._bytes = [self._find_byte(value, vocabulary.unknown) for value in range(256)]
         self._words = cut_pattern(_BEFORE_SPACE.findall("\n".join(self._ids)))
-        self._parts = Parts(self._encode_part, lambda: "\n".join(self._ids))
+        self._size = len(vocabulary)
+        together = Together(
+            self._encode_part, self._read_symbols, self._build_merges, size=self._size, spell=self._spell_letter
+        )
+        self._parts = Parts(self._encode_part, lambda: BETWEEN.join(self._ids), together.encode)
         self._runs: dict[str, tuple[str, ...]] = {}
         self._apart: dict[tuple[str, str], bool] = {}
-        self._remembered = WordMemory(self._encode_word)
+        self._remembered = WordMemory(self._encode_word, self._parts.encode_many)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first`: nothing or a special token stands before it, and a space may be put there."""
         text = (SPACE if first and self._space_prefix else "") + text.replace(" ", SPACE)
-        return self._remembered.encode(self._words.findall(text))
+        joints = self._parts.find_joints(len(text)) if len(text) > _LONG_TEXT else None
+        return self._remembered.encode(self._words.findall(text) if joints is None else [*joints.cut_text(text)])
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         return self._encode_part(word) if len(word) <= LONG else self._parts.encode(word)
@@ -135,6 +146,36 @@ class SentencePiece:
             return (id,)
         found = [self._bytes[byte] for byte in _to_bytes(symbol)]
         return tuple(id for id in found if id is not None)
+
+    def _read_symbols(self, words: Sequence[str]) -> tuple[Ints, list[int]]:
+        """The symbols of words: their letters, those that are no tokens with numbers behind the tokens'."""
+        codes = np.frombuffer("".join(words).encode("utf-32-le", "surrogatepass"), np.uint32)
+        return self._letters[codes], list(map(len, words))
+
+    @cached_property
+    def _letters(self) -> Ints:
+        """The symbol of each code point."""
+        letters = np.arange(self._size, self._size + sys.maxunicode + 1, dtype=np.int32)
+        for text, id in self._ids.items():
+            if len(text) == 1:
+                letters[ord(text)] = id
+        return letters
+
+    def _spell_letter(self, symbol: int) -> tuple[int, ...]:
+        return self._spell(chr(symbol - self._size))
+
+    def _build_merges(self) -> Merges:
+        """All ways to make a token of two symbols; better scores merge first."""
+        symbols = {letter: self._size + ord(letter) for letter in set("".join(self._ids))} | self._ids
+        triples = [
+            (left, right, place)
+            for place, text in enumerate(self._ids)
+            for cut in range(1, len(text))
+            if (left := symbols.get(text[:cut])) is not None and (right := symbols.get(text[cut:])) is not None
+        ]
+        lefts, rights, places = np.array(triples, np.int32).reshape(-1, 3).T
+        _, rank = np.unique(-np.array([self._scores[text] for text in self._ids]), return_inverse=True)
+        return Merges(lefts, rights, places, np.fromiter(self._ids.values(), np.int32), rank.astype(np.int32))
 
     def _find_byte(self, value: int, unknown: int | None) -> int | None:
         return self._ids.get(f"<0x{value:02X}>", self._ids.get(chr(value) if value < 128 else "", unknown))

@@ -12,7 +12,15 @@ from tokenizers import Regex, normalizers
 from tokenizers import Tokenizer as Pipeline
 from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.normalizers import BertNormalizer, Precompiled
-from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace, Sequence, Split
+from tokenizers.pre_tokenizers import (
+    BertPreTokenizer,
+    ByteLevel,
+    Digits,
+    Metaspace,
+    Punctuation,
+    Sequence,
+    Split,
+)
 
 from opsin.gguf import File
 from opsin.text import Tokenizer
@@ -52,6 +60,25 @@ def test_byte_level_ids_equal(sources: Path, name: str) -> None:
             assert found == wanted, text
             compared += 1
     assert compared > 1000
+
+
+def test_falcon_ids_equal_where_every_byte_has_a_token(sources: Path) -> None:
+    """A byte without a token, such as U+000B, vanishes before the merges there; here, as in llama.cpp, behind them."""
+    metadata = read(sources, "falcon")
+    pipeline = byte_level(metadata, patterns=(), whole=False)
+    threes = Split(Regex("[0-9][0-9][0-9]"), "isolated")
+    pipeline.pre_tokenizer = Sequence([Punctuation("contiguous"), ByteLevel(False), Digits(False), threes])
+    ours = Tokenizer.from_metadata(metadata)
+    compared = 0
+    for text in [*TEXTS, "a²½ x¼ 12 ¾ é漢 12345 ٣٤٥", "1234,5678", '✋🏻   <div class="a">&nbsp;</div>']:
+        ids = ours.encode(text)
+        if ours.decode(ids) == text:
+            assert ids == pipeline.encode(text).ids, text
+            compared += 1
+    assert compared > 1000
+    text = "\u00a0\v\u00a0"
+    assert [ours.piece(id) for id in ours.encode(text)] == [b"\xc2\xa0", b"\xc2\xa0"]
+    assert [ours.piece(id) for id in pipeline.encode(text).ids] == [b"\xc2\xa0\xc2\xa0"]
 
 
 def test_ideographic_spaces_take_the_space_before_them_as_deepseek_publishes(sources: Path) -> None:

@@ -101,7 +101,12 @@ class BytePairs:
     def _encode_words(self, words: Sequence[str]) -> list[tuple[int, ...]]:
         if not self._within_words:
             return self._encode_pieces(words)
-        return self._pieces.encode_each([cut(self._within_words, [word]) for word in words])
+        searches = [pattern.search for pattern in self._within_words]
+        whole = [not any(search(word) for search in searches) for word in words]
+        ids = iter(self._encode_pieces([word for word, stays in zip(words, whole, strict=True) if stays]))
+        others = [cut(self._within_words, [word]) for word, stays in zip(words, whole, strict=True) if not stays]
+        cut_ids = iter(self._pieces.encode_each(others))
+        return [next(ids) if stays else next(cut_ids) for stays in whole]
 
     def _encode_pieces(self, pieces: Sequence[str]) -> list[tuple[int, ...]]:
         if not self._whole and not self._pre.newline_runs:

@@ -1,10 +1,11 @@
 """How fast texts become ids, beside llama.cpp: one thread, a vocabulary of each kind.
 
-    python bench/encode.py FILE... [--library LIBLLAMA] [--bytes 1000000]
+    python bench/encode.py FILE... [--library LIBLLAMA] [--bytes 1000000] [--write]
 
 The text is a mix of English, Chinese, Russian and Hindi, drawn word by word as often as people use them (the lists of
 the package `wordfreq`, fetched once), and of Python's own library. What is timed was not seen before: the tokenizer
 has met another draw of the same size. LIBLLAMA is a libllama.so of b11434. Time is that of the processor.
+--write puts the table into docs/tokenizers.md between its markers.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from opsin.text import Tokenizer
 
 PACKAGE, VERSION = "wordfreq", "3.1.1"
 LANGUAGES = {"English": "en", "Chinese": "zh", "Russian": "ru", "Hindi": "hi"}
+PAGE = Path(__file__).parents[1] / "docs" / "tokenizers.md"
 PARAGRAPH = 1200  # characters, about
 SIGNS = {"zh": ("", "，", "。"), "hi": (" ", ", ", "। ")}  # between words, phrases and sentences
 
@@ -127,11 +129,13 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--library", type=Path)
     parser.add_argument("--bytes", type=int, default=1_000_000, help="of each language")
+    parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     met, new, other = (draw(seed, options.bytes) for seed in (1, 2, 3))
     del other["mix"]
-    print(f"| MB/s | {' | '.join(other)} | mix | mix, nothing met before | llama.cpp, mix |")
-    print(f"|---|{'---:|' * (len(new) + 2)}")
+    lines = [f"| MB/s | {' | '.join(other)} | mix | mix, nothing met before | llama.cpp, mix |"]
+    lines += [f"|---|{'---:|' * (len(new) + 2)}"]
+    print("\n".join(lines))
     for path in options.files:
         with File.open(path) as file:
             tokenizer = Tokenizer.from_metadata(file.metadata)
@@ -139,7 +143,17 @@ def main() -> None:
         mix = rate(tokenizer.encode, new["mix"])
         row = [f"{rate(tokenizer.encode, text):.1f}" for name, text in other.items()] + [f"{mix:.1f}", f"{cold:.1f}"]
         row += [f"{rate(make_peer(options.library, path), new['mix']):.1f}" if options.library else ""]
-        print(f"| {path.stem.removeprefix('ggml-vocab-')} | {' | '.join(row)} |", flush=True)
+        lines += [f"| {path.stem.removeprefix('ggml-vocab-')} | {' | '.join(row)} |"]
+        print(lines[-1], flush=True)
+    if options.write:
+        write_page("\n".join(lines))
+
+
+def write_page(table: str) -> None:
+    """Replaces what stands between the markers."""
+    begin, end = "<!-- bench:encode -->", "<!-- /bench:encode -->"
+    before, rest = PAGE.read_text(encoding="utf-8").split(begin)
+    PAGE.write_text(f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 def make_peer(library: Path, path: Path) -> Callable[[str], object]:

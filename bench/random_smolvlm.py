@@ -4,8 +4,9 @@
 
 The text part has the tokens of SmolLM2 and, after them, the markers of pictures. The tower is SigLIP base: tiles of
 512 pixels, patches of 16, squares of 4 x 4 patches become a row. A picture is one tile here, never cut, so that both
-programs encode the same. Weights are scaled so that activations stay near 1; --outliers makes one channel in 200 of
-each matrix of the tower 50 times as large, as a few channels of trained towers are.
+programs encode the same. Weights are scaled so that activations stay near 1; --outliers makes one output in 200 of the
+tower's matrices 50 times as large, as a few channels of trained towers are. Queries and keys are left alone: with such
+scores a patch sees one other, and which one changes when weights are rounded, however exact the arithmetic is.
 """
 
 from __future__ import annotations
@@ -230,7 +231,7 @@ def _tower_tensors(shapes: Tower, outliers: bool) -> Iterator[tuple[str, Floats]
             ("ffn_down", width, shapes.hidden, quiet),
         ):  # fmt: skip
             matrix = dice.matrix(outputs, inputs, gain)
-            if outliers:
+            if outliers and name not in ("attn_q", "attn_k"):
                 dice.enlarge(matrix)
             yield f"v.blk.{i}.{name}.weight", matrix
             yield f"v.blk.{i}.{name}.bias", dice.draw(outputs, deviation=0.1)

@@ -119,8 +119,9 @@ def request(bench: Bench, form: str) -> Sides:
     mine = bench.ours(form)
     prompt = mine.ask("prompt", picture=0)["prompt"]
     theirs = [bench.theirs(tower, form) for tower in OURS]
-    say(f"{sum(map(len, prompt)) + Tower().rows} tokens of prompt, {TOKENS} of answer")
-    return bench.by_turns({w.name: partial(_ask_answer, w, prompt) for w in (mine, *theirs)})
+    tokens = sum(map(len, prompt)) + Tower().rows
+    kept = bench.by_turns({w.name: partial(_ask_answer, w, prompt) for w in (mine, *theirs)})
+    return kept | {"tokens": [tokens] * bench.pairs}
 
 
 def _ask_answer(worker: Worker, prompt: list[list[int]], number: int) -> dict[str, Any]:
@@ -215,7 +216,7 @@ def page(results: dict[str, Any], peer: str) -> str:
 def _rows(results: dict[str, Any]) -> list[str]:
     titles = {
         "tile": "a tile encoded", "five": "a picture of 4 tiles and the whole encoded",
-        "request": f"a request: a tile, {TOKENS} tokens out",
+        "request": "a request: a tile",
     }  # fmt: skip
     rows = []
     for work, title in titles.items():
@@ -225,6 +226,8 @@ def _rows(results: dict[str, Any]) -> list[str]:
                 continue
             times = [statistics.median(sides[name]) for name in (side, "llama.cpp f16", "llama.cpp q8_0")]
             ratio, wanted = min(times[1:]) / times[0], WANTED[form]
+            if tokens := sides.get("tokens"):
+                title = f"{titles[work]}, {tokens[0]:.0f} tokens in, {TOKENS} out"
             cells = [f"{title}, {form}", *(f"{seconds:.3f}" for seconds in times), f"**{ratio:.2f}**"]
             rows.append(f"| {' | '.join(cells)} | {_verdict(f'{wanted:.2f}', ratio >= wanted)} |")
     return rows

@@ -54,11 +54,18 @@ def test_outliers_are_one_channel_in_two_hundred_and_at_least_one(tmp_path):
     plain = {t.name: t.data for t in GGUFReader(random_smolvlm.write_tower(tmp_path, "f32", TOWER)).tensors}
     large = GGUFReader(random_smolvlm.write_tower(tmp_path, "f32", TOWER, outliers=True)).tensors
     large = {tensor.name: tensor.data for tensor in large}
-    for name in ("attn_q", "ffn_up"):
+    for name in ("attn_v", "ffn_up"):
         weights = large[f"v.blk.1.{name}.weight"]
         sizes = np.linalg.norm(weights, axis=1) / np.linalg.norm(plain[f"v.blk.1.{name}.weight"], axis=1).mean()
         assert (sizes > 25).sum() == 1, name
         assert (sizes < 2).sum() == len(weights) - 1, name
+
+
+def test_outliers_leave_attention_alone(tmp_path):
+    large = GGUFReader(random_smolvlm.write_tower(tmp_path, "f32", TOWER, outliers=True)).tensors
+    norms = {t.name: np.linalg.norm(t.data, axis=1) for t in large if "attn_q.weight" in t.name}
+    assert len(norms) == TOWER.layers
+    assert all(sizes.max() < 2 * sizes.mean() for sizes in norms.values())
 
 
 def test_products_are_counted_as_they_are_multiplied():

@@ -295,7 +295,9 @@ def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _rounds(kept: Any) -> int:
-    """Of the side that has fewest; what has no rounds has enough."""
+    """Of the side that has fewest; what is not measured in rounds has enough, what was not measured has none."""
+    if kept is None:
+        return 0
     if isinstance(kept, dict):
         return min(map(_rounds, kept.values()), default=0)
     return len(kept) if isinstance(kept, list) else 5
@@ -315,13 +317,13 @@ def main() -> None:
                 args.results.write_text(json.dumps(results, indent=1), encoding="utf-8")
     finally:
         bench.close()
-    text = page(results, bench.peer.describe())
+    text = page({name: case for name, case in results.items() if _rounds(case)}, bench.peer.describe())
     if args.write:
         if few := [name for name in results if _rounds(results[name]) < 5]:
             sys.exit(f"fewer than five quiet rounds are not published: {', '.join(few)}")
         write_readme(text, MARK)
     print(text)
-    if "products" in results:
+    if _rounds(results.get("products")):
         print("\n".join(["", *profile_lines(results["products"])]))
 
 

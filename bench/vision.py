@@ -194,12 +194,12 @@ CASES: dict[str, Callable[[Bench], Any]] = {
 
 def page(results: dict[str, Any], peer: str) -> str:
     """Everything between the markers."""
-    shapes = Tower()
+    shapes, rounds = Tower(), min(map(_rounds, results.values()), default=0)
     return "\n".join(
         [
             f"Random weights of SmolVLM-256M's shapes; tiles of {shapes.side} x {shapes.side} pixels are "
             f"{shapes.patches} patches and become {shapes.rows} tokens. {THREADS} threads each, by turns in one run, "
-            "medians of at least 5; `python bench/vision.py --write` wrote this.",
+            f"medians of at least {rounds}; `python bench/vision.py --write` wrote this.",
             "",
             "| work | opsin, s | llama.cpp, f16 mmproj, s | llama.cpp, Q8_0 mmproj, s | faster by | wanted |",
             "|---|---:|---:|---:|---:|---:|",

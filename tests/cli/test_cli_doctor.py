@@ -6,7 +6,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tiny_sight import tiny_pair
 
 import opsin
 from opsin.cli.doctor import examine
@@ -66,6 +68,16 @@ def test_an_empty_cache_is_counted_as_empty(tmp_path: Path) -> None:
 
 @pytest.mark.model
 @pytest.mark.timeout(1200)  # compiles 57 kernels where the cache is empty: 46 s of CPU, and more beside others
+def test_after_warming_up_a_picture_compiles_nothing(tmp_path: Path) -> None:
+    warm(from_environment(), lambda line: None)
+    tiny_pair(tmp_path)
+    told: list[str] = []
+    with opsin.load(tmp_path / "model.gguf", context=256, sequences=1, notice=told.append) as model:
+        picture = np.zeros((32, 32, 3), np.uint8)
+        assert model.chat([{"role": "user", "content": [picture, "?"]}], max_tokens=2).text
+    assert told == []
+
+
 def test_after_warming_up_a_model_compiles_nothing(smollm2: Path) -> None:
     warm(from_environment(), lambda line: None)
     kinds: tuple[PageType, ...] = ("f16", "q8_0")

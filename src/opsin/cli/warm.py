@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.config import Config
-from opsin.ops import Array, PageType, Pairing, Raw, Reads
+from opsin.ops import Activation, Array, PageType, Pairing, Raw, Reads
 from opsin.ops.cpu import Cpu
 from opsin.quants import BY_NAME, QuantType
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 USUAL = (
     "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
 )  # fmt: skip
-_ROWS, _WIDTH, _HEAD = 2, 256, 64
+_FLOATS = ("F32", "F16", "BF16")  # many rows of these are multiplied by kernels of their own
+_ROWS, _PATCHES, _WIDTH, _HEAD = 2, 64, 256, 64
 
 
 def warm(config: Config, notice: Notice) -> None:
@@ -32,6 +33,7 @@ def warm(config: Config, notice: Notice) -> None:
         for name in USUAL:
             _weights(ops, BY_NAME[name], x, places)
         _rows(ops, x, places)
+        _tower(ops)
         for kind in get_args(PageType):
             _attention(ops, kind, x.reshape(_WIDTH // _HEAD, _HEAD), places)
     finally:
@@ -59,6 +61,20 @@ def _rows(ops: Operations, x: Array, places: Array) -> None:
     table = ops.rope_table(places, ops.constant(np.ones(_HEAD // 2, np.float32)))
     for pairing in get_args(Pairing):
         ops.rope(x.reshape(_WIDTH // _HEAD, _HEAD), table, pairing)
+
+
+def _tower(ops: Operations) -> None:
+    """What encoders of pictures need beside that."""
+    x = ops.constant(np.zeros((_PATCHES, _WIDTH), np.float32))
+    first, last = (ops.constant(np.full(_PATCHES, n, np.int32)) for n in (0, _PATCHES))
+    heads = x.reshape(_WIDTH // _HEAD, _HEAD)
+    ops.attend_dense(heads, heads, heads, first, last, scale=1.0)
+    for name in _FLOATS:
+        weight = ops.pack(Raw("warm", BY_NAME[name].id, (_WIDTH, _WIDTH), lambda first, last, into: into.fill(0)))
+        for activation in (None, *get_args(Activation)):
+            ops.linear(x, weight, activation=activation)
+    ops.overlay(x, ops.rows(_PATCHES))
+    ops.mean_rows(x, 4)
 
 
 def _attention(ops: Operations, kind: PageType, x: Array, places: Array) -> None:

@@ -10,12 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import uvicorn
-
 from opsin.api import Model
-from opsin.serve.app import build_app
 from opsin.serve.options import Options
-from opsin.serve.server import listen
+from opsin.serve.server import listen, uvicorn_of
 from opsin.serve.service import Service
 
 
@@ -71,7 +68,7 @@ def running(load: Callable[[], Model], *, wait: bool = True, **options: object) 
     """A server of `load()`'s model on a free port. The model is not closed with it."""
     settings = Options(port=0, **options)
     made, service = listen(settings), Service(settings, load)
-    server = uvicorn.Server(uvicorn.Config(build_app(service), lifespan="off", log_level="error", access_log=False))
+    server = uvicorn_of(service)
     loop = asyncio.new_event_loop()
 
     async def live() -> None:
@@ -90,6 +87,6 @@ def running(load: Callable[[], Model], *, wait: bool = True, **options: object) 
     finally:
         server.should_exit = True
         thread.join(30)
-        service.threads.shutdown(wait=False, cancel_futures=True)
+        service.shut()
         assert not thread.is_alive()
         loop.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -31,8 +31,12 @@ class Conversation:
     pictures: list[tuple[str, Patches]]
 
 
-def read(messages: Sequence[Message], vision: Vision | None, *, blind: str) -> Conversation:
+def read(
+    messages: Sequence[Message], vision: Vision | None, *, blind: str, check: Callable[[], None] = lambda: None
+) -> Conversation:
     """Check messages, and prepare the pictures in them. `blind` is the hint where nobody can see.
+
+    `check` is called before each part: what it raises ends the work.
 
     Raises RequestError, naming the part, for what is no message or no picture.
     """
@@ -45,13 +49,21 @@ def read(messages: Sequence[Message], vision: Vision | None, *, blind: str) -> C
         content = message.get("content")
         if not isinstance(content, str | list | tuple | None):
             raise RequestError(f"message {number} has a content of {type(content).__name__}", hint=_HINT)
+        if content is None and not message.get("tool_calls"):
+            content = ""  # many templates join contents to texts
         if isinstance(content, list | tuple):
             content = [
                 _part(part, f"messages[{number}].content[{i}]", conversation, vision, blind)
-                for i, part in enumerate(content)
+                for i, part in enumerate(_checked(content, check))
             ]
         conversation.messages.append({**message, "content": content})
     return conversation
+
+
+def _checked(parts: Sequence[object], check: Callable[[], None]) -> Iterator[object]:
+    for part in parts:
+        check()
+        yield part
 
 
 def _part(part: object, name: str, into: Conversation, vision: Vision | None, blind: str) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -141,15 +141,16 @@ class Model:
 
     # Prompts
 
-    def question(self, messages: Sequence[Message]) -> Question:
+    def question(self, messages: Sequence[Message], *, check: Callable[[], None] = lambda: None) -> Question:
         """Messages as the file's template writes them. A file without one gets the contents as plain text.
 
         A content is a text, or a list of parts: texts, pictures in any form that `prepare` takes, `Embeddings`, and
         parts as OpenAI writes them. Strings in these are URLs, which are fetched by the rules that `load` was given.
+        `check` is called before each part: what it raises ends the work.
         """
         prompting = self.text.prompting
         try:
-            conversation = read(messages, self.vision, blind=self._blind)
+            conversation = read(messages, self.vision, blind=self._blind, check=check)
             prompt = prompting.prompt(conversation)
         except RecursionError as error:
             raise RequestError("a message is nested too deeply", hint="send plain messages") from error
@@ -164,9 +165,9 @@ class Model:
         """The prompt of `question`."""
         return self.question(messages).prompt
 
-    def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of a conversation, pictures included. Computes nothing."""
-        return len(self.chat_prompt(messages))
+    def count(self, messages: Sequence[Message], *, check: Callable[[], None] = lambda: None) -> int:
+        """Tokens of a conversation, pictures included. Computes nothing. `check` as `question` has it."""
+        return len(self.question(messages, check=check).prompt)
 
     # Answers
 

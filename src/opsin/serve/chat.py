@@ -6,24 +6,25 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from opsin.api import Answer
-from opsin.errors import OpsinError
+from opsin.errors import RequestError
+from opsin.serve.body import GONE, Body
 from opsin.serve.chat_request import ChatRequest, chat_request, messages_of
-from opsin.serve.failures import HttpError, body_of, unexpected
-from opsin.serve.fields import parse
-from opsin.serve.running import Delta, deltas, off_loop
+from opsin.serve.failures import HttpError, LengthError, body_of, heard
+from opsin.serve.running import Delta, deltas
 from opsin.serve.service import Service
 from opsin.serve.usage import finish_reason, logprobs_of, usage_of
 
-_EVENTS = "text/event-stream"
+T = TypeVar("T")
 
 
 class Endpoints:
@@ -34,26 +35,35 @@ class Endpoints:
 
     async def complete(self, request: Request) -> Response:
         """Answer a conversation."""
-        asked = chat_request(parse(await request.body()))
-        job = Job(self._service, asked)
+        service, body = self._service, Body.of(request)
+        asked = await service.read(body, self._asked)
+        job = Job(service, asked, body.let_go)
         if not asked.stream:
             return await _unless_gone(request, job.whole())
         events = job.events()
-        first = await anext(events)  # an error before the first text is an ordinary response
-        return StreamingResponse(_chain(first, events), media_type=_EVENTS, headers={"Cache-Control": "no-store"})
+        first = await _unless_gone(request, anext(events))  # an error before the first text is an ordinary response
+        return _Events(first, events)
 
     async def count(self, request: Request) -> Response:
         """Tokens of a conversation, pictures included; nothing is computed."""
-        service, messages = self._service, messages_of(parse(await request.body()))
-        count = await off_loop(service.threads, lambda: service.model.count(messages))
+        service = self._service
+        messages = await service.read(Body.of(request), messages_of)
+        until = asyncio.get_running_loop().time() + service.options.seconds
+        with service.place():
+            making = service.make(lambda check: service.model.count(messages, check=check), until)
+            count = await _unless_gone(request, making)
         return JSONResponse({"object": "response.input_tokens", "input_tokens": count})
+
+    def _asked(self, body: Mapping[str, Any]) -> ChatRequest:
+        return chat_request(body, answers=self._service.options.requests)
 
 
 class Job:
     """One request: its answers, and their shapes on the way out."""
 
-    def __init__(self, service: Service, asked: ChatRequest) -> None:
-        self._service, self._asked = service, asked
+    def __init__(self, service: Service, asked: ChatRequest, made: Callable[[], None]) -> None:
+        self._service, self._asked, self._made = service, replace(asked, messages=()), made
+        self._messages = asked.messages  # until the prompt is made: they may be large
         self._answers: list[Answer] = []
         self._told: dict[int, int] = {}  # log-probabilities already sent, by choice
         self._id, self._created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
@@ -88,12 +98,12 @@ class Job:
                     if delta.text:
                         yield self._chunk(delta.choice, {"content": delta.text}, self._logprobs(delta.choice))
                     if delta.end:
-                        yield self._chunk(delta.choice, {}, end=finish_reason(self._answers[delta.choice]))
+                        reason = finish_reason(self._answers[delta.choice])
+                        yield self._chunk(delta.choice, {}, self._logprobs(delta.choice, rest=True), end=reason)
         except Exception as error:
             if not begun:
                 raise
-            known = error if isinstance(error, OpsinError) else unexpected(error)
-            yield _event(body_of(known))
+            yield _event(body_of(heard(error)))
             return
         if self._asked.usage:
             whole = {**self._head("chat.completion.chunk"), "choices": [], "usage": usage_of(self._answers)}
@@ -102,10 +112,14 @@ class Job:
 
     async def _deltas(self) -> AsyncGenerator[Delta, None]:
         service, start = self._service, time.perf_counter()
-        with service.place():
-            self._answers = await off_loop(service.threads, self._begin)
+        seconds = service.options.seconds
+        until = asyncio.get_running_loop().time() + seconds
+        with service.place(self._asked.choices):
+            self._answers = await service.make(self._begin, until)
+            self._messages = ()
+            self._made()
             waiting = True
-            async with aclosing(deltas(self._answers, service.threads, service.options.seconds)) as pieces:
+            async with aclosing(deltas(self._answers, service.readers, until=until, seconds=seconds)) as pieces:
                 async for delta in pieces:
                     if waiting:
                         waiting = False
@@ -113,15 +127,21 @@ class Job:
                     yield delta
             self._counted(time.perf_counter() - start)
 
-    def _begin(self) -> list[Answer]:
-        """Read the conversation and start its answers. On a thread: pictures may have to be fetched."""
+    def _begin(self, check: Callable[[], None]) -> list[Answer]:
+        """Read the conversation and start its answers. `check` raises where nobody waits for them."""
         model, asked = self._service.model, self._asked
-        question = model.question(asked.messages)
+        question = model.question(self._messages, check=check)
+        check()
         answers: list[Answer] = []
         for index in range(asked.choices):
             seed = asked.sampling.seed
             sampling = asked.sampling if seed is None else replace(asked.sampling, seed=(seed + index) % (1 << 64))
-            answers.append(model.generate(question, sampling, stop=asked.stop))
+            try:
+                answers.append(model.generate(question, sampling, stop=asked.stop))
+            except RequestError as error:
+                if len(question.prompt) >= model.context:
+                    raise LengthError(error, prompt=len(question.prompt), context=model.context) from error
+                raise
         return answers
 
     def _counted(self, seconds: float) -> None:
@@ -136,13 +156,15 @@ class Job:
     def _head(self, kind: str) -> dict[str, object]:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._service.name}
 
-    def _logprobs(self, index: int) -> dict[str, object] | None:
-        """Those that have not been sent yet; None where none were asked for."""
+    def _logprobs(self, index: int, *, rest: bool = False) -> dict[str, object] | None:
+        """Those that have not been sent yet; None where none were asked for, or of a rest where none is left."""
         if self._asked.sampling.logprobs is None:
             return None
         start = self._told.get(index, 0)
         content = logprobs_of(self._answers[index], start, self._service.model.tokenizer)
         self._told[index] = start + len(content)
+        if rest and not content:
+            return None
         return {"content": content, "refusal": None}
 
     def _chunk(
@@ -156,22 +178,33 @@ def _event(value: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
+class _Events(StreamingResponse):
+    """A stream of events whose source is closed with it, however it ends."""
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(_chain(first, rest), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._rest):
+            await super().__call__(scope, receive, send)
+
+
 async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
     async for event in rest:
         yield event
 
 
-async def _unless_gone(request: Request, work: Any) -> Response:
+async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
     """Do the work; give it up when the client goes away."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
-            response: Response = working.result()
-            return response
-        raise HttpError(499, "the client went away")
+            return working.result()
+        raise HttpError(GONE, "the client went away")
     finally:
         for task in (working, leaving):
             task.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from opsin.serve.failures import FieldError
 from opsin.serve.fields import Fields
 
 MOST_CHOICES, MOST_STOPS, MOST_LOGPROBS = 16, 64, 20
+# They stand beside a template's own words, where a line break would begin a message of somebody else.
+_ROLE, _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}"), re.compile(r"[\w. -]{1,64}")
 _CONTENT_HINT = 'give a text, or a list of {"type": "text"} and {"type": "image_url"}'
 
 # Fields that change what an answer means and that we cannot honour yet, with the values that ask for nothing.
@@ -47,8 +50,8 @@ class ChatRequest:
     choices: int = 1
 
 
-def chat_request(body: Mapping[str, Any]) -> ChatRequest:
-    """Read a body. Raises FieldError, naming the field."""
+def chat_request(body: Mapping[str, Any], *, answers: int = MOST_CHOICES) -> ChatRequest:
+    """Read a body. `answers` is how many a request may ask for. Raises FieldError, naming the field."""
     fields = Fields(body)
     for name, harmless in _NOT_YET.items():
         value = body.get(name)
@@ -66,7 +69,7 @@ def chat_request(body: Mapping[str, Any]) -> ChatRequest:
         stop=stop,
         stream=fields.flag("stream"),
         usage=bool(fields.object("stream_options").get("include_usage")),
-        choices=fields.whole("n", "n_cmpl", low=1, high=MOST_CHOICES) or 1,
+        choices=fields.whole("n", "n_cmpl", low=1, high=min(answers, MOST_CHOICES)) or 1,
     )
 
 
@@ -79,6 +82,11 @@ def messages_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         name = f"messages[{number}]"
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise FieldError(f"{name}.role", "there is none", hint="give user, assistant or system")
+        if not _ROLE.fullmatch(message["role"]):
+            raise FieldError(f"{name}.role", f"{message['role']!a:.80}", hint="give user, assistant or system")
+        called = message.get("name")
+        if called is not None and not (isinstance(called, str) and _NAME.fullmatch(called)):
+            raise FieldError(f"{name}.name", f"{called!a:.80}", hint="give letters, digits, dots and dashes")
         _check_content(f"{name}.content", message.get("content"))
     return messages
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -20,6 +22,7 @@ _TYPES = {
     504: "timeout_error",
 }
 COME_AGAIN_SECONDS = 2
+_LOG = logging.getLogger("opsin.serve")
 
 
 class FieldError(RequestError):
@@ -38,11 +41,22 @@ class HttpError(OpsinError):
         self.status = status
 
 
+class LengthError(RequestError):
+    """A prompt that is longer than the context."""
+
+    def __init__(self, error: RequestError, *, prompt: int, context: int) -> None:
+        super().__init__(error.message, hint=error.hint)
+        self.numbers = {"n_prompt_tokens": prompt, "n_ctx": context}
+
+
 def body_of(error: OpsinError) -> dict[str, object]:
     """The JSON of an error."""
     param = error.param if isinstance(error, FieldError) else None
     kind = _TYPES.get(error.status, "server_error")
-    return {"error": {"message": str(error), "type": kind, "param": param, "code": error.status}}
+    told: dict[str, object] = {"message": str(error), "type": kind, "param": param, "code": error.status}
+    if isinstance(error, LengthError):
+        told |= {"type": "exceed_context_size_error", **error.numbers}
+    return {"error": told}
 
 
 def response_of(error: OpsinError) -> Response:
@@ -55,6 +69,21 @@ def response_of(error: OpsinError) -> Response:
     return JSONResponse(body_of(error), error.status, headers)
 
 
+def heard(error: Exception) -> OpsinError:
+    """What a client hears of an error in the middle of an answer. One of ours goes into the log."""
+    if isinstance(error, OpsinError):
+        log(error)
+        return error
+    _LOG.error("an answer failed", exc_info=error)
+    return unexpected(error)
+
+
+def log(error: OpsinError) -> None:
+    """A failure of the machine is the operator's affair too."""
+    if error.status == 500:
+        _LOG.error("a request failed", exc_info=error)
+
+
 def unexpected(error: BaseException) -> OpsinError:
     """What a person hears of an error of ours: its kind, nothing from inside."""
     return OpsinError(f"internal error: {type(error).__name__}", hint="the server's log has more; please report it")
@@ -63,6 +92,7 @@ def unexpected(error: BaseException) -> OpsinError:
 async def on_opsin_error(request: Request, error: Exception) -> Response:
     """Starlette's handler for our errors."""
     assert isinstance(error, OpsinError)
+    log(error)
     return response_of(error)
 
 

@@ -6,31 +6,55 @@ null means absent, as OpenAI's clients mean it.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from opsin.serve.failures import FieldError, HttpError
 
 _DEPTH = 64
+_MARKS = 1 << 20  # a value in memory takes up to 64 bytes for each; what pictures are sent in has none
 
 
-def parse(body: bytes) -> Mapping[str, Any]:
-    """A JSON object. Raises HttpError 400 for anything else, however deep."""
+def parse(body: bytes | bytearray) -> Mapping[str, Any]:
+    """A JSON object. Raises HttpError 400 for anything else, however deep, and for what no text can hold."""
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > _MARKS:
+        raise HttpError(400, f"the body has more than {_MARKS} values", hint="send less text")
     try:
-        value = json.loads(body)
+        value = json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise HttpError(400, f"the body is no JSON: {str(error):.200}") from None
+        raise HttpError(400, f"the body is no JSON: {ascii(str(error))[1:-1]:.200}") from None
     if not isinstance(value, dict):
         raise HttpError(400, "the body is no JSON object", hint='send {"messages": [...]}')
-    if _deeper(value, _DEPTH):
-        raise HttpError(400, f"the body is nested more than {_DEPTH} deep")
+    _check(value, _DEPTH)
     return value
 
 
-def _deeper(value: object, depth: int) -> bool:
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return depth == 0 or any(_deeper(part, depth - 1) for part in parts)
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _check(value: object, depth: int) -> None:
+    if depth == 0:
+        raise HttpError(400, f"the body is nested more than {_DEPTH} deep")
+    if isinstance(value, str):
+        if not value.isascii():
+            _check_text(value)
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            _check(name, depth)
+            _check(part, depth - 1)
+    elif isinstance(value, list):
+        for part in value:
+            _check(part, depth - 1)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise HttpError(
+            400, f"a text holds {text[error.start]!a}, half of a character", hint="do not cut texts within a character"
+        ) from None
 
 
 class Fields:
@@ -56,10 +80,10 @@ class Fields:
         value = self._body.get(name)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
             raise FieldError(name, f"{value!r:.80} is no number")
         if clamp:
-            return min(max(value, low), high)
+            return float(min(max(value, low), high))
         if not low <= value <= high:
             raise FieldError(name, f"{value!r:.80} is out of range", hint=f"give {low:g} to {high:g}")
         return float(value)

@@ -6,8 +6,8 @@ other names (DNS rebinding) are refused unless the operator allows them.
 
 from __future__ import annotations
 
-import asyncio
 import hmac
+import socket
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,8 +15,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from opsin.errors import OpsinError
+from opsin.serve.body import Body, Shelf, too_long
 from opsin.serve.failures import HttpError, response_of
-from opsin.serve.options import LOOPBACK, Options
+from opsin.serve.options import Options, is_address, is_loopback
 
 PUBLIC = frozenset({"/", "/health", "/v1/health"})
 
@@ -27,82 +28,85 @@ class Gate:
     def __init__(self, app: ASGIApp, options: Options) -> None:
         self.app, self.options = app, options
         self._keys = [key.encode() for key in options.keys]
+        self._hosts = {host.lower() for host in options.hosts}
+        self._shelf = Shelf(max(options.all_bodies_bytes, options.body_bytes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        origin = headers.get("origin")
+        sending = send
         try:
             self._check_host(headers)
-            allowed = self._check_origin(origin, headers)
+            allowed = self._check_origin(headers)
+            sending = _with_origin(send, allowed)
             if scope["method"] == "OPTIONS" and allowed:
                 await _preflight(allowed, headers)(scope, receive, send)
                 return
             self._check_key(scope["path"], headers)
             self._check_length(headers)
         except OpsinError as error:
-            await response_of(error)(scope, receive, send)
+            await response_of(error)(scope, receive, sending)
             return
-        await self.app(scope, _Limited(receive, self.options), _with_origin(send, allowed))
+        body = Body(receive, self.options, self._shelf)
+        try:
+            await self.app({**scope, Body.PLACE: body}, body, sending)
+        finally:
+            body.let_go()
 
     def _check_host(self, headers: Headers) -> None:
-        """On loopback only loopback's names: else any web page could reach us under a name of its own."""
-        if not self.options.on_loopback:
+        """On loopback only loopback's names: else any web page could reach us under a name of its own.
+
+        Who sends no name at all is no browser.
+        """
+        host = headers.get("host")
+        if host is None or not self.options.on_loopback:
             return
-        name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-        if name not in (*LOOPBACK, *self.options.hosts):
+        name = _name(host)
+        if not is_loopback(name) and name not in self._hosts:
             raise HttpError(403, f"this server is not called {name!r:.80}", hint="start it with --allow-host NAME")
 
-    def _check_origin(self, origin: str | None, headers: Headers) -> str | None:
+    def _check_origin(self, headers: Headers) -> str | None:
         """The origin to allow in the response; None for requests that are not from another page."""
-        if origin is None or urlsplit(origin).netloc == headers.get("host"):
+        origin = headers.get("origin")
+        if origin is None:
             return None
         if "*" in self.options.origins or origin in self.options.origins:
             return origin
+        host = headers.get("host", "").lower()
+        if host and origin.lower().partition("://")[2] == host:
+            self._check_own_page(_name(host))
+            return None
         raise HttpError(403, f"pages of {origin!r:.80} may not ask", hint="start the server with --allow-origin ORIGIN")
+
+    def _check_own_page(self, name: str) -> None:
+        """A page under a name that anybody may have pointed at us, without a key: it could be anybody's."""
+        known = {"localhost", socket.gethostname().lower(), *self._hosts}
+        if not self._keys and not is_address(name) and name not in known:
+            raise HttpError(403, f"this server is not called {name!r:.80}", hint="start it with --allow-host NAME")
 
     def _check_key(self, path: str, headers: Headers) -> None:
         if not self._keys or path in PUBLIC:
             return
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
-        right = [hmac.compare_digest(given.encode("utf-8", "replace"), key) for key in self._keys]  # all, in equal time
+        right = [hmac.compare_digest(given.encode("latin-1"), key) for key in self._keys]  # all, in equal time
         if not any(right):
             raise HttpError(401, "the API key is missing or wrong", hint="send Authorization: Bearer KEY")
 
     def _check_length(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length[:20]) > self.options.body_bytes:
-            raise _too_long(self.options)
+            raise too_long(self.options)
 
 
-class _Limited:
-    """`receive` of a request whose body must not be longer, nor take longer, than the options say."""
-
-    def __init__(self, receive: Receive, options: Options) -> None:
-        self._receive, self._options = receive, options
-        self._bytes, self._whole = 0, False
-        self._until = asyncio.get_running_loop().time() + options.body_seconds
-
-    async def __call__(self) -> Message:
-        if self._whole:
-            return await self._receive()
-        try:
-            async with asyncio.timeout_at(self._until):
-                message = await self._receive()
-        except TimeoutError:
-            raise HttpError(408, f"the body did not come within {self._options.body_seconds:g} s") from None
-        self._bytes += len(message.get("body", b""))
-        self._whole = not message.get("more_body", False)
-        if self._bytes > self._options.body_bytes:
-            raise _too_long(self._options)
-        return message
-
-
-def _too_long(options: Options) -> HttpError:
-    return HttpError(413, f"the body is larger than {options.body_bytes} bytes", hint="send smaller pictures")
+def _name(host: str) -> str:
+    """The name in a Host header, in small letters."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        raise HttpError(400, f"{host!r:.80} is no name of a server") from None
 
 
 def _preflight(origin: str, headers: Headers) -> Response:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from opsin.errors import RequestError
 from opsin.media.fetch import Rules
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,10 @@ class Options:
         name: what the model is called in answers; None for its file's name.
         body_bytes: size of a request's body.
         body_seconds: time in which a body must have come.
-        requests: requests that may be inside at once, running or waiting; more are told to come again.
+        all_bodies_bytes: bodies of all requests together, until their prompts are made.
+        head_seconds: time in which a request's head must have come.
+        unread_seconds: time in which a client must go on reading what it is sent.
+        requests: answers that may be inside at once, running or waiting; more are told to come again.
         seconds: time that a request may take from its last byte to the end of its answer.
         origins: pages of other origins that may ask, as "https://chat.example.org"; "*" for all.
         hosts: names under which a server on loopback may be asked, beside its own.
@@ -33,6 +35,9 @@ class Options:
     name: str | None = None
     body_bytes: int = 64 << 20
     body_seconds: float = 60.0
+    all_bodies_bytes: int = 512 << 20
+    head_seconds: float = 20.0
+    unread_seconds: float = 60.0
     requests: int = 128
     seconds: float = 3600.0
     origins: tuple[str, ...] = ()
@@ -42,11 +47,31 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:
             raise RequestError(f"port {self.port}", hint="give 0 to 65535")
-        if min(self.body_bytes, self.requests) < 1 or min(self.body_seconds, self.seconds) <= 0:
+        times = (self.body_seconds, self.head_seconds, self.unread_seconds, self.seconds)
+        if min(self.body_bytes, self.all_bodies_bytes, self.requests) < 1 or min(times) <= 0:
             raise RequestError(f"{self}", hint="limits are positive")
         if any(not key.strip() for key in self.keys):
             raise RequestError("an API key is empty", hint="give a long random text, or no key")
 
     @property
+    def connections(self) -> int:
+        """Connections that may be open at once."""
+        return 2 * self.requests + 256
+
+    @property
     def on_loopback(self) -> bool:
-        return self.host in LOOPBACK
+        return is_loopback(self.host)
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a name or address is this machine's alone."""
+    return name == "localhost" or (is_address(name) and ip_address(name).is_loopback)
+
+
+def is_address(name: str) -> bool:
+    """Whether it is an IP address, and not a name that somebody may point elsewhere."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -28,24 +28,30 @@ async def off_loop(threads: Executor, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
-async def deltas(answers: list[Answer], threads: Executor, seconds: float) -> AsyncGenerator[Delta, None]:
+async def deltas(
+    answers: list[Answer], threads: Executor, *, until: float, seconds: float
+) -> AsyncGenerator[Delta, None]:
     """The pieces of several answers as they come. Whoever stops reading cancels them all.
 
-    Raises what an answer raises, or HttpError 504 after so many seconds; the others are cancelled then.
+    Raises what an answer raises, or HttpError 504 at `until` on the loop's clock, when the request has taken so many
+    seconds; the others are cancelled then.
     """
     loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
     ready: asyncio.Queue[Delta | BaseException] = asyncio.Queue()
+
+    def tell(answer: Answer, news: Delta | BaseException) -> None:
+        try:
+            loop.call_soon_threadsafe(ready.put_nowait, news)
+        except RuntimeError:  # the loop has ended: nobody reads
+            answer.cancel()
 
     def read(choice: int, answer: Answer) -> None:
         try:
             for text in answer:
-                loop.call_soon_threadsafe(ready.put_nowait, Delta(choice, text))
-            loop.call_soon_threadsafe(ready.put_nowait, Delta(choice, "", end=True))
-        except RuntimeError:  # the loop has ended: nobody reads
-            answer.cancel()
+                tell(answer, Delta(choice, text))
+            tell(answer, Delta(choice, "", end=True))
         except BaseException as error:  # noqa: BLE001 - handed to whoever reads
-            loop.call_soon_threadsafe(ready.put_nowait, error)
+            tell(answer, error)
 
     try:
         for choice, answer in enumerate(answers):
@@ -67,4 +73,9 @@ async def _next(ready: asyncio.Queue[T], until: float, seconds: float) -> T:
         async with asyncio.timeout_at(until):
             return await ready.get()
     except TimeoutError:
-        raise HttpError(504, f"the answer took more than {seconds:g} s") from None
+        raise late(seconds) from None
+
+
+def late(seconds: float) -> HttpError:
+    """What a request hears that takes too long."""
+    return HttpError(504, f"the answer took more than {seconds:g} s")

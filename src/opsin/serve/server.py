@@ -10,6 +10,7 @@ import uvicorn
 
 from opsin.errors import OpsinError, RequestError
 from opsin.serve.app import build_app
+from opsin.serve.connection import connections
 from opsin.serve.options import Options
 from opsin.serve.service import Service
 
@@ -41,14 +42,19 @@ def address(made: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def uvicorn_of(service: Service) -> uvicorn.Server:
+    """uvicorn as we want it: quiet about what strangers send wrong."""
+    config = uvicorn.Config(
+        build_app(service), log_level="error", access_log=False, lifespan="off", server_header=False,
+        timeout_keep_alive=30, timeout_graceful_shutdown=_END_SECONDS, h11_max_incomplete_event_size=_LARGEST_HEADERS,
+        http=connections(service.options), ws="none", loop="asyncio",
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
 async def serve(made: socket.socket, service: Service, *, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until the process is told to end. Raises what loading the model raises."""
-    config = uvicorn.Config(
-        build_app(service), log_level="warning", access_log=False, lifespan="off", server_header=False,
-        timeout_keep_alive=30, timeout_graceful_shutdown=_END_SECONDS, h11_max_incomplete_event_size=_LARGEST_HEADERS,
-        http="h11", loop="asyncio",
-    )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = uvicorn_of(service)
     loading = asyncio.ensure_future(_load(service, server, ready))
     try:
         await server.serve(sockets=[made])

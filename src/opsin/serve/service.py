@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from opsin.api import Model
 from opsin.errors import BusyError
+from opsin.serve.body import GONE, Body
+from opsin.serve.failures import HttpError
+from opsin.serve.fields import parse
 from opsin.serve.metrics import Metrics
 from opsin.serve.options import Options
-from opsin.serve.running import off_loop
+from opsin.serve.running import late, off_loop
+
+T = TypeVar("T")
+_PARSERS = 2
 
 
 class Service:
@@ -22,8 +29,10 @@ class Service:
     def __init__(self, options: Options, load: Callable[[], Model]) -> None:
         self.options, self._load = options, load
         self.metrics, self.started = Metrics(), int(time.time())
-        # Each request inside reads its answer on one thread; each may have several answers.
-        self.threads = ThreadPoolExecutor(2 * options.requests, thread_name_prefix="opsin-serve")
+        # A pool for each kind of waiting: whoever waits for an answer keeps nobody's prompt from being made.
+        self._parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="opsin-parse")
+        self._makers = ThreadPoolExecutor(options.requests, thread_name_prefix="opsin-prompt")
+        self.readers = ThreadPoolExecutor(options.requests, thread_name_prefix="opsin-answer")
         self._model: Model | None = None
         self._inside, self._lock = 0, threading.Lock()
 
@@ -40,7 +49,7 @@ class Service:
 
     @property
     def inside(self) -> int:
-        """Requests that run or wait."""
+        """Answers that run or wait."""
         return self._inside
 
     @property
@@ -49,22 +58,66 @@ class Service:
 
     async def start(self) -> None:
         """Load the model. Raises what loading raises."""
-        self._model = await off_loop(self.threads, self._load)
+        self._model = await off_loop(self._makers, self._load)
 
     async def close(self) -> None:
         """End all answers and give the model's memory back."""
         model, self._model = self._model, None
         if model is not None:
             await asyncio.to_thread(model.close)
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        self.shut()
+
+    def shut(self) -> None:
+        """End the threads that wait for nothing."""
+        for pool in (self._parsers, self._makers, self.readers):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def read(self, body: Body, reader: Callable[[Mapping[str, Any]], T]) -> T:
+        """What a body says. A large one takes seconds to be read, which nobody else shall feel."""
+        _ = self.model  # 503 while it loads
+        data = await body.read()
+        return await off_loop(self._parsers, lambda: reader(parse(data)))
+
+    async def make(self, work: Callable[[Callable[[], None]], T], until: float) -> T:
+        """Make prompts, on a thread: pictures may have to be fetched. Raises HttpError 504 at `until`.
+
+        `work` is given a function that raises when nobody waits any more, to call now and then. Until it has ended,
+        work that nobody waits for keeps a place.
+        """
+        left = threading.Event()
+
+        def check() -> None:
+            if left.is_set():
+                raise HttpError(GONE, "the client went away")
+
+        making = asyncio.ensure_future(off_loop(self._makers, lambda: work(check)))
+        try:
+            async with asyncio.timeout_at(until):
+                return await asyncio.shield(making)
+        except TimeoutError:
+            raise late(self.options.seconds) from None
+        finally:
+            if not making.done():
+                left.set()
+                self._count(1)
+                making.add_done_callback(self._left)
+
+    def _left(self, made: asyncio.Future[T]) -> None:
+        self._count(-1)
+        if not made.cancelled():
+            made.exception()  # nobody else asks
+
+    def _count(self, places: int) -> None:
+        with self._lock:
+            self._inside += places
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place for one request. Raises BusyError where all are taken."""
+    def place(self, answers: int = 1) -> Iterator[None]:
+        """A place for each answer of a request. Raises BusyError where too few are free."""
         with self._lock:
-            if self._inside >= self.options.requests:
+            if self._inside + answers > self.options.requests:
                 raise BusyError(f"{self._inside} requests are inside", hint="come again in a few seconds")
-            self._inside += 1
+            self._inside += answers
         self.metrics.add("requests_total")
         try:
             yield
@@ -75,5 +128,4 @@ class Service:
             self.metrics.add("requests_failed_total")
             raise
         finally:
-            with self._lock:
-                self._inside -= 1
+            self._count(-answers)

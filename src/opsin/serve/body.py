@@ -1,0 +1,86 @@
+"""A request's body: within limits of its own, and within one that all requests share."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from starlette.requests import Request
+from starlette.types import Message, Receive
+
+from opsin.errors import BusyError
+from opsin.serve.failures import HttpError
+from opsin.serve.options import Options
+
+GONE: Final = 499
+
+
+class Shelf:
+    """How many bytes of bodies are inside, of all requests together. For the event loop's thread."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.bytes = most, 0
+
+    def put(self, count: int) -> None:
+        """Raises BusyError where they do not fit beside the others'."""
+        if self.bytes + count > self.most:
+            raise BusyError("too many large requests are inside", hint="come again in a few seconds")
+        self.bytes += count
+
+    def take(self, count: int) -> None:
+        self.bytes -= count
+
+
+class Body:
+    """`receive` of a request whose body must not be longer, nor take longer, than the options say."""
+
+    PLACE: Final = "opsin.body"  # in a request's scope
+
+    def __init__(self, receive: Receive, options: Options, shelf: Shelf) -> None:
+        self._receive, self._options, self._shelf = receive, options, shelf
+        self._bytes, self._whole = 0, False
+        self._until = asyncio.get_running_loop().time() + options.body_seconds
+
+    @staticmethod
+    def of(request: Request) -> Body:
+        """The body that the gate laid into a request."""
+        found: Body = request.scope[Body.PLACE]
+        return found
+
+    async def __call__(self) -> Message:
+        if self._whole:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            raise HttpError(408, f"the body did not come within {self._options.body_seconds:g} s") from None
+        if message["type"] != "http.request":
+            return message
+        count = len(message.get("body", b""))
+        if self._bytes + count > self._options.body_bytes:
+            raise too_long(self._options)
+        self._shelf.put(count)
+        self._bytes += count
+        self._whole = not message.get("more_body", False)
+        return message
+
+    async def read(self) -> bytearray:
+        """All of it. Nothing is kept here. Raises HttpError where the client goes away before its end."""
+        data = bytearray()
+        while not self._whole:
+            message = await self()
+            if message["type"] != "http.request":
+                raise HttpError(GONE, "the client went away")
+            data += message.get("body", b"")
+        return data
+
+    def let_go(self) -> None:
+        """What was made of it is gone too: others may have its room."""
+        self._shelf.take(self._bytes)
+        self._bytes = 0
+
+
+def too_long(options: Options) -> HttpError:
+    """What a longer body hears."""
+    return HttpError(413, f"the body is larger than {options.body_bytes} bytes", hint="send smaller pictures")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -21,3 +22,20 @@ def text_model(quantised_file) -> Iterator[Model]:
 def server(text_model) -> Iterator[Running]:
     with running(lambda: text_model, name="tiny") as made:
         yield made
+
+
+@pytest.fixture
+def complaints() -> Iterator[list[str]]:
+    """What an operator would read meanwhile, tracebacks included."""
+    told: list[str] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(logging.Formatter().format(record))
+
+    ear, loggers = Ear(), [logging.getLogger(name) for name in ("uvicorn.error", "opsin.serve", "asyncio")]
+    for logger in loggers:
+        logger.addHandler(ear)
+    yield told
+    for logger in loggers:
+        logger.removeHandler(ear)

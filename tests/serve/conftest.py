@@ -25,17 +25,14 @@ def server(text_model) -> Iterator[Running]:
 
 
 @pytest.fixture
-def complaints() -> Iterator[list[str]]:
+def complaints(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What an operator would read meanwhile, tracebacks included."""
     told: list[str] = []
+    handle = logging.Logger.handle
 
-    class Ear(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            told.append(logging.Formatter().format(record))
+    def spy(self: logging.Logger, record: logging.LogRecord) -> None:
+        told.append(logging.Formatter().format(record))
+        handle(self, record)
 
-    ear, loggers = Ear(), [logging.getLogger(name) for name in ("uvicorn.error", "opsin.serve", "asyncio")]
-    for logger in loggers:
-        logger.addHandler(ear)
-    yield told
-    for logger in loggers:
-        logger.removeHandler(ear)
+    monkeypatch.setattr(logging.Logger, "handle", spy)
+    return told

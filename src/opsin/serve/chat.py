@@ -194,6 +194,7 @@ async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
     yield first
     async for event in rest:
         yield event
+        await asyncio.sleep(0)  # where many events are ready, others have their turn, and a lost client is noticed
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from running_server import running
 from test_chat import LIVELY, MESSAGES, wait_for
-from test_pictures import model, part, user  # noqa: F401 - a fixture
+from test_serve_pictures import model, part, user  # noqa: F401 - a fixture
 
 from opsin.media.fetch import Rules
 

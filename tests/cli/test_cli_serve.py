@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
@@ -48,3 +50,34 @@ def test_a_wrong_option_is_told_in_one_line(tiny_file, wrong):
     done = subprocess.run([*OPSIN, "serve", "-m", str(tiny_file()), *wrong], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("told", "codes"), [(signal.SIGTERM, (0, -15, 143)), (signal.SIGINT, (0, 130))])
+def test_it_ends_soon_while_it_streams(tiny_file, told, codes):
+    body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "ignore_eos": True, "stream": True, "n": 8})
+    with start("-m", tiny_file(), "-c", 512) as process:
+        said = ""
+        while "OPENAI_BASE_URL" not in said:
+            line = process.stderr.readline()
+            assert line, f"it ended: {said}"
+            said += line
+        url = re.search(r"OPENAI_BASE_URL=(http://127\.0\.0\.1:\d+)/v1", said)[1]
+        with urllib.request.urlopen(f"{url}/v1/chat/completions", body.encode(), timeout=60) as reply:
+            assert reply.read(10)
+            begin = time.monotonic()
+            process.send_signal(told)
+            assert process.wait(20) in codes
+            assert time.monotonic() - begin < 8
+        rest = process.stderr.read()
+        assert "Traceback" not in rest, rest
+        assert len(rest.splitlines()) <= 1, rest
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(tiny_file):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [*OPSIN, "serve", "-m", str(tiny_file()), "--port", port], capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and port in done.stderr

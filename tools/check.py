@@ -144,8 +144,10 @@ def projectors(sources: list[Source]) -> Iterator[str]:
         if not source.path.is_relative_to(PACKAGE) or any(map(source.path.is_relative_to, MAY_NAME_FAMILIES)):
             continue
         for node in ast.walk(source.tree):
-            name = node.value if isinstance(node, ast.Constant) else None
-            if isinstance(name, str) and source.path not in homes.get(name, {source.path}):
+            if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+                continue
+            name = node.value
+            if source.path not in homes.get(name, {source.path}):
                 yield f"{source.path}:{node.lineno}: names projector {name}, which belongs into {min(homes[name])}"
 
 

@@ -320,7 +320,11 @@ def _result(future: Future[T]) -> T:
 
 
 def _known(error: Exception) -> OpsinError:
-    return error if isinstance(error, OpsinError) else DeviceError(f"the engine failed: {error!r}")
+    if isinstance(error, OpsinError):
+        return error
+    known = DeviceError(f"the engine failed: {type(error).__name__}", hint="the error's cause says more")
+    known.__cause__ = error  # not in the message, which strangers may read
+    return known
 
 
 def _closed() -> DeviceError:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from real_model import fetch
 from tiny import MIXED, tiny_llama
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """Processes that tests start hear Ctrl-C, also where a shell started the tests in its background and ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -7,27 +7,32 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 
 import pytest
+from opsin_process import COMMAND
 
-OPSIN = [sys.executable, "-m", "opsin"]
+OPSIN = [*COMMAND, "serve"]
 
 
 def start(*arguments):
-    return subprocess.Popen([*OPSIN, "serve", "--port", "0", *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([*OPSIN, "--port", "0", *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+
+
+def greeting(process):
+    """The server's URL, and all that it said until it was ready."""
+    said = ""
+    while "OPENAI_BASE_URL" not in said:
+        line = process.stderr.readline()
+        assert line, f"it ended: {said}"
+        said += line
+    return re.search(r"OPENAI_BASE_URL=(http://127\.0\.0\.1:\d+)/v1", said)[1], said
 
 
 def test_it_says_how_to_ask_and_answers_until_it_is_told_to_end(tiny_file):
     with start("-m", tiny_file(), "-c", 128) as process:
-        said = ""
-        while "OPENAI_BASE_URL" not in said:
-            line = process.stderr.readline()
-            assert line, f"it ended: {said}"
-            said += line
-        url = re.search(r"OPENAI_BASE_URL=(http://127\.0\.0\.1:\d+)/v1", said)[1]
+        url, said = greeting(process)
         assert f"curl {url}/v1/chat/completions" in said
         body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}).encode()
         with urllib.request.urlopen(f"{url}/v1/chat/completions", body, timeout=60) as reply:
@@ -47,7 +52,7 @@ def test_a_file_that_is_no_model_ends_it_with_one_line(tmp_path):
 
 @pytest.mark.parametrize("wrong", [("--port", "70000"), ("--host", "203.0.113.1"), ("--media-path", "/no/such/folder")])
 def test_a_wrong_option_is_told_in_one_line(tiny_file, wrong):
-    done = subprocess.run([*OPSIN, "serve", "-m", str(tiny_file()), *wrong], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*OPSIN, "-m", str(tiny_file()), *wrong], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
 
@@ -56,12 +61,7 @@ def test_a_wrong_option_is_told_in_one_line(tiny_file, wrong):
 def test_it_ends_soon_while_it_streams(tiny_file, told, codes):
     body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "ignore_eos": True, "stream": True, "n": 8})
     with start("-m", tiny_file(), "-c", 512) as process:
-        said = ""
-        while "OPENAI_BASE_URL" not in said:
-            line = process.stderr.readline()
-            assert line, f"it ended: {said}"
-            said += line
-        url = re.search(r"OPENAI_BASE_URL=(http://127\.0\.0\.1:\d+)/v1", said)[1]
+        url, _ = greeting(process)
         with urllib.request.urlopen(f"{url}/v1/chat/completions", body.encode(), timeout=60) as reply:
             assert reply.read(10)
             begin = time.monotonic()
@@ -77,7 +77,7 @@ def test_a_port_that_is_taken_is_told_in_one_line(tiny_file):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = subprocess.run(
-            [*OPSIN, "serve", "-m", str(tiny_file()), "--port", port], capture_output=True, text=True, timeout=60
+            [*OPSIN, "-m", str(tiny_file()), "--port", port], capture_output=True, text=True, timeout=60
         )
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and port in done.stderr

@@ -9,16 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from tiny import Shape
+from waiting import until
 
-from opsin.config import from_environment
 from opsin.engine.engine import Engine
 from opsin.engine.runner import Limits, Runner
 from opsin.engine.sampling import Sampler, Sampling
 from opsin.errors import DeviceError, RequestError
-from opsin.gguf import File
-from opsin.models import load_decoder
-from opsin.nn.module import FileReader
-from opsin.ops.cpu import Cpu, Stopped
+from opsin.ops.cpu import Stopped
 from opsin.spans import MediaSpan, Prompt
 
 LIMITS = Limits(rows=64, outputs=16, sequences=16, context=512, pages=60)
@@ -39,21 +36,6 @@ def ids(stream):
 
 def reasons(stream):
     return [piece.reason for piece in stream if piece.reason]
-
-
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.002)
-    return condition()
-
-
-@pytest.fixture(scope="module")
-def decoder(quantised_file):
-    device = Cpu(from_environment(), threads=2)
-    with File.open(quantised_file) as file:
-        yield device, load_decoder(file, FileReader(file, device.eager()))
-    device.close()
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,13 @@ import numpy as np
 import pytest
 from melody import Ear, melody
 from tiny import Shape
+from waiting import until
 
-from opsin.config import from_environment
 from opsin.engine.engine import Engine
 from opsin.engine.media_store import MediaStore
 from opsin.engine.runner import Limits, Runner
 from opsin.engine.sampling import Sampling
 from opsin.errors import DeviceError, RequestError
-from opsin.gguf import File
-from opsin.models import load_decoder
-from opsin.nn.module import FileReader
-from opsin.ops.cpu import Cpu
 from opsin.ops.cpu.tape import place, view
 from opsin.spans import Features, MediaSpan, Prompt
 
@@ -35,21 +31,6 @@ def notes_of(count, seed=0):
 
 def ids(stream):
     return [piece.id for piece in stream if piece.id is not None]
-
-
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.002)
-    return condition()
-
-
-@pytest.fixture(scope="module")
-def decoder(quantised_file):
-    device = Cpu(from_environment(), threads=2)
-    with File.open(quantised_file) as file:
-        yield device, load_decoder(file, FileReader(file, device.eager()))
-    device.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 
 from opsin.errors import OpsinError
-from opsin.gguf import File
 from opsin.media import steps
 from opsin.media.decode import open_picture
-from opsin.models import load_encoder
-from opsin.nn.module import FileReader
 from opsin.nn.vit import block_order
 
 torch = pytest.importorskip("torch")
@@ -19,7 +16,7 @@ pytest.importorskip("transformers")
 from gemma3_truth import PATCH, POOL, ROWS, SIDE, SOFT, gemma3_truth, processor, write_tower  # noqa: E402
 from vision_mutants import PLACES, TOWERS, moved, operation, step, without  # noqa: E402
 from vision_mutants import tower as tower_of  # noqa: E402
-from vision_truth import MODES, SIZES, distance, features, patch_rows, picture, spelt  # noqa: E402
+from vision_truth import MODES, SIZES, distance, features, opener, patch_rows, picture, spelt  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -29,18 +26,7 @@ def truth():
 
 @pytest.fixture(scope="module")
 def open_tower(device, truth, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gemma3")
-
-    def open_file(**options):
-        with File.open(write_tower(folder / "tower.gguf", truth, **options)) as file:
-            return load_encoder(file, FileReader(file, device.eager()))
-
-    return open_file
-
-
-@pytest.fixture(scope="module")
-def tower(open_tower):
-    return open_tower()
+    return opener(device, truth, write_tower, tmp_path_factory.mktemp("gemma3"))
 
 
 def pixels(count, seed=0):

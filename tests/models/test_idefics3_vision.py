@@ -7,10 +7,7 @@ import pytest
 from PIL import Image
 
 from opsin.errors import OpsinError
-from opsin.gguf import File
 from opsin.media.decode import open_picture
-from opsin.models import load_encoder
-from opsin.nn.module import FileReader
 from opsin.nn.vit import block_order
 
 torch = pytest.importorskip("torch")
@@ -22,7 +19,7 @@ from transformers.models.idefics3.modeling_idefics3 import Idefics3VisionEmbeddi
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil  # noqa: E402
 from vision_mutants import PLACES, TOWERS, moved, operation, patched, step, without  # noqa: E402
 from vision_mutants import tower as tower_of  # noqa: E402
-from vision_truth import MODES, distance, features, patch_rows, picture, spelt  # noqa: E402
+from vision_truth import MODES, distance, features, opener, patch_rows, picture, spelt  # noqa: E402
 
 # Of exact tiles, one pixel more, tall, wide, and so long and thin that it is one row of tiles.
 SIZES = ((1, 1), (1, 30), (30, 1), (48, 48), (49, 48), (48, 49), (96, 48), (192, 192), (193, 192), (192, 193), (64, 48),
@@ -36,18 +33,7 @@ def truth():
 
 @pytest.fixture(scope="module")
 def open_tower(device, truth, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("idefics3")
-
-    def open_file(**options):
-        with File.open(write_tower(folder / "tower.gguf", truth, **options)) as file:
-            return load_encoder(file, FileReader(file, device.eager()))
-
-    return open_file
-
-
-@pytest.fixture(scope="module")
-def tower(open_tower):
-    return open_tower()
+    return opener(device, truth, write_tower, tmp_path_factory.mktemp("idefics3"))
 
 
 def rows(given):

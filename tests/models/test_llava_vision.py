@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 
 from opsin.errors import OpsinError, RequestError
-from opsin.gguf import File
 from opsin.media.decode import open_picture
-from opsin.models import load_encoder
-from opsin.nn.module import FileReader
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -20,7 +17,7 @@ from llava_truth import LAYERS, PATCH, ROWS, SIDE, llava_truth, processor, write
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil  # noqa: E402
 from vision_mutants import PLACES, TOWERS, moved, operation, step, without  # noqa: E402
 from vision_mutants import tower as tower_of  # noqa: E402
-from vision_truth import MODES, distance, features, patch_rows, picture, spelt  # noqa: E402
+from vision_truth import MODES, distance, features, opener, patch_rows, picture, spelt  # noqa: E402
 
 SIZES = ((1, 1), (1, 30), (30, 1), (2, 2), (100, 3), (3, 100), (48, 48), (49, 48), (48, 49), (96, 48), (64, 48),
          (301, 200), (640, 361))  # fmt: skip
@@ -34,18 +31,7 @@ def truth():
 
 @pytest.fixture(scope="module")
 def open_tower(device, truth, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("llava")
-
-    def open_file(**options):
-        with File.open(write_tower(folder / "tower.gguf", truth, **options)) as file:
-            return load_encoder(file, FileReader(file, device.eager()))
-
-    return open_file
-
-
-@pytest.fixture(scope="module")
-def tower(open_tower):
-    return open_tower()
+    return opener(device, truth, write_tower, tmp_path_factory.mktemp("llava"))
 
 
 @pytest.fixture(scope="module")

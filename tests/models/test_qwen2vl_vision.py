@@ -8,11 +8,8 @@ import numpy as np
 import pytest
 
 from opsin.errors import OpsinError, RequestError
-from opsin.gguf import File
 from opsin.media.decode import open_picture
-from opsin.models import load_encoder
 from opsin.models import qwen2vl as family
-from opsin.nn.module import FileReader
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -31,7 +28,7 @@ from qwen2vl_truth import (  # noqa: E402
 from transformers.vision_utils import get_vision_window_index  # noqa: E402
 from vision_mutants import TOWERS, operation, patched, step, without  # noqa: E402
 from vision_mutants import tower as tower_of  # noqa: E402
-from vision_truth import MODES, distance, features, picture, spelt  # noqa: E402
+from vision_truth import MODES, distance, features, opener, picture, spelt  # noqa: E402
 
 TRUTHS = {"qwen2vl": first_truth, "qwen2.5vl": second_truth}
 SIZES = ((1, 1), (3, 3), (1, 30), (30, 1), (8, 8), (9, 8), (64, 64), (65, 64), (64, 65), (160, 160), (161, 160),
@@ -45,18 +42,7 @@ def truth(request):
 
 @pytest.fixture(scope="module")
 def open_tower(device, truth, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("qwen2vl")
-
-    def open_file(**options):
-        with File.open(write_tower(folder / "tower.gguf", truth, **options)) as file:
-            return load_encoder(file, FileReader(file, device.eager()))
-
-    return open_file
-
-
-@pytest.fixture(scope="module")
-def tower(open_tower):
-    return open_tower()
+    return opener(device, truth, write_tower, tmp_path_factory.mktemp("qwen2vl"))
 
 
 def has_windows(truth):

@@ -14,7 +14,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from opsin.gguf import NewTensor, write
+from opsin.gguf import File, NewTensor, write
+from opsin.models import Encoder, load_encoder
+from opsin.nn.module import FileReader
+from opsin.ops.cpu import Cpu
 from opsin.spans import Patches
 
 Floats = NDArray[np.float32]
@@ -40,6 +43,16 @@ SIGLIP: Rules = (
     (r"encoder\.layers\.(\d+)\.mlp\.fc1", r"v.blk.\1.ffn_up"),
     (r"encoder\.layers\.(\d+)\.mlp\.fc2", r"v.blk.\1.ffn_down"),
 )
+
+
+def opener(device: Cpu, truth: object, write: Callable[..., Path], folder: Path) -> Callable[..., Encoder]:
+    """Opens the tower of a truth: written by `write(path, truth, **options)`, read back."""
+
+    def open_file(**options: object) -> Encoder:
+        with File.open(write(folder / "tower.gguf", truth, **options)) as file:
+            return load_encoder(file, FileReader(file, device.eager()))
+
+    return open_file
 
 
 def enliven(model: nn.Module, seed: int = 0, peak: float = 3.0) -> None:

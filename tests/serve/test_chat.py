@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from running_server import running
+from waiting import wait_for
 
 MESSAGES = [{"role": "user", "content": "the rain in Spain"}]
 # A tiny random model is sure of one id: this makes its answers differ, and repeat.
@@ -134,10 +133,3 @@ def test_counting_tokens_computes_nothing(server, text_model):
     reply = server.ask("/v1/chat/completions/input_tokens", {"messages": MESSAGES}).json
     assert reply == {"object": "response.input_tokens", "input_tokens": len(text_model.chat_prompt(MESSAGES))}
     assert len(text_model.engine.step_seconds) == steps
-
-
-def wait_for(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        threading.Event().wait(0.005)

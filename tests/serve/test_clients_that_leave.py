@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from running_server import running
-from test_chat import LIVELY, MESSAGES, wait_for
+from test_chat import LIVELY, MESSAGES
 from test_serve_pictures import model, part, user  # noqa: F401 - a fixture
+from waiting import wait_for
 
 from opsin.media.fetch import Rules
 

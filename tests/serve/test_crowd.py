@@ -6,8 +6,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from running_server import running
-from test_chat import LIVELY, MESSAGES, wait_for
+from test_chat import LIVELY, MESSAGES
 from test_clients_that_leave import is_empty, pages_are_whole
+from waiting import wait_for
 
 
 def test_a_crowd_is_answered_as_each_alone_or_told_to_come_again(text_model):

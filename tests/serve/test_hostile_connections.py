@@ -8,7 +8,7 @@ import time
 
 import pytest
 from running_server import running
-from test_chat import wait_for
+from waiting import wait_for
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}).encode()
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,13 +30,14 @@ from opsin.text import ChatTemplate, Tokenizer
 
 _CONTEXT = 8192  # rows of a sequence where nobody asks for more
 _EMBEDDINGS = 256 << 20  # bytes of pictures that are kept
+PARTS, DEVICES = ("text", "vision"), ("cpu",)
 _TOWER = "clip"  # the architecture of files that hold a part for pictures alone
 
 
 def load(
     path: str | Path | None = None, *, mmproj: str | Path | None = None, vision: bool = True,
     threads: int | None = None, context: int | None = None, pages: PageType = "f16", sequences: int = 32,
-    rules: Rules | None = None, limits: PictureLimits | None = None,
+    rules: Rules | None = None, limits: PictureLimits | None = None, device: str | Mapping[str, str] = "cpu",
     notice: Notice | None = None, config: Config | None = None,
 ) -> Model:  # fmt: skip
     """Read a model into memory.
@@ -51,14 +53,16 @@ def load(
         sequences: how many may run at once. The cache is shared by all.
         rules: what may be fetched for messages with URLs in them; None allows public http(s) addresses and no files.
         limits: how large a picture may be.
+        device: where to compute; {"text": ..., "vision": ...} says it of each part. There is "cpu" so far.
         notice: told in a line when something slow happens.
 
     Raises FileError or ModelError, saying what is wrong with the file.
     """
     start = time.perf_counter()
+    check_devices(device)
     path = bundled() if path is None else path
-    device = Cpu(config or from_environment(), threads=threads, notice=notice)
-    loading = _Loading(device, rules or Rules(), limits or PictureLimits())
+    cpu = Cpu(config or from_environment(), threads=threads, notice=notice)
+    loading = _Loading(cpu, rules or Rules(), limits or PictureLimits())
     text: Text | None = None
     seeing: Vision | None
     try:
@@ -71,12 +75,20 @@ def load(
                 seeing, blind = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
                 text = loading.text(read, seeing, context=context, sequences=sequences, pages=pages)
     except BaseException:
-        device.close()
+        cpu.close()
         raise
     seconds = time.perf_counter() - start
-    return Model(
-        files.text, device, text, seeing, blind=blind, notes=(*files.notes, *loading.notes), load_seconds=seconds
-    )
+    return Model(files.text, cpu, text, seeing, blind=blind, notes=(*files.notes, *loading.notes), load_seconds=seconds)
+
+
+def check_devices(device: str | Mapping[str, str]) -> None:
+    """Raises RequestError for a part or a device that there is not."""
+    asked = device if isinstance(device, Mapping) else dict.fromkeys(PARTS, device)
+    for part, name in asked.items():
+        if part not in PARTS:
+            raise RequestError(f"device={{{part!r}: ...}}: no part of a model", hint=f"parts are {', '.join(PARTS)}")
+        if name not in DEVICES:
+            raise RequestError(f"there is no device {name!r:.80} for {part}", hint=f"there is {', '.join(DEVICES)}")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from opsin.engine.sampling import Sampling
 from opsin.engine.trace import Edits, trace
 from opsin.errors import RequestError
 from opsin.media.decode import Source
+from opsin.media.swapping import Step
 from opsin.ops.cpu import Cpu
 from opsin.spans import MediaSpan, Patches, Prompt
 from opsin.text import ChatTemplate, StopStrings, Tokenizer
@@ -110,12 +111,14 @@ class Model:
 
     # Pictures
 
-    def prepare(self, picture: Source | Patches | Embeddings) -> Patches:
+    def prepare(self, picture: Source | Patches | Embeddings, *, steps: Mapping[str, Step] | None = None) -> Patches:
         """What stands in a prompt for a picture: its rows, grid, markers, rectangles. Nothing is computed yet.
 
         A picture is a path, a file's bytes, a Pillow image or an array [height, width] or [height, width, channels].
+        `steps` are functions that take the place of the preparation's own, by their names in `opsin.media.steps.Steps`;
+        they are called like these, at once, and must give images and arrays of the same sizes.
         """
-        return self._seeing().prepare(picture)
+        return self._seeing().prepare(picture, own=steps)
 
     @overload
     def encode(self, pictures: Source | Patches) -> Embeddings: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -20,11 +20,13 @@ from opsin.media.decode import Source, open_picture
 from opsin.media.fetch import Rules
 from opsin.media.fetch import fetch as fetch_bytes
 from opsin.media.limits import Limits
+from opsin.media.steps import STEPS
+from opsin.media.swapping import Step, Swapped
 from opsin.models import Decoder, Encoder, load_encoder
 from opsin.nn.module import FileReader
 from opsin.nn.sketch import SketchReader
 from opsin.ops.cpu import Cpu
-from opsin.spans import MediaSpan, Patches
+from opsin.spans import Features, MediaSpan, Patches
 from opsin.text import Tokenizer
 
 Floats = npt.NDArray[np.float32]
@@ -104,17 +106,27 @@ class Vision:
 
         return read
 
-    def prepare(self, source: Source | Patches | Embeddings, name: str | None = None) -> Patches:
-        """What stands in a prompt for a picture. `name` is what errors call it."""
+    def prepare(
+        self, source: Source | Patches | Embeddings, name: str | None = None, *, own: Mapping[str, Step] | None = None
+    ) -> Patches:
+        """What stands in a prompt for a picture. `name` is what errors call it; `own` steps take the place of others.
+
+        Own steps are run at once.
+        """
+        if own and isinstance(source, Patches | Embeddings):
+            raise RequestError("a picture that is prepared already has no steps before it", hint="give the picture")
         if isinstance(source, Patches):
             return source
         if isinstance(source, Embeddings):
             return source.placed()
-        picture = open_picture(source, self.limits, name=name)
+        picture, swapped = open_picture(source, self.limits, name=name), Swapped(own) if own else None
         try:
-            patches = self._sketch.layout(picture)
+            patches = self._sketch.layout(picture, swapped.steps if swapped else STEPS)
         except RequestError as error:
             raise RequestError(f"{name or 'the picture'}: {error.message}", hint=error.hint) from error
+        if swapped is not None:
+            patches = replace(patches, parts=tuple(_made(part) for part in patches.parts))
+            swapped.check_called()
         return replace(patches, original=picture.size)
 
     def fetch(self, url: str, name: str) -> Patches:
@@ -132,6 +144,15 @@ class Vision:
         words = sorted({word for marker in patches.markers for word in _WORD.findall(marker)})
         strange = next((word for word in words if len(tokenizer.encode(word, special=True)) != 1), None)
         return f"{self.path} writes {strange!r} around pictures, which is no token of {text}" if strange else None
+
+
+def _made(part: str | MediaSpan) -> str | MediaSpan:
+    """A span whose features are there, and say who it is: functions have no digest."""
+    if isinstance(part, str) or part.features is None:
+        return part
+    values = part.features.make()
+    digest = blake2b(part.digest + values.tobytes(), digest_size=16, person=b"own steps").digest()
+    return replace(part, digest=digest, features=Features(values.shape, lambda: values))
 
 
 class Tower:

@@ -6,7 +6,8 @@ Pillow's own filters, which is what the PIL processors of transformers do. Sizes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -125,3 +126,21 @@ def patchify(values: Floats, patch: int, *, block: int = 1, frames: int = 1) -> 
     ordered = split.transpose(0, 3, 1, 4, 6, 2, 5)  # down, across, row and column in the block, channel, y, x
     still = np.broadcast_to(ordered[:, :, :, :, :, None], (*ordered.shape[:5], frames, patch, patch))
     return np.ascontiguousarray(still).reshape(down * across * block * block, channels * frames * patch * patch)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps that families call, each by its name; whoever wants another one swaps it (`opsin.media.swapping`).
+
+    Each takes and gives what the function of its name above does.
+    """
+
+    flatten: Callable[..., Image.Image] = flatten
+    resize: Callable[..., Image.Image] = resize
+    pad_to_square: Callable[..., Image.Image] = pad_to_square
+    centre_crop: Callable[..., Image.Image] = centre_crop
+    normalise: Callable[..., Floats] = normalise
+    patchify: Callable[..., Floats] = patchify
+
+
+STEPS = Steps()

@@ -22,8 +22,8 @@ from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, plus_one
 from opsin.gguf.text_rules import KEYS, tensors
 from opsin.gguf.vision_rules import look, named, siglip, tower_sizes
-from opsin.media import steps
 from opsin.media.picture import Picture
+from opsin.media.steps import STEPS, Steps
 from opsin.nn.attention import Heads, SelfAttention, heads_of
 from opsin.nn.batch import Batch, GroupShape
 from opsin.nn.decoder import Body
@@ -213,7 +213,7 @@ class Gemma3Vision:
     def width(self) -> int:
         return self.projector.input_projection.outputs
 
-    def layout(self, picture: Picture) -> Patches:
+    def layout(self, picture: Picture, steps: Steps = STEPS) -> Patches:
         shape, cells = self.tower.shape, self.tower.shape.grid // self.preparation.block
         size = (shape.side, shape.side)
         span = MediaSpan(
@@ -222,7 +222,7 @@ class Gemma3Vision:
             positions=cells**2,
             grid=(cells, cells),
             atomic=True,
-            features=Features((shape.grid**2, shape.values), partial(self._prepare, picture)),
+            features=Features((shape.grid**2, shape.values), partial(self._prepare, picture, steps)),
             size=size,
             area=(0.0, 0.0, float(picture.width), float(picture.height)),
         )
@@ -233,9 +233,9 @@ class Gemma3Vision:
         x = x.ops.mean_rows(x, self.preparation.block**2)
         return self.projector.input_projection(self.projector.soft_emb_norm(x, self.tower.shape.eps))
 
-    def _prepare(self, picture: Picture) -> Floats:
+    def _prepare(self, picture: Picture, steps: Steps) -> Floats:
         size = (self.tower.shape.side, self.tower.shape.side)
-        return self.preparation.patches(steps.resize(steps.flatten(picture), size, "bilinear"))
+        return self.preparation.patches(steps.resize(steps.flatten(picture), size, "bilinear"), steps)
 
 
 def _pattern(settings: Settings) -> tuple[int | None, list[bool]]:

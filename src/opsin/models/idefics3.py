@@ -9,6 +9,7 @@ of published models (26, 27 and 32 patches a side) the table's own order comes o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -17,8 +18,9 @@ from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.vision_rules import look, named, siglip, tower_sizes
-from opsin.media import sizes, steps
+from opsin.media import sizes
 from opsin.media.picture import Picture
+from opsin.media.steps import STEPS, Steps
 from opsin.nn.keys import positive_int
 from opsin.nn.module import Floats, Module, Reader, at
 from opsin.nn.parts import Linear
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 BORDER, OVERVIEW = "<fake_token_around_image>", "<global-img>"
 TILES = 4  # along the longer side, where the file does not say
 MOST_TILES = 32
+Corner = tuple[int, int] | None  # of a tile on the sheet; None for the whole sheet
 
 
 class Projector(Module):
@@ -67,29 +70,30 @@ class Idefics3Vision:
     def width(self) -> int:
         return self.projector.fc.outputs
 
-    def layout(self, picture: Picture) -> Patches:
+    def layout(self, picture: Picture, steps: Steps = STEPS) -> Patches:
         side = self.tower.shape.side
         first = sizes.longest_edge(picture.size, self.longest)
         whole = sizes.whole_tiles(first, side)
         columns, rows = whole[0] // side, whole[1] // side
         areas = sizes.areas(picture.size, (columns, rows)) if columns * rows > 1 else []
-        sheet = Shared(partial(_sheet, picture, first, whole), len(areas) + 1)
+        sheet = Shared(partial(_sheet, picture, steps, first, whole), len(areas) + 1)
+        span = partial(self._span, picture, partial(self._prepare, sheet, steps))
         parts: list[str | MediaSpan] = []
         for i, area in enumerate(areas):
             row, column = divmod(i, columns)
             newline = "\n" if row and not column else ""
             parts.append(f"{newline}{BORDER}<row_{row + 1}_col_{column + 1}>")
-            parts.append(self._span(picture, sheet, area, (column * side, row * side)))
+            parts.append(span(area, (column * side, row * side)))
         newlines = "\n\n" if areas else ""
         parts.append(f"{newlines}{BORDER}{OVERVIEW}")
-        parts.append(self._span(picture, sheet, (0.0, 0.0, float(picture.width), float(picture.height)), None))
+        parts.append(span((0.0, 0.0, float(picture.width), float(picture.height)), None))
         return Patches((*parts, BORDER), picture.notes, original=picture.size, whole=whole)
 
     def encode(self, features: Floats) -> Array:
         x = self.tower.whole(features)
         return self.projector.fc(x.ops.fold(x, self.preparation.block**2))
 
-    def _span(self, picture: Picture, sheet: Shared[Image], area: Area, corner: tuple[int, int] | None) -> MediaSpan:
+    def _span(self, picture: Picture, prepare: Callable[[Corner], Floats], area: Area, corner: Corner) -> MediaSpan:
         """A tile that begins at a corner of the sheet, or the whole sheet."""
         shape, cells = self.tower.shape, self.tower.shape.grid // self.preparation.block
         return MediaSpan(
@@ -97,20 +101,20 @@ class Idefics3Vision:
             rows=cells**2,
             positions=cells**2,
             grid=(cells, cells),
-            features=Features((shape.grid**2, shape.values), partial(self._prepare, sheet, corner)),
+            features=Features((shape.grid**2, shape.values), partial(prepare, corner)),
             size=(shape.side, shape.side),
             area=area,
         )
 
-    def _prepare(self, sheet: Shared[Image], corner: tuple[int, int] | None) -> Floats:
+    def _prepare(self, sheet: Shared[Image], steps: Steps, corner: Corner) -> Floats:
         image, side = sheet.get(), self.tower.shape.side
         if corner is None:
-            return self.preparation.patches(steps.resize(image, (side, side), "lanczos"))
+            return self.preparation.patches(steps.resize(image, (side, side), "lanczos"), steps)
         left, top = corner
-        return self.preparation.patches(image.crop((left, top, left + side, top + side)))
+        return self.preparation.patches(image.crop((left, top, left + side, top + side)), steps)
 
 
-def _sheet(picture: Picture, first: tuple[int, int], whole: tuple[int, int]) -> Image:
+def _sheet(picture: Picture, steps: Steps, first: tuple[int, int], whole: tuple[int, int]) -> Image:
     """All tiles in one image. transformers resizes twice, too."""
     return steps.resize(steps.resize(steps.flatten(picture), first, "lanczos"), whole, "lanczos")
 

@@ -17,8 +17,9 @@ from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.vision_rules import look, named, siglip, tower_sizes
-from opsin.media import sizes, steps
+from opsin.media import sizes
 from opsin.media.picture import Picture
+from opsin.media.steps import STEPS, Steps, check_growth
 from opsin.nn.module import Floats, Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
@@ -62,16 +63,16 @@ class LlavaVision:
     def width(self) -> int:
         return self.projector.down.outputs
 
-    def layout(self, picture: Picture) -> Patches:
+    def layout(self, picture: Picture, steps: Steps = STEPS) -> Patches:
         shape = self.tower.shape
         size, area = self._cut(picture)
-        steps.check_growth(picture.size, (max(picture.size),) * 2 if self.padded else size)
+        check_growth(picture.size, (max(picture.size),) * 2 if self.padded else size)
         span = MediaSpan(
             digest=self.preparation.digest(picture, "pad" if self.padded else "crop", size),
             rows=shape.grid**2,
             positions=shape.grid**2,
             grid=(shape.grid, shape.grid),
-            features=Features((shape.grid**2, shape.values), partial(self._prepare, picture, size)),
+            features=Features((shape.grid**2, shape.values), partial(self._prepare, picture, steps, size)),
             size=(shape.side, shape.side),
             area=area,
         )
@@ -98,13 +99,14 @@ class LlavaVision:
         across, down = width / wide, height / high
         return (wide, high), (left * across, top * down, (left + side) * across, (top + side) * down)
 
-    def _prepare(self, picture: Picture, size: tuple[int, int]) -> Floats:
+    def _prepare(self, picture: Picture, steps: Steps, size: tuple[int, int]) -> Floats:
         image = steps.flatten(picture)
         if self.padded:
             red, green, blue = (int(value * 255) for value in self.preparation.mean)
             image = steps.pad_to_square(image, (red, green, blue))
         side = self.tower.shape.side
-        return self.preparation.patches(steps.centre_crop(steps.resize(image, size, "bicubic"), (side, side)))
+        image = steps.centre_crop(steps.resize(image, size, "bicubic"), (side, side))
+        return self.preparation.patches(image, steps)
 
 
 def layers_of(file: File, stored: int) -> int:

@@ -21,8 +21,9 @@ from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
 from opsin.gguf.text_rules import KEYS, PRE_NORM, tensors
 from opsin.gguf.vision_rules import look, named, part, part_shape, tower_sizes
-from opsin.media import sizes, steps
+from opsin.media import sizes
 from opsin.media.picture import Picture
+from opsin.media.steps import STEPS, Steps
 from opsin.nn.decoder import PreNormDecoder
 from opsin.nn.keys import positive_int
 from opsin.nn.module import Floats, Module, Reader, at
@@ -120,7 +121,7 @@ class Qwen2VlVision:
     def width(self) -> int:
         return self.projector.down.outputs
 
-    def layout(self, picture: Picture) -> Patches:
+    def layout(self, picture: Picture, steps: Steps = STEPS) -> Patches:
         shape, merge = self.tower.shape, self.preparation.block
         size = sizes.fit_pixels(picture.size, shape.patch * merge, self.least, self.most)
         high, wide = size[1] // shape.patch, size[0] // shape.patch
@@ -130,7 +131,7 @@ class Qwen2VlVision:
             rows=grid[0] * grid[1],
             positions=max(grid),
             grid=grid,
-            features=Features((high, wide, shape.values), partial(self._prepare, picture, size)),
+            features=Features((high, wide, shape.values), partial(self._prepare, picture, steps, size)),
             size=size,
             area=(0.0, 0.0, float(picture.width), float(picture.height)),
         )
@@ -154,10 +155,10 @@ class Qwen2VlVision:
     def _order(self, high: int, wide: int) -> Order:
         return Order.of(high, wide, self.preparation.block, self.window)
 
-    def _prepare(self, picture: Picture, size: tuple[int, int]) -> Floats:
+    def _prepare(self, picture: Picture, steps: Steps, size: tuple[int, int]) -> Floats:
         patch = self.tower.shape.patch
         high, wide = size[1] // patch, size[0] // patch
-        patches = self.preparation.patches(steps.resize(steps.flatten(picture), size, "bicubic"))
+        patches = self.preparation.patches(steps.resize(steps.flatten(picture), size, "bicubic"), steps)
         return patches[self._order(high, wide).patches].reshape(high, wide, -1)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from opsin.errors import ModelError
 from opsin.gguf import File
-from opsin.media import steps
 from opsin.media.picture import Picture
+from opsin.media.steps import Steps
 from opsin.nn.module import Floats
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Preparation:
             )
         return cls(mean, std, patch, block)
 
-    def patches(self, image: Image) -> Floats:
+    def patches(self, image: Image, steps: Steps) -> Floats:
         """[patches, 3 * patch * patch] of an RGB image whose sides are whole numbers of blocks."""
         return steps.patchify(steps.normalise(image, self.mean, self.std), self.patch, block=self.block)
 

@@ -128,7 +128,7 @@ def names(sources: list[Source]) -> Iterator[str]:
             for found in words.finditer(line):
                 name = found.group().lower()
                 # The programs and formats of that project are no model family.
-                if name in own or line[found.end() :].startswith((".cpp", "_cpp", "-cpp", "-server", "file")):
+                if name in own or line[found.end() :].startswith((".cpp", "_cpp", "-cpp", "cpp:", "-server", "file")):
                     continue
                 yield f"{source.path}:{number}: names {name}, which belongs into {families[name]}"
 

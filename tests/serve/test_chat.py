@@ -120,8 +120,8 @@ def test_a_full_house_says_come_again(text_model):
 
 
 def test_an_answer_that_takes_too_long_ends_with_an_error(text_model):
-    body = {"messages": MESSAGES, "max_tokens": 480, "ignore_eos": True}
-    with running(lambda: text_model, seconds=0.05) as quick:
+    body = {"messages": MESSAGES, "max_tokens": 480, "ignore_eos": True, "n": 8}
+    with running(lambda: text_model, seconds=0.01) as quick:
         assert quick.chat(**body).status == 504
         events = quick.chat(**body, stream=True)
         assert events.status == 504 or events.events[-1]["error"]["code"] == 504

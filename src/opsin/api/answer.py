@@ -98,6 +98,11 @@ class Answer:
         """What is left of the answer, as one string."""
         return "".join(self)
 
+    @property
+    def stopping_word(self) -> str | None:
+        """The stop string that ended it, if one did."""
+        return self._stops.matched
+
     def cancel(self) -> None:
         """Nobody wants the rest."""
         self.reason = self.reason or "cancelled"

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from opsin.api.facts import Facts
 from opsin.api.files import Files, find
 from opsin.api.model import Model, Text
 from opsin.api.prompting import Prompting
@@ -98,6 +99,7 @@ class _Read:
     decoder: Decoder
     tokenizer: Tokenizer
     template: ChatTemplate | None
+    facts: Facts
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class _Loading:
             raise ModelError(
                 f"{file.path}: the tokenizer has {tokenizer.vocabulary_size} tokens, the model {decoder.vocabulary}"
             )
-        return _Read(decoder, tokenizer, ChatTemplate.from_metadata(file.metadata))
+        return _Read(decoder, tokenizer, ChatTemplate.from_metadata(file.metadata), Facts.of(file))
 
     def vision(self, path: Path) -> Vision:
         return Vision(path, self.rules, self.limits)
@@ -156,4 +158,4 @@ class _Loading:
         runner = Runner(self.device, decoder, limits, pages, store)
         engine = Engine(runner, read.tokenizer.end_ids, vision.load(self.device) if vision is not None else None)
         prompting = Prompting(read.tokenizer, read.template, vision.marker if vision is not None else None)
-        return Text(runner, engine, read.tokenizer, prompting)
+        return Text(runner, engine, read.tokenizer, prompting, read.facts)

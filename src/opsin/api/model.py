@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from opsin.api.answer import Answer, PictureUse
 from opsin.api.contents import Message, read
+from opsin.api.facts import Facts
 from opsin.api.prompting import Prompting
 from opsin.api.vision import Embeddings, Tower, Vision
 from opsin.engine.engine import Engine
@@ -42,6 +43,7 @@ class Text:
     engine: Engine
     tokenizer: Tokenizer
     prompting: Prompting
+    facts: Facts
 
 
 class Model:
@@ -91,6 +93,11 @@ class Model:
     @property
     def template(self) -> ChatTemplate | None:
         return self.text.prompting.template
+
+    @property
+    def facts(self) -> Facts:
+        """What the text model's file says of itself."""
+        return self.text.facts
 
     @property
     def sees(self) -> bool:
@@ -157,12 +164,34 @@ class Model:
             prompt = prompting.prompt(conversation)
         except RecursionError as error:
             raise RequestError("a message is nested too deeply", hint="send plain messages") from error
-        ends = [start + len(span) for start, span in prompt.placed() if isinstance(span, MediaSpan)]
-        uses, place = [], 0
-        for name, p in conversation.pictures:
-            place += len([span for span in p.spans if span.rows])
-            uses.append(PictureUse(name, p.original, p.size, p.rows, p.notes, ends[place - 1] if place else 0))
-        return Question(prompt, tuple(uses))
+        return _question(prompt, conversation.pictures)
+
+    def write(self, messages: Sequence[Message], *, check: Callable[[], None] = lambda: None) -> str:
+        """What the template makes of messages: a text for `raw`, with `picture_marker` in place of each picture.
+
+        Where people wrote what looks like special tokens, invisible marks keep `raw` from reading them so.
+        """
+        conversation = read(messages, self.vision, blind=self._blind, check=check)
+        return self.text.prompting.write(conversation)
+
+    def raw(
+        self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Source | Patches] = (), *,
+        check: Callable[[], None] = lambda: None,
+    ) -> Question:  # fmt: skip
+        """Texts and ids as they stand, without a template; special tokens are read, so give no stranger's text.
+
+        Each `picture_marker` in the texts is the place of a picture. Raises RequestError where they are not as many.
+        """
+        prompting, prepared = self.text.prompting, []
+        for number, picture in enumerate(pictures):
+            check()
+            prepared.append((f"picture {number + 1}", self._seeing().prepare(picture, f"picture {number + 1}")))
+        return _question(prompting.raw(pieces, [patches for _, patches in prepared]), prepared)
+
+    @property
+    def picture_marker(self) -> str:
+        """What stands for a picture in texts for `raw`: another one in each process."""
+        return self.text.prompting.own
 
     def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
         """The prompt of `question`."""
@@ -244,6 +273,16 @@ class Model:
         if wrong:
             raise RequestError(f"id {wrong[0]} lies outside the vocabulary of {self.runner.decoder.vocabulary}")
         return Prompt.of([ids])
+
+
+def _question(prompt: Prompt, pictures: Sequence[tuple[str, Patches]]) -> Question:
+    """A prompt, and what is told of its pictures, which have these names."""
+    ends = [start + len(span) for start, span in prompt.placed() if isinstance(span, MediaSpan)]
+    uses, place = [], 0
+    for name, p in pictures:
+        place += len([span for span in p.spans if span.rows])
+        uses.append(PictureUse(name, p.original, p.size, p.rows, p.notes, ends[place - 1] if place else 0))
+    return Question(prompt, tuple(uses))
 
 
 def _sampling(knobs: Mapping[str, object]) -> Sampling:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 
 from opsin.api.contents import Conversation, plain
 from opsin.errors import RequestError
@@ -21,14 +22,40 @@ class Prompting:
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, marker: str | None) -> None:
         self.template, self._marker = template, marker
         # Of this process alone, for templates that leave contents as they are; no user can write it.
-        self._own = f"<picture-{secrets.token_hex(8)}>"
-        self.tokenizer = tokenizer if marker is None else tokenizer.guarding(marker, self._own)
+        self.own = f"<picture-{secrets.token_hex(8)}>"
+        self.tokenizer = tokenizer if marker is None else tokenizer.guarding(marker, self.own)
 
     def prompt(self, conversation: Conversation) -> Prompt:
         """Raises RequestError where the template has no place for the pictures."""
         pictures = [patches for _, patches in conversation.pictures]
         messages = [self._protected(message) for message in conversation.messages]
-        return self._join(self._runs(messages, len(pictures)), pictures)
+        return Prompt.of(self._spans(self._runs(messages, len(pictures)), pictures, first=True))
+
+    def write(self, conversation: Conversation) -> str:
+        """What the template makes of a conversation, with `own` in place of each picture."""
+        messages = [self._protected(message) for message in conversation.messages]
+        return self.own.join(self._runs(messages, len(conversation.pictures)))
+
+    def raw(self, pieces: Sequence[str | Sequence[int]], pictures: list[Patches]) -> Prompt:
+        """Texts and ids one after another; each `own` in the texts is the place of a picture.
+
+        Raises RequestError where there are not as many as pictures.
+        """
+        count = sum(piece.count(self.own) for piece in pieces if isinstance(piece, str))
+        if count != len(pictures):
+            raise RequestError(
+                f"the prompt has {count} places for {len(pictures)} pictures", hint=f"write {self.own} for each"
+            )
+        spans: list[MediaSpan | Sequence[int]] = []
+        left = iter(pictures)
+        for number, piece in enumerate(pieces):
+            if not isinstance(piece, str):
+                spans.append(piece)
+                continue
+            runs = piece.split(self.own)
+            here = [next(left) for _ in runs[1:]]
+            spans += self._spans(runs, here, first=number == 0)
+        return Prompt.of(spans)
 
     def _protected(self, message: dict[str, object]) -> dict[str, object]:
         """The message, in which nothing that people wrote becomes a special token or a place of a picture."""
@@ -53,7 +80,7 @@ class Prompting:
             runs = split_at_marker(self._render(messages), self._marker, self.tokenizer)
             if len(runs) == pictures + 1:
                 return runs
-        runs = split_at_marker(self._render(plain(messages, self._own)), self._own, self.tokenizer)
+        runs = split_at_marker(self._render(plain(messages, self.own)), self.own, self.tokenizer)
         if len(runs) != pictures + 1:
             raise RequestError(
                 f"the chat template has places for {len(runs) - 1} of {pictures} pictures",
@@ -63,23 +90,23 @@ class Prompting:
 
     def _render(self, messages: list[dict[str, object]]) -> str:
         if self.template is None:
-            return "\n".join(str(m.get("content") or "") for m in plain(messages, self._own))
+            return "\n".join(str(m.get("content") or "") for m in plain(messages, self.own))
         return self.template.render(messages)
 
-    def _join(self, runs: list[str], pictures: list[Patches]) -> Prompt:
+    def _spans(self, runs: list[str], pictures: list[Patches], *, first: bool) -> list[MediaSpan | Sequence[int]]:
         """Texts between spans in one piece each: how words are cut depends on their neighbours."""
-        spans: list[MediaSpan | list[int]] = []
+        spans: list[MediaSpan | Sequence[int]] = []
         text = runs[0]
         for run, patches in zip(runs[1:], pictures, strict=True):
             for part in patches.parts:
                 if isinstance(part, str):
                     text += part
                     continue
-                spans += [self._ids(text, first=not spans), part]
+                spans += [self._ids(text, first=first and not spans), part]
                 text = ""
             text += run
-        spans.append(self._ids(text, first=not spans))
-        return Prompt.of(spans)
+        spans.append(self._ids(text, first=first and not spans))
+        return spans
 
     def _ids(self, text: str, *, first: bool) -> list[int]:
         ids = self.tokenizer.encode(text, special=True)

@@ -13,12 +13,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from opsin.errors import OpsinError
-from opsin.serve import chat, failures, models
+from opsin.serve import chat, completions, failures, models, tokens
 from opsin.serve.gate import Gate
 from opsin.serve.metrics import TYPE
 from opsin.serve.service import Service
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+ELSEWHERE = (
+    *("/v1/responses", "/responses", "/v1/responses/input_tokens", "/responses/input_tokens", "/v1/messages"),
+    *("/v1/messages/count_tokens", "/v1/audio/transcriptions", "/audio/transcriptions", "/infill", "/v1/embeddings"),
+    *("/embeddings", "/embedding", "/v1/rerank", "/v1/reranking", "/rerank", "/reranking", "/slots/{id:int}"),
+)
 _PAGE = Path(__file__).parent / "page" / "index.html"
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -31,14 +36,15 @@ _PAGE_HEADERS = {
 def build_app(service: Service) -> Starlette:
     """Routes over a service; whoever builds it starts and closes the service."""
     talk, tell = chat.Endpoints(service), models.Endpoints(service)
+    go_on, spell = completions.Endpoints(service), tokens.Endpoints(service)
 
     async def health(request: Request) -> Response:
         _ = service.model  # 503 while it loads
         return JSONResponse({"status": "ok"})
 
     async def metrics(request: Request) -> Response:
-        gauges = {"requests_inside": float(service.inside), "ready": float(service.ready)}
-        return Response(service.metrics.text(gauges), media_type=TYPE)
+        headers = {"Process-Start-Time-Unix": str(service.started)}
+        return Response(service.metrics.text(service.gauges()), media_type=TYPE, headers=headers)
 
     async def page(request: Request) -> Response:
         return Response(_PAGE.read_bytes(), media_type="text/html", headers=_PAGE_HEADERS)
@@ -49,9 +55,18 @@ def build_app(service: Service) -> Starlette:
         Route("/metrics", metrics),
         *_both("/models", tell.list, "GET"),
         Route("/v1/models/{name:path}", tell.one),
-        Route("/props", tell.props),
+        Route("/props", tell.props, methods=["GET", "POST"]),
+        Route("/slots", tell.slots),
+        Route("/lora-adapters", tell.adapters, methods=["GET", "POST"]),
         *_both("/chat/completions", talk.complete, "POST"),
         *_both("/chat/completions/input_tokens", talk.count, "POST"),
+        Route("/apply-template", talk.template, methods=["POST"]),
+        Route("/v1/completions", go_on.openai, methods=["POST"]),
+        Route("/completions", go_on.native, methods=["POST"]),
+        Route("/completion", go_on.native, methods=["POST"]),
+        Route("/tokenize", spell.tokenize, methods=["POST"]),
+        Route("/detokenize", spell.detokenize, methods=["POST"]),
+        *(Route(path, tell.elsewhere, methods=["GET", "POST"]) for path in ELSEWHERE),
     ]
     return Starlette(
         routes=routes,

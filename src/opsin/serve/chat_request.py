@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opsin.engine.sampling import Sampling
 from opsin.serve.failures import FieldError
 from opsin.serve.fields import Fields
+from opsin.serve.wanted import MOST_CHOICES, MOST_LOGPROBS, Wanted, refuse, wanted
 
-MOST_CHOICES, MOST_STOPS, MOST_LOGPROBS = 16, 64, 20
 # They stand beside a template's own words, where a line break would begin a message of somebody else.
 _ROLE, _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}"), re.compile(r"[\w. -]{1,64}")
 _CONTENT_HINT = 'give a text, or a list of {"type": "text"} and {"type": "image_url"}'
@@ -21,56 +20,34 @@ _NOT_YET: dict[str, tuple[object, ...]] = {
     "tools": ([],),
     "functions": ([],),
     "tool_choice": ("none", "auto"),
-    "logit_bias": ({}, []),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "repeat_penalty": (1,),
-    "grammar": ("",),
-    "json_schema": ({},),
+    "function_call": ("none", "auto"),
     "audio": (),
+    "modalities": (["text"],),
     "prediction": (),
+    "web_search_options": (),
+    "chat_template": ("",),
+    "chat_template_kwargs": ({},),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
 }
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What a client wants.
-
-    Attributes:
-        messages: as the client wrote them, of checked shape.
-        choices: how many answers.
-        usage: whether a stream ends with its usage.
-    """
+    """A conversation, as the client wrote it, of checked shape; and what is wanted of it."""
 
     messages: Sequence[Mapping[str, Any]]
-    sampling: Sampling
-    stop: tuple[str, ...] = ()
-    stream: bool = False
-    usage: bool = False
-    choices: int = 1
+    wanted: Wanted
 
 
 def chat_request(body: Mapping[str, Any], *, answers: int = MOST_CHOICES) -> ChatRequest:
     """Read a body. `answers` is how many a request may ask for. Raises FieldError, naming the field."""
     fields = Fields(body)
-    for name, harmless in _NOT_YET.items():
-        value = body.get(name)
-        if value is not None and value not in harmless:
-            raise FieldError(name, "not supported yet", hint="leave it out")
+    refuse(fields, _NOT_YET)
     kind = fields.object("response_format").get("type", "text")
     if kind != "text":
         raise FieldError("response_format", f"{kind!r:.80} is not supported yet", hint="leave it out")
-    stop = fields.texts("stop")
-    if len(stop) > MOST_STOPS:
-        raise FieldError("stop", f"{len(stop)} texts", hint=f"give at most {MOST_STOPS}")
-    return ChatRequest(
-        messages=messages_of(body),
-        sampling=_sampling(fields),
-        stop=stop,
-        stream=fields.flag("stream"),
-        usage=bool(fields.object("stream_options").get("include_usage")),
-        choices=fields.whole("n", "n_cmpl", low=1, high=min(answers, MOST_CHOICES)) or 1,
-    )
+    return ChatRequest(messages_of(body), wanted(fields, answers=answers, logprobs=_logprobs(fields)))
 
 
 def messages_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -109,24 +86,6 @@ def _check_content(name: str, content: object) -> None:
 def _url(part: Mapping[str, Any]) -> object:
     image = part.get("image_url")
     return image.get("url") if isinstance(image, dict) else image
-
-
-def _sampling(fields: Fields) -> Sampling:
-    most = fields.whole("max_completion_tokens", "max_tokens", "n_predict", low=-1, high=1 << 31)
-    seed = fields.whole("seed", low=-(1 << 63), high=(1 << 64) - 1)
-    knobs = {
-        "temperature": fields.number("temperature", 0, 100),
-        "top_k": fields.whole("top_k", low=-1, high=1 << 31),
-        "top_p": fields.number("top_p", 0, 1, clamp=True),
-        "min_p": fields.number("min_p", 0, 1, clamp=True),
-        "max_tokens": None if most == -1 else most,
-        "seed": None if seed is None or seed == -1 else seed % (1 << 64),
-        "ignore_eos": fields.flag("ignore_eos"),
-        "logprobs": _logprobs(fields),
-    }
-    if knobs["top_k"] == -1:  # as llama-server means it: all
-        knobs["top_k"] = 0
-    return Sampling(**{name: value for name, value in knobs.items() if value is not None})  # type: ignore[arg-type]
 
 
 def _logprobs(fields: Fields) -> int | None:

@@ -15,7 +15,19 @@ _HELP = {
     "media_tokens_total": "Rows of prompts that came from pictures",
     "generated_tokens_total": "Tokens that were generated",
     "first_token_seconds_total": "Time to the first text of answers, summed",
+    "generating_seconds_total": "Time from the first text to the end of answers, summed",
     "answer_seconds_total": "Time of whole answers, summed",
+}
+# The same under the names that dashboards for llama-server read.
+_THEIR_PREFIX = "llamacpp:"
+_THEIRS = {
+    "prompt_tokens_total": "prompt_tokens_total",
+    "prompt_tokens_cached_total": "cached_tokens_total",
+    "prompt_seconds_total": "first_token_seconds_total",
+    "tokens_predicted_total": "generated_tokens_total",
+    "tokens_predicted_seconds_total": "generating_seconds_total",
+    "requests_processing": "requests_processing",
+    "requests_deferred": "requests_deferred",
 }
 
 
@@ -43,4 +55,7 @@ class Metrics:
             ]
         for name, value in gauges.items():
             lines += [f"# TYPE opsin_{name} gauge", f"opsin_{name} {value:.10g}"]
+        for name, ours in _THEIRS.items():
+            kind, value = ("gauge", gauges[ours]) if ours in gauges else ("counter", counts[ours])
+            lines += [f"# TYPE {_THEIR_PREFIX}{name} {kind}", f"{_THEIR_PREFIX}{name} {value:.10g}"]
         return "\n".join(lines) + "\n"

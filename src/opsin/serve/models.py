@@ -1,12 +1,15 @@
-"""What the server tells of its model: /v1/models and /props."""
+"""What the server tells of its model: /v1/models, /props, /slots and the like, in llama-server's shapes."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from opsin.api import Model
+from opsin.engine.sampling import Sampling
 from opsin.serve.failures import HttpError
 from opsin.serve.service import Service
+from opsin.serve.usage import FINGERPRINT, settings_of
 
 
 class Endpoints:
@@ -16,8 +19,8 @@ class Endpoints:
         self._service = service
 
     async def list(self, request: Request) -> Response:
-        """OpenAI's list, of one."""
-        return JSONResponse({"object": "list", "data": [self._entry()]})
+        """OpenAI's list, of one, and llama-server's own beside it."""
+        return JSONResponse({"models": [self._described()], "object": "list", "data": [self._entry()]})
 
     async def one(self, request: Request) -> Response:
         """The entry of the model of this name."""
@@ -29,26 +32,99 @@ class Endpoints:
     async def props(self, request: Request) -> Response:
         """llama-server's properties, as far as they mean something here."""
         model = self._service.model
-        modalities = {"vision": model.sees, "audio": False, "video": False}
+        if request.method == "POST":
+            raise HttpError(501, "properties cannot be changed", hint="start the server with other options")
         return JSONResponse(
             {
-                "default_generation_settings": {"n_ctx": model.context},
+                "default_generation_settings": {
+                    "params": settings_of(Sampling(), (), stream=False),
+                    "n_ctx": model.context,
+                },
                 "total_slots": model.runner.limits.sequences,
                 "model_alias": self._service.name,
+                "model_ftype": model.facts.file_type,
                 "model_path": model.path.name,  # where it lies is the operator's affair
-                "modalities": modalities,
+                "modalities": _modalities(model),
+                "media_marker": model.picture_marker,
+                "endpoint_slots": True,
+                "endpoint_props": False,
+                "endpoint_metrics": True,
+                "ui": True,
                 "chat_template": model.template.source if model.template is not None else "",
+                "chat_template_caps": {},
+                "bos_token": _token(model, model.tokenizer.bos),
+                "eos_token": _token(model, model.tokenizer.eos),
+                "build_info": FINGERPRINT,
+                "is_sleeping": False,
             }
         )
+
+    async def slots(self, request: Request) -> Response:
+        """One entry for each answer that may run at once. Which are busy is told, with what is not."""
+        model = self._service.model
+        count = model.runner.limits.sequences
+        busy = min(self._service.inside, count)
+        if request.query_params.get("fail_on_no_slot") and busy == count:
+            raise HttpError(503, "no slot is free", hint="come again in a few seconds")
+        slots = [
+            {"id": i, "n_ctx": model.context, "speculative": False, "is_processing": i < busy} for i in range(count)
+        ]
+        return JSONResponse(slots)
+
+    async def adapters(self, request: Request) -> Response:
+        """There are none."""
+        _ = self._service.model
+        if request.method == "POST":
+            raise HttpError(501, "adapters are not supported")
+        return JSONResponse([])
+
+    async def elsewhere(self, request: Request) -> Response:
+        """What llama-server has and this server does not."""
+        raise HttpError(501, f"{request.url.path} is not supported", hint="see /v1/chat/completions and /completion")
 
     def _entry(self) -> dict[str, object]:
         service, model = self._service, self._service.model
         takes = ["text", "image"] if model.sees else ["text"]
+        facts, decoder = model.facts, model.runner.decoder
         return {
             "id": service.name,
+            "aliases": [service.name],
+            "tags": [],
             "object": "model",
             "created": service.started,
             "owned_by": "opsin",
             "architecture": {"input_modalities": takes, "output_modalities": ["text"]},
-            "meta": {"n_ctx": model.context, "n_vocab": model.tokenizer.vocabulary_size},
+            "meta": {
+                "vocab_type": facts.vocabulary_type,
+                "n_vocab": model.tokenizer.vocabulary_size,
+                "n_ctx": model.context,
+                "n_ctx_train": decoder.context,
+                "n_embd": decoder.width,
+                "n_params": facts.parameters,
+                "size": facts.bytes,
+                "ftype": facts.file_type,
+            },
         }
+
+    def _described(self) -> dict[str, object]:
+        """What llama-server tells besides, of which nothing is known here but what it can do."""
+        service = self._service
+        can = ["completion", "multimodal"] if service.model.sees else ["completion"]
+        details = dict.fromkeys(("parent_model", "family", "parameter_size", "quantization_level"), "")
+        return {
+            "name": service.name,
+            "model": service.name,
+            **dict.fromkeys(("modified_at", "size", "digest", "description", "parameters"), ""),
+            "type": "model",
+            "tags": [""],
+            "capabilities": can,
+            "details": {**details, "format": "gguf", "families": [""]},
+        }
+
+
+def _modalities(model: Model) -> dict[str, bool]:
+    return {"vision": model.sees, "audio": False, "video": False}
+
+
+def _token(model: Model, id: int | None) -> str:
+    return "" if id is None else model.tokenizer.piece(id, special=True).decode("utf-8", "replace")

@@ -21,6 +21,7 @@ class Options:
         body_seconds: time in which a body must have come.
         all_bodies_bytes: bodies of all requests together, until their prompts are made.
         head_seconds: time in which a request's head must have come.
+        ping_seconds: after so long a silence a stream sends a comment, so that no proxy cuts it; 0 for never.
         unread_seconds: time in which a client must go on reading what it is sent.
         requests: answers that may be inside at once, running or waiting; more are told to come again.
         seconds: time that a request may take from its last byte to the end of its answer.
@@ -37,6 +38,7 @@ class Options:
     body_seconds: float = 60.0
     all_bodies_bytes: int = 512 << 20
     head_seconds: float = 20.0
+    ping_seconds: float = 30.0
     unread_seconds: float = 60.0
     requests: int = 128
     seconds: float = 3600.0
@@ -48,7 +50,7 @@ class Options:
         if not 0 <= self.port < 1 << 16:
             raise RequestError(f"port {self.port}", hint="give 0 to 65535")
         times = (self.body_seconds, self.head_seconds, self.unread_seconds, self.seconds)
-        if min(self.body_bytes, self.all_bodies_bytes, self.requests) < 1 or min(times) <= 0:
+        if min(self.body_bytes, self.all_bodies_bytes, self.requests) < 1 or min(times) <= 0 or self.ping_seconds < 0:
             raise RequestError(f"{self}", hint="limits are positive")
         if any(not key.strip() for key in self.keys):
             raise RequestError("an API key is empty", hint="give a long random text, or no key")

@@ -31,7 +31,7 @@ class Service:
         self.metrics, self.started = Metrics(), int(time.time())
         # A pool for each kind of waiting: whoever waits for an answer keeps nobody's prompt from being made.
         self._parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="opsin-parse")
-        self._makers = ThreadPoolExecutor(options.requests, thread_name_prefix="opsin-prompt")
+        self.makers = ThreadPoolExecutor(options.requests, thread_name_prefix="opsin-prompt")
         self.readers = ThreadPoolExecutor(options.requests, thread_name_prefix="opsin-answer")
         self._model: Model | None = None
         self._inside, self._lock = 0, threading.Lock()
@@ -56,9 +56,19 @@ class Service:
     def name(self) -> str:
         return self.options.name or self.model.path.name
 
+    def gauges(self) -> dict[str, float]:
+        """What is so at this moment."""
+        most = self._model.runner.limits.sequences if self._model is not None else 0
+        return {
+            "requests_inside": float(self._inside),
+            "ready": float(self.ready),
+            "requests_processing": float(min(self._inside, most)),
+            "requests_deferred": float(max(0, self._inside - most)),
+        }
+
     async def start(self) -> None:
         """Load the model. Raises what loading raises."""
-        self._model = await off_loop(self._makers, self._load)
+        self._model = await off_loop(self.makers, self._load)
 
     async def close(self) -> None:
         """End all answers and give the model's memory back."""
@@ -69,7 +79,7 @@ class Service:
 
     def shut(self) -> None:
         """End the threads that wait for nothing."""
-        for pool in (self._parsers, self._makers, self.readers):
+        for pool in (self._parsers, self.makers, self.readers):
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def read(self, body: Body, reader: Callable[[Mapping[str, Any]], T]) -> T:
@@ -90,7 +100,7 @@ class Service:
             if left.is_set():
                 raise HttpError(GONE, "the client went away")
 
-        making = asyncio.ensure_future(off_loop(self._makers, lambda: work(check)))
+        making = asyncio.ensure_future(off_loop(self.makers, lambda: work(check)))
         try:
             async with asyncio.timeout_at(until):
                 return await asyncio.shield(making)

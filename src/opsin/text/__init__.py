@@ -5,6 +5,7 @@ from opsin.text.protection import protect, protect_values, split_at_marker
 from opsin.text.stop import StopStrings
 from opsin.text.template import ChatTemplate, ContentForm
 from opsin.text.tokenizer import Tokenizer
+from opsin.text.vocabulary import vocabulary_type
 
 __all__ = [
     "ChatTemplate",
@@ -15,4 +16,5 @@ __all__ = [
     "protect",
     "protect_values",
     "split_at_marker",
+    "vocabulary_type",
 ]

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from opsin.errors import FileError, ModelError
-from opsin.text.keys import read_int, read_numbers, read_texts
+from opsin.text.keys import read_int, read_numbers, read_text, read_texts
 
 PREFIX: Final = "tokenizer.ggml."
 
@@ -45,6 +45,15 @@ _END_TEXTS: Final = (
 )  # fmt: skip
 # gpt-oss speaks through these, so they are shown like text although the file calls them control.
 _SHOWN_TEXTS: Final = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
+
+
+# llama.cpp's enum of vocabularies, by what files call them.
+_TYPES: Final = {"llama": 1, "gpt2": 2, "gemma4": 2, "whitespace": 2, "bert": 3, "t5": 4, "rwkv": 5, "plamo2": 6}
+
+
+def vocabulary_type(metadata: Mapping[str, object]) -> int:
+    """The number that llama.cpp's programs tell of a file's kind of vocabulary; 0 for none that is known."""
+    return _TYPES.get(read_text(metadata, f"{PREFIX}model") or "", 0)
 
 
 class Vocabulary:

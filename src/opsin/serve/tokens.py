@@ -1,0 +1,91 @@
+"""/tokenize and /detokenize, as llama-server has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from opsin.api import Model
+from opsin.serve.body import Body
+from opsin.serve.completion_request import Piece, pieces_of
+from opsin.serve.failures import FieldError
+from opsin.serve.fields import Fields
+from opsin.serve.running import off_loop
+from opsin.serve.service import Service
+
+_MOST = 1 << 23  # characters or ids
+
+
+@dataclass(frozen=True)
+class _Asked:
+    pieces: tuple[Piece, ...]
+    add_special: bool
+    parse_special: bool
+    with_pieces: bool
+
+
+class Endpoints:
+    """Routes of texts and ids."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def tokenize(self, request: Request) -> Response:
+        """Ids of a text; `with_pieces` says the text of each, or its bytes where they are no text."""
+        service, model = self._service, self._service.model
+        asked = await service.read(Body.of(request), _asked)
+        with service.place():
+            tokens = await off_loop(service.makers, lambda: _tokens(model, asked))
+        return JSONResponse({"tokens": tokens})
+
+    async def detokenize(self, request: Request) -> Response:
+        """Text of ids."""
+        service, model = self._service, self._service.model
+        ids = await service.read(Body.of(request), _ids)
+        with service.place():
+            text = await off_loop(service.makers, lambda: model.tokenizer.decode(ids, special=True))
+        return JSONResponse({"content": text})
+
+
+def _asked(body: Mapping[str, Any]) -> _Asked:
+    fields, content = Fields(body), body.get("content")
+    pieces: tuple[Piece, ...]
+    if isinstance(content, str):
+        pieces = (content,)
+    elif isinstance(content, list):
+        pieces = pieces_of(content, "content")
+    else:
+        raise FieldError("content", f"{content!r:.40} is no text", hint='send {"content": "..."}')
+    if sum(map(len, pieces)) > _MOST:
+        raise FieldError("content", f"more than {_MOST} characters", hint="send it in parts")
+    parse = True if body.get("parse_special") is None else fields.flag("parse_special")
+    return _Asked(pieces, fields.flag("add_special"), parse, fields.flag("with_pieces"))
+
+
+def _ids(body: Mapping[str, Any]) -> list[int]:
+    tokens = body.get("tokens")
+    if not isinstance(tokens, list) or not all(isinstance(t, int) and not isinstance(t, bool) for t in tokens):
+        raise FieldError("tokens", "no list of ids", hint='send {"tokens": [1, 2]}')
+    return tokens
+
+
+def _tokens(model: Model, asked: _Asked) -> list[object]:
+    ids: list[int] = []
+    for number, piece in enumerate(asked.pieces):
+        if isinstance(piece, str):
+            add = asked.add_special and number == 0
+            piece = model.tokenizer.encode(piece, special=asked.parse_special, add_special=add)
+        ids += piece
+    return [{"id": id, "piece": _piece(model, id)} for id in ids] if asked.with_pieces else [*ids]
+
+
+def _piece(model: Model, id: int) -> object:
+    data = model.tokenizer.piece(id, special=True)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return list(data)

@@ -1,0 +1,107 @@
+"""What all requests for answers have in common: how to choose tokens, when to stop, how to send. In our words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opsin.engine.sampling import Sampling
+from opsin.serve.failures import FieldError
+from opsin.serve.fields import Fields
+
+MOST_CHOICES, MOST_STOPS, MOST_LOGPROBS = 16, 64, 20
+
+# Fields that change what an answer means and that we cannot honour yet, with the values that ask for nothing.
+_NOT_YET: dict[str, tuple[object, ...]] = {
+    "logit_bias": ({}, []),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repeat_penalty": (1,),
+    "repetition_penalty": (1,),
+    "dry_multiplier": (0,),
+    "dynatemp_range": (0,),
+    "mirostat": (0,),
+    "top_n_sigma": (-1,),
+    "typical_p": (1,),
+    "xtc_probability": (0,),
+    "adaptive_target": (-1,),
+    "grammar": ("",),
+    "json_schema": ({},),
+    "structured_outputs": ({},),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "lora": ([],),
+    "min_tokens": (0,),
+    "t_max_predict_ms": (-1, 0),
+    "post_sampling_probs": (False,),
+    "echo": (False,),
+    "best_of": (1,),
+    "suffix": ("",),
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a client wants, beside what it asks about.
+
+    Attributes:
+        usage: whether a stream ends with its usage.
+        choices: how many answers to each prompt.
+        ping_seconds: after so long a silence a stream sends a comment; None for the server's own, 0 for never.
+    """
+
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+    stream: bool = False
+    usage: bool = False
+    choices: int = 1
+    ping_seconds: float | None = None
+
+
+def wanted(fields: Fields, *, answers: int, logprobs: int | None) -> Wanted:
+    """Read a body. `answers` is how many a request may ask for. Raises FieldError, naming the field."""
+    refuse(fields, _NOT_YET)
+    stop = fields.texts("stop")
+    if len(stop) > MOST_STOPS:
+        raise FieldError("stop", f"{len(stop)} texts", hint=f"give at most {MOST_STOPS}")
+    ping = fields.whole("sse_ping_interval", low=-1, high=86400)
+    usage = fields.object("stream_options").get("include_usage")
+    if usage is not None and not isinstance(usage, bool):
+        raise FieldError("stream_options", f"include_usage is {usage!r:.80}, not true or false")
+    return Wanted(
+        sampling=_sampling(fields, logprobs),
+        stop=stop,
+        stream=fields.flag("stream"),
+        usage=bool(usage),
+        choices=fields.whole("n", "n_cmpl", low=1, high=min(answers, MOST_CHOICES)) or 1,
+        ping_seconds=None if ping is None else max(0, ping),
+    )
+
+
+def refuse(fields: Fields, not_yet: Mapping[str, tuple[object, ...]]) -> None:
+    """Raises FieldError for a field that asks for what we cannot do; each has values that ask for nothing."""
+    for name, harmless in not_yet.items():
+        _, value = fields.get(name)
+        if value is not None and value not in harmless:
+            raise FieldError(name, "not supported yet", hint="leave it out")
+
+
+def _sampling(fields: Fields, logprobs: int | None) -> Sampling:
+    most = fields.whole("max_completion_tokens", "max_tokens", "n_predict", low=-1, high=1 << 31)
+    seed = fields.whole("seed", low=-(1 << 63), high=(1 << 64) - 1)
+    knobs: dict[str, Any] = {
+        "temperature": fields.number("temperature", 0, 100),
+        "top_k": fields.whole("top_k", low=-1, high=1 << 31),
+        "top_p": fields.number("top_p", 0, 1, clamp=True),
+        "min_p": fields.number("min_p", 0, 1, clamp=True),
+        "max_tokens": None if most == -1 else most,
+        "seed": None if seed is None or seed == -1 else seed % (1 << 64),
+        "ignore_eos": fields.flag("ignore_eos"),
+        "logprobs": logprobs,
+    }
+    if knobs["top_k"] == -1:  # as llama-server means it: all
+        knobs["top_k"] = 0
+    return Sampling(**{name: value for name, value in knobs.items() if value is not None})

@@ -39,6 +39,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     limits.add_argument("--max-body", type=options.positive, default=64, metavar="MB", help="size of a request (64)")
     limits.add_argument("--max-requests", type=options.positive, default=128, metavar="N", help="requests inside (128)")
     limits.add_argument("--timeout", type=options.positive, default=3600, metavar="S", help="seconds a request (3600)")
+    limits.add_argument(
+        "--sse-ping-interval", type=int, default=30, metavar="S",
+        help="a silent stream sends a comment after so many seconds (30); -1: never",
+    )  # fmt: skip
     media = parser.add_argument_group("pictures")
     media.add_argument("--media-path", type=Path, action="append", default=[], metavar="DIR", help="allow files below")
     media.add_argument("--no-remote-media", action="store_true", help="fetch nothing over http(s)")
@@ -102,6 +106,7 @@ def _settings(args: argparse.Namespace) -> Options:
         body_bytes=args.max_body << 20,
         requests=args.max_requests,
         seconds=args.timeout,
+        ping_seconds=max(0, args.sse_ping_interval),
         origins=tuple(args.allow_origin),
         hosts=tuple(args.allow_host),
         media=Rules(

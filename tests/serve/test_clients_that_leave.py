@@ -14,6 +14,7 @@ from test_chat import LIVELY, MESSAGES
 from test_serve_pictures import model, part, user  # noqa: F401 - a fixture
 from waiting import wait_for
 
+from opsin.api.fetching import AT_ONCE
 from opsin.media.fetch import Rules
 
 LONG = {"messages": MESSAGES, "max_tokens": 400, "ignore_eos": True}
@@ -80,7 +81,7 @@ def test_leaving_before_the_first_text_of_a_stream_is_noticed(server, text_model
     assert pages_are_whole(text_model)
 
 
-def test_a_picture_that_comes_slowly_keeps_a_place_until_it_is_given_up(model, complaints):  # noqa: F811
+def test_pictures_that_come_slowly_are_given_up_when_their_client_leaves(model, complaints):  # noqa: F811
     there, asked = threading.Event(), []
 
     class Slow(BaseHTTPRequestHandler):
@@ -94,22 +95,23 @@ def test_a_picture_that_comes_slowly_keeps_a_place_until_it_is_given_up(model, c
 
     web = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
     threading.Thread(target=web.serve_forever, daemon=True).start()
-    content = user(*[part(f"http://127.0.0.1:{web.server_port}/{n}.png") for n in range(5)])
-    with running(lambda: model, requests=2, media=Rules(allow_private=True)) as server:
+    content = user(*[part(f"http://127.0.0.1:{web.server_port}/{n}.png") for n in range(3 * AT_ONCE)])
+    with running(lambda: model, requests=2) as server:
+        connections = []
         for path in ("/v1/chat/completions", "/v1/chat/completions/input_tokens"):
             body = request({"messages": content}).replace(b"/v1/chat/completions", path.encode())
-            connection = send(server, body)
-            count = len(asked)
-            wait_for(lambda count=count: len(asked) == count + 1)
-            connection.close()
-        time.sleep(0.3)
+            connections.append(send(server, body))
+        wait_for(lambda: len(asked) == 2 * AT_ONCE)
         assert server.service.inside == 2
         assert server.chat(messages=MESSAGES, max_tokens=1).status == 503
-        there.set()
-        wait_for(lambda: is_empty(server, model))
+        for connection in connections:
+            connection.close()
+        wait_for(lambda: is_empty(server, model))  # although the other server is as silent as before
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("opsin-fetch")]
         assert server.chat(messages=MESSAGES, max_tokens=1).status == 200
-    assert len(asked) == 2  # the other pictures were not fetched any more
+    assert len(asked) == 2 * AT_ONCE  # the other pictures were not fetched any more
     assert not complaints
+    there.set()
     web.shutdown()
     web.server_close()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
+from opsin.api.fetching import Fetching
 from opsin.errors import RequestError
+from opsin.media.fetch import Rules, is_remote
 from opsin.spans import Patches
 
 if TYPE_CHECKING:
@@ -32,67 +34,120 @@ class Conversation:
 
 
 def read(
-    messages: Sequence[Message], vision: Vision | None, *, blind: str, check: Callable[[], None] = lambda: None
-) -> Conversation:
+    messages: Sequence[Message], vision: Vision | None, *, blind: str, check: Callable[[], None] = lambda: None,
+    room: int | None = None,
+) -> Conversation:  # fmt: skip
     """Check messages, and prepare the pictures in them. `blind` is the hint where nobody can see.
 
-    `check` is called before each part: what it raises ends the work.
+    `check` is called before each part: what it raises ends the work. `room`: rows that all pictures may have.
 
     Raises RequestError, naming the part, for what is no message or no picture.
     """
     if isinstance(messages, str | Mapping) or not messages:
         raise RequestError("there are no messages", hint=_HINT)
-    conversation = Conversation([], [])
     for number, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise RequestError(f"message {number} has no role", hint=_HINT)
         content = message.get("content")
         if not isinstance(content, str | list | tuple | None):
             raise RequestError(f"message {number} has a content of {type(content).__name__}", hint=_HINT)
+    rules = vision.rules if vision is not None else Rules()
+    with Fetching(rules, _remote(messages) if vision is not None else (), check) as fetching:
+        reading = _Reading(
+            vision, blind, check, fetching, room, sum(not _is_text(part) for _, part in _parts(messages))
+        )
+        return Conversation([reading.message(*numbered) for numbered in enumerate(messages)], reading.pictures)
+
+
+def _parts(messages: Sequence[Message]) -> Iterator[tuple[str, object]]:
+    """All parts, with their names."""
+    for number, message in enumerate(messages):
+        content = message.get("content")
+        if isinstance(content, list | tuple):
+            yield from ((f"messages[{number}].content[{i}]", part) for i, part in enumerate(content))
+
+
+def _remote(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
+    """Names and URLs of the pictures that lie on other servers."""
+    for name, part in _parts(messages):
+        url = _source(part)
+        if isinstance(url, str) and is_remote(url):
+            yield name, url
+
+
+def _is_text(part: object) -> bool:
+    return isinstance(part, str) or (isinstance(part, Mapping) and not _is_picture(part))
+
+
+def _is_picture(part: object) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in ("image_url", "image")
+
+
+def _source(part: object) -> object:
+    """What a part of OpenAI's kind says of where its picture is; None for all others."""
+    if not isinstance(part, Mapping) or not _is_picture(part):
+        return None
+    source = part.get(cast(str, part["type"]))
+    return source.get("url") if isinstance(source, Mapping) else source
+
+
+@dataclass
+class _Reading:
+    """Messages on their way into the form of templates."""
+
+    vision: Vision | None
+    blind: str
+    check: Callable[[], None]
+    fetching: Fetching
+    room: int | None
+    count: int
+    pictures: list[tuple[str, Patches]] = field(default_factory=list)
+    rows: int = 0
+
+    def message(self, number: int, message: Message) -> dict[str, object]:
+        content = message.get("content")
         if content is None and not message.get("tool_calls"):
             content = ""  # many templates join contents to texts
         if isinstance(content, list | tuple):
-            content = [
-                _part(part, f"messages[{number}].content[{i}]", conversation, vision, blind)
-                for i, part in enumerate(_checked(content, check))
-            ]
-        conversation.messages.append({**message, "content": content})
-    return conversation
+            content = [self._part(part, f"messages[{number}].content[{i}]") for i, part in enumerate(content)]
+        return {**message, "content": content}
 
+    def _part(self, part: object, name: str) -> dict[str, object]:
+        """A part in the form of templates. A picture goes into the list."""
+        self.check()
+        if isinstance(part, str):
+            return {"type": "text", "text": part}
+        if isinstance(part, Mapping):
+            text = part.get("text")
+            if isinstance(text, str) and part.get("type", "text") == "text":
+                return {"type": "text", "text": text}
+            if not _is_picture(part):
+                raise RequestError(f"{name} is of the type {part.get('type')!r:.80}", hint=_PART_HINT)
+        if self.vision is None:
+            raise RequestError(f"{name} is a picture, and this model takes text only", hint=self.blind)
+        patches = self._picture(part, name, self.vision)
+        self.pictures.append((name, patches))
+        self.rows += patches.rows
+        if self.room is not None and self.rows >= self.room:
+            raise RequestError(
+                f"{name}, picture {len(self.pictures)} of {self.count}, ends after token {self.rows}, "
+                f"the context holds {self.room}",
+                hint="send fewer or smaller pictures, or load the model with a larger context",
+            )
+        return {"type": "image"}
 
-def _checked(parts: Sequence[object], check: Callable[[], None]) -> Iterator[object]:
-    for part in parts:
-        check()
-        yield part
-
-
-def _part(part: object, name: str, into: Conversation, vision: Vision | None, blind: str) -> dict[str, object]:
-    """A part in the form of templates. A picture goes into the conversation's list."""
-    if isinstance(part, str):
-        return {"type": "text", "text": part}
-    if isinstance(part, Mapping):
-        text = part.get("text")
-        if isinstance(text, str) and part.get("type", "text") == "text":
-            return {"type": "text", "text": text}
-        if part.get("type") not in ("image_url", "image"):
-            raise RequestError(f"{name} is of the type {part.get('type')!r:.80}", hint=_PART_HINT)
-    if vision is None:
-        raise RequestError(f"{name} is a picture, and this model takes text only", hint=blind)
-    into.pictures.append((name, _picture(part, name, vision)))
-    return {"type": "image"}
-
-
-def _picture(part: object, name: str, vision: Vision) -> Patches:
-    if not isinstance(part, Mapping):
-        return vision.prepare(cast("Source", part), name)
-    kind = cast(str, part["type"])
-    source = part.get(kind)
-    if isinstance(source, Mapping):
-        source = source.get("url")
-    if source is None:
-        raise RequestError(f"{name} has no {kind}", hint='give {"type": "image_url", "image_url": {"url": "..."}}')
-    # A string is never a path here: such parts may come from strangers.
-    return vision.fetch(source, name) if isinstance(source, str) else vision.prepare(cast("Source", source), name)
+    def _picture(self, part: object, name: str, vision: Vision) -> Patches:
+        if not isinstance(part, Mapping):
+            return vision.prepare(cast("Source", part), name)
+        source = _source(part)
+        if source is None:
+            hint = 'give {"type": "image_url", "image_url": {"url": "..."}}'
+            raise RequestError(f"{name} has no {part['type']}", hint=hint)
+        if not isinstance(source, str):
+            return vision.prepare(cast("Source", source), name)
+        if is_remote(source):
+            return vision.prepare(self.fetching.take(), name)
+        return vision.fetch(source, name)  # a string is never a path here: such parts may come from strangers
 
 
 def plain(messages: Sequence[Message], marker: str) -> list[dict[str, object]]:

@@ -158,9 +158,12 @@ class Model:
         parts as OpenAI writes them. Strings in these are URLs, which are fetched by the rules that `load` was given.
         `check` is called before each part: what it raises ends the work.
         """
+        return self._question(messages, check, self.context)
+
+    def _question(self, messages: Sequence[Message], check: Callable[[], None], room: int | None) -> Question:
         prompting = self.text.prompting
         try:
-            conversation = read(messages, self.vision, blind=self._blind, check=check)
+            conversation = read(messages, self.vision, blind=self._blind, check=check, room=room)
             prompt = prompting.prompt(conversation)
         except RecursionError as error:
             raise RequestError("a message is nested too deeply", hint="send plain messages") from error
@@ -199,7 +202,7 @@ class Model:
 
     def count(self, messages: Sequence[Message], *, check: Callable[[], None] = lambda: None) -> int:
         """Tokens of a conversation, pictures included. Computes nothing. `check` as `question` has it."""
-        return len(self.question(messages, check=check).prompt)
+        return len(self._question(messages, check, None).prompt)
 
     # Answers
 

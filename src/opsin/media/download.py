@@ -14,6 +14,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from typing import TYPE_CHECKING, cast
@@ -32,14 +33,18 @@ REDIRECTS = (301, 302, 303, 307, 308)
 PAGES = ("text/html", "application/xhtml+xml", "application/json")
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?|[0-9a-f:.]*:[0-9a-f:.]*")
 SEND_INSTEAD = "send the bytes in a data: URL instead"
+LOOK_UP_SECONDS = 0.2  # somebody may not want it any more
 Address = tuple[int, str]  # socket family, IP address
 
 
-def download(url: str, rules: Rules) -> bytes:
-    """The body at the end of at most so many redirects. Raises RequestError for all that goes wrong."""
+def download(url: str, rules: Rules, check: Callable[[], None]) -> bytes:
+    """The body at the end of at most so many redirects. Raises RequestError for all that goes wrong.
+
+    What `check` raises ends it; it is called now and then.
+    """
     if not rules.remote:
         raise RequestError("pictures are not fetched from other servers here", hint=SEND_INSTEAD)
-    clock, base = _Clock(rules), ""
+    clock, base = _Clock(rules, check), ""
     for _ in range(rules.redirects + 1):
         target = _parse(url, base)
         try:
@@ -61,12 +66,14 @@ def download(url: str, rules: Rules) -> bytes:
 class _Clock:
     """Seconds left of all that a fetch may take."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, check: Callable[[], None]) -> None:
+        self.check = check
         self.end = time.monotonic() + rules.total_seconds
         self.total = rules.total_seconds
 
     def at_most(self, seconds: float) -> float:
-        """So long, or what is left. Raises TimeoutError when nothing is."""
+        """So long, or what is left. Raises TimeoutError when nothing is, and what `check` raises."""
+        self.check()
         left = self.end - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"it took more than {self.total:g} seconds in all")
@@ -230,13 +237,18 @@ class _Wire(io.RawIOBase):
         return True
 
     def readinto(self, buffer: object) -> int:
-        self._connection.settimeout(self._clock.at_most(self._rules.read_seconds))
-        try:
-            count = self._connection.recv_into(cast(bytearray, buffer))
-        except TimeoutError:
-            self._clock.at_most(1)
-            raise TimeoutError(f"nothing came for {self._rules.read_seconds:g} seconds") from None
+        count = self._receive(cast(bytearray, buffer))
         self._left -= count
         if self._left < 0:
             raise RequestError(f"more than {self._rules.bytes} bytes", hint="send a smaller file")
         return count
+
+    def _receive(self, buffer: bytearray) -> int:
+        silent = time.monotonic() + self._clock.at_most(self._rules.read_seconds)
+        while (left := silent - time.monotonic()) > 0:
+            self._connection.settimeout(min(left, LOOK_UP_SECONDS))
+            try:
+                return self._connection.recv_into(buffer)
+            except TimeoutError:
+                self._clock.at_most(1)
+        raise TimeoutError(f"nothing came for {self._rules.read_seconds:g} seconds")

@@ -28,6 +28,7 @@ class Rules:
 
     Attributes:
         bytes: of the file, however it comes.
+        all_bytes: of all files of one request that are fetched.
         redirects: hops after the first request.
         connect_seconds: for looking a name up, and again for connecting.
         read_seconds: between two pieces that a server sends.
@@ -41,6 +42,7 @@ class Rules:
     """
 
     bytes: int = 64 << 20
+    all_bytes: int = 256 << 20
     redirects: int = 4
     connect_seconds: float = 5.0
     read_seconds: float = 10.0
@@ -57,13 +59,21 @@ class Rules:
             raise RequestError(f"{count} bytes, at most {self.bytes}", hint="send a smaller file")
 
 
-def fetch(url: str, rules: Rules | None = None, *, name: str | None = None) -> bytes:
+def is_remote(url: str) -> bool:
+    """Whether another server would be asked."""
+    return url.strip()[:6].lower().startswith(("http:", "https:"))
+
+
+def fetch(
+    url: str, rules: Rules | None = None, *, name: str | None = None, check: Callable[[], None] = lambda: None
+) -> bytes:
     """What stands behind a URL.
 
     Args:
         url: data:, http:, https: or file:, or the absolute path of a local file.
         rules: what is allowed.
         name: what errors call it; by default the URL, without its query.
+        check: called now and then while it comes; what it raises ends the work.
 
     Raises:
         RequestError: it is not allowed, does not answer in time, is too long, or is a page.
@@ -79,7 +89,7 @@ def fetch(url: str, rules: Rules | None = None, *, name: str | None = None) -> b
             case "http" | "https":
                 from opsin.media.download import download
 
-                return download(url, rules)
+                return download(url, rules, check)
             case "file" | "":
                 return _read_local(_local_path(url) if scheme else Path(url), rules)
         hint = "send a data: URL, or one that begins with https:// or http://"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from opsin.api.waiting import Room, waiting
 from opsin.engine.encoding import Turn
 from opsin.errors import RequestError
 from opsin.gguf import File
@@ -30,6 +32,7 @@ from opsin.spans import Features, MediaSpan, Patches
 from opsin.text import Tokenizer
 
 Floats = npt.NDArray[np.float32]
+_DECODED = 256 << 20  # bytes of pictures that wait for the encoder and stay decoded meanwhile
 _WORD = re.compile(r"<[^<>\s]+>")  # how families write the markers that are tokens
 
 
@@ -84,6 +87,7 @@ class Vision:
 
     def __init__(self, path: Path, rules: Rules, limits: Limits) -> None:
         self.path, self.rules, self.limits = path, rules, limits
+        self.decoded = Room(_DECODED)
         with File.open(path) as file:
             self._sketch = load_encoder(file, SketchReader(file))
 
@@ -119,7 +123,10 @@ class Vision:
             return source
         if isinstance(source, Embeddings):
             return source.placed()
-        picture, swapped = open_picture(source, self.limits, name=name), Swapped(own) if own else None
+        swapped, data = Swapped(own) if own else None, None
+        if isinstance(source, bytes | bytearray | memoryview):
+            source = data = bytes(source)
+        picture = open_picture(source, self.limits, name=name)
         try:
             patches = self._sketch.layout(picture, swapped.steps if swapped else STEPS)
         except RequestError as error:
@@ -127,7 +134,12 @@ class Vision:
         if swapped is not None:
             patches = replace(patches, parts=tuple(_made(part) for part in patches.parts))
             swapped.check_called()
+        elif data is not None:
+            patches = waiting(patches, partial(self._again, data, name), self.decoded, picture.bytes)
         return replace(patches, original=picture.size)
+
+    def _again(self, data: bytes, name: str | None) -> Patches:
+        return self._sketch.layout(open_picture(data, self.limits, name=name))
 
     def fetch(self, url: str, name: str) -> Patches:
         """A picture behind a URL, by the rules."""

@@ -44,6 +44,11 @@ class Picture:
         return self.image.height
 
     @property
+    def bytes(self) -> int:
+        """What its pixels take in memory: Pillow has four bytes for the three of a colour."""
+        return self.width * self.height * (4 if self.coverage is None else 5)
+
+    @property
     def pixels(self) -> npt.NDArray[np.uint8]:
         """A new array [height, width, 3]. Transparent pixels have the colours that the file gives them."""
         return np.asarray(self.image)

@@ -1,0 +1,75 @@
+"""Decoded pictures that wait for their encoder: some stay decoded, of the others only the file's bytes are kept.
+
+A picture of 12 megapixels is 48 MB decoded and 3 in its file. Who comes first is encoded first, so those that came
+first stay decoded, and late ones are decoded once more when their turn comes.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from threading import Lock
+
+from opsin.nn.module import Floats
+from opsin.spans import Features, MediaSpan, Patches
+
+
+class Room:
+    """Bytes of decoded pictures that may wait, of all requests together. Safe from many threads."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used = limit, 0
+        self._lock = Lock()
+
+    def take(self, count: int) -> bool:
+        """Whether there was room for so many bytes; then it is taken."""
+        with self._lock:
+            if self.used + count > self.limit:
+                return False
+            self.used += count
+            return True
+
+    def give_back(self, count: int) -> None:
+        with self._lock:
+            self.used -= count
+
+
+def waiting(patches: Patches, again: Callable[[], Patches], room: Room, count: int) -> Patches:
+    """The same patches, whose picture stays decoded while there is room for its `count` bytes.
+
+    `again` decodes it once more, and lays it out.
+    """
+    picture = _Waiting(patches, again, room, count)
+    numbers = iter(range(len(patches.spans)))
+
+    def part(given: str | MediaSpan) -> str | MediaSpan:
+        if isinstance(given, str):
+            return given
+        make = partial(picture.make, next(numbers))
+        return given if given.features is None else replace(given, features=Features(given.features.shape, make))
+
+    return replace(patches, parts=tuple(part(given) for given in patches.parts))
+
+
+class _Waiting:
+    """One picture. It lets go of what it decoded when each span has been made."""
+
+    def __init__(self, patches: Patches, again: Callable[[], Patches], room: Room, count: int) -> None:
+        self._again, self._lock = again, Lock()
+        self._spans, self._made = len(patches.spans), 0
+        self._patches = patches if room.take(count) else None
+        self._leave = weakref.finalize(self, room.give_back, count) if self._patches is not None else None
+
+    def make(self, number: int) -> Floats:
+        with self._lock:
+            patches = self._patches = self._patches or self._again()
+            self._made += 1
+            if self._made % self._spans == 0:
+                self._patches = None
+                if self._leave is not None:
+                    self._leave()
+        features = patches.spans[number].features
+        assert features is not None
+        return features.make()

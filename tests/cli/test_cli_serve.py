@@ -12,6 +12,7 @@ import urllib.request
 
 import pytest
 from opsin_process import COMMAND
+from tiny_sight import tiny_pair, tiny_tower
 
 OPSIN = [*COMMAND, "serve"]
 
@@ -81,3 +82,42 @@ def test_a_port_that_is_taken_is_told_in_one_line(tiny_file):
         )
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and port in done.stderr
+
+
+def ends(*arguments):
+    """Exit code, and the last line that it said; it says no traceback."""
+    done = subprocess.run([*OPSIN, "--port", "0", *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+def test_what_cannot_be_loaded_ends_it_with_a_code_of_its_kind(tiny_file, tmp_path):
+    text = tiny_file()
+    (tmp_path / "page.gguf").write_text("<html>not a model</html>")
+    sight, wide = tmp_path / "sight", tmp_path / "wide"
+    for folder in (sight, wide):
+        folder.mkdir()
+    tiny_pair(sight)
+    tower = tiny_tower(wide / "mmproj.gguf", width=96)
+    for arguments, code, words in (
+        (("-m", tmp_path / "none.gguf"), 3, ("none.gguf",)),
+        (("-m", tmp_path / "page.gguf"), 3, ("page.gguf",)),
+        (("-m", text, "--mmproj", tmp_path / "none.gguf"), 3, ("none.gguf",)),
+        (("-m", text, "--mmproj", text), 4, ("no part for pictures",)),
+        (("-m", sight / "model.gguf", "--mmproj", tower), 4, ("96", "64", "model.gguf", "mmproj.gguf")),
+        (("-m", text, "-c", 1 << 20), 2, ("context=1048576",)),
+    ):
+        got, said = ends(*arguments)
+        assert got == code, said
+        assert all(word in said for word in words), said
+
+
+def test_a_file_of_keys_that_holds_none_is_told(tiny_file, tmp_path):
+    (tmp_path / "empty").touch()
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for name in ("empty", "binary", "missing"):
+        code, said = ends("-m", tiny_file(), "--api-key-file", tmp_path / name)
+        assert code == 2 and name in said
+    assert ends("-m", tiny_file(), "--api-key", " ")[0] == 2
+    assert ends("-m", tiny_file(), "--sse-ping-interval", "soon")[0] == 2

@@ -67,6 +67,8 @@ class Prompting:
             ]
         elif isinstance(content, str):
             content = self._safe(content)
+        if others.get("role") == "developer" and self.template is not None and "developer" not in self.template.source:
+            others["role"] = "system"  # what a developer says was called so when the template was written
         return {name: protect_values(value, self.tokenizer) for name, value in others.items()} | {"content": content}
 
     def _safe(self, text: str) -> str:

@@ -7,8 +7,8 @@ other names (DNS rebinding) are refused unless the operator allows them.
 from __future__ import annotations
 
 import hmac
+import re
 import socket
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -19,6 +19,7 @@ from opsin.serve.body import Body, Shelf, too_long
 from opsin.serve.failures import HttpError, response_of
 from opsin.serve.options import Options, is_address, is_loopback
 
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/?#@\\]*))(?::[0-9]*)?")
 PUBLIC = frozenset({"/", "/health", "/v1/health"})
 
 
@@ -103,10 +104,10 @@ class Gate:
 
 def _name(host: str) -> str:
     """The name in a Host header, in small letters."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        raise HttpError(400, f"{host!r:.80} is no name of a server") from None
+    found = _HOST.fullmatch(host)
+    if found is None:
+        raise HttpError(400, f"{host!a:.80} is no name of a server")
+    return (found[1] or found[2]).lower()
 
 
 def _preflight(origin: str, headers: Headers) -> Response:

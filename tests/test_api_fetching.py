@@ -13,7 +13,9 @@ from test_api_pictures import OPTIONS, ask, pair, picture, png  # noqa: F401 - f
 
 import opsin
 from opsin.api.fetching import AT_ONCE
+from opsin.errors import BusyError
 from opsin.media.fetch import Rules
+from opsin.media.limits import Limits
 
 FILES = {f"/{seed}.png": png(picture(seed=seed)) for seed in range(8)}
 
@@ -106,3 +108,16 @@ def test_more_than_the_context_holds_are_not_even_fetched(pair, web):  # noqa: F
     with load(pair) as small, pytest.raises(opsin.OpsinError, match=r"picture 32 of 100.*context holds 512"):
         small.question(ask(*parts))
     assert len(web.asked) < 40
+
+
+def test_what_comes_and_what_waits_share_a_limit_of_all_requests(pair, web):  # noqa: F811
+    size = max(map(len, FILES.values()))
+    rules, limits = Rules(allow_private=True), Limits(waiting_bytes=6 * size)
+    with opsin.load(pair[0], threads=1, context=512, sequences=1, rules=rules, limits=limits) as small:
+        with pytest.raises(BusyError, match="come again"):
+            small.question(ask(*web.parts(*FILES)))
+        assert small.vision.rooms.files.used == 0
+        question = small.question(ask(*web.parts("/0.png", "/1.png")))
+        assert small.vision.rooms.files.used == len(FILES["/0.png"]) + len(FILES["/1.png"])
+        del question
+        assert small.vision.rooms.files.used == 0

@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_api_pictures import OPTIONS, ask, model, pair, picture, png, tiled  # noqa: F401 - fixtures
+from waiting import wait_for
 
+import opsin
 from opsin.api import vision
-from opsin.api.waiting import Room
+from opsin.api.waiting import Room, Rooms
+from opsin.errors import BusyError
+from opsin.media.limits import Limits
 
 WIDE = png(picture(150, 60))
 
@@ -39,7 +43,7 @@ def features(patches):
 @pytest.mark.parametrize("room", [0, 1 << 20])
 def test_a_picture_that_was_dropped_has_the_same_values(tiled, monkeypatch, opened, room):  # noqa: F811
     expected = features(tiled.prepare(picture(150, 60)))
-    monkeypatch.setattr(tiled.vision, "decoded", Room(room))
+    monkeypatch.setattr(tiled.vision, "rooms", Rooms(Room(room), Room(None)))
     opened.clear()
     patches = tiled.prepare(WIDE)
     assert len(expected) > 2
@@ -51,23 +55,35 @@ def test_a_picture_that_was_dropped_has_the_same_values(tiled, monkeypatch, open
 
 
 def test_room_is_given_back_by_who_was_encoded_and_by_who_was_dropped(tiled, monkeypatch):  # noqa: F811
-    room = Room(1 << 20)
-    monkeypatch.setattr(tiled.vision, "decoded", room)
+    room, files = Room(1 << 20), Room(None)
+    monkeypatch.setattr(tiled.vision, "rooms", Rooms(room, files))
     first, second = tiled.prepare(WIDE), tiled.prepare(png(picture(80, 80)))
     assert room.used == 4 * (150 * 60 + 80 * 80)
     features(first)
     assert room.used == 4 * 80 * 80
     features(first)
     assert room.used == 4 * 80 * 80
-    del second
+    assert files.used == len(WIDE) + len(png(picture(80, 80)))
+    del first, second
     gc.collect()
-    assert room.used == 0
+    assert room.used == files.used == 0
+
+
+def test_files_that_wait_have_a_limit_where_there_is_one(pair):  # noqa: F811
+    limits = Limits(waiting_bytes=5 * len(WIDE) // 2)
+    with opsin.load(pair[0], threads=1, context=512, sequences=1, limits=limits) as small:
+        kept = [small.prepare(WIDE) for _ in range(2)]
+        with pytest.raises(BusyError, match="come again"):
+            small.prepare(WIDE)
+        assert small.chat(ask(kept.pop(), "?"), **OPTIONS).text
+        wait_for(lambda: small.vision.rooms.files.used == len(WIDE))
+        assert small.prepare(WIDE).rows
 
 
 def test_answers_are_the_same_where_nothing_may_wait_decoded(tiled, monkeypatch):  # noqa: F811
     questions = [ask(png(picture(90 + seed, 60, seed)), f"What is {seed}?") for seed in range(6)]
     expected = [tiled.chat(question, **OPTIONS).text for question in questions]
-    monkeypatch.setattr(tiled.vision, "decoded", Room(0))
+    monkeypatch.setattr(tiled.vision, "rooms", Rooms(Room(0), Room(None)))
     other = [ask(png(picture(90 + seed, 60, seed)) + b" ", f"What is {seed}?") for seed in range(6)]  # unknown files
     with ThreadPoolExecutor(6) as threads:
         assert list(threads.map(lambda question: tiled.chat(question, **OPTIONS).text, other)) == expected
@@ -85,5 +101,5 @@ def test_a_queue_of_large_pictures_stays_small(model):  # noqa: F811
     queue = [model.prepare(file.getvalue() + bytes([number])) for number in range(24)]
     assert len({patches.spans[0].digest for patches in queue}) == 24
     grown = resident() - before
-    assert grown < model.vision.decoded.limit + 24 * len(file.getvalue()) + (64 << 20)  # 1.15 GB if all were kept
-    assert grown > model.vision.decoded.limit // 2
+    assert grown < model.vision.rooms.decoded.limit + 24 * len(file.getvalue()) + (64 << 20)  # 1.15 GB if all were kept
+    assert grown > model.vision.rooms.decoded.limit // 2

@@ -121,3 +121,29 @@ def test_a_file_of_keys_that_holds_none_is_told(tiny_file, tmp_path):
         assert code == 2 and name in said
     assert ends("-m", tiny_file(), "--api-key", " ")[0] == 2
     assert ends("-m", tiny_file(), "--sse-ping-interval", "soon")[0] == 2
+
+
+def test_it_ends_soon_while_a_picture_does_not_come(tmp_path):
+    tiny_pair(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.png"
+        parts = [{"type": "image_url", "image_url": {"url": url}}] * 6
+        body = json.dumps({"messages": [{"role": "user", "content": parts}], "stream": True}).encode()
+        options = ("-m", tmp_path / "model.gguf", "-c", 256, "--allow-private-media", "--sse-ping-interval", 1)
+        with start(*options) as process:
+            url, _ = greeting(process)
+            port = int(url.rpartition(":")[2])
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+                client.sendall(head.encode() + body)
+                assert client.recv(20).startswith(b"HTTP/1.1 200")  # comments have begun
+                begin = time.monotonic()
+                process.send_signal(signal.SIGTERM)
+                try:
+                    assert process.wait(20) in (0, -15, 143)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    raise
+                assert time.monotonic() - begin < 8
+            rest = process.stderr.read()
+            assert "Traceback" not in rest, rest

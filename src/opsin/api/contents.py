@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from opsin.api.fetching import Fetching
+from opsin.api.waiting import Room
 from opsin.errors import RequestError
 from opsin.media.fetch import Rules, is_remote
 from opsin.spans import Patches
@@ -51,8 +52,8 @@ def read(
         content = message.get("content")
         if not isinstance(content, str | list | tuple | None):
             raise RequestError(f"message {number} has a content of {type(content).__name__}", hint=_HINT)
-    rules = vision.rules if vision is not None else Rules()
-    with Fetching(rules, _remote(messages) if vision is not None else (), check) as fetching:
+    rules, files = (vision.rules, vision.rooms.files) if vision is not None else (Rules(), Room(0))
+    with Fetching(rules, _remote(messages) if vision is not None else (), files, check) as fetching:
         reading = _Reading(
             vision, blind, check, fetching, room, sum(not _is_text(part) for _, part in _parts(messages))
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 
+from opsin.api.waiting import Room
 from opsin.errors import RequestError
 from opsin.media.fetch import Rules, fetch
 
@@ -21,11 +22,13 @@ class Fetching:
     Args:
         rules: what may be fetched.
         urls: names for errors, and URLs.
+        room: for what comes, of all requests together.
         check: called now and then; what it raises ends all.
     """
 
-    def __init__(self, rules: Rules, urls: Iterable[tuple[str, str]], check: Callable[[], None]) -> None:
-        self._rules, self._check, self._left = rules, check, deque(urls)
+    def __init__(self, rules: Rules, urls: Iterable[tuple[str, str]], room: Room, check: Callable[[], None]) -> None:
+        self._rules, self._room, self._check, self._left = rules, room, check, deque(urls)
+        self._came, self._lock = 0, threading.Lock()
         self._over = threading.Event()
         self._running: deque[Future[bytes]] = deque()
         self._bytes = 0
@@ -41,6 +44,7 @@ class Fetching:
         self._over.set()
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
+        self._room.give_back(self._came)
 
     def take(self) -> bytes:
         """The next one. Raises RequestError, naming it, where it cannot be had."""
@@ -51,7 +55,10 @@ class Fetching:
         coming = self._running.popleft()
         while not wait([coming], _LOOK_UP_SECONDS).done:
             self._check()
-        data = coming.result()
+        try:
+            data = coming.result()
+        finally:
+            del coming  # its error would hold this frame, and all that was fetched
         self._bytes += len(data)
         if self._bytes > self._rules.all_bytes:
             raise RequestError(
@@ -60,8 +67,12 @@ class Fetching:
         return data
 
     def _fetch(self, name: str, url: str) -> bytes:
-        return fetch(url, self._rules, name=name, check=self._refuse_over)
+        return fetch(url, self._rules, name=name, came=self._take)
 
-    def _refuse_over(self) -> None:
+    def _take(self, count: int) -> None:
+        """So many bytes came, perhaps none."""
         if self._over.is_set():
             raise RequestError("nobody waits for it any more")
+        self._room.need(count)
+        with self._lock:
+            self._came += count

@@ -185,10 +185,15 @@ class Model:
 
         Each `picture_marker` in the texts is the place of a picture. Raises RequestError where they are not as many.
         """
-        prompting, prepared = self.text.prompting, []
+        prompting = self.text.prompting
+        prompting.check_places(pieces, len(pictures))
+        prepared: list[tuple[str, Patches]] = []
         for number, picture in enumerate(pictures):
             check()
-            prepared.append((f"picture {number + 1}", self._seeing().prepare(picture, f"picture {number + 1}")))
+            name = f"picture {number + 1}"
+            prepared.append((name, self._seeing().prepare(picture, name)))
+            if sum(patches.rows for _, patches in prepared) >= self.context:
+                raise RequestError(f"{name} of {len(pictures)} does not fit: the context holds {self.context} tokens")
         return _question(prompting.raw(pieces, [patches for _, patches in prepared]), prepared)
 
     @property

@@ -36,16 +36,16 @@ class Prompting:
         messages = [self._protected(message) for message in conversation.messages]
         return self.own.join(self._runs(messages, len(conversation.pictures)))
 
-    def raw(self, pieces: Sequence[str | Sequence[int]], pictures: list[Patches]) -> Prompt:
-        """Texts and ids one after another; each `own` in the texts is the place of a picture.
-
-        Raises RequestError where there are not as many as pictures.
-        """
+    def check_places(self, pieces: Sequence[str | Sequence[int]], pictures: int) -> None:
+        """Raises RequestError where texts have not as many places as there are pictures."""
         count = sum(piece.count(self.own) for piece in pieces if isinstance(piece, str))
-        if count != len(pictures):
+        if count != pictures:
             raise RequestError(
-                f"the prompt has {count} places for {len(pictures)} pictures", hint=f"write {self.own} for each"
+                f"the prompt has {count} places for {pictures} pictures", hint=f"write {self.own} for each"
             )
+
+    def raw(self, pieces: Sequence[str | Sequence[int]], pictures: list[Patches]) -> Prompt:
+        """Texts and ids one after another; each `own` in the texts is the place of a picture."""
         spans: list[MediaSpan | Sequence[int]] = []
         left = iter(pictures)
         for number, piece in enumerate(pieces):

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from opsin.api.waiting import Room, waiting
+from opsin.api.waiting import Room, Rooms, waiting
 from opsin.engine.encoding import Turn
 from opsin.errors import RequestError
 from opsin.gguf import File
@@ -87,7 +87,7 @@ class Vision:
 
     def __init__(self, path: Path, rules: Rules, limits: Limits) -> None:
         self.path, self.rules, self.limits = path, rules, limits
-        self.decoded = Room(_DECODED)
+        self.rooms = Rooms(Room(_DECODED), Room(limits.waiting_bytes))
         with File.open(path) as file:
             self._sketch = load_encoder(file, SketchReader(file))
 
@@ -135,10 +135,10 @@ class Vision:
             patches = replace(patches, parts=tuple(_made(part) for part in patches.parts))
             swapped.check_called()
         elif data is not None:
-            patches = waiting(patches, partial(self._again, data, name), self.decoded, picture.bytes)
+            patches = waiting(patches, data, partial(self._again, name), self.rooms, picture.bytes)
         return replace(patches, original=picture.size)
 
-    def _again(self, data: bytes, name: str | None) -> Patches:
+    def _again(self, name: str | None, data: bytes) -> Patches:
         return self._sketch.layout(open_picture(data, self.limits, name=name))
 
     def fetch(self, url: str, name: str) -> Patches:

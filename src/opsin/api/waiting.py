@@ -8,40 +8,56 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
 
+from opsin.errors import BusyError
 from opsin.nn.module import Floats
 from opsin.spans import Features, MediaSpan, Patches
 
 
 class Room:
-    """Bytes of decoded pictures that may wait, of all requests together. Safe from many threads."""
+    """So many bytes of pictures, of all requests together; None for no limit. Safe from many threads."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int | None) -> None:
         self.limit, self.used = limit, 0
         self._lock = Lock()
 
     def take(self, count: int) -> bool:
         """Whether there was room for so many bytes; then it is taken."""
         with self._lock:
-            if self.used + count > self.limit:
+            if self.limit is not None and self.used + count > self.limit:
                 return False
             self.used += count
             return True
+
+    def need(self, count: int) -> None:
+        """Take it, or raise BusyError."""
+        if not self.take(count):
+            raise BusyError("too many large pictures wait", hint="come again in a few seconds")
 
     def give_back(self, count: int) -> None:
         with self._lock:
             self.used -= count
 
 
-def waiting(patches: Patches, again: Callable[[], Patches], room: Room, count: int) -> Patches:
+@dataclass(frozen=True)
+class Rooms:
+    """For pictures as they are decoded, and for their files."""
+
+    decoded: Room
+    files: Room
+
+
+def waiting(patches: Patches, data: bytes, again: Callable[[bytes], Patches], rooms: Rooms, count: int) -> Patches:
     """The same patches, whose picture stays decoded while there is room for its `count` bytes.
 
-    `again` decodes it once more, and lays it out.
+    `again` decodes its file once more, and lays it out. Raises BusyError where there is no room for the file.
     """
-    picture = _Waiting(patches, again, room, count)
+    rooms.files.need(len(data))
+    picture = _Waiting(patches, partial(again, data), rooms.decoded, count)
+    weakref.finalize(picture, rooms.files.give_back, len(data))
     numbers = iter(range(len(patches.spans)))
 
     def part(given: str | MediaSpan) -> str | MediaSpan:

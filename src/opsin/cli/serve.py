@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from opsin.serve.options import Options
 
 
+_WAITING_BYTES = 1 << 30  # of the files of pictures that come or wait
+
+
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The options of this subcommand."""
     parser = commands.add_parser("serve", help="answer over HTTP, as OpenAI's API does", description=__doc__)
@@ -84,10 +87,12 @@ def greeting(url: str, locked: bool) -> list[str]:
 
 def _load(path: Path, args: argparse.Namespace, rules: Rules) -> Model:
     import opsin
+    from opsin.media.limits import Limits
 
     return opsin.load(
         path, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
-        sequences=args.parallel, rules=rules, notice=lambda line: print(f"opsin: {line}", file=sys.stderr, flush=True),
+        sequences=args.parallel, rules=rules, limits=Limits(waiting_bytes=_WAITING_BYTES),
+        notice=lambda line: print(f"opsin: {line}", file=sys.stderr, flush=True),
     )  # fmt: skip
 
 

@@ -155,6 +155,7 @@ class Encoding:
             with self._changed:
                 self._outcome, self._holds = outcome, False
                 self._changed.notify_all()
+            del batch, outcome  # pictures are large, and the next ones may be long in coming
 
     def _encode(self, batch: list[MediaSpan], outcome: Outcome) -> None:
         made: list[tuple[MediaSpan, npt.NDArray[np.float32]]] = []

@@ -37,14 +37,14 @@ LOOK_UP_SECONDS = 0.2  # somebody may not want it any more
 Address = tuple[int, str]  # socket family, IP address
 
 
-def download(url: str, rules: Rules, check: Callable[[], None]) -> bytes:
+def download(url: str, rules: Rules, came: Callable[[int], None]) -> bytes:
     """The body at the end of at most so many redirects. Raises RequestError for all that goes wrong.
 
-    What `check` raises ends it; it is called now and then.
+    What `came` raises ends it; it is called now and then with the bytes that came since, perhaps none.
     """
     if not rules.remote:
         raise RequestError("pictures are not fetched from other servers here", hint=SEND_INSTEAD)
-    clock, base = _Clock(rules, check), ""
+    clock, base = _Clock(rules, came), ""
     for _ in range(rules.redirects + 1):
         target = _parse(url, base)
         try:
@@ -66,14 +66,14 @@ def download(url: str, rules: Rules, check: Callable[[], None]) -> bytes:
 class _Clock:
     """Seconds left of all that a fetch may take."""
 
-    def __init__(self, rules: Rules, check: Callable[[], None]) -> None:
-        self.check = check
+    def __init__(self, rules: Rules, came: Callable[[int], None]) -> None:
+        self.came = came
         self.end = time.monotonic() + rules.total_seconds
         self.total = rules.total_seconds
 
     def at_most(self, seconds: float) -> float:
-        """So long, or what is left. Raises TimeoutError when nothing is, and what `check` raises."""
-        self.check()
+        """So long, or what is left. Raises TimeoutError when nothing is, and what `came` raises."""
+        self.came(0)
         left = self.end - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"it took more than {self.total:g} seconds in all")
@@ -144,10 +144,10 @@ def _get(target: _Target, rules: Rules, clock: _Clock) -> bytes | _Redirect:
         response = HTTPResponse(cast(socket.socket, _Wire(connection, rules, clock)), method="GET")
         with response:
             response.begin()
-            return _answer(response, target, rules)
+            return _answer(response, target, rules, clock)
 
 
-def _answer(response: HTTPResponse, target: _Target, rules: Rules) -> bytes | _Redirect:
+def _answer(response: HTTPResponse, target: _Target, rules: Rules, clock: _Clock) -> bytes | _Redirect:
     location = response.getheader("Location")
     if response.status in REDIRECTS and location:
         return _Redirect(location.strip())
@@ -165,6 +165,7 @@ def _answer(response: HTTPResponse, target: _Target, rules: Rules) -> bytes | _R
     try:
         while piece := response.read(PIECE_BYTES):
             data += piece
+            clock.came(len(piece))
             rules.check_bytes(len(data))
     except IncompleteRead as error:
         raise RequestError(f"it ended after {len(data)} bytes, before its end", hint="try again") from error

@@ -65,7 +65,7 @@ def is_remote(url: str) -> bool:
 
 
 def fetch(
-    url: str, rules: Rules | None = None, *, name: str | None = None, check: Callable[[], None] = lambda: None
+    url: str, rules: Rules | None = None, *, name: str | None = None, came: Callable[[int], None] = lambda count: None
 ) -> bytes:
     """What stands behind a URL.
 
@@ -73,7 +73,7 @@ def fetch(
         url: data:, http:, https: or file:, or the absolute path of a local file.
         rules: what is allowed.
         name: what errors call it; by default the URL, without its query.
-        check: called now and then while it comes; what it raises ends the work.
+        came: called now and then with the bytes that came since, perhaps none; what it raises ends the work.
 
     Raises:
         RequestError: it is not allowed, does not answer in time, is too long, or is a page.
@@ -89,7 +89,7 @@ def fetch(
             case "http" | "https":
                 from opsin.media.download import download
 
-                return download(url, rules, check)
+                return download(url, rules, came)
             case "file" | "":
                 return _read_local(_local_path(url) if scheme else Path(url), rules)
         hint = "send a data: URL, or one that begins with https:// or http://"

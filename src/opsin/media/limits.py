@@ -17,11 +17,13 @@ class Limits:
         bytes: of the file.
         pixels: width times height.
         side: pixels along the longer side.
+        waiting_bytes: of the files of all pictures that come or wait, for a server; None for no limit.
     """
 
     bytes: int = 64 << 20
     pixels: int = 64_000_000
     side: int = 32_768
+    waiting_bytes: int | None = None
 
     def check_bytes(self, count: int) -> None:
         """Refuse a file that is too long."""

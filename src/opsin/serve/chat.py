@@ -35,17 +35,24 @@ class Endpoints:
 
     async def count(self, request: Request) -> Response:
         """Tokens of a conversation, pictures included; nothing is computed."""
-        count = await self._of_messages(request, lambda model, messages, check: model.count(messages, check=check))
-        return JSONResponse({"object": "response.input_tokens", "input_tokens": count})
+
+        def count(model: Model, messages: list[Message], check: Callable[[], None]) -> Response:
+            told = {"object": "response.input_tokens", "input_tokens": model.count(messages, check=check)}
+            return JSONResponse(told)
+
+        return await self._of_messages(request, count)
 
     async def template(self, request: Request) -> Response:
         """What the template makes of a conversation."""
-        prompt = await self._of_messages(request, lambda model, messages, check: model.write(messages, check=check))
-        return JSONResponse({"prompt": prompt})
+
+        def write(model: Model, messages: list[Message], check: Callable[[], None]) -> Response:
+            return JSONResponse({"prompt": model.write(messages, check=check)})
+
+        return await self._of_messages(request, write)
 
     async def _of_messages(
-        self, request: Request, work: Callable[[Model, list[Mapping[str, Any]], Callable[[], None]], object]
-    ) -> object:
+        self, request: Request, work: Callable[[Model, list[Message], Callable[[], None]], Response]
+    ) -> Response:
         service = self._service
         messages = await service.read(Body.of(request), messages_of)
         until = asyncio.get_running_loop().time() + service.options.seconds

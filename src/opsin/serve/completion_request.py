@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +89,6 @@ def _bytes(value: object, name: str) -> bytes:
     try:
         if isinstance(value, str):
             return base64.b64decode(value, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise FieldError(name, f"its base64 is damaged: {error}", hint="encode the file's bytes again") from None
     raise FieldError(name, f"{value!r:.40} is no base64", hint="encode the file's bytes")

@@ -111,9 +111,11 @@ def _name(host: str) -> str:
 
 
 def _preflight(origin: str, headers: Headers) -> Response:
+    private = "access-control-request-private-network" in headers  # a public page asks for this machine
     return Response(
         status_code=204,
         headers={
+            **({"Access-Control-Allow-Private-Network": "true"} if private else {}),
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
             "Access-Control-Allow-Headers": headers.get("access-control-request-headers", "content-type"),

@@ -111,6 +111,7 @@ class Service:
                 left.set()
                 self._count(1)
                 making.add_done_callback(self._left)
+            del making  # its error would hold this frame, and the pictures of a request, until a collection
 
     def _left(self, made: asyncio.Future[T]) -> None:
         self._count(-1)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator
 
 import pytest
 from browser import Browser, find_chromium
 from running_server import Running, running
 from tiny_sight import tiny_pair
+from waiting import wait_for
 
 import opsin
+from opsin.api import Answer
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -26,8 +30,8 @@ DROP = """(async () => {
 
 # The tiny model never ends by itself.
 BRIEF = """const plain = window.fetch;
-window.fetch = (url, options) => plain(url, options?.body
-  ? {...options, body: JSON.stringify({...JSON.parse(options.body), max_tokens: 8})} : options);"""
+const brief = (body) => JSON.stringify({...JSON.parse(body), max_tokens: window.longest ?? 8, ignore_eos: true});
+window.fetch = (url, options) => plain(url, options?.body ? {...options, body: brief(options.body)} : options);"""
 
 
 def ask(words: str) -> str:
@@ -64,11 +68,13 @@ def test_a_dropped_picture_is_asked_about(page, server):
     page.run(ask("What is this?"))
     page.wait("document.getElementById('go').textContent === 'Ask' && messages.length === 2")
     assert page.run("document.querySelectorAll('article.person img').length") == 1
-    said = page.run("document.querySelector('article.model').textContent")
+    said = page.run("document.querySelector('article.model .said').textContent")
     assert said and said == page.run("messages[1].content")
     assert page.run("document.querySelectorAll('#chosen img').length") == 0
     counts = server.ask("/metrics").body.decode()
     assert "opsin_media_tokens_total 16" in counts
+    told = page.wait("document.querySelector('article.model footer')?.textContent")
+    assert "8 written" in told and "60 × 40 looked at as 32 × 32" in told
 
 
 def test_a_second_question_remembers_the_first(page):
@@ -90,7 +96,105 @@ def test_an_error_is_told_and_not_remembered(page):
     assert page.run("messages.length") == 6
 
 
+def test_a_refused_question_goes_back_where_it_was_written(page):
+    assert page.run("document.getElementById('text').value.startsWith('word word')")
+    page.run("document.getElementById('text').value = ''")
+    assert page.run("document.querySelectorAll('article.person').length") == 3
+
+
+def test_what_is_no_picture_is_told(page):
+    page.run(DROP.replace("image/png", "text/plain"))
+    page.wait(
+        "[...document.querySelectorAll('article.error')].some((e) => e.textContent === 'a.png is not a picture.')"
+    )
+    assert page.run("document.querySelectorAll('#chosen img').length") == 0
+
+
+def test_a_pasted_picture_is_taken_and_may_be_taken_away(page):
+    code = DROP.replace("window.dispatchEvent", "document.body.dispatchEvent")
+    code = code.replace('DragEvent("drop", {dataTransfer', 'ClipboardEvent("paste", {clipboardData')
+    page.run(code)
+    assert page.wait("document.querySelectorAll('#chosen img').length") == 1
+    page.run("document.querySelector('#chosen button').click()")
+    assert page.run("document.querySelectorAll('#chosen img').length") == 0
+
+
+def test_esc_stops_an_answer_and_what_came_is_kept(page, server, monkeypatch):
+    right = Answer.__next__
+    monkeypatch.setattr(Answer, "__next__", lambda self: time.sleep(0.05) or right(self))
+    page.run("window.longest = 300")
+    page.run(ask("Go on"))
+    page.wait("document.getElementById('go').textContent === 'Stop'")
+    page.wait("document.querySelector('article.working .said')?.textContent")
+    page.run("document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', bubbles: true}))")
+    page.wait("document.getElementById('go').textContent === 'Ask' && messages.length === 8")
+    assert page.run("messages[7].content.length") > 0
+    wait_for(lambda: not server.service.model.engine._everybody())
+
+
+def test_everything_that_can_be_used_has_a_name_and_takes_the_keyboard(page):
+    """As Chromium tells it to screen readers."""
+    page.call("Accessibility.enable")
+    nodes = page.call("Accessibility.getFullAXTree")["nodes"]
+    used = {"button", "textbox", "link", "checkbox"}
+    found = [node for node in nodes if not node.get("ignored") and node["role"]["value"] in used]
+    assert {"New", "Ask", "Question"} <= {node["name"]["value"] for node in found}
+    for node in found:
+        assert node["name"]["value"], node
+        assert any(p["name"] == "focusable" and p["value"]["value"] for p in node["properties"]), node
+    assert "log" in {node["role"]["value"] for node in nodes}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_can_be_read(page, scheme):
+    """Contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3) for all texts."""
+    page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    pairs = [("--ink", "--ground"), ("--quiet", "--ground"), ("--ink", "--raised"), ("--quiet", "--raised"),
+             ("--ink", "--soft"), ("--on-accent", "--accent"), ("--bad", "--bad-ground")]  # fmt: skip
+    for text, ground in pairs:
+        dark, light = sorted(brightness(page, name) for name in (text, ground))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (scheme, text, ground)
+
+
+def brightness(page, name):
+    code = f"""(() => {{ const e = document.createElement("i"); e.style.color = "var({name})"; document.body.append(e);
+      const c = getComputedStyle(e).color; e.remove(); return c; }})()"""
+    linear = [int(part) / 255 for part in re.findall(r"\d+", page.run(code))[:3]]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in linear)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_nothing_is_kept_by_the_browser(page):
+    assert page.run("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+    assert page.run("indexedDB.databases().then((found) => found.length)") == 0
+
+
+def test_nothing_is_wider_than_a_telephone(page):
+    page.call("Emulation.setDeviceMetricsOverride", width=360, height=640, deviceScaleFactor=1, mobile=True)
+    assert page.run("document.documentElement.scrollWidth") <= 360
+    page.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_a_script_that_got_into_the_page_does_not_run(page):
+    page.run("""const script = document.createElement("script");
+      script.textContent = "window.hurt = 1"; document.body.append(script);""")
+    assert page.run("window.hurt === undefined")
+
+
 def test_new_forgets(page):
     page.run("document.getElementById('new').click()")
     assert page.run("messages.length") == 0
     assert page.run("document.querySelectorAll('article').length") == 0
+    assert page.run("document.getElementById('text').value") == ""
+
+
+def test_a_key_is_asked_for_once_and_kept_in_memory_alone(page, server):
+    with running(lambda: server.service.model, keys=("secret",)) as locked:
+        page.open(locked.url + "/")
+        for given in ("wrong", "secret"):
+            page.wait("document.getElementById('locked').open")
+            page.run(f"document.getElementById('key').value = '{given}'")
+            page.run("document.querySelector('#locked button[value=ok]').click()")
+            page.wait("document.getElementById('key').value === ''")
+        assert page.wait("document.getElementById('model').textContent.includes('model.gguf')")
+        assert page.run("localStorage.length + sessionStorage.length + document.cookie.length") == 0

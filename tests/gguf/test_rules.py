@@ -46,6 +46,18 @@ def test_values_of_another_kind_are_refused(path, kind):
         settings().get(path, kind)
 
 
+@pytest.mark.parametrize("value", [-1, 1 << 32])
+def test_a_whole_number_that_no_key_holds_is_refused(value):
+    with pytest.raises(FileError, match=f"config.json: size is {value}"):
+        settings({"size": value}).get("size", "int")
+
+
+@pytest.mark.parametrize("value", [0, 1 << 31])
+def test_counts_begin_at_one(value):
+    with pytest.raises(FileError, match=f"config.json: size is {value}"):
+        settings({"size": value}).number("size|width")
+
+
 def test_what_is_missing_is_named():
     with pytest.raises(FileError, match="config.json does not say width"):
         settings().get("width|size", "int")

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import one_thread  # noqa: F401 - before NumPy
 import pytest
 from real_model import fetch
 from tiny import MIXED, tiny_llama

@@ -35,7 +35,7 @@ def likeliest(path) -> list[dict[int, float]]:
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_ctx, params.n_parallel, params.warmup = 512, 1, False
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     server, found = xllamacpp.Server(params), []
     for ids in PROMPTS:
         asked = {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": 4, "cache_prompt": False}

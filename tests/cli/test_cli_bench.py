@@ -39,7 +39,8 @@ def test_sequences_decode_together(run, smollm2: Path) -> None:
     assert got["prompt_tokens_per_second"] > 0
     total, steps = got["decode_tokens_per_second"], got["step_seconds"]
     assert len(steps) == 8  # one step for a token of each
-    assert total <= 3 * len(steps) / sum(steps) * 1.05
+    # The clock starts when the first token is heard of, and by then the next step may have begun.
+    assert total <= 3 * len(steps) / sum(steps[1:]) * 1.05
 
 
 def test_half_of_it_may_be_left_out(run, smollm2: Path) -> None:

@@ -8,6 +8,7 @@ one where the file has none, so that nothing vanishes before the merges.
 from __future__ import annotations
 
 import re
+import sys
 from codecs import charmap_decode
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -17,7 +18,8 @@ import numpy as np
 import regex
 from tokenizers.models import BPE
 
-from opsin.text.joints import BETWEEN, Parts
+from opsin.text.compiled import Kernels, LongTexts, Plan
+from opsin.text.joints import BETWEEN, Joints, Parts
 from opsin.text.merging import Ints, Merges, Together
 from opsin.text.pretokenizers import PreTokenizer
 from opsin.text.vocabulary import CONTROL, Vocabulary
@@ -48,8 +50,9 @@ class BytePairs:
     space_prefix = False
 
     def __init__(
-        self, vocabulary: Vocabulary, merges: Sequence[str], pre: PreTokenizer, *, lowercase: bool = False
-    ) -> None:
+        self, vocabulary: Vocabulary, merges: Sequence[str], pre: PreTokenizer, *, lowercase: bool = False,
+        kernels: Kernels | None = None,
+    ) -> None:  # fmt: skip
         self._pre = pre
         self._lowercase = lowercase
         self._size = len(vocabulary)
@@ -80,9 +83,13 @@ class BytePairs:
             self._to_words = [*patterns, _SPACED_WORD if pre.space_begins_words else before_space]
         self._remembered = WordMemory(self._encode_word, self._encode_words)
         self._pieces = WordMemory(self._encode_piece, self._encode_pieces)
+        self._long = LongTexts(kernels, lambda: self._plan(texts, merges), self._encode_piece)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first` tells whether nothing or a special token stands before it, which BPE ignores."""
+        ids = self._long.encode(text if self._byte_encoded else text.replace(" ", SPACE))
+        if ids is not None:
+            return ids
         text = SURROGATES.sub("\ufffd", text)
         if self._pre.spaces_vanish:
             words = self._to_words[0].findall(text)
@@ -157,6 +164,32 @@ class BytePairs:
         if not self._byte_encoded:
             return lines
         return lines.translate(_CODE_TO_BYTE).encode("latin-1", "replace").decode("utf-8", "surrogateescape")
+
+    def _plan(self, texts: Mapping[str, int], merges: Sequence[str]) -> Plan | None:
+        """How kernels encode long texts; None where words are made in a way that they do not know."""
+        pre = self._pre
+        if pre.spaces_vanish or pre.space_begins_words or (self._whole and not self._byte_encoded):
+            return None
+        units, byte_ids = self._letters, np.zeros(1, np.int32)
+        if not self._byte_encoded:
+            codes = np.arange(sys.maxunicode + 1, dtype=np.int32)
+            known = self._letters[np.minimum(codes, len(self._letters) - 1)]
+            units = np.where(known < 0, self._private + codes, known).astype(np.int32)
+            byte_ids = np.array([self._ids.get(f"<0x{byte:02X}>", -1) for byte in range(256)], np.int32)
+        return Plan(
+            texts=[*texts],
+            symbols=np.fromiter(texts.values(), np.int32, len(texts)),
+            size=self._size,
+            unit="bytes" if self._byte_encoded else "characters",
+            units=units,
+            unknown=self._private,
+            byte_ids=byte_ids,
+            patterns=pre.patterns,
+            joints=None if self._byte_encoded else Joints(self._spell_out(texts)),
+            merges=merges,
+            whole="any" if self._whole else "newline" if pre.newline_runs else "no",
+            letters=b"".join(letter.encode().ljust(2, b"\0") for letter in _BYTE_LETTERS),
+        )
 
     def _add_private(self, pairs: Sequence[tuple[str, str]]) -> dict[str, int]:
         """All texts that may stand before, between and after merges, with their ids."""

@@ -47,6 +47,12 @@ class Joints:
         for byte in {ord(byte) - 0xDC80 for byte in _BYTE_BEFORE_CHARACTER.findall(texts)}:
             self._to_the_right[0x80 + byte :: 64] = True
 
+    @property
+    def tables(self) -> tuple[npt.NDArray[np.uint8], int, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Which pairs are joined, the shift of their digests, and which characters are to the right, to the left."""
+        right, left = self._to_the_right.view(np.uint8), self._to_the_left.view(np.uint8)
+        return self._pairs.view(np.uint8), int(self._shift), right, left
+
     def cut(self, word: str) -> list[str]:
         """The parts of `word`."""
         return self.cut_many([word])[0]

@@ -74,7 +74,7 @@ PATTERNS: Final[dict[str, tuple[str, ...]]] = {
         r"[\r\n]",
         rf"\s?[{_DEEPSEEK_LETTERS}]+",
         r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
-        r"\s+$",
+        r"\s+\Z",
         "[一-龥ࠀ-一가-퟿]+",
         r"\p{N}+",
     ),

@@ -17,12 +17,14 @@ from typing import Final
 
 import numpy as np
 
-from opsin.text.joints import BETWEEN, LONG, Parts
+from opsin.text.compiled import Kernels, LongTexts, Plan
+from opsin.text.joints import BETWEEN, LONG, Joints, Parts
 from opsin.text.merging import Ints, Merges, Together
 from opsin.text.vocabulary import CONTROL, UNKNOWN, Vocabulary
 from opsin.text.words import SPACE, WordMemory, cut_pattern
 
 _SHORT: Final = 48  # characters: up to here looking through all pairs is faster than a heap
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _RUNS: Final = re.compile(rf"{SPACE}*\w+|[^\w{SPACE}]+|{SPACE}+")
 _MAX_RUNS: Final = 1 << 18
 _LONG_TEXT: Final = 1024  # characters: shorter ones are cut before spaces only
@@ -33,7 +35,7 @@ _BEFORE_SPACE: Final = re.compile(f"(.)(?={SPACE})", re.DOTALL)
 class SentencePiece:
     """Encodes ordinary text, without special tokens, by the scores of the tokens."""
 
-    def __init__(self, vocabulary: Vocabulary, *, space_prefix: bool) -> None:
+    def __init__(self, vocabulary: Vocabulary, *, space_prefix: bool, kernels: Kernels | None = None) -> None:
         self._space_prefix = space_prefix
         self._ids = dict(vocabulary.ids)
         self._scores = dict(zip(vocabulary.texts, vocabulary.scores, strict=True))
@@ -50,10 +52,14 @@ class SentencePiece:
         self._runs: dict[str, tuple[str, ...]] = {}
         self._apart: dict[tuple[str, str], bool] = {}
         self._remembered = WordMemory(self._encode_word, self._parts.encode_many)
+        self._long = LongTexts(kernels, self._plan, self._encode_word)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first`: nothing or a special token stands before it, and a space may be put there."""
         text = (SPACE if first and self._space_prefix else "") + text.replace(" ", SPACE)
+        ids = self._long.encode(text)
+        if ids is not None:
+            return ids
         joints = self._parts.find_joints(len(text)) if len(text) > _LONG_TEXT else None
         return self._remembered.encode(self._words.findall(text) if joints is None else [*joints.cut_text(text)])
 
@@ -176,6 +182,25 @@ class SentencePiece:
         lefts, rights, places = np.array(triples, np.int32).reshape(-1, 3).T
         _, rank = np.unique(-np.array([self._scores[text] for text in self._ids]), return_inverse=True)
         return Merges(lefts, rights, places, np.fromiter(self._ids.values(), np.int32), rank.astype(np.int32))
+
+    def _plan(self) -> Plan | None:
+        """How kernels encode long texts; None where scores have no order."""
+        texts = [text for text in self._ids if not _SURROGATES.search(text)]
+        scores = np.array([self._scores[text] for text in texts])
+        if not np.isfinite(scores).all():
+            return None
+        _, ranks = np.unique(-scores, return_inverse=True)
+        return Plan(
+            texts=texts,
+            symbols=np.array([self._ids[text] for text in texts], np.int32),
+            size=self._size,
+            unit="characters",
+            units=self._letters,
+            unknown=self._size,
+            byte_ids=np.array([-1 if id is None else id for id in self._bytes], np.int32),
+            joints=Joints(BETWEEN.join(self._ids)),
+            ranks=ranks.astype(np.int32),
+        )
 
     def _find_byte(self, value: int, unknown: int | None) -> int | None:
         return self._ids.get(f"<0x{value:02X}>", self._ids.get(chr(value) if value < 128 else "", unknown))

@@ -15,6 +15,7 @@ import numpy as np
 
 from opsin.errors import ModelError, RequestError
 from opsin.text.bpe import CHARACTER_TO_BYTE, BytePairs
+from opsin.text.compiled import Kernels
 from opsin.text.detokenizer import Detokenizer
 from opsin.text.keys import check_utf8, read_flag, read_numbers, read_text, read_texts
 from opsin.text.partition import Fragment, Partition, SpecialToken
@@ -87,14 +88,14 @@ class Tokenizer:
         return made
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, object]) -> Tokenizer:
-        """Read the keys `tokenizer.ggml.*`. Raises ModelError for a kind of vocabulary that we do not know."""
+    def from_metadata(cls, metadata: Mapping[str, object], kernels: Kernels | None = None) -> Tokenizer:
+        """Read the keys `tokenizer.ggml.*`; `kernels` encode long texts. Raises ModelError for an unknown kind."""
         model = read_text(metadata, f"{PREFIX}model")
         build = _FAMILIES.get(model or "")
         if build is None:
             raise ModelError(f"vocabularies of the kind {model!r} are not supported",
                              hint=f"supported are {', '.join(_FAMILIES)}")  # fmt: skip
-        vocabulary, encoder, rules = build(metadata)
+        vocabulary, encoder, rules = build(metadata, kernels)
         return cls(vocabulary, encoder, rules, (read_text(metadata, "general.name") or "").lower())
 
     def encode(self, text: str, *, special: bool = False, add_special: bool = False) -> list[int]:
@@ -205,29 +206,29 @@ def _read_vocabulary(metadata: Mapping[str, object], defaults: Mapping[str, int]
     return vocabulary
 
 
-def _build_gpt2(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
+def _build_gpt2(metadata: Mapping[str, object], kernels: Kernels | None) -> tuple[Vocabulary, Encoder, Rules]:
     pre = _find_pre(metadata)
     ids = {"bos": 11, "eos": 11} if pre.default_bos else {"eos": 11}
     rules = _read_rules(metadata, Defaults(ids, pre.add_bos, False, False), byte_encoded=pre.byte_encoded)
     vocabulary = _read_vocabulary(metadata, ids)
     lowercase = read_flag(metadata, f"{PREFIX}normalizer.lowercase", False)
-    return vocabulary, BytePairs(vocabulary, _read_merges(metadata), pre, lowercase=lowercase), rules
+    return vocabulary, BytePairs(vocabulary, _read_merges(metadata), pre, lowercase=lowercase, kernels=kernels), rules
 
 
-def _build_gemma4(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
+def _build_gemma4(metadata: Mapping[str, object], kernels: Kernels | None) -> tuple[Vocabulary, Encoder, Rules]:
     rules = _read_rules(metadata, Defaults({}, True, False, False))
     vocabulary = _read_vocabulary(metadata, {})
-    return vocabulary, BytePairs(vocabulary, _read_merges(metadata), PRE_TOKENIZERS["gemma4"]), rules
+    return vocabulary, BytePairs(vocabulary, _read_merges(metadata), PRE_TOKENIZERS["gemma4"], kernels=kernels), rules
 
 
-def _build_llama(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
+def _build_llama(metadata: Mapping[str, object], kernels: Kernels | None) -> tuple[Vocabulary, Encoder, Rules]:
     ids = {"bos": 1, "eos": 2, "unknown": 0}
     rules = _read_rules(metadata, Defaults(ids, True, False, True))
     vocabulary = Vocabulary(metadata, ids)
-    return vocabulary, SentencePiece(vocabulary, space_prefix=rules.space_prefix), rules
+    return vocabulary, SentencePiece(vocabulary, space_prefix=rules.space_prefix, kernels=kernels), rules
 
 
-def _build_bert(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
+def _build_bert(metadata: Mapping[str, object], kernels: Kernels | None) -> tuple[Vocabulary, Encoder, Rules]:
     ids = {"bos": 101, "unknown": 100, "seperator": 102}
     rules = _read_rules(metadata, Defaults(ids, True, True, False))
     vocabulary = Vocabulary(metadata, ids)
@@ -236,7 +237,7 @@ def _build_bert(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Ru
     return vocabulary, WordPiece(vocabulary, lowercase=lowercase, strip_accents=strip_accents), rules
 
 
-def _build_t5(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
+def _build_t5(metadata: Mapping[str, object], kernels: Kernels | None) -> tuple[Vocabulary, Encoder, Rules]:
     ids = {"eos": 1, "unknown": 2}
     rules = _read_rules(metadata, Defaults(ids, False, True, True))
     vocabulary = _read_vocabulary(metadata, ids)

@@ -216,6 +216,7 @@ class Simd:
     def _scalars(self) -> None:
         i64, f32 = types.int64, types.float32
         self.i64_at = operation(i64, (i64,), lambda b, p: load(b, p, I64, 8))
+        self.word_at = operation(i64, (i64,), lambda b, p: load(b, p, I64))
         self.i32_at = operation(i64, (i64,), lambda b, p: b.sext(load(b, p, I32), I64))
         self.u8_at = operation(i64, (i64,), lambda b, p: b.zext(load(b, p, I8), I64))
         self.i8_at = operation(i64, (i64,), lambda b, p: b.sext(load(b, p, I8), I64))
@@ -227,6 +228,8 @@ class Simd:
         self.put_i8 = operation(types.void, (i64, i64), lambda b, p, v: store(b, b.trunc(v, I8), p))
         self.put_f32 = operation(types.void, (i64, f32), lambda b, p, v: store(b, v, p))
         self.put_f16 = operation(types.void, (i64, f32), lambda b, p, v: store(b, b.fptrunc(v, F16), p))
+        self.put_word = operation(types.void, (i64, i64), lambda b, p, v: store(b, v, p))
+        self.shift_right = operation(i64, (i64, i64), lambda b, x, n: b.lshr(x, n))  # bits, not numbers
         self.fma1 = operation(f32, (f32, f32, f32), fma)
         self.sqrt1 = operation(f32, (f32,), lambda b, x: call(b, "llvm.sqrt.f32", F32, (x,)))
         self.rint1 = operation(f32, (f32,), lambda b, x: call(b, "llvm.rint.f32", F32, (x,)))

@@ -1,0 +1,91 @@
+"""Long texts, encoded by compiled code, have the ids that they have without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from itertools import islice
+from pathlib import Path
+
+import corpus
+import pytest
+
+from opsin.config import from_environment
+from opsin.gguf import File
+from opsin.ops.cpu.texts import TextKernels
+from opsin.text import Tokenizer, compiled
+
+KERNELS = TextKernels(from_environment())
+TEXTS = list(islice(corpus.Corpus(21).strings(), 3000))
+RUNS = [unit * 700 for unit in ("a", "=", " ", "ha", "的", "\n", "- ", "\r\n", "é", "1", "\v", "👩‍👩‍👧‍👦", "𠀁")]
+NAMES = (
+    "aquila", "baichuan", "command-r", "deepseek-coder", "deepseek-llm", "falcon", "gemma-4", "gpt-2", "gpt-neox",
+    "llama-bpe", "llama-spm", "mpt", "phi-3", "qwen2", "qwen35", "refact", "starcoder", "bert-bge", "nomic-bert-moe",
+)  # fmt: skip
+
+
+@cache
+def load(path: Path) -> tuple[Tokenizer, Tokenizer]:
+    """The one with kernels, which uses them from the first text on, and the one without."""
+    with pytest.MonkeyPatch.context() as patch, File.open(path) as file:
+        patch.setattr(compiled, "PATIENCE", 0)
+        return Tokenizer.from_metadata(file.metadata, KERNELS), Tokenizer.from_metadata(file.metadata)
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "SHORT", 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ids_are_those_without_kernels(sources: Path, name: str, always: None) -> None:
+    fast, plain = load(sources / f"ggml-vocab-{name}.gguf")
+    for text in [*TEXTS[:600], *RUNS, "\n".join(TEXTS), "".join(TEXTS[::-1]), " ".join(TEXTS)]:
+        assert fast.encode(text) == plain.encode(text), text[:200]
+
+
+def test_a_text_with_damaged_bytes_goes_the_other_way(sources: Path) -> None:
+    for name in ("gpt-2", "llama-spm"):
+        fast, plain = load(sources / f"ggml-vocab-{name}.gguf")
+        text = "".join(TEXTS[:100]) + "\udce4"
+        assert fast.encode(text) == plain.encode(text)
+
+
+def test_kernels_run_only_after_much_text(sources: Path) -> None:
+    class Counting:
+        def __init__(self) -> None:
+            self.runs = 0
+
+        def run(self, name: str, options: dict[str, str], *values: compiled.Value) -> None:
+            self.runs += 1
+            KERNELS.run(name, options, *values)
+
+    counting = Counting()
+    with File.open(sources / "ggml-vocab-gpt-2.gguf") as file:
+        tokenizer = Tokenizer.from_metadata(file.metadata, counting)
+    text = "The sun shines on the sea. " * 1000
+    first = tokenizer.encode(text)
+    assert counting.runs == 0
+    for _ in range(compiled.PATIENCE // len(text)):
+        assert tokenizer.encode(text) == first
+    assert counting.runs > 0
+
+
+def test_pieces_that_look_ahead_too_often_are_left_to_the_pattern(sources: Path) -> None:
+    """White space at the end of a line: each of these spaces would look at all that follow."""
+    fast, plain = load(sources / "ggml-vocab-deepseek-llm.gguf")
+    text = "a" + " " * 3000 + "b"
+    assert fast.encode(text) == plain.encode(text)
+
+
+def encode_alone(name: str, folder: Path) -> Callable[[str], list[int]]:
+    return load(folder / f"ggml-vocab-{name}.gguf")[0].encode
+
+
+def test_memory_gives_its_place_to_the_next_word(sources: Path, always: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_LINES", 2)  # four lines: nearly each word takes that of another
+    with pytest.MonkeyPatch.context() as patch, File.open(sources / "ggml-vocab-qwen2.gguf") as file:
+        patch.setattr(compiled, "PATIENCE", 0)
+        crowded = Tokenizer.from_metadata(file.metadata, KERNELS)
+    text = " ".join(TEXTS[:500])
+    assert crowded.encode(text) == encode_alone("qwen2", sources)(text)

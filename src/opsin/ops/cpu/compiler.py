@@ -5,6 +5,7 @@ Imported only when a kernel must be compiled.
 
 from __future__ import annotations
 
+import gc
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,9 +65,10 @@ def llvm_text(kernel: Kernel, isa: Isa, *, portable: bool = False) -> tuple[str,
     count = function.__code__.co_argcount
     _configure(isa, portable)
     compiled = numba.njit(function, **OPTIONS)
-    with _no_machine_code():
+    with _no_machine_code(), _no_collector():
         compiled.compile((types.int64,) * count)
     result = next(iter(compiled.overloads.values()))
+    _optimise(result.library, result.fndesc.llvm_func_name)
     text = result.library.get_llvm_str()
     if portable:
         lines = [line for line in text.splitlines() if not line.startswith("target ")]
@@ -83,12 +85,22 @@ def build(kernel: Kernel, isa: Isa) -> Callable[..., Any]:
     return function
 
 
+def _optimise(library: Any, symbol: str) -> None:
+    """The whole kernel at once, all its functions known to be its own."""
+    for function in library._final_module.functions:
+        if not function.is_declaration and function.name != symbol:
+            function.linkage = "internal"
+    manager, builder = library._codegen._module_pass_manager()
+    manager.run(library._final_module, builder)
+
+
 @contextmanager
 def _no_machine_code() -> Iterator[None]:
-    """Let Numba stop at optimised LLVM code: the object is made here, for the CPU that is meant.
+    """Let Numba stop at LLVM code: it is optimised here, once, and its object made for the CPU that is meant.
 
-    Numba would make machine code of each function, for this machine: the work twice over, and the end of the
-    process where the code holds an instruction that this CPU lacks.
+    Numba would optimise each function with all that it calls, so the innermost as often as calls are deep. And it
+    would make machine code of each, for this machine: the work twice over, and the end of the process where the code
+    holds an instruction that this CPU lacks.
     """
 
     def finish(library: Any) -> None:
@@ -99,13 +111,28 @@ def _no_machine_code() -> Iterator[None]:
         library._ensure_finalized()
         return _dynfunc.make_function(description.lookup_module(), "kernel", "", 0, environment, (library,))
 
-    own = JITCodeLibrary._finalize_final_module, CPUContext.get_executable
+    own = JITCodeLibrary._finalize_final_module, JITCodeLibrary._optimize_final_module, CPUContext.get_executable
     with global_compiler_lock:
         JITCodeLibrary._finalize_final_module, CPUContext.get_executable = finish, stand_in
+        JITCodeLibrary._optimize_final_module = lambda library: None
         try:
             yield
         finally:
-            JITCodeLibrary._finalize_final_module, CPUContext.get_executable = own
+            (
+                JITCodeLibrary._finalize_final_module, JITCodeLibrary._optimize_final_module, CPUContext.get_executable,
+            ) = own  # fmt: skip
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Numba makes objects by the million and drops few: Python's collector takes a sixth of the time for nothing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _configure(isa: Isa, portable: bool) -> None:

@@ -20,11 +20,21 @@ OPTIONS = {
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """An inner function of a kernel."""
-    compiled: Callable[..., Any] = numba.njit(function, **OPTIONS)
-    return compiled
+    return _for_all_values(numba.njit(function, **OPTIONS))
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """A part of an inner loop: LLVM must not make a call of it, which would pass its tile through memory."""
-    compiled: Callable[..., Any] = numba.njit(function, forceinline=True, **OPTIONS)
-    return compiled
+    return _for_all_values(numba.njit(function, forceinline=True, **OPTIONS))
+
+
+def _for_all_values(compiled: Any) -> Callable[..., Any]:
+    """Let Numba compile one function for a type: it would make one more for each constant that callers give."""
+    resolve = compiled.get_call_template
+
+    def get_call_template(args: Any, kws: Any) -> Any:
+        return resolve([numba.types.unliteral(a) for a in args], {k: numba.types.unliteral(a) for k, a in kws.items()})
+
+    compiled.get_call_template = get_call_template
+    function: Callable[..., Any] = compiled
+    return function

@@ -18,6 +18,7 @@ from numba.core import config as numba_config
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.cpu import CPUContext
+from numba.core.types.functions import BaseFunction
 
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.isa import Isa
@@ -65,10 +66,10 @@ def llvm_text(kernel: Kernel, isa: Isa, *, portable: bool = False) -> tuple[str,
     count = function.__code__.co_argcount
     _configure(isa, portable)
     compiled = numba.njit(function, **OPTIONS)
-    with _no_machine_code(), _no_collector():
+    with _no_machine_code(), _types_once(), _no_collector():
         compiled.compile((types.int64,) * count)
     result = next(iter(compiled.overloads.values()))
-    _optimise(result.library, result.fndesc.llvm_func_name)
+    _optimise(result.library, result.fndesc.llvm_func_name, getattr(_module(kernel), "BY_HAND", False))
     text = result.library.get_llvm_str()
     if portable:
         lines = [line for line in text.splitlines() if not line.startswith("target ")]
@@ -80,18 +81,24 @@ def build(kernel: Kernel, isa: Isa) -> Callable[..., Any]:
     """The kernel's Python function, over the vocabulary of an instruction set."""
     if isa not in _SIMD:
         _SIMD[isa] = Simd(isa)
-    module = importlib.import_module(f"opsin.ops.cpu.kernels.{kernel.module}")
-    function: Callable[..., Any] = module.make(_SIMD[isa], **dict(kernel.options))
+    function: Callable[..., Any] = _module(kernel).make(_SIMD[isa], **dict(kernel.options))
     return function
 
 
-def _optimise(library: Any, symbol: str) -> None:
-    """The whole kernel at once, all its functions known to be its own."""
+def _module(kernel: Kernel) -> Any:
+    return importlib.import_module(f"opsin.ops.cpu.kernels.{kernel.module}")
+
+
+def _optimise(library: Any, symbol: str, by_hand: bool) -> None:
+    """The whole kernel at once, all its functions known to be its own. `by_hand`: its loops are as they should be."""
     for function in library._final_module.functions:
         if not function.is_declaration and function.name != symbol:
             function.linkage = "internal"
-    manager, builder = library._codegen._module_pass_manager()
-    manager.run(library._final_module, builder)
+    options = llvm.create_pipeline_tuning_options(speed_level=2 if by_hand else 3)
+    options.slp_vectorization = False
+    options.loop_vectorization = options.loop_unrolling = not by_hand
+    builder = llvm.create_pass_builder(library._codegen._tm, options)
+    builder.getModulePassManager().run(library._final_module, builder)
 
 
 @contextmanager
@@ -121,6 +128,24 @@ def _no_machine_code() -> Iterator[None]:
             (
                 JITCodeLibrary._finalize_final_module, JITCodeLibrary._optimize_final_module, CPUContext.get_executable,
             ) = own  # fmt: skip
+
+
+@contextmanager
+def _types_once() -> Iterator[None]:
+    """Let Numba remember the type of an operation of its own: it would try thirty definitions of + for every +."""
+    own, known = BaseFunction.get_call_type, dict[Any, Any]()
+
+    def get_call_type(function: Any, context: Any, args: Any, kws: Any) -> Any:
+        key = (function, tuple(args), tuple(sorted(kws.items())))
+        if key not in known:
+            known[key] = own(function, context, args, kws)
+        return known[key]
+
+    BaseFunction.get_call_type = get_call_type
+    try:
+        yield
+    finally:
+        BaseFunction.get_call_type = own
 
 
 @contextmanager

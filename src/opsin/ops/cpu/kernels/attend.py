@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 from opsin.ops import CHUNK, PAGE
-from opsin.ops.cpu.kernels.blocks import ELEMENT, FEW, converting, gathering, pages, panels, summing
+from opsin.ops.cpu.kernels.blocks import ELEMENT, FEW, converting, gathering, products, summing
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.kernels.softmax import STATE, clearing, merging
 from opsin.ops.cpu.layout import PANEL, SHARED
@@ -46,6 +46,7 @@ from opsin.ops.cpu.simd import Simd
 ) = (8 * i for i in range(16))
 CAP, PULL, PARTIAL, SCRATCH, SCRATCH_BYTES, PART_ROWS, PART_KEYS = (8 * i for i in range(16, 23))
 K_ROW, V_ROW = TABLES, TABLE_BYTES
+BY_HAND = True
 TILE_WORDS = 4  # first row, rows, chunk or -1, slot in `partial`
 
 
@@ -155,87 +156,64 @@ def _rows(simd: Simd) -> tuple[Any, Any, Any]:
 
 def _sum_chunk(simd: Simd, kind: str, softcap: bool, vectors: int) -> Any:
     """Blocks of a chunk for all queries of a tile."""
-    at, f32_at = simd.i64_at, simd.f32_at
-    dense = kind == "dense"
-    keys_of, values_of, ahead = _gathered(simd) if dense else _converted(simd, kind)
-    many = summing(simd, softcap, PANEL, keys_of, values_of, ahead, *panels(simd, vectors))
-    if not dense:
-        few = summing(simd, softcap, FEW, *_in_place(simd, kind), *pages(simd, kind))
+    at, f32_at, dense = simd.i64_at, simd.f32_at, kind == "dense"
+    blocks = _gathered(simd) if dense else _paged(simd, kind)
+    take = summing(simd, softcap, *blocks, *products(simd, kind, vectors))
 
     @jit
     def sum_chunk(
         args: int, row: int, head: int, begin: int, end: int, base: int, queries: int, padded: int, keys_end: int,
         q: int, sums: int, state: int, ranges: int, scratch: int,
     ) -> None:  # fmt: skip
-        width, cap, pull = at(args + WIDTH), f32_at(args + CAP), f32_at(args + PULL)
-        if not dense and queries <= FEW:
-            few(
-                args, cap, pull, row, head, begin, end, base, queries, width, padded, keys_end, q, sums, state, ranges,
-                scratch,
-            )  # fmt: skip
-        else:
-            many(
-                args, cap, pull, row, head, begin, end, base, queries, width, padded, keys_end, q, sums, state, ranges,
-                scratch,
-            )  # fmt: skip
+        width, cap, pull, few = at(args + WIDTH), f32_at(args + CAP), f32_at(args + PULL), queries <= FEW and not dense
+        take(
+            args, cap, pull, row, head, begin, end, base, queries, width, padded, keys_end, q, sums, state, ranges,
+            scratch, few,
+        )  # fmt: skip
 
     return sum_chunk
 
 
-def _place(simd: Simd, kind: str) -> tuple[Any, Any]:
-    """Where a page of a sequence lies, for one KV head: place(args, row, head, block); and the page's bytes."""
-    at, i32 = simd.i64_at, simd.i32_at
+def _paged(simd: Simd, kind: str) -> tuple[Any, Any, Any]:
+    """Pages of a sequence, for one KV head: as they lie for few queries, otherwise as float32 in `room`."""
+    at, i32, prefetch, (to_keys, to_values) = simd.i64_at, simd.i32_at, simd.prefetch, converting(simd, kind)
     eight, element = 1 if kind == "q8_0" else 0, ELEMENT[kind]
 
     @jit
-    def size(width: int) -> int:
-        return width * PAGE * element + eight * 2 * (width // SHARED) * PAGE
-
-    @jit
-    def place(args: int, row: int, head: int, block: int) -> int:
-        sequence = i32(at(args + SEQUENCE) + 4 * row)
+    def place(args: int, row: int, head: int, block: int) -> tuple[int, int]:
+        """Where a page lies behind the first one, and its bytes."""
+        sequence, width = i32(at(args + SEQUENCE) + 4 * row), at(args + WIDTH)
+        size = width * PAGE * element + eight * 2 * (width // SHARED) * PAGE
         page = i32(at(args + TABLES) + sequence * at(args + TABLE_BYTES) + 4 * block)
-        return (page * at(args + HEADS) + head) * size(at(args + WIDTH))
-
-    return place, size
-
-
-def _in_place(simd: Simd, kind: str) -> tuple[Any, Any, Any]:
-    """Pages as they lie."""
-    at, place = simd.i64_at, _place(simd, kind)[0]
+        return (page * at(args + HEADS) + head) * size, size
 
     @jit
-    def keys_of(args: int, row: int, head: int, block: int, base: int, padded: int, count: int, room: int) -> int:
-        return at(args + KEYS) + place(args, row, head, block)
-
-    @jit
-    def values_of(args: int, row: int, head: int, block: int, base: int, padded: int, count: int, room: int) -> int:
-        return at(args + VALUES) + place(args, row, head, block)
-
-    return keys_of, values_of, _nothing()
-
-
-def _converted(simd: Simd, kind: str) -> tuple[Any, Any, Any]:
-    """Pages as float32, in `room`."""
-    at, prefetch, (place, size), (to_keys, to_values) = (
-        simd.i64_at, simd.prefetch, _place(simd, kind), converting(simd, kind),
-    )  # fmt: skip
-
-    @jit
-    def keys_of(args: int, row: int, head: int, block: int, base: int, padded: int, count: int, room: int) -> int:
-        to_keys(at(args + KEYS) + place(args, row, head, block), at(args + WIDTH), room)
+    def keys_of(
+        args: int, row: int, head: int, block: int, base: int, padded: int, count: int, room: int, few: bool
+    ) -> int:
+        page = at(args + KEYS) + place(args, row, head, block)[0]
+        if few:
+            return page
+        to_keys(page, at(args + WIDTH), room)
         return room
 
     @jit
-    def values_of(args: int, row: int, head: int, block: int, base: int, padded: int, count: int, room: int) -> int:
-        to_values(at(args + VALUES) + place(args, row, head, block), at(args + WIDTH), padded, room)
+    def values_of(
+        args: int, row: int, head: int, block: int, base: int, padded: int, count: int, room: int, few: bool
+    ) -> int:
+        page = at(args + VALUES) + place(args, row, head, block)[0]
+        if few:
+            return page
+        to_values(page, at(args + WIDTH), padded, room)
         return room
 
     @jit
-    def ahead(args: int, row: int, head: int, block: int, part: int, parts: int, which: int) -> None:
+    def ahead(args: int, row: int, head: int, block: int, part: int, parts: int, which: int, few: bool) -> None:
         """Part of a page, while other queries are computed: it lies beyond the caches, more or less."""
-        whole = size(at(args + WIDTH))
-        start = at(args + (VALUES if which else KEYS)) + place(args, row, head, block)
+        if few:
+            return
+        start, whole = place(args, row, head, block)
+        start += at(args + (VALUES if which else KEYS))
         for line in range(part * whole // parts, min(part + PANEL, parts) * whole // parts, 64):
             prefetch(start + line)
 
@@ -247,24 +225,24 @@ def _gathered(simd: Simd) -> tuple[Any, Any, Any]:
     at, (to_keys, to_values) = simd.i64_at, gathering(simd)
 
     @jit
-    def keys_of(args: int, row: int, head: int, block: int, base: int, padded: int, count: int, room: int) -> int:
+    def keys_of(
+        args: int, row: int, head: int, block: int, base: int, padded: int, count: int, room: int, few: bool
+    ) -> int:
         width, stride = at(args + WIDTH), at(args + K_ROW)
         to_keys(at(args + KEYS) + (base + block * PAGE) * stride + 4 * head * width, stride, count, width, room)
         return room
 
     @jit
-    def values_of(args: int, row: int, head: int, block: int, base: int, padded: int, count: int, room: int) -> int:
+    def values_of(
+        args: int, row: int, head: int, block: int, base: int, padded: int, count: int, room: int, few: bool
+    ) -> int:
         width, stride = at(args + WIDTH), at(args + V_ROW)
         source = at(args + VALUES) + (base + block * PAGE) * stride + 4 * head * width
         to_values(source, stride, count, width, padded, room)
         return room
 
-    return keys_of, values_of, _nothing()
-
-
-def _nothing() -> Any:
     @jit
-    def ahead(args: int, row: int, head: int, block: int, part: int, parts: int, which: int) -> None:
+    def ahead(args: int, row: int, head: int, block: int, part: int, parts: int, which: int, few: bool) -> None:
         pass
 
-    return ahead
+    return keys_of, values_of, ahead

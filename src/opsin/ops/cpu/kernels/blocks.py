@@ -25,14 +25,12 @@ ELEMENT = {"f32": 4, "f16": 2, "q8_0": 1}
 ROW = 4 * SCORES  # bytes of a query's scores
 
 
-def summing(
-    simd: Simd, softcap: bool, most: int, keys_of: Any, values_of: Any, ahead: Any, score: Any, spread: Any
-) -> Any:
-    """The function of a chunk, `most` queries at a time.
+def summing(simd: Simd, softcap: bool, keys_of: Any, values_of: Any, ahead: Any, score: Any, spread: Any) -> Any:
+    """The function of a chunk, PANEL queries at a time, or up to FEW where `few` says so.
 
-    keys_of and values_of(args, row, head, block, base, padded, count, room) give a block's address, laid out in `room`
-    where that is done; ahead(args, row, head, block, part, parts, which) fetches a part of a later block;
-    score(keys, q, width, padded, some, scores); spread(values, weights, width, padded, some, low, high, sums).
+    keys_of and values_of(args, row, head, block, base, padded, count, room, few) give a block's address, laid out in
+    `room` where that is done; ahead(args, row, head, block, part, parts, which, few) fetches a part of a later block;
+    score(keys, q, width, padded, some, scores, few); spread(values, weights, width, padded, some, low, high, sums, few).
     """
     i32, weigh = simd.i32_at, weighing(simd, softcap)
 
@@ -48,39 +46,40 @@ def summing(
     @jit
     def scores_of(
         args: int, row: int, head: int, begin: int, end: int, base: int, queries: int, width: int, padded: int,
-        keys_end: int, q: int, ranges: int, scores: int, room: int,
+        keys_end: int, q: int, ranges: int, scores: int, room: int, few: bool,
     ) -> None:  # fmt: skip
-        origin = begin * PAGE // CHUNK * CHUNK
+        origin, most = begin * PAGE // CHUNK * CHUNK, FEW if few else PANEL
         for block in range(begin, end):
             start = block * PAGE
-            keys = keys_of(args, row, head, block, base, padded, min(keys_end - start, PAGE), room)
+            keys = keys_of(args, row, head, block, base, padded, min(keys_end - start, PAGE), room, few)
             for k in range(0, queries, most):
                 some = min(most, queries - k)
-                ahead(args, row, head, min(block + 1, end - 1), k, queries, 0)
+                ahead(args, row, head, min(block + 1, end - 1), k, queries, 0, few)
                 if common(ranges, k, some, start)[2] > 0:
-                    score(keys, q + 4 * k * padded, width, padded, some, scores + k * ROW + 4 * (start - origin))
+                    score(keys, q + 4 * k * padded, width, padded, some, scores + k * ROW + 4 * (start - origin), few)
 
     @jit
     def spread_row(
-        values: int, ranges: int, start: int, low: int, high: int, width: int, padded: int, weights: int, sums: int
-    ) -> None:
+        values: int, ranges: int, start: int, low: int, high: int, width: int, padded: int, weights: int, sums: int,
+        few: bool,
+    ) -> None:  # fmt: skip
         """One query's share of low <= key < high."""
         a, b = max(i32(ranges) - start, low), min(i32(ranges + 4) - start, high)
         if a < b:
-            spread(values, weights, width, padded, 1, a, b, sums)
+            spread(values, weights, width, padded, 1, a, b, sums, few)
 
     @jit
     def values_to(
         args: int, row: int, head: int, begin: int, end: int, base: int, queries: int, width: int, padded: int,
-        keys_end: int, sums: int, ranges: int, scores: int, room: int,
+        keys_end: int, sums: int, ranges: int, scores: int, room: int, few: bool,
     ) -> None:  # fmt: skip
-        origin = begin * PAGE // CHUNK * CHUNK
+        origin, most = begin * PAGE // CHUNK * CHUNK, FEW if few else PANEL
         for block in range(begin, end):
             start = block * PAGE
-            values = values_of(args, row, head, block, base, padded, min(keys_end - start, PAGE), room)
+            values = values_of(args, row, head, block, base, padded, min(keys_end - start, PAGE), room, few)
             for k in range(0, queries, most):
                 some = min(most, queries - k)
-                ahead(args, row, head, min(block + 1, end - 1), k, queries, 1)
+                ahead(args, row, head, min(block + 1, end - 1), k, queries, 1, few)
                 low, high, seen = common(ranges, k, some, start)
                 if seen == 0:
                     continue
@@ -91,31 +90,31 @@ def summing(
                 if low > 0:
                     for j in range(some):
                         part = weights + j * ROW, to + 4 * j * padded
-                        spread_row(values, ranges + 8 * (k + j), start, 0, low, width, padded, part[0], part[1])
+                        spread_row(values, ranges + 8 * (k + j), start, 0, low, width, padded, part[0], part[1], few)
                 if low < high:
-                    spread(values, weights, width, padded, some, low, high, to)
+                    spread(values, weights, width, padded, some, low, high, to, few)
                     if high < PAGE:
                         for j in range(some):
-                            part = weights + j * ROW, to + 4 * j * padded
-                            spread_row(values, ranges + 8 * (k + j), start, high, PAGE, width, padded, part[0], part[1])
+                            part, see = (weights + j * ROW, to + 4 * j * padded), ranges + 8 * (k + j)
+                            spread_row(values, see, start, high, PAGE, width, padded, part[0], part[1], few)
 
     @jit
     def sum_chunk(
         args: int, cap: float, pull: float, row: int, head: int, begin: int, end: int, base: int, queries: int,
-        width: int, padded: int, keys_end: int, q: int, sums: int, state: int, ranges: int, scratch: int,
+        width: int, padded: int, keys_end: int, q: int, sums: int, state: int, ranges: int, scratch: int, few: bool,
     ) -> None:  # fmt: skip
         """Blocks begin to end of one chunk; `scratch` holds the scores, then room for a block."""
         origin = begin * PAGE // CHUNK * CHUNK
-        room = scratch + (queries + most - 1) // most * most * ROW
+        room = scratch + (queries + PANEL - 1) // PANEL * PANEL * ROW
         scores_of(
-            args, row, head, begin, end, base, queries, width, padded, keys_end, q, ranges, scratch, room
+            args, row, head, begin, end, base, queries, width, padded, keys_end, q, ranges, scratch, room, few,
         )  # fmt: skip
         for j in range(queries):
             a, b = max(i32(ranges + 8 * j) - origin, 0), min(i32(ranges + 8 * j + 4) - origin, CHUNK)
             if a < b:
                 weigh(cap, pull, scratch + j * ROW, a, b, state + j * STATE)
         values_to(
-            args, row, head, begin, end, base, queries, width, padded, keys_end, sums, ranges, scratch, room
+            args, row, head, begin, end, base, queries, width, padded, keys_end, sums, ranges, scratch, room, few,
         )  # fmt: skip
 
     return sum_chunk
@@ -172,7 +171,45 @@ def gathering(simd: Simd) -> tuple[Any, Any]:
     return to_keys, to_values
 
 
-def panels(simd: Simd, vectors: int) -> tuple[Any, Any]:
+def products(simd: Simd, kind: str, vectors: int) -> tuple[Any, Any]:
+    """score and spread: for PANEL queries and blocks that are laid out, or for up to FEW and pages as they lie."""
+    panel_score, panel_spread = _panels(simd, vectors)
+    if kind == "dense":
+        return (
+            jit(lambda keys, q, width, padded, some, scores, few: panel_score(keys, q, width, padded, scores)),
+            jit(
+                lambda values, weights, width, padded, some, low, high, sums, few: panel_spread(
+                    values, weights, padded, some, low, high, sums
+                )
+            ),
+        )
+    one, few_ = ((_scores(simd, kind, n), _weighted(simd, kind, n)) for n in (1, FEW))
+    score_one, score_few, spread_one, spread_few = one[0], few_[0], one[1], few_[1]
+
+    @jit
+    def score(keys: int, q: int, width: int, padded: int, some: int, scores: int, few: bool) -> None:
+        if not few:
+            panel_score(keys, q, width, padded, scores)
+        elif some == 1:
+            score_one(keys, q, width, padded, 1, scores)
+        else:
+            score_few(keys, q, width, padded, some, scores)
+
+    @jit
+    def spread(
+        values: int, weights: int, width: int, padded: int, some: int, low: int, high: int, sums: int, few: bool
+    ) -> None:
+        if not few:
+            panel_spread(values, weights, padded, some, low, high, sums)
+        elif some == 1:
+            spread_one(values, weights, width, padded, 1, low, high, sums)
+        else:
+            spread_few(values, weights, width, padded, some, low, high, sums)
+
+    return score, spread
+
+
+def _panels(simd: Simd, vectors: int) -> tuple[Any, Any]:
     """score and spread for PANEL queries and blocks that are laid out."""
     registers, wide = simd.isa.registers, score_vectors(simd.isa.registers) * simd.lanes
     panel = Panel(simd, vectors=wide // simd.lanes, rows=PANEL)
@@ -182,7 +219,7 @@ def panels(simd: Simd, vectors: int) -> tuple[Any, Any]:
     one = _spread(Panel(simd, vectors=vectors, rows=1), 1)
 
     @jit
-    def score(keys: int, q: int, width: int, padded: int, some: int, scores: int) -> None:
+    def score(keys: int, q: int, width: int, padded: int, scores: int) -> None:
         for start in range(0, PAGE, wide):
             acc, w, x = zeros(), keys + 4 * start, q
             for _ in range(width):
@@ -192,7 +229,7 @@ def panels(simd: Simd, vectors: int) -> tuple[Any, Any]:
             store(acc, scores + 4 * start, ROW)
 
     @jit
-    def spread(values: int, weights: int, width: int, padded: int, some: int, low: int, high: int, sums: int) -> None:
+    def spread(values: int, weights: int, padded: int, some: int, low: int, high: int, sums: int) -> None:
         if some == 1:
             one(values, weights, padded, low, high, sums)
         else:
@@ -218,28 +255,6 @@ def _spread(panel: Panel, queries: int) -> Callable[..., None]:
                 store(acc, y, 4 * padded)
 
     return spread
-
-
-def pages(simd: Simd, kind: str) -> tuple[Any, Any]:
-    """score and spread for up to FEW queries and pages as they lie."""
-    one, few = ((_scores(simd, kind, n), _weighted(simd, kind, n)) for n in (1, FEW))
-    score_one, score_few, spread_one, spread_few = one[0], few[0], one[1], few[1]
-
-    @jit
-    def score(keys: int, q: int, width: int, padded: int, some: int, scores: int) -> None:
-        if some == 1:
-            score_one(keys, q, width, padded, 1, scores)
-        else:
-            score_few(keys, q, width, padded, some, scores)
-
-    @jit
-    def spread(values: int, weights: int, width: int, padded: int, some: int, low: int, high: int, sums: int) -> None:
-        if some == 1:
-            spread_one(values, weights, width, padded, 1, low, high, sums)
-        else:
-            spread_few(values, weights, width, padded, some, low, high, sums)
-
-    return score, spread
 
 
 def _scores(simd: Simd, kind: str, tokens: int) -> Any:

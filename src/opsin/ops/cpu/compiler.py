@@ -66,7 +66,7 @@ def llvm_text(kernel: Kernel, isa: Isa, *, portable: bool = False) -> tuple[str,
     count = function.__code__.co_argcount
     _configure(isa, portable)
     compiled = numba.njit(function, **OPTIONS)
-    with _no_machine_code(), _types_once(), _no_collector():
+    with _no_machine_code(), _no_collector():
         compiled.compile((types.int64,) * count)
     result = next(iter(compiled.overloads.values()))
     _optimise(result.library, result.fndesc.llvm_func_name, getattr(_module(kernel), "BY_HAND", False))
@@ -118,34 +118,34 @@ def _no_machine_code() -> Iterator[None]:
         library._ensure_finalized()
         return _dynfunc.make_function(description.lookup_module(), "kernel", "", 0, environment, (library,))
 
-    own = JITCodeLibrary._finalize_final_module, JITCodeLibrary._optimize_final_module, CPUContext.get_executable
+    changes: list[tuple[Any, str, Any]] = [
+        (JITCodeLibrary, "_finalize_final_module", finish),
+        (JITCodeLibrary, "_optimize_final_module", lambda library: None),
+        (CPUContext, "get_executable", stand_in),
+        (BaseFunction, "get_call_type", _remembered(BaseFunction.get_call_type)),
+    ]
     with global_compiler_lock:
-        JITCodeLibrary._finalize_final_module, CPUContext.get_executable = finish, stand_in
-        JITCodeLibrary._optimize_final_module = lambda library: None
+        own = [getattr(kind, name) for kind, name, _ in changes]
+        for kind, name, change in changes:
+            setattr(kind, name, change)
         try:
             yield
         finally:
-            (
-                JITCodeLibrary._finalize_final_module, JITCodeLibrary._optimize_final_module, CPUContext.get_executable,
-            ) = own  # fmt: skip
+            for (kind, name, _), value in zip(changes, own, strict=True):
+                setattr(kind, name, value)
 
 
-@contextmanager
-def _types_once() -> Iterator[None]:
-    """Let Numba remember the type of an operation of its own: it would try thirty definitions of + for every +."""
-    own, known = BaseFunction.get_call_type, dict[Any, Any]()
+def _remembered(resolve: Callable[..., Any]) -> Callable[..., Any]:
+    """Types of operations by those of their arguments: Numba would try thirty definitions of + for every +."""
+    known: dict[Any, Any] = {}
 
     def get_call_type(function: Any, context: Any, args: Any, kws: Any) -> Any:
         key = (function, tuple(args), tuple(sorted(kws.items())))
         if key not in known:
-            known[key] = own(function, context, args, kws)
+            known[key] = resolve(function, context, args, kws)
         return known[key]
 
-    BaseFunction.get_call_type = get_call_type
-    try:
-        yield
-    finally:
-        BaseFunction.get_call_type = own
+    return get_call_type
 
 
 @contextmanager

@@ -46,7 +46,7 @@ from opsin.ops.cpu.simd import Simd
 ) = (8 * i for i in range(16))
 CAP, PULL, PARTIAL, SCRATCH, SCRATCH_BYTES, PART_ROWS, PART_KEYS = (8 * i for i in range(16, 23))
 K_ROW, V_ROW = TABLES, TABLE_BYTES
-BY_HAND = True
+BY_HAND = True  # no loop gains by LLVM's own unrolling and vectors, which take half its time
 TILE_WORDS = 4  # first row, rows, chunk or -1, slot in `partial`
 
 

@@ -30,7 +30,8 @@ def summing(simd: Simd, softcap: bool, keys_of: Any, values_of: Any, ahead: Any,
 
     keys_of and values_of(args, row, head, block, base, padded, count, room, few) give a block's address, laid out in
     `room` where that is done; ahead(args, row, head, block, part, parts, which, few) fetches a part of a later block;
-    score(keys, q, width, padded, some, scores, few); spread(values, weights, width, padded, some, low, high, sums, few).
+    score(keys, q, width, padded, some, scores, few); spread(values, weights, width, padded, some, low, high, sums,
+    few).
     """
     i32, weigh = simd.i32_at, weighing(simd, softcap)
 
@@ -174,17 +175,21 @@ def gathering(simd: Simd) -> tuple[Any, Any]:
 def products(simd: Simd, kind: str, vectors: int) -> tuple[Any, Any]:
     """score and spread: for PANEL queries and blocks that are laid out, or for up to FEW and pages as they lie."""
     panel_score, panel_spread = _panels(simd, vectors)
+
+    @jit
+    def dense_score(keys: int, q: int, width: int, padded: int, some: int, scores: int, few: bool) -> None:
+        panel_score(keys, q, width, padded, scores)
+
+    @jit
+    def dense_spread(
+        values: int, weights: int, width: int, padded: int, some: int, low: int, high: int, sums: int, few: bool
+    ) -> None:
+        panel_spread(values, weights, padded, some, low, high, sums)
+
     if kind == "dense":
-        return (
-            jit(lambda keys, q, width, padded, some, scores, few: panel_score(keys, q, width, padded, scores)),
-            jit(
-                lambda values, weights, width, padded, some, low, high, sums, few: panel_spread(
-                    values, weights, padded, some, low, high, sums
-                )
-            ),
-        )
-    one, few_ = ((_scores(simd, kind, n), _weighted(simd, kind, n)) for n in (1, FEW))
-    score_one, score_few, spread_one, spread_few = one[0], few_[0], one[1], few_[1]
+        return dense_score, dense_spread
+    score_one, score_some = (_scores(simd, kind, n) for n in (1, FEW))
+    spread_one, spread_some = (_weighted(simd, kind, n) for n in (1, FEW))
 
     @jit
     def score(keys: int, q: int, width: int, padded: int, some: int, scores: int, few: bool) -> None:
@@ -193,7 +198,7 @@ def products(simd: Simd, kind: str, vectors: int) -> tuple[Any, Any]:
         elif some == 1:
             score_one(keys, q, width, padded, 1, scores)
         else:
-            score_few(keys, q, width, padded, some, scores)
+            score_some(keys, q, width, padded, some, scores)
 
     @jit
     def spread(
@@ -204,7 +209,7 @@ def products(simd: Simd, kind: str, vectors: int) -> tuple[Any, Any]:
         elif some == 1:
             spread_one(values, weights, width, padded, 1, low, high, sums)
         else:
-            spread_few(values, weights, width, padded, some, low, high, sums)
+            spread_some(values, weights, width, padded, some, low, high, sums)
 
     return score, spread
 

@@ -34,7 +34,7 @@ class Dots:
         whole = Tile(simd.F, vectors)
         self.scale = {c: operation(self.F, (self.F, self.I, whole, *[i64] * 4), self._scale(c)) for c in (False, True)}
         self.lift = {c: operation(self.F, (self.F, whole, *[i64] * 4), self._lift(c)) for c in (False, True)}
-        self.step = {k: operation(self.F, (self.F, i64, i64, i64, i64), self._float_step(k)) for k in _LOADS}
+        self.step = {k: operation(self.F, (self.F, i64, i64, i64, i64), self._float_step(k)) for k in LOADS}
         self.keys_step = operation(self.F, (self.F, i64, i64, i64, i64, i64), self._keys_step)
         self.values_step = operation(self.F, (self.F, i64, i64, i64, i64, i64), self._values_step)
         self.load = operation(self.F, (i64, i64, i64, i64), self._load)
@@ -141,7 +141,7 @@ class Dots:
 
     def _float_step(self, kind: str) -> Any:
         """acc + w[k] * x[k] for float weights of one k."""
-        read, size = _LOADS[kind]
+        read, size = LOADS[kind]
 
         def emit(b: Any, acc: Any, w: Any, x: Any, stride: Any, left: Any) -> Any:
             weights = [read(b, b.add(w, I64(size * self.lanes * v)), self.lanes) for v in range(self.vectors)]
@@ -336,7 +336,7 @@ def _load_i8(b: Any, address: Any, n: int) -> Any:
     return b.sitofp(load(b, address, ir.VectorType(I8, n)), ir.VectorType(F32, n))
 
 
-_LOADS = {"f32": (_load_f32, 4), "f16": (_load_f16, 2), "bf16": (_load_bf16, 2)}
+LOADS = {"f32": (_load_f32, 4), "f16": (_load_f16, 2), "bf16": (_load_bf16, 2)}
 
 
 def _mask(b: Any, lanes: int, columns: Any, v: int) -> Any:

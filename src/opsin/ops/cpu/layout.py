@@ -108,6 +108,11 @@ def page_bytes(width: int, kind: str) -> int:
     return width * PAGE * (4 if kind == "f32" else 2)
 
 
+def dense_stretch(inputs: int) -> int:
+    """Inputs that `dense` takes at once, in whole vectors: all, or DENSE_INPUTS."""
+    return min((inputs + RECORD - 1) // RECORD * RECORD, DENSE_INPUTS)
+
+
 def dense_rows(lanes: int, registers: int) -> int:
     """Rows of x in a panel of `dense`."""
     return min(lanes, 6 if registers >= 32 else 4)

@@ -17,7 +17,16 @@ from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.attention import Attention
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kv import KvPages
-from opsin.ops.cpu.layout import DENSE_INPUTS, DENSE_PANELS, RECORD, STRIP, dense_rows, dense_vectors, strips
+from opsin.ops.cpu.layout import (
+    DENSE_INPUTS,
+    DENSE_PANELS,
+    RECORD,
+    STRIP,
+    dense_rows,
+    dense_stretch,
+    dense_vectors,
+    strips,
+)
 from opsin.ops.cpu.overlay import PlacedRows, placed
 from opsin.ops.cpu.pack import PackedWeight, Packer
 from opsin.ops.cpu.tape import TYPES, Lease, Place, Recorded, Recording, Tape, place, view
@@ -121,9 +130,9 @@ class Operations:
         key = (at.offset, x.width, 0)
         if key not in known:
             high = dense_rows(isa.lanes, isa.registers)
-            count, stretches = -(-rows // high), -(-x.width // DENSE_INPUTS)
+            count, stretch = -(-rows // high), dense_stretch(x.width)
             blocks = -(-count // DENSE_PANELS)
-            panels = self.new((blocks * stretches, DENSE_PANELS * DENSE_INPUTS * high))
+            panels = self.new((blocks * -(-x.width // stretch), DENSE_PANELS * stretch * high))
             args = (at.address, at.row, rows, x.width, place(panels).address)
             self.tape.emit(Kernel.of("turn_rows"), args, items=count, reads=[x], writes=[panels])
             known[key] = (panels,)

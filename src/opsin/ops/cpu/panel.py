@@ -34,8 +34,12 @@ class Panel:
         """acc + x * w: `vectors` vectors at w, a number a row at x, `stride` bytes from row to row."""
         lanes = self.simd.lanes
         weights = [load(b, b.add(w, I64(4 * lanes * v)), self.simd.F.ir) for v in range(self.vectors)]
+        return self.add_products(b, acc, weights, x, stride)
+
+    def add_products(self, b: Any, acc: Any, weights: list[Any], x: Any, stride: Any) -> Any:
+        """Code for acc + x * weights: a vector of outputs each, a number a row at x, `stride` bytes from row to row."""
         for r in range(self.rows):
-            number = splat(b, load(b, b.add(x, b.mul(I64(r), stride)), F32), lanes)
+            number = splat(b, load(b, b.add(x, b.mul(I64(r), stride)), F32), self.simd.lanes)
             for v, weight in enumerate(weights):
                 i = r * self.vectors + v
                 acc = b.insert_value(acc, fma(b, weight, number, b.extract_value(acc, i)), i)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import io
 import re
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from waiting import wait_for
 import opsin
 from opsin.api import vision
 from opsin.api.waiting import Room, Rooms
+from opsin.config import available_threads
 from opsin.errors import BusyError
 from opsin.media.limits import Limits
 
@@ -103,3 +106,21 @@ def test_a_queue_of_large_pictures_stays_small(model):  # noqa: F811
     grown = resident() - before
     assert grown < model.vision.rooms.decoded.limit + 24 * len(file.getvalue()) + (64 << 20)  # 1.15 GB if all were kept
     assert grown > model.vision.rooms.decoded.limit // 2
+
+
+def test_no_more_pictures_are_decoded_at_once_than_there_are_processors(model, monkeypatch):  # noqa: F811
+    now, most, lock, right = [0], [0], threading.Lock(), vision.open_picture
+
+    def watched(*args, **options):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.01)
+        with lock:
+            now[0] -= 1
+        return right(*args, **options)
+
+    monkeypatch.setattr(vision, "open_picture", watched)
+    with ThreadPoolExecutor(32) as threads:
+        list(threads.map(lambda number: model.prepare(WIDE + bytes([number])), range(64)))
+    assert 0 < most[0] <= available_threads()

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from opsin.api.waiting import Room, Rooms, waiting
+from opsin.config import available_threads
 from opsin.engine.encoding import Turn
 from opsin.errors import RequestError
 from opsin.gguf import File
@@ -87,6 +88,8 @@ class Vision:
 
     def __init__(self, path: Path, rules: Rules, limits: Limits) -> None:
         self.path, self.rules, self.limits = path, rules, limits
+        # What is being decoded is in no room yet, and more threads than processors gain nothing.
+        self._decoding = BoundedSemaphore(available_threads())
         self.rooms = Rooms(Room(_DECODED), Room(limits.waiting_bytes))
         with File.open(path) as file:
             self._sketch = load_encoder(file, SketchReader(file))
@@ -126,7 +129,8 @@ class Vision:
         swapped, data = Swapped(own) if own else None, None
         if isinstance(source, bytes | bytearray | memoryview):
             source = data = bytes(source)
-        picture = open_picture(source, self.limits, name=name)
+        with self._decoding:
+            picture = open_picture(source, self.limits, name=name)
         try:
             patches = self._sketch.layout(picture, swapped.steps if swapped else STEPS)
         except RequestError as error:

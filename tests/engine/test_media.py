@@ -184,6 +184,13 @@ def test_the_encoder_is_loaded_when_it_is_first_needed(engine, ear):
     assert ear.loads == 1
 
 
+def test_a_question_about_media_takes_as_many_steps_as_its_answer_has_ids(engine, spell):
+    """The few rows before the media are no step of their own."""
+    tune = tuple(notes_of(20, 41))
+    assert ids(ask(engine, [1, 2, 3], tune, [4, 5])) == spell([1, 2, 3], tune, [4, 5])
+    assert len(engine.step_seconds) == GREEDY.max_tokens
+
+
 def test_streams_go_on_while_media_is_encoded(engine, ear, spell):
     ear.operations = 30_000
     stream = ask(engine, [1, 2], sampling=Sampling(temperature=0.0, max_tokens=400))

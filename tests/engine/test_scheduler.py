@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from opsin.engine.pace import Pace
 from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.sampling import Sampling
-from opsin.engine.scheduler import Scheduler
+from opsin.engine.scheduler import BESIDE_MEDIA, Scheduler
 from opsin.engine.sequence import Sequence
 from opsin.ops import PAGE
 from opsin.spans import MediaSpan, Prompt, memory_keys
@@ -274,19 +274,46 @@ def of(*parts, tokens=3):
 def test_rows_stop_before_media_that_is_not_encoded():
     there = set()
     scheduler = Scheduler(PagePool(20), sequences=2, rows=512, ready=lambda span: span.digest in there)
-    scheduler.add(s := of([1] * 10, picture(20), [2] * 5, picture(30, b"dog"), [3]))
-    assert [(p.start, p.rows) for p in step(scheduler, 512)] == [(0, 10)]
+    scheduler.add(s := of([1] * 100, picture(20), [2] * 50, picture(30, b"dog"), [3]))
+    assert [(p.start, p.rows) for p in step(scheduler, 512)] == [(0, 100)]
     assert step(scheduler, 512) == []
     assert [span.digest for _, span in scheduler.missing()] == [b"cat", b"dog"]
     there.add(b"cat")
-    assert [(p.start, p.rows) for p in step(scheduler, 12)] == [(10, 12)]
+    assert [(p.start, p.rows) for p in step(scheduler, 12)] == [(100, 12)]
     assert scheduler.needed() == {b"cat", b"dog"}
-    assert [(p.start, p.rows) for p in step(scheduler, 512)] == [(22, 13)]
+    assert [(p.start, p.rows) for p in step(scheduler, 512)] == [(112, 58)]
     assert scheduler.needed() == {b"dog"}
     there.add(b"dog")
     step(scheduler, 512)
     assert s.generated == 1
     assert scheduler.needed() == set()
+
+
+def test_few_rows_before_media_wait_for_it_where_nobody_else_has_work():
+    """A step of few rows costs as much as a token; with the media's rows they cost next to nothing."""
+    there = set()
+    scheduler = Scheduler(PagePool(20), sequences=3, rows=512, ready=lambda span: span.digest in there)
+    scheduler.add(first := of([1] * BESIDE_MEDIA, picture(20), [2]))
+    assert step(scheduler, 512) == []
+    assert [span.digest for _, span in scheduler.missing()] == [b"cat"]
+    scheduler.add(second := of([2] * 3, picture(30, b"dog")))
+    assert [part.sequence for part in step(scheduler, 512)] == [first, second]  # together they are not few
+    there |= {b"cat", b"dog"}
+    assert [(p.start, p.rows) for p in step(scheduler, 512)] == [(BESIDE_MEDIA, 21), (3, 30)]
+
+
+def test_few_rows_before_media_go_along_with_those_who_stream():
+    scheduler = Scheduler(PagePool(20), sequences=3, rows=512, ready=lambda span: False)
+    scheduler.add(streaming := sequence(5, tokens=500))
+    step(scheduler, 512)
+    scheduler.add(waiting := of([1] * 10, picture(20), [2]))
+    assert [(p.sequence, p.rows) for p in step(scheduler, 512)] == [(streaming, 1), (waiting, 10)]
+
+
+def test_few_rows_that_wait_for_nothing_are_computed():
+    scheduler = Scheduler(PagePool(20), sequences=3, rows=512)
+    scheduler.add(of([1] * 10, picture(20), [2]))
+    assert [p.rows for p in step(scheduler, 8)] == [8]
 
 
 def test_rows_that_see_each_other_go_beyond_the_budget_but_not_beyond_a_step():

@@ -14,6 +14,8 @@ from opsin.engine.sequence import Sequence
 from opsin.ops import PAGE
 from opsin.spans import MediaSpan, memory_keys
 
+BESIDE_MEDIA = 32  # rows before media that may wait for it: alone they cost a step, which reads all weights
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -65,6 +67,7 @@ class Scheduler:
         """At most `budget` rows, but for one piece of media whose rows see each other: it may take what a step holds.
 
         Sequences that lack one row come first, so that streams go on; before them one whose media was passed over.
+        A few rows of which nobody hears anything before media is encoded are done with the media's.
         """
         self._admit()
         plan: Plan = []
@@ -78,7 +81,8 @@ class Scheduler:
             rows = end - sequence.computed
             plan.append(Slice(sequence, sequence.computed, rows, end == sequence.known))
             budget, room = budget - rows, room - rows
-        return plan
+        few = sum(part.rows for part in plan) <= BESIDE_MEDIA
+        return [] if few and all(self._ends_at_missing(part) for part in plan) else plan
 
     def missing(self) -> Iterator[tuple[Sequence, MediaSpan]]:
         """Media that running sequences still need and that is not encoded, in the order in which rows need it."""
@@ -102,6 +106,11 @@ class Scheduler:
         if full > before:
             for page, key in list(zip(sequence.pages, sequence.keys(full), strict=False))[before:]:
                 self.pool.keep(page, key)
+
+    def _ends_at_missing(self, part: Slice) -> bool:
+        """Whether it goes up to media that is not there."""
+        end = part.start + part.rows
+        return any(p.start == end and not self._is_there(p.span) for p in part.sequence.lacking)
 
     def _end(self, sequence: Sequence, budget: int, room: int) -> int:
         """The row up to which it may be computed.

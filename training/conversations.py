@@ -9,8 +9,6 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-import torch
-
 from training import questions as q
 from training.lists import COLOUR_NAMES, SHAPES, article, plural
 from training.model import Shape
@@ -18,8 +16,8 @@ from training.paint import Canvas
 from training.pictures import KINDS, THINGS_FIRST, Picture, choose_kind, draw_picture
 from training.questions import Asker, Turn, ask
 from training.scenes import Scene, Style, choose_background, choose_kinds, paint_things, wear
-from training.stream import Batch, PictureStream, stack_pictures
-from training.text import PAD, blocks_of, render
+from training.stream import Batch, PictureStream, Talks, stack_pictures, stack_talks
+from training.text import render
 
 ROWS = Shape().rows
 PAIR_SHARE = 0.12
@@ -174,17 +172,25 @@ def ask_about_pair(scenes: list[Scene], rng: random.Random, count: int) -> list[
     return turns
 
 
-def converse(rng: random.Random, style: Style, kinds: dict[str, float] = KINDS) -> Conversation:
-    """A conversation for training, of as many turns as the picture is good for: they are cheaper than pictures."""
+def show(rng: random.Random, style: Style, kinds: dict[str, float], pairs: float) -> list[Picture]:
+    """What a conversation is about: one picture, or two."""
+    return draw_pair(rng, style) if rng.random() < pairs else [draw_picture(rng, style, choose_kind(rng, style, kinds))]
+
+
+def talk(rng: random.Random, pictures: list[Picture]) -> list[Turn]:
+    """As many turns as the pictures are good for: they are cheaper than pictures."""
+    if len(pictures) > 1:
+        return ask_about_pair([p.scene for p in pictures], rng, 5)
+    most = {"text": 4, "chart": 5}.get(kind_of(pictures[0].scene), 7)
+    return ask_about(pictures[0].scene, rng, most)
+
+
+def converse(rng: random.Random, style: Style, kinds: dict[str, float] = KINDS,
+             pairs: float = PAIR_SHARE) -> Conversation:
+    """A conversation for training."""
     while True:
-        if rng.random() < PAIR_SHARE:
-            pictures = draw_pair(rng, style)
-            turns = ask_about_pair([p.scene for p in pictures], rng, 5)
-        else:
-            pictures = [draw_picture(rng, style, choose_kind(rng, style, kinds))]
-            most = {"text": 4, "chart": 5}.get(kind_of(pictures[0].scene), 7)
-            turns = ask_about(pictures[0].scene, rng, most)
-        if turns:
+        pictures = show(rng, style, kinds, pairs)
+        if turns := talk(rng, pictures):
             return Conversation(pictures, turns)
 
 
@@ -198,21 +204,22 @@ def rough(rng: random.Random, question: str) -> str:
 class ConversationStream(PictureStream):
     """Batches of conversations, with the labels of their pictures."""
 
+    pairs = PAIR_SHARE
+
     def make(self, number: int) -> Batch:
-        """Batch `number`: conversations padded to the longest."""
+        """Batch `number`: pictures, and the sets of conversations about them."""
         rng, style = random.Random(f"{self.seed}-talk-{number}"), self.style()
-        talks = [converse(rng, style, self.kinds) for _ in range(self.size)]
+        first = [converse(rng, style, self.kinds, self.pairs) for _ in range(self.size)]
+        sets = [first, *([Conversation(c.pictures, talk(rng, c.pictures) or c.turns) for c in first]
+                         for _ in range(self.sets - 1))]
+        return Batch(*stack_pictures([picture for c in first for picture in c.pictures]),
+                     [self.render(rng, talks) for talks in sets])
+
+    def render(self, rng: random.Random, talks: list[Conversation]) -> Talks:
+        """Conversations as rows."""
         rendered = [render([(rough(rng, t.question), t.answer) for t in talk.turns], len(talk.pictures), ROWS,
                            lines=rng.random() < 0.5) for talk in talks]
-        longest = max(len(ids) for ids, _ in rendered)
-
-        def padded(rows: list[list[int]], dtype: torch.dtype, fill: int) -> torch.Tensor:
-            return torch.tensor([row + [fill] * (longest - len(row)) for row in rows], dtype=dtype)
-
-        return Batch(*stack_pictures([picture for talk in talks for picture in talk.pictures]),
-                     ids=padded([ids for ids, _ in rendered], torch.long, PAD),
-                     blocks=padded([blocks_of(ids) for ids, _ in rendered], torch.long, 0),
-                     learn=padded([[int(x) for x in learn] for _, learn in rendered], torch.bool, 0))
+        return stack_talks(rendered, [[p.scene for p in talk.pictures] for talk in talks])
 
 
 class ThingsFirstStream(ConversationStream):

@@ -265,8 +265,8 @@ class Decoder(nn.Module):
         """[batch, rows] -> [batch, rows, width], scaled as the family scales text."""
         return self.embed_tokens(ids) * self.shape.width**0.5
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """[batch, rows, width] -> normalised rows."""
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """[batch, rows, width] -> normalised rows, and the rows after two thirds of the layers."""
         positions, dtype = torch.arange(x.shape[1], device=x.device), self.layers[0].self_attn.q_proj(x[:, :1]).dtype
         near = rotation(positions, self.shape.head, self.shape.base_local)
         far = rotation(positions, self.shape.head, self.shape.base_global)
@@ -277,7 +277,9 @@ class Decoder(nn.Module):
         for index, layer in enumerate(self.layers):
             wide = index % 6 == 5
             x = layer(x, far if wide else near, bias if wide else local_bias)
-        return self.norm(x)
+            if index == max(0, len(self.layers) * 2 // 3 - 1):
+                middle = x
+        return self.norm(x), middle
 
 
 class Nano(nn.Module):
@@ -299,7 +301,11 @@ class Nano(nn.Module):
         return self.multi_modal_projector(self.vision_tower(pixels))
 
     def forward(self, ids: Tensor, blocks: Tensor, rows: Tensor) -> Tensor:
-        """Hidden rows of a batch.
+        """Hidden rows of a batch."""
+        return self.think(ids, blocks, rows)[0]
+
+    def think(self, ids: Tensor, blocks: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden rows of a batch, at the end and in the middle.
 
         ids [batch, rows]; blocks [batch, rows] is 0 for text and the picture's number (from 1) in its rows;
         rows [all picture rows in order, width] replace the embeddings where blocks > 0.

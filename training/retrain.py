@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from training import questions as q
 from training.answer import Query, answer
 from training.conversations import ROWS, picture_of
 from training.lists import COLOUR_NAMES, SHAPES
 from training.model import Nano, Shape
+from training.pictures import Picture
 from training.scenes import Style, choose_background, paint_things
-from training.stream import Batch, PictureStream, stack_pictures
-from training.text import PAD, blocks_of, render
+from training.stream import Batch, PictureStream, stack_pictures, stack_talks
+from training.text import render
 from training.train import RUNS, Options, Stage, train
 
 SMALL = Shape(width=128, heads=2, groups=1, inner=256, layers=2, tower_width=128, tower_layers=2, tower_heads=2,
@@ -33,7 +33,7 @@ SMALL = Shape(width=128, heads=2, groups=1, inner=256, layers=2, tower_width=128
 class EasyStream(PictureStream):
     """One thing a picture, and questions about its colour and shape."""
 
-    def talk(self, rng: random.Random) -> tuple[object, list[q.Turn]]:
+    def talk(self, rng: random.Random) -> tuple[Picture, list[q.Turn]]:
         """A picture and its questions."""
         background = choose_background(rng)
         kind = (rng.choice(SHAPES), rng.choice([c for c in COLOUR_NAMES if c != background]))
@@ -48,12 +48,8 @@ class EasyStream(PictureStream):
         rng = random.Random(f"{self.seed}-{number}")
         talks = [self.talk(rng) for _ in range(self.size)]
         rendered = [render([(t.question, t.answer) for t in turns], 1, ROWS, lines=False) for _, turns in talks]
-        longest = max(len(ids) for ids, _ in rendered)
-        full = [(ids + [PAD] * (longest - len(ids)), learn + [False] * (longest - len(ids))) for ids, learn in rendered]
-        return Batch(*stack_pictures([picture for picture, _ in talks]),  # type: ignore[misc]
-                     ids=torch.tensor([ids for ids, _ in full]),
-                     blocks=torch.tensor([blocks_of(ids) for ids, _ in full]),
-                     learn=torch.tensor([learn for _, learn in full]))
+        return Batch(*stack_pictures([picture for picture, _ in talks]),
+                     [stack_talks(rendered, [[picture.scene] for picture, _ in talks])])
 
 
 QUICK = (

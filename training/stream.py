@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,19 +17,42 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.assets import load_assets
 from training.dense import Labels
+from training.named import Names, names_of
 from training.pictures import KINDS, Picture, choose_kind, draw_picture
-from training.scenes import Style
+from training.scenes import Scene, Style
+from training.text import PAD, blocks_of
+
+
+@dataclass
+class Talks:
+    """A conversation about each picture, or pair of pictures, of a batch."""
+
+    ids: Tensor  # [conversations, rows]
+    blocks: Tensor  # [conversations, rows], 0 text, n the n-th picture
+    learn: Tensor  # [conversations, rows], true where the row is part of an answer
+    names: Names
+
+
+def stack_talks(rendered: list[tuple[list[int], list[bool]]], scenes: list[list[Scene]]) -> Talks:
+    """Conversations padded to the longest; `scenes` are those that each is about."""
+    longest = max(len(ids) for ids, _ in rendered)
+
+    def padded(rows: list[list[int]], dtype: torch.dtype, fill: int) -> Tensor:
+        return torch.tensor([row + [fill] * (longest - len(row)) for row in rows], dtype=dtype)
+
+    return Talks(padded([ids for ids, _ in rendered], torch.long, PAD),
+                 padded([blocks_of(ids) for ids, _ in rendered], torch.long, 0),
+                 padded([[int(x) for x in learn] for _, learn in rendered], torch.bool, 0),
+                 names_of(rendered, scenes))
 
 
 @dataclass
 class Batch:
-    """Pictures with labels; in the later stages also the rows of conversations about them."""
+    """Pictures with labels; in the later stages also conversations about them, in as many sets as the stage wants."""
 
     pixels: Tensor  # uint8 [pictures, side, side, 3]
     labels: Labels
-    ids: Tensor | None = None  # [conversations, rows]
-    blocks: Tensor | None = None  # [conversations, rows], 0 text, n the n-th picture
-    learn: Tensor | None = None  # [conversations, rows], true where the row is part of an answer
+    talks: list[Talks] = field(default_factory=list)
 
 
 def stack_pictures(pictures: list[Picture]) -> tuple[Tensor, Labels]:
@@ -47,9 +70,10 @@ class PictureStream(IterableDataset[Batch]):
 
     kinds = KINDS
 
-    def __init__(self, *, seed: str, start: int, size: int, with_assets: bool) -> None:
-        """`start` is the number of the first batch; `size` the pictures in a batch."""
+    def __init__(self, *, seed: str, start: int, size: int, with_assets: bool, sets: int = 1) -> None:
+        """`start` is the number of the first batch; `size` the pictures in a batch; `sets` of talks about them."""
         super().__init__()
+        self.sets = sets
         self.seed, self.start, self.size, self.with_assets = seed, start, size, with_assets
 
     def style(self) -> Style:

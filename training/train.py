@@ -24,10 +24,13 @@ from training.conversations import ConversationStream, ThingsFirstStream
 from training.crowd import CrowdStream
 from training.dense import DenseHead, Labels, dense_loss
 from training.model import Nano, Shape, prepare
-from training.stream import Batch, PictureStream, open_stream
+from training.named import NamedHead
+from training.pool import mixed
+from training.stream import Batch, PictureStream, Talks, open_stream
 from training.whiten import whiten
 
 RUNS = Path(__file__).parent / "runs"
+NAMED_WEIGHT = 0.3
 MATRIX_FACTOR = 3.0  # Muon's orthogonal steps bear a higher rate than AdamW's
 
 
@@ -43,12 +46,13 @@ class Stage:
     sees: bool  # learns the labels of patches, and the tower moves
     settle: float = 0.0  # share of the steps in which the rate falls to nothing
     tower: float = 1.0  # the tower's part of the rate
+    sets: int = 1  # sets of conversations about every batch of pictures, while the tower rests
     stream: type[PictureStream] = PictureStream
 
 
 RECIPE = (
     Stage("tower", steps=900, size=32, rate=1.5e-3, talks=False, sees=True, stream=CrowdStream),
-    Stage("decoder", steps=1500, size=16, rate=1e-3, talks=True, sees=False, stream=ThingsFirstStream),
+    Stage("decoder", steps=5000, size=32, rate=1e-3, talks=True, sees=False, sets=4, stream=ThingsFirstStream),
     Stage("both", steps=8000, size=16, rate=1e-3, talks=True, sees=True, tower=0.25,
           stream=ThingsFirstStream),
     Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, settle=0.3, tower=0.25,
@@ -68,6 +72,7 @@ class Options:
     with_assets: bool = True
     save_every_seconds: float = 600.0
     minutes: float = 0.0  # stop after so long; 0 runs to the end
+    settle_minutes: float = 0.0  # before that, let the rate fall to nothing for so long
     compiled: bool = False  # let torch.compile fuse what stands between the matrix products
     shape: Shape = Shape()
 
@@ -80,6 +85,7 @@ class Learner:
         self.options, self.device = options, device
         self.model = Nano(options.shape).to(device)
         self.head = DenseHead(options.shape).to(device)
+        self.named = NamedHead(options.shape).to(device)
         self.average = Average(self.model)
         self.place = Place(RECIPE[0].name)
         self.optimisers: list[torch.optim.Optimizer] = []
@@ -90,7 +96,7 @@ class Learner:
     def set_optimisers(self, stage: Stage) -> None:
         """Muon for the matrices inside blocks, AdamW for the rest; fresh for every stage."""
         parts: list[tuple[nn.Module, float]] = [(self.model.language_model, 1.0)] if stage.talks else []
-        parts += [(self.model.multi_modal_projector, 1.0), (self.head, 1.0)]
+        parts += [(self.model.multi_modal_projector, 1.0), (self.head, 1.0), (self.named, 1.0)]
         parts += [(self.model.vision_tower, stage.tower)] if stage.sees else []
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
@@ -113,7 +119,8 @@ class Learner:
     def save(self) -> None:
         """Write the full checkpoint."""
         save_full(self.options.folder / "checkpoint.pt", {
-            "model": self.model.state_dict(), "head": self.head.state_dict(), "average": self.average.tensors,
+            "model": self.model.state_dict(), "head": self.head.state_dict(), "named": self.named.state_dict(),
+            "average": self.average.tensors,
             "updates": self.average.updates, "place": asdict(self.place), "shape": self.options.shape.dictionary(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers]})
 
@@ -122,16 +129,18 @@ class Learner:
         path = self.options.folder / "checkpoint.pt"
         if not path.exists():
             weights, facts = load_small()
-            head = {name.removeprefix("head."): weights.pop(name) for name in list(weights)
-                    if name.startswith("head.")}
+            for part, module in (("head.", self.head), ("named.", self.named)):
+                found = {name.removeprefix(part): weights.pop(name) for name in list(weights) if name.startswith(part)}
+                module.load_state_dict(found or module.state_dict())
             self.model.load_state_dict(weights)
-            self.head.load_state_dict(head)
             self.average = Average(self.model)
             self.place = Place(**facts["place"])  # type: ignore[arg-type]
             return []
         parts = load_full(path)
         self.model.load_state_dict(parts["model"])  # type: ignore[arg-type]
         self.head.load_state_dict(parts["head"])  # type: ignore[arg-type]
+        if "named" in parts:
+            self.named.load_state_dict(parts["named"])  # type: ignore[arg-type]
         self.average.tensors = {name: tensor.to(self.device) for name, tensor in
                                 parts["average"].items()}  # type: ignore[attr-defined]
         self.average.updates = int(parts["updates"])  # type: ignore[call-overload]
@@ -140,64 +149,81 @@ class Learner:
 
     def commit(self, folder: Path = SMALL) -> None:
         """Write the small checkpoint for git."""
-        weights = dict(self.average.tensors) | {f"head.{name}": t for name, t in self.head.state_dict().items()}
+        weights = dict(self.average.tensors) | {f"head.{name}": t for name, t in self.head.state_dict().items()} \
+            | {f"named.{name}": t for name, t in self.named.state_dict().items()}
         save_small(weights, {"place": asdict(self.place), "shape": self.options.shape.dictionary()}, folder)
 
 
-def losses(learner: Learner, stage: Stage, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a batch and what to log."""
+def see(learner: Learner, stage: Stage, batch: Batch) -> Tensor:
+    """What the tower makes of a batch's pictures."""
+    with torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.options.half), \
+            torch.set_grad_enabled(stage.sees):
+        return learner.model.vision_tower(prepare(batch.pixels.to(learner.device)))
+
+
+def sight_loss(learner: Learner, rows: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
+    """How badly rows say what their patches hold and where they lie."""
+    there = Labels(*(getattr(labels, name).to(learner.device) for name in ("what", "colour", "centre")))
+    seen, logged = dense_loss(learner.head(rows), there)
+    where = learner.head.place_loss(rows)
+    return seen + 0.3 * where, logged | {"dense": seen.item(), "where": where.item()}
+
+
+def talk_loss(learner: Learner, rows: Tensor, talks: Talks) -> tuple[Tensor, dict[str, float]]:
+    """How badly questions are answered and their names understood."""
     device, model = learner.device, learner.model
-    pixels = prepare(batch.pixels.to(device))
-    with torch.set_grad_enabled(stage.sees):
-        patches = model.vision_tower(pixels)
-    rows = model.multi_modal_projector(patches)
-    total, logged = torch.zeros((), device=device), {}
-    if stage.sees:
-        labels = Labels(*(getattr(batch.labels, name).to(device) for name in ("what", "colour", "centre")))
-        seen, logged = dense_loss(learner.head(rows), labels)
-        where = learner.head.place_loss(rows)
-        logged |= {"dense": seen.item(), "where": where.item()}
-        total = total + seen + 0.3 * where
-    if stage.talks:
-        assert batch.ids is not None and batch.blocks is not None and batch.learn is not None
-        ids, learn = batch.ids.to(device), batch.learn.to(device)
-        hidden = model(ids, batch.blocks.to(device), rows.flatten(0, 1))
-        logits = model.logits(hidden[:, :-1][learn[:, 1:]]).float()
-        wanted = ids[:, 1:][learn[:, 1:]]
-        said = nn.functional.cross_entropy(logits, wanted)
-        logged |= {"answer": said.item(), "token": (logits.argmax(-1) == wanted).float().mean().item()}
-        total = total + said
-    return total, logged
+    ids, learn = talks.ids.to(device), talks.learn.to(device)
+    hidden, middle = model.think(ids, talks.blocks.to(device), rows.flatten(0, 1))
+    logits = model.logits(hidden[:, :-1][learn[:, 1:]]).float()
+    wanted = ids[:, 1:][learn[:, 1:]]
+    said = nn.functional.cross_entropy(logits, wanted)
+    named, logged = learner.named(middle, talks.names)
+    logged |= {"answer": said.item(), "token": (logits.argmax(-1) == wanted).float().mean().item()}
+    return said + NAMED_WEIGHT * named, logged
 
 
-def rate_at(stage: Stage, step: int) -> float:
-    """The learning rate: a short rise, level, and a fall at the end where the stage has one."""
+def rate_at(stage: Stage, step: int, left: float = 1.0) -> float:
+    """The learning rate: a short rise, level, and a fall where the stage ends or `left`, a share of time, does."""
     falling = max(1, int(stage.steps * stage.settle))
-    left = (stage.steps - step) / falling if stage.settle else 1.0
+    left = min(left, (stage.steps - step) / falling) if stage.settle else left
     return stage.rate * min(1.0, (step + 1) / 100) * min(1.0, max(left, 0.02))
 
 
-def take_step(learner: Learner, stage: Stage, batch: Batch) -> dict[str, float]:
+def take_step(learner: Learner, stage: Stage, patches: Tensor, talks: Talks | None, labels: Labels | None,
+              left: float = 1.0) -> dict[str, float]:
     """One update."""
+    logged: dict[str, float] = {}
     with torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.options.half):
-        total, logged = losses(learner, stage, batch)
+        rows = learner.model.multi_modal_projector(patches)
+        total = torch.zeros((), device=learner.device)
+        if labels is not None:
+            loss, logged = sight_loss(learner, rows, labels)
+            total = total + loss
+        if talks is not None:
+            loss, found = talk_loss(learner, rows, talks)
+            total, logged = total + loss, logged | found
     total.backward()
     moving = [p for optimiser in learner.optimisers for group in optimiser.param_groups for p in group["params"]]
     logged["norm"] = float(nn.utils.clip_grad_norm_(moving, 1.0))
     for optimiser in learner.optimisers:
         for group in optimiser.param_groups:
-            group["lr"] = group["share"] * rate_at(stage, learner.place.step)
+            group["lr"] = group["share"] * rate_at(stage, learner.place.step, left)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
     learner.average.update(learner.model)
     return logged
 
 
-def open_batches(learner: Learner, stage: Stage) -> Iterator[Batch]:
-    """The stage's batches from where the run stands."""
+def open_steps(learner: Learner, stage: Stage) -> Iterator[tuple[Tensor, Talks | None, Labels | None, bool]]:
+    """What each step learns from, from where the run stands: patches, talks, labels, whether the batch is new."""
     options = learner.options
-    return open_stream(stage.stream(seed=options.seed, start=learner.place.batches, size=stage.size,
-                                    with_assets=options.with_assets), options.workers)
+    batches = open_stream(stage.stream(seed=options.seed, start=learner.place.batches, size=stage.size,
+                                       with_assets=options.with_assets, sets=stage.sets), options.workers)
+    if stage.sees:
+        for batch in batches:
+            yield see(learner, stage, batch), batch.talks[0] if stage.talks else None, batch.labels, True
+    for patches, talks, new in mixed(batches, lambda batch: see(learner, stage, batch), stage.sets > 1):
+        yield patches, talks, None, new
 
 
 class Stop:
@@ -214,13 +240,16 @@ class Stop:
 def run_stage(learner: Learner, stage: Stage, stop: Stop, deadline: float) -> None:
     """Train one stage to its end, to the deadline or until asked to stop."""
     options, place = learner.options, learner.place
-    batches, sums, since, saved = open_batches(learner, stage), {}, 0, time.monotonic()
+    steps, sums, since, saved = open_steps(learner, stage), {}, 0, time.monotonic()
+    falling = options.settle_minutes * 60
     log = (options.folder / "log.jsonl").open("a")
     while place.step < stage.steps and not stop.wanted and time.monotonic() < deadline:
         begun = time.monotonic()
-        for name, value in take_step(learner, stage, next(batches)).items():
+        left = (deadline - begun) / falling if falling else 1.0
+        patches, talks, labels, new = next(steps)
+        for name, value in take_step(learner, stage, patches, talks, labels, left).items():
             sums[name] = sums.get(name, 0.0) + value
-        place.step, place.batches, since = place.step + 1, place.batches + 1, since + 1
+        place.step, place.batches, since = place.step + 1, place.batches + new, since + 1
         place.seconds += min(time.monotonic() - begun, 60.0)
         if since == 20 or place.step == stage.steps:
             means = {name: round(value / since, 4) for name, value in sums.items()}
@@ -277,11 +306,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="steps of every stage, instead of the recipe's")
     parser.add_argument("--size", type=int, help="pictures or conversations in a batch, instead of the recipe's")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after so many minutes")
+    parser.add_argument("--settle", type=float, default=0.0, help="of them, so many in which the rate falls to nothing")
     chosen = parser.parse_args()
     stages = tuple(replace(stage, steps=chosen.steps or stage.steps, size=chosen.size or stage.size)
                    for stage in RECIPE if chosen.stage in (stage.name, "all"))
     options = Options(RUNS / chosen.run, chosen.threads, chosen.workers, half=not chosen.float32,
-                      minutes=chosen.minutes, compiled=chosen.compile)
+                      minutes=chosen.minutes, settle_minutes=chosen.settle, compiled=chosen.compile)
     train(stages, options, resume=chosen.resume)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ pytest.importorskip("PIL")
 from training.checkpoint import load_small  # noqa: E402
 from training.crowd import LARGE, CrowdStream, draw_crowd  # noqa: E402
 from training.model import OFFSETS, Nano, Shape, prepare, waves_of  # noqa: E402
+from training.pool import mixed  # noqa: E402
 from training.retrain import QUICK, EasyStream  # noqa: E402
 from training.scenes import SIZES, Style  # noqa: E402
 from training.train import Options, Stage, rate_at, train  # noqa: E402
@@ -103,3 +105,23 @@ def test_crowds_keep_to_the_sizes_of_training_and_hold_many_labels() -> None:
     assert not set(LARGE) & set(SIZES["test"])
     rng, style = random.Random(3), Style("train", None)
     assert np.mean([(draw_crowd(rng, style).what > 0).mean() for _ in range(40)]) > 0.4
+
+
+def test_rate_falls_with_the_time_that_is_left() -> None:
+    """A run that has so many minutes ends as one that has so many steps."""
+    stage = Stage("x", steps=1000, size=1, rate=1.0, talks=False, sees=True)
+    assert rate_at(stage, 500, 2.0) == 1.0
+    assert rate_at(stage, 500, 0.25) == pytest.approx(0.25)
+
+
+def test_kept_pictures_are_asked_about_in_every_set() -> None:
+    """Each set of conversations about a batch comes once, with that batch's rows, and others in between."""
+    batches = [replace(EasyStream(seed="p", start=0, size=2, with_assets=False).make(n)) for n in range(40)]
+    for number, batch in enumerate(batches):
+        batch.talks = [replace(batch.talks[0], ids=torch.tensor([number, part])) for part in range(3)]
+    steps = mixed(iter(batches), lambda batch: batch.pixels, True)
+    seen = [next(steps) for _ in range(60)]
+    assert all(torch.equal(pixels, batches[int(talks.ids[0])].pixels) for pixels, talks, _ in seen)
+    assert len({tuple(talks.ids.tolist()) for _, talks, _ in seen}) == 60
+    assert any(a[1].ids[0] != b[1].ids[0] for a, b in itertools.pairwise(seen))
+    assert 60 / 3 <= sum(new for *_, new in seen) < 60

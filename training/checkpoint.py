@@ -35,9 +35,9 @@ class Average:
         self.updates = 0
 
     def update(self, model: nn.Module) -> None:
-        """Move towards the model: quickly at first, then by two thousandths a step."""
+        """Move towards the model: quickly at first, then by five thousandths a step."""
         self.updates += 1
-        share = max(0.002, 6 / (self.updates + 10))
+        share = max(0.005, 6 / (self.updates + 10))
         for name, tensor in model.state_dict().items():
             self.tensors[name].lerp_(tensor, share)
 

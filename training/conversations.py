@@ -10,10 +10,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from training import questions as q
-from training.lists import COLOUR_NAMES, SHAPES, article, plural
+from training.lists import COLOUR_NAMES, NUMBERS, SHAPES, article, plural
 from training.model import Shape
 from training.paint import Canvas
-from training.pictures import KINDS, THINGS_FIRST, Picture, choose_kind, draw_picture
+from training.pictures import KINDS, MOSTLY_THINGS, THINGS_FIRST, Picture, choose_kind, draw_picture
 from training.questions import Asker, Turn, ask
 from training.scenes import Scene, Style, choose_background, choose_kinds, paint_things, wear
 from training.stream import Batch, PictureStream, Talks, stack_pictures, stack_talks
@@ -21,7 +21,8 @@ from training.text import render
 
 ROWS = Shape().rows
 PAIR_SHARE = 0.12
-ASKERS: dict[str, list[tuple[float, Asker]]] = {
+Askers = dict[str, list[tuple[float, Asker]]]
+ASKERS: Askers = {
     "things": [(2, q.ask_colour), (2, q.ask_shape), (3, q.ask_count), (2, q.ask_place), (2, q.ask_relation),
                (1.5, q.ask_extreme), (1.5, q.ask_at), (2.5, q.ask_exists), (0.5, q.ask_background),
                (1.5, q.ask_describe), (0.1, q.ask_text), (0.1, q.ask_extreme_bar)],
@@ -31,6 +32,19 @@ ASKERS: dict[str, list[tuple[float, Asker]]] = {
              (0.3, q.ask_describe), (0.4, q.ask_exists)],
     "chart": [(4, q.ask_extreme_bar), (3, q.ask_bar), (0.3, q.ask_describe), (0.3, q.ask_exists)],
 }
+
+
+def ask_most(scene: Scene, rng: random.Random) -> Turn | None:
+    """How many there are of the commonest shape or drawing."""
+    (name, size), *_ = Counter(plural(t.name) for t in scene.things).most_common(1) or [("", 0)]
+    return ask(rng, "count", f"{NUMBERS[size]}.", x=name) if 0 < size <= 9 else None
+
+
+# What a decoder is asked that finds things and knows their places: counting above all.
+LATER = ASKERS | {
+    "things": [(1.5, q.ask_colour), (1.5, q.ask_shape), (3, q.ask_count), (2.5, ask_most), (1.5, q.ask_place),
+               (1.5, q.ask_relation), (2, q.ask_extreme), (2, q.ask_at), (2, q.ask_exists), (0.3, q.ask_background),
+               (2, q.ask_describe), (0.1, q.ask_text), (0.1, q.ask_extreme_bar)]}
 
 
 @dataclass
@@ -50,9 +64,9 @@ def kind_of(scene: Scene) -> str:
     return "things" if any(t.colour for t in scene.things) else "drawings"
 
 
-def ask_about(scene: Scene, rng: random.Random, count: int) -> list[Turn]:
+def ask_about(scene: Scene, rng: random.Random, count: int, asked: Askers = ASKERS) -> list[Turn]:
     """Up to `count` different questions about a scene."""
-    weights, askers = zip(*ASKERS[kind_of(scene)], strict=True)
+    weights, askers = zip(*asked[kind_of(scene)], strict=True)
     turns: list[Turn] = []
     for asker in rng.choices(askers, weights, k=count * 3):
         turn = asker(scene, rng)
@@ -177,20 +191,20 @@ def show(rng: random.Random, style: Style, kinds: dict[str, float], pairs: float
     return draw_pair(rng, style) if rng.random() < pairs else [draw_picture(rng, style, choose_kind(rng, style, kinds))]
 
 
-def talk(rng: random.Random, pictures: list[Picture]) -> list[Turn]:
+def talk(rng: random.Random, pictures: list[Picture], asked: Askers = ASKERS) -> list[Turn]:
     """As many turns as the pictures are good for: they are cheaper than pictures."""
     if len(pictures) > 1:
         return ask_about_pair([p.scene for p in pictures], rng, 5)
     most = {"text": 4, "chart": 5}.get(kind_of(pictures[0].scene), 7)
-    return ask_about(pictures[0].scene, rng, most)
+    return ask_about(pictures[0].scene, rng, most, asked)
 
 
 def converse(rng: random.Random, style: Style, kinds: dict[str, float] = KINDS,
-             pairs: float = PAIR_SHARE) -> Conversation:
+             pairs: float = PAIR_SHARE, asked: Askers = ASKERS) -> Conversation:
     """A conversation for training."""
     while True:
         pictures = show(rng, style, kinds, pairs)
-        if turns := talk(rng, pictures):
+        if turns := talk(rng, pictures, asked):
             return Conversation(pictures, turns)
 
 
@@ -204,13 +218,13 @@ def rough(rng: random.Random, question: str) -> str:
 class ConversationStream(PictureStream):
     """Batches of conversations, with the labels of their pictures."""
 
-    pairs = PAIR_SHARE
+    pairs, asked = PAIR_SHARE, ASKERS
 
     def make(self, number: int) -> Batch:
         """Batch `number`: pictures, and the sets of conversations about them."""
         rng, style = random.Random(f"{self.seed}-talk-{number}"), self.style()
-        first = [converse(rng, style, self.kinds, self.pairs) for _ in range(self.size)]
-        sets = [first, *([Conversation(c.pictures, talk(rng, c.pictures) or c.turns) for c in first]
+        first = [converse(rng, style, self.kinds, self.pairs, self.asked) for _ in range(self.size)]
+        sets = [first, *([Conversation(c.pictures, talk(rng, c.pictures, self.asked) or c.turns) for c in first]
                          for _ in range(self.sets - 1))]
         return Batch(*stack_pictures([picture for c in first for picture in c.pictures]),
                      [self.render(rng, talks) for talks in sets])
@@ -226,3 +240,9 @@ class ThingsFirstStream(ConversationStream):
     """Mostly scenes of shapes, which is what the model promises to see; words, drawings and charts come later."""
 
     kinds = THINGS_FIRST
+
+
+class MostlyThingsStream(ConversationStream):
+    """Scenes of any number of things, counted more often, and some of all else."""
+
+    kinds, pairs, asked = MOSTLY_THINGS, 0.15, LATER

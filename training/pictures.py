@@ -24,6 +24,7 @@ from training.scenes import (
 
 KINDS = {"things": 0.42, "drawings": 0.18, "word": 0.2, "number": 0.08, "chart": 0.12}
 THINGS_FIRST = {"few": 0.45, "things": 0.42, "drawings": 0.03, "word": 0.03, "number": 0.03, "chart": 0.04}
+MOSTLY_THINGS = {"few": 0.15, "things": 0.63, "drawings": 0.07, "word": 0.03, "number": 0.06, "chart": 0.06}
 CONSONANTS, VOWELS = "bcdfghjklmnprstvwxz", "aeiouy"
 
 

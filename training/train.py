@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import SMALL, Average, Place, load_full, load_small, save_full, save_small
-from training.conversations import ConversationStream, ThingsFirstStream
+from training.conversations import ConversationStream, MostlyThingsStream, ThingsFirstStream
 from training.crowd import CrowdStream
 from training.dense import DenseHead, Labels, dense_loss
 from training.model import Nano, Shape, prepare
@@ -53,8 +53,8 @@ class Stage:
 RECIPE = (
     Stage("tower", steps=900, size=32, rate=1.5e-3, talks=False, sees=True, stream=CrowdStream),
     Stage("decoder", steps=5000, size=32, rate=1e-3, talks=True, sees=False, sets=4, stream=ThingsFirstStream),
-    Stage("both", steps=8000, size=16, rate=1e-3, talks=True, sees=True, tower=0.25,
-          stream=ThingsFirstStream),
+    Stage("both", steps=3000, size=32, rate=1e-3, talks=True, sees=True, tower=0.25,
+          stream=MostlyThingsStream),
     Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, settle=0.3, tower=0.25,
           stream=ConversationStream),
 )

@@ -1,0 +1,30 @@
+"""docs/server.md names every address that there is, and none that there is not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from starlette.routing import Route
+
+from opsin.serve.app import ELSEWHERE, build_app
+from opsin.serve.options import Options
+from opsin.serve.service import Service
+
+PAGE = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_every_address():
+    def never():
+        raise AssertionError
+
+    service = Service(Options(), never)
+    routes = [route for route in build_app(service).routes if isinstance(route, Route)]
+    service.shut()
+    bare = {re.sub(r"^/v1(?=/)", "", route.path) for route in routes if route.path not in ELSEWHERE}
+    table = PAGE[: PAGE.index("The addresses of chats")]
+    named = {
+        address for row in table.splitlines() if row[:2] == "| " for address in re.findall(r"(/[\w/-]*)`", row[:80])
+    }
+    named = {re.sub(r"^/v1(?=/)", "", address.replace("NAME", "{name:path}")) for address in named}
+    assert named == bare

@@ -26,7 +26,8 @@ class Planes:
     `scale` and `minimum` float32 [elements / group]. It leaves `minimum` untouched where the format has none.
 
     With `codes`, a block's scales (and minima) are whole numbers of -128 to 127 times one factor of the block. Then
-    `unpack` writes the numbers, and after them the factor: both arrays are one longer.
+    `unpack` writes the numbers, and after them the factor: both arrays are one longer. `paired` says that a group's
+    scale and minimum are numbers of 0 to 15: they share a byte.
 
     With a `table`, q of 4 bits chooses one of its 16 values, which are bytes: w = scale * (table[q] - zero), zero 128.
 
@@ -40,6 +41,7 @@ class Planes:
     minimum: bool  # whether each group has an additive minimum
     unpack: Unpack
     codes: bool = False  # scales are whole numbers times a factor of the block
+    paired: bool = False  # scale and minimum of a group are 4 bits each
     table: tuple[int, ...] = ()  # what q stands for, where its steps are uneven
 
 

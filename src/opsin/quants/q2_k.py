@@ -47,5 +47,5 @@ def unpack(block: Bytes, half: Half, q: Bytes, scale: Floats, minimum: Floats) -
             q[128 * part + 96 + j] = byte >> 6
 
 
-PLANES = Planes(bits=2, group=16, zero=0, minimum=True, unpack=unpack, codes=True)
+PLANES = Planes(bits=2, group=16, zero=0, minimum=True, unpack=unpack, codes=True, paired=True)
 TYPES = (QuantType("Q2_K", 10, elements=256, bytes=84, decode=decode, encode=encode, planes=PLANES),)

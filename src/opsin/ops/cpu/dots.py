@@ -32,8 +32,8 @@ class Dots:
         self.factors = operation(Tile(simd.F, vectors), (i64,), self._factors)
         self.ones = operation(Tile(simd.F, vectors), (), self._ones)
         whole = Tile(simd.F, vectors)
-        self.scale = {c: operation(self.F, (self.F, self.I, whole, *[i64] * 4), self._scale(c)) for c in (False, True)}
-        self.lift = {c: operation(self.F, (self.F, whole, *[i64] * 4), self._lift(c)) for c in (False, True)}
+        self.scale = {n: operation(self.F, (self.F, self.I, whole, *[i64] * 4), self._scale(n)) for n in _NUMBERS}
+        self.lift = {n: operation(self.F, (self.F, whole, *[i64] * 4), self._lift(n)) for n in _NUMBERS}
         self.step = {k: operation(self.F, (self.F, i64, i64, i64, i64), self._float_step(k)) for k in LOADS}
         self.keys_step = operation(self.F, (self.F, i64, i64, i64, i64, i64), self._keys_step)
         self.values_step = operation(self.F, (self.F, i64, i64, i64, i64, i64), self._values_step)
@@ -76,17 +76,18 @@ class Dots:
     def _ones(self, b: Any) -> Any:
         return ir.Constant(ir.ArrayType(self.simd.F.ir, self.vectors), [constant(self.simd.F.ir, 1.0)] * self.vectors)
 
-    def _numbers(self, b: Any, w: Any, factors: Any, codes: bool) -> list[Any]:
-        """Scales or minima of the outputs: f16 at w, or int8 at w times `factors`."""
-        if not codes:
-            return [_load_f16(b, b.add(w, I64(2 * self.lanes * v)), self.lanes) for v in range(self.vectors)]
-        whole = [_load_i8(b, b.add(w, I64(self.lanes * v)), self.lanes) for v in range(self.vectors)]
+    def _numbers(self, b: Any, w: Any, factors: Any, held: str) -> list[Any]:
+        """Scales or minima of the outputs: f16 at w, or int8 or nibbles at w times `factors`."""
+        read, size = _NUMBERS[held]
+        whole = [read(b, b.add(w, I64(size * self.lanes * v)), self.lanes) for v in range(self.vectors)]
+        if held == "f16":
+            return whole
         return [b.fmul(x, b.extract_value(factors, v)) for v, x in enumerate(whole)]
 
-    def _scale(self, codes: bool) -> Any:
+    def _scale(self, held: str) -> Any:
         def emit(b: Any, acc: Any, dots: Any, factors: Any, w: Any, x: Any, stride: Any, left: Any) -> Any:
             """acc + dots * (weight scale at w) * (token scale at x, f32)."""
-            scales = self._numbers(b, w, factors, codes)
+            scales = self._numbers(b, w, factors, held)
             for t in range(self.tokens):
                 token = splat(b, load(b, self._at(b, x, stride, left, t), F32), self.lanes)
                 for v in range(self.vectors):
@@ -97,10 +98,10 @@ class Dots:
 
         return emit
 
-    def _lift(self, codes: bool) -> Any:
+    def _lift(self, held: str) -> Any:
         def emit(b: Any, acc: Any, factors: Any, w: Any, x: Any, stride: Any, left: Any) -> Any:
             """acc + (weight minimum at w) * (sum of the token's values at x, f32)."""
-            return self._add_products(b, acc, self._numbers(b, w, factors, codes), x, stride, left)
+            return self._add_products(b, acc, self._numbers(b, w, factors, held), x, stride, left)
 
         return emit
 
@@ -336,6 +337,20 @@ def _load_i8(b: Any, address: Any, n: int) -> Any:
     return b.sitofp(load(b, address, ir.VectorType(I8, n)), ir.VectorType(F32, n))
 
 
+def _load_low(b: Any, address: Any, n: int) -> Any:
+    """The low nibbles of n bytes."""
+    whole = load(b, address, ir.VectorType(I8, n))
+    return b.uitofp(b.and_(whole, constant(whole.type, 15)), ir.VectorType(F32, n))
+
+
+def _load_high(b: Any, address: Any, n: int) -> Any:
+    """The high nibbles of n bytes."""
+    whole = load(b, address, ir.VectorType(I8, n))
+    return b.uitofp(b.lshr(whole, constant(whole.type, 4)), ir.VectorType(F32, n))
+
+
+# How scales and minima are read, and the bytes of one.
+_NUMBERS = {"f16": (_load_f16, 2), "i8": (_load_i8, 1), "low": (_load_low, 1), "high": (_load_high, 1)}
 LOADS = {"f32": (_load_f32, 4), "f16": (_load_f16, 2), "bf16": (_load_bf16, 2)}
 
 

@@ -11,7 +11,8 @@ reads from front to back. Quantised weights come in records of 32 inputs:
              8 bits: [8][STRIP][4] bytes
 
 Where scales are whole numbers times a factor of 256 inputs (the k-quants), they are int8 instead, and before every
-eight records stand the factors: f16 [STRIP], and f16 [STRIP] for the minima.
+eight records stand the factors: f16 [STRIP], and f16 [STRIP] for the minima. Where scales and minima are paired, a byte
+holds both: the scale in its low nibble.
 
 Where steps are uneven, 4 bits choose one of 16 bytes of a table, which the kernel knows.
 
@@ -42,6 +43,7 @@ class Layout:
     zero: int = 0
     minimum: bool = False
     codes: bool = False
+    paired: bool = False
     table: tuple[int, ...] = ()
 
     @property
@@ -61,7 +63,19 @@ class Layout:
     @property
     def head_bytes(self) -> int:
         """Bytes before the planes of a record."""
-        return self.scale_bytes * (2 if self.minimum else 1)
+        return self.minima_at + (self.scale_bytes if self.minimum else 0)
+
+    @property
+    def minima_at(self) -> int:
+        """Where a record's minima begin: behind its scales, or with them."""
+        return 0 if self.paired else self.scale_bytes
+
+    @property
+    def numbers(self) -> tuple[str, str]:
+        """How scales and minima are held: as "f16", as "i8", or as nibbles of one byte, "low" and "high"."""
+        if self.paired:
+            return "low", "high"
+        return ("i8", "i8") if self.codes else ("f16", "f16")
 
     @property
     def record_bytes(self) -> int:
@@ -89,6 +103,7 @@ class Layout:
             f"{self.bits}bit/{self.group}"
             + ("+min" if self.minimum else "")
             + (" coded" if self.codes else "")
+            + (" paired" if self.paired else "")
             + (" table" if self.table else "")
         )
 

@@ -39,7 +39,7 @@ def layout_of(kind: QuantType) -> Layout:
     """How a format lies in memory. Formats without planes are kept as f16."""
     if kind.planes is not None:
         p = kind.planes
-        return Layout("planes", p.bits, p.group, p.zero, p.minimum, p.codes, p.table)
+        return Layout("planes", p.bits, p.group, p.zero, p.minimum, p.codes, p.paired, p.table)
     plain = {"F32": "f32", "F64": "f32", "BF16": "bf16"}
     return Layout(plain.get(kind.name, "f16"))
 

@@ -40,9 +40,9 @@ def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], tuple[int, int]
 
 def make(
     simd: Simd, kind: str, bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False, codes: bool = False,
-    table: tuple[int, ...] = (), activation: str = "",
+    paired: bool = False, table: tuple[int, ...] = (), activation: str = "",
 ) -> Any:  # fmt: skip
-    layout = Layout(kind, bits, group, zero, minimum, codes, table)
+    layout = Layout(kind, bits, group, zero, minimum, codes, paired, table)
     shapes = tile_shapes(simd, kind)
     one, many = (
         _sweep(simd, Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero, table=table), layout, activation)
@@ -149,8 +149,8 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
 
 def _record(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
     """32 inputs: one group of weights, or two of 16."""
-    scale, lift = tile.scale[layout.codes], tile.lift[layout.codes]
-    record, head, scales, minimum = layout.record_bytes, layout.head_bytes, layout.scale_bytes, layout.minimum
+    scale, lift = tile.scale[layout.numbers[0]], tile.lift[layout.numbers[1]]
+    record, head, minima, minimum = layout.record_bytes, layout.head_bytes, layout.minima_at, layout.minimum
     half, ahead, prefetch = STRIP * layout.scale_size, tile.tokens == 1, simd.prefetch
     two = layout.group == 16
     dots, late = (tile.part(0, 4), tile.part(4, 8)) if two else (tile.dots, tile.dots)
@@ -165,11 +165,11 @@ def _record(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
                 prefetch(w + AHEAD + line)
         acc = scale(acc, dots(plane + head, x, x_row, left, sums, sum_row), fs, w, s, s_row, left)
         if minimum:
-            acc = lift(acc, fm, w + scales, lifts, sum_row, left)
+            acc = lift(acc, fm, w + minima, lifts, sum_row, left)
         if two:
             acc = scale(acc, late(plane + head, x, x_row, left, sums + 4, sum_row), fs, w + half, s, s_row, left)
             if minimum:
-                acc = lift(acc, fm, w + scales + half, lifts + 4, sum_row, left)
+                acc = lift(acc, fm, w + minima + half, lifts + 4, sum_row, left)
         return acc
 
     return add_record

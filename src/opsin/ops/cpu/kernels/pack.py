@@ -57,7 +57,7 @@ def _planes(simd: Simd, format: int) -> Any:
     kind = by_id(format)
     planes = kind.planes
     assert planes is not None
-    layout = Layout("planes", planes.bits, planes.group, planes.zero, planes.minimum, planes.codes)
+    layout = Layout("planes", planes.bits, planes.group, planes.zero, planes.minimum, planes.codes, planes.paired)
     unpack, half = jit(planes.unpack), _half(simd)
     as_bytes, as_floats = _pointer(types.uint8, I8), _pointer(types.float32, F32)
     at = simd.i64_at
@@ -101,7 +101,8 @@ def _place(simd: Simd, layout: Layout) -> Any:
     put, size = (_put_code(simd), 1) if layout.codes else (simd.put_f16, 2)
     planes = PLANES[layout.bits]
     first, second = planes[0], planes[1] if len(planes) > 1 else 0
-    record, head, scale_bytes, minimum = layout.record_bytes, layout.head_bytes, layout.scale_bytes, layout.minimum
+    record, head, minima, minimum = layout.record_bytes, layout.head_bytes, layout.minima_at, layout.minimum
+    paired, put_i8 = layout.paired, simd.put_i8
 
     @jit
     def fill(q: int, plane: int, width: int, shift: int, r: int) -> None:
@@ -117,10 +118,14 @@ def _place(simd: Simd, layout: Layout) -> Any:
     def place(scratch: int, k: int, scales: int, to: int, r: int) -> None:
         base = to + k * record
         for j in range(scales):
-            put(base + (j * STRIP + r) * size, f32_at(scratch + SCALES_AT + (k * scales + j) * 4))
+            scale = f32_at(scratch + SCALES_AT + (k * scales + j) * 4)
+            low = f32_at(scratch + MINIMA_AT + (k * scales + j) * 4) if minimum else 0.0
+            if paired:
+                put_i8(base + j * STRIP + r, int(scale) | (int(low) << 4))
+                continue
+            put(base + (j * STRIP + r) * size, scale)
             if minimum:
-                low = f32_at(scratch + MINIMA_AT + (k * scales + j) * 4)
-                put(base + scale_bytes + (j * STRIP + r) * size, low)
+                put(base + minima + (j * STRIP + r) * size, low)
         q, plane = scratch + k * RECORD, base + head
         fill(q, plane, first, 0, r)
         if second != 0:

@@ -25,12 +25,12 @@ BAD_ID = cells.BAD_ID
 
 def make(
     simd: Simd, part: str, kind: str = "", bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False,
-    codes: bool = False, table: tuple[int, ...] = (),
+    codes: bool = False, paired: bool = False, table: tuple[int, ...] = (),
 ) -> Any:  # fmt: skip
     others = {"take": _take, "argmax": _argmax, "overlay": _overlay, "mean": _mean}
     if part in others:
         return others[part](simd)
-    layout = Layout(kind, bits, group, zero, minimum, codes, table)
+    layout = Layout(kind, bits, group, zero, minimum, codes, paired, table)
     return _embed(simd, _unpack_planes(simd, layout) if kind == "planes" else _unpack_floats(simd, kind), layout)
 
 
@@ -72,16 +72,18 @@ def _unpack_planes(simd: Simd, layout: Layout) -> Any:
     planes = PLANES[layout.bits]
     first = planes[0]
     second = planes[1] if len(planes) > 1 else 0
-    record, head, scales, group = layout.record_bytes, layout.head_bytes, layout.scale_bytes, layout.group
+    record, head, minima, group = layout.record_bytes, layout.head_bytes, layout.minima_at, layout.group
     zero, minimum, codes, factors = layout.zero, layout.minimum, layout.codes, layout.factor_bytes
-    i8, size = simd.i8_at, layout.scale_size
+    i8, size, paired = simd.i8_at, layout.scale_size, layout.paired
     block = RECORDS * record + factors
     uneven = bool(layout.table)
     first_half, second_half = (int.from_bytes(layout.table[i : i + 8], "little", signed=True) for i in (0, 8))
 
     @jit
-    def number(at: int, factor: int) -> float:
-        """A scale or minimum: f16, or a whole number times its factor."""
+    def number(at: int, factor: int, nibble: int) -> float:
+        """A scale or minimum: f16, or a whole number times its factor, which may be a nibble."""
+        if paired:
+            return float((u8(at) >> (4 * nibble)) & 15) * f16(factor)
         return float(i8(at)) * f16(factor) if codes else f16(at)
 
     @jit
@@ -106,8 +108,8 @@ def _unpack_planes(simd: Simd, layout: Layout) -> Any:
                 if uneven:
                     q = ((first_half if q < 8 else second_half) >> (8 * (q & 7))) & 255
                 scale = at + (k // group * STRIP + place) * size
-                low = number(scale + scales, factor + 2 * STRIP) if minimum else 0.0
-                put(out + 4 * (r * RECORD + k), fma(number(scale, factor), float(q - zero), low))
+                low = number(scale + minima, factor + 2 * STRIP, 1) if minimum else 0.0
+                put(out + 4 * (r * RECORD + k), fma(number(scale, factor, 0), float(q - zero), low))
 
     return unpack
 

@@ -29,7 +29,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny import MIXED, Shape, metadata, weights
 
-from opsin.errors import OpsinError
+from opsin.errors import DeviceError, OpsinError
 from opsin.gguf import TENSOR_TYPES, File, NewTensor, Typed, ValueType, write
 from opsin.gguf.value import SCALAR_CODES, find_type
 from opsin.quants import BY_NAME, TYPES
@@ -247,8 +247,15 @@ def examine(path: Path) -> str:
             text = model.chat([{"role": "user", "content": "Hi"}], max_tokens=3, seed=1).text
             assert isinstance(text, str)
         except OpsinError as error:
+            check_cause(error)
             return f"unanswered: {type(error).__name__}"
     return "answered" if np.isfinite(rows).all() else "answered, not finite"
+
+
+def check_cause(error: OpsinError) -> None:
+    """Raise what the engine did not expect, which it hides behind an error of ours."""
+    if isinstance(error, DeviceError) and error.__cause__ is not None:
+        raise error.__cause__
 
 
 def work(seed: int, first: int, rounds: int, folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from opsin.engine.runner import Runner
 from opsin.gguf import File
 from opsin.text.vocabulary import Vocabulary
 
@@ -45,6 +46,16 @@ def test_an_error_that_is_not_ours_is_noticed(tmp_path: Path, monkeypatch: pytes
 
     fuzz_logits.make_seeds()[0].save(tmp_path / "seed.gguf")
     monkeypatch.setattr(Vocabulary, "__init__", careless)
+    with pytest.raises(TypeError):
+        fuzz_logits.examine(tmp_path / "seed.gguf")
+
+
+def test_an_error_that_the_engine_hides_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(self: Runner, *_: object) -> None:
+        raise TypeError("object of type 'int' has no len()")
+
+    fuzz_logits.make_seeds()[0].save(tmp_path / "seed.gguf")
+    monkeypatch.setattr(Runner, "step", careless)
     with pytest.raises(TypeError):
         fuzz_logits.examine(tmp_path / "seed.gguf")
 

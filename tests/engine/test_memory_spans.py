@@ -130,7 +130,7 @@ def test_what_is_remembered_needs_no_embeddings_any_more(engine, eye):
     engine._media.store = engine._runner.media = MediaStore(1 << 20)
     stream = engine.submit(Prompt.of([span, text(70), text(5, 1)]), GREEDY)
     assert ids(stream) == greedy([], [*text(70), *text(5, 1)], values)
-    assert stream.cached == 64
+    assert stream.cached == 70
 
 
 def test_memories_beside_text_alone(engine):

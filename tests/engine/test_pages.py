@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from opsin.engine.pages import PagePool, pages_for
+from opsin.engine.pages import TAILS, PagePool, pages_for
 
 COUNT = 12
 KEYS = [b"a", b"b", b"c", b"d"]
@@ -112,6 +112,36 @@ def test_the_first_page_of_a_key_stays():
     pool.give_back([second])
     assert pool.find([b"a"]) == [first]
     assert pool.take(3) is not None
+
+
+def test_a_partly_filled_page_is_adopted_by_who_begins_alike():
+    pool = PagePool(4)
+    for rows in ((1, 2, 3), (1, 2, 4, 5)):
+        page = pool.take(1)
+        pool.keep_tail(page[0], b"a", rows)
+        pool.give_back(page)
+        pool.check()
+    assert pool.free == 4
+    assert pool.find_tail(b"b", (1, 2)) == (-1, 0)
+    assert pool.find_tail(b"a", (1, 2, 4, 6, 7)) == (1, 3)
+    pool.adopt(1)
+    pool.check()
+    assert pool.free == 3
+    assert pool.find_tail(b"a", (1, 2, 4, 6, 7)) == (0, 2)
+    assert sorted(pool.take(3)) == [0, 2, 3]
+    assert pool.find_tail(b"a", (1, 2)) == (-1, 0)
+    pool.check()
+
+
+def test_so_many_partly_filled_pages_are_kept_for_one_beginning():
+    pool = PagePool(TAILS + 2)
+    for i in range(TAILS + 1):
+        page = pool.take(1)
+        pool.keep_tail(page[0], b"", (i,))
+        pool.give_back(page)
+        pool.check()
+    assert [pool.find_tail(b"", (i,))[1] for i in range(TAILS + 1)] == [0] + [1] * TAILS
+    assert pool.free == TAILS + 2
 
 
 def test_giving_back_twice_is_our_mistake():

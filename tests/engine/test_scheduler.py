@@ -39,11 +39,13 @@ class Cache:
         rows = s.keys(s.known // PAGE)
         for page, key in zip(s.pages, rows[: part.start // PAGE], strict=False):
             assert self.pages[page] == (key, PAGE)
-        if part.start % PAGE:
-            assert self.pages[s.pages[part.start // PAGE]][1] == part.start % PAGE
+        if rest := part.start % PAGE:
+            names = self.pages[s.pages[part.start // PAGE]][0]
+            assert names[:rest] == s.names(part.start - rest, part.start)
         for block in range(part.start // PAGE, pages_for(part.start + part.rows)):
             filled = min(PAGE, part.start + part.rows - block * PAGE)
-            self.pages[s.pages[block]] = (rows[block] if filled == PAGE else s, filled)
+            names = s.names(block * PAGE, block * PAGE + filled)
+            self.pages[s.pages[block]] = (rows[block] if filled == PAGE else names, filled)
         for span, pages in s.unfilled:
             self.pages |= dict(zip(pages, memory_keys(span, PAGE), strict=True))
         met = [placed.span for placed in s.rows.memory if placed.start < part.start + part.rows]
@@ -188,7 +190,7 @@ def test_everybody_gets_the_answer_that_it_gets_alone(jobs, pages, most, budget,
 
 def test_a_prompt_begins_where_the_cache_ends():
     scheduler = Scheduler(PagePool(20), sequences=2, rows=512)
-    for rows, start in ((300, 0), (300, 256), (256, 192), (257, 256), (100, 64), (64, 0)):
+    for rows, start in ((300, 0), (300, 299), (256, 192), (257, 256), (100, 64), (64, 0)):
         scheduler.add(s := sequence(rows))
         part = step(scheduler, 512)[0]
         assert (part.start, part.rows) == (start, rows - start)
@@ -226,7 +228,45 @@ def test_what_was_generated_is_cached_too():
     scheduler.add(first := sequence(60, tokens=70))
     run(scheduler, 512)
     scheduler.add(Sequence(Prompt.of([[*first.ids, 1]]), Sampling(max_tokens=1), frozenset()))
-    assert step(scheduler, 512)[0].start == 128
+    assert step(scheduler, 512)[0].start == 129
+
+
+def test_a_conversation_goes_on_in_the_page_where_it_ended():
+    """Until somebody filled the page with something else."""
+    scheduler, cache = Scheduler(PagePool(20), sequences=2, rows=512), Cache()
+    scheduler.add(first := of([7] * 30, picture(50), [1] * 10, tokens=5))
+    for _ in range(5):
+        step(scheduler, 512, cache)
+    for question, start in (([2] * 20, 94), ([3] * 200, 95), ([4], 64)):
+        scheduler.add(s := of([7] * 30, picture(50), [*first.ids[80:], *question]))
+        assert step(scheduler, 512, cache)[0].start == start
+        assert s.stream.cached == start
+        scheduler.remove(s)
+
+
+def test_of_a_page_where_another_ended_only_equal_rows_are_taken_over():
+    for changed, start in (
+        (of([7] * 70, picture(20), [1] * 9, [5]), 99),
+        (of([7] * 70, picture(20, b"dog"), [1] * 10, [5]), 70),
+        (of([7] * 70, picture(20), remembered(3, b"dog"), [1] * 10, [5]), 90),
+        (of([8] * 70, picture(20), [1] * 10, [5]), 0),
+    ):
+        scheduler, cache = Scheduler(PagePool(20), sequences=2, rows=512), Cache()
+        scheduler.add(of([7] * 70, picture(20), [1] * 10, tokens=1))
+        step(scheduler, 512, cache)
+        scheduler.add(changed)
+        assert step(scheduler, 512, cache)[0].start == start, changed.prompt
+
+
+def test_a_page_is_taken_over_by_one_alone():
+    scheduler, cache = Scheduler(PagePool(20), sequences=3, rows=512), Cache()
+    scheduler.add(sequence(30, tokens=1))
+    step(scheduler, 512, cache)
+    scheduler.add(one := sequence(40))
+    scheduler.add(two := sequence(40))
+    parts = step(scheduler, 512, cache)
+    assert [(p.sequence, p.start) for p in parts] == [(one, 30), (two, 0)]
+    assert one.pages != two.pages
 
 
 def test_a_sequence_put_aside_finds_what_it_had_computed():
@@ -236,7 +276,7 @@ def test_a_sequence_put_aside_finds_what_it_had_computed():
         step(scheduler, 512)
     scheduler._restart_later(s)
     part = step(scheduler, 512)[0]
-    assert (part.start, part.rows) == (192, 130 + 70 - 192)
+    assert (part.start, part.rows) == (199, 1)
     assert s.stream.cached == 0  # of its prompt, when it began
     run(scheduler, 512)
     assert s.ids == alone(130, 200, 0)

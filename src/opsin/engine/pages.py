@@ -1,14 +1,17 @@
 """Which pages of the KV cache are taken, and by how many. Numbers only: the memory is the device's.
 
 A full page may be kept under the key of its rows: when its last user is gone, it waits for somebody with the same
-rows, until the page is needed otherwise.
+rows, until the page is needed otherwise. So may the last page of a sequence that ended, with the rows that it has:
+whoever begins with some of them takes it over and goes on writing behind these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from opsin.ops import PAGE
+
+TAILS = 16  # partly filled pages that are kept for one beginning
 
 
 class PagePool:
@@ -20,6 +23,8 @@ class PagePool:
         self._users = [0] * count
         self._page_of: dict[bytes, int] = {}
         self._key_of: dict[int, bytes] = {}
+        self._tails: dict[bytes, dict[int, tuple[Hashable, ...]]] = {}  # rows of pages, by the key of the page before
+        self._before: dict[int, bytes] = {}
         self._idle: dict[int, None] = {}  # kept pages without users, those that go first in front
 
     @property
@@ -29,7 +34,7 @@ class PagePool:
 
     @property
     def kept(self) -> int:
-        """Pages that can be found by a key."""
+        """Full pages that can be found by a key."""
         return len(self._key_of)
 
     def take(self, number: int) -> list[int] | None:
@@ -53,7 +58,7 @@ class PagePool:
             assert self._users[page] > 0, f"page {page} was given back twice"
             self._users[page] -= 1
             if self._users[page] == 0:
-                if page in self._key_of:
+                if page in self._key_of or page in self._before:
                     self._idle[page] = None
                 else:
                     self._unused.append(page)
@@ -64,6 +69,35 @@ class PagePool:
         if key not in self._page_of and page not in self._key_of:
             self._page_of[key] = page
             self._key_of[page] = key
+
+    def keep_tail(self, page: int, before: bytes, rows: tuple[Hashable, ...]) -> None:
+        """The page begins with these rows, after a page with the key `before`; its one user is about to leave."""
+        assert self._users[page] == 1 and page not in self._key_of, "only the last page of one sequence is a tail"
+        tails = self._tails.setdefault(before, {})
+        if len(tails) == TAILS:
+            oldest = next(iter(tails))
+            self._forget(oldest)
+            del self._idle[oldest]
+            self._unused.append(oldest)
+        self._tails.setdefault(before, {})[page] = rows
+        self._before[page] = before
+
+    def find_tail(self, before: bytes, rows: tuple[Hashable, ...]) -> tuple[int, int]:
+        """The page that begins with the most of these rows, and how many; 0 rows where there is none."""
+        best = (-1, 0)
+        for page, there in self._tails.get(before, {}).items():
+            same = next((i for i, (a, b) in enumerate(zip(there, rows, strict=False)) if a != b), None)
+            count = min(len(there), len(rows)) if same is None else same
+            if count > best[1]:
+                best = (page, count)
+        return best
+
+    def adopt(self, page: int) -> None:
+        """Take over a partly filled page, which nobody else finds any more."""
+        assert page in self._idle and page in self._before, "only a partly filled page without users is adopted"
+        self._forget(page)
+        del self._idle[page]
+        self._users[page] = 1
 
     def find(self, keys: Iterable[bytes]) -> list[int]:
         """The pages of these keys, up to the first that is not there. They are not taken yet: `share` does."""
@@ -82,8 +116,18 @@ class PagePool:
     def _evict(self) -> int:
         page = next(iter(self._idle))
         del self._idle[page]
-        del self._page_of[self._key_of.pop(page)]
+        self._forget(page)
         return page
+
+    def _forget(self, page: int) -> None:
+        """Nobody finds the page any more."""
+        if page in self._key_of:
+            del self._page_of[self._key_of.pop(page)]
+            return
+        before = self._before.pop(page)
+        del self._tails[before][page]
+        if not self._tails[before]:
+            del self._tails[before]
 
     def check(self) -> None:
         """All pages are unused, idle or used, none two of these, and keys and pages belong together."""
@@ -91,8 +135,10 @@ class PagePool:
         assert len(unused) == len(self._unused)
         assert not unused & set(self._idle)
         assert all((self._users[p] == 0) == (p in unused or p in self._idle) for p in range(self.count))
-        assert not unused & set(self._key_of)
-        assert set(self._idle) <= set(self._key_of)
+        assert not unused & {*self._key_of, *self._before}
+        assert not set(self._key_of) & set(self._before)
+        assert set(self._before) <= set(self._idle) <= {*self._key_of, *self._before}
+        assert {page: key for key, tails in self._tails.items() for page in tails} == self._before
         assert {page: key for key, page in self._page_of.items()} == self._key_of
 
 

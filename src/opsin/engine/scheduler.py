@@ -153,10 +153,20 @@ class Scheduler:
             for page in cached:
                 self.pool.share(page)
             sequence.pages, sequence.computed = cached, len(cached) * PAGE
+            self._adopt_tail(sequence, keys[len(cached) - 1] if cached else b"")
             if not sequence.was_started:
                 sequence.stream.cached, sequence.was_started = sequence.computed, True
             self.waiting.remove(sequence)
             self.running.append(sequence)
+
+    def _adopt_tail(self, sequence: Sequence, before: bytes) -> None:
+        """Go on in the last page of a sequence that ended, where it began with the same rows."""
+        start = sequence.computed
+        page, rows = self.pool.find_tail(before, sequence.names(start, min(start + PAGE, sequence.known - 1)))
+        if rows:
+            self.pool.adopt(page)
+            sequence.pages.append(page)
+            sequence.computed += rows
 
     def _is_coming(self, key: bytes, block: int) -> bool:
         """Whether a running sequence has this block ahead of it."""
@@ -212,6 +222,10 @@ class Scheduler:
         self.waiting.insert(0, sequence)
 
     def _release(self, sequence: Sequence) -> None:
+        full, rest = divmod(sequence.computed, PAGE)
+        if rest and sequence.pages:
+            before = sequence.keys(full)[-1] if full else b""
+            self.pool.keep_tail(sequence.pages[full], before, sequence.names(full * PAGE, sequence.computed))
         self.pool.give_back(sequence.pages)
         self.pool.give_back(sequence.memory_pages)
         sequence.pages, sequence.memory_pages, sequence.unfilled, sequence.held = [], [], [], 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -140,6 +140,21 @@ class Sequence:
             before = self._keys[-1] if self._keys else None
             self._keys.append(chained(before, self._runs(start, start + PAGE)))
         return self._keys[:number]
+
+    def names(self, first: int, last: int) -> tuple[Hashable, ...]:
+        """What each row from `first` to `last` is, with the media before it that takes no rows."""
+        names: list[Hashable] = [*self.ids[first:last]]
+        before: dict[int, tuple[bytes, ...]] = {}
+        for placed in self.rows.media_from(first):
+            if placed.start >= last:
+                break
+            if not placed.span.rows:
+                before[placed.start] = (*before.get(placed.start, ()), placed.span.digest)
+            for row in range(max(first, placed.start), min(last, placed.end)):
+                names[row - first] = (placed.span.digest, row - placed.start)
+        for row, digests in before.items():
+            names[row - first] = (*digests, names[row - first])
+        return tuple(names)
 
     def _runs(self, first: int, last: int) -> Iterator[bytes]:
         """What the rows from `first` to `last` are, run by run."""

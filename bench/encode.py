@@ -3,7 +3,7 @@
     python bench/encode.py FILE... [--library LIBLLAMA] [--bytes 1000000] [--write]
 
 The text is a mix of English, Chinese, Russian and Hindi, drawn word by word as often as people use them (the lists of
-the package `wordfreq`, fetched once), and of Python's own library. What is timed was not seen before: the tokenizer
+the package `wordfreq`, fetched once), and of Python's own library. Plain English is Python's documentation of itself. What is timed was not seen before: the tokenizer
 has met another draw of the same size. LIBLLAMA is a libllama.so of b11434. Time is that of the processor.
 --write puts the table into docs/tokenizers.md between its markers.
 """
@@ -21,10 +21,13 @@ import zipfile
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import platformdirs
 
+from opsin.config import from_environment
 from opsin.gguf import File
+from opsin.ops.cpu.texts import TextKernels
 from opsin.text import Tokenizer
 
 PACKAGE, VERSION = "wordfreq", "3.1.1"
@@ -98,6 +101,11 @@ def read_code(chance: random.Random) -> Iterator[str]:
         yield "".join(lines[start : start + 40])
 
 
+def read_documentation() -> str:
+    """What `help()` shows of Python's language: half a megabyte of English."""
+    return "\n".join(text for _, text in sorted(topics.items()))
+
+
 def draw(seed: int, size: int) -> dict[str, str]:
     """A text of `size` bytes for each language, and their mix paragraph by paragraph."""
     chance, wheel = random.Random(seed), fetch_words()
@@ -133,12 +141,14 @@ def main() -> None:
     options = parser.parse_args()
     met, new, other = (draw(seed, options.bytes) for seed in (1, 2, 3))
     del other["mix"]
+    other = {"plain English": read_documentation()} | other
+    kernels = TextKernels(from_environment())
     lines = [f"| MB/s | {' | '.join(other)} | mix | mix, nothing met before | llama.cpp, mix |"]
-    lines += [f"|---|{'---:|' * (len(new) + 2)}"]
+    lines += [f"|---|{'---:|' * (len(other) + 3)}"]
     print("\n".join(lines))
     for path in options.files:
         with File.open(path) as file:
-            tokenizer = Tokenizer.from_metadata(file.metadata)
+            tokenizer = Tokenizer.from_metadata(file.metadata, kernels)
         cold = rate(tokenizer.encode, met["mix"])
         mix = rate(tokenizer.encode, new["mix"])
         row = [f"{rate(tokenizer.encode, text):.1f}" for name, text in other.items()] + [f"{mix:.1f}", f"{cold:.1f}"]

@@ -44,6 +44,16 @@ def test_ids_are_those_without_kernels(sources: Path, name: str, always: None) -
         assert fast.encode(text) == plain.encode(text), text[:200]
 
 
+@pytest.mark.parametrize(("name", "token"), [("llama-spm", "</s>"), ("gpt-2", "<|endoftext|>"), ("phi-3", "<|end|>")])
+def test_special_tokens_keep_their_places(sources: Path, name: str, token: str, always: None) -> None:
+    fast, plain = load(sources / f"ggml-vocab-{name}.gguf")
+    long = "".join(TEXTS) + "x" * 100_000
+    for text in (token.join(TEXTS), token * 3 + "a" + token * 2 + long + token, long + token + long, token * 5):
+        for add_special in (False, True):
+            found = fast.encode(text, special=True, add_special=add_special)
+            assert found == plain.encode(text, special=True, add_special=add_special)
+
+
 def test_a_text_with_damaged_bytes_goes_the_other_way(sources: Path) -> None:
     for name in ("gpt-2", "llama-spm"):
         fast, plain = load(sources / f"ggml-vocab-{name}.gguf")

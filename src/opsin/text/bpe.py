@@ -87,9 +87,6 @@ class BytePairs:
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first` tells whether nothing or a special token stands before it, which BPE ignores."""
-        ids = self._long.encode(text if self._byte_encoded else text.replace(" ", SPACE))
-        if ids is not None:
-            return ids
         text = SURROGATES.sub("\ufffd", text)
         if self._pre.spaces_vanish:
             words = self._to_words[0].findall(text)
@@ -99,6 +96,12 @@ class BytePairs:
         if self._pre.space_begins_words:
             text = _UNSPACED_LINE.sub(SPACE, text)
         return self._remembered.encode(cut(self._to_words, [text]))
+
+    def encode_long(self, fragments: Sequence[str | int]) -> list[int] | None:
+        """Ids of long texts and of what stands between them; None where they must be encoded one by one."""
+        if self._byte_encoded:
+            return self._long.encode(fragments)
+        return self._long.encode([part.replace(" ", SPACE) if isinstance(part, str) else part for part in fragments])
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         if not self._within_words:

@@ -79,12 +79,14 @@ class LongTexts:
         self._lock = Lock()
         self._pieces: Pieces | None = None
 
-    def encode(self, text: str) -> list[int] | None:
-        """Ids of `text`, which holds no surrogates; None where it must be encoded in another way."""
-        if self._kernels is None or len(text) < SHORT:
+    def encode(self, fragments: Sequence[str | int]) -> list[int] | None:
+        """Ids of texts, and the ids that stand between them; None where they must be encoded in another way."""
+        texts = [fragment for fragment in fragments if isinstance(fragment, str)]
+        size = sum(map(len, texts))
+        if self._kernels is None or size < SHORT:
             return None
         with self._lock:
-            self._patience -= len(text)
+            self._patience -= size
             if self._patience > 0:
                 return None
             if self._pieces is None and (plan := self._plan()) is not None:
@@ -93,9 +95,21 @@ class LongTexts:
                 self._kernels = None  # nor will it ever be
                 return None
             try:
-                return self._pieces.encode(text.encode(), self._encode_piece)
+                raw, bounds = join(texts)
             except UnicodeEncodeError:  # bytes that were no UTF-8
                 return None
+            found = self._pieces.encode(raw, bounds[1:], self._encode_piece)
+        return None if found is None else _insert(fragments, *found)
+
+
+def _insert(fragments: Sequence[str | int], ids: Ints, ends: npt.NDArray[np.int64]) -> list[int]:
+    """The ids of texts with those that stand between them. `ends`: how many ids there are up to each text's end."""
+    special = np.array([not isinstance(fragment, str) for fragment in fragments])
+    between = [fragment for fragment in fragments if not isinstance(fragment, str)]
+    before = np.cumsum(~special)[special]  # texts before each special token
+    places = np.concatenate([[0], ends])[before]
+    listed: list[int] = (np.insert(ids, places, between) if between else ids).tolist()
+    return listed
 
 
 def _make(kernels: Kernels, plan: Plan) -> Pieces | None:
@@ -161,38 +175,51 @@ class Pieces:
         )  # fmt: skip
         return pairs, 64 - bits
 
-    def encode(self, raw: bytes, encode_piece: Callable[[str], Sequence[int]]) -> list[int] | None:
-        """Ids of a text; None where a pattern would look too far ahead too often."""
-        if len(raw) > _MOST:
+    def encode(
+        self, text: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64], encode_piece: Callable[[str], Sequence[int]]
+    ) -> tuple[Ints, npt.NDArray[np.int64]] | None:
+        """Ids of texts that end at `bounds`, and how many there are up to each of these.
+
+        None where a pattern would look too far ahead too often.
+        """
+        size = int(bounds[-1])
+        if size > _MOST:
             return None
-        text = np.frombuffer(raw + bytes(16), np.uint8)
-        found: list[int] = []
-        begin = 0
-        while begin < len(raw):
-            ends = self._cut(text, begin, len(raw))
+        found: list[Ints] = []
+        marks: list[tuple[Ints, npt.NDArray[np.int64]]] = []
+        begin = total = 0
+        while begin < size:
+            ends = self._cut(text, begin, bounds)
             if ends is None:
                 return None
             while len(ends):
+                written_to = np.empty(len(ends), np.int32)
                 self._run("merge_texts", self._options, text, ends, len(ends), begin, self._ids, _IDS, self._result,
-                          *self._tables)  # fmt: skip
+                          *self._tables, written_to)  # fmt: skip
                 done, written, foreign = self._result[:3].tolist()
-                found += self._ids[:written].tolist()
+                found.append(self._ids[:written].copy())
+                marks.append((ends[:done], written_to[:done].astype(np.int64) + total))
+                total += written
                 begin = int(ends[done - 1]) if done else begin
                 if foreign:
                     end = int(ends[done])
-                    found += encode_piece(raw[begin:end].decode())
+                    found.append(np.array(encode_piece(text[begin:end].tobytes().decode()), np.int32))
+                    total += len(found[-1])
+                    marks.append((ends[done : done + 1], np.array([total])))
                     begin, done = end, done + 1
                 ends = ends[done:]
-        return found
+        places, counts = (np.concatenate(column) for column in zip(*marks, strict=True))
+        return np.concatenate(found), counts[np.searchsorted(places, bounds)]
 
-    def _cut(self, text: npt.NDArray[np.uint8], begin: int, end: int) -> Ints | None:
+    def _cut(self, text: npt.NDArray[np.uint8], begin: int, bounds: npt.NDArray[np.int64]) -> Ints | None:
         """Where the pieces of the next chunk end."""
         if not self._automata:
-            return self._cut_plain(text, begin, end)
-        ends = np.array([end], np.int32)
+            return self._cut_plain(text, begin, bounds)
+        first = int(np.searchsorted(bounds, begin, side="right"))
+        ends = bounds[first : first + _CHUNK].astype(np.int32)
         room, enough = _CHUNK + 16, _CHUNK
         for automaton in self._automata:
-            cuts = np.empty(room, np.int32)
+            cuts = np.empty(room + len(ends), np.int32)
             self._run("cut_text", {"by": "pattern"}, text, ends, len(ends), begin, cuts, room, self._result,
                       automaton.table, automaton.classes, automaton.table.shape[1], enough)  # fmt: skip
             if self._result[0] < 0:
@@ -201,18 +228,21 @@ class Pieces:
             room, enough = int(ends[-1]) - begin + 16, 1 << 40
         return self._cut_joints(text, ends, begin)
 
-    def _cut_plain(self, text: npt.NDArray[np.uint8], begin: int, end: int) -> Ints:
+    def _cut_plain(self, text: npt.NDArray[np.uint8], begin: int, bounds: npt.NDArray[np.int64]) -> Ints:
         """The same where no pattern cuts: all joints of the chunk, so that the last is a good place to stop at."""
-        size = _CHUNK
+        size, end = _CHUNK, int(bounds[-1])
         while True:
             stop = min(begin + size, end)
             while stop < end and text[stop] & 0xC0 == 0x80:
                 stop -= 1
-            ends = self._cut_joints(text, np.array([stop], np.int32), begin)
-            if stop == end:
-                return ends
-            if len(ends) > 1:
-                return ends[:-1]
+            first, last = np.searchsorted(bounds, [begin, stop], side="right")
+            within = bounds[first:last].astype(np.int32)
+            ends = within if len(within) and within[-1] == stop else np.append(within, np.int32(stop))
+            cuts = self._cut_joints(text, ends, begin)
+            if len(ends) == len(within):
+                return cuts
+            if len(cuts) > 1:
+                return cuts[:-1]
             size *= 2
 
     def _cut_joints(self, text: npt.NDArray[np.uint8], ends: Ints, begin: int) -> Ints:

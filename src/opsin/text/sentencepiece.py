@@ -56,12 +56,22 @@ class SentencePiece:
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first`: nothing or a special token stands before it, and a space may be put there."""
-        text = (SPACE if first and self._space_prefix else "") + text.replace(" ", SPACE)
-        ids = self._long.encode(text)
-        if ids is not None:
-            return ids
+        text = self._write(text, first=first)
         joints = self._parts.find_joints(len(text)) if len(text) > _LONG_TEXT else None
         return self._remembered.encode(self._words.findall(text) if joints is None else [*joints.cut_text(text)])
+
+    def encode_long(self, fragments: Sequence[str | int]) -> list[int] | None:
+        """Ids of long texts and of what stands between them; None where they must be encoded one by one."""
+        befores = [0, *fragments]
+        return self._long.encode(
+            [
+                self._write(part, first=isinstance(before, int)) if isinstance(part, str) else part
+                for before, part in zip(befores, fragments, strict=False)
+            ]
+        )
+
+    def _write(self, text: str, *, first: bool) -> str:
+        return (SPACE if first and self._space_prefix else "") + text.replace(" ", SPACE)
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         return self._encode_part(word) if len(word) <= LONG else self._parts.encode(word)

@@ -35,6 +35,10 @@ class Encoder(Protocol):
         """Ids of `text`; `first` where nothing or a special token stands before it."""
         ...
 
+    def encode_long(self, fragments: Sequence[Fragment]) -> list[int] | None:
+        """Ids of long texts and of what stands between them; None where they must be encoded one by one."""
+        ...
+
 
 @dataclass(frozen=True)
 class Defaults:
@@ -105,16 +109,23 @@ class Tokenizer:
         BOS and EOS are added where the file asks for them.
         """
         ids = [self.bos] if add_special and self.add_bos and self.bos is not None else []
+        fragments = [*self._fragments(text, special)]
+        found = self._encoder.encode_long(fragments)
+        ids += self._encode_each(fragments) if found is None else found
+        if add_special and self.add_eos and self._last is not None:
+            ids.append(self._last)
+        return ids
+
+    def _encode_each(self, fragments: Sequence[Fragment]) -> list[int]:
+        ids: list[int] = []
         first = True
-        for fragment in self._fragments(text, special):
+        for fragment in fragments:
             if isinstance(fragment, int):
                 ids.append(fragment)
                 first = True
             else:
                 ids.extend(self._encoder.encode(fragment, first=first))
                 first = False
-        if add_special and self.add_eos and self._last is not None:
-            ids.append(self._last)
         return ids
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:

@@ -7,6 +7,7 @@ is written here as llama.cpp does it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from tokenizers.models import Unigram as RustUnigram
@@ -46,6 +47,10 @@ class Unigram:
         text = _SURROGATES.sub("\ufffd", text)
         head, *chunks = self._cuts.split(text) if self._cuts else [text]
         return [*self._encode(self._place_spaces(self._normalize(head))), *self._chunks.encode(chunks)]
+
+    def encode_long(self, fragments: Sequence[str | int]) -> list[int] | None:
+        """No kernels know this kind of vocabulary."""
+        return None
 
     def _encode_chunk(self, chunk: str) -> tuple[int, ...]:
         """Ids of what stands behind a space within the text."""

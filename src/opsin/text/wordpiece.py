@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Final
 
 from opsin.text.vocabulary import CONTROL, Vocabulary
@@ -35,6 +36,10 @@ class WordPiece:
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first` tells what stands before it, which WordPiece ignores."""
         return self._chunks.encode(_CHUNKS.findall(text))
+
+    def encode_long(self, fragments: Sequence[str | int]) -> list[int] | None:
+        """No kernels know this kind of vocabulary."""
+        return None
 
     def _encode_chunk(self, chunk: str) -> tuple[int, ...]:
         return tuple(self._words.encode(self._split(chunk)))

@@ -14,7 +14,8 @@ Arguments: text, ends of pieces (int32), count, where the first begins, where id
 (pieces done, ids written, whether the next piece is the caller's), memory of lines, its shift, factor of digests,
 symbols of bytes or code points (int32), symbols that are ids, number of the symbol of code point 0 that is no token,
 ids of bytes (int32, negative: none), texts, their bounds, their table, its shift, symbols of texts (int32), their
-ranks (int32), pairs, their shift, letters of bytes (two bytes each), room for work.
+ranks (int32), pairs, their shift, letters of bytes (two bytes each), room for work, ids
+written up to the end of each piece (int32).
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.simd import Simd
 
 TEXT, ENDS, COUNT, BEGIN, IDS, ROOM, RESULT, MEMORY, MEMORY_SHIFT, FACTOR, UNITS, SIZE = (8 * i for i in range(12))
-UNKNOWN, BYTES, TEXTS, BOUNDS, TABLE, TABLE_SHIFT, SYMBOLS, RANKS, PAIRS, PAIRS_SHIFT, LETTERS, WORK = (
-    8 * i for i in range(12, 24)
+UNKNOWN, BYTES, TEXTS, BOUNDS, TABLE, TABLE_SHIFT, SYMBOLS, RANKS, PAIRS, PAIRS_SHIFT, LETTERS, WORK, MARKS = (
+    8 * i for i in range(12, 25)
 )
 LINE, LINE_TEXT, LINE_IDS = 128, 56, 16
 LONGEST = 512  # bytes of a piece
@@ -140,6 +141,7 @@ def make(simd: Simd, unit: str, by: str, whole: str) -> Any:
                 if size < LINE_TEXT and count <= LINE_IDS:
                     keep(line, place, size, to + 4 * written, count)
             written += count
+            put_i32(at(args + MARKS) + 4 * piece, written)
             begin = end
             piece += 1
         put(at(args + RESULT), piece)

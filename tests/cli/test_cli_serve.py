@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import signal
@@ -9,9 +11,13 @@ import socket
 import subprocess
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import pytest
 from opsin_process import COMMAND
+from PIL import Image
 from tiny_sight import tiny_pair, tiny_tower
 
 OPSIN = [*COMMAND, "serve"]
@@ -147,3 +153,32 @@ def test_it_ends_soon_while_a_picture_does_not_come(tmp_path):
                 assert time.monotonic() - begin < 8
             rest = process.stderr.read()
             assert "Traceback" not in rest, rest
+
+
+def test_memory_of_large_pictures_is_given_back(tmp_path):
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1500, 3), np.uint8)
+    Image.fromarray(noise).resize((3000, 2000)).save(file, "JPEG", quality=90)
+    tiny_pair(tmp_path)
+
+    def ask(number: int) -> int:
+        data = base64.b64encode(file.getvalue() + bytes([number])).decode()
+        part = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}
+        body = json.dumps({"messages": [{"role": "user", "content": [part]}], "max_tokens": 2}).encode()
+        with urllib.request.urlopen(f"{url}/v1/chat/completions", body, timeout=100) as reply:
+            return reply.status
+
+    def resident() -> int:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) >> 10
+
+    with start("-m", tmp_path / "model.gguf", "-c", 512) as process:
+        url, _ = greeting(process)
+        try:
+            ask(100)
+            before = resident()
+            with ThreadPoolExecutor(12) as threads:
+                assert set(threads.map(ask, range(12))) == {200}
+            assert resident() - before < 60
+        finally:
+            process.kill()

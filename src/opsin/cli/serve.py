@@ -56,9 +56,10 @@ def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     import asyncio
 
-    from opsin.serve.server import address, listen, serve
+    from opsin.serve.server import address, give_memory_back, listen, serve
     from opsin.serve.service import Service
 
+    give_memory_back()
     settings, path = _settings(args), options.model_file(args)
     made = listen(settings)
     url = address(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -61,7 +62,13 @@ def uvicorn_of(service: Service) -> uvicorn.Server:
         timeout_keep_alive=30, timeout_graceful_shutdown=_END_SECONDS, h11_max_incomplete_event_size=_LARGEST_HEADERS,
         http=connections(service.options), ws="none", loop="asyncio",
     )  # fmt: skip
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     return uvicorn.Server(config)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """That an answer was cut off when the server was told to end is no defect, and needs no traceback."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 async def serve(made: socket.socket, service: Service, *, ready: Callable[[], None] = lambda: None) -> None:

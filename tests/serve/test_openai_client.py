@@ -36,7 +36,7 @@ def test_it_asks_whole_and_streamed(client):
 
 def test_it_reads_log_probabilities(client):
     choice = client.chat.completions.create(
-        model="any", messages=MESSAGES, max_tokens=3, logprobs=True, top_logprobs=2
+        model="any", messages=MESSAGES, temperature=0, max_tokens=3, logprobs=True, top_logprobs=2
     ).choices[0]
     assert len(choice.logprobs.content[0].top_logprobs) == 2
 

@@ -27,6 +27,14 @@ def test_it_answers_as_torch_does(nano, line):
     assert said.text.strip() == line["torch"]
 
 
+def test_the_command_answers_greedily():
+    """Ten times the same, also where other answers have a share: temperature 0 unless a person asks for another."""
+    parser = build_parser()
+    assert _sampling(parser.parse_args(["chat", "What?"])).temperature == 0
+    assert _sampling(parser.parse_args(["chat", "What?", "--temperature", "0.5"])).temperature == 0.5
+    assert _sampling(parser.parse_args(["chat", "What?", "-m", "other.gguf"])).temperature == 0.8
+
+
 def test_most_examples_are_answered_rightly():
     examples = [line for line in RECORDED if line["pictures"][0].startswith("examples/")]
     assert sum(line["torch"] == line["right"] for line in examples) > len(examples) / 2

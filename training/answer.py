@@ -35,25 +35,25 @@ def encode_pictures(model: Nano, pictures: list[np.ndarray], size: int = 32) -> 
 def answer_batch(model: Nano, queries: list[Query], limit: int) -> list[list[int]]:
     """Greedy ids for each query, without the end mark."""
     device = next(model.parameters()).device
-    rows = torch.cat(encode_pictures(model, [picture for query in queries for picture in query.pictures]))
-    prompts = [render([*query.before, (query.question, None)], len(query.pictures), model.shape.rows,
-                      lines=query.lines)[0] for query in queries]
+    encoded = iter(encode_pictures(model, [picture for query in queries for picture in query.pictures]))
+    rows = [[next(encoded) for _ in query.pictures] for query in queries]
+    full = [render([*query.before, (query.question, None)], len(query.pictures), model.shape.rows,
+                   lines=query.lines)[0] for query in queries]
     said: list[list[int]] = [[] for _ in queries]
     open_ = list(range(len(queries)))
-    longest = max(map(len, prompts))
-    for step in range(limit):
-        width = longest + step
-        full = [prompt + said_ for prompt, said_ in zip(prompts, said, strict=True)]
-        ids = torch.tensor([row + [PAD] * (width - len(row)) for row in full], device=device)
-        blocks = torch.tensor([blocks_of(row) + [0] * (width - len(row)) for row in full], device=device)
-        hidden = model(ids, blocks, rows)
-        last = torch.tensor([len(row) - 1 for row in full], device=device)
-        best = model.logits(hidden[torch.arange(len(full), device=device), last]).argmax(-1).tolist()
-        for index in list(open_):
-            if best[index] in (END_OF_TURN, EOS):
+    for _ in range(limit):
+        width = max(len(full[i]) for i in open_)
+        ids = torch.tensor([full[i] + [PAD] * (width - len(full[i])) for i in open_], device=device)
+        blocks = torch.tensor([blocks_of(full[i]) + [0] * (width - len(full[i])) for i in open_], device=device)
+        hidden = model(ids, blocks, torch.cat([row for i in open_ for row in rows[i]]))
+        last = torch.tensor([len(full[i]) - 1 for i in open_], device=device)
+        best = model.logits(hidden[torch.arange(len(open_), device=device), last]).argmax(-1).tolist()
+        for index, token in zip(list(open_), best, strict=True):
+            if token in (END_OF_TURN, EOS):
                 open_.remove(index)
             else:
-                said[index].append(best[index])
+                said[index].append(token)
+                full[index].append(token)
         if not open_:
             break
     return said

@@ -129,6 +129,7 @@ def write_tokenizer(writer: gguf.GGUFWriter) -> None:
     writer.add_add_bos_token(True)
     writer.add_add_space_prefix(False)
     writer.add_chat_template(TEMPLATE)
+    writer.add_float32("general.sampling.temp", 0.0)  # an answer is right or wrong, not one of many
 
 
 def write_tower(model: Nano, form: str, path: Path) -> None:

@@ -1,7 +1,8 @@
 """Trains opsin-nano in stages: `python -m training.train --stage all --resume`.
 
 Stage `tower` teaches the tower to say what every patch holds; `decoder` teaches the decoder to answer while the tower
-rests; `both` trains the two on scenes of things, `everything` on all kinds of pictures. `all` runs them in that order.
+rests; `both` trains the two on scenes of things, `everything` on all kinds of pictures; `settle` begins with the
+average of the weights and lets the decoder's rate fall to nothing. `all` runs them in that order.
 A checkpoint is written every ten minutes and on SIGTERM; a stopped process may be continued at any time.
 """
 
@@ -46,6 +47,7 @@ class Stage:
     sees: bool  # learns the labels of patches, and the tower moves
     settle: float = 0.0  # share of the steps in which the rate falls to nothing
     tower: float = 1.0  # the tower's part of the rate
+    smooth: bool = False  # begins with the running average
     sets: int = 1  # sets of conversations about every batch of pictures, while the tower rests
     stream: type[PictureStream] = PictureStream
 
@@ -55,8 +57,10 @@ RECIPE = (
     Stage("decoder", steps=5000, size=32, rate=1e-3, talks=True, sees=False, sets=4, stream=ThingsFirstStream),
     Stage("both", steps=3000, size=32, rate=1e-3, talks=True, sees=True, tower=0.25,
           stream=MostlyThingsStream),
-    Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, settle=0.3, tower=0.25,
+    Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, tower=0.25,
           stream=ConversationStream),
+    Stage("settle", steps=700, size=32, rate=1e-3, talks=True, sees=False, settle=0.9, smooth=True, sets=3,
+          stream=MostlyThingsStream),
 )
 
 
@@ -282,6 +286,8 @@ def train(stages: tuple[Stage, ...], options: Options, *, resume: bool) -> Learn
     for stage in stages[first:]:
         if learner.place.stage != stage.name:
             learner.place.stage, learner.place.step, states = stage.name, 0, []
+            if stage.smooth:
+                learner.model.load_state_dict(learner.average.tensors)
         learner.set_optimisers(stage)
         for optimiser, state in zip(learner.optimisers, states, strict=False):
             optimiser.load_state_dict(state)

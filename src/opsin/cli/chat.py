@@ -43,7 +43,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--ignore-eos", action="store_true", help="go on past the end of the answer")
     parser.add_argument("--stats", action="store_true", help="write times and rates to stderr")
     knobs = parser.add_argument_group("sampling")
-    knobs.add_argument("--temperature", type=float, metavar="X", help="0 takes the likeliest token (default 0.8)")
+    likeliest = "0 takes the likeliest token (default 0.8, of the bundled model 0)"
+    knobs.add_argument("--temperature", type=float, metavar="X", help=likeliest)
     knobs.add_argument("--top-k", type=options.natural, metavar="N", help="keep the N likeliest; 0: all (default 40)")
     knobs.add_argument("--top-p", type=float, metavar="X", help="keep the likeliest that sum to X (default 0.95)")
     knobs.add_argument("--min-p", type=float, metavar="X", help="keep X times the best's share (default 0.05)")
@@ -93,6 +94,8 @@ def _sampling(args: argparse.Namespace) -> Sampling:
 
     names = ("temperature", "top_k", "top_p", "min_p", "seed", "max_tokens", "ignore_eos")
     given = {name: getattr(args, name) for name in names}
+    if args.model is None and args.temperature is None:
+        given["temperature"] = 0.0  # the bundled model names what it sees; chance would only make it wrong
     return Sampling(**{name: value for name, value in given.items() if value is not None})
 
 

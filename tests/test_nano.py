@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 import opsin
+from opsin.cli.chat import _sampling
+from opsin.cli.main import parser
 
 ROOT = Path(__file__).parents[1]
 RECORDED = json.loads((ROOT / "tests" / "nano" / "answers.json").read_text())
@@ -28,11 +30,11 @@ def test_it_answers_as_torch_does(nano, line):
 
 
 def test_the_command_answers_greedily():
-    """Ten times the same, also where other answers have a share: temperature 0 unless a person asks for another."""
-    parser = build_parser()
-    assert _sampling(parser.parse_args(["chat", "What?"])).temperature == 0
-    assert _sampling(parser.parse_args(["chat", "What?", "--temperature", "0.5"])).temperature == 0.5
-    assert _sampling(parser.parse_args(["chat", "What?", "-m", "other.gguf"])).temperature == 0.8
+    """Temperature 0 unless a person asks for another, or for another model."""
+    options = parser()
+    assert _sampling(options.parse_args(["chat", "What?"])).temperature == 0
+    assert _sampling(options.parse_args(["chat", "What?", "--temperature", "0.5"])).temperature == 0.5
+    assert _sampling(options.parse_args(["chat", "What?", "-m", "other.gguf"])).temperature == 0.8
 
 
 def test_most_examples_are_answered_rightly():

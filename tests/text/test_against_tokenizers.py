@@ -91,24 +91,39 @@ def test_ideographic_spaces_take_the_space_before_them_as_deepseek_publishes(sou
     assert ours.encode("  \u3000") == [207, 207, 88946]
 
 
-def test_hangul_falls_into_its_letters_as_bert_does(sources: Path) -> None:
-    """BERT strips accents after NFD, which takes syllables apart; llama.cpp looks for them whole."""
-    metadata = read(sources, "bert-bge")
-    tokens = list(metadata[f"{KEY}tokens"])  # type: ignore[call-overload]
-    kinds = list(metadata[f"{KEY}token_type"])  # type: ignore[call-overload]
+def word_pieces(metadata: Mapping[str, object], *, lowercase: bool, strip_accents: bool) -> Pipeline:
+    tokens, kinds = (list(metadata[f"{KEY}{name}"]) for name in ("tokens", "token_type"))  # type: ignore[call-overload]
     words = {
         text if kinds[id] == CONTROL else text[1:] if text.startswith("▁") else f"##{text}": id
         for id, text in enumerate(tokens)
     }
-    pipeline = Pipeline(WordPiece(words, unk_token="[UNK]", max_input_chars_per_word=10_000))
-    pipeline.normalizer = BertNormalizer(lowercase=True, strip_accents=True)
+    pipeline = Pipeline(WordPiece(words, unk_token="[UNK]"))
+    pipeline.normalizer = BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
     pipeline.pre_tokenizer = BertPreTokenizer()
+    return pipeline
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("strip_accents", [True, False])
+def test_word_piece_ids_equal(sources: Path, lowercase: bool, strip_accents: bool) -> None:
+    """Also where Unicode's tables, and what counts as an accent, a control or a space, are BERT's own."""
+    metadata = dict(read(sources, "bert-bge"))
+    metadata |= {f"{KEY}normalizer.lowercase": lowercase, f"{KEY}normalizer.strip_accents": strip_accents}
+    pipeline = word_pieces(metadata, lowercase=lowercase, strip_accents=strip_accents)
     ours = Tokenizer.from_metadata(metadata)
-    assert ours.encode("킏 한국어") == pipeline.encode("킏 한국어").ids
-    known = [text for text in TEXTS if max(text) < "\U00010000"]  # the library's own tables know few of the others
-    wrong = [text for text in known if ours.encode(text) != pipeline.encode(text).ids]
-    assert len(known) > 500
-    assert len(wrong) <= len(known) // 50, wrong[:3]
+    special = [
+        "킏 한국어",
+        "漢\u0301字豈",
+        "हिन्दी की किताब",
+        "1️⃣",
+        "a\vb\x1cc\x85d\u2028e",
+        "a▁b ▁ ▁a",
+        "\u0378a",
+        "İI\u0307",
+    ]
+    long = ["x" * 99, "x" * 100, "x" * 101, "é" * 100, "e\u0301" * 100, "漢" * 101]
+    wrong = [text for text in [*special, *long, *TEXTS] if ours.encode(text) != pipeline.encode(text).ids]
+    assert not wrong, wrong[:3]
 
 
 def test_unigram_ids_equal(sources: Path) -> None:

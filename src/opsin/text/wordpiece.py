@@ -1,14 +1,18 @@
 """WordPiece (the model `bert`): words are cut greedily into the longest tokens.
 
 GGUF files spell a token that begins a word with U+2581 in front and one inside a word without the `##` of BERT.
+What a character becomes, and which stand alone, is asked of the Rust library `tokenizers`: its tables are those that
+models are published with (and older than Python's).
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import Final
+
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from opsin.text.vocabulary import CONTROL, Vocabulary
 from opsin.text.words import SPACE, WordMemory
@@ -18,17 +22,23 @@ _HAN: Final = (
     (0x2B920, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
 )  # fmt: skip
 _HAN_CLASS: Final = "".join(f"{chr(low)}-{chr(high)}" for low, high in _HAN)
-_CHUNKS: Final = re.compile(rf"[{_HAN_CLASS}]|[^\s{_HAN_CLASS}]+")  # words touch no others across their bounds
+# Other controls, such as U+000B, are no spaces but dropped.
+_SPACES: Final = " \t\n\r\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_CHUNKS: Final = re.compile(rf"[{_HAN_CLASS}]|[^{_SPACES}{_HAN_CLASS}]+")  # words touch no others across their bounds
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
+_MOST: Final = 100  # characters of a word; all of BERT's vocabularies were published with this bound
 
 
 class WordPiece:
     """Encodes ordinary text, without special tokens."""
 
     def __init__(self, vocabulary: Vocabulary, *, lowercase: bool, strip_accents: bool) -> None:
-        self._lowercase = lowercase
-        self._strip_accents = strip_accents
-        self._ids = {text: id for text, id in vocabulary.ids.items() if vocabulary.kinds[id] != CONTROL}
-        self._longest = max(map(len, self._ids), default=1)
+        self._normalizer = BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
+        self._words_of = BertPreTokenizer().pre_tokenize_str
+        texts = {text: id for text, id in vocabulary.ids.items() if vocabulary.kinds[id] != CONTROL}
+        self._heads = {text[1:]: id for text, id in texts.items() if text[0] == SPACE and text != SPACE}
+        self._tails = {text: id for text, id in texts.items() if text[0] != SPACE or text == SPACE}
+        self._longest = max(map(len, texts), default=1)
         self._unknown = vocabulary.unknown
         self._chunks = WordMemory(self._encode_chunk)
         self._words = WordMemory(self._encode_word)
@@ -46,41 +56,22 @@ class WordPiece:
 
     def _split(self, text: str) -> list[str]:
         """Words, normalised; punctuation and Chinese characters stand alone."""
-        if self._strip_accents:
-            text = unicodedata.normalize("NFD", text)
-        parts = [self._part(character) for character in text]
-        return "".join(parts).split(" ")
-
-    def _part(self, character: str) -> str:
-        """What a character contributes: itself, with spaces around it where it stands alone, a space, or nothing."""
-        if character.isspace():
-            return " "
-        category = unicodedata.category(character)
-        if category[0] == "C" or character == "\ufffd" or (self._strip_accents and category[0] == "M"):
-            return ""
-        shown = _lower(character) if self._lowercase else character
-        alone = category[0] == "P" or (character < "\x7f" and category[0] == "S") or _is_han(character)
-        return f" {shown} " if alone else shown
+        text = self._normalizer.normalize_str(_SURROGATES.sub("", text))
+        return [word for word, _ in self._words_of(text)]
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         unknown = () if self._unknown is None else (self._unknown,)
-        word = SPACE + word if word else ""
+        if len(word) > _MOST:
+            return unknown
         ids = []
+        known = self._heads
         place = 0
         while place < len(word):
             ends = range(min(len(word), place + self._longest), place, -1)
-            end = next((end for end in ends if word[place:end] in self._ids), None)
+            end = next((end for end in ends if word[place:end] in known), None)
             if end is None:
                 return unknown
-            ids.append(self._ids[word[place:end]])
+            ids.append(known[word[place:end]])
+            known = self._tails
             place = end
         return tuple(ids)
-
-
-def _lower(character: str) -> str:
-    lowered = character.lower()
-    return lowered if len(lowered) == 1 else lowered[0]
-
-
-def _is_han(character: str) -> bool:
-    return any(low <= ord(character) <= high for low, high in _HAN)

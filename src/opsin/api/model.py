@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
@@ -212,13 +212,16 @@ class Model:
     # Answers
 
     def chat(self, messages: Sequence[Message], *, stop: Sequence[str] = (), **sampling: object) -> Answer:
-        """Answer a conversation. Keywords are those of `Sampling`, such as temperature, seed, max_tokens."""
-        return self.generate(self.question(messages), _sampling(sampling), stop=stop)
+        """Answer a conversation. Keywords are those of `Sampling`, such as temperature, seed, max_tokens.
+
+        What is not named is as the model's file recommends (`facts.sampling`).
+        """
+        return self.generate(self.question(messages), self._sampling(sampling), stop=stop)
 
     def complete(self, text: str, *, stop: Sequence[str] = (), **sampling: object) -> Answer:
         """Go on with a text, without a template."""
         ids = self.tokenizer.encode(text, add_special=True)
-        return self.generate(Prompt.of([ids]), _sampling(sampling), stop=stop)
+        return self.generate(Prompt.of([ids]), self._sampling(sampling), stop=stop)
 
     def generate(self, question: Question | Prompt, sampling: Sampling, *, stop: Sequence[str] = ()) -> Answer:
         """Go on with a prompt. Work begins now; dropping the answer ends it."""
@@ -228,6 +231,13 @@ class Model:
         self._check_room(asked)
         stream = self.engine.submit(asked.prompt, sampling)
         return Answer(stream, self.tokenizer.stream(), StopStrings(stop), len(asked.prompt), asked.pictures)
+
+    def _sampling(self, knobs: Mapping[str, object]) -> Sampling:
+        known = Sampling.__dataclass_fields__
+        wrong = [name for name in knobs if name not in known]
+        if wrong:
+            raise RequestError(f"{wrong[0]} is no option of sampling", hint=", ".join(known))
+        return replace(self.facts.sampling, **knobs)  # type: ignore[arg-type]
 
     def _check_room(self, asked: Question) -> None:
         """Name the picture that does not fit any more."""
@@ -291,11 +301,3 @@ def _question(prompt: Prompt, pictures: Sequence[tuple[str, Patches]]) -> Questi
         place += len([span for span in p.spans if span.rows])
         uses.append(PictureUse(name, p.original, p.size, p.rows, p.notes, ends[place - 1] if place else 0))
     return Question(prompt, tuple(uses))
-
-
-def _sampling(knobs: Mapping[str, object]) -> Sampling:
-    known = Sampling.__dataclass_fields__
-    wrong = [name for name in knobs if name not in known]
-    if wrong:
-        raise RequestError(f"{wrong[0]} is no option of sampling", hint=", ".join(known))
-    return Sampling(**knobs)  # type: ignore[arg-type]

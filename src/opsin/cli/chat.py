@@ -6,9 +6,9 @@ import argparse
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opsin.cli import options
 from opsin.cli.memory import peak_bytes
@@ -43,11 +43,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--ignore-eos", action="store_true", help="go on past the end of the answer")
     parser.add_argument("--stats", action="store_true", help="write times and rates to stderr")
     knobs = parser.add_argument_group("sampling")
-    likeliest = "0 takes the likeliest token (default 0.8, of the bundled model 0)"
-    knobs.add_argument("--temperature", type=float, metavar="X", help=likeliest)
-    knobs.add_argument("--top-k", type=options.natural, metavar="N", help="keep the N likeliest; 0: all (default 40)")
-    knobs.add_argument("--top-p", type=float, metavar="X", help="keep the likeliest that sum to X (default 0.95)")
-    knobs.add_argument("--min-p", type=float, metavar="X", help="keep X times the best's share (default 0.05)")
+    knobs.add_argument(
+        "--temperature", type=float, metavar="X", help="0 takes the likeliest token (default: the model's, or 0.8)"
+    )
+    knobs.add_argument(
+        "--top-k", type=options.natural, metavar="N", help="keep the N likeliest; 0: all (default: the model's, or 40)"
+    )
+    knobs.add_argument(
+        "--top-p", type=float, metavar="X", help="keep the likeliest that sum to X (default: the model's, or 0.95)"
+    )
+    knobs.add_argument(
+        "--min-p", type=float, metavar="X", help="keep X times the best's share (default: the model's, or 0.05)"
+    )
     knobs.add_argument("--seed", type=options.natural, metavar="N", help="repeatable random choices")
 
 
@@ -55,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Answer once, or converse where stdin is a terminal and no question was given."""
     converses = args.prompt is None and sys.stdin.isatty()
     prompt = None if converses else _question(args.prompt)
-    sampling = _sampling(args)
+    knobs = _knobs(args)
 
     import opsin
 
@@ -68,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     for note in model.notes:
         print(f"opsin: {note}", file=sys.stderr)
     with model:
-        chat = Chat(model, sampling, tuple(args.stop), args.system, args.stats)
+        chat = Chat(model, replace(model.facts.sampling, **knobs), tuple(args.stop), args.system, args.stats)
         for path in args.image:
             chat.show(path)
         if prompt is None:
@@ -89,14 +96,15 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _sampling(args: argparse.Namespace) -> Sampling:
+def _knobs(args: argparse.Namespace) -> dict[str, Any]:
+    """What was asked of sampling; refused before a model is loaded."""
     from opsin.engine.sampling import Sampling
 
     names = ("temperature", "top_k", "top_p", "min_p", "seed", "max_tokens", "ignore_eos")
     given = {name: getattr(args, name) for name in names}
-    if args.model is None and args.temperature is None:
-        given["temperature"] = 0.0  # the bundled model names what it sees; chance would only make it wrong
-    return Sampling(**{name: value for name, value in given.items() if value is not None})
+    knobs = {name: value for name, value in given.items() if value is not None}
+    Sampling(**knobs)
+    return knobs
 
 
 @dataclass

@@ -61,7 +61,7 @@ class Endpoints:
             return await unless_gone(request, making)
 
     def _asked(self, body: Mapping[str, Any]) -> ChatRequest:
-        return chat_request(body, answers=self._service.options.requests)
+        return chat_request(body, answers=self._service.options.requests, base=self._service.model.facts.sampling)
 
 
 def _ask(messages: Sequence[Message], model: Model, check: Callable[[], None]) -> list[Question]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opsin.engine.sampling import Sampling
 from opsin.serve.failures import FieldError
 from opsin.serve.fields import Fields
 from opsin.serve.wanted import MOST_CHOICES, MOST_LOGPROBS, Wanted, refuse, wanted
@@ -32,6 +33,9 @@ _NOT_YET: dict[str, tuple[object, ...]] = {
 }
 
 
+_OWN = Sampling()
+
+
 @dataclass(frozen=True)
 class ChatRequest:
     """A conversation, as the client wrote it, of checked shape; and what is wanted of it."""
@@ -40,14 +44,17 @@ class ChatRequest:
     wanted: Wanted
 
 
-def chat_request(body: Mapping[str, Any], *, answers: int = MOST_CHOICES) -> ChatRequest:
-    """Read a body. `answers` is how many a request may ask for. Raises FieldError, naming the field."""
+def chat_request(body: Mapping[str, Any], *, answers: int = MOST_CHOICES, base: Sampling = _OWN) -> ChatRequest:
+    """Read a body. `answers` is how many a request may ask for, `base` what it may leave open of sampling.
+
+    Raises FieldError, naming the field.
+    """
     fields = Fields(body)
     refuse(fields, _NOT_YET)
     kind = fields.object("response_format").get("type", "text")
     if kind != "text":
         raise FieldError("response_format", f"{kind!r:.80} is not supported yet", hint="leave it out")
-    return ChatRequest(messages_of(body), wanted(fields, answers=answers, logprobs=_logprobs(fields)))
+    return ChatRequest(messages_of(body), wanted(fields, answers=answers, logprobs=_logprobs(fields), base=base))
 
 
 def messages_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opsin.engine.sampling import Sampling
 from opsin.serve.failures import FieldError
 from opsin.serve.fields import Fields
 from opsin.serve.wanted import MOST_LOGPROBS, Wanted, refuse, wanted
@@ -32,12 +33,15 @@ class CompletionRequest:
     wanted: Wanted
 
 
-def completion_request(body: Mapping[str, Any], *, answers: int) -> CompletionRequest:
-    """Read a body. `answers` is how many a request may ask for. Raises FieldError, naming the field."""
+def completion_request(body: Mapping[str, Any], *, answers: int, base: Sampling) -> CompletionRequest:
+    """Read a body. `answers` is how many a request may ask for, `base` what it may leave open of sampling.
+
+    Raises FieldError, naming the field.
+    """
     fields = Fields(body)
     refuse(fields, _NOT_YET)
     logprobs = fields.whole("logprobs", "n_probs", low=0, high=MOST_LOGPROBS)
-    asked = wanted(fields, answers=answers, logprobs=logprobs or None)
+    asked = wanted(fields, answers=answers, logprobs=logprobs or None, base=base)
     prompts = prompts_of(body.get("prompt"))
     if len(prompts) * asked.choices > answers:
         raise FieldError("prompt", f"{len(prompts)} prompts with {asked.choices} answers each", hint="ask for fewer")

@@ -47,7 +47,7 @@ class Endpoints:
         return await job.respond(request)
 
     def _asked(self, body: Mapping[str, Any]) -> CompletionRequest:
-        return completion_request(body, answers=self._service.options.requests)
+        return completion_request(body, answers=self._service.options.requests, base=self._service.model.facts.sampling)
 
 
 def _ask(prompts: tuple[RawPrompt, ...], model: Model, check: Callable[[], None]) -> list[Question]:

@@ -6,7 +6,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from opsin.api import Model
-from opsin.engine.sampling import Sampling
 from opsin.serve.failures import HttpError
 from opsin.serve.service import Service
 from opsin.serve.usage import FINGERPRINT, settings_of
@@ -37,7 +36,7 @@ class Endpoints:
         return JSONResponse(
             {
                 "default_generation_settings": {
-                    "params": settings_of(Sampling(), (), stream=False),
+                    "params": settings_of(model.facts.sampling, (), stream=False),
                     "n_ctx": model.context,
                 },
                 "total_slots": model.runner.limits.sequences,

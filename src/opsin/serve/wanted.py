@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from opsin.engine.sampling import Sampling
@@ -61,8 +61,11 @@ class Wanted:
     ping_seconds: float | None = None
 
 
-def wanted(fields: Fields, *, answers: int, logprobs: int | None) -> Wanted:
-    """Read a body. `answers` is how many a request may ask for. Raises FieldError, naming the field."""
+def wanted(fields: Fields, *, answers: int, logprobs: int | None, base: Sampling) -> Wanted:
+    """Read a body. `answers` is how many a request may ask for, `base` what holds where it says nothing of sampling.
+
+    Raises FieldError, naming the field.
+    """
     refuse(fields, _NOT_YET)
     stop = fields.texts("stop")
     if len(stop) > MOST_STOPS:
@@ -72,7 +75,7 @@ def wanted(fields: Fields, *, answers: int, logprobs: int | None) -> Wanted:
     if usage is not None and not isinstance(usage, bool):
         raise FieldError("stream_options", f"include_usage is {usage!r:.80}, not true or false")
     return Wanted(
-        sampling=_sampling(fields, logprobs),
+        sampling=_sampling(fields, logprobs, base),
         stop=stop,
         stream=fields.flag("stream"),
         usage=bool(usage),
@@ -89,7 +92,7 @@ def refuse(fields: Fields, not_yet: Mapping[str, tuple[object, ...]]) -> None:
             raise FieldError(name, "not supported yet", hint="leave it out")
 
 
-def _sampling(fields: Fields, logprobs: int | None) -> Sampling:
+def _sampling(fields: Fields, logprobs: int | None, base: Sampling) -> Sampling:
     most = fields.whole("max_completion_tokens", "max_tokens", "n_predict", low=-1, high=1 << 31)
     seed = fields.whole("seed", low=-(1 << 63), high=(1 << 64) - 1)
     knobs: dict[str, Any] = {
@@ -104,4 +107,4 @@ def _sampling(fields: Fields, logprobs: int | None) -> Sampling:
     }
     if knobs["top_k"] == -1:  # as llama-server means it: all
         knobs["top_k"] = 0
-    return Sampling(**{name: value for name, value in knobs.items() if value is not None})
+    return replace(base, **{name: value for name, value in knobs.items() if value is not None})

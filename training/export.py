@@ -106,7 +106,6 @@ def write_decoder(model: Nano, form: str, path: Path) -> None:
     writer.add_float32("gemma3.rope.freq_base_swa", shape.base_local)
     writer.add_vocab_size(shape.vocabulary)
     write_tokenizer(writer)
-    writer.add_float32(gguf.Keys.General.SAMPLING_TEMP, 0.0)  # it is asked for facts
     for name, tensor in model.language_model.state_dict().items():
         full = f"language_model.{name}"
         add(writer, gguf_name(full), stored(full, tensor), form)

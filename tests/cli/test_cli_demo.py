@@ -1,32 +1,58 @@
-"""`opsin demo`: what it draws, and what it refuses."""
+"""`opsin demo`: what it draws is what it says, and what cannot be saved is refused."""
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from opsin.cli import demo, main
 
 
-def ink(word):
-    picture = np.asarray(demo.draw(word).convert("L"))
-    rows, columns = np.nonzero(picture < 160)
-    return rows, columns
+@pytest.mark.parametrize("seed", range(12))
+def test_every_thing_stands_in_its_cell_in_its_colour(seed):
+    chance = random.Random(seed)
+    things = demo.scene(chance)
+    pixels = np.asarray(demo.draw(things, chance))
+    for thing in things:
+        rows, columns = np.nonzero((pixels == demo.COLOURS[thing.colour]).all(-1))
+        middle = 3 * rows.mean() / demo.SIDE, 3 * columns.mean() / demo.SIDE
+        assert (int(middle[0]), int(middle[1])) == divmod(thing.cell, 3)
 
 
-@pytest.mark.parametrize("word", ["I", "42", "HELLO", "incomprehensibilities"])
-def test_a_word_fills_the_middle_of_its_picture(word):
-    rows, columns = ink(word)
-    assert rows.min() >= 0.1 * demo.SIDE and rows.max() < 0.9 * demo.SIDE
-    assert columns.min() >= 0.05 * demo.SIDE and columns.max() < 0.95 * demo.SIDE
-    assert abs((columns.min() + columns.max()) / 2 - demo.SIDE / 2) < 0.05 * demo.SIDE
+def test_shapes_fill_what_they_should_of_their_square():
+    share = {"square": 0.72, "triangle": 0.42, "diamond": 0.375, "circle": 0.785}
+    for shape, expected in share.items():
+        pixels = np.asarray(demo.draw([demo.Thing(shape, "red", 4)], random.Random(3)))
+        rows, columns = np.nonzero((pixels == demo.COLOURS["red"]).all(-1))
+        bounds = {"square": 0.85**2, "triangle": 0.95 * 0.875, "diamond": 0.75, "circle": 1.0}[shape]
+        box = (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
+        assert len(rows) / box * bounds == pytest.approx(expected, abs=0.03)
 
 
-def test_other_words_make_other_pictures():
-    assert len(ink("HELLO")[0]) != len(ink("HELL")[0])
+def test_questions_have_true_answers():
+    things = [demo.Thing("circle", "red", 0), demo.Thing("square", "blue", 4), demo.Thing("diamond", "green", 5)]
+    for seed in range(8):
+        asked = dict(demo.questions(things, random.Random(seed)))
+        assert asked["What colour is the circle?"] == "Red."
+        assert asked["What shape is the blue thing?"] == "A square."
+        assert asked["Where is the diamond?"] == "Right."
+        assert asked.get("Is there a circle?", "Yes.") == "Yes." and asked.get("Is there a triangle?", "No.") == "No."
+    assert [t.place for t in things] == ["top left", "centre", "right"]
 
 
-@pytest.mark.parametrize("words", ["", "   ", "x" * 41, "a\x00b"])
-def test_what_cannot_be_drawn_is_refused_in_one_line(words, capsys):
-    assert main.run(["demo", words]) == 2
+def test_a_seed_repeats_the_picture_and_the_answers_are_told(tmp_path, capsys):
+    said = []
+    for number in range(2):
+        assert main.run(["demo", "--seed", "7", "--save", str(tmp_path / f"{number}.png")]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and said[0].count("?") == 5
+    assert Image.open(tmp_path / "0.png").tobytes() == Image.open(tmp_path / "1.png").tobytes()
+
+
+@pytest.mark.parametrize("name", ["missing/folder/picture.png", "picture.unknown"])
+def test_a_picture_that_cannot_be_kept_is_refused_in_one_line(name, tmp_path, capsys):
+    assert main.run(["demo", "--save", str(tmp_path / name)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -27,8 +27,9 @@ def commands() -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, smollm2: Path) -> Path:
-    """A folder where model.gguf is a model."""
+    """A folder where model.gguf is a model, and the examples."""
     (tmp_path / "model.gguf").symlink_to(smollm2)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     return tmp_path
 
 

@@ -9,8 +9,6 @@ import pytest
 from PIL import Image
 
 import opsin
-from opsin.cli.chat import _sampling
-from opsin.cli.main import parser
 
 ROOT = Path(__file__).parents[1]
 RECORDED = json.loads((ROOT / "tests" / "nano" / "answers.json").read_text())
@@ -29,12 +27,15 @@ def test_it_answers_as_torch_does(nano, line):
     assert said.text.strip() == line["torch"]
 
 
-def test_the_command_answers_greedily():
-    """Temperature 0 unless a person asks for another, or for another model."""
-    options = parser()
-    assert _sampling(options.parse_args(["chat", "What?"])).temperature == 0
-    assert _sampling(options.parse_args(["chat", "What?", "--temperature", "0.5"])).temperature == 0.5
-    assert _sampling(options.parse_args(["chat", "What?", "-m", "other.gguf"])).temperature == 0.8
+def test_its_file_recommends_the_likeliest_answer(nano):
+    assert nano.facts.sampling.temperature == 0
+
+
+@pytest.mark.parametrize("line", [line for line in RECORDED if line["pictures"][0].startswith("examples/")][:6])
+def test_a_picture_may_stand_anywhere_in_a_message(nano, line):
+    pictures = [Image.open(ROOT / name) for name in line["pictures"]]
+    said = nano.chat([{"role": "user", "content": [line["question"], *pictures]}], max_tokens=24)
+    assert said.text.strip() == line["torch"]
 
 
 def test_most_examples_are_answered_rightly():

@@ -190,3 +190,9 @@ def test_damaged_vocabularies_are_refused() -> None:
         Tokenizer.from_metadata(make(token_type=[1]))
     with pytest.raises(ModelError, match="holds no vocabulary"):
         Tokenizer.from_metadata({"tokenizer.ggml.model": "gpt2"})
+
+
+@pytest.mark.parametrize("id", [0, 2, 250001])
+def test_no_text_becomes_a_unigram_token_that_is_none_of_text(sources: Path, id: int) -> None:
+    tokenizer = load(sources / "ggml-vocab-nomic-bert-moe.gguf")
+    assert id not in tokenizer.encode(f"a \ufddf{id} b{id}\ufddf{id}")

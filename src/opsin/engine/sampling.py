@@ -11,7 +11,7 @@ import numpy.typing as npt
 from opsin.errors import DeviceError, RequestError
 
 Floats = npt.NDArray[np.float32]
-_BLOCK = 64  # for finding the top k: maxima of blocks bound the k-th largest value from below
+_BLOCK = 64  # for finding the top k: maxima of so many logits bound the k-th largest value from below
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Sampler:
         Raises DeviceError where the logits are no numbers.
         """
         s = self.sampling
-        best = likeliest if s.greedy and likeliest is not None else int(logits.argmax())  # NaN counts as the largest
+        best = int(logits.argmax()) if likeliest is None else likeliest  # NaN counts as the largest
         if not np.isfinite(logits[best]):
             raise DeviceError("the model gave logits that are no numbers", hint="the file is damaged, or overflows")
         if s.greedy:
@@ -98,17 +98,17 @@ def top_ids(logits: Floats, k: int) -> npt.NDArray[np.intp]:
     if k == 0 or k >= n:
         return np.argsort(-logits, kind="stable")
     whole = n // _BLOCK * _BLOCK
-    maxima = logits[:whole].reshape(-1, _BLOCK).max(1)
+    maxima = logits[:whole].reshape(_BLOCK, -1).max(0)  # of columns: NumPy takes whole vectors then
     candidates = np.arange(n) if len(maxima) <= k else _reaching(logits, maxima, k)
     order = np.argsort(-logits[candidates], kind="stable")[:k]
     return candidates[order]
 
 
 def _reaching(logits: Floats, maxima: Floats, k: int) -> npt.NDArray[np.intp]:
-    """Ids that reach the k-th largest maximum of a block, in order: at least k do, so the top k are among them."""
+    """Ids that reach the k-th largest maximum of a column, in order: at least k do, so the top k are among them."""
     bound = np.partition(maxima, len(maxima) - k)[len(maxima) - k]
-    blocks = np.flatnonzero(maxima >= bound)
-    inside = (blocks[:, None] * _BLOCK + np.arange(_BLOCK)).reshape(-1)
+    columns = np.flatnonzero(maxima >= bound)
+    inside = (np.arange(_BLOCK)[:, None] * len(maxima) + columns).reshape(-1)
     candidates: npt.NDArray[np.intp] = np.concatenate((inside, np.arange(len(maxima) * _BLOCK, len(logits))))
     kept: npt.NDArray[np.intp] = candidates[logits[candidates] >= bound]
     return kept

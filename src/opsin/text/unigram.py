@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from secrets import token_hex
 from typing import Final
 
 from tokenizers.models import Unigram as RustUnigram
@@ -36,7 +37,8 @@ class Unigram:
                 self._normalizer = Precompiled(charsmap)
             except Exception as error:
                 raise FileError(f"precompiled_charsmap is damaged: {error}", hint="download the file again") from error
-        entries = [self._entry(vocabulary, id) for id in range(len(vocabulary))]
+        secret = token_hex(16)  # what people write must not become a token that is no text
+        entries = [self._entry(vocabulary, id, secret) for id in range(len(vocabulary))]
         self._model = RustUnigram(entries, vocabulary.unknown)
         self._unknown = vocabulary.unknown
         self._cuts = self._find_cuts(vocabulary)
@@ -84,11 +86,11 @@ class Unigram:
         return None if within or SPACE not in vocabulary.ids else _BETWEEN_LETTERS
 
     @staticmethod
-    def _entry(vocabulary: Vocabulary, id: int) -> tuple[str, float]:
-        """A token for the search. What text cannot become gets a noncharacter for its text."""
+    def _entry(vocabulary: Vocabulary, id: int, secret: str) -> tuple[str, float]:
+        """A token for the search. What text cannot become gets a text that nobody can know."""
         kind = vocabulary.kinds[id]
         if kind in (NORMAL, UNUSED):
             return vocabulary.texts[id], vocabulary.scores[id]
         if kind == USER_DEFINED:
             return vocabulary.texts[id], 0.0
-        return f"\ufddf{id}", 0.0
+        return f"\ufddf{secret}{id}", 0.0

@@ -203,9 +203,10 @@ def _connect(target: _Target, addresses: list[Address], rules: Rules, clock: _Cl
     """A socket to the first address that answers."""
     failure: OSError = OSError("no address")
     for family, address in addresses[:8]:
+        seconds = clock.at_most(rules.connect_seconds)  # raises where the time is over, before there is a socket
         connection = socket.socket(family, socket.SOCK_STREAM)
         try:
-            connection.settimeout(clock.at_most(rules.connect_seconds))
+            connection.settimeout(seconds)
             connection.connect((address, target.port))
         except OSError as error:
             connection.close()

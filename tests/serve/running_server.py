@@ -6,10 +6,14 @@ import asyncio
 import http.client
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from tiny_sight import tiny_pair
+
+import opsin
 from opsin.api import Model
 from opsin.serve.options import Options
 from opsin.serve.server import listen, uvicorn_of
@@ -90,3 +94,14 @@ def running(load: Callable[[], Model], *, wait: bool = True, **options: object) 
         service.shut()
         assert not thread.is_alive()
         loop.close()
+
+
+@contextmanager
+def running_sight(folder: Path, *, loading: Mapping[str, object] | None = None, **options: object) -> Iterator[Running]:
+    """A server of a small model that sees, made in `folder`; `loading` goes to `opsin.load`."""
+    tiny_pair(folder)
+    with (
+        opsin.load(folder / "model.gguf", threads=2, context=512, sequences=4, **loading or {}) as model,
+        running(lambda: model, **options) as made,
+    ):
+        yield made

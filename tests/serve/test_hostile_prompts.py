@@ -10,14 +10,12 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from running_server import Running, running
+from running_server import Running, running_sight
 from test_chat import MESSAGES
 from test_hostile_bodies import HARDLY, MESSAGE, VALUES
 from test_llama_server_api import PNG
-from tiny_sight import tiny_pair
 from waiting import wait_for
 
-import opsin
 from opsin.media.limits import Limits
 
 URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
@@ -36,14 +34,8 @@ BODIES = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module")
 def sight(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hostile")
-    tiny_pair(folder)
-    with (
-        opsin.load(
-            folder / "model.gguf", threads=2, context=512, sequences=4, limits=Limits(waiting_bytes=64 << 20)
-        ) as model,
-        running(lambda: model) as made,
-    ):
+    small = {"limits": Limits(waiting_bytes=64 << 20)}
+    with running_sight(tmp_path_factory.mktemp("hostile"), loading=small) as made:
         yield made
 
 

@@ -7,10 +7,10 @@ import json
 
 import openai
 import pytest
-from running_server import running
+from running_server import running, running_sight
 from test_chat import LIVELY, MESSAGES
 from tiny import tiny_llama
-from tiny_sight import ROWS, tiny_pair
+from tiny_sight import ROWS
 
 import opsin
 
@@ -33,12 +33,7 @@ FINAL = {
 @pytest.fixture(scope="module")
 def sight(tmp_path_factory):
     """A server of a model that sees."""
-    folder = tmp_path_factory.mktemp("secret-folder")
-    tiny_pair(folder)
-    with (
-        opsin.load(folder / "model.gguf", threads=2, context=512, sequences=4) as model,
-        running(lambda: model) as made,
-    ):
+    with running_sight(tmp_path_factory.mktemp("secret-folder")) as made:
         yield made
 
 

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 from browser import Browser, find_chromium
-from running_server import Running, running
-from tiny_sight import tiny_pair
+from running_server import Running, running, running_sight
 from waiting import wait_for
 
-import opsin
 from opsin.api import Answer
 
 CHROMIUM = find_chromium()
@@ -40,12 +38,7 @@ def ask(words: str) -> str:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("page")
-    tiny_pair(folder)
-    with (
-        opsin.load(folder / "model.gguf", threads=2, context=512, sequences=4) as model,
-        running(lambda: model) as made,
-    ):
+    with running_sight(tmp_path_factory.mktemp("page")) as made:
         yield made
 
 

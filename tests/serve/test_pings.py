@@ -11,13 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import openai
 import pytest
-from running_server import Running, running
+from running_server import Running, running_sight
 from test_chat import MESSAGES
 from test_llama_server_api import PNG
-from tiny_sight import tiny_pair
 from waiting import wait_for
 
-import opsin
 from opsin.media.fetch import Rules
 
 
@@ -59,13 +57,8 @@ def slow() -> Iterator[Slow]:
 
 @pytest.fixture(scope="module")
 def sight(tmp_path_factory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("pings")
-    tiny_pair(folder)
-    rules = Rules(allow_private=True)
-    with (
-        opsin.load(folder / "model.gguf", threads=2, context=512, sequences=4, rules=rules) as model,
-        running(lambda: model, ping_seconds=0.1) as made,
-    ):
+    open_to_all = {"rules": Rules(allow_private=True)}
+    with running_sight(tmp_path_factory.mktemp("pings"), loading=open_to_all, ping_seconds=0.1) as made:
         yield made
 
 

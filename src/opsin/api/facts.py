@@ -8,9 +8,8 @@ from opsin.engine.sampling import Sampling
 from opsin.errors import FileError, RequestError
 from opsin.gguf import File
 from opsin.gguf.file_types import file_type_name
+from opsin.gguf.roles import is_projector
 from opsin.text import vocabulary_type
-
-_OTHER_PARTS = ("v.", "mm.", "a.")  # how the tensors of parts for pictures and sound begin
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,11 @@ class Facts:
     bytes: int
     file_type: str
     vocabulary_type: int
-    sampling: Sampling = Sampling()
+    sampling: Sampling
 
     @classmethod
     def of(cls, file: File) -> Facts:
-        own = [info for name, info in file.tensors.items() if not name.startswith(_OTHER_PARTS)]
+        own = [info for name, info in file.tensors.items() if not is_projector(name)]
         return cls(
             parameters=sum(info.elements for info in own),
             bytes=sum(info.nbytes for info in own),

@@ -33,7 +33,7 @@ class Vision:
 
 def find_vision(file: File) -> Vision | None:
     """The vision part of a file, if it has one."""
-    from opsin.convert.mix import is_projector
+    from opsin.gguf.roles import is_projector
 
     if "clip.has_vision_encoder" not in file.metadata and "clip.vision.block_count" not in file.metadata:
         return None

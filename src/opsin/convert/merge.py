@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from opsin.convert.mix import is_projector
 from opsin.errors import FileError, RequestError
 from opsin.gguf import File, Typed, write
+from opsin.gguf.roles import is_projector
 
 PROJECTOR = "clip"  # general.architecture of a projector
 _PARTS = ("vision", "audio")

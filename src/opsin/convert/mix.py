@@ -14,6 +14,7 @@ from enum import Enum, auto
 
 from opsin.errors import RequestError
 from opsin.gguf import File, TensorInfo
+from opsin.gguf.roles import is_projector
 from opsin.quants import BY_NAME
 
 
@@ -56,7 +57,6 @@ _KEPT = (
     "a.rvq.codebook", "mm.a.code_embd",
 )  # fmt: skip
 _KEPT_NAMES = ("position_embd.weight", "token_types.weight")
-_PROJECTOR = ("v.", "a.", "mm.", "resampler.", "adapter.", "model.image_newline")
 
 
 class Role(Enum):
@@ -125,11 +125,6 @@ def find_mix(name: str) -> Mix:
     if ALIASES.get(upper, upper) not in MIXES:
         raise RequestError(f"there is no type {name!r:.40}", hint=f"give one of {', '.join([*MIXES, *ALIASES])}")
     return MIXES[ALIASES.get(upper, upper)]
-
-
-def is_projector(name: str) -> bool:
-    """Whether a tensor belongs to a vision or audio part."""
-    return name.startswith(_PROJECTOR)
 
 
 def plan(file: File, mix: Mix) -> list[Choice]:

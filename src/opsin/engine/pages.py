@@ -79,7 +79,7 @@ class PagePool:
             self._forget(oldest)
             del self._idle[oldest]
             self._unused.append(oldest)
-        self._tails.setdefault(before, {})[page] = rows
+        tails[page] = rows
         self._before[page] = before
 
     def find_tail(self, before: bytes, rows: tuple[Hashable, ...]) -> tuple[int, int]:

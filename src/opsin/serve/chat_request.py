@@ -10,7 +10,7 @@ from typing import Any
 from opsin.engine.sampling import Sampling
 from opsin.serve.failures import FieldError
 from opsin.serve.fields import Fields
-from opsin.serve.wanted import MOST_CHOICES, MOST_LOGPROBS, Wanted, refuse, wanted
+from opsin.serve.wanted import MOST_LOGPROBS, Wanted, refuse, wanted
 
 # They stand beside a template's own words, where a line break would begin a message of somebody else.
 _ROLE, _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}"), re.compile(r"[\w. -]{1,64}")
@@ -33,9 +33,6 @@ _NOT_YET: dict[str, tuple[object, ...]] = {
 }
 
 
-_OWN = Sampling()
-
-
 @dataclass(frozen=True)
 class ChatRequest:
     """A conversation, as the client wrote it, of checked shape; and what is wanted of it."""
@@ -44,7 +41,7 @@ class ChatRequest:
     wanted: Wanted
 
 
-def chat_request(body: Mapping[str, Any], *, answers: int = MOST_CHOICES, base: Sampling = _OWN) -> ChatRequest:
+def chat_request(body: Mapping[str, Any], *, answers: int, base: Sampling) -> ChatRequest:
     """Read a body. `answers` is how many a request may ask for, `base` what it may leave open of sampling.
 
     Raises FieldError, naming the field.

@@ -144,8 +144,7 @@ def main() -> None:
     del other["mix"]
     other = {"plain English": read_documentation()} | other
     kernels = TextKernels(from_environment())
-    lines = [f"| MB/s | {' | '.join(other)} | mix | mix, nothing met before | llama.cpp, mix |"]
-    lines += [f"|---|{'---:|' * (len(other) + 3)}"]
+    lines = head([*other])
     print("\n".join(lines))
     for path in options.files:
         with File.open(path) as file:
@@ -160,11 +159,21 @@ def main() -> None:
         write_page("\n".join(lines))
 
 
+def head(names: list[str]) -> list[str]:
+    """The first two lines of the table."""
+    columns = [*names, "mix", "mix, nothing met before", "llama.cpp, mix"]
+    return [f"| MB/s | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+
+
 def write_page(table: str) -> None:
     """Replaces what stands between the markers."""
     begin, end = "<!-- bench:encode -->", "<!-- /bench:encode -->"
-    before, rest = PAGE.read_text(encoding="utf-8").split(begin)
-    PAGE.write_text(f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed or page.count(begin) + page.count(end) != 2:
+        raise ValueError(f"{PAGE} does not have the markers {begin} and {end} once each, in this order")
+    PAGE.write_text(f"{before}{begin}\n{table}\n{end}{after}", encoding="utf-8")
 
 
 def make_peer(library: Path, path: Path) -> Callable[[str], object]:

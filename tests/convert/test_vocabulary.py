@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 hf_folders = pytest.importorskip("hf_folders", reason="needs transformers")
 
 from tiny import SPECIALS, TEMPLATE  # noqa: E402
+from tokenizers import normalizers  # noqa: E402
 
 from opsin.convert.vocabulary import vocabulary_keys  # noqa: E402
 from opsin.errors import FileError, ModelError  # noqa: E402
@@ -172,3 +173,37 @@ def test_a_damaged_tokenizer_json_is_refused(tmp_path, content):
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(FileError, match="neither tokenizer.json nor tokenizer.model"):
         vocabulary_keys(tmp_path, 10)
+
+
+@pytest.mark.parametrize("sort", ["byte pairs", "SentencePiece"])
+@pytest.mark.parametrize(
+    ("normalizer", "named"),
+    [
+        (normalizers.NFKC(), "NFKC"), (normalizers.Lowercase(), "Lowercase"),
+        (normalizers.Sequence([normalizers.NFC(), normalizers.Sequence([normalizers.StripAccents()])]), "StripAccents"),
+        (normalizers.Replace(" ", "_"), "Replace"), (normalizers.Prepend("x"), "Prepend"),
+    ],
+    ids=["NFKC", "small letters", "within sequences", "another text for spaces", "another text in front"],
+)  # fmt: skip
+def test_a_normaliser_that_gguf_has_no_key_for_is_refused_by_name(tmp_path, sort, normalizer, named):
+    made = hf_folders.byte_level("qwen2") if sort == "byte pairs" else hf_folders.with_bytes_behind(prefix=True)
+    made.backend_tokenizer.normalizer = normalizer
+    with pytest.raises(FileError, match=f"{tmp_path}.*normalises text by '{named}'.*take \"normalizer\" out"):
+        convert(tmp_path, made, len(made))
+
+
+def test_nfc_is_left_out_as_in_other_files_of_such_models(tmp_path):
+    made = hf_folders.byte_level("qwen2")
+    without = convert(tmp_path, made, len(made))
+    made.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFC()])
+    assert list(convert(tmp_path, made, len(made))) == list(without)
+
+
+@pytest.mark.parametrize("normalizer", ["NFKC", ["NFKC"], {"type": "Sequence", "normalizers": ["NFKC"]}], ids=str)
+def test_a_damaged_normaliser_is_refused(tmp_path, normalizer):
+    hf_folders.byte_level("qwen2").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    source = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(source | {"normalizer": normalizer}))
+    with pytest.raises(FileError, match="cannot be read|not as it should be"):
+        vocabulary_keys(tmp_path, 400)

@@ -5,6 +5,7 @@ The package `litellm` carries two: DeepSeek V3's, and one whose normaliser (NFKC
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import unicodedata
@@ -18,6 +19,7 @@ import pytest
 from tokenizers import Tokenizer as Published
 
 from opsin.convert.vocabulary import vocabulary_keys
+from opsin.errors import FileError
 from opsin.gguf.value import Typed
 from opsin.text import Tokenizer
 
@@ -47,17 +49,19 @@ def fetch() -> Path | str:
     return folder
 
 
-def read(name: str, tmp_path: Path) -> tuple[Tokenizer, Published]:
+def source(name: str) -> str:
     found = fetch()
     if isinstance(found, str):
         pytest.skip(found)
-    source = (found / f"{name}_tokenizer.json").read_text(encoding="utf-8")
-    (tmp_path / "tokenizer.json").write_text(source, encoding="utf-8")
+    return (found / f"{name}_tokenizer.json").read_text(encoding="utf-8")
+
+
+def convert(written: str, tmp_path: Path) -> Tokenizer:
+    (tmp_path / "tokenizer.json").write_text(written, encoding="utf-8")
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    published = Published.from_str(source)
-    keys = vocabulary_keys(tmp_path, published.get_vocab_size())
+    keys = vocabulary_keys(tmp_path, Published.from_str(written).get_vocab_size())
     metadata: Mapping[str, object] = {k: v.value if isinstance(v, Typed) else v for k, v in keys.items()}
-    return Tokenizer.from_metadata(metadata), published
+    return Tokenizer.from_metadata(metadata)
 
 
 def texts() -> list[str]:
@@ -65,14 +69,18 @@ def texts() -> list[str]:
 
 
 def test_deepseek_v3_gives_the_ids_of_its_publisher(tmp_path: Path) -> None:
-    ours, published = read("deepseek", tmp_path)
+    ours, published = convert(source("deepseek"), tmp_path), Published.from_str(source("deepseek"))
     wrong = [text for text in texts() if ours.encode(text) != published.encode(text, add_special_tokens=False).ids]
     assert not wrong, wrong[:3]
     assert len(published.encode("x", add_special_tokens=False).ids) == 1
 
 
-def test_a_vocabulary_of_normalised_text_agrees_on_normalised_text(tmp_path: Path) -> None:
-    ours, published = read("anthropic", tmp_path)
+def test_a_vocabulary_of_normalised_text_is_refused_until_its_normaliser_is_taken_out(tmp_path: Path) -> None:
+    """Then it agrees on text that is normal already."""
+    with pytest.raises(FileError, match="normalises text by 'NFKC', for which GGUF has no key"):
+        convert(source("anthropic"), tmp_path)
+    published = Published.from_str(source("anthropic"))
+    ours = convert(json.dumps(json.loads(source("anthropic")) | {"normalizer": None}), tmp_path)
     normal = [unicodedata.normalize("NFKC", text) for text in texts()]
     known = [text for text in normal if all(unicodedata.category(letter) != "Cn" for letter in text)]
     wrong = [text for text in known if ours.encode(text) != published.encode(text, add_special_tokens=False).ids]

@@ -68,6 +68,7 @@ def vocabulary_keys(folder: Path, rows: int) -> dict[str, Writable]:
         else:
             kind = SENTENCEPIECE
             tokens = _pieces(pieces, rows) if pieces.is_file() else _from_merges(written, model, rows)
+        _check_normalizer(folder, written.get("normalizer"))
         added = _added(written, config)
         for id, (text, special) in added.items():
             tokens.add(id, text, special=special)
@@ -85,6 +86,28 @@ def vocabulary_keys(folder: Path, rows: int) -> dict[str, Writable]:
         **_additions(written, config),
         **_templates(folder, config),
     }
+
+
+def _check_normalizer(folder: Path, part: object) -> None:
+    """Refuses what changes text in a way that GGUF has no key for: models would get ids that they were not taught.
+
+    NFC passes although there is none for it either: many widely used models have it, and their files go without.
+    """
+    if part is None:
+        return
+    known = _mapping(part)
+    kind = known.get("type")
+    if kind == "Sequence":
+        for inner in _list(known.get("normalizers")):
+            _check_normalizer(folder, inner)
+        return
+    spaces = kind == "Replace" and known.get("pattern") == {"String": " "} and known.get("content") == SPACE
+    if kind != "NFC" and not spaces and not (kind == "Prepend" and known.get("prepend") == SPACE):
+        raise FileError(
+            f"{folder}: tokenizer.json normalises text by {kind!r:.40}, for which GGUF has no key",
+            hint="a converted model would read such text by other tokens; if yours is normal already, take "
+            '"normalizer" out of tokenizer.json',
+        )
 
 
 def _byte_pairs(folder: Path, model: Mapping[str, object], rows: int) -> Tokens:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 import corpus
+import gemma
 import pytest
 
 from opsin.config import from_environment
@@ -42,6 +43,21 @@ def test_ids_are_those_without_kernels(sources: Path, name: str, always: None) -
     fast, plain = load(sources / f"ggml-vocab-{name}.gguf")
     for text in [*TEXTS[:600], *RUNS, "\n".join(TEXTS), "".join(TEXTS[::-1]), " ".join(TEXTS)]:
         assert fast.encode(text) == plain.encode(text), text[:200]
+
+
+@pytest.mark.model
+def test_ids_of_gemma_3_are_those_without_kernels(always: None) -> None:
+    """Its newlines and runs of spaces are tokens of their own, between which texts are short."""
+    path = gemma.find()
+    if not path.exists():
+        pytest.skip("python tests/text/gemma.py fetches the file")
+    fast, plain = load(path)
+    assert fast.vocabulary_size == 262_144
+    for text in [*TEXTS[:300], *RUNS, "\n".join(TEXTS), "   \n\n".join(TEXTS[:1000]), " ".join(TEXTS)]:
+        assert fast.encode(text) == plain.encode(text), text[:200]
+    turns = "<end_of_turn>\n<start_of_turn>".join(TEXTS[:500])
+    assert fast.encode(turns, special=True, add_special=True) == plain.encode(turns, special=True, add_special=True)
+    assert fast.encode(turns, special=True).count(106) == 499
 
 
 @pytest.mark.parametrize(("name", "token"), [("llama-spm", "</s>"), ("gpt-2", "<|endoftext|>"), ("phi-3", "<|end|>")])

@@ -30,22 +30,23 @@ def load_model(run: str) -> Nano:
         weights, shape = parts["average"], parts["shape"]
     else:
         weights, facts = load_small()
-        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
         shape = facts["shape"]
     model = Nano(Shape(**shape))  # type: ignore[arg-type]
-    model.load_state_dict(weights)  # type: ignore[arg-type]
+    of_it = {name: weights[name] for name in model.state_dict()}  # type: ignore[index]  # not what training reads with
+    model.load_state_dict(of_it)
     return model.eval()
 
 
-def ask_items(model: Nano, items: list[Item]) -> list[str]:
+def ask_items(model: Nano, items: list[Item], *, lines: bool = False) -> list[str]:
     """Answers to items; earlier questions are asked first and answered by the model itself."""
     talks: list[list[tuple[str, str]]] = [[] for _ in items]
     for step in range(max(len(item.before) for item in items)):
         open_ = [i for i, item in enumerate(items) if len(item.before) > step]
-        said = answer(model, [Query(items[i].pictures, items[i].before[step], list(talks[i])) for i in open_])
+        said = answer(model, [Query(items[i].pictures, items[i].before[step], list(talks[i]), lines)
+                             for i in open_])
         for index, words in zip(open_, said, strict=True):
             talks[index].append((items[index].before[step], words))
-    return answer(model, [Query(item.pictures, item.question, talks[i]) for i, item in enumerate(items)])
+    return answer(model, [Query(item.pictures, item.question, talks[i], lines) for i, item in enumerate(items)])
 
 
 def distance(a: str, b: str) -> int:

@@ -6,10 +6,17 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import one_thread  # noqa: F401 - before NumPy
 import pytest
 from real_model import fetch
 from tiny import MIXED, tiny_llama
+
+# The same examples each time, and as long as each takes: what fails here fails again, also on a busy machine.
+hypothesis.settings.register_profile(
+    "opsin", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("opsin")
 
 
 @pytest.fixture(scope="session", autouse=True)

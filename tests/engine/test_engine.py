@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from tiny import Shape
-from waiting import until
+from waiting import PATIENCE, until
 
 from opsin.engine.engine import Engine
 from opsin.engine.runner import Limits, Runner
@@ -108,7 +108,7 @@ def test_several_sequences_share_a_step(engine, runner, monkeypatch):
     sizes, step, gate = [], runner.step, threading.Event()
 
     def watched(plan):
-        gate.wait(20)
+        gate.wait(PATIENCE)
         sizes.append(len(plan))
         return step(plan)
 
@@ -198,12 +198,10 @@ def test_what_cannot_work_is_refused_when_submitted(engine, prompt, message):
 
 def test_cancelling_a_long_prompt_stops_its_step(engine, endless):
     stream = engine.submit(prompt_of(400), GREEDY)
-    assert endless.wait(20)
-    start = time.monotonic()
+    assert endless.wait(PATIENCE)
     stream.cancel()
-    assert reasons(stream) == ["cancelled"]
-    assert time.monotonic() - start < 1.0
-    assert until(lambda: engine._pool.free == LIMITS.pages, 1.0)
+    assert reasons(stream) == ["cancelled"]  # though the step has no end of its own
+    assert until(lambda: engine._pool.free == LIMITS.pages)
 
 
 def test_cancelling_one_leaves_the_others_their_step(engine):
@@ -217,7 +215,7 @@ def test_cancelling_one_leaves_the_others_their_step(engine):
 
 def test_cancelling_what_waits(engine, runner, endless):
     streams = [engine.submit(prompt_of(400, seed=i), GREEDY) for i in range(12)]  # pages for 8 of them
-    assert endless.wait(20)
+    assert endless.wait(PATIENCE)
     for stream in streams:
         stream.cancel()
     assert [reasons(stream) for stream in streams] == [["cancelled"]] * 12
@@ -239,27 +237,37 @@ def test_cancelling_does_not_stop_a_call(engine, runner):
 
     def work():
         inside.set()
-        cancelled.wait(20)
+        cancelled.wait(PATIENCE)
         return runner.score(ids_of(100), [0, 1])
 
     cancelled = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         logits = pool.submit(engine.call, work)
-        assert inside.wait(20)
+        assert inside.wait(PATIENCE)
         ended.cancel()
         cancelled.set()
         assert logits.result().shape == (100, 265)
 
 
-def test_cancels_at_any_moment_leave_nothing_behind(engine):
-    random = np.random.default_rng(0)
+def test_cancels_at_any_moment_leave_nothing_behind(engine, runner, monkeypatch):
+    random, step, left = np.random.default_rng(0), runner.step, [0]
     expected = ids(engine.submit(prompt_of(70), GREEDY))
+
+    def watched(plan):
+        """No answer comes to its end, however late it is cancelled."""
+        left[0] -= 1
+        assert left[0] > 0 or cancelled.wait(PATIENCE)
+        return step(plan)
+
+    monkeypatch.setattr(runner, "step", watched)
     for round in range(60):
+        left[0], cancelled = 150, threading.Event()
         streams = [engine.submit(prompt_of(int(random.integers(1, 300)), seed=i), Sampling(seed=i)) for i in range(5)]
         witness = engine.submit(prompt_of(70), GREEDY) if round % 10 == 0 else None
         time.sleep(float(random.random()) * 0.004)
         for stream in streams:
             stream.cancel()
+        cancelled.set()
         assert all(reasons(stream) == ["cancelled"] for stream in streams)
         assert witness is None or ids(witness) == expected
 
@@ -271,7 +279,7 @@ def test_a_failed_step_ends_those_who_took_part_and_nobody_else(engine, runner, 
     step, failed, gate = runner.step, [], threading.Event()
 
     def failing(plan):
-        gate.wait(20)
+        gate.wait(PATIENCE)
         if not failed:
             failed.extend(part.sequence.stream for part in plan)
             raise DeviceError("a kernel failed")
@@ -383,10 +391,8 @@ def test_borrowing_more_than_there_is_is_refused(engine):
 
 def test_closing_ends_streams_with_an_error(engine, endless):
     running, waiting = (engine.submit(prompt_of(400, seed=i), GREEDY) for i in range(2))
-    assert endless.wait(20)
-    start = time.monotonic()
-    engine.close()
-    assert time.monotonic() - start < 1.0
+    assert endless.wait(PATIENCE)
+    engine.close()  # though the step has no end of its own
     for stream in (running, waiting):
         with pytest.raises(DeviceError, match="closed"):
             ids(stream)
@@ -402,13 +408,13 @@ def test_closing_ends_calls_that_run_or_wait(engine, runner, decoder):
 
     with ThreadPoolExecutor(2) as pool:
         running = pool.submit(engine.call, work)
-        assert inside.wait(20)
+        assert inside.wait(PATIENCE)
         waiting = pool.submit(engine.call, lambda: "never")
         assert until(lambda: len(engine._calls) == 1)
         engine.close()
         for future in (running, waiting):
             with pytest.raises(DeviceError, match="closed"):
-                future.result(20)
+                future.result(PATIENCE)
 
 
 def test_nothing_begins_after_closing(engine):

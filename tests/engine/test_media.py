@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from melody import Ear, melody
 from tiny import Shape
-from waiting import until
+from waiting import PATIENCE, until
 
 from opsin.engine.engine import Engine
 from opsin.engine.media_store import MediaStore
@@ -166,7 +166,7 @@ def test_the_same_media_twice_is_encoded_once(engine, ear, spell):
 def test_media_of_one_shape_is_encoded_together(engine, ear, spell):
     ear.gate.clear()
     first = ask(engine, tuple(notes_of(7)))
-    assert ear.started.wait(20)
+    assert ear.started.wait(PATIENCE)
     tunes = [tuple(notes_of(20 if i % 2 else 30, i)) for i in range(8)]
     streams = [ask(engine, tune) for tune in tunes]
     assert until(lambda: len(engine._scheduler.running) == 9)
@@ -192,19 +192,16 @@ def test_a_question_about_media_takes_as_many_steps_as_its_answer_has_ids(engine
 
 
 def test_streams_go_on_while_media_is_encoded(engine, ear, spell):
-    ear.operations = 30_000
-    stream = ask(engine, [1, 2], sampling=Sampling(temperature=0.0, max_tokens=400))
+    ear.gate.clear()
+    stream = ask(engine, [1, 2], sampling=Sampling(temperature=0.0, max_tokens=30))
     pieces = iter(stream)
     next(pieces)
     other = ask(engine, (1, 2, 3))
-    assert ear.started.wait(20)
-    before = engine._media.encoded
-    during = 0
-    for _ in pieces:
-        during += engine._media.encoded == before
-    assert during > 20
-    ear.operations = 0
+    assert ear.started.wait(PATIENCE)
+    assert len([piece for piece in pieces if piece.id is not None]) == 29  # and the gate has not been opened
+    assert engine._media.encoded == 0
     other.cancel()
+    ear.gate.set()
     assert ids(ask(engine, [9], (1, 2, 3))) == spell([9], (1, 2, 3))
 
 
@@ -213,28 +210,29 @@ def test_hurrying_never_waits(engine, ear):
     encoding = engine._media._encoding
     held, done = threading.Event(), threading.Event()
 
+    waited = []
+
     def hold():
         with encoding._changed:
             held.set()
-            done.wait(20)
+            waited.append(not done.wait(PATIENCE))
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert held.wait(20)
-    start = time.monotonic()
+    assert held.wait(PATIENCE)
     ask(engine, [1, 2]).cancel()
-    assert time.monotonic() - start < 1.0
     done.set()
     holder.join()
+    assert waited == [False]  # the lock was held until the answer was cancelled
 
 
 def test_cancelling_ends_the_encoding_that_nobody_else_needs(engine, ear):
-    ear.operations = 10_000_000
+    ear.gate.clear()  # for ever
     streams = [ask(engine, tuple(notes_of(9, seed))) for seed in range(2)]
-    assert ear.started.wait(20)
+    assert ear.started.wait(PATIENCE)
     for stream in streams:
         stream.cancel()
-    assert until(lambda: not engine._media.is_busy, 5.0)
+    assert until(lambda: not engine._media.is_busy)
     assert [[piece.reason for piece in stream] for stream in streams] == [["cancelled"]] * 2
     assert ear.heard <= 2
 
@@ -242,7 +240,7 @@ def test_cancelling_ends_the_encoding_that_nobody_else_needs(engine, ear):
 def test_media_that_somebody_else_needs_goes_on(engine, ear, spell):
     ear.gate.clear()
     victim, other = ask(engine, (1, 2, 3), [5]), ask(engine, (1, 2, 3), [6])
-    assert ear.started.wait(20)
+    assert ear.started.wait(PATIENCE)
     victim.cancel()
     ear.gate.set()
     assert ids(other) == spell((1, 2, 3), [6])
@@ -316,15 +314,13 @@ def test_a_surprise_in_planning_reaches_whoever_waits(engine, spell, monkeypatch
 
 
 def test_closing_ends_what_waits_for_media(engine, ear):
-    ear.operations = 10_000_000
+    ear.gate.clear()  # for ever
     stream = ask(engine, (1, 2))
-    assert ear.started.wait(20)
+    assert ear.started.wait(PATIENCE)
     with ThreadPoolExecutor(1) as pool:
         errand = pool.submit(engine.embed, [melody((3, 4))])
         assert until(lambda: engine._media.errands)
-        start = time.monotonic()
         engine.close()
-        assert time.monotonic() - start < 2.0
         for wait in (lambda: ids(stream), errand.result):
             with pytest.raises(DeviceError, match="closed"):
                 wait()

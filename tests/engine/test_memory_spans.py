@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from hashlib import blake2b
 
 import memory_decoder as toy
 import numpy as np
 import pytest
+from waiting import until
 
 from opsin.engine.engine import Engine
 from opsin.engine.media_store import MediaStore
@@ -61,10 +61,7 @@ def start(device, decoder, eye, limits=LIMITS):
 def engine(device, decoder, eye):
     made = start(device, decoder, eye)
     yield made
-    end = time.monotonic() + 10
-    while made._pool.free != LIMITS.pages and time.monotonic() < end:
-        time.sleep(0.002)
-    assert made._pool.free == LIMITS.pages
+    assert until(lambda: made._pool.free == LIMITS.pages)
     made._pool.check()
     made.close()
 

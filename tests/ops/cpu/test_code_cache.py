@@ -38,7 +38,7 @@ DOUBLE = """
 
 def run(program: str, cache: Path, package: Path = PACKAGE, **environment: str) -> str:
     done = start(program, cache, package, **environment)
-    out, errors = done.communicate(timeout=240)
+    out, errors = done.communicate(timeout=600)
     assert done.returncode == 0, errors
     return out.strip()
 
@@ -148,7 +148,7 @@ class TestSharing:
         programs = [several.replace("NAMES", repr(order)) for order in orders]
         processes = [start(program, tmp_path) for program in programs]
         for process, order in zip(processes, orders, strict=True):
-            out, errors = process.communicate(timeout=240)
+            out, errors = process.communicate(timeout=600)
             assert process.returncode == 0, errors
             assert out.split("\n")[:5] == [f"{name} {wanted[name]}" for name in order]
         third = run(programs[0], tmp_path).split("\n")

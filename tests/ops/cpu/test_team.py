@@ -14,6 +14,7 @@ import weakref
 import numpy as np
 import pytest
 from samples import normal, raw
+from waiting import wait_for
 
 from opsin.config import from_environment
 from opsin.errors import DeviceError
@@ -81,13 +82,28 @@ class TestStop:
         began = time.perf_counter()
         program.run(rows=512)
         whole = time.perf_counter() - began
-        stopper = threading.Timer(whole / 10, cpu.team.stop)
-        stopper.start()
-        began = time.perf_counter()
-        with pytest.raises(Stopped):
-            program.run(rows=512)
-        assert time.perf_counter() - began < max(0.8 * whole, whole / 10 + 0.3)
-        stopper.join()
+        go = cpu.team._cells[cells.GO // 8 :]
+
+        def stop(epoch):
+            while go[0] == epoch:
+                time.sleep(1e-4)
+            time.sleep(whole / 10)
+            cpu.team.stop()
+
+        def is_stopped():
+            """Whether a program of which a part ran was ended; it may have been over before, on a busy machine."""
+            cpu.team.resume()
+            stopper = threading.Thread(target=stop, args=(int(go[0]),))
+            stopper.start()
+            try:
+                program.run(rows=512)
+            except Stopped:
+                return True
+            finally:
+                stopper.join()
+            return False
+
+        assert any(is_stopped() for _ in range(20))
         with pytest.raises(Stopped):  # until resumed
             cpu.eager().scale(cpu.eager().constant(normal(2, 2)), 2.0)
         cpu.team.resume()
@@ -121,15 +137,19 @@ class TestClose:
         cpu.close()  # again: nothing happens
 
 
+@pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="no clocks of threads on this platform")
 def test_an_idle_team_uses_next_to_no_processor():
     cpu = Cpu(from_environment(), threads=3)
     add_one_often(cpu, 3).run(rows=1)
-    time.sleep(0.05)
-    before = time.process_time()
+    clocks = [time.pthread_getcpuclockid(worker.ident) for worker in cpu.team._workers]
+    if sys.platform == "linux":
+        wait_for(lambda: cpu.team._cells[cells.SLEEPERS // 8] == 2)
+    time.sleep(0.2)
+    before = [time.clock_gettime(clock) for clock in clocks]
     time.sleep(1.0)
-    used = time.process_time() - before
+    used = [time.clock_gettime(clock) for clock in clocks]
     cpu.close()
-    assert used < 0.01
+    assert max(now - then for now, then in zip(used, before, strict=True)) < 0.01
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads nap")
@@ -138,10 +158,7 @@ def test_idle_threads_are_asleep_until_they_are_woken():
     program = add_one_often(cpu, 3)
     for _ in range(5):
         program.run(rows=64)
-        deadline = time.monotonic() + 20
-        while cpu.team._cells[cells.SLEEPERS // 8] < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert cpu.team._cells[cells.SLEEPERS // 8] == 2
+        wait_for(lambda: cpu.team._cells[cells.SLEEPERS // 8] == 2)
     cpu.close()
 
 
@@ -226,11 +243,13 @@ class TestLateThreads:
         assert header() is not None
         for _ in range(2):
             add_one_often(teams[2], 1).run(rows=1)
-        deadline = time.monotonic() + 20
-        while header() is not None and time.monotonic() < deadline:  # but not for ever
+
+        def is_gone():
             add_one_often(teams[2], 1).run(rows=1)
             gc.collect()
-        assert header() is None
+            return header() is None
+
+        wait_for(is_gone)  # not for ever
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
@@ -260,7 +279,7 @@ def test_use_after_a_fork_raises_in_the_child_and_not_in_the_parent():
         cpu.close()
         print("both as they should")
     """)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
     assert done.stdout == "both as they should\n", done.stderr
 
 
@@ -278,5 +297,5 @@ def test_a_process_with_an_open_team_ends_well(end):
         {end}
     """
     for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=60, capture_output=True)
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=600, capture_output=True)
         assert (done.returncode, done.stderr) == (0, b"")

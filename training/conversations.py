@@ -13,7 +13,7 @@ from training import questions as q
 from training.lists import COLOUR_NAMES, NUMBERS, SHAPES, article, plural
 from training.model import Shape
 from training.paint import Canvas
-from training.pictures import KINDS, MOSTLY_THINGS, THINGS_FIRST, Picture, choose_kind, draw_picture
+from training.pictures import GROUPS, KINDS, MOSTLY_THINGS, THINGS_FIRST, Picture, choose_kind, draw_picture
 from training.questions import Asker, Turn, ask
 from training.scenes import Scene, Style, choose_background, choose_kinds, paint_things, wear
 from training.stream import Batch, PictureStream, Talks, stack_pictures, stack_talks
@@ -45,6 +45,12 @@ LATER = ASKERS | {
     "things": [(1.5, q.ask_colour), (1.5, q.ask_shape), (3, q.ask_count), (2.5, ask_most), (1.5, q.ask_place),
                (1.5, q.ask_relation), (2, q.ask_extreme), (2, q.ask_at), (2, q.ask_exists), (0.3, q.ask_background),
                (2, q.ask_describe), (0.1, q.ask_text), (0.1, q.ask_extreme_bar)]}
+
+# The same while counting is the lesson: half of all questions.
+COUNTING = LATER | {
+    "things": [(1, q.ask_colour), (1, q.ask_shape), (3, q.ask_count), (7, ask_most), (1, q.ask_place),
+               (1.2, q.ask_relation), (1.2, q.ask_extreme), (1.2, q.ask_at), (2, q.ask_exists), (0.3, q.ask_background),
+               (1, q.ask_describe), (0.1, q.ask_text), (0.1, q.ask_extreme_bar)]}
 
 
 @dataclass
@@ -246,3 +252,9 @@ class MostlyThingsStream(ConversationStream):
     """Scenes of any number of things, counted more often, and some of all else."""
 
     kinds, pairs, asked = MOSTLY_THINGS, 0.15, LATER
+
+
+class CountingStream(ConversationStream):
+    """Mostly groups of one to nine, which every number equally often is the answer to, and some of all else."""
+
+    kinds, pairs, asked = GROUPS, 0.08, COUNTING

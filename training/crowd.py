@@ -9,7 +9,7 @@ import random
 
 from training.lists import CHARACTERS, COLOUR_NAMES, EMOJI_NAMES, SHAPES
 from training.paint import SIDE, Canvas, Colour, load_font
-from training.pictures import Picture
+from training.pictures import GROUPS, Picture
 from training.scenes import (
     SIZES,
     Scene,
@@ -74,6 +74,14 @@ def write_characters(rng: random.Random, style: Style, canvas: Canvas, ground: C
 class CrowdStream(PictureStream):
     """Mostly crowds, the others as in conversations."""
 
+    crowds = CROWDS
+
     def draw(self, rng: random.Random, style: Style) -> Picture:
         """One picture."""
-        return draw_crowd(rng, style) if rng.random() < CROWDS else super().draw(rng, style)
+        return draw_crowd(rng, style) if rng.random() < self.crowds else super().draw(rng, style)
+
+
+class GroupStream(CrowdStream):
+    """Mostly groups of a shape, as they are counted."""
+
+    kinds, crowds = GROUPS, 0.3

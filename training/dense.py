@@ -40,6 +40,7 @@ class DenseHead(nn.Module):
         self.norm = nn.LayerNorm(shape.width)
         self.out = nn.Linear(shape.width, shape.pool**2 * OUTPUTS)
         self.place = nn.Linear(shape.width, 2 * (shape.grid // shape.pool))
+        self.middle = nn.Linear(shape.width, 1)
 
     def forward(self, rows: Tensor) -> Tensor:
         """[pictures, rows, width] -> [pictures, grid, grid, OUTPUTS]."""
@@ -55,6 +56,18 @@ class DenseHead(nn.Module):
         return fn.cross_entropy(down, steps.repeat_interleave(side).repeat(len(rows))) \
             + fn.cross_entropy(across, steps.repeat(side * len(rows)))
 
+    def middle_loss(self, rows: Tensor, centre: Tensor) -> tuple[Tensor, float]:
+        """How badly rows say how much of a middle they hold, and the share of pictures whose things they tell.
+
+        Counting rests on it: a thing that lies in several rows must count as one.
+        """
+        pool = self.shape.pool
+        there = centre.unflatten(2, (-1, pool)).unflatten(1, (-1, pool)).sum((2, 4)).flatten(1).clamp(max=1)
+        said = self.middle(self.norm(rows))[..., 0].float()
+        with torch.no_grad():
+            right = (said.sigmoid().sum(1).round() == there.sum(1).round()).float().mean().item()
+        return fn.binary_cross_entropy_with_logits(said, there), right
+
 
 def share(right: Tensor, among: Tensor) -> float:
     """How many are right among some; zero where there are none."""
@@ -62,14 +75,13 @@ def share(right: Tensor, among: Tensor) -> float:
 
 
 def dense_loss(out: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
-    """The loss and the share of right labels: of things, of colours where a thing is, of middles."""
+    """The loss and the share of right labels: of things, of colours where a thing is; how far middles are off."""
     what, colour, centre = out.float().split((WHATS, len(COLOUR_NAMES), 1), -1)
     weight = torch.ones(WHATS, device=out.device)
     weight[0] = NOTHING_WEIGHT
     loss_what = fn.cross_entropy(what.flatten(0, 2), labels.what.flatten().long(), weight)
     loss_colour = fn.cross_entropy(colour.flatten(0, 2), labels.colour.flatten().long(), ignore_index=-1)
-    loss_centre = fn.binary_cross_entropy_with_logits(centre[..., 0], labels.centre.float(),
-                                                      pos_weight=torch.tensor(5.0, device=out.device))
+    loss_centre = fn.binary_cross_entropy_with_logits(centre[..., 0], labels.centre)
     with torch.no_grad():
         thing = labels.what > 0
         named = thing & (labels.colour >= 0)
@@ -78,6 +90,6 @@ def dense_loss(out: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
             **{name: share(what.argmax(-1) == labels.what, (labels.what >= first) & (labels.what < end))
                for name, first, end in GROUPS},
             "colour": (colour.argmax(-1) == labels.colour)[named].float().mean().item(),
-            "centre": ((centre[..., 0] > 0) == (labels.centre > 0))[thing].float().mean().item(),
+            "centre": (centre[..., 0].sigmoid() - labels.centre).abs()[thing].float().mean().item(),
         }
-    return loss_what + loss_colour + 0.5 * loss_centre, right
+    return loss_what + loss_colour + loss_centre, right

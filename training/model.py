@@ -265,8 +265,13 @@ class Decoder(nn.Module):
         """[batch, rows] -> [batch, rows, width], scaled as the family scales text."""
         return self.embed_tokens(ids) * self.shape.width**0.5
 
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """[batch, rows, width] -> normalised rows, and the rows after two thirds of the layers."""
+    @property
+    def middle(self) -> int:
+        """The last block of the first two thirds."""
+        return max(0, len(self.layers) * 2 // 3 - 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """[batch, rows, width] -> normalised rows, and the rows before each block and after the last."""
         positions, dtype = torch.arange(x.shape[1], device=x.device), self.layers[0].self_attn.q_proj(x[:, :1]).dtype
         near = rotation(positions, self.shape.head, self.shape.base_local)
         far = rotation(positions, self.shape.head, self.shape.base_global)
@@ -274,12 +279,12 @@ class Decoder(nn.Module):
         near, far = ((cos.to(dtype), sin.to(dtype)) for cos, sin in (near, far))
         bias, local_bias = (torch.zeros_like(m, dtype=dtype).masked_fill(~m, -torch.inf)[:, None]
                             for m in (mask, local))
+        between = []
         for index, layer in enumerate(self.layers):
             wide = index % 6 == 5
+            between.append(x)
             x = layer(x, far if wide else near, bias if wide else local_bias)
-            if index == max(0, len(self.layers) * 2 // 3 - 1):
-                middle = x
-        return self.norm(x), middle
+        return self.norm(x), [*between, x]
 
 
 class Nano(nn.Module):
@@ -304,8 +309,8 @@ class Nano(nn.Module):
         """Hidden rows of a batch."""
         return self.think(ids, blocks, rows)[0]
 
-    def think(self, ids: Tensor, blocks: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden rows of a batch, at the end and in the middle.
+    def think(self, ids: Tensor, blocks: Tensor, rows: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Hidden rows of a batch, at the end and between the decoder's blocks.
 
         ids [batch, rows]; blocks [batch, rows] is 0 for text and the picture's number (from 1) in its rows;
         rows [all picture rows in order, width] replace the embeddings where blocks > 0.

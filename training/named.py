@@ -9,18 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from training.lists import COLOUR_NAMES, EMOJI_NAMES, NUMBERS, SHAPES, plural
 from training.model import Shape
-from training.paint import PATCH, SIDE
+from training.paint import PATCH, SIDE, share_middle
 from training.scenes import Scene, Thing
 from training.text import byte_letters, load_tokens
 
 MOST = len(NUMBERS)  # counts from here on are one class
 BINS = SIDE // PATCH
+ROWS = Shape().grid // Shape().pool  # of a picture, along a side
 PARTS = (MOST + 1, MOST + 1, BINS, BINS, len(COLOUR_NAMES), len(SHAPES))
 UNKNOWN = -1
 
@@ -30,6 +32,7 @@ class Names:
     """Names in a batch's questions."""
 
     at: Tensor  # [names, 2]: conversation, row
+    centres: Tensor  # [names, 2, rows of a picture]: how many have their middle there, in each picture
     facts: Tensor  # [names, parts]: how many in the first and second picture, across, down, colour, shape
 
 
@@ -59,12 +62,16 @@ def find(ids: list[int], learn: list[bool]) -> list[tuple[int, str, str]]:
     return found
 
 
-def facts_of(colour: str, name: str, scenes: list[Scene]) -> list[int]:
+def groups_of(colour: str, name: str, scenes: list[Scene]) -> list[list[Thing]]:
+    """The things that a name stands for, in every picture."""
+    return [[t for t in scene.things if (not colour or t.colour == colour) and (not name or t.name == name)]
+            for scene in scenes]
+
+
+def facts_of(groups: list[list[Thing]]) -> list[int]:
     """The labels of a name; place, colour and shape only where one picture shows it once."""
-    groups: list[list[Thing]] = [[t for t in scene.things if (not colour or t.colour == colour)
-                                  and (not name or t.name == name)] for scene in scenes]
     counts = [min(len(group), MOST) for group in groups] + [UNKNOWN] * (2 - len(groups))
-    if len(scenes) > 1 or len(groups[0]) != 1:
+    if len(groups) > 1 or len(groups[0]) != 1:
         return counts + [UNKNOWN] * 4
     thing = groups[0][0]
     return [*counts, min(thing.x // PATCH, BINS - 1), min(thing.y // PATCH, BINS - 1),
@@ -72,16 +79,28 @@ def facts_of(colour: str, name: str, scenes: list[Scene]) -> list[int]:
             SHAPES.index(thing.name) if thing.name in SHAPES else UNKNOWN]
 
 
+def centres_of(groups: list[list[Thing]]) -> np.ndarray:
+    """How many middles each row of the two pictures holds, in shares: [2, rows]."""
+    found = np.zeros((2, BINS, BINS), np.float32)
+    for picture, group in enumerate(groups):
+        for thing in group:
+            found[picture] += share_middle(thing.x, thing.y)
+    return found.reshape(2, ROWS, BINS // ROWS, ROWS, BINS // ROWS).sum((2, 4)).reshape(2, ROWS**2)
+
+
 def names_of(rendered: list[tuple[list[int], list[bool]]], scenes: list[list[Scene]]) -> Names:
     """All names of a batch. Charts and words have bars and letters instead, and nothing is said of those."""
-    at, facts = [], []
+    at, centres, facts = [], [], []
     for number, ((ids, learn), seen) in enumerate(zip(rendered, scenes, strict=True)):
         if any(scene.bars or scene.text for scene in seen):
             continue
         for row, colour, name in find(ids, learn):
+            groups = groups_of(colour, name, seen)
             at.append((number, row))
-            facts.append(facts_of(colour, name, seen))
-    return Names(torch.tensor(at, dtype=torch.long).view(-1, 2), torch.tensor(facts).view(-1, len(PARTS)))
+            centres.append(centres_of(groups))
+            facts.append(facts_of(groups))
+    shares = torch.from_numpy(np.array(centres, np.float32)).view(-1, 2, ROWS**2)
+    return Names(torch.tensor(at, dtype=torch.long).view(-1, 2), shares, torch.tensor(facts).view(-1, len(PARTS)))
 
 
 class NamedHead(nn.Module):

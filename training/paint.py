@@ -1,8 +1,8 @@
 """Paints things on a 192-pixel canvas and keeps, for every patch, what is there.
 
 Knows shapes, glyphs and drawings as masks; knows no questions. Labels: `what` (0 nothing, then shapes, drawings,
-characters, bar), `colour` (of the thing, or of the background; -1 where it has no name), `centre` (1 in the patch that
-holds a thing's middle).
+characters, bar), `colour` (of the thing, or of the background; -1 where it has no name), `centre` (a
+thing's middle, shared among the patches next to it).
 """
 
 from __future__ import annotations
@@ -113,14 +113,14 @@ class Canvas:
         base = COLOUR_NAMES.index(colour) if colour else -1
         self.what = np.zeros((GRID, GRID), np.int16)
         self.colour = np.full((GRID, GRID), base, np.int8)
-        self.centre = np.zeros((GRID, GRID), np.uint8)
+        self.centre = np.zeros((GRID, GRID), np.float32)
         self._cover = np.full((GRID, GRID), 0.12, np.float32)
 
     def _mark(self, cover: np.ndarray, what: int, colour: str, middle: tuple[float, float]) -> None:
         """Write a thing's labels where it covers more of a patch than what is there already."""
         row = min(max(int(middle[1] // PATCH), 0), GRID - 1)
         column = min(max(int(middle[0] // PATCH), 0), GRID - 1)
-        self.centre[row, column] = 1
+        self.centre = np.minimum(self.centre + share_middle(*middle), 1)
         cover[row, column] += 0.25
         wins = cover > self._cover
         self.what[wins] = what
@@ -185,3 +185,10 @@ def box_cover(box: Box) -> np.ndarray:
     x = np.clip(np.minimum(edges + PATCH, box.right) - np.maximum(edges, box.left), 0, None) / PATCH
     y = np.clip(np.minimum(edges + PATCH, box.bottom) - np.maximum(edges, box.top), 0, None) / PATCH
     return np.outer(y, x)
+
+
+def share_middle(x: float, y: float) -> np.ndarray:
+    """A middle shared among the four nearest patches, one in all: where exactly it lies is seldom seen to a pixel."""
+    middles = (np.arange(GRID, dtype=np.float32) + 0.5) * PATCH
+    across, down = (np.clip(1 - np.abs(middles - np.clip(at, middles[0], middles[-1])) / PATCH, 0, 1) for at in (x, y))
+    return np.outer(down, across)

@@ -15,6 +15,7 @@ from training.scenes import (
     Style,
     choose_background,
     choose_few,
+    choose_group,
     choose_kinds,
     paint_chart,
     paint_text,
@@ -25,6 +26,7 @@ from training.scenes import (
 KINDS = {"things": 0.42, "drawings": 0.18, "word": 0.2, "number": 0.08, "chart": 0.12}
 THINGS_FIRST = {"few": 0.45, "things": 0.42, "drawings": 0.03, "word": 0.03, "number": 0.03, "chart": 0.04}
 MOSTLY_THINGS = {"few": 0.15, "things": 0.63, "drawings": 0.07, "word": 0.03, "number": 0.06, "chart": 0.06}
+GROUPS = {"group": 0.6, "few": 0.08, "things": 0.15, "drawings": 0.05, "word": 0.03, "number": 0.04, "chart": 0.05}
 CONSONANTS, VOWELS = "bcdfghjklmnprstvwxz", "aeiouy"
 
 
@@ -36,7 +38,7 @@ class Picture:
     scene: Scene
     what: np.ndarray  # int16 [12, 12]
     colour: np.ndarray  # int8 [12, 12]
-    centre: np.ndarray  # uint8 [12, 12]
+    centre: np.ndarray  # float32 [12, 12]
 
 
 def choose_kind(rng: random.Random, style: Style, kinds: dict[str, float]) -> str:
@@ -75,7 +77,7 @@ def draw_picture(rng: random.Random, style: Style, kind: str) -> Picture:
         scene, canvas = paint_chart(rng, style, rng.randint(2, 6))
     else:
         background = choose_background(rng)
-        kinds = choose_few(rng, background) if kind == "few" else \
-            choose_kinds(rng, background, drawings=kind == "drawings")
+        kinds = choose_few(rng, background) if kind == "few" else choose_group(rng, background) if kind == "group" \
+            else choose_kinds(rng, background, drawings=kind == "drawings")
         scene, canvas = paint_things(rng, style, background, kinds)
     return Picture(wear(rng, canvas.pixels()), scene, canvas.what, canvas.colour, canvas.centre)

@@ -158,7 +158,7 @@ def free_spots(rng: random.Random, count: int, size: int, low: int, high: int) -
 
 def place(rng: random.Random, style: Style, count: int) -> tuple[list[tuple[int, int]], list[int]]:
     """Middles and sizes for `count` things, smaller where they are many."""
-    biggest = 60 if count <= 4 else 46 if count <= 7 else 36
+    biggest = 60 if count <= 4 else 46 if count <= 7 or style.split == "train" else 36
     sizes = [size for size in SIZES[style.split] if size <= biggest]
     if count <= 2:
         sizes = sizes + list(range(62, 150 if count == 1 else 86, 2))
@@ -293,6 +293,20 @@ def choose_kinds(rng: random.Random, background: str, *, drawings: bool) -> list
         if not ((share != "colour" and other[0] == shape) or (share == "colour" and other[1] == colour)):
             kinds.append(other)
     return kinds
+
+
+def choose_group(rng: random.Random, background: str) -> list[tuple[str, str]]:
+    """One to nine of a shape, equally often, and up to as many others as fit beside them."""
+    colours = [name for name in COLOUR_NAMES if name != background]
+    count, (shape, other) = rng.randint(1, 9), rng.sample(SHAPES, 2)
+    colour = rng.choice(colours) if rng.random() < 0.5 else ""
+    kinds = [(shape, colour or rng.choice(colours)) for _ in range(count)]
+    if rng.random() < 0.4:
+        beside = [(other, rng.choice(colours))] * rng.randint(1, 5)
+    else:
+        rest = [name for name in SHAPES if name != shape]
+        beside = [(rng.choice(rest), rng.choice(colours)) for _ in range(rng.randint(0, 4))]
+    return kinds + beside[:12 - count]
 
 
 def choose_few(rng: random.Random, background: str) -> list[tuple[str, str]]:

@@ -21,17 +21,20 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import SMALL, Average, Place, load_full, load_small, save_full, save_small
-from training.conversations import ConversationStream, MostlyThingsStream, ThingsFirstStream
-from training.crowd import CrowdStream
+from training.conversations import ConversationStream, CountingStream, MostlyThingsStream, ThingsFirstStream
+from training.crowd import CrowdStream, GroupStream
 from training.dense import DenseHead, Labels, dense_loss
 from training.model import Nano, Shape, prepare
 from training.named import NamedHead
 from training.pool import mixed
 from training.stream import Batch, PictureStream, Talks, open_stream
+from training.tally import block_of, tally_loss
 from training.whiten import whiten
 
 RUNS = Path(__file__).parent / "runs"
 NAMED_WEIGHT = 0.3
+LOOK_WEIGHT = 1.0
+MIDDLE_WEIGHT = 3.0
 MATRIX_FACTOR = 3.0  # Muon's orthogonal steps bear a higher rate than AdamW's
 
 
@@ -57,6 +60,8 @@ RECIPE = (
     Stage("decoder", steps=5000, size=32, rate=1e-3, talks=True, sees=False, sets=4, stream=ThingsFirstStream),
     Stage("both", steps=3000, size=32, rate=1e-3, talks=True, sees=True, tower=0.25,
           stream=MostlyThingsStream),
+    Stage("groups", steps=700, size=32, rate=1e-3, talks=False, sees=True, stream=GroupStream),
+    Stage("count", steps=8000, size=32, rate=1e-3, talks=True, sees=True, tower=0.4, stream=CountingStream),
     Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, tower=0.25,
           stream=ConversationStream),
     Stage("settle", steps=700, size=32, rate=1e-3, talks=True, sees=False, settle=0.9, smooth=True, sets=3,
@@ -135,16 +140,15 @@ class Learner:
             weights, facts = load_small()
             for part, module in (("head.", self.head), ("named.", self.named)):
                 found = {name.removeprefix(part): weights.pop(name) for name in list(weights) if name.startswith(part)}
-                module.load_state_dict(found or module.state_dict())
+                module.load_state_dict(module.state_dict() | found)
             self.model.load_state_dict(weights)
             self.average = Average(self.model)
             self.place = Place(**facts["place"])  # type: ignore[arg-type]
             return []
         parts = load_full(path)
         self.model.load_state_dict(parts["model"])  # type: ignore[arg-type]
-        self.head.load_state_dict(parts["head"])  # type: ignore[arg-type]
-        if "named" in parts:
-            self.named.load_state_dict(parts["named"])  # type: ignore[arg-type]
+        for name, module in (("head", self.head), ("named", self.named)):  # older runs lack parts of them
+            module.load_state_dict(module.state_dict() | parts.get(name, {}))  # type: ignore[operator]
         self.average.tensors = {name: tensor.to(self.device) for name, tensor in
                                 parts["average"].items()}  # type: ignore[attr-defined]
         self.average.updates = int(parts["updates"])  # type: ignore[call-overload]
@@ -170,20 +174,24 @@ def sight_loss(learner: Learner, rows: Tensor, labels: Labels) -> tuple[Tensor, 
     there = Labels(*(getattr(labels, name).to(learner.device) for name in ("what", "colour", "centre")))
     seen, logged = dense_loss(learner.head(rows), there)
     where = learner.head.place_loss(rows)
-    return seen + 0.3 * where, logged | {"dense": seen.item(), "where": where.item()}
+    middle, told = learner.head.middle_loss(rows, there.centre)
+    return seen + 0.3 * where + MIDDLE_WEIGHT * middle, \
+        logged | {"dense": seen.item(), "where": where.item(), "middle": middle.item(), "told": told}
 
 
 def talk_loss(learner: Learner, rows: Tensor, talks: Talks) -> tuple[Tensor, dict[str, float]]:
     """How badly questions are answered and their names understood."""
     device, model = learner.device, learner.model
     ids, learn = talks.ids.to(device), talks.learn.to(device)
-    hidden, middle = model.think(ids, talks.blocks.to(device), rows.flatten(0, 1))
+    blocks, decoder = talks.blocks.to(device), model.language_model
+    hidden, between = model.think(ids, blocks, rows.flatten(0, 1))
     logits = model.logits(hidden[:, :-1][learn[:, 1:]]).float()
     wanted = ids[:, 1:][learn[:, 1:]]
     said = nn.functional.cross_entropy(logits, wanted)
-    named, logged = learner.named(middle, talks.names)
-    logged |= {"answer": said.item(), "token": (logits.argmax(-1) == wanted).float().mean().item()}
-    return said + NAMED_WEIGHT * named, logged
+    named, logged = learner.named(between[decoder.middle + 1], talks.names)
+    looked, tallied = tally_loss(decoder, between[block_of(decoder)], talks.names, blocks)
+    logged |= tallied | {"answer": said.item(), "token": (logits.argmax(-1) == wanted).float().mean().item()}
+    return said + NAMED_WEIGHT * named + LOOK_WEIGHT * looked, logged
 
 
 def rate_at(stage: Stage, step: int, left: float = 1.0) -> float:

@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 pytest.importorskip("PIL")
 
 from training.lists import COLOUR_NAMES, SHAPES
-from training.named import UNKNOWN, facts_of, find, names_of
+from training.named import UNKNOWN, facts_of, find, groups_of, names_of
 from training.scenes import Bar, Scene, Thing
 from training.text import decode, render
 
@@ -19,6 +19,11 @@ def found(question: str, answer: str = "A red circle.") -> list[tuple[str, str, 
     """The word that ends each name in a question, its colour and what it names."""
     ids, learn = render([(question, answer)], 1, 36, lines=True)
     return [(decode([ids[row]]).strip(), colour, name) for row, colour, name in find(ids, learn)]
+
+
+def labels(colour: str, name: str, scenes: list[Scene]) -> list[int]:
+    """The labels of a name."""
+    return facts_of(groups_of(colour, name, scenes))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +45,7 @@ def test_names_are_found_in_questions_and_not_in_answers(question: str, names: l
 
 def test_labels_say_how_many_and_where() -> None:
     """Place, colour and shape only of what is there once."""
-    assert facts_of("", "circle", [SCENE]) == [
+    assert labels("", "circle", [SCENE]) == [
         1,
         UNKNOWN,
         1,
@@ -48,9 +53,9 @@ def test_labels_say_how_many_and_where() -> None:
         COLOUR_NAMES.index("red"),
         SHAPES.index("circle"),
     ]
-    assert facts_of("blue", "", [SCENE]) == [3, *[UNKNOWN] * 5]
-    assert facts_of("red", "star", [SCENE]) == [0, *[UNKNOWN] * 5]
-    assert facts_of("", "star", [Scene(), SCENE]) == [0, 3, *[UNKNOWN] * 4]
+    assert labels("blue", "", [SCENE]) == [3, *[UNKNOWN] * 5]
+    assert labels("red", "star", [SCENE]) == [0, *[UNKNOWN] * 5]
+    assert labels("", "star", [Scene(), SCENE]) == [0, 3, *[UNKNOWN] * 4]
 
 
 def test_charts_have_no_names() -> None:

@@ -1,0 +1,78 @@
+"""Counting as a task for attention: a name looks at every row that holds the middle of one of its things.
+
+Attention gives averages, and an average does not say of how many. It does beside a constant: with a fixed weight on the
+first token of all, what is left for the things grows with their number. In training two heads of one block are shown
+where to look, the first in the first picture, the second in the second. Knows the decoder's rows, no question.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as fn
+
+from training.model import Decoder, rotate, rotation
+from training.named import Names
+
+CONSTANT = 4.0  # as many things as the first token weighs: so eight and nine are told apart too
+
+
+def block_of(decoder: Decoder) -> int:
+    """The block that counts: one before those whose rows `named` reads."""
+    return max(0, decoder.middle - 1)
+
+
+def wanted(names: Names, blocks: Tensor, picture: int) -> Tensor:
+    """Where names should look in a picture, counted from 1: [names, rows], each adding up to one."""
+    at = names.at[:, 0].to(blocks.device)
+    centres = names.centres[:, picture - 1].to(blocks.device)
+    target = torch.zeros(len(at), blocks.shape[1], device=blocks.device)
+    rows = (blocks == picture).int().argmax(1)[at, None] + torch.arange(centres.shape[1], device=blocks.device)
+    target.scatter_(1, rows, centres)
+    target[:, 0] = CONSTANT
+    return target / target.sum(1, keepdim=True)
+
+
+def look(decoder: Decoder, before: Tensor, names: Names) -> Tensor:
+    """Logarithms of the weights [names, heads, rows] by which names look, from the rows before the counting block."""
+    layer, shape = decoder.layers[block_of(decoder)], decoder.shape
+    attention, rows = layer.self_attn, layer.input_layernorm(before)
+    at = names.at.to(before.device)
+    positions = torch.arange(rows.shape[1], device=rows.device)
+    cos, sin = rotation(positions, shape.head, shape.base_local)
+    keys = attention.k_norm(attention.k_proj(rows).unflatten(-1, (-1, shape.head))).transpose(1, 2)
+    keys = rotate(keys.float(), (cos, sin))[at[:, 0]].repeat_interleave(shape.heads // shape.groups, 1)
+    asked = attention.q_norm(attention.q_proj(rows[at[:, 0], at[:, 1]]).unflatten(-1, (-1, shape.head)))
+    asked = rotate(asked.float(), (cos[at[:, 1], None], sin[at[:, 1], None]))
+    scores = torch.einsum("nhd,nhrd->nhr", asked * shape.head**-0.5, keys)
+    return torch.log_softmax(scores.masked_fill(positions > at[:, 1, None, None], -torch.inf), -1)
+
+
+def tally_loss(decoder: Decoder, before: Tensor, names: Names, blocks: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """How far names look from where they should, and how far their numbers, read from it, are off.
+
+    The divergence hardly tells eight from nine, so the logarithm of the number counts by itself. Logs the share of
+    numbers that are right.
+    """
+    with torch.autocast(before.device.type, enabled=False):
+        seen = look(decoder, before.float(), names)
+    total, logged = seen.new_zeros(()), {"look": 0.0, "off": 0.0, "tally": 0.0}
+    for picture in range(1, min(2, decoder.shape.heads) + 1):
+        target, there = wanted(names, blocks, picture), (blocks == picture).any(1)[names.at[:, 0].to(blocks.device)]
+        if not there.any():
+            continue
+        target, weights = target[there], seen[there, picture - 1].clamp(min=-60)
+        away = fn.kl_div(weights, target, reduction="batchmean")
+        read, right = (number(share) for share in (weights[:, 0].exp(), target[:, 0]))
+        some = right > 0.5
+        off = ((read[some] + 0.1).log() - (right[some] + 0.1).log()).abs().sum() / max(1, int(some.sum()))
+        total = total + away + off
+        if picture == 1:
+            logged = {"look": away.item(), "off": off.item(),
+                      "tally": (read.round() == right.round())[some].float().mean().item()}
+    return total, logged
+
+
+def number(share: Tensor) -> Tensor:
+    """How many things there are when the first token has this share."""
+    return CONSTANT / share.clamp(min=1e-4) - CONSTANT

@@ -67,7 +67,7 @@ class Browser:
         assert "exceptionDetails" not in reply, reply["exceptionDetails"]
         return reply["result"].get("value")
 
-    def wait(self, code: str, seconds: float = 60.0) -> object:
+    def wait(self, code: str, seconds: float = 300.0) -> object:
         """What `code` gives once it gives something true."""
         end = time.monotonic() + seconds
         while not (value := self.run(code)):
@@ -79,4 +79,4 @@ class Browser:
         self._out.close()
         self._in.close()
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(120)

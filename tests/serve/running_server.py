@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import uvicorn
 from tiny_sight import tiny_pair
+from waiting import PATIENCE
 
 import opsin
 from opsin.api import Model
@@ -44,6 +46,7 @@ class Running:
     service: Service
     host: str
     port: int
+    server: uvicorn.Server
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -51,7 +54,7 @@ class Running:
         return f"http://{self.host}:{self.port}"
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self.host, self.port, timeout=60)
+        return http.client.HTTPConnection(self.host, self.port, timeout=300)
 
     def ask(self, path: str, body: object = None, *, method: str | None = None, headers=()) -> Reply:
         connection = self.connect()
@@ -83,14 +86,14 @@ def running(load: Callable[[], Model], *, wait: bool = True, **options: object) 
     thread = threading.Thread(target=lambda: loop.run_until_complete(live()), daemon=True)
     thread.start()
     host, port = made.getsockname()[:2]
-    place = Running(service, host, port)
+    place = Running(service, host, port, server)
     while not server.started or (wait and not service.ready):
         threading.Event().wait(0.01)
     try:
         yield place
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE)
         service.shut()
         assert not thread.is_alive()
         loop.close()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from running_server import running
-from waiting import wait_for
+from waiting import hold, wait_for
 
 MESSAGES = [{"role": "user", "content": "the rain in Spain"}]
 # A tiny random model is sure of one id: this makes its answers differ, and repeat.
@@ -99,13 +100,15 @@ def test_sixteen_at_once_answer_as_each_alone(server):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_away_frees_its_pages(server, text_model, stream):
+def test_a_client_that_goes_away_frees_its_pages(server, text_model, monkeypatch, stream):
+    hold(text_model.runner, monkeypatch, after=9)  # the answer does not end by itself
     body = {"messages": MESSAGES, "max_tokens": 400, "ignore_eos": True, "stream": stream}
     connection = server.connect()
     connection.request("POST", "/v1/chat/completions", json.dumps(body))
     wait_for(lambda: len(text_model.engine._everybody()) == 1)
     if stream:
         connection.getresponse().read(10)
+    connection.sock.shutdown(socket.SHUT_RDWR)  # the reply would keep it open
     connection.sock.close()
     wait_for(lambda: not text_model.engine._everybody() and server.service.inside == 0)
 

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from running_server import running
+from waiting import PATIENCE
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
@@ -90,10 +91,11 @@ def test_only_a_key_opens_but_health_and_page_are_open(text_model):
 def test_a_long_body_is_a_413_however_it_comes(text_model):
     with running(lambda: text_model, body_bytes=1000) as small:
         assert small.ask("/v1/chat/completions", b"x" * 1001).status == 413
-        connection = small.connect()
-        connection.request("POST", "/v1/chat/completions", (b"x" * 100 for _ in range(20)), encode_chunked=True)
-        assert connection.getresponse().status == 413
-        connection.close()
+        pieces = b"64\r\n" + b"x" * 100 + b"\r\n"
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        with socket.create_connection((small.host, small.port)) as connection:
+            connection.sendall(head + 20 * pieces + b"0\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
 
 def test_a_body_that_does_not_come_is_a_408(text_model):
@@ -123,7 +125,7 @@ def test_health_waits_for_the_model(text_model):
     there = threading.Event()
 
     def load():
-        there.wait(20)
+        there.wait(PATIENCE)
         return text_model
 
     with running(load, wait=False) as starting:

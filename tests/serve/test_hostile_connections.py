@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import time
+from contextlib import suppress
+from http.client import HTTPException
 
 import pytest
 from running_server import running
-from waiting import wait_for
+from waiting import PATIENCE, wait_for
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}).encode()
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 
 
 def dial(server):
-    made = socket.create_connection((server.host, server.port), timeout=20)
-    made.settimeout(20)
+    made = socket.create_connection((server.host, server.port), timeout=PATIENCE)
+    made.settimeout(PATIENCE)
     return made
 
 
@@ -42,27 +45,34 @@ def is_well(server):
     return server.ask("/v1/chat/completions", BODY).status == 200
 
 
+def may_be_well(server):
+    """Whether it is, where a head has so little time that a busy machine may send it too late."""
+    try:
+        return is_well(server)
+    except (OSError, HTTPException):
+        return False
+
+
 def test_a_head_that_does_not_come_is_a_408(text_model):
     with running(lambda: text_model, head_seconds=0.3) as quick, dial(quick) as silent, dial(quick) as slow:
-        slow.sendall(b"GET /health HTTP/1.1\r\n")
-        start = time.monotonic()
-        while time.monotonic() - start < 0.2:  # bytes now and then buy no time
-            slow.sendall(b"A: b\r\n")
-            time.sleep(0.05)
+        with suppress(ConnectionError):  # it may be closed between the look and the byte
+            slow.sendall(b"GET /health HTTP/1.1\r\n")
+            while not select.select([slow], [], [], 0.02)[0]:  # bytes now and then buy no time
+                slow.sendall(b"A: b\r\n")
         for connection in (silent, slow):
             assert said(connection).startswith(b"HTTP/1.1 408")
-        assert is_well(quick)
+        wait_for(lambda: may_be_well(quick))
 
 
 def test_a_head_after_an_answer_has_its_time_too(text_model):
-    with running(lambda: text_model, head_seconds=0.3) as quick, dial(quick) as kept:
-        for _ in range(2):
+    with running(lambda: text_model, head_seconds=1.0) as quick, dial(quick) as kept:
+        for pause in (1.2, 0.0):
             kept.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             reply = b""
             while not reply.endswith(b"}"):
                 reply += kept.recv(1000)
             assert reply.startswith(b"HTTP/1.1 200")
-            time.sleep(0.5)
+            time.sleep(pause)
         kept.sendall(b"GET /health")
         assert said(kept).startswith(b"HTTP/1.1 408")
 
@@ -88,7 +98,7 @@ def test_where_all_connections_work_a_new_one_hears_503(text_model, monkeypatch)
     with running(lambda: text_model) as small, dial(small) as one, dial(small) as other:
         for connection in (one, other):
             connection.sendall(POST + b"Content-Length: 50\r\n\r\n{")
-        time.sleep(0.3)  # until then they are idle, and make room
+        wait_for(lambda: [c.is_idle for c in small.server.server_state.connections.copy()] == [False] * 2)
         assert is_busy(small)
     with running(lambda: text_model) as small:
         assert is_well(small)
@@ -110,7 +120,7 @@ def test_a_client_that_does_not_read_is_given_up(text_model):
         with pytest.raises(OSError, match=r"timed out|reset|Broken pipe"):
             while True:
                 deaf.sendall(many)
-        deaf.settimeout(20)
+        deaf.settimeout(PATIENCE)
         with pytest.raises(OSError, match=r"reset|Broken pipe"):
             while True:
                 time.sleep(0.05)

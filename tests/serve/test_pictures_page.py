@@ -43,7 +43,7 @@ def port(folder: Path):
 
 
 def typed(folder: Path, arguments: list[str]) -> str:
-    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -78,7 +78,7 @@ def test_the_client_of_openai_streams(folder, port):
     code = blocks("python")[3].replace("8080", str(port))
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120, env=environment
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=600, env=environment
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout

@@ -14,7 +14,7 @@ import pytest
 from running_server import Running, running_sight
 from test_chat import MESSAGES
 from test_llama_server_api import PNG
-from waiting import wait_for
+from waiting import PATIENCE, wait_for
 
 from opsin.media.fetch import Rules
 
@@ -28,7 +28,7 @@ class Slow:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                slow.there.wait(20)
+                slow.there.wait(PATIENCE)
                 self.send_response(slow.status)
                 self.send_header("Content-Length", str(len(PNG)))
                 self.end_headers()
@@ -95,7 +95,7 @@ def test_an_error_after_a_comment_is_an_event(sight, slow):
 def test_an_error_before_the_first_comment_is_a_status(sight, slow):
     slow.status = 404
     slow.there.set()
-    with ask(sight, messages=slow.messages, sse_ping_interval=20) as reply:
+    with ask(sight, messages=slow.messages, sse_ping_interval=300) as reply:
         assert reply.status == 400
 
 

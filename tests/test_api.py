@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 import threading
-import time
 
 import numpy as np
 import pytest
 from tiny import SPECIALS, Shape, tokens
+from waiting import PATIENCE, hold, until, wait_for
 
 import opsin
+from opsin.api import Answer
 from opsin.engine.sampling import Sampling
 from opsin.spans import Prompt
 
@@ -38,11 +40,9 @@ def endless(model, monkeypatch):
     return started
 
 
-def is_idle(model, seconds=10.0):
-    end = time.monotonic() + seconds
-    while model.engine._everybody() and time.monotonic() < end:
-        time.sleep(0.002)
-    return not model.engine._everybody() and model.engine._pool.free == model.runner.limits.pages
+def is_idle(model):
+    pages = model.runner.limits.pages
+    return until(lambda: not model.engine._everybody() and model.engine._pool.free == pages)
 
 
 # Answers
@@ -141,25 +141,35 @@ def _ids(model, options):
 
 def test_an_answer_that_nobody_reads_ends_when_it_is_dropped(model, endless):
     answer = model.chat(ASK)
-    assert endless.wait(20)
+    assert endless.wait(PATIENCE)
     del answer
     gc.collect()
     assert is_idle(model)
 
 
-def test_leaving_the_loop_ends_the_answer(model):
+def test_leaving_the_loop_ends_the_answer(model, monkeypatch):
+    hold(model.runner, monkeypatch, after=9)  # it does not end by itself
     for _ in model.chat(ASK, seed=0, ignore_eos=True):
         break
-    assert is_idle(model, 2.0)
+    assert is_idle(model)
 
 
-def test_a_cancelled_answer_has_no_more_pieces(model):
+def test_a_cancelled_answer_has_no_more_pieces(model, monkeypatch):
+    hold(model.runner, monkeypatch, after=9)
     answer = model.chat(ASK, seed=0, ignore_eos=True)
     next(answer)
     answer.cancel()
     assert list(answer) == []
     assert answer.reason == "cancelled"
     assert is_idle(model)
+
+
+def is_inside(function, thread):
+    """Whether the thread has called it."""
+    frame = sys._current_frames()[thread.ident]
+    while frame is not None and frame.f_code is not function.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 @pytest.fixture
@@ -176,8 +186,8 @@ def test_ctrl_c_while_waiting_ends_the_answer(model, endless, receiver):
     answer = model.chat(ASK)
 
     def interrupt():
-        endless.wait(20)
-        time.sleep(0.05)  # until the main thread waits
+        endless.wait(PATIENCE)
+        wait_for(lambda: is_inside(Answer.__next__, threading.main_thread()))
         there = threading.main_thread().ident if receiver == "the main thread" else threading.get_ident()
         signal.pthread_kill(there, signal.SIGINT)
 
@@ -185,11 +195,12 @@ def test_ctrl_c_while_waiting_ends_the_answer(model, endless, receiver):
     with pytest.raises(KeyboardInterrupt):
         next(answer)
     assert answer.reason == "cancelled"
-    assert is_idle(model, 1.0)
+    assert is_idle(model)
 
 
-def test_an_answer_ends_with_an_error_when_the_model_closes(quantised_file):
+def test_an_answer_ends_with_an_error_when_the_model_closes(quantised_file, monkeypatch):
     model = opsin.load(quantised_file, threads=1, context=512)
+    hold(model.runner, monkeypatch, after=9)  # it does not end by itself
     answer = model.chat(ASK, seed=0, ignore_eos=True)
     next(answer)
     model.close()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 from test_api_pictures import OPTIONS, ask, pair, picture, png  # noqa: F401 - fixtures
+from waiting import PATIENCE
 
 import opsin
 from opsin.api.fetching import AT_ONCE
@@ -21,21 +22,22 @@ FILES = {f"/{seed}.png": png(picture(seed=seed)) for seed in range(8)}
 
 
 class Web:
-    """Gives FILES after a pause; counts how many are asked for at the same time."""
+    """Gives FILES, those that are held back when they are let go; `together`: only to so many at the same time."""
 
     def __init__(self) -> None:
-        self.pause, self.now, self.most, self.asked = 0.0, 0, 0, []
-        lock, web = threading.Lock(), self
+        self.asked: list[str] = []
+        self.held: set[str] = set()
+        self.let_go = threading.Event()
+        self.together = threading.Barrier(1)
+        web = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                with lock:
-                    web.now += 1
-                    web.most = max(web.most, web.now)
-                    web.asked.append(self.path)
-                time.sleep(web.pause)
-                with lock:
-                    web.now -= 1
+                web.asked.append(self.path)
+                if self.path in web.held:
+                    web.let_go.wait(PATIENCE)
+                with suppress(threading.BrokenBarrierError):
+                    web.together.wait(PATIENCE)
                 data = FILES.get(self.path)
                 if data is None:
                     self.send_error(404)
@@ -60,6 +62,7 @@ class Web:
 def web() -> Iterator[Web]:
     made = Web()
     yield made
+    made.let_go.set()
     made.server.shutdown()
     made.server.server_close()
 
@@ -75,11 +78,9 @@ def model(pair):  # noqa: F811
 
 
 def test_several_are_fetched_at_the_same_time_and_keep_their_order(model, web):
-    web.pause = 0.2
-    start = time.perf_counter()
+    web.together = threading.Barrier(AT_ONCE)
     question = model.question(ask(*web.parts(*FILES), "What is this?"))
-    assert time.perf_counter() - start < 0.2 * len(FILES)
-    assert web.most == AT_ONCE
+    assert not web.together.broken
     by_hand = model.question(ask(*[picture(seed=seed) for seed in range(8)], "What is this?"))
     for ours, theirs in zip(question.prompt.spans, by_hand.prompt.spans, strict=True):
         assert getattr(ours, "ids", None) == getattr(theirs, "ids", None)
@@ -89,6 +90,7 @@ def test_several_are_fetched_at_the_same_time_and_keep_their_order(model, web):
 
 def test_the_first_that_fails_is_named_and_the_rest_are_left(model, web):
     paths = ["/0.png", "/none.png", *list(FILES)[1:]]
+    web.held = set(paths[2:])
     with pytest.raises(opsin.OpsinError, match=r"messages\[0\].content\[1\].*404"):
         model.question(ask(*web.parts(*paths)))
     assert len(web.asked) < len(paths)

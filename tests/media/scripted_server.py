@@ -6,7 +6,6 @@ import contextlib
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterable
 
 Answer = bytes | Iterable[bytes | float]  # bytes to send, seconds to wait
@@ -61,6 +60,6 @@ class ScriptedServer:
                     if self.closed.is_set():
                         return
                     if isinstance(piece, float):
-                        time.sleep(piece)
+                        self.closed.wait(piece)
                     else:
                         connection.sendall(piece)

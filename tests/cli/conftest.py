@@ -18,7 +18,7 @@ def run() -> Run:
     def start(*arguments: object, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*COMMAND, *map(str, arguments)], input=stdin, capture_output=True, text=True, encoding="utf-8",
-            env=environment(**variables), timeout=240, check=False,
+            env=environment(**variables), timeout=800, check=False,
         )  # fmt: skip
 
     return start

@@ -37,7 +37,7 @@ def embeddings(model: Path, mmproj: Path, picture: NDArray[np.uint8], folder: Pa
     np.save(folder / "picture.npy", picture)
     out = folder / "embeddings.npz"
     words = [sys.executable, __file__, str(model), str(mmproj), str(folder / "picture.npy"), str(out), name]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=800, check=False)
     if done.returncode:
         raise RuntimeError(f"llama.cpp ended with {done.returncode}: {done.stderr[-2000:]}")
     with np.load(out) as found:

@@ -34,7 +34,7 @@ def blocks(name: str) -> str:
 def follow(folder: Path, format_file: str, test: str) -> subprocess.CompletedProcess[str]:
     (folder / "toy3.py").write_text(format_file)
     code = START.format(folder=str(folder)) + test + "\nprint('done')\n"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250, check=False)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=800, check=False)
 
 
 def test_the_page_works_as_it_stands(tmp_path: Path) -> None:

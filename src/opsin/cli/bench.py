@@ -161,7 +161,7 @@ class Bench:
         others = [self._submit(max(1, prompt), 2 * work.decode + 32) for _ in range(work.parallel - 1)]
         last = iter(self._submit(max(1, prompt), work.decode + 1))
         next(last)
-        before, start = len(self._steps), time.perf_counter()
+        start, before = time.perf_counter(), len(self._steps)
         for _ in last:
             pass
         end, seconds = time.perf_counter(), self._since(before)

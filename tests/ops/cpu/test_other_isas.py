@@ -25,7 +25,7 @@ OWN = {"avx2": FILES, "avxvnni": ("test_linear.py",), "portable": ("test_linear.
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("OPSIN_TEST_FEW") == "1", reason="this is such a process"),
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
 ]
 
 
@@ -38,7 +38,7 @@ def run_tests(files: tuple[str, ...], **environment: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *(str(HERE / name) for name in files)],
         env={**os.environ, **cleared, "OPSIN_TEST_FEW": "1", **environment},
-        cwd=HERE.parents[2], capture_output=True, text=True, timeout=880,
+        cwd=HERE.parents[2], capture_output=True, text=True, timeout=1700,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert " passed" in done.stdout

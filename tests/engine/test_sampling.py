@@ -91,6 +91,17 @@ def test_an_id_of_minus_infinity_is_never_chosen():
     assert {sampler.choose(logits) for _ in range(100)} == {3, 150}
 
 
+@pytest.mark.parametrize("top_k", [0, 2, 40])
+@pytest.mark.parametrize("places", [slice(5, None), slice(5, 6), slice(-1, None), slice(0, 64)], ids=str)
+def test_a_logit_that_is_no_number_is_an_error_although_the_likeliest_is_one(top_k, places):
+    """The device's choice passes over it."""
+    logits = np.zeros(10_010, np.float32)
+    logits[70] = 9.0
+    logits[places] = np.nan
+    with pytest.raises(DeviceError, match="no numbers"):
+        Sampler(Sampling(top_k=top_k)).choose(logits, 70)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("knobs", [{}, {"temperature": 0.0}, {"top_k": 0}])
 @pytest.mark.parametrize("where", [0, 100, 299])

@@ -76,7 +76,7 @@ class Sampler:
         s = self.sampling
         best = int(logits.argmax()) if likeliest is None else likeliest  # NaN counts as the largest
         if not np.isfinite(logits[best]):
-            raise DeviceError("the model gave logits that are no numbers", hint="the file is damaged, or overflows")
+            raise _damaged()
         if s.greedy:
             return best
         ids = top_ids(logits, s.top_k)
@@ -93,15 +93,24 @@ class Sampler:
 
 
 def top_ids(logits: Floats, k: int) -> npt.NDArray[np.intp]:
-    """The k likeliest ids, likeliest first; equal logits in the order of ids. k = 0 takes all."""
+    """The k likeliest ids, likeliest first; equal logits in the order of ids. k = 0 takes all.
+
+    Raises DeviceError where a logit is no number.
+    """
     n = len(logits)
-    if k == 0 or k >= n:
-        return np.argsort(-logits, kind="stable")
     whole = n // _BLOCK * _BLOCK
     maxima = logits[:whole].reshape(_BLOCK, -1).max(0)  # of columns: NumPy takes whole vectors then
+    if np.isnan(maxima).any() or np.isnan(logits[whole:]).any():  # a maximum with NaN is NaN
+        raise _damaged()
+    if k == 0 or k >= n:
+        return np.argsort(-logits, kind="stable")
     candidates = np.arange(n) if len(maxima) <= k else _reaching(logits, maxima, k)
     order = np.argsort(-logits[candidates], kind="stable")[:k]
     return candidates[order]
+
+
+def _damaged() -> DeviceError:
+    return DeviceError("the model gave logits that are no numbers", hint="the file is damaged, or overflows")
 
 
 def _reaching(logits: Floats, maxima: Floats, k: int) -> npt.NDArray[np.intp]:

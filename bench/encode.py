@@ -144,6 +144,7 @@ def main() -> None:
     del other["mix"]
     other = {"plain English": read_documentation()} | other
     kernels = TextKernels(from_environment())
+    kernels.warm()
     lines = head([*other])
     print("\n".join(lines))
     for path in options.files:

@@ -13,15 +13,19 @@ import pytest
 
 from opsin.config import from_environment
 from opsin.gguf import File
+from opsin.ops.cpu.code import Kernel
+from opsin.ops.cpu.texts import KERNELS as ALL_KERNELS
 from opsin.ops.cpu.texts import TextKernels
 from opsin.text import Tokenizer, compiled
+from opsin.text.plans import Value
+from opsin.text.pretokenizers import PRE_TOKENIZERS
 
 KERNELS = TextKernels(from_environment())
 TEXTS = list(islice(corpus.Corpus(21).strings(), 3000))
 RUNS = [unit * 700 for unit in ("a", "=", " ", "ha", "的", "\n", "- ", "\r\n", "é", "1", "\v", "👩‍👩‍👧‍👦", "𠀁")]
 NAMES = (
     "aquila", "baichuan", "command-r", "deepseek-coder", "deepseek-llm", "falcon", "gemma-4", "gpt-2", "gpt-neox",
-    "llama-bpe", "llama-spm", "mpt", "phi-3", "qwen2", "qwen35", "refact", "starcoder", "bert-bge", "nomic-bert-moe",
+    "llama-bpe", "llama-spm", "mpt", "phi-3", "qwen2", "qwen35", "refact", "starcoder",
 )  # fmt: skip
 
 
@@ -82,7 +86,7 @@ def test_kernels_run_only_after_much_text(sources: Path) -> None:
         def __init__(self) -> None:
             self.runs = 0
 
-        def run(self, name: str, options: dict[str, str], *values: compiled.Value) -> None:
+        def run(self, name: str, options: dict[str, str], *values: Value) -> None:
             self.runs += 1
             KERNELS.run(name, options, *values)
 
@@ -115,3 +119,31 @@ def test_memory_gives_its_place_to_the_next_word(sources: Path, always: None, mo
         crowded = Tokenizer.from_metadata(file.metadata, KERNELS)
     text = " ".join(TEXTS[:500])
     assert crowded.encode(text) == encode_alone("qwen2", sources)(text)
+
+
+class Noting:
+    """Kernels that tell which were asked for."""
+
+    def __init__(self) -> None:
+        self.asked: set[Kernel] = set()
+
+    def run(self, name: str, options: dict[str, str], *values: Value) -> None:
+        self.asked.add(Kernel.of(name, **options))
+        KERNELS.run(name, options, *values)
+
+
+def test_warming_up_knows_every_kernel_that_vocabularies_ask_for(
+    sources: Path, always: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noting = Noting()
+    monkeypatch.setattr(compiled, "PATIENCE", 0)
+    for name in ("llama-spm", "gemma-4", "bert-bge", "nomic-bert-moe"):
+        with File.open(sources / f"ggml-vocab-{name}.gguf") as file:
+            Tokenizer.from_metadata(file.metadata, noting).encode("word " * 200)
+    with File.open(sources / "ggml-vocab-gpt-2.gguf") as file:
+        metadata = {**file.metadata}
+    kinds = {(pre.byte_encoded, pre.ignore_merges, pre.newline_runs): name for name, pre in PRE_TOKENIZERS.items()}
+    for name in kinds.values():
+        made = Tokenizer.from_metadata(metadata | {"tokenizer.ggml.pre": name}, noting)
+        made.encode("word " * 200)
+    assert noting.asked == set(ALL_KERNELS)

@@ -77,6 +77,13 @@ def test_generated_texts_come_back_from_their_ids(sources: Path, name: str) -> N
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+@pytest.mark.parametrize("pre", ["gemma4", "sarvam-moe", "mmbert", "whitespace"])
+def test_characters_that_a_vocabulary_lacks_altogether_are_lost(pre: str) -> None:
+    metadata = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": pre, "tokenizer.ggml.tokens": ["a", "b"],
+                "tokenizer.ggml.merges": [], "tokenizer.ggml.token_type": [1, 1]}  # fmt: skip
+    assert Tokenizer.from_metadata(metadata).encode("xy a\nzb") == [0, 1]
+
+
 @settings(deadline=None)
 @given(st.binary())
 def test_bytes_that_are_no_text_become_replacement_characters(sources: Path, raw: bytes) -> None:

@@ -18,9 +18,10 @@ import numpy as np
 import regex
 from tokenizers.models import BPE
 
-from opsin.text.compiled import Kernels, LongTexts, Plan
+from opsin.text.compiled import Fragments, LongTexts
 from opsin.text.joints import BETWEEN, Joints, Parts
 from opsin.text.merging import Ints, Merges, Together
+from opsin.text.plans import Kernels, Merging
 from opsin.text.pretokenizers import PreTokenizer
 from opsin.text.vocabulary import CONTROL, Vocabulary
 from opsin.text.words import SPACE, WordMemory, cut_pattern
@@ -83,7 +84,7 @@ class BytePairs:
             self._to_words = [*patterns, _SPACED_WORD if pre.space_begins_words else before_space]
         self._remembered = WordMemory(self._encode_word, self._encode_words)
         self._pieces = WordMemory(self._encode_piece, self._encode_pieces)
-        self._long = LongTexts(kernels, lambda: self._plan(texts, merges), self._encode_piece)
+        self._long = LongTexts(kernels, lambda: self._plan(texts, merges), self._encode_piece, self._write_spaces)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first` tells whether nothing or a special token stands before it, which BPE ignores."""
@@ -97,11 +98,14 @@ class BytePairs:
             text = _UNSPACED_LINE.sub(SPACE, text)
         return self._remembered.encode(cut(self._to_words, [text]))
 
-    def encode_long(self, fragments: Sequence[str | int]) -> list[int] | None:
+    def encode_long(self, fragments: Fragments) -> list[int] | None:
         """Ids of long texts and of what stands between them; None where they must be encoded one by one."""
+        return self._long.encode(fragments)
+
+    def _write_spaces(self, fragments: Fragments) -> Fragments:
         if self._byte_encoded:
-            return self._long.encode(fragments)
-        return self._long.encode([part.replace(" ", SPACE) if isinstance(part, str) else part for part in fragments])
+            return fragments
+        return [part.replace(" ", SPACE) if isinstance(part, str) else part for part in fragments]
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         if not self._within_words:
@@ -140,7 +144,7 @@ class BytePairs:
 
     def _merge(self, written: str) -> tuple[int, ...]:
         ids = [token.id for token in self._model.tokenize(written)]
-        if max(ids) < self._size:
+        if max(ids, default=0) < self._size:
             return tuple(ids)
         return tuple(chain.from_iterable([self._spelled.get(id, (id,)) for id in ids]))
 
@@ -168,7 +172,7 @@ class BytePairs:
             return lines
         return lines.translate(_CODE_TO_BYTE).encode("latin-1", "replace").decode("utf-8", "surrogateescape")
 
-    def _plan(self, texts: Mapping[str, int], merges: Sequence[str]) -> Plan | None:
+    def _plan(self, texts: Mapping[str, int], merges: Sequence[str]) -> Merging | None:
         """How kernels encode long texts; None where words are made in a way that they do not know."""
         pre = self._pre
         if pre.spaces_vanish or pre.space_begins_words or (self._whole and not self._byte_encoded):
@@ -179,7 +183,7 @@ class BytePairs:
             known = self._letters[np.minimum(codes, len(self._letters) - 1)]
             units = np.where(known < 0, self._private + codes, known).astype(np.int32)
             byte_ids = np.array([self._ids.get(f"<0x{byte:02X}>", -1) for byte in range(256)], np.int32)
-        return Plan(
+        return Merging(
             texts=[*texts],
             symbols=np.fromiter(texts.values(), np.int32, len(texts)),
             size=self._size,
@@ -191,6 +195,7 @@ class BytePairs:
             joints=None if self._byte_encoded else Joints(self._spell_out(texts)),
             merges=merges,
             whole="any" if self._whole else "newline" if pre.newline_runs else "no",
+            kept=10 if pre.newline_runs and not self._whole else -1,
             letters=b"".join(letter.encode().ljust(2, b"\0") for letter in _BYTE_LETTERS),
         )
 

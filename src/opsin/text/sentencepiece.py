@@ -17,9 +17,10 @@ from typing import Final
 
 import numpy as np
 
-from opsin.text.compiled import Kernels, LongTexts, Plan
+from opsin.text.compiled import Fragments, LongTexts
 from opsin.text.joints import BETWEEN, LONG, Joints, Parts
 from opsin.text.merging import Ints, Merges, Together
+from opsin.text.plans import Kernels, Merging
 from opsin.text.vocabulary import CONTROL, UNKNOWN, Vocabulary
 from opsin.text.words import SPACE, WordMemory, cut_pattern
 
@@ -52,7 +53,7 @@ class SentencePiece:
         self._runs: dict[str, tuple[str, ...]] = {}
         self._apart: dict[tuple[str, str], bool] = {}
         self._remembered = WordMemory(self._encode_word, self._parts.encode_many)
-        self._long = LongTexts(kernels, self._plan, self._encode_word)
+        self._long = LongTexts(kernels, self._plan, self._encode_word, self._write_each)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first`: nothing or a special token stands before it, and a space may be put there."""
@@ -60,15 +61,16 @@ class SentencePiece:
         joints = self._parts.find_joints(len(text)) if len(text) > _LONG_TEXT else None
         return self._remembered.encode(self._words.findall(text) if joints is None else [*joints.cut_text(text)])
 
-    def encode_long(self, fragments: Sequence[str | int]) -> list[int] | None:
+    def encode_long(self, fragments: Fragments) -> list[int] | None:
         """Ids of long texts and of what stands between them; None where they must be encoded one by one."""
+        return self._long.encode(fragments)
+
+    def _write_each(self, fragments: Fragments) -> Fragments:
         befores = [0, *fragments]
-        return self._long.encode(
-            [
-                self._write(part, first=isinstance(before, int)) if isinstance(part, str) else part
-                for before, part in zip(befores, fragments, strict=False)
-            ]
-        )
+        return [
+            self._write(part, first=isinstance(before, int)) if isinstance(part, str) else part
+            for before, part in zip(befores, fragments, strict=False)
+        ]
 
     def _write(self, text: str, *, first: bool) -> str:
         return (SPACE if first and self._space_prefix else "") + text.replace(" ", SPACE)
@@ -193,14 +195,14 @@ class SentencePiece:
         _, rank = np.unique(-np.array([self._scores[text] for text in self._ids]), return_inverse=True)
         return Merges(lefts, rights, places, np.fromiter(self._ids.values(), np.int32), rank.astype(np.int32))
 
-    def _plan(self) -> Plan | None:
+    def _plan(self) -> Merging | None:
         """How kernels encode long texts; None where scores have no order."""
         texts = [text for text in self._ids if not _SURROGATES.search(text)]
         scores = np.array([self._scores[text] for text in texts])
         if not np.isfinite(scores).all():
             return None
         _, ranks = np.unique(-scores, return_inverse=True)
-        return Plan(
+        return Merging(
             texts=texts,
             symbols=np.array([self._ids[text] for text in texts], np.int32),
             size=self._size,

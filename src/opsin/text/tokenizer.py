@@ -15,10 +15,10 @@ import numpy as np
 
 from opsin.errors import ModelError, RequestError
 from opsin.text.bpe import CHARACTER_TO_BYTE, BytePairs
-from opsin.text.compiled import Kernels
 from opsin.text.detokenizer import Detokenizer
 from opsin.text.keys import check_utf8, read_flag, read_numbers, read_text, read_texts
 from opsin.text.partition import Fragment, Partition, SpecialToken
+from opsin.text.plans import Kernels
 from opsin.text.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from opsin.text.protection import Guard, unprotect
 from opsin.text.sentencepiece import SentencePiece
@@ -245,7 +245,8 @@ def _build_bert(metadata: Mapping[str, object], kernels: Kernels | None) -> tupl
     vocabulary = Vocabulary(metadata, ids)
     lowercase = read_flag(metadata, f"{PREFIX}normalizer.lowercase", True)
     strip_accents = read_flag(metadata, f"{PREFIX}normalizer.strip_accents", lowercase)
-    return vocabulary, WordPiece(vocabulary, lowercase=lowercase, strip_accents=strip_accents), rules
+    encoder = WordPiece(vocabulary, lowercase=lowercase, strip_accents=strip_accents, kernels=kernels)
+    return vocabulary, encoder, rules
 
 
 def _build_t5(metadata: Mapping[str, object], kernels: Kernels | None) -> tuple[Vocabulary, Encoder, Rules]:
@@ -255,7 +256,7 @@ def _build_t5(metadata: Mapping[str, object], kernels: Kernels | None) -> tuple[
     raw = read_numbers(metadata, f"{PREFIX}precompiled_charsmap", whole=True)
     charsmap = None if raw is None else np.asarray(raw).astype(np.uint8).tobytes()
     merge_spaces = read_flag(metadata, f"{PREFIX}remove_extra_whitespaces", False)
-    encoder = Unigram(vocabulary, charsmap, space_prefix=rules.space_prefix, merge_spaces=merge_spaces)
+    encoder = Unigram(vocabulary, charsmap, space_prefix=rules.space_prefix, merge_spaces=merge_spaces, kernels=kernels)
     return vocabulary, encoder, rules
 
 

@@ -74,6 +74,8 @@ KERNELS = [
     *(Kernel.of("cut_text", by=by) for by in ("pattern", "joints")),
     Kernel.of("merge_texts", unit="bytes", by="pairs", whole="any"),
     Kernel.of("merge_texts", unit="characters", by="ranks", whole="no"),
+    *(Kernel.of("search_texts", by=by) for by in ("longest", "likeliest")),
+    Kernel.of("rewrite_text"),
 ]
 
 

@@ -6,6 +6,7 @@ It knows nothing of vocabularies; `opsin.text` says what the kernels are given.
 from __future__ import annotations
 
 import ctypes
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,22 @@ from opsin.ops.cpu.isa import choose
 from opsin.ops.cpu.words import words
 
 _CALL = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+
+# Every kernel that vocabularies ask for.
+KERNELS: Final = (
+    Kernel.of("index_texts", part="texts"),
+    Kernel.of("index_texts", part="pairs"),
+    Kernel.of("cut_text", by="pattern"),
+    Kernel.of("cut_text", by="joints"),
+    Kernel.of("merge_texts", unit="bytes", by="pairs", whole="no"),
+    Kernel.of("merge_texts", unit="bytes", by="pairs", whole="any"),
+    Kernel.of("merge_texts", unit="characters", by="pairs", whole="no"),
+    Kernel.of("merge_texts", unit="characters", by="pairs", whole="newline"),
+    Kernel.of("merge_texts", unit="characters", by="ranks", whole="no"),
+    Kernel.of("search_texts", by="longest"),
+    Kernel.of("search_texts", by="likeliest"),
+    Kernel.of("rewrite_text"),
+)
 
 
 class TextKernels:
@@ -34,6 +51,11 @@ class TextKernels:
             self._calls[kernel] = _CALL(self._find_code().address(kernel))
         args = words(*(value if isinstance(value, int) else int(value.ctypes.data) for value in values))
         self._calls[kernel](ctypes.byref(ctypes.c_int64()), None, int(args.ctypes.data))
+
+    def warm(self) -> None:
+        """Look for all of them, or compile them, now."""
+        for kernel in KERNELS:
+            self._find_code().address(kernel)
 
     def _find_code(self) -> Code:
         if self._code is None:

@@ -5,17 +5,12 @@ Symbols are the ids of tokens, and larger numbers for what is none. `unit`: a pi
 of the vocabulary. `whole`: a piece that is a text of the vocabulary becomes its symbol at once: `no`, `any`, or those
 that begin with a `newline`.
 
-What pieces became is remembered in lines of LINE bytes: size and number of symbols, the piece, the symbols. A piece
-has one line where it may lie, and the next one of that line takes its place.
+A piece that is too long, or that holds a symbol for which there is nothing to write, is the caller's.
 
-A piece that is too long, or that holds a symbol for which there is nothing to write, ends the work: the caller does it.
-
-Arguments: text, ends of pieces (int32), count, where the first begins, where ids go (int32), how many fit, results
-(pieces done, ids written, whether the next piece is the caller's), memory of lines, its shift, factor of digests,
-symbols of bytes or code points (int32), symbols that are ids, number of the symbol of code point 0 that is no token,
-ids of bytes (int32, negative: none), texts, their bounds, their table, its shift, symbols of texts (int32), their
-ranks (int32), pairs, their shift, letters of bytes (two bytes each), room for work, ids
-written up to the end of each piece (int32).
+Arguments: those of `remembered`, then symbols of bytes or code points (int32), symbols that are ids, number of the
+symbol of code point 0 that is no token, ids of bytes (int32, negative: none), texts, their bounds, their table, its
+shift, symbols of texts (int32), their ranks (int32), pairs, their shift, letters of bytes (two bytes each), room for
+work.
 """
 
 from __future__ import annotations
@@ -23,15 +18,13 @@ from __future__ import annotations
 from typing import Any
 
 from opsin.ops.cpu.kernels.letters import letters
+from opsin.ops.cpu.kernels.remembered import FACTOR, LONGEST, SHARED, remembering
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.simd import Simd
 
-TEXT, ENDS, COUNT, BEGIN, IDS, ROOM, RESULT, MEMORY, MEMORY_SHIFT, FACTOR, UNITS, SIZE = (8 * i for i in range(12))
-UNKNOWN, BYTES, TEXTS, BOUNDS, TABLE, TABLE_SHIFT, SYMBOLS, RANKS, PAIRS, PAIRS_SHIFT, LETTERS, WORK, MARKS = (
-    8 * i for i in range(12, 25)
+UNITS, SIZE, UNKNOWN, BYTES, TEXTS, BOUNDS, TABLE, TABLE_SHIFT, SYMBOLS, RANKS, PAIRS, PAIRS_SHIFT, LETTERS, WORK = (
+    SHARED + 8 * i for i in range(14)
 )
-LINE, LINE_TEXT, LINE_IDS = 128, 56, 16
-LONGEST = 512  # bytes of a piece
 NEWLINE = 10
 NOTHING = 1 << 60
 VALUES, MADES, STARTS, SPELLED = (8 * (LONGEST + 2) * i for i in range(1, 5))  # behind the symbols
@@ -39,9 +32,7 @@ WORK_BYTES = 8 * (LONGEST + 2) * 5
 
 
 def make(simd: Simd, unit: str, by: str, whole: str) -> Any:
-    at, i32, word, put, put_i32 = simd.i64_at, simd.i32_at, simd.word_at, simd.put_word, simd.put_i32
-    shift_right = simd.shift_right
-    digest = letters(simd).digest
+    at, word, put, put_i32 = simd.i64_at, simd.word_at, simd.put_word, simd.put_i32
     begin_symbols, value_pair = _units(simd, unit), _pairs(simd) if by == "pairs" else _ranks(simd)
     find_whole, write = _whole(simd, unit), _writer(simd, unit)
     any_whole, newline = whole == "any", whole == "newline"
@@ -78,8 +69,6 @@ def make(simd: Simd, unit: str, by: str, whole: str) -> Any:
     @jit
     def encode(args: int, place: int, size: int, to: int) -> int:
         """The ids of a piece; how many, or -1 where it is the caller's."""
-        if size > LONGEST:
-            return -1
         if any_whole or (newline and byte(place) == NEWLINE):
             found = find_whole(args, place, size)
             if 0 <= found < at(args + SIZE):
@@ -88,68 +77,7 @@ def make(simd: Simd, unit: str, by: str, whole: str) -> Any:
         count = merge(args, place, begin_symbols(args, place, size))
         return write(args, count, to)
 
-    @jit
-    def look_up(line: int, place: int, size: int) -> int:
-        """How many ids the line has for this piece; -1 where it holds another."""
-        head = word(line)
-        if head & 0xFFFFFFFF != size:
-            return -1
-        at_line = line + 8
-        while size >= 8:
-            if word(at_line) != word(place):
-                return -1
-            at_line += 8
-            place += 8
-            size -= 8
-        if word(at_line) != word(place) & ((1 << (8 * size)) - 1):
-            return -1
-        return head >> 32
-
-    @jit
-    def keep(line: int, place: int, size: int, ids: int, count: int) -> None:
-        put(line, count << 32 | size)
-        to = line + 8
-        while size >= 8:
-            put(to, word(place))
-            to += 8
-            place += 8
-            size -= 8
-        put(to, word(place) & ((1 << (8 * size)) - 1))
-        for i in range(count):
-            put_i32(line + 64 + 4 * i, i32(ids + 4 * i))
-
-    def merge_texts(args: int) -> int:
-        text, begin, to, room = at(args + TEXT), at(args + BEGIN), at(args + IDS), at(args + ROOM)
-        piece, written, foreign = 0, 0, 0
-        while piece < at(args + COUNT):
-            end = i32(at(args + ENDS) + 4 * piece)
-            place, size = text + begin, end - begin
-            if written + size > room and size <= LONGEST:
-                break
-            line, count = at(args + MEMORY), -1
-            if size < LINE_TEXT:
-                line += shift_right(digest(place, size, at(args + FACTOR)), at(args + MEMORY_SHIFT)) * LINE
-                count = look_up(line, place, size)
-            if count >= 0:
-                for i in range(count):
-                    put_i32(to + 4 * (written + i), i32(line + 64 + 4 * i))
-            else:
-                count = encode(args, place, size, to + 4 * written)
-                if count < 0:
-                    foreign = 1
-                    break
-                if size < LINE_TEXT and count <= LINE_IDS:
-                    keep(line, place, size, to + 4 * written, count)
-            written += count
-            put_i32(at(args + MARKS) + 4 * piece, written)
-            begin = end
-            piece += 1
-        put(at(args + RESULT), piece)
-        put(at(args + RESULT) + 8, written)
-        put(at(args + RESULT) + 16, foreign)
-        return 0
-
-    return merge_texts
+    return remembering(simd, encode)
 
 
 def _units(simd: Simd, unit: str) -> Any:

@@ -1,8 +1,9 @@
 """Trains opsin-nano in stages: `python -m training.train --stage all --resume`.
 
 Stage `tower` teaches the tower to say what every patch holds; `decoder` teaches the decoder to answer while the tower
-rests; `both` trains the two on scenes of things, `everything` on all kinds of pictures; `settle` begins with the
-average of the weights and lets the decoder's rate fall to nothing. `all` runs them in that order.
+rests; `both` trains the two on scenes of things; `settle` begins with the average of the weights and lets the decoder's
+rate fall to nothing; `groups` teaches the tower where the middles of things are, and `count` both to count, at a rate
+that falls. `all` runs them in that order. `everything`, all kinds of pictures, is not among them.
 A checkpoint is written every ten minutes and on SIGTERM; a stopped process may be continued at any time.
 """
 
@@ -33,7 +34,7 @@ from training.whiten import whiten
 
 RUNS = Path(__file__).parent / "runs"
 NAMED_WEIGHT = 0.3
-LOOK_WEIGHT = 1.0
+LOOK_WEIGHT = 1.5
 MIDDLE_WEIGHT = 3.0
 MATRIX_FACTOR = 3.0  # Muon's orthogonal steps bear a higher rate than AdamW's
 
@@ -48,6 +49,7 @@ class Stage:
     rate: float
     talks: bool  # learns answers
     sees: bool  # learns the labels of patches, and the tower moves
+    counts: bool = False  # learns where the middles of things are, and names to look at them
     settle: float = 0.0  # share of the steps in which the rate falls to nothing
     tower: float = 1.0  # the tower's part of the rate
     smooth: bool = False  # begins with the running average
@@ -57,16 +59,17 @@ class Stage:
 
 RECIPE = (
     Stage("tower", steps=900, size=32, rate=1.5e-3, talks=False, sees=True, stream=CrowdStream),
-    Stage("decoder", steps=5000, size=32, rate=1e-3, talks=True, sees=False, sets=4, stream=ThingsFirstStream),
-    Stage("both", steps=3000, size=32, rate=1e-3, talks=True, sees=True, tower=0.25,
+    Stage("decoder", steps=3500, size=32, rate=1e-3, talks=True, sees=False, sets=4, stream=ThingsFirstStream),
+    Stage("both", steps=700, size=32, rate=1e-3, talks=True, sees=True, tower=0.25, stream=MostlyThingsStream),
+    Stage("settle", steps=600, size=32, rate=1e-3, talks=True, sees=False, settle=0.9, smooth=True, sets=3,
           stream=MostlyThingsStream),
-    Stage("groups", steps=700, size=32, rate=1e-3, talks=False, sees=True, stream=GroupStream),
-    Stage("count", steps=8000, size=32, rate=1e-3, talks=True, sees=True, tower=0.4, stream=CountingStream),
-    Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, tower=0.25,
-          stream=ConversationStream),
-    Stage("settle", steps=700, size=32, rate=1e-3, talks=True, sees=False, settle=0.9, smooth=True, sets=3,
-          stream=MostlyThingsStream),
+    Stage("groups", steps=700, size=32, rate=1e-3, talks=False, sees=True, counts=True, stream=GroupStream),
+    Stage("count", steps=2000, size=32, rate=4e-4, talks=True, sees=True, counts=True, settle=1.0, tower=0.5,
+          stream=CountingStream),
 )
+# Not part of the recipe, for it has not been run: words, drawings and charts as often as things.
+EVERYTHING = Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, counts=True, tower=0.25,
+                   stream=ConversationStream)
 
 
 @dataclass(frozen=True)
@@ -169,17 +172,19 @@ def see(learner: Learner, stage: Stage, batch: Batch) -> Tensor:
         return learner.model.vision_tower(prepare(batch.pixels.to(learner.device)))
 
 
-def sight_loss(learner: Learner, rows: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
+def sight_loss(learner: Learner, stage: Stage, rows: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
     """How badly rows say what their patches hold and where they lie."""
     there = Labels(*(getattr(labels, name).to(learner.device) for name in ("what", "colour", "centre")))
     seen, logged = dense_loss(learner.head(rows), there)
     where = learner.head.place_loss(rows)
+    total, logged = seen + 0.3 * where, logged | {"dense": seen.item(), "where": where.item()}
+    if not stage.counts:
+        return total, logged
     middle, told = learner.head.middle_loss(rows, there.centre)
-    return seen + 0.3 * where + MIDDLE_WEIGHT * middle, \
-        logged | {"dense": seen.item(), "where": where.item(), "middle": middle.item(), "told": told}
+    return total + MIDDLE_WEIGHT * middle, logged | {"middle": middle.item(), "told": told}
 
 
-def talk_loss(learner: Learner, rows: Tensor, talks: Talks) -> tuple[Tensor, dict[str, float]]:
+def talk_loss(learner: Learner, stage: Stage, rows: Tensor, talks: Talks) -> tuple[Tensor, dict[str, float]]:
     """How badly questions are answered and their names understood."""
     device, model = learner.device, learner.model
     ids, learn = talks.ids.to(device), talks.learn.to(device)
@@ -189,9 +194,11 @@ def talk_loss(learner: Learner, rows: Tensor, talks: Talks) -> tuple[Tensor, dic
     wanted = ids[:, 1:][learn[:, 1:]]
     said = nn.functional.cross_entropy(logits, wanted)
     named, logged = learner.named(between[decoder.middle + 1], talks.names)
-    looked, tallied = tally_loss(decoder, between[block_of(decoder)], talks.names, blocks)
-    logged |= tallied | {"answer": said.item(), "token": (logits.argmax(-1) == wanted).float().mean().item()}
-    return said + NAMED_WEIGHT * named + LOOK_WEIGHT * looked, logged
+    total = said + NAMED_WEIGHT * named
+    if stage.counts:
+        looked, tallied = tally_loss(decoder, between[block_of(decoder)], talks.names, blocks)
+        total, logged = total + LOOK_WEIGHT * looked, logged | tallied
+    return total, logged | {"answer": said.item(), "token": (logits.argmax(-1) == wanted).float().mean().item()}
 
 
 def rate_at(stage: Stage, step: int, left: float = 1.0) -> float:
@@ -209,10 +216,10 @@ def take_step(learner: Learner, stage: Stage, patches: Tensor, talks: Talks | No
         rows = learner.model.multi_modal_projector(patches)
         total = torch.zeros((), device=learner.device)
         if labels is not None:
-            loss, logged = sight_loss(learner, rows, labels)
+            loss, logged = sight_loss(learner, stage, rows, labels)
             total = total + loss
         if talks is not None:
-            loss, found = talk_loss(learner, rows, talks)
+            loss, found = talk_loss(learner, stage, rows, talks)
             total, logged = total + loss, logged | found
     total.backward()
     moving = [p for optimiser in learner.optimisers for group in optimiser.param_groups for p in group["params"]]
@@ -310,7 +317,7 @@ def train(stages: tuple[Stage, ...], options: Options, *, resume: bool) -> Learn
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stage", choices=[*(stage.name for stage in RECIPE), "all"], default="all")
+    parser.add_argument("--stage", choices=[*(stage.name for stage in (*RECIPE, EVERYTHING)), "all"], default="all")
     parser.add_argument("--run", default="nano", help="name of the folder below training/runs")
     parser.add_argument("--resume", action="store_true", help="continue from the run's or the committed checkpoint")
     parser.add_argument("--threads", type=int, default=2)
@@ -323,7 +330,8 @@ def main() -> None:
     parser.add_argument("--settle", type=float, default=0.0, help="of them, so many in which the rate falls to nothing")
     chosen = parser.parse_args()
     stages = tuple(replace(stage, steps=chosen.steps or stage.steps, size=chosen.size or stage.size)
-                   for stage in RECIPE if chosen.stage in (stage.name, "all"))
+                   for stage in (*RECIPE, EVERYTHING)
+                   if chosen.stage == stage.name or (chosen.stage == "all" and stage in RECIPE))
     options = Options(RUNS / chosen.run, chosen.threads, chosen.workers, half=not chosen.float32,
                       minutes=chosen.minutes, settle_minutes=chosen.settle, compiled=chosen.compile)
     train(stages, options, resume=chosen.resume)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,14 @@ def test_decoder_stage_leaves_the_tower_alone(tmp_path: Path) -> None:
     after = train(STAGES[:2], options(tmp_path), resume=True).model.state_dict()
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"language_model", "multi_modal_projector"}
+
+
+def test_stages_that_count_say_how_well(tmp_path: Path) -> None:
+    """They log how many things rows tell and names look at; the others have no such task."""
+    stages = (*STAGES[:2], replace(STAGES[2], counts=True))
+    train(stages, options(tmp_path), resume=False)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [("told" in line, "tally" in line) for line in lines] == [(False, False), (False, False), (True, True)]
 
 
 def test_small_checkpoint_keeps_weights_and_place(tmp_path: Path) -> None:

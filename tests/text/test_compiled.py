@@ -10,6 +10,8 @@ from pathlib import Path
 import corpus
 import gemma
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from opsin.config import from_environment
 from opsin.gguf import File
@@ -47,6 +49,25 @@ def test_ids_are_those_without_kernels(sources: Path, name: str, always: None) -
     fast, plain = load(sources / f"ggml-vocab-{name}.gguf")
     for text in [*TEXTS[:600], *RUNS, "\n".join(TEXTS), "".join(TEXTS[::-1]), " ".join(TEXTS)]:
         assert fast.encode(text) == plain.encode(text), text[:200]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    scores=st.dictionaries(st.text("ab.▁", min_size=1, max_size=5), st.integers(0, 4).map(float), min_size=1),
+    words=st.lists(st.text("ab.▁\U00020001", min_size=1, max_size=20), min_size=1),
+)
+def test_equal_scores_merge_from_the_left(scores: dict[str, float], words: list[str]) -> None:
+    metadata = {
+        "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": ["<unk>", *scores],
+        "tokenizer.ggml.scores": [0.0, *scores.values()], "tokenizer.ggml.token_type": [2, *[1] * len(scores)],
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "PATIENCE", 0)
+        patch.setattr(compiled, "SHORT", 1)
+        fast, plain = Tokenizer.from_metadata(metadata, KERNELS), Tokenizer.from_metadata(metadata)
+        for word in [*words, " ".join(words)]:
+            assert fast._encoder.encode_long([word]) is not None
+            assert fast.encode(word) == plain.encode(word)
 
 
 @pytest.mark.model

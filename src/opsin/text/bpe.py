@@ -20,8 +20,7 @@ from tokenizers.models import BPE
 
 from opsin.text.compiled import Fragments, LongTexts
 from opsin.text.joints import BETWEEN, Joints, Parts
-from opsin.text.merging import Ints, Merges, Together
-from opsin.text.plans import Kernels, Merging
+from opsin.text.plans import Ints, Kernels, Merging
 from opsin.text.pretokenizers import PreTokenizer
 from opsin.text.vocabulary import CONTROL, Vocabulary
 from opsin.text.words import SPACE, WordMemory, cut_pattern
@@ -66,14 +65,7 @@ class BytePairs:
         self._spelled: dict[int, tuple[int, ...]] = {}  # private ids -> the ids of their bytes
         texts = self._add_private(pairs)
         self._model = BPE(texts, pairs, cache_capacity=0, byte_fallback=not pre.byte_encoded)
-        together = Together(
-            self._encode_part,
-            self._read_symbols,
-            lambda: _build_merges(texts, _read_pairs(merges)),
-            size=self._size,
-            spell=self._spell_symbol,
-        )
-        self._parts = Parts(self._encode_part, lambda: self._spell_out(texts), together.encode)
+        self._parts = Parts(self._encode_part, lambda: self._spell_out(texts))
         self._letters = _find_letters(texts, byte_encoded=self._byte_encoded)
         self._private = self._size + len(self._spelled)
         patterns = [regex.compile(f"({pattern})", regex.V1) for pattern in pre.patterns]
@@ -82,8 +74,8 @@ class BytePairs:
         if not pre.byte_encoded and not pre.spaces_vanish:
             before_space = cut_pattern(left[-1] for left, right in pairs if right[0] == SPACE)
             self._to_words = [*patterns, _SPACED_WORD if pre.space_begins_words else before_space]
-        self._remembered = WordMemory(self._encode_word, self._encode_words)
-        self._pieces = WordMemory(self._encode_piece, self._encode_pieces)
+        self._remembered = WordMemory(self._encode_word)
+        self._pieces = WordMemory(self._encode_piece)
         self._long = LongTexts(kernels, lambda: self._plan(texts, merges), self._encode_piece, self._write_spaces)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
@@ -112,23 +104,6 @@ class BytePairs:
             return self._encode_piece(word)
         return tuple(self._pieces.encode(cut(self._within_words, [word])))
 
-    def _encode_words(self, words: Sequence[str]) -> list[tuple[int, ...]]:
-        if not self._within_words:
-            return self._encode_pieces(words)
-        searches = [pattern.search for pattern in self._within_words]
-        whole = [not any(search(word) for search in searches) for word in words]
-        ids = iter(self._encode_pieces([word for word, stays in zip(words, whole, strict=True) if stays]))
-        others = [cut(self._within_words, [word]) for word, stays in zip(words, whole, strict=True) if not stays]
-        cut_ids = iter(self._pieces.encode_each(others))
-        return [next(ids) if stays else next(cut_ids) for stays in whole]
-
-    def _encode_pieces(self, pieces: Sequence[str]) -> list[tuple[int, ...]]:
-        if not self._whole and not self._pre.newline_runs:
-            return self._parts.encode_many(pieces)
-        whole = [self._find_whole(piece) for piece in pieces]
-        ids = iter(self._parts.encode_many([piece for piece, id in zip(pieces, whole, strict=True) if id is None]))
-        return [next(ids) if id is None else (id,) for id in whole]
-
     def _find_whole(self, piece: str) -> int | None:
         """The id of a piece that is a token and is not merged: by the rules of the file, or as no merge makes it."""
         if self._whole:
@@ -140,10 +115,7 @@ class BytePairs:
         return self._parts.encode(piece) if id is None else (id,)
 
     def _encode_part(self, part: str) -> tuple[int, ...]:
-        return self._merge(self._write(part))
-
-    def _merge(self, written: str) -> tuple[int, ...]:
-        ids = [token.id for token in self._model.tokenize(written)]
+        ids = [token.id for token in self._model.tokenize(self._write(part))]
         if max(ids, default=0) < self._size:
             return tuple(ids)
         return tuple(chain.from_iterable([self._spelled.get(id, (id,)) for id in ids]))
@@ -151,19 +123,6 @@ class BytePairs:
     def _write(self, text: str) -> str:
         """A text in the letters of the vocabulary."""
         return charmap_decode(text.encode(), "strict", _BYTE_LETTERS)[0] if self._byte_encoded else text
-
-    def _read_symbols(self, pieces: Sequence[str]) -> tuple[Ints, list[int]]:
-        """The symbols of pieces before any merge: their bytes or characters."""
-        if self._byte_encoded:
-            encoded = [piece.encode() for piece in pieces]
-            return self._letters[np.frombuffer(b"".join(encoded), np.uint8)], list(map(len, encoded))
-        codes = np.frombuffer("".join(pieces).encode("utf-32-le"), np.uint32)
-        known = self._letters[np.minimum(codes, len(self._letters) - 1)]
-        return np.where(known < 0, self._private + codes.astype(np.int32), known), list(map(len, pieces))
-
-    def _spell_symbol(self, symbol: int) -> tuple[int, ...]:
-        spelled = self._spelled.get(symbol)
-        return self._merge(chr(symbol - self._private)) if spelled is None else spelled
 
     def _spell_out(self, texts: Iterable[str]) -> str:
         """What the texts of the vocabulary stand for. Bytes of half characters become lone surrogates."""
@@ -222,12 +181,6 @@ def _find_letters(texts: Mapping[str, int], *, byte_encoded: bool) -> Ints:
     letters = np.full(max(single, default=0) + 2, -1, np.int32)
     letters[list(single)] = list(single.values())
     return letters
-
-
-def _build_merges(texts: Mapping[str, int], pairs: Sequence[tuple[str, str]]) -> Merges:
-    ids = np.array([(texts[left], texts[right], texts[left + right]) for left, right in pairs], np.int32)
-    left, right, made = ids.reshape(-1, 3).T
-    return Merges(left, right, np.arange(len(pairs), dtype=np.int32), made)
 
 
 def _lower(word: str) -> str:

@@ -55,17 +55,7 @@ class Joints:
 
     def cut(self, word: str) -> list[str]:
         """The parts of `word`."""
-        return self.cut_many([word])[0]
-
-    def cut_many(self, words: Sequence[str]) -> list[list[str]]:
-        """The parts of each word."""
-        text = "".join(words)
-        last = np.cumsum([len(word) for word in words]) - 1
-        apart = self._find(text)
-        apart[last] = True
-        ends = np.cumsum(apart)[last].tolist()
-        parts = [text[start:end] for start, end in pairwise([0, *(np.flatnonzero(apart) + 1).tolist()])]
-        return [parts[start:end] for start, end in pairwise([0, *ends])]
+        return [*self.cut_text(word)]
 
     def cut_text(self, text: str) -> Iterator[str]:
         """The parts of a text of any length."""
@@ -100,36 +90,20 @@ class Joints:
 class Parts:
     """Encodes words, long ones by their parts. `read` gives the texts for `Joints`, when they are needed.
 
-    `encode` gives the ids of one word, `encode_many` those of many.
+    `encode` gives the ids of a short word, or of a part.
     """
 
-    def __init__(
-        self,
-        encode: Callable[[str], tuple[int, ...]],
-        read: Callable[[], str],
-        encode_many: Callable[[Sequence[str]], list[tuple[int, ...]]],
-    ) -> None:
+    def __init__(self, encode: Callable[[str], tuple[int, ...]], read: Callable[[], str]) -> None:
         self._encode = encode
-        self._encode_many = encode_many
         self._read = read
         self._patience = PATIENCE
         self._joints: Joints | None = None
-        self._remembered = WordMemory(encode, encode_many)
+        self._remembered = WordMemory(encode)
 
     def encode(self, word: str) -> tuple[int, ...]:
         """The ids of the whole word."""
         joints = self.find_joints(len(word)) if len(word) > LONG else None
         return self._encode(word) if joints is None else tuple(self._remembered.encode(joints.cut(word)))
-
-    def encode_many(self, words: Sequence[str]) -> list[tuple[int, ...]]:
-        """The ids of each word."""
-        long = [word for word in words if len(word) > LONG]
-        joints = self.find_joints(sum(map(len, long))) if long else None
-        if joints is None:
-            return self._encode_many(words)
-        short = iter(self._encode_many([word for word in words if len(word) <= LONG]))
-        cut = iter(self._remembered.encode_each(joints.cut_many(long)))
-        return [next(short) if len(word) <= LONG else next(cut) for word in words]
 
     def find_joints(self, size: int) -> Joints | None:
         """The places to cut at, made when enough characters came that are worth it; `size` more come now."""

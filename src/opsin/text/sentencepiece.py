@@ -18,9 +18,8 @@ from typing import Final
 import numpy as np
 
 from opsin.text.compiled import Fragments, LongTexts
-from opsin.text.joints import BETWEEN, LONG, Joints, Parts
-from opsin.text.merging import Ints, Merges, Together
-from opsin.text.plans import Kernels, Merging
+from opsin.text.joints import BETWEEN, Joints, Parts
+from opsin.text.plans import Ints, Kernels, Merging
 from opsin.text.vocabulary import CONTROL, UNKNOWN, Vocabulary
 from opsin.text.words import SPACE, WordMemory, cut_pattern
 
@@ -46,14 +45,11 @@ class SentencePiece:
         self._bytes = [self._find_byte(value, vocabulary.unknown) for value in range(256)]
         self._words = cut_pattern(_BEFORE_SPACE.findall("\n".join(self._ids)))
         self._size = len(vocabulary)
-        together = Together(
-            self._encode_part, self._read_symbols, self._build_merges, size=self._size, spell=self._spell_letter
-        )
-        self._parts = Parts(self._encode_part, lambda: BETWEEN.join(self._ids), together.encode)
+        self._parts = Parts(self._encode_part, lambda: BETWEEN.join(self._ids))
         self._runs: dict[str, tuple[str, ...]] = {}
         self._apart: dict[tuple[str, str], bool] = {}
-        self._remembered = WordMemory(self._encode_word, self._parts.encode_many)
-        self._long = LongTexts(kernels, self._plan, self._encode_word, self._write_each)
+        self._remembered = WordMemory(self._parts.encode)
+        self._long = LongTexts(kernels, self._plan, self._parts.encode, self._write_each)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """Ids of `text`. `first`: nothing or a special token stands before it, and a space may be put there."""
@@ -74,9 +70,6 @@ class SentencePiece:
 
     def _write(self, text: str, *, first: bool) -> str:
         return (SPACE if first and self._space_prefix else "") + text.replace(" ", SPACE)
-
-    def _encode_word(self, word: str) -> tuple[int, ...]:
-        return self._encode_part(word) if len(word) <= LONG else self._parts.encode(word)
 
     def _encode_part(self, part: str) -> tuple[int, ...]:
         return tuple(chain.from_iterable([self._spell(symbol) for symbol in self._merge(part)]))
@@ -165,11 +158,6 @@ class SentencePiece:
         found = [self._bytes[byte] for byte in _to_bytes(symbol)]
         return tuple(id for id in found if id is not None)
 
-    def _read_symbols(self, words: Sequence[str]) -> tuple[Ints, list[int]]:
-        """The symbols of words: their letters, those that are no tokens with numbers behind the tokens'."""
-        codes = np.frombuffer("".join(words).encode("utf-32-le", "surrogatepass"), np.uint32)
-        return self._letters[codes], list(map(len, words))
-
     @cached_property
     def _letters(self) -> Ints:
         """The symbol of each code point."""
@@ -178,22 +166,6 @@ class SentencePiece:
             if len(text) == 1:
                 letters[ord(text)] = id
         return letters
-
-    def _spell_letter(self, symbol: int) -> tuple[int, ...]:
-        return self._spell(chr(symbol - self._size))
-
-    def _build_merges(self) -> Merges:
-        """All ways to make a token of two symbols; better scores merge first."""
-        symbols = {letter: self._size + ord(letter) for letter in set("".join(self._ids))} | self._ids
-        triples = [
-            (left, right, place)
-            for place, text in enumerate(self._ids)
-            for cut in range(1, len(text))
-            if (left := symbols.get(text[:cut])) is not None and (right := symbols.get(text[cut:])) is not None
-        ]
-        lefts, rights, places = np.array(triples, np.int32).reshape(-1, 3).T
-        _, rank = np.unique(-np.array([self._scores[text] for text in self._ids]), return_inverse=True)
-        return Merges(lefts, rights, places, np.fromiter(self._ids.values(), np.int32), rank.astype(np.int32))
 
     def _plan(self) -> Merging | None:
         """How kernels encode long texts; None where scores have no order."""

@@ -10,24 +10,15 @@ import regex
 
 SPACE: Final = "\u2581"
 MAX_CHARACTERS: Final = 1 << 21
-FEWEST: Final = 64  # new words that are worth encoding together
 _WORD: Final = 8  # a word counts as so many characters more
 _AT_ONCE: Final = 1 << 15
 
 
 class WordMemory:
-    """Ids of words that came before. It begins anew when it has grown large.
+    """Ids of words that came before. It begins anew when it has grown large. `encode` gives those of a new word."""
 
-    `encode` gives the ids of a new word, `encode_many` those of many, where this is not the same one after the other.
-    """
-
-    def __init__(
-        self,
-        encode: Callable[[str], tuple[int, ...]],
-        encode_many: Callable[[Sequence[str]], Iterable[tuple[int, ...]]] | None = None,
-    ) -> None:
+    def __init__(self, encode: Callable[[str], tuple[int, ...]]) -> None:
         self._encode = encode
-        self._encode_many = encode_many
         self._known: dict[str, tuple[int, ...]] = {}
         self._room = MAX_CHARACTERS
 
@@ -40,23 +31,14 @@ class WordMemory:
             ids.extend(chain.from_iterable(map(self._known.__getitem__, some)))
         return ids
 
-    def encode_each(self, groups: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
-        """Ids of the words of each group."""
-        self._learn(chain.from_iterable(groups))
-        look_up = self._known.__getitem__
-        return [tuple(chain.from_iterable(map(look_up, words))) for words in groups]
-
     def _learn(self, words: Iterable[str]) -> None:
         """Encodes those of the words that are new."""
         if self._room < 0:
             self._known, self._room = {}, MAX_CHARACTERS
         known = self._known
         new = [*set(words).difference(known)]
-        if self._encode_many is not None and len(new) >= FEWEST:
-            known.update(zip(new, self._encode_many(new), strict=True))
-        else:
-            for word in new:
-                known[word] = self._encode(word)
+        for word in new:
+            known[word] = self._encode(word)
         self._room -= sum(map(len, new)) + _WORD * len(new)
 
 

@@ -148,11 +148,15 @@ def tensors(seed: int = 0) -> dict[str, np.ndarray]:
     return made
 
 
-def formula(t: dict[str, np.ndarray], ids: list[int], memory: np.ndarray, since: int = 0) -> np.ndarray:
+def formula(
+    t: dict[str, np.ndarray], ids: list[int], memory: np.ndarray, since: int = 0, seen_by: np.ndarray | None = None
+) -> np.ndarray:
     """Logits [rows, vocabulary] of one sequence in plain float64, without pages or batches.
 
-    Rows before `since` remember nothing.
+    Rows before `since` remember nothing; or `seen_by` [rows, rows of memory] says which row remembers what.
     """
+    if seen_by is None:
+        seen_by = np.repeat(np.arange(len(ids))[:, None] >= since, len(memory), axis=1)
     t = {name: value.astype(np.float64) for name, value in t.items()}
     rows = len(ids)
     angles = np.arange(rows)[:, None] * FREQUENCIES.astype(np.float64)
@@ -191,8 +195,9 @@ def formula(t: dict[str, np.ndarray], ids: list[int], memory: np.ndarray, since:
         y = norm(x, f"blk.{layer}.memory_norm.weight")
         q = split(linear(y, "cross_attn_q"))
         k, v = (split(linear(memory.astype(np.float64), f"cross_attn_{part}")) for part in "kv")
-        seen = attention(q, k, v, np.zeros((1, 1)))
-        seen[:since] = 0
+        nothing = ~seen_by.any(axis=1)
+        seen = attention(q, k, v, np.where(seen_by | nothing[:, None], 0, -np.inf))
+        seen[nothing] = 0
         x = x + linear(seen, "cross_attn_output")
         y = norm(x, f"blk.{layer}.ffn_norm.weight")
         gate = linear(y, "ffn_gate")

@@ -95,9 +95,11 @@ def test_what_is_remembered_is_part_of_the_keys_after_it():
 
 
 def test_memory_has_a_key_a_block():
-    cat, dog = (memory_keys(MediaSpan(name, 0, 0, memory=9), BLOCK) for name in (b"cat", b"dog"))
-    assert len({*cat, *dog}) == 6
-    assert memory_keys(MediaSpan(b"cat", 5, 5), BLOCK) == []
+    spans = cat, dog = [MediaSpan(name, 0, 0, memory=9) for name in (b"cat", b"dog")]
+    keys = [memory_keys(together, BLOCK) for together in ([cat], [dog], spans, spans[::-1])]
+    assert [len(found) for found in keys] == [3, 3, 5, 5]
+    assert len({key for found in keys for key in found}) == 16
+    assert memory_keys([MediaSpan(b"cat", 5, 5)], BLOCK) == []
 
 
 def test_text_is_not_mistaken_for_media():

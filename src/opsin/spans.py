@@ -52,7 +52,9 @@ class MediaSpan:
         positions: how far it moves the position counter.
         grid: rows high and rows wide, for positions of several axes and for `rectangles`.
         atomic: its rows see each other, so they are computed in one step.
-        memory: rows kept beside the sequence, for cross-attention by the rows from here to the next such span.
+        memory: rows kept beside the sequence, for cross-attention by the rows from here to the next such span; spans
+            that follow each other, with nothing but their markers between, are remembered together.
+        marker: rows of text behind it that are its own marker.
         features: how to make what the encoder takes.
         embeddings: [rows, width] where they are known already: nothing is encoded.
         size: (width, height) in pixels at which it is really processed.
@@ -65,6 +67,7 @@ class MediaSpan:
     grid: tuple[int, int] | None = None
     atomic: bool = False
     memory: int = 0
+    marker: int = 0
     features: Features | None = field(default=None, compare=False)
     embeddings: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     size: tuple[int, int] | None = field(default=None, compare=False)
@@ -180,9 +183,11 @@ def chained(before: bytes | None, identities: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
-def memory_keys(span: MediaSpan, block: int) -> list[bytes]:
-    """One key for each block of rows that a span keeps beside sequences, the last one perhaps not full."""
-    return [chained(None, (b"R", span.digest, bytes([i & 255, i >> 8]))) for i in range(-(-span.memory // block))]
+def memory_keys(spans: Sequence[MediaSpan], block: int) -> list[bytes]:
+    """One key for each block of rows that spans keep together beside sequences, the last one perhaps not full."""
+    count = -(-sum(span.memory for span in spans) // block)
+    names = (b"R", *(span.digest for span in spans))
+    return [chained(None, (*names, i.to_bytes(4, "little"))) for i in range(count)]
 
 
 def block_keys(prompt: Prompt, block: int) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import blake2b
 
 import memory_decoder as toy
@@ -99,10 +100,56 @@ def test_other_media_gives_another_answer_at_the_same_place(engine):
     assert len({tuple(answer) for answer in answers}) > 1
 
 
+def answer(known, values, seen_by):
+    """What the formula answers; `seen_by` says for each row of the prompt what of the memory it sees, from and to."""
+    known, ranges = list(known), list(seen_by)
+    for _ in range(GREEDY.max_tokens):
+        columns = np.arange(len(values))
+        mask = np.array([(columns >= first) & (columns < last) for first, last in ranges])
+        known.append(int(toy.formula(TENSORS, known, values, seen_by=mask)[-1].argmax()))
+        ranges.append(ranges[-1])
+    return known[len(seen_by) :]
+
+
 def test_the_last_media_is_what_rows_remember(engine):
-    (first, _), (second, values) = memory(70, 1), memory(20, 2)
-    stream = engine.submit(Prompt.of([first, second, text(9)]), GREEDY)
-    assert ids(stream) == greedy([], text(9), values)
+    (first, a), (second, b) = memory(70, 1), memory(20, 2)
+    stream = engine.submit(Prompt.of([first, text(4), second, text(9, 1)]), GREEDY)
+    seen_by = [(0, 70)] * 4 + [(70, 90)] * 9
+    assert ids(stream) == answer([*text(4), *text(9, 1)], np.concatenate([a, b]), seen_by)
+
+
+@pytest.mark.parametrize("sizes", [(70, 20, 100), (64, 64), (3, 130), (1, 1, 1, 1)])
+def test_media_at_one_place_is_remembered_together(engine, eye, sizes):
+    made = [memory(size, seed) for seed, size in enumerate(sizes)]
+    for seed in range(3):
+        stream = engine.submit(Prompt.of([text(3, seed), *(span for span, _ in made), text(9, seed)]), GREEDY)
+        values = np.concatenate([values for _, values in made])
+        assert ids(stream) == greedy(text(3, seed), text(9, seed), values)
+    assert eye.seen == len(sizes)
+
+
+def test_media_with_nothing_but_markers_between_is_remembered_together(engine):
+    """As Mllama's processor masks it: a marker sees its own picture and those right before it."""
+    sizes, values = (70, 20, 100, 40), np.concatenate([memory(size, i)[1] for i, size in enumerate((70, 20, 100, 40))])
+    a, b, c, d = (replace(memory(size, i)[0], marker=1) for i, size in enumerate(sizes))
+    for seed in range(4):
+        begin, between, end = text(3, seed), text(1 + 5 * (seed % 2), seed + 9), text(5, seed + 20)
+        prompt = [begin, a, [7], b, [7], between, c, [7], d, [7], end]
+        seen_by = [(0, 0)] * 3 + [(0, 70)] + [(0, 90)] * (1 + len(between)) + [(90, 190)] + [(90, 230)] * 6
+        known = [id for part in prompt if isinstance(part, list) for id in part]
+        assert ids(engine.submit(Prompt.of(prompt), GREEDY)) == answer(known, values, seen_by)
+
+
+def test_what_is_remembered_together_is_not_what_is_remembered_alone(device, decoder, eye):
+    runner = Runner(device, decoder, LIMITS, "f32", MediaStore(0))  # of embeddings only those are kept that are needed
+    small = Engine(runner, frozenset(), eye.load)
+    (first, a), (second, b) = memory(70, 1), memory(20, 2)
+    both, turned = np.concatenate([a, b]), np.concatenate([b, a])
+    jobs = (([first], a), ([second], b), ([first, second], both), ([first], a), ([second, first], turned))
+    for spans, values in jobs:
+        stream = small.submit(Prompt.of([*spans, text(9)]), GREEDY)
+        assert ids(stream) == greedy([], text(9), values)
+    small.close()
 
 
 def test_media_is_encoded_and_written_once(engine, eye, decoder, monkeypatch):

@@ -94,19 +94,24 @@ def test_media_from_a_row_on(prompt, row):
 
 
 memories = st.builds(
-    lambda digest, rows: MediaSpan(digest, 0, 0, memory=rows), st.sampled_from([b"cat", b"dog"]), st.integers(1, 150)
-)
+    lambda digest, rows, marker: MediaSpan(digest, 0, 0, memory=rows, marker=marker),
+    st.sampled_from([b"cat", b"dog"]), st.integers(1, 150), st.integers(0, 2),
+)  # fmt: skip
 texts = st.lists(st.integers(0, 2), min_size=1, max_size=90)
 
 
 @given(st.lists(st.one_of(texts, memories), min_size=1, max_size=6).map(Prompt.of))
 def test_rows_remember_the_media_before_them(prompt):
     rows = PromptRows(prompt)
-    expected, page, now = [], 0, (0, 0)
-    for _, span in prompt.placed():
+    expected, page, now, group, reach, since = [], 0, (0, 0), [], -1, -1
+    for start, span in prompt.placed():
         if isinstance(span, MediaSpan):
-            now = (page * PAGE, page * PAGE + span.memory)
-            page += -(-span.memory // PAGE)
+            group = [*group, span.memory] if start <= reach else [span.memory]
+            if start == since:  # nobody remembers what stood there without it
+                page = now[0] // PAGE
+            now = (page * PAGE, page * PAGE + sum(group))
+            page += -(-sum(group) // PAGE)
+            reach, since = start + span.marker, start
         expected += [now] * len(span)
     expected += [now] * GENERATED
     first, last = rows.remembered(np.arange(rows.count + GENERATED, dtype=np.int32))

@@ -46,10 +46,12 @@ class Cache:
             filled = min(PAGE, part.start + part.rows - block * PAGE)
             names = s.names(block * PAGE, block * PAGE + filled)
             self.pages[s.pages[block]] = (rows[block] if filled == PAGE else names, filled)
-        for span, pages in s.unfilled:
-            self.pages |= dict(zip(pages, memory_keys(span, PAGE), strict=True))
-        met = [placed.span for placed in s.rows.memory if placed.start < part.start + part.rows]
-        assert [self.pages[page] for page in s.memory_pages] == [key for span in met for key in memory_keys(span, PAGE)]
+        for placed, pages in s.unfilled:
+            self.pages |= dict(zip(pages, memory_keys(placed.whole, PAGE), strict=True))
+        met = [placed.whole for placed in s.rows.memory if placed.start < part.start + part.rows]
+        assert [self.pages[page] for page in s.memory_pages] == [
+            key for whole in met for key in memory_keys(whole, PAGE)
+        ]
 
 
 def step(scheduler, budget, cache=None):

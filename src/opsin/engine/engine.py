@@ -17,6 +17,7 @@ from opsin.engine.logprobs import logprobs
 from opsin.engine.media_work import Errand, MediaWork
 from opsin.engine.pace import Pace
 from opsin.engine.pages import PagePool, pages_for
+from opsin.engine.rows import PromptRows
 from opsin.engine.runner import Runner
 from opsin.engine.sampling import Floats, Sampling
 from opsin.engine.scheduler import Plan, Scheduler
@@ -89,7 +90,7 @@ class Engine:
         """Refuse what would fail in a step, where it would be everybody's failure."""
         if len(prompt) == 0:
             raise RequestError("the prompt is empty", hint="give at least one token")
-        room = self._room(sum(pages_for(span.memory) for span in prompt.spans if isinstance(span, MediaSpan)))
+        room = self._room(PromptRows(prompt).memory_pages)
         if len(prompt) >= room:
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens, the context {room}",
@@ -255,7 +256,7 @@ class Engine:
         media.plan(self._scheduler, streaming=streaming)
         seconds = LOOK_UP_SECONDS if step is None else ENCODING_SECONDS if streaming else max(ENCODING_SECONDS, step)
         for digest, error in media.let(self._scheduler, seconds, wait=step is None).items():
-            hit = [s for s in self._everybody() if any(p.span.digest == digest for p in s.rows.media_from(s.computed))]
+            hit = [s for s in self._everybody() if any(span.digest == digest for p in s.lacking for span in p.whole)]
             self._fail(hit, error)
 
     def _compute(self, plan: Plan) -> None:

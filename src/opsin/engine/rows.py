@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +15,29 @@ Ints = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Placed:
-    """Media in a sequence, from its row `start` to before its row `end`."""
+    """Media in a sequence, from its row `start` to before its row `end`.
+
+    Rows after it remember `joined` together with it. Of what is `absorbed` no row remembers it without its follower.
+    """
 
     start: int
     span: MediaSpan
+    joined: tuple[MediaSpan, ...] = ()
+    absorbed: bool = False
 
     @property
     def end(self) -> int:
         return self.start + self.span.rows
+
+    @property
+    def whole(self) -> tuple[MediaSpan, ...]:
+        """All that rows after it remember."""
+        return (*self.joined, self.span)
+
+    @property
+    def memory(self) -> int:
+        """Rows that rows after it remember."""
+        return sum(span.memory for span in self.whole)
 
 
 class PromptRows:
@@ -44,14 +59,25 @@ class PromptRows:
                 self.ids += span.ids
             else:
                 self.ids += [0] * span.rows
-                self.media.append(Placed(start, span))
-                if span.memory:
-                    self.memory.append(self.media[-1])
+                self._append(start, span)
         self._next = self.count  # the position of the first row after the prompt
         self._positions: Ints | None = None
         self._ahead: Ints | None = None  # for each row, the first row that it does not see
         if self.media:
             self._place()
+
+    def _append(self, start: int, span: MediaSpan) -> None:
+        last = self.memory[-1] if span.memory and self.memory else None
+        if last is None or start > last.end + last.span.marker:
+            placed = Placed(start, span)
+        else:
+            placed = Placed(start, span, last.whole)
+            if start == last.start:  # no row stands between
+                self.media[self.media.index(last)] = replace(last, absorbed=True)
+                self.memory.pop()
+        self.media.append(placed)
+        if span.memory:
+            self.memory.append(placed)
 
     def _place(self) -> None:
         positions = np.repeat(np.arange(self.count, dtype=np.int32)[:, None], self.axes, axis=1)
@@ -111,12 +137,12 @@ class PromptRows:
 
     @property
     def memory_pages(self) -> int:
-        """Pages of all that is remembered; each piece of media begins a page."""
-        return sum(-(-placed.span.memory // PAGE) for placed in self.memory)
+        """Pages of all that is remembered; what is remembered together begins a page."""
+        return sum(-(-placed.memory // PAGE) for placed in self.memory)
 
     def remembered(self, places: Ints) -> tuple[Ints, Ints]:
         """For each row, the first and the last of the rows of memory that it sees: those of the media before it."""
-        sizes = [placed.span.memory for placed in self.memory]
+        sizes = [placed.memory for placed in self.memory]
         pages = np.cumsum([0] + [-(-size // PAGE) for size in sizes], dtype=np.int32)
         which = np.searchsorted([placed.start for placed in self.memory], places, side="right") - 1
         first = np.where(which < 0, 0, pages[which] * PAGE).astype(np.int32)

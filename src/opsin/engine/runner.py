@@ -180,20 +180,24 @@ class Runner:
     def _fill_memory(self, row: int, number: int, part: Slice) -> None:
         """What the rows of a slice remember. What nobody wrote yet is computed now, beside the program."""
         sequence, inputs = part.sequence, self.program.inputs
-        for span, pages in sequence.unfilled:
-            self._remember(span, pages)
+        for placed, pages in sequence.unfilled:
+            start = 0
+            for span in placed.whole:
+                self._remember(span, pages, start)
+                start += span.memory
         inputs["memory_tables"][number, : len(sequence.memory_pages)] = sequence.memory_pages
         places = np.arange(part.start, part.start + part.rows, dtype=np.int32)
         first, last = sequence.rows.remembered(places)
         inputs["memory_first"][row : row + part.rows] = first
         inputs["memory_last"][row : row + part.rows] = last
 
-    def _remember(self, span: MediaSpan, pages: list[int]) -> None:
+    def _remember(self, span: MediaSpan, pages: list[int], start: int) -> None:
+        """Write the memory of a span into its pages, from row `start` of them on."""
         assert self.media is not None
         found, ops = self.media.get(span.digest), self.device.eager()
         rows = ops.constant(np.arange(found.row, found.row + span.memory, dtype=np.int32))
         memory = ops.take(Array(ops, found.array.data, found.array.shape, found.array.dtype), rows)
-        places = np.arange(span.memory, dtype=np.int32)
+        places = np.arange(start, start + span.memory, dtype=np.int32)
         slots = np.asarray(pages, np.int32)[places // PAGE] * PAGE + places % PAGE
         cast(Remembers, self.decoder).remember(memory, self.pages[MEMORY], ops.constant(slots.astype(np.int32)))
 

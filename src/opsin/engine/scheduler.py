@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from opsin.engine.pages import PagePool, pages_for
+from opsin.engine.rows import Placed
 from opsin.engine.sequence import Sequence
 from opsin.ops import PAGE
 from opsin.spans import MediaSpan, memory_keys
@@ -88,19 +89,19 @@ class Scheduler:
         """Media that running sequences still need and that is not encoded, in the order in which rows need it."""
         for sequence in self.running:
             for placed in sequence.lacking:
-                if not self._is_there(placed.span):
-                    yield sequence, placed.span
+                if not self._is_there(placed):
+                    yield from ((sequence, span) for span in placed.whole if not self.ready(span))
 
     def needed(self) -> set[bytes]:
         """Digests of the media of which rows are still to be computed."""
-        return {p.span.digest for s in self.running for p in s.lacking}
+        return {span.digest for s in self.running for p in s.lacking for span in p.whole}
 
     def computed(self, sequence: Sequence, rows: int) -> None:
         """Some rows of it are in the cache. Full pages can be found from now on."""
         before, sequence.computed = sequence.computed // PAGE, sequence.computed + rows
         full = sequence.computed // PAGE
-        for span, pages in sequence.unfilled:
-            for page, key in zip(pages, memory_keys(span, PAGE), strict=True):
+        for placed, pages in sequence.unfilled:
+            for page, key in zip(pages, memory_keys(placed.whole, PAGE), strict=True):
                 self.pool.keep(page, key)
         sequence.unfilled = []
         if full > before:
@@ -110,7 +111,7 @@ class Scheduler:
     def _ends_at_missing(self, part: Slice) -> bool:
         """Whether it goes up to media that is not there."""
         end = part.start + part.rows
-        return any(p.start == end and not self._is_there(p.span) for p in part.sequence.lacking)
+        return any(p.start == end and not self._is_there(p) for p in part.sequence.lacking)
 
     def _end(self, sequence: Sequence, budget: int, room: int) -> int:
         """The row up to which it may be computed.
@@ -125,7 +126,7 @@ class Scheduler:
         for placed in sequence.lacking:
             if placed.start >= end:
                 break
-            if not self._is_there(placed.span):
+            if not self._is_there(placed):
                 return max(start, placed.start)
             if placed.span.atomic and end < placed.end:
                 if placed.start <= start and placed.end - start <= room:
@@ -178,7 +179,7 @@ class Scheduler:
         for placed in sequence.unmet:
             if placed.start >= rows:
                 break
-            keys = memory_keys(placed.span, PAGE)
+            keys = memory_keys(placed.whole, PAGE)
             pages = self.pool.find(keys)
             if len(pages) == len(keys):
                 for page in pages:
@@ -188,7 +189,7 @@ class Scheduler:
                 if taken is None:
                     return False
                 pages = taken
-                sequence.unfilled.append((placed.span, pages))
+                sequence.unfilled.append((placed, pages))
             sequence.memory_pages += pages
             sequence.held += 1
         more = self._take(max(0, pages_for(rows) - len(sequence.pages)), sequence, plan)
@@ -207,12 +208,12 @@ class Scheduler:
                 return None
         return self.pool.take(need)
 
-    def _is_there(self, span: MediaSpan) -> bool:
+    def _is_there(self, placed: Placed) -> bool:
         """Whether rows after some media can be computed: its embeddings are there, or what is remembered of it."""
-        if self.ready(span):
+        if all(self.ready(span) for span in placed.whole):
             return True
-        keys = memory_keys(span, PAGE)
-        return bool(keys) and not span.rows and len(self.pool.find(keys)) == len(keys)
+        keys = memory_keys(placed.whole, PAGE)
+        return bool(keys) and not placed.span.rows and len(self.pool.find(keys)) == len(keys)
 
     def _restart_later(self, sequence: Sequence) -> None:
         """Its rows are computed again, to the same bits, but for those that are still cached then."""

@@ -14,7 +14,7 @@ from opsin.engine.rows import Placed, PromptRows
 from opsin.engine.sampling import Sampler, Sampling
 from opsin.errors import OpsinError
 from opsin.ops import PAGE
-from opsin.spans import MediaSpan, Prompt, TextSpan, chained
+from opsin.spans import Prompt, TextSpan, chained
 
 LOOK_UP_SECONDS = 0.1  # a signal that another thread received does not end a wait: look whether there was one
 
@@ -83,7 +83,7 @@ class Sequence:
         self.pages: list[int] = []
         self.memory_pages: list[int] = []  # of the first `held` pieces of media that it remembers
         self.held = 0
-        self.unfilled: list[tuple[MediaSpan, list[int]]] = []  # those whose pages nobody wrote yet
+        self.unfilled: list[tuple[Placed, list[int]]] = []  # those whose pages nobody wrote yet
         self.ends = frozenset() if sampling.ignore_eos else ends
         self.sampler = Sampler(sampling)
         self.stream = Stream()
@@ -106,11 +106,10 @@ class Sequence:
     @property
     def lacking(self) -> list[Placed]:
         """Media without which its next rows, or later ones, cannot be computed."""
-        ahead = self.rows.media_from(self.computed)
+        ahead = [placed for placed in self.rows.media_from(self.computed) if not placed.absorbed]
         if not self.rows.memory:
             return ahead
-        unfilled = [span for span, _ in self.unfilled]
-        unwritten = [p for p in self.rows.memory[: self.held] if any(p.span is span for span in unfilled)]
+        unwritten = [placed for placed, _ in self.unfilled]
         return sorted({*ahead, *self.unmet, *unwritten}, key=lambda placed: placed.start)
 
     @property

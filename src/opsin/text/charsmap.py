@@ -25,12 +25,17 @@ _JOINS_RIGHT: Final = r"\p{GCB=Prepend}"
 _SIZES: Final = ((0x80, 0x800), (0x800, 0x10000), (0x10000, 0x110000))  # code points of two, three, four bytes
 _SMALL: Final = ("[\0-\uffff]", "[\0-\u07ff]", "[\0-\x7f]")  # with which these have fewer than six bytes
 _MOST_RULES: Final = 1 << 16
+_VALUE, _LEAF, _LARGE = (1 << 31) - 1, 1 << 8, 1 << 9
+_LONGEST: Final = 255  # bytes that something may become: published are 33
 
 
 class Charsmap:
-    """Normalises text. Raises FileError for rules that the library cannot read."""
+    """Normalises text. Raises FileError for rules that the library cannot read, or that would end it."""
 
     def __init__(self, raw: bytes) -> None:
+        wrong = _find_damage(raw)
+        if wrong is not None:
+            raise FileError(f"precompiled_charsmap is damaged: {wrong}", hint="download the file again")
         try:
             self._library = Precompiled(raw)
         except Exception as error:
@@ -44,6 +49,31 @@ class Charsmap:
     def singles(self) -> Singles | None:
         """Normalises long texts; None where two characters make another text than the first of them."""
         return None if self.normalize("\r\n") != self.normalize("\r") else Singles(self)
+
+
+def _find_damage(raw: bytes) -> str | None:
+    """What is wrong with rules: the library follows their numbers wherever these lead, and ends the thread beyond them.
+
+    They lie in a double array (https://github.com/s-yata/darts-clone) of so many bytes as the first four tell: a unit
+    has the byte that leads to it in its lowest 8 bits, whether a rule ends there in the next one, and in the rest how
+    far its children are away. Behind it lie the texts, each with a zero at its end.
+    """
+    size = int.from_bytes(raw[:4], "little") // 4
+    if not 0 < size <= (len(raw) - 4) // 4:
+        return f"{size} units in {len(raw)} bytes"
+    units = np.frombuffer(raw, "<u4", size, 4).astype(np.int64)
+    texts = np.frombuffer(raw, np.uint8, -1, 4 + 4 * size) if len(raw) > 4 + 4 * size else np.empty(0, np.uint8)
+    nodes = np.flatnonzero(units <= _VALUE)
+    children = nodes ^ (units[nodes] >> 10 << ((units[nodes] & _LARGE) >> 6))
+    if not len(nodes) or nodes[0] != 0 or ((children | 0xFF) >= size).any():
+        return "its numbers lead out of it"
+    values = units[children[units[nodes] & _LEAF != 0]] & _VALUE
+    if (values >= len(texts)).any() or (texts[values] & 0xC0 == 0x80).any():
+        return "its numbers lead out of its texts"
+    ends = np.append(np.flatnonzero(texts == 0), len(texts))
+    if (ends[np.searchsorted(ends, values)] - values > _LONGEST).any():
+        return f"something becomes more than {_LONGEST} bytes"
+    return None
 
 
 class Singles:

@@ -26,11 +26,21 @@ PARTS_TEMPLATE = (
 TEMPLATES = {"parts": PARTS_TEMPLATE, "text": TEMPLATE}
 
 
-def tiny_pair(folder: Path, kind: str = "gemma3", *, form: str = "parts", width: int = 64) -> tuple[Path, Path]:
-    """Write model.gguf and mmproj.gguf. `form` is the template's; `width` is the text model's."""
+def tiny_pair(
+    folder: Path,
+    kind: str = "gemma3",
+    *,
+    form: str = "parts",
+    width: int = 64,
+    metadata: Mapping[str, object] | None = None,
+) -> tuple[Path, Path]:
+    """Write model.gguf and mmproj.gguf. `form` is the template's; `width` and `metadata` are the text model's."""
     template = TEMPLATES[form].replace("MARKER", MARKERS[kind][0])
     text = tiny_llama(
-        folder / "model.gguf", specials=MARKERS[kind], width=width, metadata={"tokenizer.chat_template": template}
+        folder / "model.gguf",
+        specials=MARKERS[kind],
+        width=width,
+        metadata={"tokenizer.chat_template": template, **(metadata or {})},
     )
     return text, tiny_tower(folder / "mmproj.gguf", kind)
 

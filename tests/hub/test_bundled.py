@@ -22,4 +22,6 @@ def test_it_is_loaded_where_no_file_is_named(tmp_path, monkeypatch, quantised_fi
     monkeypatch.setattr(bundled, "files", lambda package: tmp_path)
     with opsin.load(context=128, sequences=1) as model:
         assert model.path == tmp_path / "data" / "opsin-nano.gguf"
-        assert model.chat([{"role": "user", "content": "hi"}], max_tokens=4).text
+        answer = model.chat([{"role": "user", "content": "hi"}], max_tokens=4, ignore_eos=True)
+        list(answer)
+        assert len(answer.ids) == 4

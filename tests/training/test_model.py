@@ -26,7 +26,7 @@ def test_logits_equal_those_of_transformers() -> None:
     """Text, two pictures and their rows give the same logits."""
     model = small()
     theirs = hf_model(model)
-    pixels = prepare(torch.randint(0, 256, (2, 192, 192, 3), dtype=torch.uint8))
+    pixels = prepare(torch.randint(0, 256, (2, 192, 192, 3), dtype=torch.uint8))  # after the model's seed
     ids, _ = render([("What colour is the circle?", "Red."), ("Where is it?", None)], 2, model.shape.rows, lines=True)
     row, blocks = torch.tensor([ids]), torch.tensor([blocks_of(ids)])
     with torch.inference_mode():

@@ -228,7 +228,7 @@ def test_a_large_vocabulary_opens_fast_and_small(tmp_path: Path) -> None:
         start = time.process_time()
         File.open(path).close()
         seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.5
+    assert min(seconds) < 1
     tracemalloc.start()
     try:
         with File.open(path) as file:
@@ -246,7 +246,7 @@ def test_many_small_arrays_do_not_each_copy_the_window(tmp_path: Path, monkeypat
     start = time.process_time()
     with File.open(path) as file:
         assert len(file.metadata) == 3000
-    assert time.process_time() - start < 2  # 3000 copies of 32 MiB take far longer
+    assert time.process_time() - start < 5  # 3000 copies of 32 MiB take far longer
 
 
 def test_a_file_beyond_four_gigabytes_is_read(tmp_path: Path) -> None:

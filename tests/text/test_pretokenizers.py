@@ -40,11 +40,11 @@ def test_signs_and_words_fall_apart_in_one_pass_as_in_two(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["1" * 1_000_000, "1" * 1_000_000 + "a", "12½" * 300_000], ids=len)
-def test_a_megabyte_of_digits_is_grouped_within_a_second(text: str) -> None:
+def test_a_megabyte_of_digits_is_grouped_in_seconds(text: str) -> None:
     for name in GROUPING:
         began = time.thread_time()
         assert len(cut(COMPILED[name][:2], [text])) >= 1
-        assert time.thread_time() - began < 1, name
+        assert time.thread_time() - began < 15, name  # 0.7 on Zen 5; hours where a pattern looks at all that is left
 
 
 @settings(deadline=None)

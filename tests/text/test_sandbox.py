@@ -50,7 +50,7 @@ def test_bomb_is_defused_within_its_time(name: str) -> None:
     began = time.thread_time()
     with pytest.raises(ModelError, match="chat template"):
         ChatTemplate(BOMBS[name]).render([])
-    assert time.thread_time() - began < 1.5
+    assert time.thread_time() - began < 5
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,8 @@ class Words:
         None where there is a character that depends on others, and where they become too long.
         """
         size = int(bounds[-1])
+        if size > _MOST // 2 - _SPARE:
+            return None
         to = np.empty(2 * size + _SPARE, np.uint8)
         ends = np.empty(len(to) // 2, np.int32)  # no word has less than two bytes
         new = np.empty(len(bounds), np.int64)

@@ -71,8 +71,8 @@ def test_generated_texts_come_back_from_their_ids(sources: Path, name: str) -> N
     """But for characters that have no token (U+000B in Falcon), and U+2581, which is a space in some vocabularies."""
     tokenizer = load(sources / f"ggml-vocab-{name}.gguf")
     lost = {chr(code) for code in range(128) if not tokenizer.encode(chr(code))} | {"\u2581"}
-    texts = [text for batch in corpus.batches(3, 40) for text in batch if not lost.intersection(text)]
-    assert len(texts) > 3500
+    texts = [text for batch in corpus.batches(3, 15) for text in batch if not lost.intersection(text)]
+    assert len(texts) > 1300
     for text in texts:
         assert tokenizer.decode(tokenizer.encode(text)) == text
 

@@ -35,6 +35,7 @@ from training.whiten import whiten
 RUNS = Path(__file__).parent / "runs"
 NAMED_WEIGHT = 0.3
 LOOK_WEIGHT = 1.5
+SAID_WEIGHT = 3.0  # of answers, beside where names look
 MIDDLE_WEIGHT = 3.0
 MATRIX_FACTOR = 3.0  # Muon's orthogonal steps bear a higher rate than AdamW's
 
@@ -197,7 +198,7 @@ def talk_loss(learner: Learner, stage: Stage, rows: Tensor, talks: Talks) -> tup
     total = said + NAMED_WEIGHT * named
     if stage.counts:
         looked, tallied = tally_loss(decoder, between[block_of(decoder)], talks.names, blocks)
-        total, logged = total + LOOK_WEIGHT * looked, logged | tallied
+        total, logged = total + (SAID_WEIGHT - 1) * said + LOOK_WEIGHT * looked, logged | tallied
     return total, logged | {"answer": said.item(), "token": (logits.argmax(-1) == wanted).float().mean().item()}
 
 

@@ -53,9 +53,9 @@ class EasyStream(PictureStream):
 
 
 QUICK = (
-    Stage("tower", steps=110, size=32, rate=1.5e-3, talks=False, sees=True, stream=EasyStream),
-    Stage("decoder", steps=50, size=32, rate=1.5e-3, talks=True, sees=False, stream=EasyStream),
-    Stage("both", steps=100, size=32, rate=1.5e-3, talks=True, sees=True, settle=0.5, stream=EasyStream),
+    Stage("tower", steps=120, size=32, rate=1.5e-3, talks=False, sees=True, stream=EasyStream),
+    Stage("decoder", steps=60, size=32, rate=1.5e-3, talks=True, sees=False, stream=EasyStream),
+    Stage("both", steps=120, size=32, rate=1.5e-3, talks=True, sees=True, settle=0.5, stream=EasyStream),
 )
 
 

@@ -59,7 +59,6 @@ KERNELS = [
     Kernel.of("linear", kind="f16", activation="gelu"),
     Kernel.of("quantise", group=32),
     Kernel.of("dense", kind="f16", activation="gelu_erf"),
-    Kernel.of("turn_rows"),
     *(Kernel.of("pack", kind="planes", format=BY_NAME[name].id) for name in ("Q4_0", "Q6_K")),
     Kernel.of("pack", kind="f32"),
     *(Kernel.of("pointwise", name=name) for name in ("add", "copy", "glu_gelu", "gelu_erf", "rms_norm", "layer_norm")),

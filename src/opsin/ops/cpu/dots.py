@@ -101,7 +101,7 @@ class Dots:
     def _lift(self, held: str) -> Any:
         def emit(b: Any, acc: Any, factors: Any, w: Any, x: Any, stride: Any, left: Any) -> Any:
             """acc + (weight minimum at w) * (sum of the token's values at x, f32)."""
-            return self._add_products(b, acc, self._numbers(b, w, factors, held), x, stride, left)
+            return self.add_products(b, acc, self._numbers(b, w, factors, held), x, stride, left)
 
         return emit
 
@@ -112,7 +112,7 @@ class Dots:
             b.fmul(_load_i8(b, b.add(w, I64(n * v)), n), _load_f16(b, b.add(scales, I64(2 * n * v)), n))
             for v in range(self.vectors)
         ]
-        return self._add_products(b, acc, weights, x, stride, left)
+        return self.add_products(b, acc, weights, x, stride, left)
 
     def _values_step(self, b: Any, acc: Any, w: Any, scales: Any, x: Any, stride: Any, left: Any) -> Any:
         """acc + (bytes at w * f16 scales, one for SHARED) * x: 8-bit values of one row of a page."""
@@ -120,9 +120,10 @@ class Dots:
         for v in range(self.vectors):
             scale = b.fpext(load(b, b.add(scales, I64(2 * (n * v // SHARED))), ir.HalfType()), F32)
             weights.append(b.fmul(_load_i8(b, b.add(w, I64(n * v)), n), splat(b, scale, n)))
-        return self._add_products(b, acc, weights, x, stride, left)
+        return self.add_products(b, acc, weights, x, stride, left)
 
-    def _add_products(self, b: Any, acc: Any, weights: list[Any], x: Any, stride: Any, left: Any) -> Any:
+    def add_products(self, b: Any, acc: Any, weights: list[Any], x: Any, stride: Any, left: Any) -> Any:
+        """Code for acc + x * weights: a vector of outputs each, a number a token at x."""
         for t in range(self.tokens):
             token = splat(b, load(b, self._at(b, x, stride, left, t), F32), self.lanes)
             for v in range(self.vectors):
@@ -146,7 +147,7 @@ class Dots:
 
         def emit(b: Any, acc: Any, w: Any, x: Any, stride: Any, left: Any) -> Any:
             weights = [read(b, b.add(w, I64(size * self.lanes * v)), self.lanes) for v in range(self.vectors)]
-            return self._add_products(b, acc, weights, x, stride, left)
+            return self.add_products(b, acc, weights, x, stride, left)
 
         return emit
 

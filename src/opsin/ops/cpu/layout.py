@@ -109,8 +109,8 @@ class Layout:
 
 
 SHARED = 16  # values of an 8-bit page that share a scale: with 32 the divergence on SmolLM2 was a fifth larger
-DENSE_INPUTS = 768  # inputs whose weights, as float32, are taken for all panels of a block: in the second cache
-DENSE_PANELS = 16  # panels of x that share them
+DENSE_INPUTS = 768  # inputs of a strip that `dense` takes at once
+DENSE_ROWS = 96  # rows of x that share them, in the second cache
 QUERIES = 120  # most queries of a tile of attention: rows times query heads a KV head
 PANEL = 6  # queries whose scores stand in registers at once
 SCORES = CHUNK + 16  # floats between the scores of queries: a power of 2 would crowd a few lines of the cache
@@ -123,19 +123,9 @@ def page_bytes(width: int, kind: str) -> int:
     return width * PAGE * (4 if kind == "f32" else 2)
 
 
-def dense_stretch(inputs: int) -> int:
-    """Inputs that `dense` takes at once, in whole vectors: all, or DENSE_INPUTS."""
-    return min((inputs + RECORD - 1) // RECORD * RECORD, DENSE_INPUTS)
-
-
-def dense_rows(lanes: int, registers: int) -> int:
-    """Rows of x in a panel of `dense`."""
-    return min(lanes, 6 if registers >= 32 else 4)
-
-
-def dense_vectors(registers: int) -> int:
-    """Vectors of outputs that `dense` takes at once."""
-    return 4 if registers >= 32 else 2
+def dense_strips(lanes: int, registers: int) -> int:
+    """Strips of outputs that `dense` takes at once."""
+    return 2 if lanes >= 16 and registers >= 32 else 1
 
 
 def score_vectors(registers: int) -> int:

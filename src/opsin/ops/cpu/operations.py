@@ -17,16 +17,7 @@ from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.attention import Attention
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kv import KvPages
-from opsin.ops.cpu.layout import (
-    DENSE_INPUTS,
-    DENSE_PANELS,
-    RECORD,
-    STRIP,
-    dense_rows,
-    dense_stretch,
-    dense_vectors,
-    strips,
-)
+from opsin.ops.cpu.layout import DENSE_INPUTS, DENSE_ROWS, RECORD, STRIP, dense_strips, strips
 from opsin.ops.cpu.overlay import PlacedRows, placed
 from opsin.ops.cpu.pack import PackedWeight, Packer
 from opsin.ops.cpu.tape import TYPES, Lease, Place, Recorded, Recording, Tape, place, view
@@ -103,40 +94,23 @@ class Operations:
     ) -> Array:  # fmt: skip
         """`linear` for many rows and float weights."""
         outputs, inputs = w.shape
-        y, panels = self.new((rows, outputs)), self._turned(x, rows)
-        isa = self.tape.code.isa
-        broad = max(STRIP, dense_vectors(isa.registers) * isa.lanes)
-        size = 4 * broad * DENSE_INPUTS
+        y, size = self.new((rows, outputs)), 4 * STRIP * DENSE_INPUTS
         scratch = self.tape.lease(size * self.tape.team.threads)
         extra = [part for part in (bias, residual) if part is not None]
         args = (
-            w.block.address, place(panels).address, place(y).address, place(y).row, outputs, inputs,
-            rows, place(bias).address if bias is not None else 0,
+            w.block.address, place(x).address, place(x).row, place(y).address, place(y).row, outputs, inputs, rows,
+            place(bias).address if bias is not None else 0,
             place(residual).address if residual is not None else 0,
             place(residual).row if residual is not None else 0, scratch.block.address, size,
         )  # fmt: skip
         kernel = Kernel.of("dense", kind=w.layout.kind, **({"activation": activation} if activation else {}))
-        blocks = -(-rows // (dense_rows(isa.lanes, isa.registers) * DENSE_PANELS))
+        isa = self.tape.code.isa
+        parts = -(-strips(outputs) // dense_strips(isa.lanes, isa.registers))
         self.tape.emit(
-            kernel, args, items=blocks * -(-outputs // broad), reads=[panels, *extra], writes=[y, scratch.block],
+            kernel, args, items=-(-rows // DENSE_ROWS) * parts, reads=[x, *extra], writes=[y, scratch.block],
             keep=(w, scratch),
         )  # fmt: skip
         return y
-
-    def _turned(self, x: Array, rows: int) -> Array:
-        """x in panels; done once for all weights that read it."""
-        at, isa = place(x), self.tape.code.isa
-        known = self._bytes.setdefault(at.lease, {})
-        key = (at.offset, x.width, 0)
-        if key not in known:
-            high = dense_rows(isa.lanes, isa.registers)
-            count, stretch = -(-rows // high), dense_stretch(x.width)
-            blocks = -(-count // DENSE_PANELS)
-            panels = self.new((blocks * -(-x.width // stretch), DENSE_PANELS * stretch * high))
-            args = (at.address, at.row, rows, x.width, place(panels).address)
-            self.tape.emit(Kernel.of("turn_rows"), args, items=count, reads=[x], writes=[panels])
-            known[key] = (panels,)
-        return known[key][0]
 
     def _linear_input(self, x: Array, w: PackedWeight) -> tuple[tuple[int, ...], list[Array]]:
         """(x, bytes a row, scales, bytes a row, sums, lifts) and the Arrays behind them."""

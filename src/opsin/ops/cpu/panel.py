@@ -34,10 +34,6 @@ class Panel:
         """acc + x * w: `vectors` vectors at w, a number a row at x, `stride` bytes from row to row."""
         lanes = self.simd.lanes
         weights = [load(b, b.add(w, I64(4 * lanes * v)), self.simd.F.ir) for v in range(self.vectors)]
-        return self.add_products(b, acc, weights, x, stride)
-
-    def add_products(self, b: Any, acc: Any, weights: list[Any], x: Any, stride: Any) -> Any:
-        """Code for acc + x * weights: a vector of outputs each, a number a row at x, `stride` bytes from row to row."""
         for r in range(self.rows):
             number = splat(b, load(b, b.add(x, b.mul(I64(r), stride)), F32), self.simd.lanes)
             for v, weight in enumerate(weights):
@@ -60,11 +56,10 @@ class Panel:
             store(b, b.extract_value(acc, i), place)
 
 
-def transpose(simd: Simd, keep: int = 0) -> Any:
+def transpose(simd: Simd) -> Any:
     """transpose(source, bytes a row, rows, columns, to, bytes a row): a square of lanes x lanes float32, turned.
 
-    Where fewer rows or columns exist, zeros stand for columns, and for rows the last one: whole vectors are written,
-    or their first `keep` values.
+    Where fewer rows or columns exist, zeros stand for columns, and for rows the last one: whole vectors are written.
     """
     n, i64 = simd.lanes, types.int64
 
@@ -85,9 +80,6 @@ def transpose(simd: Simd, keep: int = 0) -> Any:
                 x[i + half] = b.shuffle_vector(upper, lower, ir.Constant(ir.VectorType(I32, n), swap))
             half *= 2
         for r in range(n):
-            if keep:
-                some = ir.Constant(ir.VectorType(I32, keep), list(range(keep)))
-                x[r] = b.shuffle_vector(x[r], ir.Constant(x[r].type, ir.Undefined), some)
             store(b, x[r], b.add(to, b.mul(I64(r), to_stride)))
 
     return operation(types.void, (i64,) * 6, emit)

@@ -28,7 +28,8 @@ from opsin.ops.cpu.simd import I64, Simd, operation
 
 def make(simd: Simd, kind: str, activation: str = "") -> Any:
     at, tile, size = simd.i64_at, _tile(simd), FLOAT_BYTES[kind]
-    sums, widen, finish = _sums(simd, tile, kind), _widening(simd, kind), _finish(simd, tile, activation)
+    sums, widen, finish = _sums(simd, tile, kind), _widening(simd, kind), _finish(tile)
+    activate, active = activating(simd, activation or "copy"), activation != ""
     tokens, wide, broad = tile.tokens, tile.vectors * simd.lanes, STRIP * dense_strips(simd.lanes, simd.isa.registers)
     load, store, zeros, widened = tile.load, tile.store, tile.zeros, _widened(simd, kind)
     line = 4 if widened else size
@@ -55,6 +56,9 @@ def make(simd: Simd, kind: str, activation: str = "") -> Any:
                         store(acc, y, y_row, left, columns - part)
                     else:
                         finish(args, acc, row, left, begin + part, columns - part)
+        if active:  # not of each tile at once: what was just stored in part cannot be read again without waiting
+            for row in range(first, last):
+                activate(args, at(args + Y) + row * y_row + 4 * begin, columns)
 
     def dense(args: int, first: int, last: int, thread: int) -> int:
         parts = (at(args + OUTPUTS) + broad - 1) // broad
@@ -115,10 +119,8 @@ def _widening(simd: Simd, kind: str) -> Any:
     return widen
 
 
-def _finish(simd: Simd, tile: Dots, activation: str) -> Any:
-    at, add_bias, add_rows, store = simd.i64_at, tile.add_bias, tile.add_rows, tile.store
-    activate, tokens, wide = activating(simd, activation or "copy"), tile.tokens, tile.vectors * simd.lanes
-    active = activation != ""
+def _finish(tile: Dots) -> Any:
+    at, add_bias, add_rows, store = tile.simd.i64_at, tile.add_bias, tile.add_rows, tile.store
 
     @inlined
     def finish(args: int, acc: Any, row: int, left: int, column: int, columns: int) -> None:
@@ -130,8 +132,5 @@ def _finish(simd: Simd, tile: Dots, activation: str) -> Any:
             stride = at(args + RESIDUAL_ROW)
             acc = add_rows(acc, at(args + RESIDUAL) + row * stride + 4 * column, stride, left, columns)
         store(acc, y, y_row, left, columns)
-        if active:
-            for t in range(min(left, tokens)):
-                activate(args, y + t * y_row, min(columns, wide))
 
     return finish

@@ -45,10 +45,10 @@ def make(
     layout = Layout(kind, bits, group, zero, minimum, codes, paired, table)
     shapes = tile_shapes(simd, kind)
     one, many = (
-        _sweep(simd, Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero, table=table), layout, activation)
-        for v, t in shapes
+        _sweep(simd, Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero, table=table), layout) for v, t in shapes
     )
     at, width = simd.i64_at, shapes[1][1]
+    activate, active = activating(simd, activation or "copy"), activation != ""
 
     def linear(args: int, first: int, last: int, thread: int) -> int:
         rows, outputs = at(at(args + ROWS)), at(args + OUTPUTS)
@@ -62,18 +62,20 @@ def make(
                 else:
                     many(args, strip, row, rows - row, columns)
                     row += width
+            if active:  # not of each tile at once: what was just stored in part cannot be read again without waiting
+                for t in range(rows):
+                    activate(args, at(args + Y) + t * at(args + Y_ROW) + 4 * STRIP * strip, columns)
         return 0
 
     return linear
 
 
-def _sweep(simd: Simd, tile: Dots, layout: Layout, activation: str) -> Any:
+def _sweep(simd: Simd, tile: Dots, layout: Layout) -> Any:
     """All inputs of one strip times the tile's rows, and the results written out."""
     total = _planes(simd, tile, layout) if layout.kind == "planes" else _floats(simd, tile, layout)
     at = simd.i64_at
     wide, parts = tile.vectors * simd.lanes, STRIP // (tile.vectors * simd.lanes)
     add_bias, add_rows, store = tile.add_bias, tile.add_rows, tile.store
-    activate, tokens, active = activating(simd, activation or "copy"), tile.tokens, activation != ""
 
     @jit
     def sweep(args: int, strip: int, row: int, left: int, columns: int) -> None:
@@ -88,11 +90,7 @@ def _sweep(simd: Simd, tile: Dots, layout: Layout, activation: str) -> Any:
             if residual != 0:
                 stride = at(args + RESIDUAL_ROW)
                 acc = add_rows(acc, residual + row * stride + 4 * column, stride, left, here)
-            y = at(args + Y) + row * y_row + 4 * column
-            store(acc, y, y_row, left, here)
-            if active:
-                for t in range(min(left, tokens)):
-                    activate(args, y + t * y_row, min(here, wide))
+            store(acc, at(args + Y) + row * y_row + 4 * column, y_row, left, here)
 
     return sweep
 

@@ -55,7 +55,7 @@ class EasyStream(PictureStream):
 QUICK = (
     Stage("tower", steps=120, size=32, rate=1.5e-3, talks=False, sees=True, stream=EasyStream),
     Stage("decoder", steps=60, size=32, rate=1.5e-3, talks=True, sees=False, stream=EasyStream),
-    Stage("both", steps=120, size=32, rate=1.5e-3, talks=True, sees=True, settle=0.5, stream=EasyStream),
+    Stage("both", steps=96, size=32, rate=1.5e-3, talks=True, sees=True, settle=0.5, stream=EasyStream),
 )
 
 

@@ -14,9 +14,9 @@ pytest.importorskip("torch")
 from training import questions as q
 from training.conversations import converse
 from training.lists import COLOUR_NAMES, COLOURS, NUMBERS, SHAPES, plural
-from training.paint import FIRST_SHAPE, PATCH
+from training.paint import FIRST_SHAPE, PATCH, share_middle
 from training.pictures import draw_picture
-from training.scenes import SIZES, Scene, Style, Thing, paint_things
+from training.scenes import SIZES, Scene, Style, Thing, choose_group, paint_things
 
 STYLE = Style("train", None)
 
@@ -25,6 +25,25 @@ def test_same_seed_draws_the_same_picture() -> None:
     """A sample is its number."""
     first, second = (draw_picture(random.Random("a"), STYLE, "things") for _ in range(2))
     assert np.array_equal(first.pixels, second.pixels) and first.scene == second.scene
+
+
+def test_groups_are_of_every_number_equally_often() -> None:
+    """One to nine of a shape come first; what is beside them has another shape."""
+    rng, sizes = random.Random(2), Counter[int]()
+    for _ in range(900):
+        kinds = choose_group(rng, "white")
+        names = [name for name, _ in kinds]
+        size = next((i for i, name in enumerate(names) if name != names[0]), len(names))
+        assert names[0] not in names[size:] and len(names) <= 12
+        sizes[size] += 1
+    assert sorted(sizes) == list(range(1, 10)) and min(sizes.values()) > 70 and max(sizes.values()) < 135
+
+
+def test_a_middle_is_shared_among_its_neighbours_and_stays_one() -> None:
+    """In the middle of a patch it is that patch's alone, on a corner four have a quarter each."""
+    assert share_middle(24, 40)[2, 1] == 1
+    assert np.allclose(share_middle(32, 32)[1:3, 1:3], 0.25)
+    assert all(np.isclose(share_middle(x, 191 - x).sum(), 1) for x in range(192))
 
 
 def test_labels_lie_where_things_are() -> None:

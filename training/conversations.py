@@ -13,7 +13,7 @@ from training import questions as q
 from training.lists import COLOUR_NAMES, NUMBERS, SHAPES, article, plural
 from training.model import Shape
 from training.paint import Canvas
-from training.pictures import GROUPS, KINDS, MOSTLY_THINGS, THINGS_FIRST, Picture, choose_kind, draw_picture
+from training.pictures import EVERYTHING, GROUPS, KINDS, MOSTLY_THINGS, THINGS_FIRST, Picture, choose_kind, draw_picture
 from training.questions import Asker, Turn, ask
 from training.scenes import Scene, Style, choose_background, choose_kinds, paint_things, wear
 from training.stream import Batch, PictureStream, Talks, stack_pictures, stack_talks
@@ -116,7 +116,7 @@ def change_kinds(rng: random.Random, kinds: list[tuple[str, str]], background: s
 def picture_of(rng: random.Random, painted: tuple[Scene, Canvas]) -> Picture:
     """A worn picture of a painted scene."""
     scene, canvas = painted
-    return Picture(wear(rng, canvas.pixels()), scene, canvas.what, canvas.colour, canvas.centre)
+    return Picture(wear(rng, canvas.pixels()), scene, canvas.marks)
 
 
 def draw_pair(rng: random.Random, style: Style) -> list[Picture]:
@@ -239,7 +239,7 @@ class ConversationStream(PictureStream):
         """Conversations as rows."""
         rendered = [render([(rough(rng, t.question), t.answer) for t in talk.turns], len(talk.pictures), ROWS,
                            lines=rng.random() < 0.5) for talk in talks]
-        return stack_talks(rendered, [[p.scene for p in talk.pictures] for talk in talks])
+        return stack_talks(rendered, [[p.scene for p in talk.pictures] for talk in talks], [t.turns for t in talks])
 
 
 class ThingsFirstStream(ConversationStream):
@@ -258,3 +258,9 @@ class CountingStream(ConversationStream):
     """Mostly groups of one to nine, which every number equally often is the answer to, and some of all else."""
 
     kinds, pairs, asked = GROUPS, 0.08, COUNTING
+
+
+class EverythingStream(ConversationStream):
+    """All kinds of pictures, words more often than others; things are counted as often as before."""
+
+    kinds, pairs, asked = EVERYTHING, 0.06, COUNTING

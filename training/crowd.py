@@ -16,10 +16,9 @@ from training.scenes import (
     Style,
     Thing,
     choose_background,
-    distance,
     paint_background,
     paint_thing,
-    shade,
+    text_shade,
     wear,
 )
 from training.stream import PictureStream
@@ -30,16 +29,16 @@ FILLINGS = {"shape": 0.7, "drawing": 0.08, "text": 0.15, "": 0.07}
 LARGE = [*SIZES["train"], *range(60, 94)]
 
 
-def draw_crowd(rng: random.Random, style: Style) -> Picture:
+def draw_crowd(rng: random.Random, style: Style, fillings: dict[str, float] = FILLINGS) -> Picture:
     """A picture whose every cell holds a shape, a drawing, a few characters or nothing."""
     background = choose_background(rng)
     picture, ground = paint_background(rng, background, style.split)
     canvas, side = Canvas(picture, background), rng.choice(SIDES)
     cell, outlined = (SIDE - 4) // side, rng.random() < 0.15
-    names = list(FILLINGS) if style.assets else ["shape", ""]
+    names = list(fillings) if style.assets else ["shape", ""]
     for number in range(side * side):
         corner = 2 + cell * (number % side), 2 + cell * (number // side)
-        filling = rng.choices(names, [FILLINGS[name] for name in names])[0]
+        filling = rng.choices(names, [fillings[name] for name in names])[0]
         if filling == "text":
             write_characters(rng, style, canvas, ground, background, corner, cell)
         elif filling:
@@ -48,18 +47,14 @@ def draw_crowd(rng: random.Random, style: Style) -> Picture:
             name = rng.choice(SHAPES if filling == "shape" else EMOJI_NAMES)
             colour = rng.choice([c for c in COLOUR_NAMES if c != background]) if filling == "shape" else ""
             paint_thing(rng, style, canvas, ground, Thing(name, colour, x, y, size), outlined=outlined)
-    return Picture(wear(rng, canvas.pixels()), Scene(background), canvas.what, canvas.colour, canvas.centre)
+    return Picture(wear(rng, canvas.pixels()), Scene(background), canvas.marks)
 
 
 def write_characters(rng: random.Random, style: Style, canvas: Canvas, ground: Colour, background: str,
                      corner: tuple[int, int], cell: int) -> None:
     """One to four letters or digits, as large as the cell allows or smaller."""
     assert style.assets is not None
-    while True:
-        colour = rng.choice(COLOUR_NAMES)
-        rgb = shade(rng, colour, style.split)
-        if colour != background and distance(rgb, ground) > 110:
-            break
+    colour, rgb = text_shade(rng, style, background, ground)
     pool = CHARACTERS[26:] if rng.random() < 0.3 else CHARACTERS[:26]
     text = "".join(rng.choice(pool) for _ in range(rng.randint(1, 2 if cell < 45 else 4)))
     text, path = rng.choice((text, text.upper())), rng.choice(style.assets.fonts)
@@ -74,11 +69,11 @@ def write_characters(rng: random.Random, style: Style, canvas: Canvas, ground: C
 class CrowdStream(PictureStream):
     """Mostly crowds, the others as in conversations."""
 
-    crowds = CROWDS
+    crowds, fillings = CROWDS, FILLINGS
 
     def draw(self, rng: random.Random, style: Style) -> Picture:
         """One picture."""
-        return draw_crowd(rng, style) if rng.random() < self.crowds else super().draw(rng, style)
+        return draw_crowd(rng, style, self.fillings) if rng.random() < self.crowds else super().draw(rng, style)
 
 
 class GroupStream(CrowdStream):

@@ -1,22 +1,24 @@
 """The first stage's task: for every patch, what is there, its colour, and whether a thing has its middle there.
 
 The answers are read from the rows that the decoder will get, so each row must say what its four patches hold. It must
-also say where it lies.
+also say where it lies, and which character of a word has its middle in it: the first, the second and so on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from training.lists import COLOUR_NAMES
+from training.lists import CHARACTERS, COLOUR_NAMES
 from training.model import Shape
-from training.paint import BAR, FIRST_CHARACTER, FIRST_DRAWING, FIRST_SHAPE, WHATS
+from training.paint import BAR, FIRST_CHARACTER, FIRST_DRAWING, FIRST_SHAPE, LONGEST, WHATS
 
 OUTPUTS = WHATS + len(COLOUR_NAMES) + 1
+LETTERS = len(CHARACTERS) + 1
+FOUND_WEIGHT = 10.0  # most rows hold no second, third ... character
 NOTHING_WEIGHT = 0.15  # most patches are empty
 GROUPS = (("shape", FIRST_SHAPE, FIRST_DRAWING), ("drawing", FIRST_DRAWING, FIRST_CHARACTER),
           ("character", FIRST_CHARACTER, BAR))
@@ -24,11 +26,18 @@ GROUPS = (("shape", FIRST_SHAPE, FIRST_DRAWING), ("drawing", FIRST_DRAWING, FIRS
 
 @dataclass
 class Labels:
-    """Labels of a batch: [pictures, grid, grid] each."""
+    """What is where in a batch of pictures, as in `paint.Marks`."""
 
     what: Tensor
     colour: Tensor
     centre: Tensor
+    letter: Tensor
+    spelt: Tensor
+    share: Tensor
+
+    def to(self, device: torch.device) -> Labels:
+        """The same on a device."""
+        return Labels(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 class DenseHead(nn.Module):
@@ -41,12 +50,32 @@ class DenseHead(nn.Module):
         self.out = nn.Linear(shape.width, shape.pool**2 * OUTPUTS)
         self.place = nn.Linear(shape.width, 2 * (shape.grid // shape.pool))
         self.middle = nn.Linear(shape.width, 1)
+        self.letter = nn.Linear(shape.width, shape.pool**2 * 2 * LETTERS)
+        self.spelt = nn.Linear(shape.width, LONGEST * LETTERS)
 
     def forward(self, rows: Tensor) -> Tensor:
         """[pictures, rows, width] -> [pictures, grid, grid, OUTPUTS]."""
         side, pool = self.shape.grid // self.shape.pool, self.shape.pool
         out = self.out(self.norm(rows)).unflatten(-1, (pool, pool, OUTPUTS)).unflatten(1, (side, side))
         return out.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
+
+    def letter_loss(self, rows: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
+        """How badly rows say which characters they hold, by half patches and in the order of their words."""
+        rows, side, pool = self.norm(rows), self.shape.grid // self.shape.pool, self.shape.pool
+        halves = self.letter(rows).float().unflatten(-1, (pool, 2 * pool, LETTERS)).unflatten(1, (side, side))
+        halves = halves.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
+        some = (labels.letter > 0) | (torch.rand(labels.letter.shape, device=rows.device) < NOTHING_WEIGHT)
+        loss = fn.cross_entropy(halves[some], labels.letter[some].long(), reduction="sum") / max(1, int(some.sum()))
+        there, letters = self.spelt(rows).float().unflatten(-1, (LONGEST, LETTERS)).split((1, LETTERS - 1), -1)
+        share, spelt = labels.share.flatten(2).transpose(1, 2), labels.spelt.flatten(2).transpose(1, 2)
+        found = fn.binary_cross_entropy_with_logits(there[..., 0], share)
+        clear = share > 0.3
+        named = fn.cross_entropy(letters[clear], spelt[clear].long(), reduction="sum") / max(1, int(clear.sum()))
+        with torch.no_grad():
+            logged = {"letter": share_of(halves.argmax(-1) == labels.letter, labels.letter > 0),
+                      "spelt": share_of(letters.argmax(-1) == spelt, clear),
+                      "order": share_of(there[..., 0] > 0, share > 0.6)}
+        return loss + FOUND_WEIGHT * found + named, logged
 
     def place_loss(self, rows: Tensor) -> Tensor:
         """How badly rows say where they lie; a decoder could not tell it otherwise."""
@@ -69,7 +98,7 @@ class DenseHead(nn.Module):
         return fn.binary_cross_entropy_with_logits(said, there), right
 
 
-def share(right: Tensor, among: Tensor) -> float:
+def share_of(right: Tensor, among: Tensor) -> float:
     """How many are right among some; zero where there are none."""
     return right[among].float().mean().item() if among.any() else 0.0
 
@@ -87,7 +116,7 @@ def dense_loss(out: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
         named = thing & (labels.colour >= 0)
         right = {
             "what": (what.argmax(-1) == labels.what)[thing].float().mean().item(),
-            **{name: share(what.argmax(-1) == labels.what, (labels.what >= first) & (labels.what < end))
+            **{name: share_of(what.argmax(-1) == labels.what, (labels.what >= first) & (labels.what < end))
                for name, first, end in GROUPS},
             "colour": (colour.argmax(-1) == labels.colour)[named].float().mean().item(),
             "centre": (centre[..., 0].sigmoid() - labels.centre).abs()[thing].float().mean().item(),

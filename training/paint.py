@@ -1,8 +1,6 @@
 """Paints things on a 192-pixel canvas and keeps, for every patch, what is there.
 
-Knows shapes, glyphs and drawings as masks; knows no questions. Labels: `what` (0 nothing, then shapes, drawings,
-characters, bar), `colour` (of the thing, or of the background; -1 where it has no name), `centre` (a
-thing's middle, shared among the patches next to it).
+Knows shapes, glyphs and drawings as masks; knows no questions.
 """
 
 from __future__ import annotations
@@ -19,6 +17,9 @@ from training.lists import CHARACTERS, COLOUR_NAMES, EMOJI_NAMES, SHAPES
 SIDE = 192
 PATCH = 16
 GRID = SIDE // PATCH
+NARROW = PATCH // 2  # pixels across that letters are labelled by
+CELLS = GRID // 2  # rows of the decoder along a side
+LONGEST = 8  # characters of a word whose order is labelled
 FIRST_SHAPE = 1
 FIRST_DRAWING = FIRST_SHAPE + len(SHAPES)
 FIRST_CHARACTER = FIRST_DRAWING + len(EMOJI_NAMES)
@@ -77,13 +78,19 @@ def shape_mask(shape: str, size: int, angle: int) -> Image.Image:
     return mask.reduce(OVERSAMPLE)
 
 
-@lru_cache(maxsize=2000)
+@lru_cache(maxsize=12000)
 def load_font(path: str, size: int) -> ImageFont.FreeTypeFont:
     """A font at a size in pixels."""
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 
-@lru_cache(maxsize=600)
+@lru_cache(maxsize=200_000)
+def character_box(font: ImageFont.FreeTypeFont, character: str) -> tuple[float, float, float, float]:
+    """Where a character's ink lies."""
+    return font.getbbox(character)
+
+
+@lru_cache(maxsize=900)
 def load_drawing(path: str) -> Image.Image:
     """A drawing with its transparency."""
     return Image.open(path).convert("RGBA")
@@ -104,28 +111,59 @@ class Box:
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
 
+@dataclass
+class Marks:
+    """What is where in a picture."""
+
+    what: np.ndarray  # int16 [12, 12]: 0 nothing, then shapes, drawings, characters, bar
+    colour: np.ndarray  # int8 [12, 12]: of the thing, or of the background; -1 where it has no name
+    centre: np.ndarray  # float32 [12, 12]: things' middles, each shared among the patches next to it
+    letter: np.ndarray  # int8 [12, 24]: the character in each half of a patch, from 1; 0 for none
+    spelt: np.ndarray  # int8 [8, 6, 6]: the first, second ... character of a word that has its middle here; -1 for none
+    share: np.ndarray  # float32 [8, 6, 6]: how much of that character's middle lies here
+
+
 class Canvas:
-    """A picture in the making and its labels a patch."""
+    """A picture in the making and what is where in it."""
 
     def __init__(self, background: Image.Image, colour: str) -> None:
         """Start with a background; `colour` is its name, or empty where it has none."""
         self.picture = background
         base = COLOUR_NAMES.index(colour) if colour else -1
-        self.what = np.zeros((GRID, GRID), np.int16)
-        self.colour = np.full((GRID, GRID), base, np.int8)
-        self.centre = np.zeros((GRID, GRID), np.float32)
+        self.marks = Marks(np.zeros((GRID, GRID), np.int16), np.full((GRID, GRID), base, np.int8),
+                           np.zeros((GRID, GRID), np.float32), np.zeros((GRID, 2 * GRID), np.int8),
+                           np.full((LONGEST, CELLS, CELLS), -1, np.int8),
+                           np.zeros((LONGEST, CELLS, CELLS), np.float32))
         self._cover = np.full((GRID, GRID), 0.12, np.float32)
+        self._inked = np.full((GRID, 2 * GRID), 0.12, np.float32)
 
     def _mark(self, cover: np.ndarray, what: int, colour: str, middle: tuple[float, float]) -> None:
         """Write a thing's labels where it covers more of a patch than what is there already."""
         row = min(max(int(middle[1] // PATCH), 0), GRID - 1)
         column = min(max(int(middle[0] // PATCH), 0), GRID - 1)
-        self.centre = np.minimum(self.centre + share_middle(*middle), 1)
+        marks = self.marks
+        marks.centre = np.minimum(marks.centre + share_middle(*middle), 1)
         cover[row, column] += 0.25
         wins = cover > self._cover
-        self.what[wins] = what
-        self.colour[wins] = COLOUR_NAMES.index(colour) if colour else -1
+        marks.what[wins] = what
+        marks.colour[wins] = COLOUR_NAMES.index(colour) if colour else -1
         self._cover[wins] = cover[wins]
+
+    def _spell(self, character: int, index: int, box: Box, middle: tuple[float, float]) -> None:
+        """Label a word's character at `index`: the narrow columns that it fills and the row that holds its middle."""
+        top, bottom = max(int(box.top // PATCH), 0), min(math.ceil(box.bottom / PATCH), GRID)
+        left, right = max(int(box.left // NARROW), 0), min(math.ceil(box.right / NARROW), 2 * GRID)
+        for row in range(top, bottom):
+            high = (min(box.bottom, (row + 1) * PATCH) - max(box.top, row * PATCH)) / PATCH
+            for column in range(left, right):
+                wide = (min(box.right, (column + 1) * NARROW) - max(box.left, column * NARROW)) / NARROW
+                if high * wide > self._inked[row, column]:
+                    self._inked[row, column] = high * wide
+                    self.marks.letter[row, column] = character + 1
+        if index < LONGEST:
+            share, here = share_cells(*middle), self.marks.share[index]
+            self.marks.spelt[index][share > here] = character
+            np.maximum(here, share, out=here)
 
     def paste_mask(self, mask: Image.Image, at: tuple[int, int], colour: Colour) -> np.ndarray:
         """Paint a mask with a colour; returns the share of every patch that it covers."""
@@ -162,17 +200,22 @@ class Canvas:
         self._mark(box_cover(box), BAR, colour, box.middle)
 
     def add_text(self, text: str, at: tuple[int, int], font: ImageFont.FreeTypeFont, *, colour: str,
-                 rgb: Colour) -> None:
-        """Write a line with its upper left corner at `at`, and label every character's patches."""
+                 rgb: Colour) -> list[tuple[float, float]]:
+        """Write a word with its upper left corner at `at` and label every character; returns their middles."""
         ImageDraw.Draw(self.picture).text(at, text, font=font, fill=rgb)
+        _, line_top, _, line_bottom = font.getbbox(text)
+        line, middles = at[1] + (line_top + line_bottom) / 2, []
         for index, character in enumerate(text):
             if character.lower() not in CHARACTERS:
                 continue
             start = at[0] + font.getlength(text[:index])
-            left, top, right, bottom = font.getbbox(character)
-            box = Box(start + left, at[1] + top, start + right, at[1] + bottom)
-            label = FIRST_CHARACTER + CHARACTERS.index(character.lower())
-            self._mark(box_cover(box), label, colour, box.middle)
+            left, top, right, bottom = character_box(font, character)
+            box, number = Box(start + left, at[1] + top, start + right, at[1] + bottom), \
+                CHARACTERS.index(character.lower())
+            self._mark(box_cover(box), FIRST_CHARACTER + number, colour, box.middle)
+            middles.append((box.middle[0], line))
+            self._spell(number, index, box, middles[-1])
+        return middles
 
     def pixels(self) -> np.ndarray:
         """The picture as bytes [192, 192, 3]."""
@@ -189,6 +232,24 @@ def box_cover(box: Box) -> np.ndarray:
 
 def share_middle(x: float, y: float) -> np.ndarray:
     """A middle shared among the four nearest patches, one in all: where exactly it lies is seldom seen to a pixel."""
-    middles = (np.arange(GRID, dtype=np.float32) + 0.5) * PATCH
-    across, down = (np.clip(1 - np.abs(middles - np.clip(at, middles[0], middles[-1])) / PATCH, 0, 1) for at in (x, y))
-    return np.outer(down, across)
+    shared = np.zeros((GRID, GRID), np.float32)
+    for row, high in near(y):
+        for column, wide in near(x):
+            shared[row, column] = high * wide
+    return shared
+
+
+def near(at: float) -> list[tuple[int, float]]:
+    """The one or two patches along an axis whose middles are nearest, and the share of each."""
+    place = min(max(at / PATCH - 0.5, 0.0), GRID - 1.0)
+    first = int(place)
+    return [(first, 1 - place + first), (first + 1, place - first)] if place > first else [(first, 1.0)]
+
+
+def share_cells(x: float, y: float) -> np.ndarray:
+    """A middle shared among the decoder's rows: [6, 6]."""
+    shared = np.zeros((CELLS, CELLS), np.float32)
+    for row, high in near(y):
+        for column, wide in near(x):
+            shared[row // 2, column // 2] += high * wide
+    return shared

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.paint import Marks
 from training.scenes import (
     Scene,
     Style,
@@ -27,18 +28,18 @@ KINDS = {"things": 0.42, "drawings": 0.18, "word": 0.2, "number": 0.08, "chart":
 THINGS_FIRST = {"few": 0.45, "things": 0.42, "drawings": 0.03, "word": 0.03, "number": 0.03, "chart": 0.04}
 MOSTLY_THINGS = {"few": 0.15, "things": 0.63, "drawings": 0.07, "word": 0.03, "number": 0.06, "chart": 0.06}
 GROUPS = {"group": 0.6, "few": 0.08, "things": 0.15, "drawings": 0.05, "word": 0.03, "number": 0.04, "chart": 0.05}
+READING = {"group": 0.35, "things": 0.15, "drawings": 0.15, "word": 0.15, "number": 0.1, "chart": 0.1}
+EVERYTHING = {"group": 0.2, "few": 0.05, "things": 0.13, "drawings": 0.16, "word": 0.25, "number": 0.08, "chart": 0.13}
 CONSONANTS, VOWELS = "bcdfghjklmnprstvwxz", "aeiouy"
 
 
 @dataclass
 class Picture:
-    """Pixels, facts and labels a patch."""
+    """Pixels, facts, and what is where."""
 
     pixels: np.ndarray  # uint8 [192, 192, 3]
     scene: Scene
-    what: np.ndarray  # int16 [12, 12]
-    colour: np.ndarray  # int8 [12, 12]
-    centre: np.ndarray  # float32 [12, 12]
+    marks: Marks
 
 
 def choose_kind(rng: random.Random, style: Style, kinds: dict[str, float]) -> str:
@@ -80,4 +81,4 @@ def draw_picture(rng: random.Random, style: Style, kind: str) -> Picture:
         kinds = choose_few(rng, background) if kind == "few" else choose_group(rng, background) if kind == "group" \
             else choose_kinds(rng, background, drawings=kind == "drawings")
         scene, canvas = paint_things(rng, style, background, kinds)
-    return Picture(wear(rng, canvas.pixels()), scene, canvas.what, canvas.colour, canvas.centre)
+    return Picture(wear(rng, canvas.pixels()), scene, canvas.marks)

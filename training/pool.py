@@ -1,6 +1,7 @@
-"""Rows of pictures, kept while the tower rests: a picture is drawn and seen once, and asked about several times.
+"""What is kept to be used again: rows of pictures while the tower rests, or pictures that cost much to draw.
 
-The sets of conversations about one batch come far apart, between those about others. Knows no loss.
+A picture is drawn and seen once, and asked about several times; or drawn once and seen several times. The uses of one
+batch come far apart, between those of others. Knows no loss.
 """
 
 from __future__ import annotations
@@ -32,3 +33,17 @@ def mixed(batches: Iterator[Batch], see: Callable[[Batch], Tensor],
         yield patches, talks.pop(), fresh
         if not talks:
             kept.pop(index)
+
+
+def repeated(batches: Iterator[Batch], times: int) -> Iterator[tuple[Batch, bool]]:
+    """(batch, whether one was drawn), every batch `times` times, of kept ones in random order if that is several."""
+    rng, kept = random.Random(0), list[tuple[Batch, int]]()
+    while True:
+        fresh = len(kept) < (KEPT if times > 1 else 1)
+        if fresh:
+            kept.append((next(batches), times))
+        index = rng.randrange(len(kept))
+        batch, left = kept.pop(index)
+        if left > 1:
+            kept.append((batch, left - 1))
+        yield batch, fresh

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from training.lists import COLOUR_NAMES, EMOJI_NAMES, NUMBERS, PLACES, SHAPES, article, plural
@@ -22,21 +22,27 @@ APART = 24  # pixels by which two things must differ for left, right, above, bel
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and its answer; `kind` is its template, `absent` whether the answer is that it is not there."""
+    """One question and its answer.
+
+    `kind` is its template, `absent` whether the answer is that it is not there; `spots` are the middles of what the
+    answer's characters are read from, where they are read.
+    """
 
     kind: str
     question: str
     answer: str
     absent: bool = False
+    spots: tuple[tuple[float, float], ...] = ()
 
 
 Asker = Callable[[Scene, random.Random], Turn | None]
 
 
-def ask(rng: random.Random, kind: str, answer: str, *, absent: bool = False, **fill: str) -> Turn:
+def ask(rng: random.Random, kind: str, answer: str, *, absent: bool = False,
+        spots: Iterable[tuple[float, float]] = (), **fill: str) -> Turn:
     """A turn in one of the template's phrasings."""
     question = rng.choice(PHRASES[kind]).format(**fill)
-    return Turn(kind, question, answer[0].upper() + answer[1:], absent)
+    return Turn(kind, question, answer[0].upper() + answer[1:], absent, tuple(spots))
 
 
 def full_name(thing: Thing) -> str:
@@ -206,7 +212,7 @@ def ask_background(scene: Scene, rng: random.Random) -> Turn | None:
 def ask_describe(scene: Scene, rng: random.Random) -> Turn | None:
     """Everything there is, in reading order of the ninths, while it is not much."""
     if scene.text:
-        return ask(rng, "describe", f"{scene.text}." if scene.text.isdigit() else f'"{scene.text}"')
+        return ask(rng, "describe", f"{scene.text}." if scene.text.isdigit() else f'"{scene.text}"', spots=scene.spots)
     if scene.bars:
         return ask(rng, "describe", f"A chart with {NUMBERS[len(scene.bars)]} bars.")
     places = [place_of(t) for t in scene.things]
@@ -230,8 +236,8 @@ def ask_text(scene: Scene, rng: random.Random) -> Turn | None:
     if not scene.text:
         return ask(rng, "word", "There is no text.", absent=True)
     if scene.text.isdigit():
-        return ask(rng, "number", f"{scene.text}.")
-    return ask(rng, "word", f'"{scene.text}"')
+        return ask(rng, "number", f"{scene.text}.", spots=scene.spots)
+    return ask(rng, "word", f'"{scene.text}"', spots=scene.spots)
 
 
 def ask_letters(scene: Scene, rng: random.Random) -> Turn | None:
@@ -241,7 +247,8 @@ def ask_letters(scene: Scene, rng: random.Random) -> Turn | None:
     kind = rng.choice(("first letter", "last letter", "letters"))
     if kind == "letters":
         return ask(rng, kind, f"{NUMBERS[len(scene.text)]}.")
-    return ask(rng, kind, f'"{scene.text[0 if kind == "first letter" else -1]}"')
+    index = 0 if kind == "first letter" else -1
+    return ask(rng, kind, f'"{scene.text[index]}"', spots=[scene.spots[index]])
 
 
 def ask_text_colour(scene: Scene, rng: random.Random) -> Turn | None:
@@ -258,7 +265,7 @@ def ask_extreme_bar(scene: Scene, rng: random.Random) -> Turn | None:
     coloured = len({b.colour for b in scene.bars}) > 1
     if coloured and (not bar.label or rng.random() < 0.5):
         return ask(rng, f"{kind} colour", f"{bar.colour}.")
-    return ask(rng, kind, f'"{bar.label}"') if bar.label else None
+    return ask(rng, kind, f'"{bar.label}"', spots=[bar.spot]) if bar.label else None
 
 
 def ask_bar(scene: Scene, rng: random.Random) -> Turn | None:

@@ -49,7 +49,7 @@ class EasyStream(PictureStream):
         talks = [self.talk(rng) for _ in range(self.size)]
         rendered = [render([(t.question, t.answer) for t in turns], 1, ROWS, lines=False) for _, turns in talks]
         return Batch(*stack_pictures([picture for picture, _ in talks]),
-                     [stack_talks(rendered, [[picture.scene] for picture, _ in talks])])
+                     [stack_talks(rendered, [[picture.scene] for picture, _ in talks], [turns for _, turns in talks])])
 
 
 QUICK = (

@@ -40,6 +40,7 @@ class Bar:
     label: str
     colour: str
     height: int
+    spot: tuple[float, float] = (0.0, 0.0)  # the middle of the label
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Scene:
     things: list[Thing] = field(default_factory=list)
     text: str = ""
     text_colour: str = ""
+    spots: list[tuple[float, float]] = field(default_factory=list)  # the middles of the text's characters
     bars: list[Bar] = field(default_factory=list)
 
 
@@ -213,17 +215,23 @@ def paint_things(rng: random.Random, style: Style, background: str, kinds: list[
     return scene, canvas
 
 
+def text_shade(rng: random.Random, style: Style, background: str, ground: Colour, black: float = 0.0) -> \
+        tuple[str, Colour]:
+    """A colour and its shade that can be read on the ground; `black` is the share of texts that are."""
+    while True:
+        colour = rng.choice(COLOUR_NAMES) if not black or rng.random() < 1 - black else "black"
+        rgb = shade(rng, colour, style.split)
+        if colour != background and distance(rgb, ground) > 110:
+            return colour, rgb
+
+
 def paint_text(rng: random.Random, style: Style, text: str) -> tuple[Scene, Canvas]:
     """One word or number, as large as fits or smaller, anywhere."""
     assert style.assets is not None
     background = choose_background(rng)
     picture, ground = paint_background(rng, background, style.split)
     canvas = Canvas(picture, background)
-    while True:
-        colour = rng.choice(COLOUR_NAMES) if rng.random() < 0.6 else "black"
-        rgb = shade(rng, colour, style.split)
-        if colour != background and distance(rgb, ground) > 110:
-            break
+    colour, rgb = text_shade(rng, style, background, ground, black=0.4)
     shown = rng.choice((text, text.upper(), text.upper(), text.capitalize())) if text.isalpha() else text
     path = rng.choice(style.assets.fonts)
     widest = load_font(path, 40).getlength(shown) / 40
@@ -233,8 +241,8 @@ def paint_text(rng: random.Random, style: Style, text: str) -> tuple[Scene, Canv
     left, top, right, bottom = font.getbbox(shown)
     x = rng.randint(2, int(max(2, SIDE - 2 - right)))
     y = rng.randint(int(2 - top), int(max(2 - top, SIDE - 2 - bottom)))
-    canvas.add_text(shown, (x, y), font, colour=colour, rgb=rgb)
-    return Scene(background, text=text, text_colour=colour), canvas
+    spots = canvas.add_text(shown, (x, y), font, colour=colour, rgb=rgb)
+    return Scene(background, text=text, text_colour=colour, spots=spots), canvas
 
 
 def paint_chart(rng: random.Random, style: Style, count: int) -> tuple[Scene, Canvas]:
@@ -262,12 +270,13 @@ def paint_chart(rng: random.Random, style: Style, count: int) -> tuple[Scene, Ca
         start = left + step * index + (step - width) / 2
         box = Box(start, base - levels[index] * unit, start + width, base)
         canvas.add_bar(box, colours[index], shade(rng, colours[index], style.split))
+        spot = (0.0, 0.0)
         if path:
             font = load_font(path, rng.randint(15, 20))
             letter = labels[index].upper()
             at = (int(box.middle[0] - font.getlength(letter) / 2), base + 1)
-            canvas.add_text(letter, at, font, colour="black", rgb=(20, 20, 20))
-        scene.bars.append(Bar(labels[index] if path else "", colours[index], levels[index]))
+            spot, = canvas.add_text(letter, at, font, colour="black", rgb=(20, 20, 20))
+        scene.bars.append(Bar(labels[index] if path else "", colours[index], levels[index], spot))
     return scene, canvas
 
 

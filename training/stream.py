@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from training.assets import load_assets
 from training.dense import Labels
 from training.named import Names, names_of
 from training.pictures import KINDS, Picture, choose_kind, draw_picture
+from training.questions import Turn
 from training.scenes import Scene, Style
+from training.spell import Read, read_of
 from training.text import PAD, blocks_of
 
 
@@ -31,10 +33,12 @@ class Talks:
     blocks: Tensor  # [conversations, rows], 0 text, n the n-th picture
     learn: Tensor  # [conversations, rows], true where the row is part of an answer
     names: Names
+    read: Read
 
 
-def stack_talks(rendered: list[tuple[list[int], list[bool]]], scenes: list[list[Scene]]) -> Talks:
-    """Conversations padded to the longest; `scenes` are those that each is about."""
+def stack_talks(rendered: list[tuple[list[int], list[bool]]], scenes: list[list[Scene]],
+                turns: list[list[Turn]]) -> Talks:
+    """Conversations padded to the longest; `scenes` are those that each is about, `turns` what was asked."""
     longest = max(len(ids) for ids, _ in rendered)
 
     def padded(rows: list[list[int]], dtype: torch.dtype, fill: int) -> Tensor:
@@ -43,7 +47,7 @@ def stack_talks(rendered: list[tuple[list[int], list[bool]]], scenes: list[list[
     return Talks(padded([ids for ids, _ in rendered], torch.long, PAD),
                  padded([blocks_of(ids) for ids, _ in rendered], torch.long, 0),
                  padded([[int(x) for x in learn] for _, learn in rendered], torch.bool, 0),
-                 names_of(rendered, scenes))
+                 names_of(rendered, scenes), read_of(rendered, turns))
 
 
 @dataclass
@@ -60,8 +64,7 @@ def stack_pictures(pictures: list[Picture]) -> tuple[Tensor, Labels]:
     def stack(arrays: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(arrays))
 
-    labels = Labels(stack([p.what for p in pictures]), stack([p.colour for p in pictures]),
-                    stack([p.centre for p in pictures]))
+    labels = Labels(*(stack([getattr(p.marks, part.name) for p in pictures]) for part in fields(Labels)))
     return stack([p.pixels for p in pictures]), labels
 
 

@@ -33,11 +33,14 @@ def wanted(names: Names, blocks: Tensor, picture: int) -> Tensor:
     return target / target.sum(1, keepdim=True)
 
 
-def look(decoder: Decoder, before: Tensor, names: Names) -> Tensor:
-    """Logarithms of the weights [names, heads, rows] by which names look, from the rows before the counting block."""
-    layer, shape = decoder.layers[block_of(decoder)], decoder.shape
+def look(decoder: Decoder, block: int, before: Tensor, at: Tensor) -> Tensor:
+    """Logarithms of the weights [n, heads, rows] by which rows look in a block with a window.
+
+    `before` are the rows before the block, `at` [n, 2] those that look: conversation, row.
+    """
+    layer, shape = decoder.layers[block], decoder.shape
     attention, rows = layer.self_attn, layer.input_layernorm(before)
-    at = names.at.to(before.device)
+    at = at.to(before.device)
     positions = torch.arange(rows.shape[1], device=rows.device)
     cos, sin = rotation(positions, shape.head, shape.base_local)
     keys = attention.k_norm(attention.k_proj(rows).unflatten(-1, (-1, shape.head))).transpose(1, 2)
@@ -55,7 +58,7 @@ def tally_loss(decoder: Decoder, before: Tensor, names: Names, blocks: Tensor) -
     numbers that are right.
     """
     with torch.autocast(before.device.type, enabled=False):
-        seen = look(decoder, before.float(), names)
+        seen = look(decoder, block_of(decoder), before.float(), names.at)
     total, logged = seen.new_zeros(()), {"look": 0.0, "off": 0.0, "tally": 0.0}
     for picture in range(1, min(2, decoder.shape.heads) + 1):
         target, there = wanted(names, blocks, picture), (blocks == picture).any(1)[names.at[:, 0].to(blocks.device)]

@@ -21,13 +21,16 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
+from training import spell
 from training.checkpoint import SMALL, Average, Place, load_full, load_small, save_full, save_small
-from training.conversations import ConversationStream, CountingStream, MostlyThingsStream, ThingsFirstStream
+from training.conversations import CountingStream, EverythingStream, MostlyThingsStream, ThingsFirstStream
 from training.crowd import CrowdStream, GroupStream
 from training.dense import DenseHead, Labels, dense_loss
 from training.model import Nano, Shape, prepare
 from training.named import NamedHead
-from training.pool import mixed
+from training.pages import PageStream
+from training.pool import mixed, repeated
+from training.spell import read_loss
 from training.stream import Batch, PictureStream, Talks, open_stream
 from training.tally import block_of, tally_loss
 from training.whiten import whiten
@@ -37,6 +40,7 @@ NAMED_WEIGHT = 0.3
 LOOK_WEIGHT = 1.5
 SAID_WEIGHT = 3.0  # of answers, beside where names look
 MIDDLE_WEIGHT = 3.0
+READ_WEIGHT = 0.5
 MATRIX_FACTOR = 3.0  # Muon's orthogonal steps bear a higher rate than AdamW's
 
 
@@ -51,10 +55,12 @@ class Stage:
     talks: bool  # learns answers
     sees: bool  # learns the labels of patches, and the tower moves
     counts: bool = False  # learns where the middles of things are, and names to look at them
+    reads: bool = False  # learns the characters of words in their order, and answers to look at them
     settle: float = 0.0  # share of the steps in which the rate falls to nothing
     tower: float = 1.0  # the tower's part of the rate
     smooth: bool = False  # begins with the running average
     sets: int = 1  # sets of conversations about every batch of pictures, while the tower rests
+    again: int = 1  # times that a batch of pictures is shown, far apart: to draw it costs a quarter of learning from it
     stream: type[PictureStream] = PictureStream
 
 
@@ -67,11 +73,11 @@ RECIPE = (
     Stage("groups", steps=700, size=32, rate=1e-3, talks=False, sees=True, counts=True, stream=GroupStream),
     Stage("count", steps=2000, size=32, rate=4e-4, talks=True, sees=True, counts=True, settle=1.0, tower=0.5,
           stream=CountingStream),
+    Stage("pages", steps=2000, size=64, rate=1e-3, talks=False, sees=True, counts=True, reads=True, again=2,
+          stream=PageStream),
+    Stage("everything", steps=4000, size=32, rate=1e-3, talks=True, sees=True, counts=True, reads=True, settle=0.8,
+          tower=0.5, stream=EverythingStream),
 )
-# Not part of the recipe, for it has not been run: words, drawings and charts as often as things.
-EVERYTHING = Stage("everything", steps=30000, size=32, rate=1e-3, talks=True, sees=True, counts=True, tower=0.25,
-                   stream=ConversationStream)
-
 
 @dataclass(frozen=True)
 class Options:
@@ -175,14 +181,17 @@ def see(learner: Learner, stage: Stage, batch: Batch) -> Tensor:
 
 def sight_loss(learner: Learner, stage: Stage, rows: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
     """How badly rows say what their patches hold and where they lie."""
-    there = Labels(*(getattr(labels, name).to(learner.device) for name in ("what", "colour", "centre")))
+    there = labels.to(learner.device)
     seen, logged = dense_loss(learner.head(rows), there)
     where = learner.head.place_loss(rows)
     total, logged = seen + 0.3 * where, logged | {"dense": seen.item(), "where": where.item()}
-    if not stage.counts:
-        return total, logged
-    middle, told = learner.head.middle_loss(rows, there.centre)
-    return total + MIDDLE_WEIGHT * middle, logged | {"middle": middle.item(), "told": told}
+    if stage.counts:
+        middle, told = learner.head.middle_loss(rows, there.centre)
+        total, logged = total + MIDDLE_WEIGHT * middle, logged | {"middle": middle.item(), "told": told}
+    if stage.reads:
+        letters, found = learner.head.letter_loss(rows, there)
+        total, logged = total + letters, logged | {"letters": letters.item()} | found
+    return total, logged
 
 
 def talk_loss(learner: Learner, stage: Stage, rows: Tensor, talks: Talks) -> tuple[Tensor, dict[str, float]]:
@@ -199,6 +208,9 @@ def talk_loss(learner: Learner, stage: Stage, rows: Tensor, talks: Talks) -> tup
     if stage.counts:
         looked, tallied = tally_loss(decoder, between[block_of(decoder)], talks.names, blocks)
         total, logged = total + (SAID_WEIGHT - 1) * said + LOOK_WEIGHT * looked, logged | tallied
+    if stage.reads:
+        away, found = read_loss(decoder, between[spell.block_of(decoder)], talks.read, blocks)
+        total, logged = total + READ_WEIGHT * away, logged | {"away": away.item()} | found
     return total, logged | {"answer": said.item(), "token": (logits.argmax(-1) == wanted).float().mean().item()}
 
 
@@ -240,8 +252,8 @@ def open_steps(learner: Learner, stage: Stage) -> Iterator[tuple[Tensor, Talks |
     batches = open_stream(stage.stream(seed=options.seed, start=learner.place.batches, size=stage.size,
                                        with_assets=options.with_assets, sets=stage.sets), options.workers)
     if stage.sees:
-        for batch in batches:
-            yield see(learner, stage, batch), batch.talks[0] if stage.talks else None, batch.labels, True
+        for batch, new in repeated(batches, stage.again):
+            yield see(learner, stage, batch), batch.talks[0] if stage.talks else None, batch.labels, new
     for patches, talks, new in mixed(batches, lambda batch: see(learner, stage, batch), stage.sets > 1):
         yield patches, talks, None, new
 
@@ -318,7 +330,7 @@ def train(stages: tuple[Stage, ...], options: Options, *, resume: bool) -> Learn
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stage", choices=[*(stage.name for stage in (*RECIPE, EVERYTHING)), "all"], default="all")
+    parser.add_argument("--stage", choices=[*(stage.name for stage in RECIPE), "all"], default="all")
     parser.add_argument("--run", default="nano", help="name of the folder below training/runs")
     parser.add_argument("--resume", action="store_true", help="continue from the run's or the committed checkpoint")
     parser.add_argument("--threads", type=int, default=2)
@@ -331,8 +343,7 @@ def main() -> None:
     parser.add_argument("--settle", type=float, default=0.0, help="of them, so many in which the rate falls to nothing")
     chosen = parser.parse_args()
     stages = tuple(replace(stage, steps=chosen.steps or stage.steps, size=chosen.size or stage.size)
-                   for stage in (*RECIPE, EVERYTHING)
-                   if chosen.stage == stage.name or (chosen.stage == "all" and stage in RECIPE))
+                   for stage in RECIPE if chosen.stage in (stage.name, "all"))
     options = Options(RUNS / chosen.run, chosen.threads, chosen.workers, half=not chosen.float32,
                       minutes=chosen.minutes, settle_minutes=chosen.settle, compiled=chosen.compile)
     train(stages, options, resume=chosen.resume)

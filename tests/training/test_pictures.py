@@ -52,8 +52,8 @@ def test_labels_lie_where_things_are() -> None:
         scene, canvas = paint_things(random.Random(seed), STYLE, "white", [("circle", "red"), ("square", "blue")])
         for thing in scene.things:
             at = thing.y // PATCH, thing.x // PATCH
-            assert canvas.what[at] == FIRST_SHAPE + SHAPES.index(thing.name)
-            assert canvas.colour[at] == COLOUR_NAMES.index(thing.colour) and canvas.centre[at] >= 0.25
+            assert canvas.marks.what[at] == FIRST_SHAPE + SHAPES.index(thing.name)
+            assert canvas.marks.colour[at] == COLOUR_NAMES.index(thing.colour) and canvas.marks.centre[at] >= 0.25
 
 
 def test_few_things_are_one_to_three_that_stand_out() -> None:

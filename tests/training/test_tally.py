@@ -51,7 +51,7 @@ def test_looks_are_the_weights_that_attention_uses() -> None:
     names, ids, blocks = batch(TWO)
     _, between = model.think(ids, blocks, torch.randn(36, SHAPE.width))
     before, decoder, row = between[block_of(model.language_model)], model.language_model, int(names.at[0, 1])
-    weights = look(decoder, before, names).exp()[0]
+    weights = look(decoder, block_of(decoder), before, names.at).exp()[0]
     layer = decoder.layers[block_of(decoder)]
     values = layer.self_attn.v_proj(layer.input_layernorm(before))[0]
     seen = layer.self_attn.o_proj((weights @ values).flatten())

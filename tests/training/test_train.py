@@ -17,7 +17,7 @@ pytest.importorskip("PIL")
 from training.checkpoint import load_small  # noqa: E402
 from training.crowd import LARGE, CrowdStream, draw_crowd  # noqa: E402
 from training.model import OFFSETS, Nano, Shape, prepare, waves_of  # noqa: E402
-from training.pool import mixed  # noqa: E402
+from training.pool import mixed, repeated  # noqa: E402
 from training.retrain import QUICK, EasyStream  # noqa: E402
 from training.scenes import SIZES, Style  # noqa: E402
 from training.train import Options, Stage, rate_at, train  # noqa: E402
@@ -54,11 +54,12 @@ def test_decoder_stage_leaves_the_tower_alone(tmp_path: Path) -> None:
 
 
 def test_stages_that_count_say_how_well(tmp_path: Path) -> None:
-    """They log how many things rows tell and names look at; the others have no such task."""
-    stages = (*STAGES[:2], replace(STAGES[2], counts=True))
+    """They log how many things rows tell and names look at; the others have no such task. Likewise those that read."""
+    stages = (*STAGES[:2], replace(STAGES[2], counts=True, reads=True))
     train(stages, options(tmp_path), resume=False)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [("told" in line, "tally" in line) for line in lines] == [(False, False), (False, False), (True, True)]
+    assert ["spelt" in line for line in lines] == [False, False, True]
 
 
 def test_small_checkpoint_keeps_weights_and_place(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_crowds_keep_to_the_sizes_of_training_and_hold_many_labels() -> None:
     """Two fifths of the patches say something, and sizes that tests use are not drawn."""
     assert not set(LARGE) & set(SIZES["test"])
     rng, style = random.Random(3), Style("train", None)
-    assert np.mean([(draw_crowd(rng, style).what > 0).mean() for _ in range(40)]) > 0.4
+    assert np.mean([(draw_crowd(rng, style).marks.what > 0).mean() for _ in range(40)]) > 0.4
 
 
 def test_rate_falls_with_the_time_that_is_left() -> None:
@@ -134,3 +135,13 @@ def test_kept_pictures_are_asked_about_in_every_set() -> None:
     assert len({tuple(talks.ids.tolist()) for _, talks, _ in seen}) == 60
     assert any(a[1].ids[0] != b[1].ids[0] for a, b in itertools.pairwise(seen))
     assert 60 / 3 <= sum(new for *_, new in seen) < 60
+
+
+def test_costly_pictures_are_shown_again_between_others() -> None:
+    """Each batch comes twice, seldom at once, and those that are drawn are counted."""
+    numbers = repeated(iter(range(1000)), 2)  # type: ignore[arg-type]
+    seen = [next(numbers) for _ in range(400)]
+    assert max(number for number, _ in seen) < sum(drawn for _, drawn in seen) < 230
+    finished = [number for number in range(100) if sum(number == other for other, _ in seen) == 2]
+    assert len(finished) > 90 and sum(a == b for (a, _), (b, _) in itertools.pairwise(seen)) < 40
+    assert [drawn for _, drawn in itertools.islice(repeated(iter(range(9)), 1), 9)] == [True] * 9  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from training import questions as q
 from training.lists import COLOUR_NAMES, NUMBERS, SHAPES, article, plural
 from training.model import Shape
+from training.pages import draw_page
 from training.paint import Canvas
 from training.pictures import EVERYTHING, GROUPS, KINDS, MOSTLY_THINGS, THINGS_FIRST, Picture, choose_kind, draw_picture
 from training.questions import Asker, Turn, ask
@@ -225,6 +226,7 @@ class ConversationStream(PictureStream):
     """Batches of conversations, with the labels of their pictures."""
 
     pairs, asked = PAIR_SHARE, ASKERS
+    beside = 0  # pages beside the pictures of a batch
 
     def make(self, number: int) -> Batch:
         """Batch `number`: pictures, and the sets of conversations about them."""
@@ -232,7 +234,8 @@ class ConversationStream(PictureStream):
         first = [converse(rng, style, self.kinds, self.pairs, self.asked) for _ in range(self.size)]
         sets = [first, *([Conversation(c.pictures, talk(rng, c.pictures, self.asked) or c.turns) for c in first]
                          for _ in range(self.sets - 1))]
-        return Batch(*stack_pictures([picture for c in first for picture in c.pictures]),
+        pages = [draw_page(rng, style) for _ in range(self.beside if style.assets else 0)]
+        return Batch(*stack_pictures([picture for c in first for picture in c.pictures] + pages),
                      [self.render(rng, talks) for talks in sets])
 
     def render(self, rng: random.Random, talks: list[Conversation]) -> Talks:
@@ -260,7 +263,13 @@ class CountingStream(ConversationStream):
     kinds, pairs, asked = GROUPS, 0.08, COUNTING
 
 
-class EverythingStream(ConversationStream):
+class ReadingStream(ConversationStream):
     """All kinds of pictures, words more often than others; things are counted as often as before."""
 
     kinds, pairs, asked = EVERYTHING, 0.06, COUNTING
+
+
+class EverythingStream(ReadingStream):
+    """The same, and beside them pages that nothing is asked about, for the tower."""
+
+    beside = 8

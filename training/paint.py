@@ -111,6 +111,22 @@ class Box:
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
 
+@dataclass(frozen=True)
+class Tint:
+    """How a drawing differs from its file: the strength of each colour, and whether left and right change places."""
+
+    red: float
+    green: float
+    blue: float
+    mirrored: bool = False
+
+    def of(self, drawing: Image.Image) -> Image.Image:
+        """The drawing, changed."""
+        strengths = (self.red, self.green, self.blue, 1.0)
+        changed = drawing.point([min(255, round(value * by)) for by in strengths for value in range(256)])
+        return changed.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else changed
+
+
 @dataclass
 class Marks:
     """What is where in a picture."""
@@ -183,9 +199,10 @@ class Canvas:
         cover = self.paste_mask(shape_mask(shape, size, angle), at, rgb)
         self._mark(cover, FIRST_SHAPE + SHAPES.index(shape), colour, middle)
 
-    def add_drawing(self, name: str, path: str, middle: tuple[int, int], size: int, *, angle: int = 0) -> None:
+    def add_drawing(self, name: str, path: str, middle: tuple[int, int], size: int, *, angle: int = 0,
+                    vary: Tint | None = None) -> None:
         """Paint a drawing."""
-        drawing = load_drawing(path)
+        drawing = load_drawing(path) if vary is None else vary.of(load_drawing(path))
         if angle:
             drawing = drawing.rotate(angle, Image.Resampling.BILINEAR)
         drawing = drawing.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)

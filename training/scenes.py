@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from training.assets import Assets
 from training.lists import COLOUR_NAMES, COLOURS, EMOJI_NAMES, SHAPES
-from training.paint import SIDE, Box, Canvas, Colour, load_font
+from training.paint import SIDE, Box, Canvas, Colour, Tint, load_font
 
 SIZES = {"train": [*range(22, 33), *range(37, 60)], "test": [33, 34, 35, 36]}
 LAYOUTS = {"train": ("free", "free", "free", "grid", "row"), "test": ("free", "circle", "diagonal")}
@@ -182,14 +182,22 @@ def choose_background(rng: random.Random) -> str:
     return "" if choice < 0.65 else rng.choice(COLOUR_NAMES)
 
 
+def choose_tint(rng: random.Random, split: str) -> Tint | None:
+    """In training mostly other strengths of red, green and blue and sometimes a mirror, for there are few styles."""
+    if split != "train" or rng.random() < 0.3:
+        return None
+    light = rng.uniform(0.8, 1.2)
+    return Tint(*(light * rng.uniform(0.8, 1.2) for _ in range(3)), mirrored=rng.random() < 0.3)
+
+
 def paint_thing(rng: random.Random, style: Style, canvas: Canvas, ground: Colour, thing: Thing, *,
                 outlined: bool) -> None:
     """Add one thing to a canvas, in a shade of its colour that stands out from the ground."""
     middle = thing.x, thing.y
     if thing.name not in SHAPES:
         assert style.assets is not None
-        canvas.add_drawing(thing.name, rng.choice(style.assets.drawings[thing.name]), middle, thing.size,
-                           angle=rng.choice((0, 0, 0, -15, 15)))
+        path, angle = rng.choice(style.assets.drawings[thing.name]), rng.choice((0, 0, 0, -15, 15))
+        canvas.add_drawing(thing.name, path, middle, thing.size, angle=angle, vary=choose_tint(rng, style.split))
         return
     rgb = shade(rng, thing.colour, style.split)
     for _ in range(8):
@@ -245,12 +253,31 @@ def paint_text(rng: random.Random, style: Style, text: str) -> tuple[Scene, Canv
     return Scene(background, text=text, text_colour=colour, spots=spots), canvas
 
 
+def paint_scale(rng: random.Random, style: Style, canvas: Canvas, left: int, base: int) -> None:
+    """Numbers and ticks beside a chart, and often a frame around it, as programs that plot draw them."""
+    assert style.assets is not None
+    draw, top, font = ImageDraw.Draw(canvas.picture), rng.randint(3, 16), load_font(
+        rng.choice(style.assets.fonts), rng.randint(8, 15))
+    if rng.random() < 0.7:
+        draw.rectangle((left, top, SIDE - rng.randint(2, 10), base), outline=(0, 0, 0))
+    steps, unit, inside = rng.randint(3, 8), rng.choice((1, 2, 2, 5, 10)), rng.random() < 0.3
+    for index in range(steps + 1):
+        at = int(base - (base - top) * index / steps)
+        draw.line((left, at, left + 4, at) if inside else (left - 3, at, left, at), fill=(0, 0, 0))
+        text = str(index * unit)
+        y = at - font.getbbox(text)[3] // 2 - 1
+        canvas.add_text(text, (int(left - 5 - font.getlength(text)), int(y)), font, colour="black", rgb=(0, 0, 0))
+
+
 def paint_chart(rng: random.Random, style: Style, count: int) -> tuple[Scene, Canvas]:
     """A bar chart with one letter below each bar, heights well apart."""
     picture, _ = paint_background(rng, "white", style.split)
     canvas, scene = Canvas(picture, "white"), Scene("white")
     base, left = rng.randint(150, 170), rng.randint(14, 30)
     draw = ImageDraw.Draw(picture)
+    if style.split == "train" and style.assets and rng.random() < 0.4:
+        left += rng.randint(4, 18)
+        paint_scale(rng, style, canvas, left, base)
     step = (SIDE - left - 6) / count
     width = step * rng.uniform(0.5, 0.85)
     levels = rng.sample(range(2, 13), count)

@@ -23,7 +23,13 @@ from torch import Tensor, nn
 
 from training import spell
 from training.checkpoint import SMALL, Average, Place, load_full, load_small, save_full, save_small
-from training.conversations import CountingStream, EverythingStream, MostlyThingsStream, ThingsFirstStream
+from training.conversations import (
+    CountingStream,
+    EverythingStream,
+    MostlyThingsStream,
+    ReadingStream,
+    ThingsFirstStream,
+)
 from training.crowd import CrowdStream, GroupStream
 from training.dense import DenseHead, Labels, dense_loss
 from training.model import Nano, Shape, prepare
@@ -75,7 +81,9 @@ RECIPE = (
           stream=CountingStream),
     Stage("pages", steps=2000, size=64, rate=1e-3, talks=False, sees=True, counts=True, reads=True, again=2,
           stream=PageStream),
-    Stage("everything", steps=4000, size=32, rate=1e-3, talks=True, sees=True, counts=True, reads=True, settle=0.8,
+    Stage("read", steps=2000, size=32, rate=1e-3, talks=True, sees=False, counts=True, reads=True, sets=4,
+          stream=ReadingStream),
+    Stage("everything", steps=3000, size=32, rate=1e-3, talks=True, sees=True, counts=True, reads=True, settle=0.8,
           tower=0.5, stream=EverythingStream),
 )
 

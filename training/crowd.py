@@ -26,14 +26,15 @@ from training.stream import PictureStream
 CROWDS = 0.65  # share of pictures that are crowds; the others are those that questions are asked about
 SIDES = (2, 3, 3, 4, 4, 5)  # cells along a side
 FILLINGS = {"shape": 0.7, "drawing": 0.08, "text": 0.15, "": 0.07}
-LARGE = [*SIZES["train"], *range(60, 94)]
+LARGE = [*SIZES["train"], *range(60, 94), *range(94, 151, 2)]
 
 
-def draw_crowd(rng: random.Random, style: Style, fillings: dict[str, float] = FILLINGS) -> Picture:
+def draw_crowd(rng: random.Random, style: Style, fillings: dict[str, float] = FILLINGS,
+               sides: tuple[int, ...] = SIDES) -> Picture:
     """A picture whose every cell holds a shape, a drawing, a few characters or nothing."""
     background = choose_background(rng)
     picture, ground = paint_background(rng, background, style.split)
-    canvas, side = Canvas(picture, background), rng.choice(SIDES)
+    canvas, side = Canvas(picture, background), rng.choice(sides)
     cell, outlined = (SIDE - 4) // side, rng.random() < 0.15
     names = list(fillings) if style.assets else ["shape", ""]
     for number in range(side * side):
@@ -69,11 +70,13 @@ def write_characters(rng: random.Random, style: Style, canvas: Canvas, ground: C
 class CrowdStream(PictureStream):
     """Mostly crowds, the others as in conversations."""
 
-    crowds, fillings = CROWDS, FILLINGS
+    crowds, fillings, sides = CROWDS, FILLINGS, SIDES
 
     def draw(self, rng: random.Random, style: Style) -> Picture:
         """One picture."""
-        return draw_crowd(rng, style, self.fillings) if rng.random() < self.crowds else super().draw(rng, style)
+        if rng.random() < self.crowds:
+            return draw_crowd(rng, style, self.fillings, self.sides)
+        return super().draw(rng, style)
 
 
 class GroupStream(CrowdStream):

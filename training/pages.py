@@ -13,7 +13,7 @@ from training.paint import SIDE, Canvas, load_font
 from training.pictures import READING, Picture, choose_number, choose_word
 from training.scenes import Scene, Style, choose_background, paint_background, text_shade, wear
 
-PAGES = 0.45  # share of pictures that are pages
+PAGES = 0.4  # share of pictures that are pages
 SMALLEST, LARGEST = 15, 72  # pixels of a font, small ones more often
 LINE = 32  # pixels between lines at least: the decoder's rows are as high
 EDGE = 2
@@ -53,8 +53,8 @@ def draw_page(rng: random.Random, style: Style) -> Picture:
 class PageStream(CrowdStream):
     """Pages, crowds of drawings, single words and charts, and groups so that they are not forgotten."""
 
-    kinds, crowds = READING, 0.55
-    fillings = {"shape": 0.3, "drawing": 0.42, "text": 0.23, "": 0.05}
+    kinds, crowds = READING, 0.65
+    fillings, sides = {"shape": 0.2, "drawing": 0.52, "text": 0.23, "": 0.05}, (1, 1, 2, 2, 3, 3, 4)
 
     def draw(self, rng: random.Random, style: Style) -> Picture:
         """One picture."""

@@ -1,4 +1,4 @@
-"""`opsin demo`: what it draws is what it says, and what cannot be saved is refused."""
+"""`opsin demo`: what it draws is what it says, and what cannot be drawn or saved is refused."""
 
 from __future__ import annotations
 
@@ -50,6 +50,38 @@ def test_a_seed_repeats_the_picture_and_the_answers_are_told(tmp_path, capsys):
         said.append(capsys.readouterr().out)
     assert said[0] == said[1] and said[0].count("?") == 5
     assert Image.open(tmp_path / "0.png").tobytes() == Image.open(tmp_path / "1.png").tobytes()
+
+
+@pytest.mark.parametrize("word", ["HELLO", "ox", "42", "overlaps"])
+def test_words_are_drawn_whole_in_their_colour_and_asked_about(word):
+    places = set()
+    for seed in range(12):
+        page = demo.written(word, random.Random(seed))
+        colour = page.about.split()[-1]
+        pixels = np.asarray(page.picture)
+        assert (pixels[[0, -1]] == demo.GROUND).all() and (pixels[:, [0, -1]] == demo.GROUND).all()
+        rows, columns = np.nonzero((pixels == demo.COLOURS[colour]).all(-1))
+        assert len(rows) > 300
+        places.add((rows.min(), columns.min()))
+        assert [answer for _, answer in page.questions] == [
+            "42." if word == "42" else f'"{word.lower()}"',
+            f"{colour.capitalize()}.",
+        ]
+    assert len(places) > 6
+
+
+def test_each_word_has_a_picture_of_its_own(tmp_path, capsys):
+    assert main.run(["demo", "HELLO 42", "--seed", "3", "--save", str(tmp_path / "page.png")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("Drawn: HELLO") == said.count("Drawn: 42") == 1 and said.count("?") == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page-1.png", "page-2.png"]
+
+
+@pytest.mark.parametrize("word", ["extraordinary", "don't", "a1", "你好"])
+def test_words_that_the_model_was_never_taught_are_refused(word, capsys):
+    assert main.run(["demo", f"hello {word}"]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and repr(word) in said
 
 
 @pytest.mark.parametrize("name", ["missing/folder/picture.png", "picture.unknown"])

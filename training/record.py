@@ -21,7 +21,7 @@ from training.testset import Item, build
 ROOT = Path(__file__).parents[1]
 FOLDER, EXAMPLES = ROOT / "tests" / "nano", ROOT / "examples"
 CATEGORIES = ("colour", "shape", "place", "relation", "exists", "false premise", "count to 5", "more", "which",
-              "tallest colour", "number", "drawing")
+              "tallest colour", "tallest letter", "number", "word to 4", "word 5 to 8", "drawing")
 
 
 def choose() -> list[Item]:

@@ -41,14 +41,23 @@ def look(decoder: Decoder, block: int, before: Tensor, at: Tensor) -> Tensor:
     layer, shape = decoder.layers[block], decoder.shape
     attention, rows = layer.self_attn, layer.input_layernorm(before)
     at = at.to(before.device)
+    number, row = at.unbind(1)
     positions = torch.arange(rows.shape[1], device=rows.device)
     cos, sin = rotation(positions, shape.head, shape.base_local)
     keys = attention.k_norm(attention.k_proj(rows).unflatten(-1, (-1, shape.head))).transpose(1, 2)
-    keys = rotate(keys.float(), (cos, sin))[at[:, 0]].repeat_interleave(shape.heads // shape.groups, 1)
-    asked = attention.q_norm(attention.q_proj(rows[at[:, 0], at[:, 1]]).unflatten(-1, (-1, shape.head)))
-    asked = rotate(asked.float(), (cos[at[:, 1], None], sin[at[:, 1], None]))
-    scores = torch.einsum("nhd,nhrd->nhr", asked * shape.head**-0.5, keys)
-    return torch.log_softmax(scores.masked_fill(positions > at[:, 1, None, None], -torch.inf), -1)
+    keys = rotate(keys.float(), (cos, sin)).repeat_interleave(shape.heads // shape.groups, 1)
+    asked = attention.q_norm(attention.q_proj(rows[number, row]).unflatten(-1, (-1, shape.head)))
+    asked = rotate(asked.float(), (cos[row, None], sin[row, None])) * shape.head**-0.5
+    slot = slots_of(number)
+    lined = asked.new_zeros(len(rows), int(slot.max()) + 1 if len(slot) else 0, *asked.shape[1:]).index_put((number, slot), asked)
+    scores = (lined.transpose(1, 2) @ keys.transpose(2, 3)).transpose(1, 2)[number, slot]
+    return torch.log_softmax(scores.masked_fill(positions > row[:, None, None], -torch.inf), -1)
+
+
+def slots_of(number: Tensor) -> Tensor:
+    """Each entry's place among those of its conversation, whose numbers rise: keys are then used in place."""
+    counts = torch.bincount(number)
+    return torch.arange(len(number), device=number.device) - (counts.cumsum(0) - counts)[number]
 
 
 def tally_loss(decoder: Decoder, before: Tensor, names: Names, blocks: Tensor) -> tuple[Tensor, dict[str, float]]:

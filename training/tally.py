@@ -49,7 +49,8 @@ def look(decoder: Decoder, block: int, before: Tensor, at: Tensor) -> Tensor:
     asked = attention.q_norm(attention.q_proj(rows[number, row]).unflatten(-1, (-1, shape.head)))
     asked = rotate(asked.float(), (cos[row, None], sin[row, None])) * shape.head**-0.5
     slot = slots_of(number)
-    lined = asked.new_zeros(len(rows), int(slot.max()) + 1 if len(slot) else 0, *asked.shape[1:]).index_put((number, slot), asked)
+    most = int(slot.max()) + 1 if len(slot) else 0
+    lined = asked.new_zeros(len(rows), most, *asked.shape[1:]).index_put((number, slot), asked)
     scores = (lined.transpose(1, 2) @ keys.transpose(2, 3)).transpose(1, 2)[number, slot]
     return torch.log_softmax(scores.masked_fill(positions > row[:, None, None], -torch.inf), -1)
 

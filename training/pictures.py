@@ -29,7 +29,7 @@ THINGS_FIRST = {"few": 0.45, "things": 0.42, "drawings": 0.03, "word": 0.03, "nu
 MOSTLY_THINGS = {"few": 0.15, "things": 0.63, "drawings": 0.07, "word": 0.03, "number": 0.06, "chart": 0.06}
 GROUPS = {"group": 0.6, "few": 0.08, "things": 0.15, "drawings": 0.05, "word": 0.03, "number": 0.04, "chart": 0.05}
 READING = {"group": 0.35, "things": 0.15, "drawings": 0.15, "word": 0.15, "number": 0.1, "chart": 0.1}
-EVERYTHING = {"group": 0.3, "few": 0.03, "things": 0.13, "drawings": 0.15, "word": 0.22, "number": 0.06, "chart": 0.11}
+EVERYTHING = {"group": 0.45, "few": 0.02, "things": 0.1, "drawings": 0.13, "word": 0.2, "number": 0.04, "chart": 0.06}
 CONSONANTS, VOWELS = "bcdfghjklmnprstvwxz", "aeiouy"
 
 

@@ -1,20 +1,12 @@
-"""Keeps a run: weights, their running average, optimiser, place in the recipe. Knows no task.
-
-A full checkpoint lies in the run's folder. A small one (the average in bfloat16, split so that no file is large) can
-be committed and continued from with a fresh optimiser.
-"""
+"""Keeps a run: weights, their running average, optimiser, place in the recipe. Knows no task."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-
-SMALL = Path(__file__).parent / "checkpoint"
+from torch import nn
 
 
 @dataclass
@@ -54,18 +46,3 @@ def load_full(path: Path) -> dict[str, object]:
     """Read a checkpoint that this module wrote."""
     loaded: dict[str, object] = torch.load(path, map_location="cpu", weights_only=True)
     return loaded
-
-
-def save_small(weights: dict[str, Tensor], facts: dict[str, object], folder: Path = SMALL) -> None:
-    """Write weights in bfloat16 and what is needed to go on from them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.to(torch.bfloat16).contiguous() for name, tensor in weights.items()},
-              folder / "weights.safetensors")
-    (folder / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
-
-
-def load_small(folder: Path = SMALL) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """Weights in float32 and the facts beside them."""
-    weights = {name: tensor.float() for name, tensor in load_file(folder / "weights.safetensors").items()}
-    facts: dict[str, object] = json.loads((folder / "facts.json").read_text())
-    return weights, facts

@@ -164,7 +164,7 @@ def compare_opsin(model: Nano, items: list[Item], forms: list[str], threads: int
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", default="", help="a run below training/runs; else the committed checkpoint")
+    parser.add_argument("--run", default="", help="a run below training/runs; else the weights in the package")
     parser.add_argument("--questions", default="200", help="how many, or all (opsin only)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=REPORT)

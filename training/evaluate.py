@@ -14,26 +14,21 @@ from pathlib import Path
 import torch
 
 from training.answer import Query, answer
-from training.checkpoint import load_full, load_small
+from training.checkpoint import load_full
 from training.foreign import load as load_foreign
 from training.model import Nano, Shape
 from training.testset import Item, blanks, build
+from training.weights import read_weights
 
 RESULTS = Path(__file__).parent / "results.json"
 RUNS = Path(__file__).parent / "runs"
 
 
 def load_model(run: str) -> Nano:
-    """The averaged weights of a run, or of the committed checkpoint when `run` is empty."""
-    if run:
-        parts = load_full(RUNS / run / "checkpoint.pt")
-        weights, shape = parts["average"], parts["shape"]
-    else:
-        weights, facts = load_small()
-        shape = facts["shape"]
-    model = Nano(Shape(**shape))  # type: ignore[arg-type]
-    of_it = {name: weights[name] for name in model.state_dict()}  # type: ignore[index]  # not what training reads with
-    model.load_state_dict(of_it)
+    """The averaged weights of a run, or those in the package when `run` is empty."""
+    parts = load_full(RUNS / run / "checkpoint.pt") if run else {"average": read_weights(), "shape": {}}
+    model = Nano(Shape(**parts["shape"]))  # type: ignore[arg-type]
+    model.load_state_dict(parts["average"])  # type: ignore[arg-type]
     return model.eval()
 
 
@@ -114,7 +109,7 @@ def evaluate(model: Nano, share: float, *, foreign: bool) -> dict[str, dict[str,
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", default="", help="a run below training/runs; else the committed checkpoint")
+    parser.add_argument("--run", default="", help="a run below training/runs; else the weights in the package")
     parser.add_argument("--share", type=float, default=1.0, help="share of the questions to ask")
     parser.add_argument("--no-foreign", action="store_true")
     parser.add_argument("--threads", type=int, default=2)

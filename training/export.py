@@ -19,50 +19,16 @@ from training.evaluate import load_model
 from training.model import Nano, Shape
 from training.quantize import encode_q4_k
 from training.text import BOS, END_OF_TURN, EOS, MERGES, PAD, SPECIALS, TEMPLATE, load_tokens
+from training.weights import gguf_name, holds_one
 
 FOLDER = Path(__file__).parent / "runs" / "gguf"
 FILE_TYPES = {"F16": 1, "Q8_0": 7, "Q4_K": 14}
-LAYER_NAMES = {
-    "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm", "post_attention_layernorm": "post_attention_norm",
-    "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-}
-TOWER_NAMES = {
-    "layer_norm1": "ln1", "layer_norm2": "ln2", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v", "self_attn.out_proj": "attn_out", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down",
-}
-TOWER_ENDS = {
-    "embeddings.patch_embedding.weight": "v.patch_embd.weight", "embeddings.patch_embedding.bias": "v.patch_embd.bias",
-    "embeddings.position_embedding.weight": "v.position_embd.weight", "post_layernorm.weight": "v.post_ln.weight",
-    "post_layernorm.bias": "v.post_ln.bias",
-}
-
-
-def gguf_name(name: str) -> str:
-    """The GGUF name of one of our parameters."""
-    part, _, rest = name.partition(".")
-    if part == "multi_modal_projector":
-        return {"mm_input_projection_weight": "mm.input_projection.weight",
-                "mm_soft_emb_norm.weight": "mm.soft_emb_norm.weight"}[rest]
-    if rest in TOWER_ENDS:
-        return TOWER_ENDS[rest]
-    if ".layers." not in name:
-        return {"embed_tokens.weight": "token_embd.weight", "norm.weight": "output_norm.weight"}[rest]
-    number, _, inner = rest.split("layers.", 1)[1].partition(".")
-    stem, _, end = inner.rpartition(".")
-    tower = part == "vision_tower"
-    return f"{'v.' if tower else ''}blk.{number}.{(TOWER_NAMES if tower else LAYER_NAMES)[stem]}.{end}"
 
 
 def stored(name: str, tensor: Tensor) -> np.ndarray:
     """The values that the file holds: RMS norms with their one."""
     values = tensor.detach().float().numpy()
-    rms = name.endswith("norm.weight") and "vision_tower" not in name
-    if name.startswith("language_model") and "layernorm" in name:
-        rms = True
-    return values + 1 if rms else values
+    return values + 1 if holds_one(name) else values
 
 
 def add(writer: gguf.GGUFWriter, name: str, values: np.ndarray, form: str) -> None:
@@ -179,7 +145,7 @@ def export(model: Nano, form: str, folder: Path) -> tuple[Path, Path]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", default="", help="a run below training/runs; else the committed checkpoint")
+    parser.add_argument("--run", default="", help="a run below training/runs; else the weights in the package")
     parser.add_argument("--out", type=Path, default=FOLDER)
     chosen = parser.parse_args()
     model = load_model(chosen.run)

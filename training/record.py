@@ -57,5 +57,5 @@ def record(run: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", default="", help="a run below training/runs; else the committed checkpoint")
+    parser.add_argument("--run", default="", help="a run below training/runs; else the weights in the package")
     record(parser.parse_args().run)

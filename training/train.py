@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from training import spell
-from training.checkpoint import SMALL, Average, Place, load_full, load_small, save_full, save_small
+from training.checkpoint import Average, Place, load_full, save_full
 from training.conversations import (
     CountingStream,
     EverythingStream,
@@ -39,6 +39,7 @@ from training.pool import mixed, repeated
 from training.spell import read_loss
 from training.stream import Batch, PictureStream, Talks, open_stream
 from training.tally import block_of, tally_loss
+from training.weights import read_weights
 from training.whiten import whiten
 
 RUNS = Path(__file__).parent / "runs"
@@ -152,16 +153,11 @@ class Learner:
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers]})
 
     def load(self) -> list[dict[str, object]]:
-        """Continue from the run's checkpoint, or from the small one in git; returns the optimisers' states."""
+        """Continue from the run's checkpoint, or from the package's weights; returns the optimisers' states."""
         path = self.options.folder / "checkpoint.pt"
         if not path.exists():
-            weights, facts = load_small()
-            for part, module in (("head.", self.head), ("named.", self.named)):
-                found = {name.removeprefix(part): weights.pop(name) for name in list(weights) if name.startswith(part)}
-                module.load_state_dict(module.state_dict() | found)
-            self.model.load_state_dict(weights)
+            self.model.load_state_dict(read_weights())
             self.average = Average(self.model)
-            self.place = Place(**facts["place"])  # type: ignore[arg-type]
             return []
         parts = load_full(path)
         self.model.load_state_dict(parts["model"])  # type: ignore[arg-type]
@@ -172,12 +168,6 @@ class Learner:
         self.average.updates = int(parts["updates"])  # type: ignore[call-overload]
         self.place = Place(**parts["place"])  # type: ignore[arg-type]
         return parts["optimisers"]  # type: ignore[return-value]
-
-    def commit(self, folder: Path = SMALL) -> None:
-        """Write the small checkpoint for git."""
-        weights = dict(self.average.tensors) | {f"head.{name}": t for name, t in self.head.state_dict().items()} \
-            | {f"named.{name}": t for name, t in self.named.state_dict().items()}
-        save_small(weights, {"place": asdict(self.place), "shape": self.options.shape.dictionary()}, folder)
 
 
 def see(learner: Learner, stage: Stage, batch: Batch) -> Tensor:
@@ -340,7 +330,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stage", choices=[*(stage.name for stage in RECIPE), "all"], default="all")
     parser.add_argument("--run", default="nano", help="name of the folder below training/runs")
-    parser.add_argument("--resume", action="store_true", help="continue from the run's or the committed checkpoint")
+    parser.add_argument("--resume", action="store_true",
+                        help="go on from the run's checkpoint or the package's weights")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures")
     parser.add_argument("--float32", action="store_true", help="compute in float32 instead of bfloat16")

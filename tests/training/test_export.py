@@ -12,11 +12,13 @@ gguf = pytest.importorskip("gguf")
 torch = pytest.importorskip("torch")
 pytest.importorskip("PIL")
 
+from opsin.convert.merge import merge  # noqa: E402
 from training.answer import Query, answer  # noqa: E402
 from training.compare import ask_server, open_server, rounded  # noqa: E402
 from training.export import FILE_TYPES, export  # noqa: E402
 from training.model import Nano, Shape  # noqa: E402
 from training.testset import Item  # noqa: E402
+from training.weights import read_weights  # noqa: E402
 
 
 def lively() -> Nano:
@@ -44,6 +46,16 @@ def test_files_hold_every_weight(tmp_path: Path, form: str) -> None:
     projection = model.multi_modal_projector.mm_input_projection_weight.detach()
     assert np.allclose(tensors["mm.input_projection.weight"].data, projection.numpy(), atol=1e-3)
     assert list(tensors["v.patch_embd.weight"].shape) == [16, 16, 3, 256]
+
+
+def test_what_is_exported_can_be_read_back(tmp_path: Path) -> None:
+    """The merged F16 file holds the weights, rounded as it is."""
+    model = lively()
+    merge(*export(model, "F16", tmp_path), tmp_path / "both.gguf")
+    weights = read_weights(tmp_path / "both.gguf", model.shape)
+    assert weights.keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.allclose(weights[name], tensor, rtol=1e-3, atol=1e-6), name
 
 
 def test_llama_cpp_answers_as_torch_does(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run may stop and go on; its small checkpoint holds what is needed; the first layer starts as a whitening."""
+"""A run may stop and go on, or begin with the package's weights; the first layer starts as a whitening."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("PIL")
 
-from training.checkpoint import load_small  # noqa: E402
 from training.crowd import LARGE, CrowdStream, draw_crowd  # noqa: E402
 from training.model import OFFSETS, Nano, Shape, prepare, waves_of  # noqa: E402
 from training.pool import mixed, repeated  # noqa: E402
 from training.retrain import QUICK, EasyStream  # noqa: E402
 from training.scenes import SIZES, Style  # noqa: E402
-from training.train import Options, Stage, rate_at, train  # noqa: E402
+from training.train import Learner, Options, Stage, rate_at, train  # noqa: E402
+from training.weights import read_weights  # noqa: E402
 from training.whiten import SCALE, whiten  # noqa: E402
 
 TINY = Shape(
@@ -62,14 +62,13 @@ def test_stages_that_count_say_how_well(tmp_path: Path) -> None:
     assert ["spelt" in line for line in lines] == [False, False, True]
 
 
-def test_small_checkpoint_keeps_weights_and_place(tmp_path: Path) -> None:
-    """What git keeps is the average, in bfloat16, and where the run stands."""
-    learner = train(STAGES[:1], options(tmp_path), resume=False)
-    learner.commit(tmp_path / "small")
-    weights, facts = load_small(tmp_path / "small")
-    assert facts["place"]["step"] == 2
-    for name, tensor in learner.average.tensors.items():
-        assert torch.allclose(weights[name], tensor, rtol=1e-2, atol=1e-6)
+def test_a_run_without_a_checkpoint_goes_on_from_the_package(tmp_path: Path) -> None:
+    """Its weights, no stage of the recipe and a fresh optimiser."""
+    learner = Learner(replace(options(tmp_path), shape=Shape()), torch.device("cpu"))
+    assert learner.load() == [] and learner.place.step == 0
+    weights = read_weights()
+    for name, tensor in learner.model.state_dict().items():
+        assert torch.equal(weights[name], tensor) and torch.equal(learner.average.tensors[name], tensor)
 
 
 def test_rate_rises_stays_and_falls() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from opsin.errors import FileError
 
 NAME = "opsin-nano"
-ABOUT = f"{NAME}, the model that comes with opsin: colours, shapes, places and counts of drawn things; not photos"
+ABOUT = f"{NAME}, the model that comes with opsin: shapes, counts, printed words; not photos"
 LARGER = "a large one: -m model.gguf --mmproj mmproj.gguf"
 
 

@@ -112,9 +112,9 @@ def written(word: str, chance: random.Random) -> Page:
     widest = ImageFont.load_default(100).getlength(word) / 100
     font = ImageFont.load_default(int(min(150, 0.9 * SIDE / widest) * chance.uniform(0.7, 1)))
     left, top, right, bottom = font.getbbox(word)
-    spare = SIDE - (right - left), SIDE - (bottom - top)
-    at = tuple(room * chance.uniform(0.1, 0.9) - edge for room, edge in zip(spare, (left, top), strict=True))
-    ImageDraw.Draw(picture).text(at, word, COLOURS[colour], font)
+    x = (SIDE - (right - left)) * chance.uniform(0.1, 0.9) - left
+    y = (SIDE - (bottom - top)) * chance.uniform(0.1, 0.9) - top
+    ImageDraw.Draw(picture).text((x, y), word, COLOURS[colour], font)
     asked = ("What number is this?", f"{word}.") if word.isdigit() else ("What does it say?", f'"{word.lower()}"')
     return Page(picture, f"{word}, in {colour}", [asked, ("What colour is the text?", f"{colour.capitalize()}.")])
 

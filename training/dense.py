@@ -55,15 +55,18 @@ class DenseHead(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[pictures, rows, width] -> [pictures, grid, grid, OUTPUTS]."""
+        return self._by_place(self.out(self.norm(rows)), 1)
+
+    def _by_place(self, out: Tensor, parts: int) -> Tensor:
+        """[pictures, rows, values] -> [pictures, grid, grid * parts, values of one], for patches cut in `parts`."""
         side, pool = self.shape.grid // self.shape.pool, self.shape.pool
-        out = self.out(self.norm(rows)).unflatten(-1, (pool, pool, OUTPUTS)).unflatten(1, (side, side))
+        out = out.unflatten(-1, (pool, parts * pool, -1)).unflatten(1, (side, side))
         return out.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
 
     def letter_loss(self, rows: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
         """How badly rows say which characters they hold, by half patches and in the order of their words."""
-        rows, side, pool = self.norm(rows), self.shape.grid // self.shape.pool, self.shape.pool
-        halves = self.letter(rows).float().unflatten(-1, (pool, 2 * pool, LETTERS)).unflatten(1, (side, side))
-        halves = halves.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
+        rows = self.norm(rows)
+        halves = self._by_place(self.letter(rows).float(), 2)
         some = (labels.letter > 0) | (torch.rand(labels.letter.shape, device=rows.device) < NOTHING_WEIGHT)
         loss = fn.cross_entropy(halves[some], labels.letter[some].long(), reduction="sum") / max(1, int(some.sum()))
         there, letters = self.spelt(rows).float().unflatten(-1, (LONGEST, LETTERS)).split((1, LETTERS - 1), -1)

@@ -227,8 +227,8 @@ class Canvas:
                 continue
             start = at[0] + font.getlength(text[:index])
             left, top, right, bottom = character_box(font, character)
-            box, number = Box(start + left, at[1] + top, start + right, at[1] + bottom), \
-                CHARACTERS.index(character.lower())
+            box = Box(start + left, at[1] + top, start + right, at[1] + bottom)
+            number = CHARACTERS.index(character.lower())
             self._mark(box_cover(box), FIRST_CHARACTER + number, colour, box.middle)
             middles.append((box.middle[0], line))
             self._spell(number, index, box, middles[-1])

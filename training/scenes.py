@@ -256,8 +256,8 @@ def paint_text(rng: random.Random, style: Style, text: str) -> tuple[Scene, Canv
 def paint_scale(rng: random.Random, style: Style, canvas: Canvas, left: int, base: int) -> None:
     """Numbers and ticks beside a chart, and often a frame around it, as programs that plot draw them."""
     assert style.assets is not None
-    draw, top, font = ImageDraw.Draw(canvas.picture), rng.randint(3, 16), load_font(
-        rng.choice(style.assets.fonts), rng.randint(8, 15))
+    draw, top = ImageDraw.Draw(canvas.picture), rng.randint(3, 16)
+    font = load_font(rng.choice(style.assets.fonts), rng.randint(8, 15))
     if rng.random() < 0.7:
         draw.rectangle((left, top, SIDE - rng.randint(2, 10), base), outline=(0, 0, 0))
     steps, unit, inside = rng.randint(3, 8), rng.choice((1, 2, 2, 5, 10)), rng.random() < 0.3

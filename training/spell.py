@@ -18,7 +18,7 @@ from training.lists import CHARACTERS
 from training.model import Decoder
 from training.paint import CELLS, share_cells
 from training.questions import Turn
-from training.tally import look
+from training.tally import look, on_rows
 from training.text import load_tokens
 
 
@@ -64,11 +64,9 @@ def read_loss(decoder: Decoder, before: Tensor, read: Read, blocks: Tensor) -> t
     """How far those who read look from where they should; logs the share of their weight that lies there."""
     if not len(read.at):
         return before.new_zeros((), dtype=torch.float32), {}
-    at, cells = read.at.to(before.device), read.cells.to(before.device)
-    target = torch.zeros(len(at), blocks.shape[1], device=before.device)
-    rows = (blocks == 1).int().argmax(1)[at[:, 0], None] + torch.arange(cells.shape[1], device=before.device)
-    target.scatter_(1, rows, cells)
+    target = on_rows(read.cells, read.at[:, 0], blocks, 1)
     with torch.autocast(before.device.type, enabled=False):
-        seen = look(decoder, block_of(decoder), before.float(), at)[:, ::decoder.shape.heads // decoder.shape.groups]
+        seen = look(decoder, block_of(decoder), before.float(), read.at)
+    seen = seen[:, ::decoder.shape.heads // decoder.shape.groups]
     away = fn.kl_div(seen.clamp(min=-60), target[:, None].expand_as(seen), reduction="batchmean") / seen.shape[1]
     return away, {"read": (seen.exp() * (target > 0.2)[:, None]).sum(-1).mean().item()}

@@ -22,13 +22,16 @@ def block_of(decoder: Decoder) -> int:
     return max(0, decoder.middle - 1)
 
 
+def on_rows(shares: Tensor, number: Tensor, blocks: Tensor, picture: int) -> Tensor:
+    """Shares [n, rows of a picture] laid on the rows [n, rows] of the conversations `number` that hold the picture."""
+    shares, number = shares.to(blocks.device), number.to(blocks.device)
+    rows = (blocks == picture).int().argmax(1)[number, None] + torch.arange(shares.shape[1], device=blocks.device)
+    return torch.zeros(len(number), blocks.shape[1], device=blocks.device).scatter_(1, rows, shares)
+
+
 def wanted(names: Names, blocks: Tensor, picture: int) -> Tensor:
     """Where names should look in a picture, counted from 1: [names, rows], each adding up to one."""
-    at = names.at[:, 0].to(blocks.device)
-    centres = names.centres[:, picture - 1].to(blocks.device)
-    target = torch.zeros(len(at), blocks.shape[1], device=blocks.device)
-    rows = (blocks == picture).int().argmax(1)[at, None] + torch.arange(centres.shape[1], device=blocks.device)
-    target.scatter_(1, rows, centres)
+    target = on_rows(names.centres[:, picture - 1], names.at[:, 0], blocks, picture)
     target[:, 0] = CONSTANT
     return target / target.sum(1, keepdim=True)
 

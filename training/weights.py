@@ -14,8 +14,6 @@ from torch import Tensor
 from training.model import Nano, Shape
 
 BUNDLED = Path(__file__).parents[1] / "src" / "opsin" / "data" / "opsin-nano.gguf"
-
-
 LAYER_NAMES = {
     "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm",

@@ -18,10 +18,10 @@ from training.dense import DenseHead  # noqa: E402
 from training.lists import CHARACTERS, COLOUR_NAMES  # noqa: E402
 from training.model import Nano, Shape  # noqa: E402
 from training.pages import draw_page  # noqa: E402
-from training.paint import SIDE, Canvas, share_cells  # noqa: E402
+from training.paint import SIDE, Canvas, Tint, share_cells  # noqa: E402
 from training.pictures import Picture  # noqa: E402
 from training.questions import ask_extreme_bar, ask_letters, ask_text  # noqa: E402
-from training.scenes import Bar, Scene, Style  # noqa: E402
+from training.scenes import Bar, Scene, Style, choose_tint  # noqa: E402
 from training.spell import block_of, read_loss, read_of  # noqa: E402
 from training.stream import stack_pictures  # noqa: E402
 from training.text import blocks_of, load_tokens, render  # noqa: E402
@@ -116,3 +116,14 @@ def test_pages_hold_many_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.mean([(page.marks.spelt >= 0).sum() for page in pages]) > 25
     assert all(page.pixels.shape == (SIDE, SIDE, 3) and page.marks.letter.any() for page in pages)
     assert {page.scene.background for page in pages} <= {*COLOUR_NAMES, ""}
+
+
+def test_drawings_are_tinted_in_training_only() -> None:
+    """Each colour by its strength and at most all of it, what is clear stays clear, a mirror turns sides."""
+    drawing = Image.new("RGBA", (2, 1))
+    drawing.putpixel((0, 0), (100, 200, 50, 255))
+    assert [Tint(0.5, 1.5, 1.0).of(drawing).getpixel((x, 0)) for x in (0, 1)] == [(50, 255, 50, 255), (0, 0, 0, 0)]
+    assert Tint(1, 1, 1, mirrored=True).of(drawing).getpixel((1, 0)) == (100, 200, 50, 255)
+    rng = random.Random(2)
+    assert not any(choose_tint(rng, "test") for _ in range(50))
+    assert 20 < sum(choose_tint(rng, "train") is not None for _ in range(50)) < 50

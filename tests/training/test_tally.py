@@ -77,3 +77,14 @@ def test_a_block_learns_to_look() -> None:
         optimiser.zero_grad()
         losses.append(loss.item())
     assert logged["tally"] == 1.0 and losses[-1] < 0.05 * losses[0]
+
+
+def test_looks_of_a_batch_are_those_of_each_conversation() -> None:
+    """Several names a conversation, not equally many: none takes another's place."""
+    torch.manual_seed(2)
+    decoder, rows = Nano(SHAPE).language_model, torch.randn(3, 50, SHAPE.width)
+    at = torch.tensor([[0, 49], [2, 7], [2, 40], [2, 44]])
+    together = look(decoder, 1, rows, at)
+    for number, row in at.tolist():
+        alone = look(decoder, 1, rows[number : number + 1], torch.tensor([[0, row]]))[0]
+        assert torch.allclose(together[at.tolist().index([number, row])], alone, atol=1e-5)

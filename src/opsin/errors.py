@@ -42,6 +42,20 @@ class RequestError(OpsinError):
     exit_code = 2
 
 
+class ContextError(RequestError):
+    """A prompt that the context cannot hold.
+
+    Attributes:
+        prompt_tokens: how many it has at least; counting ends where it is sure that they are too many.
+        context_tokens: how many the context holds.
+    """
+
+    def __init__(self, message: str, *, prompt_tokens: int, context_tokens: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint or "shorten it, or load the model with a larger context")
+        self.prompt_tokens = prompt_tokens
+        self.context_tokens = context_tokens
+
+
 class DeviceError(OpsinError):
     """The machine failed us: a kernel reported an error, memory ran out, a process was forked."""
 

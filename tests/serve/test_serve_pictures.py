@@ -206,8 +206,10 @@ def test_private_addresses_are_refused_unless_allowed(model, web, tmp_path):
 def test_more_pictures_than_the_context_holds_is_a_400_that_names_the_first_too_many(server):
     parts = [part(data_url(picture(seed))) for seed in range(40)]
     reply = server.ask("/v1/chat/completions", {"messages": user(*parts), "max_tokens": 1})
+    error = reply.json["error"]
     assert reply.status == 400
-    assert "of 40" in reply.json["error"]["message"] and "512" in reply.json["error"]["message"]
+    assert "of 40" in error["message"] and "512" in error["message"]
+    assert (error["type"], error["n_ctx"]) == ("exceed_context_size_error", 512) and error["n_prompt_tokens"] >= 512
 
 
 def test_a_wrong_picture_disturbs_nobody(client, server):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from opsin.api.fetching import Fetching
 from opsin.api.waiting import Room
-from opsin.errors import RequestError
+from opsin.errors import ContextError, RequestError
 from opsin.media.fetch import Rules, is_remote
 from opsin.spans import Patches
 
@@ -130,10 +130,12 @@ class _Reading:
         self.pictures.append((name, patches))
         self.rows += patches.rows
         if self.room is not None and self.rows >= self.room:
-            raise RequestError(
+            raise ContextError(
                 f"{name}, picture {len(self.pictures)} of {self.count}, ends after token {self.rows}, "
                 f"the context holds {self.room}",
                 hint="send fewer or smaller pictures, or load the model with a larger context",
+                prompt_tokens=self.rows,
+                context_tokens=self.room,
             )
         return {"type": "image"}
 

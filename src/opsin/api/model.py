@@ -19,7 +19,7 @@ from opsin.engine.engine import Engine
 from opsin.engine.runner import Runner
 from opsin.engine.sampling import Sampling
 from opsin.engine.trace import Edits, trace
-from opsin.errors import RequestError
+from opsin.errors import ContextError, RequestError
 from opsin.media.decode import Source
 from opsin.media.swapping import Step
 from opsin.ops.cpu import Cpu
@@ -192,8 +192,12 @@ class Model:
             check()
             name = f"picture {number + 1}"
             prepared.append((name, self._seeing().prepare(picture, name)))
-            if sum(patches.rows for _, patches in prepared) >= self.context:
-                raise RequestError(f"{name} of {len(pictures)} does not fit: the context holds {self.context} tokens")
+            if (rows := sum(patches.rows for _, patches in prepared)) >= self.context:
+                raise ContextError(
+                    f"{name} of {len(pictures)} does not fit: the context holds {self.context} tokens",
+                    prompt_tokens=rows,
+                    context_tokens=self.context,
+                )
         return _question(prompting.raw(pieces, [patches for _, patches in prepared]), prepared)
 
     @property
@@ -243,10 +247,12 @@ class Model:
         """Name the picture that does not fit any more."""
         for number, picture in enumerate(asked.pictures):
             if picture.end >= self.context:
-                raise RequestError(
+                raise ContextError(
                     f"{picture.name}, picture {number + 1} of {len(asked.pictures)}, ends at token {picture.end}, "
                     f"the context holds {self.context}",
                     hint="send fewer or smaller pictures, or load the model with a larger context",
+                    prompt_tokens=len(asked.prompt),
+                    context_tokens=self.context,
                 )
 
     # Looking inside

@@ -22,7 +22,7 @@ from opsin.engine.runner import Runner
 from opsin.engine.sampling import Floats, Sampling
 from opsin.engine.scheduler import Plan, Scheduler
 from opsin.engine.sequence import LOOK_UP_SECONDS, Piece, Sequence, Stream
-from opsin.errors import DeviceError, OpsinError, RequestError
+from opsin.errors import ContextError, DeviceError, OpsinError, RequestError
 from opsin.nn.batch import MEMORY
 from opsin.ops import PAGE
 from opsin.ops.cpu import Stopped
@@ -93,9 +93,10 @@ class Engine:
         remembers = any(isinstance(span, MediaSpan) and span.memory for span in prompt.spans)
         room = self._room(PromptRows(prompt).memory_pages if remembers else 0)  # few prompts are spelt out for it
         if len(prompt) >= room:
-            raise RequestError(
+            raise ContextError(
                 f"the prompt has {len(prompt)} tokens, the context {room}",
-                hint="shorten it, or load the model with a larger context",
+                prompt_tokens=len(prompt),
+                context_tokens=room,
             )
         vocabulary = self._runner.decoder.vocabulary
         for span in prompt.spans:

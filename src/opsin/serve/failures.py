@@ -7,7 +7,7 @@ import logging
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from opsin.errors import OpsinError, RequestError
+from opsin.errors import ContextError, OpsinError, RequestError
 
 _TYPES = {
     400: "invalid_request_error",
@@ -41,21 +41,14 @@ class HttpError(OpsinError):
         self.status = status
 
 
-class LengthError(RequestError):
-    """A prompt that is longer than the context."""
-
-    def __init__(self, error: RequestError, *, prompt: int, context: int) -> None:
-        super().__init__(error.message, hint=error.hint)
-        self.numbers = {"n_prompt_tokens": prompt, "n_ctx": context}
-
-
 def body_of(error: OpsinError) -> dict[str, object]:
     """The JSON of an error."""
     param = error.param if isinstance(error, FieldError) else None
     kind = _TYPES.get(error.status, "server_error")
     told: dict[str, object] = {"message": str(error), "type": kind, "param": param, "code": error.status}
-    if isinstance(error, LengthError):
-        told |= {"type": "exceed_context_size_error", **error.numbers}
+    if isinstance(error, ContextError):
+        told["type"] = "exceed_context_size_error"  # what llama-server's clients look for before they shorten a prompt
+        told |= {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.context_tokens}
     return {"error": told}
 
 

@@ -14,8 +14,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from opsin.api import Answer, Model, Question
-from opsin.errors import RequestError
-from opsin.serve.failures import LengthError
 from opsin.serve.running import Delta, deltas
 from opsin.serve.service import Service
 from opsin.serve.stream import DONE, event, respond, unless_gone
@@ -166,12 +164,7 @@ class Job:
             for choice in range(wanted.choices):
                 seed = wanted.sampling.seed
                 sampling = wanted.sampling if seed is None else replace(wanted.sampling, seed=(seed + choice) % 2**64)
-                try:
-                    answers.append(model.generate(question, sampling, stop=wanted.stop))
-                except RequestError as error:
-                    if len(question.prompt) >= model.context:
-                        raise LengthError(error, prompt=len(question.prompt), context=model.context) from error
-                    raise
+                answers.append(model.generate(question, sampling, stop=wanted.stop))
         return answers
 
     def _counted(self) -> None:

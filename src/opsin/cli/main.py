@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import opsin
 from opsin.cli import bench, chat, convert, demo, doctor, inspect, merge, quantize, serve
+from opsin.cli.parser import Parser
 from opsin.errors import OpsinError
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + the signal, as shells count
@@ -24,7 +25,7 @@ _COMMANDS = (chat, serve, demo, bench, inspect, convert, quantize, merge, doctor
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(prog="opsin", description=_DESCRIPTION)
+    top = Parser(prog="opsin", description=_DESCRIPTION)
     top.add_argument("--version", action="version", version=f"opsin {opsin.__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in _COMMANDS:

@@ -1,0 +1,56 @@
+"""Options are read by their whole names, and one that there is not is named as it was typed."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from opsin.cli import main
+
+COMMANDS = next(action.choices for action in main.parser()._actions if isinstance(action, argparse._SubParsersAction))
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main.parser().parse_args(arguments)
+    assert ended.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_option_of_any_command_may_be_abbreviated(capsys, command: str) -> None:
+    known = COMMANDS[command]._option_string_actions
+    for option in known:
+        for length in range(2, len(option)):
+            begun = option[:length]
+            if begun not in known and begun != "--":
+                said = refusal(capsys, command, begun, "64")
+                assert said.startswith(f"opsin {command}: error: there is no option '{begun}'"), said
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["-n", "-mm", "-mmu", "-mmFILE", "-mu", "-md", "-hf", "-hfr", "-tb", "-to", "-cb", "-ctk", "-ctv", "-cram", "-ngl",
+     "-fa", "-npx", "--ctx-sizes", "--mlock", "--xyz=secret", "-vv=secret"],
+)  # fmt: skip
+def test_an_option_that_there_is_not_is_named_as_it_was_typed(capsys, option: str) -> None:
+    for others in ((), ("-m", "x.gguf"), ("--api-key", "secret")):
+        said = refusal(capsys, "serve", *others, option, "8")
+        assert f"there is no option {option.partition('=')[0]!r}" in said
+        assert "secret" not in said
+
+
+def test_a_value_stands_apart_or_behind_an_equals_sign(capsys) -> None:
+    read = main.parser().parse_args(["serve", "-m=a.gguf", "-t", "4", "--port=0", "--sse-ping-interval", "-1"])
+    assert (str(read.model), read.threads, read.port, read.sse_ping_interval) == ("a.gguf", 4, 0, -1)
+    assert refusal(capsys, "serve", "-t4").endswith("write -t 4")
+    assert "did you mean --parallel?" in refusal(capsys, "serve", "--paralel", "4")
+    assert "did you mean --context?" in refusal(capsys, "chat", "--contxt=4")
+
+
+def test_texts_and_what_follows_two_dashes_are_no_options(capsys) -> None:
+    assert main.parser().parse_args(["chat", "-m", "x", "-5"]).prompt == "-5"
+    assert main.parser().parse_args(["chat", "-m", "x", "- what is this?"]).prompt == "- what is this?"
+    assert main.parser().parse_args(["chat", "-m", "x", "--", "-what"]).prompt == "-what"
+    assert "there is no option '--verson'" in refusal(capsys, "--verson")

@@ -25,14 +25,18 @@ MERGES = [(LINE_BREAK, LINE_BREAK)]
 # The cutting rule that GGUF files call "llama-bpe".
 CUT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
        r"\s*[\r\n]+|\s+(?!\S)|\s+")
-# Pictures come first, wherever they stand in a message: so it was taught.
+# Pictures stand where they were put, between texts too. But a message of texts and then pictures, which is what clients
+# write most, has its pictures first: it was taught so, and answers 8 of 37 questions otherwise instead of all.
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<start_of_turn>"
     "{{ 'model' if message['role'] == 'assistant' else 'user' }}\n"
     "{% if message['content'] is string %}{{ message['content'] | trim }}{% else %}"
-    "{% for item in message['content'] if item['type'] == 'image' %}<start_of_image>{% endfor %}"
-    "{% for item in message['content'] if item['type'] == 'text' %}{{ item['text'] | trim }}"
-    "{{ '' if loop.last else ' ' }}{% endfor %}{% endif %}"
+    "{% set kinds = message['content'] | map(attribute='type') | join(' ') %}"
+    "{% set taught = 'image text' not in kinds %}"
+    "{% for item in message['content'] if taught and item['type'] == 'image' %}<start_of_image>{% endfor %}"
+    "{% for item in message['content'] %}{% if item['type'] == 'text' %}"
+    "{{ ' ' if not loop.first and loop.previtem['type'] == 'text' }}{{ item['text'] | trim }}"
+    "{% elif item['type'] == 'image' and not taught %}<start_of_image>{% endif %}{% endfor %}{% endif %}"
     "<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 

@@ -33,6 +33,20 @@ MAY_NAME_FAMILIES = (PACKAGE / "text",)
 # What is too long today and may not grow: path, or path and function, with its lines. To be emptied.
 RATCHET: dict[str, int] = {}
 
+# What follows a family's name in words that mean a project's programs, formats and environment variables.
+OTHER_WORDS = (
+    ".cpp",
+    "_cpp",
+    "-cpp",
+    "cpp:",
+    "-server",
+    "file",
+    "_ARG_",
+    "_API_KEY",
+    "_MEDIA_MARKER",
+    "_CHAT_TEMPLATE",
+)
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Scope = Function | ast.ClassDef
 
@@ -127,8 +141,8 @@ def names(sources: list[Source]) -> Iterator[str]:
         for number, line in enumerate(source.text.splitlines(), 1):
             for found in words.finditer(line):
                 name = found.group().lower()
-                # The programs and formats of that project are no model family.
-                if name in own or line[found.end() :].startswith((".cpp", "_cpp", "-cpp", "cpp:", "-server", "file")):
+                # The programs, formats and environment variables of that project are no model family.
+                if name in own or line[found.end() :].startswith(OTHER_WORDS):
                     continue
                 yield f"{source.path}:{number}: names {name}, which belongs into {families[name]}"
 

@@ -52,8 +52,14 @@ def _threads(text: str) -> int | None:
     return int(text)
 
 
+def server_variables() -> dict[str, str]:
+    """What is set for llama-server, and the keys of other servers, by name. Empty values are there, too."""
+    others = ("LLAMA_API_KEY", "LLAMA_MEDIA_MARKER", "LLAMA_CHAT_TEMPLATE_KWARGS", "OPSIN_API_KEY", "VLLM_API_KEY")
+    return {name: value for name, value in os.environ.items() if name.startswith("LLAMA_ARG_") or name in others}
+
+
 def is_debugging() -> bool:
-    """Whether the command shows tracebacks (OPSIN_DEBUG=1)."""
+    """Whether the command and the server's log show tracebacks with all that is in them (OPSIN_DEBUG=1)."""
     return os.environ.get("OPSIN_DEBUG", "") not in ("", "0")
 
 

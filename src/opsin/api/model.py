@@ -79,6 +79,11 @@ class Model:
         return self._text
 
     @property
+    def writes(self) -> bool:
+        """Whether there is a part that writes."""
+        return self._text is not None
+
+    @property
     def engine(self) -> Engine:
         return self.text.engine
 

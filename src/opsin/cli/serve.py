@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opsin.cli import options
+from opsin.cli import environment, options
 from opsin.errors import RequestError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from opsin.serve.options import Options
 
 
+_HOST, _PORT, _PARALLEL = "127.0.0.1", 8080, 32
 _WAITING_BYTES = 1 << 30  # of the files of pictures that come or wait
 
 
@@ -25,17 +26,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=run)
     options.add_model(parser, bundled=True)
     options.add_mmproj(parser)
-    parser.add_argument("-c", "--context", type=options.positive, metavar="N", help="tokens of prompt and answer")
-    parser.add_argument("-a", "--alias", metavar="NAME", help="what the model is called (default: its file's name)")
     parser.add_argument(
-        "-np", "--parallel", type=options.positive, default=32, metavar="N", help="answers at once (32)"
+        "-c", "--context", "--ctx-size", type=options.positive, metavar="N", help="tokens of prompt and answer"
     )
+    parser.add_argument("-a", "--alias", metavar="NAME", help="what the model is called (default: its file's name)")
+    parser.add_argument("-np", "--parallel", type=options.positive, metavar="N", help=f"answers at once ({_PARALLEL})")
     where = parser.add_argument_group("where")
-    where.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
-    where.add_argument("--port", type=options.natural, default=8080, metavar="N", help="port (8080); 0: a free one")
+    where.add_argument("--host", help="address to listen on (default: this machine alone)")
+    where.add_argument("--port", type=options.natural, metavar="N", help=f"port ({_PORT}); 0: a free one")
     who = parser.add_argument_group("who may ask")
-    who.add_argument("--api-key", action="append", default=[], metavar="KEY", help="only with this key (repeatable)")
-    who.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line")
+    who.add_argument(
+        "--api-key", action="append", default=[], metavar="KEY,...", help="only with one of these keys (repeatable)"
+    )
+    who.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line; lines with # are comments")
     who.add_argument("--allow-origin", action="append", default=[], metavar="URL", help="pages of this origin may ask")
     who.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="another name of this server")
     limits = parser.add_argument_group("limits")
@@ -56,10 +59,13 @@ def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     import asyncio
 
+    from opsin.config import server_variables
     from opsin.serve.server import address, give_memory_back, listen, serve
     from opsin.serve.service import Service
 
     give_memory_back()
+    for line in environment.fill(args, server_variables()):
+        print(f"opsin: {line}", file=sys.stderr, flush=True)
     settings, path = _settings(args), options.model_file(args)
     made = listen(settings)
     url = address(made)
@@ -92,7 +98,7 @@ def _load(path: Path, args: argparse.Namespace, rules: Rules) -> Model:
 
     return opsin.load(
         path, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
-        sequences=args.parallel, rules=rules, limits=Limits(waiting_bytes=_WAITING_BYTES),
+        sequences=args.parallel or _PARALLEL, rules=rules, limits=Limits(waiting_bytes=_WAITING_BYTES),
         notice=lambda line: print(f"opsin: {line}", file=sys.stderr, flush=True),
     )  # fmt: skip
 
@@ -105,9 +111,9 @@ def _settings(args: argparse.Namespace) -> Options:
         if not folder.is_dir():
             raise RequestError(f"--media-path {folder} is no folder")
     return Options(
-        host=args.host,
-        port=args.port,
-        keys=tuple(args.api_key) + _keys(args.api_key_file),
+        host=args.host or _HOST,
+        port=_PORT if args.port is None else args.port,
+        keys=(*_listed(args.api_key), *_keys(args.api_key_file)),
         name=args.alias,
         body_bytes=args.max_body << 20,
         requests=args.max_requests,
@@ -123,13 +129,22 @@ def _settings(args: argparse.Namespace) -> Options:
     )
 
 
-def _keys(path: Path | None) -> tuple[str, ...]:
+def _listed(texts: list[str]) -> list[str]:
+    """Keys between commas. An empty one stays, to be refused."""
+    return [key.strip() for text in texts for key in text.split(",")]
+
+
+def _keys(path: Path | None) -> list[str]:
+    """A key a line. Lines of white space and those that begin with # are none."""
     if path is None:
-        return ()
+        return []
     try:
-        lines = path.read_text().split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"cannot read keys from {path}: {error}") from None
-    if not lines:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except OSError as error:
+        raise RequestError(f"cannot read keys from {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{path} is no text", hint="write a key a line, as UTF-8") from None
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
         raise RequestError(f"{path} holds no key")
-    return tuple(lines)
+    return keys

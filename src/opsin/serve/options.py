@@ -15,7 +15,8 @@ class Options:
 
     Attributes:
         host, port: where it listens; port 0 takes a free one.
-        keys: who may ask; empty for everybody.
+        keys: who may ask; empty for everybody. They are of ASCII, without white space: what is more than that, clients
+            write into a head in more ways than one.
         name: what the model is called in answers; None for its file's name.
         body_bytes: size of a request's body.
         body_seconds: time in which a body must have come.
@@ -52,8 +53,8 @@ class Options:
         times = (self.body_seconds, self.head_seconds, self.unread_seconds, self.seconds)
         if min(self.body_bytes, self.all_bodies_bytes, self.requests) < 1 or min(times) <= 0 or self.ping_seconds < 0:
             raise RequestError(f"{self}", hint="limits are positive")
-        if any(not key.strip() for key in self.keys):
-            raise RequestError("an API key is empty", hint="give a long random text, or no key")
+        for number, key in enumerate(self.keys, 1):
+            _check_key(key, f"API key {number} of {len(self.keys)}")
 
     @property
     def connections(self) -> int:
@@ -63,6 +64,17 @@ class Options:
     @property
     def on_loopback(self) -> bool:
         return is_loopback(self.host)
+
+
+def _check_key(key: str, name: str) -> None:
+    """Raises RequestError, in which the key is not."""
+    if not key.strip():
+        raise RequestError(f"{name} is empty", hint="give a long random text, or no key")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise RequestError(
+            f"{name} has white space, or characters beyond ASCII, in it",
+            hint="a comment has a line of its own, after #",
+        )
 
 
 def is_loopback(name: str) -> bool:

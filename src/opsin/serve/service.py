@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from opsin.api import Model
-from opsin.errors import BusyError
+from opsin.errors import BusyError, ModelError
 from opsin.serve.body import GONE, Body
 from opsin.serve.failures import HttpError
 from opsin.serve.fields import parse
@@ -67,8 +67,15 @@ class Service:
         }
 
     async def start(self) -> None:
-        """Load the model. Raises what loading raises."""
-        self._model = await off_loop(self.makers, self._load)
+        """Load the model. Raises what loading raises, and ModelError for one that cannot write."""
+        self._model = await off_loop(self.makers, self._writing)
+
+    def _writing(self) -> Model:
+        model = self._load()
+        if not model.writes:
+            model.close()
+            raise ModelError(f"{model.path} holds no text model", hint="give it as --mmproj of the model that it is of")
+        return model
 
     async def close(self) -> None:
         """End all answers and give the model's memory back."""

@@ -400,18 +400,6 @@ def test_a_folder_without_one_model_is_told(tmp_path, names):
         opsin.load(tmp_path)
 
 
-def test_several_files_for_pictures_are_told_and_left_out(pair, tmp_path):
-    text = tmp_path / "model.gguf"
-    text.write_bytes(pair[0].read_bytes())
-    for name in ("mmproj-f16.gguf", "mmproj-q8.gguf"):
-        (tmp_path / name).write_bytes(pair[1].read_bytes())
-    with opsin.load(text, threads=2, context=64) as model:
-        assert not model.sees
-        assert ["mmproj-f16.gguf, mmproj-q8.gguf" in note for note in model.notes] == [True]
-    with opsin.load(text, mmproj=tmp_path / "mmproj-q8.gguf", threads=2, context=64) as model:
-        assert model.sees
-
-
 def test_one_file_may_hold_both(pair, tmp_path, model):
     path = tmp_path / "one.gguf"
     with File.open(pair[0]) as text, File.open(pair[1]) as tower:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from opsin.errors import FileError
+
+# The number format at an end of a name: f16, Q8_0, UD-Q4_K_XL, IQ2_XXS, and which split it is.
+_FORMAT: Final = re.compile(
+    r"[-_.]?(?:(?<![a-z0-9])(?:ud[-_.])?(?:b?f16|fp16|f32|fp32|i?q\d+(?:_[a-z0-9]+)*|tq\d_\d|mxfp4(?:_[a-z]+)?)"
+    r"|\d{5}-of-\d{5})(?![a-z0-9])"
+)
 
 
 @dataclass(frozen=True)
@@ -14,15 +23,14 @@ class Files:
 
     Attributes:
         text: the file of the text model, or of all.
-        vision: the file of the part for pictures; None where nobody knows of one beside the text's.
-        chosen: whether a person named the vision file; else it was found in the folder.
-        notes: what a person should know of the choice.
+        vision: files of the part for pictures: the one that a person named, else all that lie beside the text's, the
+            likelier ones by their names first.
+        chosen: whether a person named the vision file.
     """
 
     text: Path
-    vision: Path | None = None
+    vision: tuple[Path, ...] = ()
     chosen: bool = False
-    notes: tuple[str, ...] = ()
 
 
 def find(path: str | Path, mmproj: str | Path | None, *, vision: bool) -> Files:
@@ -34,13 +42,24 @@ def find(path: str | Path, mmproj: str | Path | None, *, vision: bool) -> Files:
     if not vision:
         return Files(text)
     if mmproj is not None:
-        return Files(text, Path(mmproj), chosen=True)
-    beside = [] if _is_vision(text) else sorted(p for p in text.parent.glob("*.gguf") if _is_vision(p) and p != text)
-    if len(beside) > 1:
-        return Files(
-            text, notes=(f"several files for pictures beside {text.name}: {_listed(beside)}; choose a mmproj",)
-        )
-    return Files(text, beside[0] if beside else None)
+        return Files(text, (Path(mmproj),), chosen=True)
+    beside = _files_in(text.parent, lambda file: _is_vision(file) and file.name != text.name)
+    return Files(text, tuple(sorted(beside, key=lambda file: -kinship(text.name, file.name))))
+
+
+def kinship(text: str, vision: str) -> int:
+    """What two file names say: 1 for one model, 0 for nothing (mmproj-F16.gguf), -1 for two models."""
+    own, other = _words(text), _words(vision)
+    if not own or not other:
+        return 0
+    least = min(len(own), len(other))
+    return 1 if own[:least] == other[:least] or own[-least:] == other[-least:] else -1
+
+
+def _words(name: str) -> list[str]:
+    """The parts of a name that name the model."""
+    stem = _FORMAT.sub("", name.lower().removesuffix(".gguf").replace("mmproj", "-"))
+    return [word for word in re.split(r"[-_.\s]+", stem) if word]
 
 
 def _is_vision(path: Path) -> bool:
@@ -49,18 +68,30 @@ def _is_vision(path: Path) -> bool:
 
 
 def _model_in(folder: Path) -> Path:
-    models = sorted(p for p in folder.glob("*.gguf") if not _is_vision(p) and not _is_later_split(p))
+    models = _files_in(folder, lambda path: not _is_vision(path))
     if len(models) != 1:
-        hint = f"give one of {_listed(models)}" if models else "give a .gguf file or the first of its splits"
+        hint = f"give one of {', '.join(path.name for path in models)}" if models else _hint(folder)
         raise FileError(f"{folder} holds {len(models) or 'no'} models", hint=hint)
     return models[0]
+
+
+def _hint(folder: Path) -> str:
+    if (folder / "config.json").is_file():
+        return f"it is a checkpoint of transformers: opsin convert {folder} -o model.gguf"
+    return "give a .gguf file or the first of its splits"
+
+
+def _files_in(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    """The .gguf files of a folder, without later splits; one that has several names counts once."""
+    try:
+        names = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".gguf")
+    except OSError:  # it is not there, which whoever opens the file will say, or cannot be listed
+        return []
+    found = [path for path in names if wanted(path) and not path.name.startswith(".") and not _is_later_split(path)]
+    return list({path.resolve(): path for path in reversed(found) if path.is_file()}.values())[::-1]
 
 
 def _is_later_split(path: Path) -> bool:
     """Whether it is named NAME-00002-of-00003.gguf or the like, and so no beginning."""
     parts = path.stem.rsplit("-", 3)
     return len(parts) == 4 and parts[2] == "of" and parts[1].isdigit() and int(parts[1]) != 1
-
-
-def _listed(paths: list[Path]) -> str:
-    return ", ".join(path.name for path in paths)

@@ -11,13 +11,14 @@ from pathlib import Path
 from opsin.api.facts import Facts
 from opsin.api.files import Files, find
 from opsin.api.model import Model, Text
+from opsin.api.pairing import pair
 from opsin.api.prompting import Prompting
 from opsin.api.vision import Vision
 from opsin.config import Config, from_environment
 from opsin.engine.engine import Engine
 from opsin.engine.media_store import MediaStore
 from opsin.engine.runner import Limits, Runner
-from opsin.errors import ModelError, OpsinError, RequestError
+from opsin.errors import ModelError, RequestError
 from opsin.gguf import File
 from opsin.hub.bundled import bundled
 from opsin.media.fetch import Rules
@@ -47,7 +48,7 @@ def load(
     Args:
         path: a GGUF file, the first of its splits, or a folder with one model in it. An mmproj file alone gives a model
             that encodes pictures and cannot write. None takes the small model that comes with opsin.
-        mmproj: the file of the part for pictures; None takes the one beside the model, or the model's own.
+        mmproj: the file of the part for pictures; None takes the model's own, or the best that fits of those beside it.
         vision: False leaves it out. Its weights are read when the first picture comes.
         threads: compute threads; None takes what this process may use.
         context: tokens that a prompt and its answer may have; None takes the model's own, at most 8192.
@@ -80,7 +81,7 @@ def load(
         cpu.close()
         raise
     seconds = time.perf_counter() - start
-    return Model(files.text, cpu, text, seeing, blind=blind, notes=(*files.notes, *loading.notes), load_seconds=seconds)
+    return Model(files.text, cpu, text, seeing, blind=blind, notes=tuple(loading.notes), load_seconds=seconds)
 
 
 def check_devices(device: str | Mapping[str, str]) -> None:
@@ -129,23 +130,11 @@ class _Loading:
         return Vision(path, self.rules, self.limits)
 
     def pair(self, files: Files, file: File, read: _Read) -> tuple[Vision | None, str]:
-        """The part for pictures that belongs to a text model; where there is none, what to do about it.
-
-        Raises ModelError where a person chose one that does not belong. One that only lies beside it is left out.
-        """
-        if files.vision is None and not file.get_bool("clip.has_vision_encoder", False):
-            return None, "give the mmproj file of this model, or load one that sees"
-        try:
-            vision = self.vision(files.vision or files.text)
-            reason = vision.misfit(files.text, read.decoder, read.tokenizer)
-            if reason is not None:
-                raise ModelError(reason, hint="give the mmproj file of the same model")
-        except OpsinError as error:
-            if files.chosen or files.vision is None:
-                raise
-            self.notes.append(f"pictures are left out: {error}")
-            return None, str(error)
-        return vision, ""
+        """The part for pictures that belongs to a text model; where there is none, what to do about it."""
+        own = file.get_bool("clip.has_vision_encoder", False)
+        found = pair(files, self.vision, read.decoder, read.tokenizer, own=own)
+        self.notes.extend(found.notes)
+        return found.vision, found.blind
 
     def text(self, read: _Read, vision: Vision | None, *, context: int | None, sequences: int, pages: PageType) -> Text:
         decoder = read.decoder

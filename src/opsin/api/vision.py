@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,8 @@ from opsin.api.waiting import Room, Rooms, waiting
 from opsin.config import available_threads
 from opsin.engine.encoding import Turn
 from opsin.errors import RequestError
-from opsin.gguf import File
+from opsin.gguf import TENSOR_TYPES, File, TensorType
+from opsin.gguf.roles import is_projector
 from opsin.media.decode import Source, open_picture
 from opsin.media.fetch import Rules
 from opsin.media.fetch import fetch as fetch_bytes
@@ -93,6 +95,7 @@ class Vision:
         self.rooms = Rooms(Room(_DECODED), Room(limits.waiting_bytes))
         with File.open(path) as file:
             self._sketch = load_encoder(file, SketchReader(file))
+            self.format = _format(file)  # of most of its weights
 
     @property
     def width(self) -> int:
@@ -149,17 +152,17 @@ class Vision:
         """A picture behind a URL, by the rules."""
         return self.prepare(fetch_bytes(url, self.rules, name=name), name)
 
-    def misfit(self, text: Path, decoder: Decoder, tokenizer: Tokenizer) -> str | None:
-        """Why this part does not belong to a text model, if it does not."""
+    def misfit(self, decoder: Decoder, tokenizer: Tokenizer) -> str | None:
+        """Why this part does not belong to a text model, if it does not. Names no file: strangers read it, too."""
         if self.width != decoder.width:
-            return f"{self.path} gives embeddings of {self.width} values, {text} takes {decoder.width}"
+            return f"it gives embeddings of {self.width} values, the model takes {decoder.width}"
         patches = self._sketch.layout(open_picture(Image.new("RGB", (640, 480))))
         axes = 3 if any(span.positions != span.rows for span in patches.spans) else 1
         if axes != decoder.axes:
-            return f"{self.path} lays pictures out on {axes} axes of positions, {text} has {decoder.axes}"
+            return f"it lays pictures out on {axes} axes of positions, the model has {decoder.axes}"
         words = sorted({word for marker in patches.markers for word in _WORD.findall(marker)})
         strange = next((word for word in words if len(tokenizer.encode(word, special=True)) != 1), None)
-        return f"{self.path} writes {strange!r} around pictures, which is no token of {text}" if strange else None
+        return f"it writes {strange!r} around pictures, which is no token of the model" if strange else None
 
 
 def _made(part: str | MediaSpan) -> str | MediaSpan:
@@ -169,6 +172,15 @@ def _made(part: str | MediaSpan) -> str | MediaSpan:
     values = part.features.make()
     digest = blake2b(part.digest + values.tobytes(), digest_size=16, person=b"own steps").digest()
     return replace(part, digest=digest, features=Features(values.shape, lambda: values))
+
+
+def _format(file: File) -> TensorType:
+    """The number format of most weights of the part for pictures."""
+    counts: Counter[int] = Counter()
+    for name, info in file.tensors.items():
+        if is_projector(name):
+            counts[info.type] += info.elements
+    return TENSOR_TYPES[counts.most_common(1)[0][0]]
 
 
 class Tower:

@@ -1,0 +1,94 @@
+"""Which part for pictures belongs to a text model.
+
+The one that a person chose, the model's own, or of those that lie beside it the best that fits. Only headers are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from opsin.api.files import Files, kinship
+from opsin.api.vision import Vision
+from opsin.errors import ModelError, OpsinError
+from opsin.models import Decoder
+from opsin.text import Tokenizer
+
+# F16 holds what towers need and is read as it is; Q8_0 is nearly as good; BF16 has three bits less than F16; F32 is
+# twice as large for nothing that could be seen. Other formats come after these, those of more bits first.
+_BEST: Final = ("F16", "Q8_0", "BF16", "F32")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What was found.
+
+    Attributes:
+        vision: the part for pictures, if there is one.
+        blind: where there is none, what to do about it. Names no file, because strangers read it.
+        notes: what the person who loads should know.
+    """
+
+    vision: Vision | None
+    blind: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def pair(files: Files, open_vision: Callable[[Path], Vision], decoder: Decoder, tokenizer: Tokenizer, *,
+         own: bool) -> Pair:  # fmt: skip
+    """The part for pictures of a text model; `own` where its file says that it holds one.
+
+    Raises ModelError where a person chose one that does not belong, or the model's own does not.
+    """
+    if files.chosen or own:
+        path = files.vision[0] if files.chosen else files.text
+        vision = open_vision(path)
+        reason = vision.misfit(decoder, tokenizer)
+        if reason is not None:
+            raise ModelError(f"{path} does not fit {files.text}: {reason}", hint="give the model's own mmproj file")
+        return Pair(vision)
+    if not files.vision:
+        return Pair(None, "give the mmproj file of this model, or load one that sees")
+    return _best(files, open_vision, decoder, tokenizer)
+
+
+def _best(files: Files, open_vision: Callable[[Path], Vision], decoder: Decoder, tokenizer: Tokenizer) -> Pair:
+    fitting: list[Vision] = []
+    misfits: dict[Path, str] = {}
+    blind = ""
+    for path in files.vision:
+        try:
+            vision = open_vision(path)
+        except OpsinError as error:
+            misfits[path] = str(error)
+            blind = blind or "the file for pictures beside it is damaged, or of a kind that is not supported"
+            continue
+        reason = vision.misfit(decoder, tokenizer)
+        if reason is None:
+            fitting.append(vision)
+        else:
+            misfits[path] = f"{path} does not fit: {reason}"
+            blind = f"the file for pictures beside it does not fit: {reason}"
+    if not fitting:
+        return Pair(None, blind, tuple(f"pictures are left out: {reason}" for reason in misfits.values()))
+    taken, *others = sorted(fitting, key=lambda vision: _order(files.text, vision))
+    passed = [f"not taken for pictures: {reason}" for reason in misfits.values()]
+    return Pair(taken, notes=(*_choice(taken, others, passed), *passed))
+
+
+def _choice(taken: Vision, others: list[Vision], passed: list[str]) -> list[str]:
+    """Says what was taken, where there was more than one file."""
+    if not others and not passed:
+        return []
+    rest = ", ".join(f"{vision.path.name} ({vision.format.name})" for vision in others)
+    told = f"; it fits as {rest} would" if rest else ""
+    return [f"pictures go through {taken.path.name} ({taken.format.name}){told}; --mmproj or mmproj= chooses another"]
+
+
+def _order(text: Path, vision: Vision) -> tuple[int, int, float]:
+    """Smaller for what is taken rather."""
+    kind = vision.format
+    rank = _BEST.index(kind.name) if kind.name in _BEST else len(_BEST)
+    return -kinship(text.name, vision.path.name), rank, -kind.block_bytes / kind.block_elements

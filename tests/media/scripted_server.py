@@ -55,7 +55,7 @@ class ScriptedServer:
                 while b"\r\n\r\n" not in asked:
                     asked += connection.recv(65536) or b"\r\n\r\n"
                 self.requests.append(asked.decode())
-                answer = self.answers[asked.split(b" ")[1].decode()]()
+                answer = self.answers.get(asked.split(b" ")[1].decode(), bytes)()
                 for piece in [answer] if isinstance(answer, bytes) else answer:
                     if self.closed.is_set():
                         return

@@ -16,22 +16,24 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse, IncompleteRead
+from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, urljoin, urlsplit
 
 from opsin.errors import RequestError
 from opsin.media.addresses import is_public
+from opsin.media.body import PIECE_BYTES, read_body
 
 if TYPE_CHECKING:
     from opsin.media.fetch import Rules
 
 MOST_URL = 8192
 MOST_OVERHEAD = 1 << 20  # bytes of headers, chunk sizes and the like
-PIECE_BYTES = 1 << 16
 REDIRECTS = (301, 302, 303, 307, 308)
 PAGES = ("text/html", "application/xhtml+xml", "application/json")
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?|[0-9a-f:.]*:[0-9a-f:.]*")
+# What Python's readers of HTTP and TLS raise on bytes that nobody should send.
+_FAULTS = (HTTPException, OSError, ValueError, LookupError, AssertionError, RecursionError)
 SEND_INSTEAD = "send the bytes in a data: URL instead"
 LOOK_UP_SECONDS = 0.2  # somebody may not want it any more
 Address = tuple[int, str]  # socket family, IP address
@@ -54,7 +56,7 @@ def download(url: str, rules: Rules, came: Callable[[int], None]) -> bytes:
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", "") or error.reason or str(error)
             raise RequestError(f"no secure connection to {target.host}: {reason}", hint=SEND_INSTEAD) from error
-        except (HTTPException, OSError) as error:
+        except _FAULTS as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise RequestError(f"{target.host} did not send it: {reason}", hint=SEND_INSTEAD) from error
         if isinstance(found, bytes):
@@ -125,7 +127,9 @@ def _parse(url: str, base: str) -> _Target:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~") + ("?" + quote(parts.query, safe="/%:@!$&'()*+,;=~?"))
     except ValueError as error:
-        raise RequestError(f"not a URL that is fetched: {error}", hint=hint) from error
+        # Of some errors the words are the URL's own, with passwords.
+        reason = "its host is none" if "netloc" in str(error) else ascii(str(error))[1:-1][:200]
+        raise RequestError(f"not a URL that is fetched: {reason}", hint=hint) from error
     return _Target(parts.scheme == "https", host, port, path if parts.query else path[:-1])
 
 
@@ -159,19 +163,7 @@ def _answer(response: HTTPResponse, target: _Target, rules: Rules, clock: _Clock
         raise RequestError(f"a page ({kind}), not a picture", hint="send the URL of the picture itself")
     if (response.getheader("Content-Encoding") or "identity").strip().lower() != "identity":
         raise RequestError("it is compressed, though nobody asked for that", hint=SEND_INSTEAD)
-    stated = response.length
-    rules.check_bytes(stated or 0)
-    data = bytearray()
-    try:
-        while piece := response.read(PIECE_BYTES):
-            data += piece
-            clock.came(len(piece))
-            rules.check_bytes(len(data))
-    except IncompleteRead as error:
-        raise RequestError(f"it ended after {len(data)} bytes, before its end", hint="try again") from error
-    if stated is not None and len(data) != stated:
-        raise RequestError(f"it ended after {len(data)} of {stated} bytes", hint="try again")
-    return bytes(data)
+    return read_body(response, rules, clock.came)
 
 
 def _resolve(target: _Target, rules: Rules, clock: _Clock) -> list[Address]:

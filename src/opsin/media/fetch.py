@@ -5,7 +5,6 @@ Raises RequestError for all else, and says what to do about it.
 
 from __future__ import annotations
 
-import binascii
 import os
 import re
 import ssl
@@ -13,11 +12,12 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from opsin.errors import RequestError
+from opsin.media.inline import explain, read_data, read_plain
 
-_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:")  # one letter is a drive of Windows
 _READ_BYTES = 1 << 20
 Resolver = Callable[[str, int], list[tuple[int, str]]]  # name, port -> socket family and address
 
@@ -70,7 +70,7 @@ def fetch(
     """What stands behind a URL.
 
     Args:
-        url: data:, http:, https: or file:, or the absolute path of a local file.
+        url: data:, http:, https: or file:, the absolute path of a local file, or a picture's base64 alone.
         rules: what is allowed.
         name: what errors call it; by default the URL, without its query.
         came: called now and then with the bytes that came since, perhaps none; what it raises ends the work.
@@ -85,13 +85,15 @@ def fetch(
         scheme = url[: url.index(":")].lower() if _SCHEME.match(url) else ""
         match scheme:
             case "data":
-                return _read_data(url, rules)
+                return read_data(url, rules)
             case "http" | "https":
                 from opsin.media.download import download
 
                 return download(url, rules, came)
-            case "file" | "":
-                return _read_local(_local_path(url) if scheme else Path(url), rules)
+            case "file":
+                return _read_local(_local_path(url), rules)
+            case "":
+                return _read_bare(url, rules)
         hint = "send a data: URL, or one that begins with https:// or http://"
         raise RequestError(f"{scheme}: URLs are not read", hint=hint)
     except RequestError as error:
@@ -103,29 +105,19 @@ def _shorten(url: str) -> str:
     if url[:5].lower() == "data:":
         return "the data: URL"
     plain = re.sub(r"//[^/]*@", "//", url.partition("?")[0])
+    if not plain:
+        return "the URL"
     return ascii(plain[:120])[1:-1] + ("..." if len(plain) > 120 else "")
 
 
-def _read_data(url: str, rules: Rules) -> bytes:
-    head, comma, body = url[5:].partition(",")
-    if not comma:
-        raise RequestError("it has no comma", hint="write data:image/png;base64, and then the bytes in base64")
-    if not re.search(r";\s*base64\s*$", head, re.IGNORECASE):
-        rules.check_bytes(len(body) // 3)  # the least that it can be
-        data = unquote_to_bytes(body)
-        rules.check_bytes(len(data))
+def _read_bare(url: str, rules: Rules) -> bytes:
+    """What begins with no scheme: base64 of a picture (that of a JPEG begins with a slash), or an absolute path."""
+    data = read_plain(url, rules)
+    if data is not None:
         return data
-    if "%" in body:
-        body = unquote(body, errors="replace")
-    if any(space in body for space in " \t\r\n"):
-        body = "".join(body.split())
-    body = body.rstrip("=")
-    rules.check_bytes(len(body) * 3 // 4)
-    plain = body.translate({ord("-"): "+", ord("_"): "/"}) if "-" in body or "_" in body else body
-    try:
-        return binascii.a2b_base64(plain + "=" * (-len(plain) % 4), strict_mode=True)
-    except ValueError as error:
-        raise RequestError(f"its base64 is damaged: {error}", hint="encode the file's bytes again") from error
+    if url.startswith("/") and not url.startswith("//"):
+        return _read_local(Path(url), rules)
+    raise explain(url)
 
 
 def _local_path(url: str) -> Path:

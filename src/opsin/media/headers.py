@@ -50,6 +50,11 @@ def read_header(data: bytes, limits: Limits) -> Header:
     return header
 
 
+def is_picture(data: bytes) -> bool:
+    """Whether a file begins as a picture of one of the kinds does."""
+    return any(is_kind(data) for is_kind, _ in _KINDS)
+
+
 _KNOWN = "send JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF"
 
 

@@ -9,7 +9,7 @@ import pytest
 from tiny import Shape, metadata, weights, write_llama
 
 import opsin
-from opsin.errors import BusyError, DeviceError, FileError, ModelError, OpsinError, RequestError
+from opsin.errors import BusyError, DeviceError, FileError, ModelError, OpsinError, OutOfMemoryError, RequestError
 
 NEEDED = ["token_embd.weight", "output_norm.weight"] + [
     f"blk.1.{part}.weight"
@@ -163,9 +163,9 @@ def test_pages_of_eight_bits_need_wide_heads(tmp_path):
 
 
 def test_each_error_has_its_status_and_exit_code():
-    kinds = [FileError, ModelError, RequestError, DeviceError, BusyError]
-    assert [kind.status for kind in kinds] == [400, 400, 400, 500, 503]
-    assert len({kind.exit_code for kind in kinds}) == 5
+    kinds = [FileError, ModelError, RequestError, DeviceError, BusyError, OutOfMemoryError]
+    assert [kind.status for kind in kinds] == [400, 400, 400, 500, 503, 503]
+    assert len({kind.exit_code for kind in kinds}) == 6
     assert 0 not in {kind.exit_code for kind in kinds}
 
 

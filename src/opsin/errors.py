@@ -5,6 +5,8 @@ Every error knows the HTTP status that a server answers with and the exit code t
 
 from __future__ import annotations
 
+import errno
+
 
 class OpsinError(Exception):
     """An error meant for the person who asked. `hint` says what to do."""
@@ -63,8 +65,44 @@ class DeviceError(OpsinError):
     exit_code = 5
 
 
+class OutOfMemoryError(OpsinError):
+    """Memory ran out; less at once, or the same later, may do."""
+
+    status = 503
+    exit_code = 71
+
+
 class BusyError(OpsinError):
     """Too much is asked at once; the same request may succeed later."""
 
     status = 503
     exit_code = 6
+
+
+_EXHAUSTED = ("can't start new thread", "annot allocate", "failed to map segment", "ot enough memory", "ut of memory")
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, in the words of Python, of the system's loader or of LLVM, or that caused it."""
+    for _ in range(8):  # causes may go round in a circle
+        if error is None:
+            return False
+        if isinstance(error, MemoryError | OutOfMemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        if isinstance(error, OSError | ImportError | RuntimeError) and any(word in str(error) for word in _EXHAUSTED):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def known(error: Exception, what: str) -> OpsinError:
+    """What whoever waits for work hears of an error in it: one of ours as it is, others as `what`, with their cause."""
+    if isinstance(error, OpsinError):
+        return error
+    made: OpsinError
+    if is_out_of_memory(error):
+        made = OutOfMemoryError("memory ran out", hint="ask for less at once, or load with a smaller context")
+    else:  # without its text, which strangers may read
+        made = DeviceError(f"{what}: {type(error).__name__}", hint="the error's cause says more")
+    made.__cause__ = error
+    return made

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never, SupportsIndex
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +26,10 @@ class Features:
 
     shape: tuple[int, ...]
     make: Callable[[], npt.NDArray[np.float32]] = field(compare=False, repr=False)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Never:
+        """Raises TypeError: how they are made hangs on the picture and on the model that prepared it."""
+        raise TypeError("a prepared picture cannot be copied or sent to another process: send the picture")
 
 
 @dataclass(frozen=True)

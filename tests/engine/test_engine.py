@@ -14,7 +14,7 @@ from waiting import PATIENCE, until
 from opsin.engine.engine import Engine
 from opsin.engine.runner import Limits, Runner
 from opsin.engine.sampling import Sampler, Sampling
-from opsin.errors import DeviceError, RequestError
+from opsin.errors import DeviceError, FileError, RequestError
 from opsin.ops.cpu import Stopped
 from opsin.spans import MediaSpan, Prompt
 
@@ -344,7 +344,7 @@ def test_logits_that_are_no_numbers_are_an_error(engine, runner, monkeypatch, kn
         return logits, best
 
     monkeypatch.setattr(runner, "step", broken)
-    with pytest.raises(DeviceError, match="no numbers"):
+    with pytest.raises(FileError, match="no numbers"):
         ids(engine.submit(prompt_of(4), Sampling(**knobs)))
 
 

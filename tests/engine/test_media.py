@@ -275,8 +275,9 @@ def test_a_failure_is_only_theirs_who_need_that_media(engine, ear, spell):
     assert ids(streams[2]) == spell((3, 4))
     assert ids(text) == spell([7, 7])
     for stream in (streams[1], streams[3]):
-        with pytest.raises(DeviceError, match="a note out of range"):
+        with pytest.raises(DeviceError, match="could not be encoded: ValueError") as caught:
             ids(stream)
+        assert "a note out of range" in str(caught.value.__cause__)
 
 
 def test_features_that_cannot_be_made_fail_their_request_alone(engine, spell):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from opsin.engine.sampling import Sampler, Sampling, top_ids
-from opsin.errors import DeviceError, RequestError
+from opsin.errors import FileError, RequestError
 
 
 def probabilities(logits, s):
@@ -98,7 +98,7 @@ def test_a_logit_that_is_no_number_is_an_error_although_the_likeliest_is_one(top
     logits = np.zeros(10_010, np.float32)
     logits[70] = 9.0
     logits[places] = np.nan
-    with pytest.raises(DeviceError, match="no numbers"):
+    with pytest.raises(FileError, match="no numbers"):
         Sampler(Sampling(top_k=top_k)).choose(logits, 70)
 
 
@@ -108,12 +108,12 @@ def test_a_logit_that_is_no_number_is_an_error_although_the_likeliest_is_one(top
 def test_logits_that_are_no_numbers_are_an_error(bad, knobs, where):
     logits = LOGITS.copy()
     logits[where] = bad
-    with pytest.raises(DeviceError, match="no numbers"):
+    with pytest.raises(FileError, match="no numbers"):
         Sampler(Sampling(**knobs)).choose(logits)
 
 
 def test_no_finite_logit_at_all_is_an_error():
-    with pytest.raises(DeviceError, match="no numbers"):
+    with pytest.raises(FileError, match="no numbers"):
         Sampler(Sampling()).choose(np.full(99, -np.inf, np.float32))
 
 

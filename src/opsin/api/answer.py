@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from opsin.engine.logprobs import Logprobs
 from opsin.engine.sequence import Piece, Reason, Stream
 from opsin.errors import OpsinError
+from opsin.process import Stays
 from opsin.text import Detokenizer, StopStrings
 
 
@@ -52,7 +53,7 @@ class Usage:
     each: tuple[PictureUse, ...]
 
 
-class Answer:
+class Answer(Stays):
     """A running answer: iterate for pieces of text. Afterwards `reason` says why it ended.
 
     The work ends with the last piece, with `cancel`, or when nobody holds the answer any more.

@@ -23,6 +23,7 @@ from opsin.errors import ContextError, RequestError
 from opsin.media.decode import Source
 from opsin.media.swapping import Step
 from opsin.ops.cpu import Cpu
+from opsin.process import Stays
 from opsin.spans import MediaSpan, Patches, Prompt
 from opsin.text import ChatTemplate, StopStrings, Tokenizer
 
@@ -46,7 +47,7 @@ class Text:
     facts: Facts
 
 
-class Model:
+class Model(Stays):
     """A model in memory: a part that writes, one that sees, or both. Use `opsin.load`; close it, or use `with`."""
 
     def __init__(

@@ -17,7 +17,7 @@ from PIL import Image
 
 from opsin.api.waiting import Room, Rooms, waiting
 from opsin.config import available_threads
-from opsin.engine.encoding import Turn
+from opsin.engine.encoding import Turn, check_finite
 from opsin.errors import RequestError
 from opsin.gguf import TENSOR_TYPES, File, TensorType
 from opsin.gguf.roles import is_projector
@@ -31,6 +31,7 @@ from opsin.models import Decoder, Encoder, load_encoder
 from opsin.nn.module import FileReader
 from opsin.nn.sketch import SketchReader
 from opsin.ops.cpu import Cpu
+from opsin.process import Home
 from opsin.spans import Features, MediaSpan, Patches
 from opsin.text import Tokenizer
 
@@ -57,6 +58,11 @@ class Embeddings:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __getstate__(self) -> dict[str, object]:
+        """For copies and other processes: all but how the picture would be encoded again."""
+        parts = tuple(p if isinstance(p, str) else replace(p, features=None) for p in self.patches.parts)
+        return {"values": self.values, "patches": replace(self.patches, parts=parts)}
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[np.generic]:
         return np.array(self.values, dtype, copy=copy)
@@ -90,6 +96,7 @@ class Vision:
 
     def __init__(self, path: Path, rules: Rules, limits: Limits) -> None:
         self.path, self.rules, self.limits = path, rules, limits
+        self._home = Home()
         # What is being decoded is in no room yet, and more threads than processors gain nothing.
         self._decoding = BoundedSemaphore(available_threads())
         self.rooms = Rooms(Room(_DECODED), Room(limits.waiting_bytes))
@@ -121,8 +128,9 @@ class Vision:
     ) -> Patches:
         """What stands in a prompt for a picture. `name` is what errors call it; `own` steps take the place of others.
 
-        Own steps are run at once.
+        Own steps are run at once. Raises DeviceError in a forked child.
         """
+        self._home.check()
         if own and isinstance(source, Patches | Embeddings):
             raise RequestError("a picture that is prepared already has no steps before it", hint="give the picture")
         if isinstance(source, Patches):
@@ -187,11 +195,12 @@ class Tower:
     """A vision part alone, without a text model."""
 
     def __init__(self, vision: Vision, device: Cpu) -> None:
-        self._load, self._lock = vision.load(device), Lock()
+        self._load, self._lock, self._home = vision.load(device), Lock(), device.home
         self._encoder: Encoder | None = None
 
     def embed(self, spans: Sequence[MediaSpan]) -> Floats:
         """Embeddings [rows, width] of media, one after another. Equal shapes are encoded together."""
+        self._home.check()
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for number, span in enumerate(spans):
             if span.features is None:
@@ -203,5 +212,6 @@ class Tower:
             for numbers in by_shape.values():
                 features = [f.make() for f in (spans[i].features for i in numbers) if f is not None]
                 rows = np.asarray(self._encoder.encode(np.stack(features)).numpy(), np.float32)
+                check_finite(rows)
                 found |= dict(zip(numbers, np.split(rows, len(numbers)), strict=True))
         return np.concatenate([found[number] for number in range(len(spans))])

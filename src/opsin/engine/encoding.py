@@ -16,12 +16,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from opsin.errors import DeviceError, OpsinError
+from opsin.errors import DeviceError, FileError, OpsinError, known
 from opsin.ops import Array, most
 from opsin.ops.cpu import Stopped
 from opsin.spans import MediaSpan
 
 Turn = Callable[[], None]
+_FAILED = "a picture could not be encoded"
 
 
 class Encodes(Protocol):
@@ -151,7 +152,7 @@ class Encoding:
             except Stopped:
                 pass
             except Exception as error:  # noqa: BLE001 - those who wait for this media must hear of it
-                outcome.failed |= {span.digest: _known(error) for span in batch}
+                outcome.failed |= {span.digest: known(error, _FAILED) for span in batch}
             with self._changed:
                 self._outcome, self._holds = outcome, False
                 self._changed.notify_all()
@@ -163,7 +164,7 @@ class Encoding:
             try:
                 made.append((span, _features(span)))
             except Exception as error:  # noqa: BLE001 - this picture's failure
-                outcome.failed[span.digest] = _known(error)
+                outcome.failed[span.digest] = known(error, _FAILED)
         self.turn()
         if made and self._encoder is None:
             self._encoder = self._load(self.turn)
@@ -181,20 +182,21 @@ class Encoding:
     ) -> None:
         """Again without company, where there was some."""
         if last:
-            outcome.failed[one[0].digest] = _known(error)
+            outcome.failed[one[0].digest] = known(error, _FAILED)
             return
         try:
             outcome.made.append(self._run([one]))
         except Stopped:
             raise
         except Exception as again:  # noqa: BLE001 - this picture's failure
-            outcome.failed[one[0].digest] = _known(again)
+            outcome.failed[one[0].digest] = known(again, _FAILED)
 
     def _run(self, made: list[tuple[MediaSpan, npt.NDArray[np.float32]]]) -> Made:
         assert self._encoder is not None
         self.turn()
         array = self._encoder.encode(np.stack([features for _, features in made]))
         rows = made[0][0].memory or made[0][0].rows
+        check_finite(array.numpy())
         if most(array.shape[0]) != rows * len(made):
             raise DeviceError(f"the encoder gave {array.shape[0]} rows for {len(made)} of {rows}")
         return Made(tuple(span.digest for span, _ in made), array, rows)
@@ -208,5 +210,9 @@ def _features(span: MediaSpan) -> npt.NDArray[np.float32]:
     return made
 
 
-def _known(error: Exception) -> OpsinError:
-    return error if isinstance(error, OpsinError) else DeviceError(f"a picture could not be encoded: {error!r}")
+def check_finite(embeddings: npt.NDArray[np.generic]) -> None:
+    """Raises FileError for what no prompt can hold."""
+    if not np.isfinite(embeddings).all():
+        raise FileError(
+            "the part for pictures gave embeddings that are no numbers", hint="its file is damaged, or overflows"
+        )

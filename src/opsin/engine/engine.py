@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -22,18 +23,28 @@ from opsin.engine.runner import Runner
 from opsin.engine.sampling import Floats, Sampling
 from opsin.engine.scheduler import Plan, Scheduler
 from opsin.engine.sequence import LOOK_UP_SECONDS, Piece, Sequence, Stream
-from opsin.errors import ContextError, DeviceError, OpsinError, RequestError
+from opsin.errors import ContextError, DeviceError, FileError, RequestError, known
 from opsin.nn.batch import MEMORY
 from opsin.ops import PAGE
 from opsin.ops.cpu import Stopped
+from opsin.process import Stays
 from opsin.spans import MediaSpan, Prompt, TextSpan
 
 T = TypeVar("T")
+_FAILED = "the engine failed"
 ENCODING_SECONDS = 0.05  # that pictures may take between two steps while somebody streams
 
 
-class Engine:
-    """Submits go in, streams come out. Close it when done.
+@dataclass(eq=False)
+class _Call:
+    """Somebody waits for work on the engine's thread, as long as it is not `abandoned`."""
+
+    run: Callable[[], None]
+    abandoned: bool = False
+
+
+class Engine(Stays):
+    """Submits go in, streams come out. Close it when done. From any thread, but none of a forked child.
 
     Args:
         runner: runs steps.
@@ -42,7 +53,7 @@ class Engine:
     """
 
     def __init__(self, runner: Runner, ends: frozenset[int], load: Callable[[Turn], Encodes] | None = None) -> None:
-        self._runner, self._ends = runner, ends
+        self._runner, self._ends, self._home = runner, ends, runner.device.home
         limits, store = runner.limits, runner.media
         assert (store is None) == (load is None), "an encoder needs a place for what it makes"
         self._media = (
@@ -56,7 +67,8 @@ class Engine:
         self._pace = Pace(runner.limits.rows)
         self._wake = threading.Condition()
         self._incoming: deque[Sequence] = deque()
-        self._calls: deque[Callable[[], None]] = deque()
+        self._calls: deque[_Call] = deque()
+        self._calling: _Call | None = None  # the one that runs now
         self._computing: list[Sequence] = []  # those of the step that runs now
         self._closing = False
         self.step_seconds: deque[float] = deque(maxlen=1 << 16)
@@ -73,10 +85,11 @@ class Engine:
         return min(self._runner.limits.context, max(0, self._pool.count - memory_pages) * PAGE)
 
     def submit(self, prompt: Prompt, sampling: Sampling) -> Stream:
-        """Start a sequence. Raises RequestError where it cannot fit."""
+        """Start a sequence. Raises RequestError where it cannot fit, DeviceError once closed or after a fork."""
+        self._home.check()
         self._check(prompt)
         sequence = Sequence(prompt, sampling, self._ends, self._runner.decoder.axes)
-        sequence.stream._on_cancel = self._cancelled
+        sequence.stream.belong(self._thread, self._cancelled)
         with self._wake:
             self._refuse_closed()
             if sampling.max_tokens == 0:
@@ -128,19 +141,30 @@ class Engine:
 
     def embed(self, spans: Iterable[MediaSpan]) -> Floats:
         """Embeddings [rows, width] of media, one after another. Waits until they are made."""
+        self._home.check()
         errand = Errand(tuple(spans), Future())
         for span in errand.spans:
             self._check_media(span)
         assert errand.spans
-        with self._wake:
-            self._refuse_closed()
-            assert self._media is not None
-            self._media.errands.append(errand)
-            self._rouse()
-        return _result(errand.future)
+        assert self._media is not None
+        try:
+            with self._wake:
+                self._refuse_closed()
+                self._media.errands.append(errand)
+                self._rouse()
+            return self._result(errand.future)
+        except BaseException:  # such as Ctrl-C
+            with self._wake:
+                errand.abandoned = True
+                self._rouse()
+            raise
 
     def call(self, function: Callable[[], T]) -> T:
-        """Run `function` on the engine's thread between two steps; for whoever needs the device."""
+        """Run `function` on the engine's thread between two steps; for whoever needs the device.
+
+        Where the caller is interrupted, as by Ctrl-C, the function ends at its next operation.
+        """
+        self._home.check()
         future: Future[T] = Future()
 
         def run() -> None:
@@ -152,14 +176,37 @@ class Engine:
             except BaseException as error:  # noqa: BLE001 - handed to whoever called
                 future.set_exception(error)
 
+        call = _Call(run)
+        try:
+            with self._wake:
+                self._refuse_closed()
+                self._calls.append(call)
+                self._rouse()
+            return self._result(future)
+        except BaseException:  # also what the function raised: then nothing runs any more
+            with self._wake:
+                call.abandoned = True
+                if self._calling is call:
+                    self._runner.device.team.stop()
+            raise
+
+    def _do(self, call: _Call) -> None:
+        """Run what somebody waits for; a stop never outlives it, but when closing."""
         with self._wake:
-            self._refuse_closed()
-            self._calls.append(run)
-            self._rouse()
-        return _result(future)
+            if call.abandoned:
+                return
+            self._calling = call
+        try:
+            call.run()
+        finally:
+            with self._wake:
+                self._calling = None
+                if not self._closing:
+                    self._runner.device.team.resume()
 
     def borrow_pages(self, rows: int) -> list[int]:
         """Pages for a job on the engine's thread (inside `call`); give them back there."""
+        self._home.check()
         pages = self._pool.take(pages_for(rows))
         if pages is None:
             raise RequestError(f"{rows} rows do not fit in the cache now", hint="load with a larger context")
@@ -169,7 +216,9 @@ class Engine:
         self._pool.give_back(pages)
 
     def close(self) -> None:
-        """End all streams and the thread."""
+        """End all streams and the thread. A forked child has none to end."""
+        if self._home.is_left:
+            return
         with self._wake:
             self._closing = True
             self._runner.device.team.stop()
@@ -202,12 +251,12 @@ class Engine:
             except Exception as error:  # noqa: BLE001 - every stream must hear of it
                 self._fail(self._everybody(), error)
                 if self._media is not None:
-                    self._media.fail(_known(error))
+                    self._media.fail(known(error, _FAILED))
         self._fail(self._everybody(), _closed())
         if self._media is not None:
             self._media.close(_closed())
         while self._calls:
-            self._calls.popleft()()
+            self._do(self._calls.popleft())
 
     def _take_in(self) -> bool:
         """Wait for something to do; take in new sequences and do calls. False when closing."""
@@ -220,8 +269,8 @@ class Engine:
             self._calls.clear()
             while self._incoming:
                 self._scheduler.add(self._incoming.popleft())
-        for run in calls:
-            run()
+        for call in calls:
+            self._do(call)
         return True
 
     @property
@@ -294,6 +343,14 @@ class Engine:
                 if not self._closing:
                     self._runner.device.team.resume()
 
+    def _result(self, future: Future[T]) -> T:
+        """What comes, waited for so that a signal is noticed, and that the thread is there to make it come."""
+        while not future.done():
+            wait([future], timeout=LOOK_UP_SECONDS)
+            if not future.done() and not self._thread.is_alive():
+                raise _closed()
+        return future.result()
+
     def _accept(self, sequence: Sequence, logits: Floats, best: int) -> None:
         """Choose the next id of one sequence. What goes wrong here is its own failure."""
         try:
@@ -301,33 +358,26 @@ class Engine:
             told = None if most is None else logprobs(logits, id, most)
             if sequence.accept(id, self._room(sequence.rows.memory_pages), told) is not None:
                 self._scheduler.remove(sequence)
+        except FileError as error:
+            given = any(placed.span.embeddings is not None for placed in sequence.rows.media)
+            self._fail([sequence], _overflow(error) if given else error)
         except Exception as error:  # noqa: BLE001 - its stream hears of it
             self._fail([sequence], error)
 
     def _fail(self, sequences: Iterable[Sequence], error: Exception) -> None:
         """These sequences end with an error, and their pages are free."""
-        known = _known(error)
+        told = known(error, _FAILED)
         for sequence in sequences:
             with self._wake:
                 if sequence in self._incoming:
                     self._incoming.remove(sequence)
             self._scheduler.remove(sequence)
-            sequence.stream.put(Piece(None, "error", known))
+            sequence.stream.put(Piece(None, "error", told))
 
 
-def _result(future: Future[T]) -> T:
-    """What comes, waited for so that a signal is noticed."""
-    while not future.done():
-        wait([future], timeout=LOOK_UP_SECONDS)
-    return future.result()
-
-
-def _known(error: Exception) -> OpsinError:
-    if isinstance(error, OpsinError):
-        return error
-    known = DeviceError(f"the engine failed: {type(error).__name__}", hint="the error's cause says more")
-    known.__cause__ = error  # not in the message, which strangers may read
-    return known
+def _overflow(error: FileError) -> RequestError:
+    """With embeddings that somebody else made, the file is not to blame alone."""
+    return RequestError(error.message, hint="the embeddings that were given are too large, or the file is damaged")
 
 
 def _closed() -> DeviceError:

@@ -18,7 +18,10 @@ class Embedded:
 
 
 class MediaStore:
-    """At most `limit` bytes, but for what sequences still need. What was not used for longest goes first."""
+    """At most `limit` bytes, but for what sequences still need. What was not used for longest goes first.
+
+    It lives on the engine's thread.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

@@ -23,14 +23,17 @@ VALUES_WHILE_STREAMING = 1 << 20  # so that an operation is short
 
 @dataclass(eq=False)
 class Errand:
-    """Somebody wants embeddings of media, and no text: [rows, width] of all spans."""
+    """Somebody wants embeddings of media, and no text: [rows, width] of all spans. Until it is `abandoned`."""
 
     spans: tuple[MediaSpan, ...]
     future: Future[Floats]
+    abandoned: bool = False
 
 
 class MediaWork:
-    """The embeddings of a model's media, and the thread that makes them.
+    """The embeddings of a model's media, and the thread that makes them. Its owner is the engine's thread.
+
+    Others only append to `errands`, and call `hurry`.
 
     Args:
         store: where embeddings are kept.
@@ -50,6 +53,8 @@ class MediaWork:
 
     def plan(self, scheduler: Scheduler, *, streaming: bool) -> None:
         """Begin with what is needed next, or stop what is needed no more."""
+        for errand in [errand for errand in self.errands if errand.abandoned]:
+            self.errands.remove(errand)  # in place: other threads append
         needed = self._needed(scheduler)
         if self._encoding.batch:
             if not any(span.digest in needed for span in self._encoding.batch):

@@ -15,7 +15,10 @@ TAILS = 16  # partly filled pages that are kept for one beginning
 
 
 class PagePool:
-    """`count` pages with reference counts. Lowest unused page first, so that a fresh pool is compact."""
+    """`count` pages with reference counts. Lowest unused page first, so that a fresh pool is compact.
+
+    It lives on the engine's thread.
+    """
 
     def __init__(self, count: int) -> None:
         self.count = count

@@ -48,7 +48,7 @@ class Limits:
 
 
 class Runner:
-    """One decoder, one cache, one recorded program for every step.
+    """One decoder, one cache, one recorded program for every step. It lives on the engine's thread.
 
     Args:
         media: where embeddings of media are found; None for a model of text, whose program has no place for them.

@@ -8,7 +8,7 @@ from numbers import Integral, Real
 import numpy as np
 import numpy.typing as npt
 
-from opsin.errors import DeviceError, RequestError
+from opsin.errors import FileError, RequestError
 
 Floats = npt.NDArray[np.float32]
 _BLOCK = 64  # for finding the top k: maxima of so many logits bound the k-th largest value from below
@@ -71,7 +71,7 @@ class Sampler:
     def choose(self, logits: Floats, likeliest: int | None = None) -> int:
         """One id for a row of logits [vocabulary]; `likeliest` where the device knows it already.
 
-        Raises DeviceError where the logits are no numbers.
+        Raises FileError where the logits are no numbers.
         """
         s = self.sampling
         best = int(logits.argmax()) if likeliest is None else likeliest  # NaN counts as the largest
@@ -95,7 +95,7 @@ class Sampler:
 def top_ids(logits: Floats, k: int) -> npt.NDArray[np.intp]:
     """The k likeliest ids, likeliest first; equal logits in the order of ids. k = 0 takes all.
 
-    Raises DeviceError where a logit is no number.
+    Raises FileError where a logit is no number.
     """
     n = len(logits)
     whole = n // _BLOCK * _BLOCK
@@ -109,8 +109,8 @@ def top_ids(logits: Floats, k: int) -> npt.NDArray[np.intp]:
     return candidates[order]
 
 
-def _damaged() -> DeviceError:
-    return DeviceError("the model gave logits that are no numbers", hint="the file is damaged, or overflows")
+def _damaged() -> FileError:
+    return FileError("the model gave logits that are no numbers", hint="the file is damaged, or overflows")
 
 
 def _reaching(logits: Floats, maxima: Floats, k: int) -> npt.NDArray[np.intp]:

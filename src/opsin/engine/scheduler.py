@@ -37,7 +37,7 @@ def always(span: MediaSpan) -> bool:
 
 
 class Scheduler:
-    """Sequences that run (they hold pages) and that wait, oldest first.
+    """Sequences that run (they hold pages) and that wait, oldest first. It lives on the engine's thread.
 
     Args:
         pool: the pages that they share.

@@ -12,8 +12,9 @@ from opsin.engine.logprobs import Logprobs
 from opsin.engine.pages import pages_for
 from opsin.engine.rows import Placed, PromptRows
 from opsin.engine.sampling import Sampler, Sampling
-from opsin.errors import OpsinError
+from opsin.errors import DeviceError, OpsinError
 from opsin.ops import PAGE
+from opsin.process import Home, Stays
 from opsin.spans import Prompt, TextSpan, chained
 
 LOOK_UP_SECONDS = 0.1  # a signal that another thread received does not end a wait: look whether there was one
@@ -31,7 +32,7 @@ class Piece:
     logprobs: Logprobs | None = None
 
 
-class Stream:
+class Stream(Stays):
     """What comes out of a sequence: iterate over pieces; `cancel` from anywhere.
 
     `cached` says how many rows of the prompt the cache held already; it is known with the first piece.
@@ -41,14 +42,19 @@ class Stream:
         self.cached = 0
         self._pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
         self._cancelled = threading.Event()
+        self._home = Home()
         self._on_cancel: Callable[[], None] = lambda: None
+        self._maker: threading.Thread | None = None
 
     def __iter__(self) -> Iterator[Piece]:
-        """Pieces as they come, up to the one with a reason. Raises the sequence's error."""
+        """Pieces as they come, up to the one with a reason. Raises the sequence's error; DeviceError after a fork."""
         while True:
+            self._home.check()
             try:
                 piece = self._pieces.get(timeout=LOOK_UP_SECONDS)
             except queue.Empty:
+                if self._maker is not None and not self._maker.is_alive() and self._pieces.empty():
+                    raise DeviceError("the engine ended", hint="load the model again") from None
                 continue
             if piece.error is not None:
                 raise piece.error
@@ -57,14 +63,18 @@ class Stream:
                 return
 
     def cancel(self) -> None:
-        """Nobody wants the rest. Its pages are free within a step."""
-        if not self._cancelled.is_set():
+        """Nobody wants the rest. Its pages are free within a step. In a forked child it is the parent's affair."""
+        if not self._home.is_left and not self._cancelled.is_set():
             self._cancelled.set()
             self._on_cancel()
 
     @property
     def cancelled(self) -> bool:
         return self._cancelled.is_set()
+
+    def belong(self, maker: threading.Thread, on_cancel: Callable[[], None]) -> None:
+        """Pieces come from this thread, which must hear when nobody wants them."""
+        self._maker, self._on_cancel = maker, on_cancel
 
     def put(self, piece: Piece) -> None:
         self._pieces.put(piece)

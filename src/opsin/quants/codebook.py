@@ -15,15 +15,15 @@ def _codebook(name: str, id: int, size: int) -> QuantType:
     @np.errstate(over="ignore", invalid="ignore")
     def decode(blocks: Bytes) -> Floats:
         try:
-            import gguf
-        except ImportError as error:
+            from gguf import GGMLQuantizationType
+            from gguf.quants import dequantize
+        except (ImportError, AttributeError) as error:  # also where a folder or a file is called gguf
             raise OpsinError(
                 f"{name} is a codebook format, and its tables come with the package gguf", hint="pip install gguf"
             ) from error
         if not len(blocks):  # gguf cannot reshape nothing
             return np.zeros((0, 256), dtype=np.float32)
-        kind = gguf.GGMLQuantizationType(id)
-        values: Floats = gguf.quants.dequantize(np.ascontiguousarray(blocks), kind)
+        values: Floats = dequantize(np.ascontiguousarray(blocks), GGMLQuantizationType(id))
         return values
 
     return QuantType(name, id, elements=256, bytes=size, decode=decode)

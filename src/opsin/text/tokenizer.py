@@ -7,13 +7,13 @@ share: special tokens, BOS and EOS, and the way back to text. It knows nothing o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 
 from opsin.errors import ModelError, RequestError
+from opsin.process import Stays
 from opsin.text.bpe import CHARACTER_TO_BYTE, BytePairs
 from opsin.text.detokenizer import Detokenizer
 from opsin.text.keys import check_utf8, read_flag, read_numbers, read_text, read_texts
@@ -60,7 +60,7 @@ class Rules:
     byte_encoded: bool  # token texts spell bytes by GPT-2's table
 
 
-class Tokenizer:
+class Tokenizer(Stays):
     """Text to ids and back. Make one with `from_metadata`; it never changes afterwards."""
 
     def __init__(self, vocabulary: Vocabulary, encoder: Encoder, rules: Rules, name: str) -> None:
@@ -84,7 +84,8 @@ class Tokenizer:
     def guarding(self, *markers: str) -> Tokenizer:
         """This tokenizer, but no user can write these markers, be they tokens or not: see `split_at_marker`."""
         kinds = self._vocabulary.kinds
-        made = copy(self)
+        made = Tokenizer.__new__(Tokenizer)
+        made.__dict__.update(self.__dict__)
         made.guard = self.guard.also(markers)
         made._specials = kept = [token for token in self._specials if not _is_marker(token.text, markers)]
         made._written = Partition(token for token in kept if kinds[token.id] == USER_DEFINED)

@@ -10,11 +10,12 @@ from opsin.ops.cpu.isa import choose
 from opsin.ops.cpu.operations import Operations
 from opsin.ops.cpu.tape import Eager, Recorded, Recording
 from opsin.ops.cpu.team import Stopped, Team
+from opsin.process import Home, Stays
 
 __all__ = ["Cpu", "Operations", "Recorded", "Recording", "Stopped"]
 
 
-class Cpu:
+class Cpu(Stays):
     """A team of threads with its kernels: runs operations eagerly, or records them.
 
     Args:
@@ -31,6 +32,11 @@ class Cpu:
     @property
     def threads(self) -> int:
         return self.team.threads
+
+    @property
+    def home(self) -> Home:
+        """The process that it runs in. Whoever uses it from another one is refused."""
+        return self.team.home
 
     def eager(self, turn: Callable[[], None] | None = None) -> Operations:
         """Operations that run when they are called. `turn` is called before each, and may wait for the team."""

@@ -67,7 +67,7 @@ class Block:
 
 
 class Arena:
-    """Blocks by size. `bytes` is what it holds altogether."""
+    """Blocks by size, from any thread. `bytes` is what it holds altogether."""
 
     def __init__(self, *, guarded: bool = False) -> None:
         self.guarded = guarded

@@ -24,6 +24,7 @@ import llvmlite.binding as llvm
 from opsin.errors import DeviceError
 from opsin.ops.cpu.half import conversions
 from opsin.ops.cpu.isa import Isa
+from opsin.process import Home
 
 _MAGIC = b"opsin-kernel-1\n"
 _MADE_FROM = Path(__file__).parents[2]  # the package: ops/ and quants/ lie below it
@@ -137,10 +138,17 @@ class Code:
         self.writable = True
         self._addresses: dict[Kernel, int] = {}
         self._engine: llvm.ExecutionEngine | None = None
-        self._lock = threading.Lock()
+        self._lock, self._home = threading.Lock(), Home()
 
     def address(self, kernel: Kernel) -> int:
-        """Where the kernel's machine code lies; compiled now if it has to be."""
+        """Where the kernel's machine code lies; compiled now if it has to be. From any thread.
+
+        A forked child has what was loaded before; more raises DeviceError there.
+        """
+        known = self._addresses.get(kernel)
+        if known is not None:
+            return known
+        self._home.check()
         with self._lock:
             if kernel not in self._addresses:
                 self._addresses[kernel] = self._load(*self._object(kernel))

@@ -29,7 +29,7 @@ _ROWS_BYTES = 4096  # elementwise work below this a thread is not worth sharing
 
 
 class Operations:
-    """`opsin.ops.Ops` over a tape."""
+    """`opsin.ops.Ops` over a tape. For one thread at a time; its arrays may be dropped on any."""
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape

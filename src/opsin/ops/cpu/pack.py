@@ -45,7 +45,7 @@ def layout_of(kind: QuantType) -> Layout:
 
 
 class Packer:
-    """Packs tensors on a team."""
+    """Packs tensors on a team. For one thread at a time."""
 
     def __init__(self, code: Code, team: Team) -> None:
         self._code, self._team = code, team
@@ -114,6 +114,7 @@ class Packer:
         self._team.run(Program([Entry(str(kernel), address, args, items.ctypes.data, 1, (), (), (items, scratch))]))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def as_plain(kind: QuantType, layout: Layout, piece: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """The bytes of float weights in the type that they are kept in."""
     if kind.name == layout.kind.upper():

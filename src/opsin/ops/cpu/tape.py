@@ -83,7 +83,11 @@ class Tape:
         grain: int = 1,
         keep: tuple[object, ...] = (),
     ) -> None:
-        """Add one operation. `items` is a number, or a word that another operation writes."""
+        """Add one operation. `items` is a number, or a word that another operation writes.
+
+        Raises DeviceError in a forked child.
+        """
+        self.team.home.check()
         cell = items if isinstance(items, np.ndarray) else self.cell(items)
         address = cell if isinstance(cell, int) else int(cell.ctypes.data)
         entry = Entry(
@@ -107,6 +111,7 @@ class Tape:
         raise NotImplementedError
 
     def lease(self, size: int) -> Lease:
+        self.team.home.check()
         return Lease(self.arena.take(size + SLACK), self)
 
     def new(self, ops: Operations, shape: tuple[Size, ...], dtype: str = "f32") -> Array:
@@ -202,7 +207,7 @@ class Recording(Tape):
 
 
 class Recorded:
-    """A recorded program with its inputs and outputs: fill, `run`, read."""
+    """A recorded program with its inputs and outputs: fill, `run`, read. For one thread at a time."""
 
     def __init__(self, tape: Recording, outputs: Mapping[str, Array]) -> None:
         self._tape = tape

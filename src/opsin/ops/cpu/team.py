@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import os
 import platform
 import sys
 import threading
@@ -16,6 +15,7 @@ from opsin.errors import DeviceError
 from opsin.ops.cpu import cells
 from opsin.ops.cpu.code import Code, Kernel
 from opsin.ops.cpu.program import Program
+from opsin.process import Home
 
 _FUTEX = {"x86_64": 202, "aarch64": 98}
 _EXECUTE = ctypes.CFUNCTYPE(
@@ -28,7 +28,7 @@ class Stopped(Exception):  # noqa: N818 - a message between rooms, not an error
 
 
 class Team:
-    """`threads` threads, one of which is whoever calls `run`. One program at a time.
+    """`threads` threads, one of which is whoever calls `run`. One program at a time: others wait for it.
 
     Args:
         code: where the executor's machine code comes from.
@@ -46,16 +46,20 @@ class Team:
         start = (-self._block.ctypes.data % cells.LINE) // 8
         self._cells = self._block[start : start + cells.TEAM_BYTES // 8]
         self._address = self._cells.ctypes.data
-        self._process = os.getpid()
+        self.home = Home()
         self._running = threading.Lock()
         self._kept: list[Program] = []
         self._set_up(spins)
-        self._workers = [
-            threading.Thread(target=self._work, args=(i,), name=f"opsin-{i}", daemon=True) for i in range(1, threads)
-        ]
-        for worker in self._workers:
-            worker.start()
+        self._workers: list[threading.Thread] = []
         atexit.register(self.close)  # code must not go while threads wait in it
+        try:
+            for i in range(1, threads):
+                worker = threading.Thread(target=self._work, args=(i,), name=f"opsin-{i}", daemon=True)
+                worker.start()
+                self._workers.append(worker)
+        except BaseException:  # the system gives no more threads, or somebody pressed Ctrl-C
+            self.close()
+            raise
 
     def run(self, program: Program, counts: Callable[[], None] | None = None) -> None:
         """Run a program to its end. `counts` writes the sizes that the program reads.
@@ -65,8 +69,7 @@ class Team:
 
         Raises DeviceError for a kernel's error, after a fork, or once closed; Stopped when `stop` ended it.
         """
-        if os.getpid() != self._process:
-            raise DeviceError("this model was loaded before a fork", hint="load it in the process that uses it")
+        self.home.check()
         with self._running:
             if self._cells[cells.LEAVE // 8]:
                 raise DeviceError("the model was closed", hint="load it again")
@@ -104,7 +107,7 @@ class Team:
 
     def close(self) -> None:
         """Let the workers leave. Programs cannot run afterwards."""
-        if os.getpid() != self._process or self._cells[cells.LEAVE // 8]:
+        if self.home.is_left or self._cells[cells.LEAVE // 8]:
             return
         with self._running:
             self._put(cells.LEAVE, 1)

@@ -36,7 +36,7 @@ KERNELS: Final = (
 
 
 class TextKernels:
-    """Kernels by name. They are looked for, or compiled, when they are first run."""
+    """Kernels by name, from any thread. They are looked for, or compiled, when they are first run."""
 
     def __init__(self, config: Config, code: Code | None = None, *, notice: Notice | None = None) -> None:
         self._config = config

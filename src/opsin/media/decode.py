@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,14 @@ from PIL import (
 
 from opsin.errors import OpsinError, RequestError
 from opsin.media.colour import to_rgb
+from opsin.media.files import Readable, is_readable, read_open, read_path
 from opsin.media.headers import MOST_COUNTED, SAVE_AGAIN, Header, read_header
 from opsin.media.limits import Limits
 from opsin.media.picture import Picture, digest_of_file, digest_of_pixels
 
-Source = bytes | bytearray | memoryview | str | Path | Image.Image | npt.NDArray[np.generic] | Picture
+Source = (
+    bytes | bytearray | memoryview | str | os.PathLike[str] | Readable | Image.Image | npt.NDArray[np.generic] | Picture
+)
 # Pillow knows what was imported. Asked for a format that it does not know yet, it would import all forty.
 PLUGINS = (
     *(AvifImagePlugin, BmpImagePlugin, GifImagePlugin, JpegImagePlugin),
@@ -38,8 +41,9 @@ def open_picture(source: Source, limits: Limits | None = None, *, name: str | No
     """Decode a picture; a Picture is given back as it is.
 
     Args:
-        source: a file's bytes; a path; a Pillow image; or an array [height, width] or [height, width, channels] of
-            uint8, or of floats from 0 to 1. 1 to 4 channels are grey, grey and alpha, RGB, RGBA.
+        source: a file's bytes; a path (`~` is the home folder); a file open for reading, or a BytesIO, which is read
+            from its beginning where it can go back; a Pillow image; or an array [height, width] or [height, width,
+            channels] of uint8, or of floats from 0 to 1. 1 to 4 channels are grey, grey and alpha, RGB, RGBA.
         limits: of bytes and pixels, checked before anything is decoded.
         name: what errors call it; by default its path, or "the picture".
 
@@ -49,36 +53,22 @@ def open_picture(source: Source, limits: Limits | None = None, *, name: str | No
     if isinstance(source, Picture):
         return source
     limits = limits or Limits()
-    name = name or (str(source) if isinstance(source, str | Path) else "the picture")
+    name = name or (str(os.fspath(source)) if isinstance(source, str | os.PathLike) else "the picture")
     try:
-        if isinstance(source, str | Path):
-            return _from_file(_read(source, limits), limits)
+        if isinstance(source, str | os.PathLike):
+            return _from_file(read_path(source, limits), limits)
         if isinstance(source, bytes | bytearray | memoryview):
             return _from_file(bytes(source), limits)
         if isinstance(source, Image.Image):
             return _from_image(source, limits)
         if isinstance(source, np.ndarray):
             return _from_array(source, limits)
-        raise RequestError(
-            f"a {type(source).__name__} is no picture", hint="give bytes, a path, a Pillow image or a NumPy array"
-        )
+        if is_readable(source):
+            return _from_file(read_open(source, limits), limits)
+        hint = "give bytes, a path, an open file, a Pillow image or a NumPy array"
+        raise RequestError(f"a {type(source).__name__} is no picture", hint=hint)
     except RequestError as error:
         raise RequestError(f"{name}: {error.message}", hint=error.hint) from error.__cause__
-
-
-def _read(path: str | Path, limits: Limits) -> bytes:
-    """A file's bytes."""
-    if isinstance(path, str) and path.startswith(("http://", "https://", "data:", "file:")):
-        raise RequestError("a URL, not a path", hint="fetch it first: opsin.media.fetch")
-    try:
-        path = Path(path)
-        if path.exists() and not path.is_file():
-            raise RequestError("not a file", hint="give the path of a picture")
-        limits.check_bytes(path.stat().st_size)
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise RequestError(f"cannot be read: {reason}", hint="give the path of a picture") from error
 
 
 def _from_file(data: bytes, limits: Limits) -> Picture:
@@ -149,7 +139,8 @@ def _from_array(array: npt.NDArray[np.generic], limits: Limits) -> Picture:
             raise RequestError(f"floats from {low:.6g} to {high:.6g}", hint="give floats from 0 to 1, or uint8")
         array = np.rint(array.astype(np.float32) * 255).astype(np.uint8)
     elif array.dtype != np.uint8:
-        raise RequestError(f"an array of {array.dtype}", hint="give uint8, or floats from 0 to 1")
+        hint = "give mask * np.uint8(255)" if array.dtype == bool else "give uint8, or floats from 0 to 1"
+        raise RequestError(f"an array of {array.dtype}", hint=hint)
     plain = np.ascontiguousarray(array if len(shape) == 3 and channels > 1 else array.reshape(shape[:2]))
     rgb, coverage, _ = to_rgb(Image.fromarray(plain))
     return Picture(rgb, coverage, digest_of_pixels(rgb, coverage))

@@ -164,7 +164,7 @@ def test_pages_of_eight_bits_need_wide_heads(tmp_path):
 
 def test_each_error_has_its_status_and_exit_code():
     kinds = [FileError, ModelError, RequestError, DeviceError, BusyError, OutOfMemoryError]
-    assert [kind.status for kind in kinds] == [400, 400, 400, 500, 503, 503]
+    assert [kind.status for kind in kinds] == [500, 500, 400, 500, 503, 503]
     assert len({kind.exit_code for kind in kinds}) == 6
     assert 0 not in {kind.exit_code for kind in kinds}
 

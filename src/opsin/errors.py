@@ -1,18 +1,24 @@
 """What can go wrong, said to a person: what happened, to which value, and what to do about it.
 
-Every error knows the HTTP status that a server answers with and the exit code that the command ends with.
+Every error knows the HTTP status that a server answers with, what a stranger may hear of it, and the exit code that the
+command ends with.
 """
 
 from __future__ import annotations
 
 import errno
+from typing import ClassVar
 
 
 class OpsinError(Exception):
-    """An error meant for the person who asked. `hint` says what to do."""
+    """An error meant for the person who asked. `hint` says what to do.
+
+    `stranger` is what a client hears in place of message and hint, which may name files; None where it hears these.
+    """
 
     status = 500
     exit_code = 1
+    stranger: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -26,15 +32,22 @@ class OpsinError(Exception):
 class FileError(OpsinError):
     """A model file is missing, damaged or of a kind that we cannot read."""
 
-    status = 400
     exit_code = 3
+    stranger = "a file of the model is damaged or cannot be read"
 
 
 class ModelError(OpsinError):
     """A readable file whose model we cannot run: unknown family, missing tensor, impossible shape."""
 
-    status = 400
     exit_code = 4
+    stranger: ClassVar[str | None] = "the model cannot do this"
+
+
+class TemplateError(ModelError):
+    """A model's template that fails for a conversation. Others may pass, so a client hears why."""
+
+    status = 400
+    stranger = None
 
 
 class RequestError(OpsinError):
@@ -61,8 +74,8 @@ class ContextError(RequestError):
 class DeviceError(OpsinError):
     """The machine failed us: a kernel reported an error, memory ran out, a process was forked."""
 
-    status = 500
     exit_code = 5
+    stranger = "the machine failed"
 
 
 class OutOfMemoryError(OpsinError):
@@ -70,6 +83,7 @@ class OutOfMemoryError(OpsinError):
 
     status = 503
     exit_code = 71
+    stranger = "memory ran out"
 
 
 class BusyError(OpsinError):

@@ -169,7 +169,7 @@ def test_the_server_says_that_it_sees(server):
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("data:image/png;base64,", "empty"),
+        ("data:image/png;base64,", "nothing stands"),
         (data_url(picture(1)[:200]), "truncated"),
         (data_url(b"hello"), "unknown kind"),
         ("data:image/png;base64,!!!", "base64"),
@@ -188,6 +188,7 @@ def test_a_wrong_picture_is_a_400_that_names_the_part(server, web, url, said):
     error = reply.json["error"]
     assert reply.status == 400
     assert "messages[0].content[1]" in error["message"]
+    assert error["param"] == "messages[0].content[1]"
     assert said in error["message"]
 
 

@@ -70,13 +70,15 @@ class Model(Stays):
         """End the engine and its threads; running answers end with an error."""
         if self._text is not None:
             self._text.engine.close()
+        if self.vision is not None:
+            self.vision.close()
         self.device.close()
 
     @property
     def text(self) -> Text:
         """The part that writes. Raises RequestError where there is none."""
         if self._text is None:
-            raise RequestError(f"{self.path} holds no text model", hint="load the model's .gguf with it as mmproj")
+            raise RequestError("the file holds no text model", hint="load the model's .gguf with it as mmproj")
         return self._text
 
     @property
@@ -152,7 +154,7 @@ class Model(Stays):
 
     def _seeing(self) -> Vision:
         if self.vision is None:
-            raise RequestError(f"{self.path} takes text only", hint=self._blind)
+            raise RequestError("this model takes text only", hint=self._blind)
         return self.vision
 
     # Prompts

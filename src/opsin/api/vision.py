@@ -10,6 +10,7 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
+from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +90,8 @@ class Vision:
     """What stands in a prompt for a picture, and where its encoder comes from.
 
     Args:
-        path: the file with the vision part.
+        path: the file with the vision part. It stays open until its weights are read: what is renamed over it since is
+            another file, and belongs to another model.
         rules: what may be fetched.
         limits: how large a picture may be.
     """
@@ -100,9 +102,10 @@ class Vision:
         # What is being decoded is in no room yet, and more threads than processors gain nothing.
         self._decoding = BoundedSemaphore(available_threads())
         self.rooms = Rooms(Room(_DECODED), Room(limits.waiting_bytes))
-        with File.open(path) as file:
-            self._sketch = load_encoder(file, SketchReader(file))
-            self.format = _format(file)  # of most of its weights
+        self._file = File.open(path)
+        self.close = finalize(self, self._file.close)  # by whoever loads the weights, or when nobody holds it any more
+        self._sketch = load_encoder(self._file, SketchReader(self._file))
+        self.format = _format(self._file)  # of most of its weights
 
     @property
     def width(self) -> int:
@@ -115,11 +118,12 @@ class Vision:
         return self._sketch.marker
 
     def load(self, device: Cpu) -> Callable[[Turn], Encoder]:
-        """What reads the weights, see `engine.encoding`."""
+        """What reads the weights, once, see `engine.encoding`."""
 
         def read(turn: Turn) -> Encoder:
-            with File.open(self.path) as file:
-                return load_encoder(file, FileReader(file, device.eager(turn)))
+            made = load_encoder(self._file, FileReader(self._file, device.eager(turn)))
+            self.close()
+            return made
 
         return read
 

@@ -72,7 +72,6 @@ def build_app(service: Service) -> Starlette:
         exception_handlers={
             OpsinError: failures.on_opsin_error,
             HTTPException: failures.on_http_error,
-            Exception: failures.on_any_error,
         },
     )
 

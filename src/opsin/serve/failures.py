@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from opsin.errors import ContextError, OpsinError, RequestError
+from opsin.serve.traces import trace
 
 _TYPES = {
     400: "invalid_request_error",
@@ -22,7 +24,9 @@ _TYPES = {
     504: "timeout_error",
 }
 COME_AGAIN_SECONDS = 2
+_HINT = "the server's log has more"
 _LOG = logging.getLogger("opsin.serve")
+_PLACE = re.compile(r"(?:messages|prompt)\[\d+\](?:\.\w+)*(?:\[\d+\])*(?=[:, ])")
 
 
 class FieldError(RequestError):
@@ -42,14 +46,21 @@ class HttpError(OpsinError):
 
 
 def body_of(error: OpsinError) -> dict[str, object]:
-    """The JSON of an error."""
-    param = error.param if isinstance(error, FieldError) else None
+    """The JSON of an error. Of a failure of ours strangers hear the kind, and the log has the rest."""
+    param = error.param if isinstance(error, FieldError) else _place(error)
     kind = _TYPES.get(error.status, "server_error")
-    told: dict[str, object] = {"message": str(error), "type": kind, "param": param, "code": error.status}
+    text = str(error) if error.stranger is None else f"{error.stranger} ({_HINT})"
+    told: dict[str, object] = {"message": text, "type": kind, "param": param, "code": error.status}
     if isinstance(error, ContextError):
         told["type"] = "exceed_context_size_error"  # what llama-server's clients look for before they shorten a prompt
         told |= {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.context_tokens}
     return {"error": told}
+
+
+def _place(error: OpsinError) -> str | None:
+    """The part of a request that an error of the rooms below begins with, as `messages[0].content[1]`."""
+    found = _PLACE.match(error.message) if isinstance(error, RequestError) else None
+    return found[0] if found else None
 
 
 def response_of(error: OpsinError) -> Response:
@@ -63,23 +74,23 @@ def response_of(error: OpsinError) -> Response:
 
 
 def heard(error: Exception) -> OpsinError:
-    """What a client hears of an error in the middle of an answer. One of ours goes into the log."""
+    """What a client hears of an error. One of ours goes into the log."""
     if isinstance(error, OpsinError):
         log(error)
         return error
-    _LOG.error("an answer failed", exc_info=error)
+    _LOG.error("internal error\n%s", trace(error))
     return unexpected(error)
 
 
 def log(error: OpsinError) -> None:
     """A failure of the machine is the operator's affair too."""
-    if error.status == 500:
-        _LOG.error("a request failed", exc_info=error)
+    if error.stranger is not None and error.status >= 500:
+        _LOG.error("a request failed\n%s", trace(error))
 
 
 def unexpected(error: BaseException) -> OpsinError:
     """What a person hears of an error of ours: its kind, nothing from inside."""
-    return OpsinError(f"internal error: {type(error).__name__}", hint="the server's log has more; please report it")
+    return OpsinError(f"internal error: {type(error).__name__}", hint=_HINT)
 
 
 async def on_opsin_error(request: Request, error: Exception) -> Response:
@@ -94,8 +105,3 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     status = int(getattr(error, "status_code", 500))
     what = {404: f"there is no {request.url.path}", 405: f"{request.method} is not for {request.url.path}"}
     return response_of(HttpError(status, what.get(status, str(error))))
-
-
-async def on_any_error(request: Request, error: Exception) -> Response:
-    """The last handler: a defect of ours."""
-    return response_of(unexpected(error))

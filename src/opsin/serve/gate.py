@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from opsin.errors import OpsinError
 from opsin.serve.body import Body, Shelf, too_long
-from opsin.serve.failures import HttpError, response_of
+from opsin.serve.failures import HttpError, heard, response_of
 from opsin.serve.options import Options, is_address, is_loopback
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/?#@\\]*))(?::[0-9]*)?")
@@ -50,9 +50,23 @@ class Gate:
         except OpsinError as error:
             await response_of(error)(scope, receive, sending)
             return
-        body = Body(receive, self.options, self._shelf)
+        await self._pass(scope, receive, sending)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What fails inside ends here: further out it would be logged with all that is in its message."""
+        body, begun = Body(receive, self.options, self._shelf), False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
         try:
             await self.app({**scope, Body.PLACE: body}, body, sending)
+        except Exception as error:  # noqa: BLE001 - the client must hear of it
+            told = heard(error)
+            if not begun:  # else the connection is closed, since its response does not end
+                await response_of(told)(scope, receive, send)
         finally:
             body.let_go()
 

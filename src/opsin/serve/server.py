@@ -16,6 +16,7 @@ from opsin.serve.app import build_app
 from opsin.serve.connection import connections
 from opsin.serve.options import Options
 from opsin.serve.service import Service
+from opsin.serve.traces import without_messages
 
 _END_SECONDS = 3  # for running answers, when the server is told to end
 _LARGEST_HEADERS = 64 << 10
@@ -63,13 +64,9 @@ def uvicorn_of(service: Service) -> uvicorn.Server:
         timeout_keep_alive=30, timeout_graceful_shutdown=_END_SECONDS, h11_max_incomplete_event_size=_LARGEST_HEADERS,
         http=connections(service.options), ws="none", loop="asyncio",
     )  # fmt: skip
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
+    for name in ("uvicorn.error", "asyncio"):
+        logging.getLogger(name).addFilter(without_messages)
     return uvicorn.Server(config)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """That an answer was cut off when the server was told to end is no defect, and needs no traceback."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 async def serve(made: socket.socket, service: Service, *, ready: Callable[[], None] = lambda: None) -> None:

@@ -85,6 +85,9 @@ async def _paced(events: AsyncGenerator[bytes, None], ping_seconds: float) -> As
 
 
 async def _end(task: asyncio.Future[Any]) -> None:
+    if task.done():  # to await it again would cut the frames of its error, which the log shall have
+        _ = task.cancelled() or task.exception()
+        return
     task.cancel()
     with suppress(asyncio.CancelledError, Exception):
         await task

@@ -14,7 +14,7 @@ from typing import Final
 
 import jinja2
 
-from opsin.errors import ModelError, RequestError
+from opsin.errors import ModelError, RequestError, TemplateError
 from opsin.text.keys import read_int, read_text, read_texts
 from opsin.text.sandbox import MAX_SECONDS, Budget, RefusalError, RenderEnvironment
 from opsin.text.vocabulary import PREFIX
@@ -133,10 +133,10 @@ class ChatTemplate:
             raise RequestError(f"the chat template refuses this conversation: {error}",
                                hint="change roles or contents of the messages") from error  # fmt: skip
         except RecursionError as error:
-            raise ModelError("the chat template recurses without end", hint="give another template") from error
+            raise TemplateError("the chat template recurses without end", hint="give another template") from error
         except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError,
                 MemoryError, SyntaxError) as error:  # fmt: skip
-            raise ModelError(f"the chat template fails: {type(error).__name__}: {error}",
+            raise TemplateError(f"the chat template fails: {type(error).__name__}: {error}",
                              hint="give another template, or messages of the form it expects") from error  # fmt: skip
 
     def _compile(self, environment: RenderEnvironment, source: str) -> CodeType:
@@ -153,7 +153,7 @@ def _collect(template: jinja2.Template, variables: Mapping[str, object]) -> str:
     for piece in template.generate(variables):
         size += len(piece)
         if size > MAX_OUTPUT:
-            raise ModelError(
+            raise TemplateError(
                 f"the chat template writes more than {MAX_OUTPUT} characters", hint="give another template"
             )
         pieces.append(piece)

@@ -493,7 +493,9 @@ def test_a_message_that_is_nested_without_end_is_refused(model):
     for _ in range(3000):
         deep = [deep]
     with pytest.raises(opsin.OpsinError, match="nested too deeply") as caught:
-        model.chat([{"role": "user", "content": "Hi", "tool_calls": deep}])
+        model.chat(
+            [{"role": "user", "content": "Hi", "tool_calls": [{"function": {"name": "f", "arguments": {"a": deep}}}]}]
+        )
     assert caught.value.status == 400
 
 

@@ -92,7 +92,7 @@ def test_a_name_is_a_word(server, name):
         [{"role": "user", "content": ""}],
         [{"role": "system", "content": "be kind"}],
         [{"role": "user", "content": "hi"}, {"role": "assistant", "content": None}, {"role": "user", "content": "so"}],
-        [{"role": "user", "content": [{"type": "text", "text": ""}]}, {"role": "assistant"}],
+        [{"role": "user", "content": [{"type": "text", "text": ""}]}, {"role": "assistant", "content": None}],
         [{"role": "user", "content": "\x00 a \x7f \ufdd0\ufdd1 \U0010ffff"}],
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opsin.errors import ModelError
-from opsin.text import ChatTemplate, Tokenizer, protect, protect_values, split_at_marker
+from opsin.text import ChatTemplate, Tokenizer, Written, protect, split_at_marker, written
 from opsin.text.bpe import BYTE_TO_CHARACTER
 from opsin.text.protection import ESCAPE, MARK
 
@@ -56,9 +56,9 @@ def test_users_cannot_make_a_picture(kind: str, marker: str, data: st.DataObject
     contents = data.draw(st.lists(bits(marker), min_size=1, max_size=3))
     tokenizer = TOKENIZERS[kind].guarding(marker)
     template = ChatTemplate(TEMPLATE.replace("MARKER", marker))
-    messages = protect_values(ask(contents, marker), tokenizer)
+    messages = written(ask(contents, marker))
     assert isinstance(messages, list)
-    runs = split_at_marker(template.render(messages), marker, tokenizer)
+    runs = split_at_marker(protect(template.render(messages), tokenizer), marker, tokenizer)
     assert len(runs) == 2 * len(contents) + 1
     for text, run in zip(contents, runs[1::2], strict=True):
         assert tokenizer.encode(run, special=True) == tokenizer.encode(text)
@@ -70,7 +70,8 @@ def test_users_cannot_make_a_picture(kind: str, marker: str, data: st.DataObject
 
 def test_neighbours_cannot_join_to_a_picture() -> None:
     tokenizer = TOKENIZERS["no such token"].guarding("<image>")
-    cuts = [protect("<image>"[:place], tokenizer) + protect("<image>"[place:], tokenizer) for place in range(1, 7)]
+    texts = [(Written("<image>"[:place]), Written("<image>"[place:])) for place in range(1, 7)]
+    cuts = [protect(one, tokenizer) + protect(other, tokenizer) for one, other in texts]
     assert [len(split_at_marker(text, "<image>", tokenizer)) for text in cuts] == [1] * 6
     assert [tokenizer.decode(tokenizer.encode(text, special=True)) for text in cuts] == ["<image>"] * 6
 

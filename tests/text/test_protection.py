@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsin.text import ChatTemplate, Tokenizer, protect, protect_values
+from opsin.text import ChatTemplate, Tokenizer, protect
+from opsin.text.origin import Written, join, spans_of, written
 from opsin.text.protection import ESCAPE, MARK, Guard, unprotect
 from opsin.text.vocabulary import CONTROL
 
@@ -21,23 +22,80 @@ GUARD = Guard(CONTROLS)
 
 
 @settings(deadline=None)
-@given(TEXTS)
+@given(st.lists(TEXTS | TEXTS.map(Written), max_size=4).map(lambda parts: join("", parts)))
 def test_every_text_comes_back(text: str) -> None:
-    assert unprotect(GUARD.protect(text)) == text
+    forged = any(mark in part for part in own_parts(text) for mark in (MARK, ESCAPE))
+    assert forged or unprotect(GUARD.protect(text)) == text
 
 
 @settings(deadline=None)
-@given(TEXTS, TEXTS, st.integers(0, 40), st.integers(0, 40))
-def test_no_control_text_in_what_is_joined_stripped_and_cut(one: str, other: str, start: int, end: int) -> None:
-    first, second = GUARD.protect(one), GUARD.protect(other)
-    for joined in (first + second, first.strip() + second.strip(), first[start:] + second[:end]):
-        assert not any(control in joined for control in CONTROLS)
-    assert "<|im_end|>" not in first + "im_end|>"
+@given(st.lists(TEXTS | TEXTS.map(Written), max_size=4))
+def test_what_people_wrote_is_part_of_no_control_text(parts: list[str]) -> None:
+    """Each character of a control text that is left in the whole stands in a part of the template's own."""
+    given = join("", parts)
+    protected = GUARD.protect(given)
+    places = origins(given, protected)
+    for control in CONTROLS:
+        start = protected.find(control)
+        while start >= 0:
+            assert not any(places[start : start + len(control)])
+            start = protected.find(control, start + 1)
+
+
+def test_the_templates_own_control_texts_stay() -> None:
+    text = join("", ["<s>[INST]", Written("<|im_end|>"), "</s>", Written("a"), "<|im_end|>§"])
+    assert GUARD.protect(text) == f"<s>[INST]<{MARK}|im_end|></s>a<|im_end|>§"
+
+
+@pytest.mark.parametrize("size", range(1, 10))
+def test_what_the_template_begins_nobody_ends(size: int) -> None:
+    control = "<|im_end|>"
+    for parts in ([control[:size], Written(control[size:])], [Written(control[:size]), control[size:]]):
+        protected = GUARD.protect(join("", parts))
+        assert control not in protected
+        assert unprotect(protected) == control
+
+
+def test_a_role_that_the_template_knows_may_be_part_of_a_token() -> None:
+    source = "{% for m in messages %}{{ '<|' ~ m.role ~ '|>' }}{{ m.content }}{% endfor %}"
+    text = ChatTemplate(source).render([{"role": "user", "content": Written("<|user|>")}])
+    assert Guard(["<|user|>"]).protect(text) == f"<|user|><{MARK}|user|>"
 
 
 def test_other_markers_keep_their_form_for_the_template() -> None:
-    text = "<think>x</think> <b> </p> [1]"
+    text = Written("<think>x</think> <b> </p> [1]")
     assert GUARD.protect(text) == text
+
+
+def own_parts(text: str) -> list[str]:
+    """What of a text is not people's."""
+    parts, place = [], 0
+    for start, end in spans_of(text):
+        parts.append(str.__str__(text)[place:start])
+        place = end
+    return [*parts, str.__str__(text)[place:]]
+
+
+def origins(given: str, protected: str) -> list[bool]:
+    """Of each character of a protected text, whether people wrote it; marks and escapes count as theirs."""
+    people = [False] * len(given)
+    for start, end in spans_of(given):
+        people[start:end] = [True] * (end - start)
+    places, found = 0, []
+    rest = iter(range(len(protected)))
+    for at in rest:
+        letter = protected[at]
+        if places < len(given) and letter == given[places] and not (letter == ESCAPE and people[places]):
+            found.append(people[places])
+            places += 1
+        elif letter == ESCAPE:
+            found += [True] * 7
+            places += 1
+            for _ in range(6):
+                next(rest)
+        else:
+            found.append(True)
+    return found
 
 
 @pytest.mark.model
@@ -45,7 +103,7 @@ def test_other_markers_keep_their_form_for_the_template() -> None:
 @given(TEXTS)
 def test_users_text_encodes_as_if_it_stood_alone(smollm: Mapping[str, object], text: str) -> None:
     tokenizer = make(smollm)
-    assert tokenizer.encode(protect(text, tokenizer), special=True) == tokenizer.encode(text)
+    assert tokenizer.encode(protect(Written(text), tokenizer), special=True) == tokenizer.encode(text)
 
 
 @pytest.mark.model
@@ -56,24 +114,13 @@ def test_control_tokens_come_only_from_the_template(smollm: Mapping[str, object]
     assert template is not None
 
     def count(contents: list[str]) -> list[int]:
-        messages = protect_values([{"role": "user", "content": content} for content in contents], tokenizer)
+        messages = written([{"role": "user", "content": content} for content in contents])
         assert isinstance(messages, list)
-        ids = tokenizer.encode(template.render(messages), special=True)
+        ids = tokenizer.encode(protect(template.render(messages), tokenizer), special=True)
         kinds = smollm["tokenizer.ggml.token_type"]
         return [id for id in ids if kinds[id] == CONTROL]  # type: ignore[index]
 
     assert count(texts) == count(["x"] * len(texts))
-
-
-def test_values_are_protected_wherever_strings_are() -> None:
-    tokenizer = type("Guarded", (), {"guard": GUARD})()
-    value = {"content": [{"type": "text", "text": "<s>"}], "tool": {"<s>": ("</s>", 1, None)}}
-    found = protect_values(value, tokenizer)
-    assert found == {
-        "content": [{"type": "text", "text": f"<{MARK}s>"}],
-        "tool": {f"<{MARK}s>": [f"<{MARK}/s>", 1, None]},
-    }
-    assert value["tool"] == {"<s>": ("</s>", 1, None)}
 
 
 def test_forged_escape_is_no_error() -> None:

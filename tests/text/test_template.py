@@ -73,9 +73,9 @@ def test_every_published_template_renders_as_transformers_does(sources: Path) ->
     for name, source in named.items():
         template = ChatTemplate(source, tokens=TOKENS)
         for messages, tools in CONVERSATIONS:
-            if isinstance(messages[0]["content"], list) and template.content_form == ContentForm.TEXT:
+            if isinstance(messages[0]["content"], list) and template.capabilities.content == ContentForm.TEXT:
                 continue
-            given = [in_parts(m) for m in messages] if template.content_form == ContentForm.PARTS else messages
+            given = [in_parts(m) for m in messages] if template.capabilities.content == ContentForm.PARTS else messages
             try:
                 wanted = renderer([given], tools=tools, chat_template=source, add_generation_prompt=True, **TOKENS)[0][
                     0
@@ -99,7 +99,7 @@ def shipped() -> dict[str, str]:
 def test_pictures_are_taken_where_the_template_writes_something_for_them(sources: Path) -> None:
     templates = {path.stem: path.read_text(encoding="utf-8") for path in sources.glob("*.jinja")}
     for name, source in templates.items():
-        assert ChatTemplate(source, tokens=TOKENS).takes_parts() == ("image" in source), name
+        assert ChatTemplate(source, tokens=TOKENS).capabilities.pictures == ("image" in source), name
     assert sum("image" in source for source in templates.values()) > 15
 
 
@@ -115,7 +115,7 @@ def test_pictures_are_taken_where_the_template_writes_something_for_them(sources
 )
 def test_every_picture_leaves_its_marker(name: str, marker: str) -> None:
     template = ChatTemplate((shipped() | {"llava": LLAVA, "gemma": GEMMA, "qwen": QWEN})[name], tokens=TOKENS)
-    assert template.takes_parts()
+    assert template.capabilities.pictures
     text = template.render([user([{"type": "image"}, {"type": "text", "text": "and"}, {"type": "image"}])])
     assert text.count(marker) == 2
 
@@ -132,7 +132,7 @@ def test_every_picture_leaves_its_marker(name: str, marker: str) -> None:
 )
 def test_pictures_are_not_taken_where_nothing_tells_them_apart(part: str) -> None:
     source = "{% for m in messages %}{% for part in m.content %}" + part + "{% endfor %}{% endfor %}"
-    assert not ChatTemplate(source).takes_parts()
+    assert not ChatTemplate(source).capabilities.pictures
 
 
 def test_file_without_a_template_has_none() -> None:
@@ -162,10 +162,10 @@ def test_special_tokens_have_their_names() -> None:
 
 def test_content_takes_the_form_that_the_template_wants() -> None:
     plain = ChatTemplate("{% for m in messages %}{{ m.content | trim }};{% endfor %}")
-    assert plain.content_form == ContentForm.TEXT
+    assert plain.capabilities.content == ContentForm.TEXT
     assert plain.render([user([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])]) == "a\nb;"
     parts = ChatTemplate("{% for m in messages %}{% for p in m.content %}{{ p.text }},{% endfor %}{% endfor %}")
-    assert parts.content_form == ContentForm.PARTS
+    assert parts.capabilities.content == ContentForm.PARTS
     assert parts.render([user("ab")]) == "ab,"
 
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from opsin.api.fetching import Fetching
+from opsin.api.messages import Message, checked
 from opsin.api.waiting import Room
 from opsin.errors import ContextError, RequestError
 from opsin.media.fetch import Rules, is_remote
 from opsin.spans import Patches
+from opsin.text import join
 
 if TYPE_CHECKING:
     from opsin.api.vision import Vision
     from opsin.media.decode import Source
 
-Message = Mapping[str, object]
-_HINT = 'give [{"role": "user", "content": "..."}]'
 _PART_HINT = 'give a text, a picture, or {"type": "text" or "image_url", ...}'
 
 
@@ -35,23 +35,17 @@ class Conversation:
 
 
 def read(
-    messages: Sequence[Message], vision: Vision | None, *, blind: str, check: Callable[[], None] = lambda: None,
-    room: int | None = None,
+    messages: Sequence[Message], vision: Vision | None, *, blind: str, knows_role: Callable[[str], bool],
+    check: Callable[[], None] = lambda: None, room: int | None = None,
 ) -> Conversation:  # fmt: skip
     """Check messages, and prepare the pictures in them. `blind` is the hint where nobody can see.
 
-    `check` is called before each part: what it raises ends the work. `room`: rows that all pictures may have.
+    `knows_role`: whether there is such a role. `check` is called before each part: what it raises ends the work.
+    `room`: rows that all pictures may have.
 
     Raises RequestError, naming the part, for what is no message or no picture.
     """
-    if isinstance(messages, str | Mapping) or not messages:
-        raise RequestError("there are no messages", hint=_HINT)
-    for number, message in enumerate(messages):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise RequestError(f"message {number} has no role", hint=_HINT)
-        content = message.get("content")
-        if not isinstance(content, str | list | tuple | None):
-            raise RequestError(f"message {number} has a content of {type(content).__name__}", hint=_HINT)
+    messages = checked(messages, knows_role)
     rules, files = (vision.rules, vision.rooms.files) if vision is not None else (Rules(), Room(0))
     with Fetching(rules, _remote(messages) if vision is not None else (), files, check) as fetching:
         reading = _Reading(
@@ -107,11 +101,10 @@ class _Reading:
 
     def message(self, number: int, message: Message) -> dict[str, object]:
         content = message.get("content")
-        if content is None and not message.get("tool_calls"):
-            content = ""  # many templates join contents to texts
-        if isinstance(content, list | tuple):
-            content = [self._part(part, f"messages[{number}].content[{i}]") for i, part in enumerate(content)]
-        return {**message, "content": content}
+        if not isinstance(content, list | tuple):
+            return dict(message)
+        parts = [self._part(part, f"messages[{number}].content[{i}]") for i, part in enumerate(content)]
+        return {**message, "content": parts}
 
     def _part(self, part: object, name: str) -> dict[str, object]:
         """A part in the form of templates. A picture goes into the list."""
@@ -122,6 +115,8 @@ class _Reading:
             text = part.get("text")
             if isinstance(text, str) and part.get("type", "text") == "text":
                 return {"type": "text", "text": text}
+            if part.get("type") == "refusal" and isinstance(part.get("refusal"), str):
+                return {"type": "text", "text": part["refusal"]}
             if not _is_picture(part):
                 raise RequestError(f"{name} is of the type {part.get('type')!r:.80}", hint=_PART_HINT)
         if self.vision is None:
@@ -161,4 +156,4 @@ def plain(messages: Sequence[Message], marker: str) -> list[dict[str, object]]:
 def _joined(content: object, marker: str) -> object:
     if not isinstance(content, list):
         return content
-    return "\n".join(marker if part["type"] == "image" else part["text"] for part in content)
+    return join("\n", (marker if part["type"] == "image" else part["text"] for part in content))

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.api.answer import Answer, PictureUse
-from opsin.api.contents import Message, read
+from opsin.api.contents import Conversation, read
 from opsin.api.facts import Facts
+from opsin.api.messages import Message
 from opsin.api.prompting import Prompting
 from opsin.api.vision import Embeddings, Tower, Vision
 from opsin.engine.engine import Engine
@@ -171,7 +172,7 @@ class Model(Stays):
     def _question(self, messages: Sequence[Message], check: Callable[[], None], room: int | None) -> Question:
         prompting = self.text.prompting
         try:
-            conversation = read(messages, self.vision, blind=self._blind, check=check, room=room)
+            conversation = self._read(messages, check, room)
             prompt = prompting.prompt(conversation)
         except RecursionError as error:
             raise RequestError("a message is nested too deeply", hint="send plain messages") from error
@@ -182,8 +183,11 @@ class Model(Stays):
 
         Where people wrote what looks like special tokens, invisible marks keep `raw` from reading them so.
         """
-        conversation = read(messages, self.vision, blind=self._blind, check=check)
-        return self.text.prompting.write(conversation)
+        return self.text.prompting.write(self._read(messages, check, None))
+
+    def _read(self, messages: Sequence[Message], check: Callable[[], None], room: int | None) -> Conversation:
+        knows = self.text.prompting.knows_role
+        return read(messages, self.vision, blind=self._blind, knows_role=knows, check=check, room=room)
 
     def raw(
         self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Source | Patches] = (), *,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
+from typing import cast
 
 from opsin.api.contents import Conversation, plain
 from opsin.errors import RequestError
 from opsin.spans import MediaSpan, Patches, Prompt
-from opsin.text import ChatTemplate, Tokenizer, protect_values, split_at_marker
+from opsin.text import ChatTemplate, Tokenizer, Written, join, protect, split_at_marker, written
+
+# Others must be words: a template's own tokens stand in its source as well.
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
 class Prompting:
@@ -28,12 +34,12 @@ class Prompting:
     def prompt(self, conversation: Conversation) -> Prompt:
         """Raises RequestError where the template has no place for the pictures."""
         pictures = [patches for _, patches in conversation.pictures]
-        messages = [self._protected(message) for message in conversation.messages]
+        messages = [_marked(message) for message in conversation.messages]
         return Prompt.of(self._spans(self._runs(messages, len(pictures)), pictures, first=True))
 
     def write(self, conversation: Conversation) -> str:
         """What the template makes of a conversation, with `own` in place of each picture."""
-        messages = [self._protected(message) for message in conversation.messages]
+        messages = [_marked(message) for message in conversation.messages]
         return self.own.join(self._runs(messages, len(conversation.pictures)))
 
     def check_places(self, pieces: Sequence[str | Sequence[int]], pictures: int) -> None:
@@ -57,28 +63,17 @@ class Prompting:
             spans += self._spans(runs, here, first=number == 0)
         return Prompt.of(spans)
 
-    def _protected(self, message: dict[str, object]) -> dict[str, object]:
-        """The message, in which nothing that people wrote becomes a special token or a place of a picture."""
-        content = message.get("content")
-        others = {name: value for name, value in message.items() if name != "content"}
-        if isinstance(content, list):
-            content = [
-                part if part["type"] == "image" else {**part, "text": self._safe(part["text"])} for part in content
-            ]
-        elif isinstance(content, str):
-            content = self._safe(content)
-        if others.get("role") == "developer" and self.template is not None and "developer" not in self.template.source:
-            others["role"] = "system"  # what a developer says was called so when the template was written
-        return {name: protect_values(value, self.tokenizer) for name, value in others.items()} | {"content": content}
-
-    def _safe(self, text: str) -> str:
-        return self.tokenizer.guard.protect(text)
+    def knows_role(self, role: str) -> bool:
+        """Whether messages may have it: the roles of OpenAI's clients, and those that the template names."""
+        if role in _ROLES or self.template is None:
+            return role in _ROLES
+        return _WORD.fullmatch(role) is not None and self.template.names(role)
 
     def _runs(self, messages: list[dict[str, object]], pictures: int) -> list[str]:
         """The rendered text, cut where pictures belong."""
         if not pictures:
             return [self._render(messages)]
-        if self._marker and self.template is not None and self.template.takes_parts():
+        if self._marker and self.template is not None and self.template.capabilities.pictures:
             runs = split_at_marker(self._render(messages), self._marker, self.tokenizer)
             if len(runs) == pictures + 1:
                 return runs
@@ -91,9 +86,12 @@ class Prompting:
         return runs
 
     def _render(self, messages: list[dict[str, object]]) -> str:
+        """A text in which nothing that people wrote becomes a special token or a place of a picture."""
         if self.template is None:
-            return "\n".join(str(m.get("content") or "") for m in plain(messages, self.own))
-        return self.template.render(messages)
+            text = join("\n", (cast(str, m.get("content") or "") for m in plain(messages, self.own)))
+        else:
+            text = self.template.render(self.template.fit(messages))
+        return protect(text, self.tokenizer)
 
     def _spans(self, runs: list[str], pictures: list[Patches], *, first: bool) -> list[MediaSpan | Sequence[int]]:
         """Texts between spans in one piece each: how words are cut depends on their neighbours."""
@@ -116,3 +114,12 @@ class Prompting:
         if first and self.tokenizer.add_bos and bos is not None and ids[:1] != [bos]:
             ids = [bos, *ids]
         return ids
+
+
+def _marked(message: dict[str, object]) -> dict[str, object]:
+    """The message, whose texts know that people wrote them; but its role is one of a few, and part of some tokens."""
+    content = message.get("content")
+    if isinstance(content, list):
+        content = [{**part, "text": Written(part["text"])} if part["type"] == "text" else part for part in content]
+    others = {name: written(value) for name, value in message.items() if name not in ("role", "content")}
+    return {"role": message["role"], **others, "content": written(content) if isinstance(content, str) else content}

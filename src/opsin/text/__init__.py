@@ -1,20 +1,25 @@
 """Text: tokenizers from GGUF metadata, chat templates, and text out of tokens. It reads no files."""
 
+from opsin.text.capabilities import Capabilities, ContentForm
 from opsin.text.detokenizer import Detokenizer
-from opsin.text.protection import protect, protect_values, split_at_marker
+from opsin.text.origin import Written, join, written
+from opsin.text.protection import protect, split_at_marker
 from opsin.text.stop import StopStrings
-from opsin.text.template import ChatTemplate, ContentForm
+from opsin.text.template import ChatTemplate
 from opsin.text.tokenizer import Tokenizer
 from opsin.text.vocabulary import vocabulary_type
 
 __all__ = [
+    "Capabilities",
     "ChatTemplate",
     "ContentForm",
     "Detokenizer",
     "StopStrings",
     "Tokenizer",
+    "Written",
+    "join",
     "protect",
-    "protect_values",
     "split_at_marker",
     "vocabulary_type",
+    "written",
 ]

@@ -1,23 +1,24 @@
-"""Keeps a user's text from becoming control tokens, through any chat template.
+"""Keeps what people wrote from becoming control tokens, through any chat template.
 
-A template joins its own markers with texts that came from people, and afterwards nobody can tell them apart. So before
-rendering `protect` breaks, in every user's text, whatever could begin a control token: a mark goes behind the first
-character of it. `Tokenizer.encode(special=True)` looks for special tokens first and takes the marks out of the ordinary
-text that remains. The mark is a Unicode noncharacter; a text that holds one itself has it escaped, so that every text
-comes back as it was.
+A template's text knows which of its characters people wrote (see `origin`). Before it is encoded, `protect` breaks
+whatever in these could be, begin or end a control token: a mark goes behind its first character.
+`Tokenizer.encode(special=True)` looks for special tokens first and takes the marks out of the ordinary text that
+remains. The mark is a Unicode noncharacter; a text that holds one itself has it escaped, so that every text comes back
+as it was.
 
-A control token is recognised by its first three characters, also where the text ends within them: what a template
-joins to it, or cuts out of its middle, cannot complete one.
+A control token is recognised by its first three characters, also where the text ends within them, so what is joined to
+it later cannot complete one; and where the template wrote its beginning, by the whole of it.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from opsin.errors import ModelError
+from opsin.text.origin import Written, plain, spans_of
 
 MARK: Final = "\ufdd0"
 ESCAPE: Final = "\ufdd1"  # six digits follow, one of the sixteen noncharacters below for each
@@ -27,10 +28,15 @@ _MARKS: Final = re.compile(f"{MARK}|{ESCAPE}([\ufde0-\ufdef]{{6}})")
 
 
 class Guard:
-    """Breaks and mends texts for one vocabulary. `texts` are those of the tokens that no user may write."""
+    """Breaks texts for one vocabulary. `texts` are those of the tokens that no user may write."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._leads = leads = frozenset(text[:_LEAD] for text in texts if text)
+        self._texts = frozenset(texts) - {""}
+        self._longest = max(map(len, self._texts), default=0)
+        self._by_lead: dict[str, list[str]] = {}
+        for text in sorted(self._texts):
+            self._by_lead.setdefault(text[:_LEAD], []).append(text)
+        leads = frozenset(self._by_lead)
         self.single = frozenset(lead for lead in leads if len(lead) == 1)
         self._escaped = re.compile(f"[{re.escape(''.join(sorted(self.single)))}{MARK}{ESCAPE}]")
         rests: dict[str, set[str]] = {}
@@ -40,11 +46,28 @@ class Guard:
 
     def also(self, texts: Iterable[str]) -> Guard:
         """A guard of these texts too."""
-        return Guard([*self._leads, *texts])
+        return Guard([*self._texts, *texts])
 
     def protect(self, text: str) -> str:
-        escaped = self._escaped.sub(_escape, text)
-        return self._broken.sub(_mark, escaped)
+        """A text in which nothing that people wrote is part of one of these."""
+        whole, parts, place = plain(text), [], 0
+        for start, end in spans_of(text):
+            crossed = MARK if self._is_crossed(whole, start) else ""
+            parts += [whole[place:start], crossed, self._break(whole[start:end])]
+            place = end
+        return "".join([*parts, whole[place:]])
+
+    def _break(self, text: str) -> str:
+        return self._broken.sub(_mark, self._escaped.sub(_escape, text))
+
+    def _is_crossed(self, text: str, place: int) -> bool:
+        """Whether one of these texts begins before this place and ends behind it."""
+        for start in range(max(0, place - self._longest + 1), place):
+            for size in range(1, _LEAD + 1):
+                found = self._by_lead.get(text[start : start + size], ())
+                if any(start + len(one) > place and text.startswith(one, start) for one in found):
+                    return True
+        return False
 
 
 def unprotect(text: str) -> str:
@@ -83,29 +106,18 @@ class Guarded(Protocol):
 
 
 def protect(text: str, tokenizer: Guarded) -> str:
-    """`text` so that no template and no neighbour makes a control token of it."""
+    """`text` so that nothing that people wrote in it is part of a control token."""
     return tokenizer.guard.protect(text)
 
 
-def protect_values(value: object, tokenizer: Guarded) -> object:
-    """Protects every string within messages, tools or other JSON-like values; the value given stays as it is."""
-    if isinstance(value, str):
-        return tokenizer.guard.protect(value)
-    if isinstance(value, Mapping):
-        return {protect_values(key, tokenizer): protect_values(item, tokenizer) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [protect_values(item, tokenizer) for item in value]
-    return value
-
-
 def split_at_marker(text: str, marker: str, tokenizer: Guarded) -> list[str]:
-    """The runs of a rendered text between the places where the template itself wrote `marker`.
+    """The runs of a protected text between the places where the template itself wrote `marker`.
 
-    n markers give n + 1 runs, some perhaps empty. The same characters in a user's text are protected, so they are no
+    n markers give n + 1 runs, some perhaps empty. The same characters in a user's text are broken, so they are no
     marker and stay in their run. Runs are still protected: encode each with `special=True`. A marker that users could
     write unbroken is refused; `Tokenizer.guarding` makes a tokenizer that guards it.
     """
-    if not marker or marker in tokenizer.guard.protect(marker):
+    if not marker or marker in tokenizer.guard.protect(Written(marker)):
         raise ModelError(f"the marker {marker!r} is not guarded in users' texts",
-                         hint="protect texts with tokenizer.guarding(marker) before rendering")  # fmt: skip
+                         hint="protect texts with tokenizer.guarding(marker)")  # fmt: skip
     return text.split(marker)

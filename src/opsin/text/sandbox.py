@@ -8,23 +8,25 @@ that they are given; so a container's weight, once known, stays.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from datetime import datetime
 from functools import wraps
 from typing import Any, Final, NoReturn, TypeVar
 
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import make_attrgetter
 from jinja2.parser import Parser
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
+
+from opsin.text.origin import Written, derived, formatted, join, percent, percent_format, plain, replace
+from opsin.text.template_functions import write_json, write_time
 
 MAX_SECONDS: Final = 1.0
 MAX_WEIGHT: Final = 1 << 25  # characters of one string, or items and characters of one container
@@ -34,6 +36,12 @@ MAX_NUMBER: Final = 100_000  # widths, counts and the like that a filter or meth
 MAX_BITS: Final = 1 << 12
 _REMOVED_FILTERS: Final = ("wordwrap", "xmlattr", "urlize", "pprint", "center", "slice", "batch", "striptags",
                             "sum", "filesizeformat", "random")  # fmt: skip
+# Filters that give back values as they were put in, or know themselves whose a text is; and those that leave it to the
+# methods of texts. What others make of people's texts is people's.
+_PASSING_FILTERS: Final = frozenset(
+    {"attr", "d", "default", "first", "last", "max", "min", "format", "join", "replace"}
+)  # fmt: skip
+_METHOD_FILTERS: Final = frozenset({"capitalize", "lower", "string", "trim", "upper"})
 _WIDE_FORMAT: Final = re.compile(r"%[^a-zA-Z%]*(?:\d{4}|\*)|\{[^}]*\d{4}")
 
 Value = TypeVar("Value")
@@ -244,15 +252,18 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self, budget: Budget) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], optimized=False)
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], optimized=False,
+            finalize=self._write,
+        )  # fmt: skip
         self._budget = budget
         for name in _REMOVED_FILTERS:
             del self.filters[name]
-        self.filters["tojson"] = _write_json
+        self.filters |= {"tojson": write_json, "join": self._join, "replace": replace, "format": percent_format}
         self.filters = {name: self._counted_filter(name, function) for name, function in self.filters.items()}
         del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
-        self.globals["strftime_now"] = _write_time
+        self.globals["strftime_now"] = write_time
         self.globals["dict"] = _Dictionary()
         self.globals["namespace"] = _Namespace
 
@@ -267,8 +278,7 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
 
     def concatenate(self, *parts: object) -> str:
         """The operator `~`."""
-        texts = [part if isinstance(part, str) else self._write(part) for part in parts]
-        return self.concat(texts)
+        return self.concat(map(self._write, parts))
 
     def weigh_literal(self, value: Value) -> Value:
         """Called on every list, tuple or dictionary that the template spells out."""
@@ -282,9 +292,30 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
         name = str(getattr(function, "__name__", ""))
         if name == "join":
             args = tuple(_settle(argument) for argument in args)
-        given = [value for key, value in kwargs.items() if key not in ("_loop_vars", "_block_vars")]
-        self._budget.check_call(name, [owner, *args, *given])
-        return self._budget.check(super().call(context, function, *args, **kwargs))
+        given = [*args, *(value for key, value in kwargs.items() if key not in ("_loop_vars", "_block_vars"))]
+        self._budget.check_call(name, [owner, *given])
+        if type(owner) is str and name in ("join", "replace"):  # what the template's own text is given may be people's
+            owner = Written(owner, ())
+            function = getattr(owner, name)
+        made = super().call(context, function, *args, **kwargs)
+        if isinstance(owner, str | bytes) and not (isinstance(owner, Written) or name in ("format", "format_map")):
+            made = derived(made, owner, *given)
+        return self._budget.check(made)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """What stands for the methods `format` and `format_map` of texts."""
+        if super().wrap_str_format(value) is None:
+            return None
+        pattern: str = value.__self__
+        formatter = SandboxedFormatter(self)
+
+        @wraps(value)
+        def format(*args: Any, **kwargs: Any) -> str:
+            if value.__name__ == "format_map":
+                args, kwargs = (), dict(*args, **kwargs)
+            return formatted(pattern, args, kwargs, formatter)
+
+        return format
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """The operators that can multiply."""
@@ -296,8 +327,11 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
         elif operator == "%" and isinstance(left, str):
             values = right if isinstance(right, tuple) else (right,)
             self._budget.check_call("format", [left, *values])
+            return self._budget.check(percent(left, right))
         elif isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
             self._budget.make(len(left) + len(right))
+            if isinstance(left, str) and isinstance(right, str):
+                return self._budget.check(_joined(left, right))
         return self._budget.check(super().call_binop(context, operator, left, right))
 
     def _check_product(self, left: object, right: object) -> None:
@@ -315,11 +349,17 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
         """Called for macros and blocks that are kept as a value."""
         texts = list(parts)
         self._budget.make(sum(map(len, texts)))
-        return "".join(texts)
+        return join("", texts)
 
     def _write(self, value: object) -> str:
+        """A value as it stands in the text. One that is no text may hold what people wrote."""
         self._budget.check(value)
-        return str(value)
+        return value if isinstance(value, str) else derived(str(value), value)
+
+    def _join(self, values: Iterable[object], between: object = "", attribute: str | int | None = None) -> str:
+        """The filter `join`."""
+        taken = values if attribute is None else map(make_attrgetter(self, attribute), values)
+        return join(self._write(between), map(self._write, taken))
 
     def _counted_filter(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         budget = self._budget
@@ -329,10 +369,20 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
         def counted(*args: Any, **kwargs: Any) -> Any:
             if name == "join":
                 args = tuple(_settle(argument) for argument in args)
-            budget.check_call(name, [*args[skip:], *kwargs.values()])
-            return budget.check(function(*args, **kwargs))
+            given = [*args[skip:], *kwargs.values()]
+            budget.check_call(name, given)
+            made = function(*args, **kwargs)
+            if isinstance(made, str) and name not in _PASSING_FILTERS:
+                is_new = name not in _METHOD_FILTERS and isinstance(made, Written)
+                made = derived(plain(made) if is_new else made, *given)
+            return budget.check(made)
 
         return counted
+
+
+def _joined(left: str, right: str) -> str:
+    """The operator `+`. Markup would forget what people wrote."""
+    return join("", (left, right)) if isinstance(left, Written) or isinstance(right, Written) else left + right
 
 
 def _settle(value: object) -> object:
@@ -345,17 +395,5 @@ def _check_bits(bits: int) -> None:
         raise LimitError("the chat template makes too large a number")
 
 
-def _write_json(
-    value: object, ensure_ascii: bool = False, indent: int | None = None,
-    separators: tuple[str, str] | None = None, sort_keys: bool = False,
-) -> str:  # fmt: skip
-    """JSON as `transformers` writes it for templates: no HTML escapes, letters as they are."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
 def _raise_exception(message: str) -> NoReturn:
     raise RefusalError(message)
-
-
-def _write_time(pattern: str) -> str:
-    return datetime.now().strftime(pattern)

@@ -1,13 +1,13 @@
 """Chat templates: a conversation becomes the text that a model was trained on.
 
-The template is a Jinja program out of the model's file; `sandbox` keeps it within limits. Texts of users are rendered
-as they come: whoever encodes the result protects them first (see `protection`).
+The template is a Jinja program out of the model's file; `sandbox` keeps it within limits. Texts that are `Written` stay
+so in the result: whoever encodes it protects them first (see `origin`, `protection`).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from functools import cached_property
 from types import CodeType
 from typing import Final
@@ -15,29 +15,22 @@ from typing import Final
 import jinja2
 
 from opsin.errors import ModelError, RequestError, TemplateError
+from opsin.text.capabilities import Capabilities, ContentForm
+from opsin.text.history import fit
 from opsin.text.keys import read_int, read_text, read_texts
+from opsin.text.origin import Written, join
 from opsin.text.sandbox import MAX_SECONDS, Budget, RefusalError, RenderEnvironment
 from opsin.text.vocabulary import PREFIX
 
 KEY: Final = "tokenizer.chat_template"
 MAX_SOURCE: Final = 1 << 20
 MAX_OUTPUT: Final = 1 << 26
-_PROBE: Final = "needle in a haystack"
-_TEXT_PART: Final = {"type": "text", "text": _PROBE}
-_PROBE_SECONDS: Final = 0.2
 _REASONING: Final = ("reasoning_content", "thinking", "reasoning")
+_TRIAL_SECONDS: Final = 0.5  # of all trials together
 _TOKENS: Final = {
     "bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding", "sep_token": "seperator",
     "mask_token": "mask",
 }  # fmt: skip
-
-
-class ContentForm(Enum):
-    """How a template wants the content of a message."""
-
-    TEXT = "text"
-    PARTS = "parts"
-    EITHER = "either"
 
 
 class ChatTemplate:
@@ -70,7 +63,7 @@ class ChatTemplate:
         A list of parts as content goes to the template as it is, or as their joined text where the template wants
         text. Raises RequestError where the template refuses the conversation, ModelError where it fails by itself.
         """
-        conversation = [self._fit(_to_plain(_alias_reasoning(message))) for message in messages]
+        conversation = [self._in_form(_to_plain(_with_thoughts(message))) for message in messages]
         variables = {name: _to_plain(value) for name, value in extra.items()}
         return self._run(
             self._choose(tools),
@@ -80,46 +73,44 @@ class ChatTemplate:
             },
         )  # fmt: skip
 
-    @cached_property
-    def content_form(self) -> ContentForm:
-        """Found by trying whether a text comes out where a text, or a list of one part, goes in."""
-        text = self._probe(_PROBE)
-        parts = self._probe([_TEXT_PART])
-        if text and parts:
-            return ContentForm.EITHER
-        return ContentForm.PARTS if parts else ContentForm.TEXT
+    def fit(self, messages: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+        """A history as OpenAI's clients write it, as `render` takes it: see `history`."""
+        return fit(messages, self.capabilities)
 
-    def takes_parts(self) -> bool:
-        """Whether a part `{"type": "image"}` beside a text leaves something in the text, such as `<image>`."""
-        return self._takes_pictures
+    def names(self, role: str) -> bool:
+        """Whether it speaks of this role."""
+        return any(f"{quote}{role}{quote}" in self.source for quote in "'\"")
 
     @cached_property
-    def _takes_pictures(self) -> bool:
-        """Tried with a picture, without it, and with a part of a kind that no template knows."""
-        picture = self._probe([{"type": "image"}, _TEXT_PART])
-        others = (self._probe([_TEXT_PART]), self._probe([{"type": "nothing"}, _TEXT_PART]))
-        return bool(picture) and all("".join(picture.split()) != "".join(other.split()) for other in others)
+    def capabilities(self) -> Capabilities:
+        """What it can take, found by trying. Ask once before threads do."""
+        left = _TRIAL_SECONDS
 
-    def _probe(self, content: object) -> str:
-        """What becomes of a user's message, if its text is in it and it was not just written out as data."""
-        variables = {**self._tokens, "tools": None, "documents": None, "add_generation_prompt": True,
-                     "messages": [{"role": "user", "content": content}]}  # fmt: skip
-        try:
-            text = self._run(self.source, variables, seconds=_PROBE_SECONDS)
-        except (RequestError, ModelError):
-            return ""
-        return text if _PROBE in text and "'type'" not in text and '"type"' not in text else ""
+        def trial(messages: Sequence[Mapping[str, object]]) -> str:
+            nonlocal left
+            variables = {**self._tokens, "tools": None, "documents": None, "add_generation_prompt": True,
+                         "messages": messages}  # fmt: skip
+            began = time.thread_time()
+            try:
+                return self._run(self.source, variables, seconds=left) if left > 0 else ""
+            except (RequestError, ModelError):
+                return ""
+            finally:
+                left -= time.thread_time() - began
+
+        return Capabilities.of(self.source, trial)
 
     def _choose(self, tools: object) -> str:
         return self.variants["tool_use"] if tools and "tool_use" in self.variants else self.source
 
-    def _fit(self, message: object) -> object:
+    def _in_form(self, message: object) -> object:
         """The message with its content in the form that the template wants."""
         if not isinstance(message, dict) or not isinstance(content := message.get("content"), str | list):
             return message
-        if isinstance(content, list) and self.content_form == ContentForm.TEXT:
-            return {**message, "content": _join_parts(content)}
-        if isinstance(content, str) and self.content_form == ContentForm.PARTS:
+        form = self.capabilities.content
+        if isinstance(content, list) and form == ContentForm.TEXT:
+            return {**message, "content": _joined(content)}
+        if isinstance(content, str) and form == ContentForm.PARTS:
             return {**message, "content": [{"type": "text", "text": content}]}
         return message
 
@@ -157,7 +148,7 @@ def _collect(template: jinja2.Template, variables: Mapping[str, object]) -> str:
                 f"the chat template writes more than {MAX_OUTPUT} characters", hint="give another template"
             )
         pieces.append(piece)
-    return "".join(pieces)
+    return join("", pieces)
 
 
 def _read_tokens(metadata: Mapping[str, object]) -> dict[str, str]:
@@ -171,17 +162,17 @@ def _read_tokens(metadata: Mapping[str, object]) -> dict[str, str]:
     return found
 
 
-def _alias_reasoning(message: Mapping[str, object]) -> Mapping[str, object]:
+def _with_thoughts(message: Mapping[str, object]) -> Mapping[str, object]:
     """Templates read what an assistant thought under different names; each finds it under its own."""
     thought = next((message[name] for name in _REASONING if message.get(name) is not None), None)
-    if thought is None:
-        return message
-    return {"thinking": thought, **message, "reasoning_content": thought}
+    return message if thought is None else {"thinking": thought, **message, "reasoning_content": thought}
 
 
 def _to_plain(value: object) -> object:
     """A copy out of plain JSON types: templates come from strangers, and get no objects with methods."""
     if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Written):
         return value
     for kind in (str, int, float):
         if isinstance(value, kind):
@@ -193,7 +184,7 @@ def _to_plain(value: object) -> object:
     return f"<{type(value).__name__}>"
 
 
-def _join_parts(parts: Sequence[object]) -> str:
+def _joined(parts: Sequence[object]) -> str:
     texts = []
     for part in parts:
         if not isinstance(part, Mapping) or not isinstance(text := part.get("text"), str):
@@ -201,4 +192,4 @@ def _join_parts(parts: Sequence[object]) -> str:
             raise RequestError(f"the chat template has no place for content of the kind {kind!r}",
                                hint="give text only, or a model that takes such content")  # fmt: skip
         texts.append(text)
-    return "\n".join(texts)
+    return join("\n", texts)

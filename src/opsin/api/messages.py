@@ -1,0 +1,58 @@
+"""Messages as people and OpenAI's clients write them, checked and in one form: what a template is given is this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+from opsin.errors import RequestError
+
+Message = Mapping[str, object]
+_HINT = 'give [{"role": "user", "content": "..."}]'
+_CALL_HINT = 'give {"function": {"name": "...", "arguments": "{...}"}}'
+
+
+def checked(messages: Sequence[Message], knows_role: Callable[[str], bool]) -> list[dict[str, object]]:
+    """Each has a role that is known, and a content: None, a text or a list. Fields that say nothing are gone.
+
+    Calls stand in `tool_calls`, also those of OpenAI's first form (`function_call`), and their results have the role
+    "tool". Raises RequestError, naming the field.
+    """
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence) or not messages:
+        raise RequestError("there are no messages", hint=_HINT)
+    return [_checked(f"messages[{number}]", message, knows_role) for number, message in enumerate(messages)]
+
+
+def _checked(name: str, message: object, knows_role: Callable[[str], bool]) -> dict[str, object]:
+    if not isinstance(message, Mapping) or not isinstance(role := message.get("role"), str):
+        raise RequestError(f"{name} has no role", hint=_HINT)
+    if not knows_role(role):
+        raise RequestError(f"{name}.role: {role!a:.80} is not known", hint="give user, assistant, system or tool")
+    found = {field: value for field, value in message.items() if value is not None and value != []}
+    if called := found.pop("function_call", None):
+        found["tool_calls"] = [{"type": "function", "function": called}]
+    if "tool_calls" in found:
+        found["tool_calls"] = _calls(f"{name}.tool_calls", found["tool_calls"])
+    refusal = found.pop("refusal", None)
+    content = message.get("content", refusal if isinstance(refusal, str) else None)
+    if "content" not in message and "tool_calls" not in found and content is None:
+        raise RequestError(f"{name} has no content", hint=_HINT)
+    if not isinstance(content, str | list | tuple | None):
+        raise RequestError(f"{name} has a content of {type(content).__name__}", hint=_HINT)
+    if content is None and "tool_calls" not in found:
+        content = refusal if isinstance(refusal, str) else ""
+    return {**found, "role": "tool" if role == "function" else role, "content": content}
+
+
+def _calls(name: str, calls: object) -> list[dict[str, object]]:
+    if not isinstance(calls, list | tuple):
+        raise RequestError(f"{name} is {type(calls).__name__}, not a list", hint=_CALL_HINT)
+    for number, call in enumerate(calls):
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise RequestError(f"{name}[{number}].function has no name", hint=_CALL_HINT)
+        arguments = function.get("arguments")
+        if not isinstance(arguments, str | Mapping | None):
+            what = type(arguments).__name__
+            raise RequestError(f"{name}[{number}].function.arguments is {what}, not JSON as a text", hint=_CALL_HINT)
+    return [dict(cast(Mapping[str, object], call)) for call in calls]

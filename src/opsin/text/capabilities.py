@@ -1,0 +1,131 @@
+"""What a chat template can take, found by trying it: templates are programs, and their names say little.
+
+Each trial renders a small conversation with words in it that must come out again, and not as data written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import product
+from typing import Final
+
+Message = Mapping[str, object]
+Trial = Callable[[Sequence[Message]], str]  # a conversation as text; "" where the template fails
+
+_NEEDLE: Final = "needle in a haystack"
+_CALL, _KEY = "needle_call", "needle_key"
+_ARGUMENTS: Final[tuple[object, ...]] = ({_KEY: "hay"}, f'{{"{_KEY}": "hay"}}')
+_OPENAI_ID, _NINE_LETTERS = "call_0123456789abcdefABCDEF", "abcDEF123"
+_WRITTEN_OUT: Final = ("None", f"{{'{_KEY}'", '\\"')  # a null, a mapping, a text in quotes once more
+
+
+class ContentForm(Enum):
+    """How a template wants the content of a message."""
+
+    TEXT = "text"
+    PARTS = "parts"
+    EITHER = "either"
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How a template shows the tools that an assistant called.
+
+    Attributes:
+        content: what stands as content beside calls without a text: None or "".
+        mappings: whether arguments may be a mapping; else they are JSON as text.
+        texts: whether arguments may be JSON as text.
+        nine_letters: whether ids must be nine letters and digits, as Mistral's are.
+    """
+
+    content: str | None
+    mappings: bool
+    texts: bool
+    nine_letters: bool
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a template can take.
+
+    Attributes:
+        content: the form of a user's content.
+        pictures: whether a part `{"type": "image"}` beside a text leaves something in the text, such as `<image>`.
+        system: whether a message of the system comes out.
+        developer: whether it knows developers; what they say was called the system's when most templates were written.
+        tools: whether a message of the role "tool" comes out.
+        calls: how it shows calls; None where it does not.
+    """
+
+    content: ContentForm
+    pictures: bool
+    system: bool
+    developer: bool
+    tools: bool
+    calls: Calls | None
+
+    @classmethod
+    def of(cls, source: str, trial: Trial) -> Capabilities:
+        content = _content_form(trial)
+
+        def say(role: str, text: str) -> Message:
+            return {"role": role, "content": _parts(text) if content == ContentForm.PARTS else text}
+
+        user, answer, result = say("user", "hay"), say("assistant", "straw"), say("tool", _NEEDLE)
+        return cls(
+            content=content,
+            pictures=_takes_pictures(trial),
+            system=_NEEDLE in trial([say("system", _NEEDLE), user]),
+            developer="developer" in source,
+            tools=_NEEDLE in trial([user, answer, {**result, "name": _CALL, "tool_call_id": _NINE_LETTERS}]),
+            calls=_calls(trial, user, result),
+        )
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
+
+
+def _content_form(trial: Trial) -> ContentForm:
+    """Whether a text comes out where a text, or a list of one part, goes in."""
+    text, parts = _shown(trial, _NEEDLE), _shown(trial, _parts(_NEEDLE))
+    if text and parts:
+        return ContentForm.EITHER
+    return ContentForm.PARTS if parts else ContentForm.TEXT
+
+
+def _takes_pictures(trial: Trial) -> bool:
+    """Tried with a picture, without it, and with a part of a kind that no template knows."""
+    picture = _shown(trial, [{"type": "image"}, *_parts(_NEEDLE)])
+    others = (_shown(trial, _parts(_NEEDLE)), _shown(trial, [{"type": "nothing"}, *_parts(_NEEDLE)]))
+    return bool(picture) and all("".join(picture.split()) != "".join(other.split()) for other in others)
+
+
+def _shown(trial: Trial, content: object) -> str:
+    """What becomes of a user's message, if its text is in it and it was not just written out as data."""
+    text = trial([{"role": "user", "content": content}])
+    return text if _NEEDLE in text and "'type'" not in text and '"type"' not in text else ""
+
+
+def _calls(trial: Trial, user: Message, result: Message) -> Calls | None:
+    """The first of these ways in which a call comes out as it should, the ones that clients write first."""
+    for id, content in product((_OPENAI_ID, _NINE_LETTERS), (None, "")):
+        tool = {**result, "name": _CALL, "tool_call_id": id}
+        for ending in ([tool], []):
+            mappings, texts = (
+                _shows_call(trial([user, _call(id, content, arguments), *ending])) for arguments in _ARGUMENTS
+            )
+            if mappings or texts:
+                return Calls(content, mappings, texts, nine_letters=id == _NINE_LETTERS)
+    return None
+
+
+def _call(id: str, content: str | None, arguments: object) -> Message:
+    call = {"id": id, "type": "function", "function": {"name": _CALL, "arguments": arguments}}
+    return {"role": "assistant", "content": content, "tool_calls": [call]}
+
+
+def _shows_call(text: str) -> bool:
+    return _CALL in text and _KEY in text and not any(odd in text for odd in _WRITTEN_OUT)

@@ -6,6 +6,7 @@ import gc
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -64,13 +65,52 @@ def test_an_unfinished_character_at_the_end_is_shown_as_such(model):
     assert any(0xC2 <= answer.ids[-1] <= 0xF4 for answer in answers)
 
 
-def test_text_is_what_is_left(model):
+def test_text_is_the_whole_answer_whatever_was_read_before(model):
     whole = model.chat(ASK, seed=1, max_tokens=60).text
+    assert len(whole) > 10
     answer = model.chat(ASK, seed=1, max_tokens=60)
+    assert next(answer)
+    assert [answer.text, answer.text, str(answer), f"{answer}"] == [whole] * 4
+    assert list(answer) == []
+    read = model.chat(ASK, seed=1, max_tokens=60)
+    assert "".join(read) == read.text == whole
+
+
+def test_a_cancelled_answer_keeps_what_came(model, monkeypatch):
+    hold(model.runner, monkeypatch, after=9)
+    answer = model.chat(ASK, seed=0, ignore_eos=True)
     first = next(answer)
-    assert first
-    assert first + answer.text == whole
-    assert answer.text == ""
+    answer.cancel()
+    assert answer.text == first
+
+
+def test_one_answer_may_be_read_by_several_threads(model):
+    whole = model.chat(ASK, seed=1, max_tokens=200, ignore_eos=True).text
+    for _ in range(5):
+        answer = model.chat(ASK, seed=1, max_tokens=200, ignore_eos=True)
+        with ThreadPoolExecutor(8) as readers:
+            parts = [reader.result() for reader in [readers.submit(list, answer) for _ in range(8)]]
+        assert sum(len(part) for part in parts) > 1
+        assert answer.text == whole
+        assert sorted("".join(piece for part in parts for piece in part)) == sorted(whole)
+
+
+def test_an_answer_says_what_it_is_without_waiting(model, monkeypatch):
+    hold(model.runner, monkeypatch, after=3)
+    answer = model.chat(ASK, seed=0, ignore_eos=True)
+    assert repr(answer) == "<Answer: 0 tokens so far, ''>"
+    first = next(answer)
+    assert repr(answer).startswith(f"<Answer: {len(answer.ids)} tokens so far, {first!r:.5}")
+    answer.cancel()
+    assert ", cancelled, " in repr(answer)
+
+
+def test_a_long_answer_is_cut_where_it_is_shown(model):
+    answer = model.chat(ASK, seed=0, max_tokens=400, ignore_eos=True)
+    assert len(answer.text) > 200
+    assert repr(answer).startswith("<Answer: 400 tokens, ended by length, ")
+    assert len(repr(answer)) < 300
+    assert "rain in Spain" not in repr(model.question(ASK))
 
 
 def test_a_seed_gives_the_same_answer(model):
@@ -207,6 +247,9 @@ def test_an_answer_ends_with_an_error_when_the_model_closes(quantised_file, monk
     with pytest.raises(opsin.OpsinError, match="closed"):
         list(answer)
     assert answer.reason == "error"
+    with pytest.raises(opsin.OpsinError, match="closed"):  # a part is not passed off as the whole
+        answer.text  # noqa: B018
+    assert "ended by error" in repr(answer)
 
 
 def test_loading_and_closing_leaves_no_thread(quantised_file):

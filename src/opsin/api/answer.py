@@ -5,12 +5,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from threading import RLock
 
 from opsin.engine.logprobs import Logprobs
 from opsin.engine.sequence import Piece, Reason, Stream
 from opsin.errors import OpsinError
 from opsin.process import Stays
 from opsin.text import Detokenizer, StopStrings
+
+_SHOWN = 60  # characters of an answer in its repr
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,10 @@ class Usage:
 
 
 class Answer(Stays):
-    """A running answer: iterate for pieces of text. Afterwards `reason` says why it ended.
+    """A running answer: iterate for pieces of text, or take its `text`. Afterwards `reason` says why it ended.
 
-    The work ends with the last piece, with `cancel`, or when nobody holds the answer any more.
+    The work ends with the last piece, with `cancel`, or when nobody holds the answer any more. Threads may share it:
+    each piece goes to one of those that iterate. In async code: `await asyncio.to_thread(str, answer)`.
     """
 
     def __init__(
@@ -69,23 +73,38 @@ class Answer(Stays):
         self.reason: Reason | None = None
         self._stream, self._text, self._stops = stream, text, stops
         self._pieces = iter(stream)
+        self._written: list[str] = []
+        self._error: OpsinError | None = None
+        self._reading = RLock()
         weakref.finalize(self, stream.cancel).atexit = False
+
+    def __repr__(self) -> str:
+        """What is there by now; waits for nothing."""
+        ended = {None: " so far", "cancelled": ", cancelled"}.get(self.reason, f", ended by {self.reason}")
+        text = "".join(self._written[: _SHOWN + 1])
+        shown = repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
+        return f"<Answer: {len(self.ids)} tokens{ended}, {shown}>"
+
+    def __str__(self) -> str:
+        return self.text
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        while self.reason is None:
-            try:
-                out = self._take(next(self._pieces))
-            except OpsinError:
-                self.reason = "error"
-                raise
-            except BaseException:  # such as Ctrl-C
-                self.cancel()
-                raise
-            if out:
-                return out
+        with self._reading:
+            while self.reason is None:
+                try:
+                    out = self._take(next(self._pieces))
+                except OpsinError as error:
+                    self.reason, self._error = "error", error
+                    raise
+                except BaseException:  # such as Ctrl-C
+                    self.cancel()
+                    raise
+                if out:
+                    self._written.append(out)
+                    return out
         raise StopIteration
 
     @property
@@ -96,8 +115,12 @@ class Answer(Stays):
 
     @property
     def text(self) -> str:
-        """What is left of the answer, as one string."""
-        return "".join(self)
+        """The whole answer as one string, also of pieces that were read before. Waits for the end, raises its error."""
+        for _ in self:
+            pass
+        if self._error is not None:
+            raise self._error
+        return "".join(self._written)
 
     @property
     def stopping_word(self) -> str | None:

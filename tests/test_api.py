@@ -321,8 +321,10 @@ def test_logits_of_chat_continue_the_prompt(model):
     ("messages", "said"),
     [
         ([], "no messages"),
-        ("Hi", "no messages"),
-        ({"role": "user", "content": "Hi"}, "no messages"),
+        (None, "no messages"),
+        (7, "no messages"),
+        (b"Hi", "no messages"),
+        ((message for message in ASK), "no messages"),
         (["Hi"], r"messages\[0\] has no role"),
         ([*ASK, {"content": "Hi"}], r"messages\[1\] has no role"),
         ([{"role": 3, "content": "Hi"}], r"messages\[0\] has no role"),
@@ -338,6 +340,15 @@ def test_messages_of_another_form_are_refused(model, messages, said):
         model.chat(messages)
     assert caught.value.status == 400
     assert "user" in caught.value.hint
+
+
+def test_a_text_or_one_message_is_a_conversation(model):
+    assert model.write("the rain in Spain") == model.write(ASK[0]) == model.write(ASK)
+    assert model.count("the rain in Spain") == model.count(ASK[0]) == model.count(ASK)
+    assert model.question("the rain in Spain") == model.question(ASK)
+    assert model.chat_prompt("the rain in Spain") == model.chat_prompt(tuple(ASK))
+    options = {"temperature": 0, "max_tokens": 5}
+    assert model.chat("the rain in Spain", **options).text == model.chat(ASK, **options).text
 
 
 def test_a_knob_that_does_not_exist_is_named(model):
@@ -363,7 +374,9 @@ def test_a_long_text_is_refused(model):
         model.generate(Prompt.of([[1] * 600]), Sampling())
 
 
-@pytest.mark.parametrize(("ids", "said"), [([], "0 ids"), ([1] * 513, "513 ids"), ([1, 265], "265"), ([-1], "-1")])
+@pytest.mark.parametrize(
+    ("ids", "said"), [([], "0 tokens"), ([1] * 513, "513 tokens"), ([1, 265], "265"), ([-1], "-1")]
+)
 def test_ids_that_cannot_be_scored_are_refused(model, ids, said):
     for ask in (model.logits, model.trace):
         with pytest.raises(opsin.OpsinError, match=said):

@@ -2,32 +2,52 @@
 
 >>> import opsin
 >>> model = opsin.load("model.gguf")
->>> for piece in model.chat([{"role": "user", "content": "Hi"}], max_tokens=32):
+>>> for piece in model.chat("Hi", max_tokens=32):
 ...     print(piece, end="")
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from opsin.errors import OpsinError
+from opsin.errors import BusyError, ContextError, DeviceError, FileError, ModelError, OpsinError, RequestError
 
 if TYPE_CHECKING:
-    from opsin.api import Model, load
+    from opsin.api import Answer, Embeddings, Message, Model, PictureUse, Question, Usage, load
     from opsin.engine.sampling import Sampling
+    from opsin.spans import Patches
 
-__all__ = ["Model", "OpsinError", "Sampling", "load"]
+__all__ = [
+    "Answer",
+    "BusyError",
+    "ContextError",
+    "DeviceError",
+    "Embeddings",
+    "FileError",
+    "Message",
+    "Model",
+    "ModelError",
+    "OpsinError",
+    "Patches",
+    "PictureUse",
+    "Question",
+    "RequestError",
+    "Sampling",
+    "Usage",
+    "load",
+]
 __version__ = "0.1.0.dev0"
+
+_ELSEWHERE = {"Sampling": "opsin.engine.sampling", "Patches": "opsin.spans"}
 
 
 def __getattr__(name: str) -> object:
     # The parts that need NumPy and LLVM come when they are first used: `opsin --help` must not wait for them.
-    if name in ("Model", "load"):
-        from opsin import api
-
-        return getattr(api, name)
-    if name == "Sampling":
-        from opsin.engine.sampling import Sampling
-
-        return Sampling
+    if name in __all__:
+        return getattr(import_module(_ELSEWHERE.get(name, "opsin.api")), name)
     raise AttributeError(f"module 'opsin' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

@@ -58,6 +58,14 @@ def server_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("LLAMA_ARG_") or name in others}
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path that a person gave: a leading ~ is their home folder. It stays as it is where nobody has such a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def is_debugging() -> bool:
     """Whether the command and the server's log show tracebacks with all that is in them (OPSIN_DEBUG=1)."""
     return os.environ.get("OPSIN_DEBUG", "") not in ("", "0")

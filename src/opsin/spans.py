@@ -115,6 +115,11 @@ class Patches:
     original: tuple[int, int] | None = None
     whole: tuple[int, int] | None = None
 
+    def __repr__(self) -> str:
+        sizes = (("grid", self.grid), ("picture", self.original), ("seen at", self.size))
+        known = "".join(f", {word} {size[0]} x {size[1]}" for word, size in sizes if size)
+        return f"<Patches: {self.rows} rows in {len(self.spans)} spans{known}>"
+
     @property
     def spans(self) -> tuple[MediaSpan, ...]:
         return tuple(part for part in self.parts if isinstance(part, MediaSpan))
@@ -170,6 +175,9 @@ class Prompt:
 
     def __len__(self) -> int:
         return sum(len(span) for span in self.spans)
+
+    def __repr__(self) -> str:
+        return f"<Prompt: {len(self)} tokens in {len(self.spans)} spans>"
 
     def placed(self) -> Iterator[tuple[int, Span]]:
         """Each span with its first row."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from opsin.config import expanded
 from opsin.errors import FileError
 
 # The number format at an end of a name: f16, Q8_0, UD-Q4_K_XL, IQ2_XXS, and which split it is.
@@ -38,11 +39,12 @@ def find(path: str | Path, mmproj: str | Path | None, *, vision: bool) -> Files:
 
     Raises FileError for a folder that holds none or several.
     """
-    text = _model_in(Path(path)) if Path(path).is_dir() else Path(path)
+    path = expanded(path)
+    text = _model_in(path) if path.is_dir() else path
     if not vision:
         return Files(text)
     if mmproj is not None:
-        return Files(text, (Path(mmproj),), chosen=True)
+        return Files(text, (expanded(mmproj),), chosen=True)
     beside = _files_in(text.parent, lambda file: _is_vision(file) and file.name != text.name)
     return Files(text, tuple(sorted(beside, key=lambda file: -kinship(text.name, file.name))))
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
+from typing import Unpack, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from opsin.api.answer import Answer, PictureUse
+from opsin.api.arguments import check_texts, checked, ids_of
 from opsin.api.contents import Conversation, read
 from opsin.api.facts import Facts
-from opsin.api.messages import Message
+from opsin.api.knobs import Knobs
 from opsin.api.prompting import Prompting
+from opsin.api.shorthand import Messages, messages_of
 from opsin.api.vision import Embeddings, Tower, Vision
 from opsin.engine.engine import Engine
 from opsin.engine.runner import Runner
@@ -28,6 +30,8 @@ from opsin.process import Stays
 from opsin.spans import MediaSpan, Patches, Prompt
 from opsin.text import ChatTemplate, StopStrings, Tokenizer
 
+_ASKED = "give what `question` or `raw` makes, or use `chat` and `complete`"
+
 
 @dataclass(frozen=True)
 class Question:
@@ -35,6 +39,9 @@ class Question:
 
     prompt: Prompt
     pictures: tuple[PictureUse, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Question: {len(self.prompt)} tokens, {len(self.pictures)} pictures>"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +67,10 @@ class Model(Stays):
         self._text = text
         self._blind = blind  # what to do about not seeing
         self._tower = Tower(vision, device) if vision is not None and text is None else None
+
+    def __repr__(self) -> str:
+        writes = f", context {self.context}" if self._text is not None else ", which writes nothing"
+        return f"<Model {self.path.name!r}: {'sees' if self.sees else 'reads'}{writes}>"
 
     def __enter__(self) -> Model:
         return self
@@ -120,10 +131,11 @@ class Model(Stays):
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a text. `special`: texts of special tokens become their ids; give it no stranger's text."""
-        return self.tokenizer.encode(text, special=special)
+        return self.tokenizer.encode(checked(text, str, "the text"), special=special)
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(ids)
+        """Text of ids; special tokens have none."""
+        return self.tokenizer.decode(ids_of(ids, self.tokenizer.vocabulary_size))
 
     # Pictures
 
@@ -137,13 +149,14 @@ class Model(Stays):
         return self._seeing().prepare(picture, own=steps)
 
     @overload
-    def encode(self, pictures: Source | Patches) -> Embeddings: ...
+    def encode(self, pictures: Source | Patches) -> Embeddings: ...  # type: ignore[overload-overlap] # str, bytes: one
     @overload
-    def encode(self, pictures: list[Source | Patches]) -> list[Embeddings]: ...
-    def encode(self, pictures: Source | Patches | list[Source | Patches]) -> Embeddings | list[Embeddings]:
+    def encode(self, pictures: Sequence[Source | Patches]) -> list[Embeddings]: ...
+    def encode(self, pictures: Source | Patches | Sequence[Source | Patches]) -> Embeddings | list[Embeddings]:
         """Embeddings [rows, width] of a picture, or of several, which are encoded together where their shapes allow."""
         vision = self._seeing()
-        many = pictures if isinstance(pictures, list) else [pictures]
+        several = isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes | bytearray | memoryview)
+        many = cast("Sequence[Source | Patches]", pictures if several else [pictures])
         if not many:
             return []
         prepared = [vision.prepare(picture) for picture in many]
@@ -151,7 +164,7 @@ class Model(Stays):
         rows = self._tower.embed(spans) if self._tower is not None else self.engine.embed(spans)
         ends = np.cumsum([patches.rows for patches in prepared])
         made = [Embeddings(part, p) for part, p in zip(np.split(rows, ends[:-1]), prepared, strict=True)]
-        return made if isinstance(pictures, list) else made[0]
+        return made if several else made[0]
 
     def _seeing(self) -> Vision:
         if self.vision is None:
@@ -160,16 +173,17 @@ class Model(Stays):
 
     # Prompts
 
-    def question(self, messages: Sequence[Message], *, check: Callable[[], None] = lambda: None) -> Question:
+    def question(self, messages: Messages, *, check: Callable[[], None] = lambda: None) -> Question:
         """Messages as the file's template writes them. A file without one gets the contents as plain text.
 
-        A content is a text, or a list of parts: texts, pictures in any form that `prepare` takes, `Embeddings`, and
-        parts as OpenAI writes them. Strings in these are URLs, which are fetched by the rules that `load` was given.
+        A text alone is what one user says. A content is a text, or a list of parts: texts, pictures in any form that
+        `prepare` takes but for paths as strings, `Embeddings`, and parts as OpenAI writes them. Strings in these are
+        URLs, which are fetched by the rules that `load` was given.
         `check` is called before each part: what it raises ends the work.
         """
         return self._question(messages, check, self.context)
 
-    def _question(self, messages: Sequence[Message], check: Callable[[], None], room: int | None) -> Question:
+    def _question(self, messages: Messages, check: Callable[[], None], room: int | None) -> Question:
         prompting = self.text.prompting
         try:
             conversation = self._read(messages, check, room)
@@ -178,16 +192,16 @@ class Model(Stays):
             raise RequestError("a message is nested too deeply", hint="send plain messages") from error
         return _question(prompt, conversation.pictures)
 
-    def write(self, messages: Sequence[Message], *, check: Callable[[], None] = lambda: None) -> str:
+    def write(self, messages: Messages, *, check: Callable[[], None] = lambda: None) -> str:
         """What the template makes of messages: a text for `raw`, with `picture_marker` in place of each picture.
 
         Where people wrote what looks like special tokens, invisible marks keep `raw` from reading them so.
         """
-        return self.text.prompting.write(self._read(messages, check, None))
+        return self.text.prompting.write(self._read(messages_of(messages), check, None))
 
-    def _read(self, messages: Sequence[Message], check: Callable[[], None], room: int | None) -> Conversation:
+    def _read(self, messages: Messages, check: Callable[[], None], room: int | None) -> Conversation:
         knows = self.text.prompting.knows_role
-        return read(messages, self.vision, blind=self._blind, knows_role=knows, check=check, room=room)
+        return read(messages_of(messages), self.vision, blind=self._blind, knows_role=knows, check=check, room=room)
 
     def raw(
         self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Source | Patches] = (), *,
@@ -217,33 +231,33 @@ class Model(Stays):
         """What stands for a picture in texts for `raw`: another one in each process."""
         return self.text.prompting.own
 
-    def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
+    def chat_prompt(self, messages: Messages) -> Prompt:
         """The prompt of `question`."""
         return self.question(messages).prompt
 
-    def count(self, messages: Sequence[Message], *, check: Callable[[], None] = lambda: None) -> int:
+    def count(self, messages: Messages, *, check: Callable[[], None] = lambda: None) -> int:
         """Tokens of a conversation, pictures included. Computes nothing. `check` as `question` has it."""
         return len(self._question(messages, check, None).prompt)
 
     # Answers
 
-    def chat(self, messages: Sequence[Message], *, stop: Sequence[str] = (), **sampling: object) -> Answer:
+    def chat(self, messages: Messages, *, stop: Sequence[str] = (), **sampling: Unpack[Knobs]) -> Answer:
         """Answer a conversation. Keywords are those of `Sampling`, such as temperature, seed, max_tokens.
 
         What is not named is as the model's file recommends (`facts.sampling`).
         """
         return self.generate(self.question(messages), self._sampling(sampling), stop=stop)
 
-    def complete(self, text: str, *, stop: Sequence[str] = (), **sampling: object) -> Answer:
+    def complete(self, text: str, *, stop: Sequence[str] = (), **sampling: Unpack[Knobs]) -> Answer:
         """Go on with a text, without a template."""
-        ids = self.tokenizer.encode(text, add_special=True)
+        ids = self.tokenizer.encode(checked(text, str, "the text"), add_special=True)
         return self.generate(Prompt.of([ids]), self._sampling(sampling), stop=stop)
 
     def generate(self, question: Question | Prompt, sampling: Sampling, *, stop: Sequence[str] = ()) -> Answer:
         """Go on with a prompt. Work begins now; dropping the answer ends it."""
-        if isinstance(stop, str) or not all(isinstance(text, str) for text in stop):
-            raise RequestError(f"stop={stop!r:.80}", hint='give a list of texts, as ["END"]')
-        asked = question if isinstance(question, Question) else Question(question)
+        check_texts(stop, "stop")
+        asked = Question(question) if isinstance(question, Prompt) else checked(question, Question, "question", _ASKED)
+        checked(sampling, Sampling, "sampling")
         self._check_room(asked)
         stream = self.engine.submit(asked.prompt, sampling)
         return Answer(stream, self.tokenizer.stream(), StopStrings(stop), len(asked.prompt), asked.pictures)
@@ -274,9 +288,8 @@ class Model(Stays):
 
         It is teacher-forced.
         """
-        prompt = ids if isinstance(ids, Prompt) else self._ids(ids)
-        if not 0 < len(prompt) <= self.context:
-            raise RequestError(f"a prompt of {len(prompt)} tokens", hint=f"give 1 to {self.context}")
+        prompt = ids if isinstance(ids, Prompt) else Prompt.of([self._ids(ids)])
+        self._check_length(len(prompt))
         media = [span for span in prompt.spans if isinstance(span, MediaSpan)]
         if media:
             self.engine.embed(media)
@@ -299,16 +312,20 @@ class Model(Stays):
         "norm" and "logits". `taps` are names or patterns ("blk.*.out").
         `edits` maps names to functions (array -> array of the same shape) whose results are used instead.
         """
-        self._ids(ids)
-        return self.engine.call(lambda: trace(self.device, self.runner.decoder, ids, taps, edits or {}))
+        known = self._ids(ids)
+        check_texts(taps, "taps")
+        if not isinstance(edits, Mapping | None):
+            raise RequestError(f"edits of the type {type(edits).__name__}", hint="give {name: function}")
+        return self.engine.call(lambda: trace(self.device, self.runner.decoder, known, taps, edits or {}))
 
-    def _ids(self, ids: Sequence[int]) -> Prompt:
-        if not 0 < len(ids) <= self.context:
-            raise RequestError(f"{len(ids)} ids", hint=f"give 1 to {self.context}")
-        wrong = [i for i in ids if not 0 <= i < self.runner.decoder.vocabulary]
-        if wrong:
-            raise RequestError(f"id {wrong[0]} lies outside the vocabulary of {self.runner.decoder.vocabulary}")
-        return Prompt.of([ids])
+    def _ids(self, ids: Sequence[int]) -> list[int]:
+        found = ids_of(ids, self.runner.decoder.vocabulary)
+        self._check_length(len(found))
+        return found
+
+    def _check_length(self, tokens: int) -> None:
+        if not 0 < tokens <= self.context:
+            raise RequestError(f"a prompt of {tokens} tokens", hint=f"give 1 to {self.context}")
 
 
 def _question(prompt: Prompt, pictures: Sequence[tuple[str, Patches]]) -> Question:

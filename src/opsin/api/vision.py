@@ -53,6 +53,9 @@ class Embeddings:
     values: Floats
     patches: Patches
 
+    def __repr__(self) -> str:
+        return f"<Embeddings: {self.values.dtype} {list(self.shape)} of {self.patches!r}>"
+
     @property
     def shape(self) -> tuple[int, ...]:
         return self.values.shape

@@ -60,6 +60,8 @@ def server_variables() -> dict[str, str]:
 
 def expanded(path: str | os.PathLike[str]) -> Path:
     """A path that a person gave: a leading ~ is their home folder. It stays as it is where nobody has such a home."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise RequestError(f"a path of the type {type(path).__name__}", hint="give a str or a pathlib.Path")
     try:
         return Path(path).expanduser()
     except RuntimeError:

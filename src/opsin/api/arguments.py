@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TypeVar
 
 import numpy as np
@@ -22,9 +22,21 @@ def checked(given: object, kind: type[_Kind], name: str, hint: str | None = None
 
 def check_texts(texts: object, name: str) -> None:
     """Raises RequestError for what is no collection of texts; a single text is none."""
-    known = texts if isinstance(texts, Collection) and not isinstance(texts, str | bytes | Mapping) else [None]
+    known = texts if isinstance(texts, Sequence | Set) and not isinstance(texts, str) else [None]
     if not all(isinstance(text, str) for text in known):
         raise RequestError(f"{name}={texts!r:.80}", hint='give a list of texts, as ["END"]')
+
+
+def check_functions(given: object, name: str) -> None:
+    """Raises RequestError for what is no mapping of names to functions. None is none of them."""
+    if given is not None and not (isinstance(given, Mapping) and all(callable(made) for made in given.values())):
+        raise RequestError(f"{name}={given!r:.80}", hint="give {name: function}")
+
+
+def check_whole(given: object, name: str) -> None:
+    """Raises RequestError for what is no whole number from 1 on."""
+    if not isinstance(given, int) or isinstance(given, bool) or not 0 < given < 1 << 31:
+        raise RequestError(f"{name}={given!r:.80}", hint="give a whole number from 1 on")
 
 
 def ids_of(ids: object, vocabulary: int) -> list[int]:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
+from opsin.api.arguments import check_whole, checked
 from opsin.api.facts import Facts
 from opsin.api.files import Files, find
 from opsin.api.model import Model, Text
@@ -63,9 +65,17 @@ def load(
     """
     start = time.perf_counter()
     check_devices(device)
+    rules, limits = Rules() if rules is None else rules, PictureLimits() if limits is None else limits
+    for given, kind, name in ((vision, bool, "vision"), (rules, Rules, "rules"), (limits, PictureLimits, "limits")):
+        checked(given, kind, name)
+    _check_counts(threads=threads, context=context, sequences=sequences)
+    if not isinstance(pages, str) or pages not in get_args(PageType):
+        raise RequestError(f"pages={pages!r:.80}", hint=f"give one of {', '.join(get_args(PageType))}")
+    if not callable(notice) and notice is not None:
+        raise RequestError(f"notice={notice!r:.80}", hint="give a function that takes a line")
     path = bundled() if path is None else path
     cpu = Cpu(config or from_environment(), threads=threads, notice=notice)
-    loading = _Loading(cpu, rules or Rules(), limits or PictureLimits())
+    loading = _Loading(cpu, rules, limits)
     text: Text | None = None
     seeing: Vision | None
     try:
@@ -84,13 +94,19 @@ def load(
     return Model(files.text, cpu, text, seeing, blind=blind, notes=tuple(loading.notes), load_seconds=seconds)
 
 
+def _check_counts(*, threads: int | None, context: int | None, sequences: int) -> None:
+    check_whole(1 if threads is None else threads, "threads")
+    check_whole(1 if context is None else context, "context")
+    check_whole(sequences, "sequences")
+
+
 def check_devices(device: str | Mapping[str, str]) -> None:
     """Raises RequestError for a part or a device that there is not."""
     asked = device if isinstance(device, Mapping) else dict.fromkeys(PARTS, device)
     for part, name in asked.items():
-        if part not in PARTS:
+        if not isinstance(part, str) or part not in PARTS:
             raise RequestError(f"device={{{part!r}: ...}}: no part of a model", hint=f"parts are {', '.join(PARTS)}")
-        if name not in DEVICES:
+        if not isinstance(name, str) or name not in DEVICES:
             raise RequestError(f"there is no device {name!r:.80} for {part}", hint=f"there is {', '.join(DEVICES)}")
 
 

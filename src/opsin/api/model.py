@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.api.answer import Answer, PictureUse
-from opsin.api.arguments import check_texts, checked, ids_of
+from opsin.api.arguments import check_functions, check_texts, checked, ids_of
 from opsin.api.contents import Conversation, read
 from opsin.api.facts import Facts
 from opsin.api.knobs import Knobs
@@ -146,6 +146,7 @@ class Model(Stays):
         `steps` are functions that take the place of the preparation's own, by their names in `opsin.media.steps.Steps`;
         they are called like these, at once, and must give images and arrays of the same sizes.
         """
+        check_functions(steps, "steps")
         return self._seeing().prepare(picture, own=steps)
 
     @overload
@@ -212,6 +213,8 @@ class Model(Stays):
         Each `picture_marker` in the texts is the place of a picture. Raises RequestError where they are not as many.
         """
         prompting = self.text.prompting
+        checked(pictures, Sequence, "pictures", "give a list")  # type: ignore[type-abstract]
+        pieces = self._pieces(pieces)
         prompting.check_places(pieces, len(pictures))
         prepared: list[tuple[str, Patches]] = []
         for number, picture in enumerate(pictures):
@@ -225,6 +228,12 @@ class Model(Stays):
                     context_tokens=self.context,
                 )
         return _question(prompting.raw(pieces, [patches for _, patches in prepared]), prepared)
+
+    def _pieces(self, pieces: Sequence[str | Sequence[int]]) -> Sequence[str | Sequence[int]]:
+        if not isinstance(pieces, list | tuple):
+            raise RequestError(f"pieces of the type {type(pieces).__name__}", hint='give a list, as ["Once", [3, 7]]')
+        vocabulary = self.runner.decoder.vocabulary
+        return [piece if isinstance(piece, str) else ids_of(piece, vocabulary) for piece in pieces]
 
     @property
     def picture_marker(self) -> str:
@@ -314,8 +323,7 @@ class Model(Stays):
         """
         known = self._ids(ids)
         check_texts(taps, "taps")
-        if not isinstance(edits, Mapping | None):
-            raise RequestError(f"edits of the type {type(edits).__name__}", hint="give {name: function}")
+        check_functions(edits, "edits")
         return self.engine.call(lambda: trace(self.device, self.runner.decoder, known, taps, edits or {}))
 
     def _ids(self, ids: Sequence[int]) -> list[int]:

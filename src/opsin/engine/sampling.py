@@ -49,6 +49,8 @@ class Sampling:
             _within("max_tokens", self.max_tokens, 0, 1 << 31, whole=True)
         if self.logprobs is not None:
             _within("logprobs", self.logprobs, 0, 1 << 31, whole=True)
+        if not isinstance(self.ignore_eos, bool):
+            raise RequestError(f"ignore_eos={self.ignore_eos!r:.80}", hint="give True or False")
 
     @property
     def greedy(self) -> bool:
@@ -57,7 +59,7 @@ class Sampling:
 
 def _within(name: str, value: float, low: float, high: float, *, whole: bool = False) -> None:
     kind = Integral if whole else Real
-    if not isinstance(value, kind) or not low <= value <= high:
+    if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
         raise RequestError(f"{name}={value!r:.80}", hint=f"give {'a whole number, ' * whole}{low:g} to {high:g}")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
 from typing import Protocol
 
+from opsin.config import expanded
 from opsin.errors import RequestError
 from opsin.media.limits import Limits
 
@@ -30,7 +30,7 @@ def read_path(path: str | os.PathLike[str], limits: Limits) -> bytes:
     if isinstance(path, str) and path.startswith(("http://", "https://", "data:", "file:")):
         raise RequestError("a URL, not a path", hint="fetch it first: opsin.media.fetch")
     try:
-        path = _at_home(Path(path))
+        path = expanded(path)
         if path.exists() and not path.is_file():
             raise RequestError("not a file", hint="give the path of a picture")
         limits.check_bytes(path.stat().st_size)
@@ -76,13 +76,6 @@ def _rewind(source: Readable) -> None:
             seek(0)
     except (OSError, ValueError):  # io.UnsupportedOperation is both: a pipe, a response
         pass
-
-
-def _at_home(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError:  # a name that begins so, but nobody's home
-        return path
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -28,7 +28,7 @@ def _checked(name: str, message: object, knows_role: Callable[[str], bool]) -> d
         raise RequestError(f"{name} has no role", hint=_HINT)
     if not knows_role(role):
         raise RequestError(f"{name}.role: {role!a:.80} is not known", hint="give user, assistant, system or tool")
-    found = {field: value for field, value in message.items() if value is not None and value != []}
+    found = {field: value for field, value in message.items() if value is not None and not _is_empty(value)}
     if called := found.pop("function_call", None):
         found["tool_calls"] = [{"type": "function", "function": called}]
     if "tool_calls" in found:
@@ -42,6 +42,11 @@ def _checked(name: str, message: object, knows_role: Callable[[str], bool]) -> d
     if content is None and "tool_calls" not in found:
         content = refusal if isinstance(refusal, str) else ""
     return {**found, "role": "tool" if role == "function" else role, "content": content}
+
+
+def _is_empty(value: object) -> bool:
+    """An empty list: other things (arrays) may not even be compared."""
+    return isinstance(value, list) and not value
 
 
 def _calls(name: str, calls: object) -> list[dict[str, object]]:

@@ -37,6 +37,7 @@ def _check_parts(name: str, message: object) -> None:
             if isinstance(part, str):
                 _refuse_place(part, f"{name}[{place}]")
 
+
 def _refuse_place(text: str, name: str) -> None:
     """Strings among parts are texts. One that says where a picture lies would be answered blindly."""
     if len(text) > _LONGEST_NAME and not text.startswith("data:image/"):

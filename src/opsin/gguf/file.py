@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.errors import FileError
+from opsin.errors import FileError, ModelError
 from opsin.gguf.byte_order import swap_blocks
 from opsin.gguf.header import Header, TensorInfo
 from opsin.gguf.new_tensor import NewTensor
@@ -94,15 +94,21 @@ class File:
         self.close()
 
     def get_int(self, key: str, default: int | None = None) -> int:
-        """The integer at `key`, of whatever width. Without a default the key is required."""
-        value = self._get(key, default)
+        """The integer at `key`, of whatever width, or that of all its layers. Without a default the key is required.
+
+        Raises ModelError for an array of different numbers.
+        """
+        value = self._get_one(key, default)
         if isinstance(value, bool) or not isinstance(value, int):
             raise self._wrong(key, value, "an integer")
         return value
 
     def get_float(self, key: str, default: float | None = None) -> float:
-        """The number at `key`; an integer will do. Without a default the key is required."""
-        value = self._get(key, default)
+        """The number at `key`, or that of all its layers; an integer will do. Without a default the key is required.
+
+        Raises ModelError for an array of different numbers.
+        """
+        value = self._get_one(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._wrong(key, value, "a number")
         return float(value)
@@ -190,6 +196,19 @@ class File:
         if value is None:
             raise self._missing(key)
         return value
+
+    def _get_one(self, key: str, default: Value | None) -> Value:
+        """A value; where the file has one for each layer and all are equal, that one."""
+        value = self._get(key, default)
+        if not isinstance(value, np.ndarray) or not value.size or value.dtype.kind not in "iuf":
+            return value
+        if (value != value[0]).any():
+            listed = ", ".join(map(str, value[:6].tolist())) + ", ..." * (value.size > 6)
+            raise ModelError(
+                f"{self.path}: {key} differs from layer to layer ({listed})", hint="opsin takes one number for all"
+            )
+        one: int | float = value[0].item()
+        return one
 
     def _get_array(self, key: str, default: Sequence[float] | None) -> Array:
         value = self.metadata.get(key)

@@ -32,7 +32,7 @@ from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Floats, Module, Reader, at
 from opsin.nn.parts import Linear, RmsNorm
 from opsin.nn.pictures import Preparation
-from opsin.nn.rope import frequencies, rope_of
+from opsin.nn.rope import as_frequencies, frequencies, rope_of
 from opsin.nn.vit import Vit, block_order, vit_shape
 from opsin.ops import Array
 from opsin.spans import Features, MediaSpan, Patches
@@ -163,7 +163,7 @@ def _kinds(file: File, source: Reader, width: int, local: list[bool]) -> tuple[K
         return (whole,)
     old = positive_float(file, "gemma3.rope.local.freq_base", 10000.0)  # an older name
     base = positive_float(file, "gemma3.rope.freq_base_swa", old)
-    near = frequencies(2 * len(rope.frequencies), base).astype(np.float32)
+    near = as_frequencies(file, frequencies(2 * len(rope.frequencies), base))
     window = positive_int(file, "gemma3.attention.sliding_window")
     part = Kind("self" if all(local) else "window", window, constant(near))
     return (part,) if all(local) else (whole, part)

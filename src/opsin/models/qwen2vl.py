@@ -29,7 +29,7 @@ from opsin.nn.keys import positive_int
 from opsin.nn.module import Floats, Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
-from opsin.nn.vit import MOST_ROWS, Ints, NormKind, Vit, block_order, sight, vit_shape
+from opsin.nn.vit import MOST_PIXELS, MOST_ROWS, Ints, NormKind, Vit, block_order, sight, vit_shape
 from opsin.ops import Array, Ops
 from opsin.spans import Features, MediaSpan, Patches
 
@@ -105,7 +105,7 @@ class Qwen2VlVision:
         merge = positive_int(file, "clip.vision.spatial_merge_size", MERGE)
         least = positive_int(file, "clip.vision.image_min_pixels", LEAST)
         most = positive_int(file, "clip.vision.image_max_pixels", max(MOST, least))
-        if least > most or most > MOST_ROWS * shape.patch**2:
+        if least > most or most > min(MOST_ROWS * shape.patch**2, MOST_PIXELS):
             raise ModelError(
                 f"{file.path}: clip.vision.image_min_pixels is {least}, image_max_pixels {most}",
                 hint="the file is damaged",

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.nn.batch import Batch, Group
-from opsin.nn.keys import positive_int
+from opsin.nn.keys import number, positive_int
 from opsin.nn.module import Module
 from opsin.nn.parts import Linear, RmsNorm
 from opsin.ops import Array, Pairing
 
 WIDEST = 1 << 14  # no head is nearly so wide; tables are made of that size before any tensor is looked at
+LARGEST_SCALE = 1e4  # of scores; published ones are at most 1
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ def heads_of(file: File, prefix: str) -> Heads:
     width = positive_int(file, f"{prefix}.attention.key_length", share)
     if width > WIDEST:
         raise ModelError(f"{prefix}.attention.key_length is {width}, more than {WIDEST}", hint="the file is damaged")
-    return Heads(query, kv, width, file.get_float(f"{prefix}.attention.scale", 0.0) or width**-0.5)
+    scale = number(file, f"{prefix}.attention.scale", 0.0, least=0.0, most=LARGEST_SCALE)
+    return Heads(query, kv, width, scale or width**-0.5)
 
 
 class Projection(Module):

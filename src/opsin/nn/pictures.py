@@ -8,8 +8,6 @@ from hashlib import blake2b
 from threading import Lock
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import numpy as np
-
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.media.picture import Picture
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Value = TypeVar("Value")
+LEAST_STD, FARTHEST = 1e-4, 1e4  # of numbers that stand for brightness from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,8 @@ class Preparation:
     def of(cls, file: File, patch: int, block: int = 1) -> Preparation:
         """Raises ModelError for other than three numbers that can be divided by."""
         mean, std = (tuple(file.get_floats(f"clip.vision.image_{name}").tolist()) for name in ("mean", "std"))
-        if len(mean) != 3 or len(std) != 3 or not np.isfinite(mean + std).all() or min(std) <= 0:
+        sane = all(abs(value) <= FARTHEST for value in mean) and all(LEAST_STD <= value <= FARTHEST for value in std)
+        if not (len(mean) == len(std) == 3 and sane):
             raise ModelError(
                 f"{file.path}: clip.vision.image_mean is {mean}, image_std {std}", hint="the file is damaged"
             )

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from opsin.errors import ModelError
 from opsin.gguf import File
-from opsin.nn.keys import positive_float, positive_int
+from opsin.nn.keys import LEAST_FLOAT, MOST_FLOAT, number, positive_float, positive_int
+
+FASTEST = 1e6  # radians a position; published ropes turn by at most 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,15 +38,17 @@ def rope_of(
     if factors is not None:
         if factors.size != len(plain):
             raise ModelError(f"rope_freqs.weight has {factors.size} values, where {len(plain)} are needed")
-        plain = plain / factors.astype(np.float64).reshape(-1)
+        with np.errstate(all="ignore"):  # `as_frequencies` looks
+            plain = plain / factors.astype(np.float64).reshape(-1)
     kind = file.get_str(f"{prefix}.rope.scaling.type", "linear")
-    factor = file.get_float(f"{prefix}.rope.scaling.factor", file.get_float(f"{prefix}.rope.scale_linear", 0.0))
-    if not 0 <= factor < math.inf:
-        raise ModelError(f"{prefix}.rope.scaling.factor is {factor}", hint="the file is damaged; download it again")
+    old = number(file, f"{prefix}.rope.scale_linear", 0.0, least=0.0, most=MOST_FLOAT)
+    factor = number(file, f"{prefix}.rope.scaling.factor", old, least=0.0, most=MOST_FLOAT)
+    if 0 < factor < LEAST_FLOAT:
+        raise ModelError(f"{file.path}: {prefix}.rope.scaling.factor is {factor}", hint="the file is damaged")
     if kind == "none" or factor in (0.0, 1.0):
-        return Rope(plain.astype(np.float32))
+        return Rope(as_frequencies(file, plain))
     if kind == "linear":
-        return Rope((plain / factor).astype(np.float32))
+        return Rope(as_frequencies(file, plain / factor))
     if kind == "yarn":
         return _yarn(file, prefix, plain, factor, base)
     raise ModelError(f"{prefix}.rope.scaling.type is {kind!r}", hint="none, linear and yarn are supported")
@@ -53,6 +57,13 @@ def rope_of(
 def frequencies(width: int, base: float) -> npt.NDArray[np.float64]:
     """Without any scaling: [width / 2] radians a position (Su et al. 2021)."""
     return base ** (-np.arange(0, width, 2, dtype=np.float64) / width)
+
+
+def as_frequencies(file: File, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Raises ModelError for frequencies that no position can be turned by."""
+    if not (np.abs(values) <= FASTEST).all():
+        raise ModelError(f"{file.path}: its rope turns too fast", hint="its freq_base, factor or factors are damaged")
+    return values.astype(np.float32)
 
 
 def axis_of(file: File, prefix: str, pairs: int) -> npt.NDArray[np.int32]:
@@ -78,9 +89,14 @@ def _yarn(file: File, prefix: str, plain: npt.NDArray[np.float64], factor: float
     def dimension(turns: float) -> float:
         return turned * math.log(context / (2 * math.pi * turns)) / (2 * math.log(base))
 
-    low = max(0, math.floor(dimension(file.get_float(f"{prefix}.yarn_beta_fast", 32.0))))
-    high = min(turned - 1, math.ceil(dimension(file.get_float(f"{prefix}.yarn_beta_slow", 1.0))))
+    if base <= 1 + 1e-6:
+        raise ModelError(f"{file.path}: a yarn rope of base {base}", hint="the file is damaged; download it again")
+    fast, slow = (
+        number(file, f"{prefix}.yarn_beta_{name}", beta, least=1e-6, most=1e6)
+        for name, beta in (("fast", 32.0), ("slow", 1.0))
+    )
+    low, high = max(0, math.floor(dimension(fast))), min(turned - 1, math.ceil(dimension(slow)))
     ramp = np.clip((np.arange(len(plain)) - low) / max(0.001, high - low), 0, 1)
     mixed = plain / factor * ramp + plain * (1 - ramp)
-    scale = file.get_float(f"{prefix}.attn_factor", 1.0) * (0.1 * math.log(factor) + 1)
-    return Rope(mixed.astype(np.float32), scale)
+    scale = number(file, f"{prefix}.attn_factor", 1.0, least=0.0, most=1e4) * (0.1 * math.log(factor) + 1)
+    return Rope(as_frequencies(file, mixed), scale)

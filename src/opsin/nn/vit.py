@@ -24,6 +24,7 @@ from opsin.ops import Activation, Array, Ops, Weight
 NormKind = Literal["layer", "rms"]
 Ints = npt.NDArray[np.int32]
 MOST_ROWS = 1 << 16  # of one picture; a file that asks for more is damaged, or means harm
+MOST_PIXELS = 1 << 24  # of one picture, likewise
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def vit_shape(file: File, norm: NormKind = "layer") -> VitShape:
     count = positive_int(file, "clip.vision.attention.head_count")
     head = positive_int(file, "clip.vision.attention.head_dim", max(1, width // count))
     patch, side = positive_int(file, "clip.vision.patch_size"), positive_int(file, "clip.vision.image_size")
-    if side % patch or (side // patch) ** 2 > MOST_ROWS or patch > 1024:
+    if side % patch or (side // patch) ** 2 > MOST_ROWS or side**2 > MOST_PIXELS or patch > 1024:
         raise ModelError(
             f"{file.path}: clip.vision.image_size is {side} and clip.vision.patch_size {patch}",
             hint="a side is a whole number of patches; the file is damaged",

@@ -435,6 +435,25 @@ def test_closing_leaves_no_thread_and_the_device_works(engine, runner):
     assert runner.score(ids_of(10), [0]).shape == (10, 265)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_hangs_on_an_engine_whose_thread_died(runner, monkeypatch):
+    """Nothing known ends it, so it is ended by force."""
+    engine = Engine(runner, frozenset())
+
+    def die(plan):
+        raise SystemExit
+
+    monkeypatch.setattr(runner, "step", die)
+    stream = engine.submit(prompt_of(4), GREEDY)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(DeviceError, match="the engine ended"):
+        pool.submit(ids, stream).result(PATIENCE)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(DeviceError, match="closed"):
+        pool.submit(engine.call, lambda: 1).result(PATIENCE)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(DeviceError, match="the engine ended"):
+        pool.submit(ids, engine.submit(prompt_of(4), GREEDY)).result(PATIENCE)
+    engine.close()
+
+
 def test_a_stopped_step_is_done_again(engine, runner, monkeypatch):
     expected, step, stops = ids(engine.submit(prompt_of(150), GREEDY)), runner.step, iter(range(100))
 

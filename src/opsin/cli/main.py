@@ -15,7 +15,7 @@ from typing import NoReturn
 import opsin
 from opsin.cli import bench, chat, convert, demo, doctor, inspect, merge, quantize, serve
 from opsin.cli.parser import Parser
-from opsin.errors import OpsinError
+from opsin.errors import OpsinError, is_out_of_memory
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + the signal, as shells count
 INTERNAL, OUT_OF_MEMORY = 70, 71  # EX_SOFTWARE and EX_OSERR of sysexits.h
@@ -60,11 +60,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _reader_left()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except OpsinError as error:
-        return _fail(error, str(error), error.exit_code)
-    except MemoryError as error:
-        return _fail(error, "out of memory (a smaller --context or --cache-type q8_0 needs less)", OUT_OF_MEMORY)
     except Exception as error:  # noqa: BLE001 - a person must not meet a traceback
+        if is_out_of_memory(error):
+            return _fail(error, "out of memory (a smaller --context or --cache-type q8_0 needs less)", OUT_OF_MEMORY)
+        if isinstance(error, OpsinError):
+            return _fail(error, str(error), error.exit_code)
         return _fail(error, f"internal error: {error!r} (OPSIN_DEBUG=1 shows where)", INTERNAL)
 
 

@@ -73,7 +73,12 @@ class Engine(Stays):
         self._closing = False
         self.step_seconds: deque[float] = deque(maxlen=1 << 16)
         self._thread = threading.Thread(target=self._live, name="opsin-engine", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # the system gives no more threads
+            if self._media is not None:
+                self._media.close(_closed())
+            raise
 
     @property
     def context(self) -> int:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import llvmlite.binding as llvm
+import numpy as np
 
 from opsin.errors import DeviceError
 from opsin.ops.cpu.half import conversions
@@ -28,6 +29,8 @@ from opsin.process import Home
 
 _MAGIC = b"opsin-kernel-1\n"
 _MADE_FROM = Path(__file__).parents[2]  # the package: ops/ and quants/ lie below it
+
+_TO_LOAD, _TO_COMPILE = 64 << 20, 256 << 20  # bytes that are there before LLVM begins
 
 Notice = Callable[[str], None]
 
@@ -164,6 +167,7 @@ class Code:
             return found
         from opsin.ops.cpu import compiler
 
+        _need(_TO_COMPILE)
         self.compiled += 1
         self.notice(f"compiling kernel {self.compiled}: {kernel}")
         symbol, code = compiler.compile_object(kernel, self.isa)
@@ -171,6 +175,7 @@ class Code:
         return symbol, code
 
     def _load(self, symbol: str, code: bytes) -> int:
+        _need(_TO_LOAD)
         if self._engine is None:
             self._engine = _engine(self.isa)
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
@@ -179,6 +184,11 @@ class Code:
         if not address:
             raise DeviceError(f"kernel {symbol} did not load", hint=f"delete {self.store.folder}")
         return address
+
+
+def _need(count: int) -> None:
+    """Raises MemoryError where so many bytes cannot be had: LLVM does not raise then, it ends the process."""
+    np.empty(count, np.uint8)
 
 
 def _engine(isa: Isa) -> llvm.ExecutionEngine:

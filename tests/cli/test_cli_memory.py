@@ -1,0 +1,38 @@
+"""Where memory runs out, the command ends with one line and 71, wherever that happens."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from opsin_process import COMMAND, environment
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SAID = re.compile(r"opsin: out of memory \(a smaller --context or --cache-type q8_0 needs less\)")
+
+
+def run_within(megabytes, *arguments):
+    """The command with so much address space."""
+    command = f"ulimit -v {megabytes * 1000}; exec {shlex.join([*COMMAND, *map(str, arguments)])}"
+    return subprocess.run(
+        ["bash", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False,
+        env=environment(OPSIN_THREADS="2", OPENBLAS_NUM_THREADS="1"),
+    )  # fmt: skip
+
+
+# Where they fell before: a module of Python's own, libllvmlite, code in LLVM, a thread, one of NumPy's, the encoder.
+@pytest.mark.parametrize("megabytes", [130, 230, 300, 380, 450, 600])
+def test_memory_that_runs_out_is_one_line(megabytes):
+    done = run_within(megabytes, "chat", "-n", 3, "--image", EXAMPLES / "arrow.png", "What is it?")
+    assert done.returncode == 71, (done.stdout, done.stderr)
+    lines = done.stderr.splitlines()
+    assert SAID.fullmatch(lines[-1])
+    assert "Traceback" not in done.stderr
+    assert len([line for line in lines if "opsin-nano," not in line and "arrow.png" not in line]) == 1
+
+
+def test_enough_memory_is_enough():
+    assert run_within(4000, "chat", "-n", 3, "hi").returncode == 0

@@ -152,8 +152,7 @@ def test_files_of_countless_small_parts_are_refused_at_once() -> None:
     assert "a GIF without a frame near its beginning" in refusal(gif[:at] + b"!\xfe\1a\0" * 10**6 + gif[at:])
     assert "a GIF without a frame" in refusal(gif[:at] + b"!\xfe" + b"\1a" * 10**6 + b"\0" + gif[at:])
     long_remark = b"!\xfe" + (b"\xff" + bytes(255)) * 1000 + b"\0"
-    assert open_picture(gif[:at] + long_remark[:25602] + b"\0" + gif[at:]).size == (9, 9)
-    assert "a GIF without a frame" in refusal(gif[:at] + long_remark + gif[at:])
+    assert open_picture(gif[:at] + long_remark * 99 + gif[at:]).size == (9, 9)
     run_lengths = b"BM" + bytes(8) + struct.pack("<IIiiHHIIIIII", 54, 40, 9, 9, 1, 8, 1, 0, 0, 0, 0, 0) + bytes(2 << 20)
     assert "a run-length BMP of more than 1048576 bytes" in refusal(run_lengths)
     assert time.process_time() - start < 10

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from opsin.errors import RequestError
+from opsin.media.beside import MOST_PROFILE_BYTES, Beside
 
-MOST_PROFILE_BYTES = 4 << 20
 PROFILE_SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}  # Pillow's mode and what a profile calls it
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,12 +26,18 @@ TURNS = {
 }
 
 
-def to_rgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None, list[str]]:
-    """Upright RGB, the coverage (mode L) unless all is opaque, and notes. A plain RGB image is given back itself."""
-    profile = image.info.get("icc_profile")
-    turn = TURNS.get(_orientation(image))
+def to_rgb(image: Image.Image, beside: Beside | None = None) -> tuple[Image.Image, Image.Image | None, list[str]]:
+    """Upright RGB, the coverage (mode L) unless all is opaque, and notes. A plain RGB image is given back itself.
+
+    `beside` is what its file said; by default what the image itself does.
+    """
+    if beside is None:
+        profile, number = image.info.get("icc_profile"), _orientation(image)
+    else:
+        profile, number = beside.profile, beside.orientation()
+    turn = TURNS.get(number)
     base, coverage = _split(image)
-    notes: list[str] = []
+    notes = beside.said() if beside is not None else []
     if isinstance(profile, bytes) and profile:
         try:
             base = _apply_profile(base, profile)
@@ -58,7 +64,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Colours, in a mode that a profile may speak of, and transparency."""
-    mode, key = image.mode, image.info.get("transparency")
+    mode, key = image.mode, _key(image)
     if mode in ("I", "F") or mode.startswith("I;16"):
         return _narrow(image, key if isinstance(key, int) else None)
     if mode == "LA":
@@ -71,6 +77,20 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if mode in PROFILE_SPACES:
         return image, None
     return image.convert("L" if mode == "1" else "RGB"), None
+
+
+def _key(image: Image.Image) -> int | bytes | tuple[int, ...] | None:
+    """What is transparent, where it is said in a form that this mode can have."""
+    key = image.info.get("transparency")
+    if image.mode == "P" and isinstance(key, bytes) and 0 < len(key) <= 256:
+        return key
+    most = 65535 if image.mode.startswith("I;16") else 255
+    values: tuple[object, ...] = ()
+    if image.mode == "RGB" and isinstance(key, tuple) and len(key) == 3:
+        values = key
+    elif image.mode != "RGB" and isinstance(key, int):
+        values = (key,)
+    return key if values and all(isinstance(value, int) and 0 <= value <= most for value in values) else None
 
 
 def _narrow(image: Image.Image, key: int | None) -> tuple[Image.Image, Image.Image | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from io import BytesIO
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,10 @@ from PIL import (
 )
 
 from opsin.errors import OpsinError, RequestError
+from opsin.media.beside import Stripped
 from opsin.media.colour import to_rgb
 from opsin.media.files import Readable, is_readable, read_open, read_path
+from opsin.media.formats import STRIP
 from opsin.media.headers import MOST_COUNTED, SAVE_AGAIN, Header, read_header
 from opsin.media.limits import Limits
 from opsin.media.picture import Picture, digest_of_file, digest_of_pixels
@@ -34,6 +37,7 @@ PLUGINS = (
     *(PngImagePlugin, TiffImagePlugin, WebPImagePlugin),
 )
 OWN_PIXELS = ("JPEG", "MPO")  # of these, Pillow's object holds pixels and little else once they are decoded
+DEEP_LOW = "RGB;16L"
 CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -77,11 +81,13 @@ def _from_file(data: bytes, limits: Limits) -> Picture:
     limits.check_bytes(len(data))
     header = read_header(data, limits)
     try:
-        with Image.open(BytesIO(data), formats=[header.format]) as image:
+        stripped = STRIP[header.format](data) if header.format in STRIP else None
+        with Image.open(BytesIO(stripped.data if stripped else data), formats=[header.format]) as image:
             limits.check_size(image.size)
             image.load()
             notes = _frame_notes(image, header)
-            rgb, coverage, more = to_rgb(image)
+            seen = _with_key(image, stripped) if stripped else image
+            rgb, coverage, more = to_rgb(seen, stripped.beside if stripped and header.format != "AVIF" else None)
             if rgb is image and header.format not in OWN_PIXELS:
                 rgb = image.copy()
     except OpsinError:
@@ -94,6 +100,30 @@ def _from_file(data: bytes, limits: Limits) -> Picture:
         hint = f"send all of it, or {SAVE_AGAIN}"
         raise RequestError(f"a damaged or truncated {header.format}: {_reason(error)}", hint=hint) from error
     return Picture(rgb, coverage, digest_of_file(data), (*notes, *more))
+
+
+def _with_key(image: Image.Image, stripped: Stripped) -> Image.Image:
+    """The image with what its file says is transparent."""
+    beside = stripped.beside
+    if beside.colours is not None and image.mode == "P":
+        _, last = cast(tuple[int, int], image.getextrema())
+        if last >= beside.colours:
+            beside.notes.append(f"its pixels name colour {last} of a palette that has {beside.colours}")
+    if beside.key is None:
+        return image
+    if not beside.deep:
+        image.info["transparency"] = beside.key
+        return image
+    # Pillow keeps one byte of 16-bit colours, so the others are decoded too: as if they stood in the other order.
+    with Image.open(BytesIO(stripped.data), formats=["PNG"]) as low:
+        low.tile = [tile._replace(args=DEEP_LOW) for tile in low.tile]
+        low.load()
+        covered = np.zeros((image.height, image.width), bool)
+        for plane, shift in ((image, 8), (low, 0)):
+            for channel, key in enumerate(cast(tuple[int, int, int], beside.key)):
+                covered |= np.asarray(plane.getchannel(channel)) != key >> shift & 255
+    image.putalpha(Image.fromarray(covered.astype(np.uint8) * np.uint8(255)))
+    return image
 
 
 def _reason(error: Exception) -> str:

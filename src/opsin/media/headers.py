@@ -17,7 +17,6 @@ from opsin.media.limits import Limits, Size
 MOST_SCANS = 100  # of a JPEG: each passes over all pixels; ten are usual
 MOST_PARTS = 50_000  # chunks or segments of one file: each costs Pillow a turn of a Python loop
 MOST_COUNTED = 1000  # frames of an animation: who has more is said to have more
-MOST_REMARKS = 1 << 17  # bytes of a GIF before its first frame: Pillow joins remarks in quadratic time
 MOST_RUN_LENGTHS = 1 << 20  # bytes of a run-length BMP, which Pillow decodes in Python
 SAVE_AGAIN = "save it again as PNG or JPEG"
 
@@ -86,7 +85,7 @@ _FRAME_SIZES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+def read_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Each marker of a JPEG (restarts left out) with the place of what follows it."""
     place, count = 2, 0
     while found := _MARKER.search(data, place):
@@ -101,7 +100,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 def _read_jpeg(data: bytes) -> Header:
     size: Size | None = None
-    for code, place in _segments(data):
+    for code, place in read_segments(data):
         if code in _FRAME_SIZES:
             height, width = unpack_from(">HH", data, place + 3)
             size = (width, height)
@@ -118,7 +117,7 @@ def _read_jpeg(data: bytes) -> Header:
 def _count_scans(data: bytes) -> int:
     """Scans of the first picture in the file."""
     scans = 0
-    for code, _ in _segments(data):
+    for code, _ in read_segments(data):
         if code == 0xD9:
             break
         scans += code == 0xDA
@@ -127,28 +126,36 @@ def _count_scans(data: bytes) -> int:
 
 def _read_png(data: bytes) -> Header:
     width, height = unpack_from(">II", data, 16)
-    place, count = 8, 0
+    unpack_from("5B", data, 24)
+    if data[12:16] != b"IHDR":
+        raise RequestError(f"a PNG that begins with {data[12:16]!a} and not with IHDR", hint=SAVE_AGAIN)
+    place, count, frames = 8, 0, 1
+    kinds = set[bytes]()
     while place + 8 <= len(data):
-        place += 12 + int.from_bytes(data[place : place + 4], "big")
+        length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        if kind == b"acTL" and length == 8 and not kinds & {b"acTL", b"IDAT"}:
+            frames = max(1, int.from_bytes(data[place + 8 : place + 12], "big"))
+        elif kind == b"IDAT" and frames > 1 and not kinds & {b"IDAT", b"fcTL"}:
+            frames += 1  # a picture for those who show no films, which is none of their frames
+        kinds.add(kind)
+        place += 12 + length
         count += 1
         if count > MOST_PARTS:
             raise RequestError(f"a PNG of more than {MOST_PARTS} chunks", hint=SAVE_AGAIN)
-    return Header("PNG", (width, height))
+    return Header("PNG", (width, height), frames)
 
 
 def _read_gif(data: bytes) -> Header:
     width, height = unpack_from("<HH", data, 6)
-    place = 13 + _table_bytes(data[10])
+    place = 13 + table_bytes(data[10])
     frames = steps = 0
     while frames <= MOST_COUNTED and steps < 10 * MOST_PARTS and data[place : place + 1] in (b"!", b","):
-        if not frames and place > MOST_REMARKS:
-            break
         if data[place] == 0x2C:
             if not frames:  # the first frame may reach over the edge of the screen, which then grows
                 left, top, frame_width, frame_height = unpack_from("<HHHH", data, place + 1)
                 width, height = max(width, left + frame_width), max(height, top + frame_height)
             frames += 1
-            place += 11 + _table_bytes(data[place + 9])
+            place += 11 + table_bytes(data[place + 9])
         else:
             place += 2
         while place < len(data) and data[place] and steps < 10 * MOST_PARTS:
@@ -161,7 +168,7 @@ def _read_gif(data: bytes) -> Header:
     return Header("GIF", (width, height), frames)
 
 
-def _table_bytes(flags: int) -> int:
+def table_bytes(flags: int) -> int:
     """Bytes of a GIF's colour table."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 

@@ -26,9 +26,7 @@ from pydoc_data.topics import topics
 
 import platformdirs
 
-from opsin.config import from_environment
 from opsin.gguf import File
-from opsin.ops.cpu.texts import TextKernels
 from opsin.text import Tokenizer
 
 PACKAGE, VERSION = "wordfreq", "3.1.1"
@@ -152,13 +150,11 @@ def main() -> None:
     met, new, other = (draw(seed, options.bytes) for seed in (1, 2, 3))
     del other["mix"]
     other = {"plain English": read_documentation()} | other
-    kernels = TextKernels(from_environment())
-    kernels.warm()
     lines = head([*other])
     print("\n".join(lines))
     for path in options.files:
         with File.open(path) as file:
-            tokenizer = Tokenizer.from_metadata(file.metadata, kernels)
+            tokenizer = Tokenizer.from_metadata(file.metadata)
         cold = rate(tokenizer.encode, met["mix"])
         peers = [make_peer(options.library, path)] if options.library else []
         mix, *theirs = alternate([tokenizer.encode, *peers], new["mix"])

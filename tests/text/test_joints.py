@@ -14,7 +14,7 @@ from opsin.text import Tokenizer, joints
 from opsin.text.joints import Joints
 from opsin.text.sentencepiece import SentencePiece
 from opsin.text.vocabulary import Vocabulary
-from opsin.text.words import SPACE, WordMemory
+from opsin.text.words import SPACE
 
 HALF = b"\xe6".decode("utf-8", "surrogateescape")  # begins 最 and its like
 REST = b"\x9c\x80".decode("utf-8", "surrogateescape")  # ends 最
@@ -70,15 +70,3 @@ def spm(tokens: Mapping[str, float]) -> SentencePiece:
 def test_runs_of_letters_and_signs_join_only_where_the_whole_does(tokens: dict[str, float], word: str) -> None:
     encoder = spm(dict.fromkeys("ab.,", -1.0) | tokens)
     assert [*encoder._merge(word)] == encoder._merge_short(word) == encoder._merge_long(word)
-
-
-def test_memory_begins_anew_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsin.text.words.MAX_CHARACTERS", 100)
-    calls: list[str] = []
-    memory = WordMemory(lambda word: calls.append(word) or (len(word),))  # type: ignore[func-returns-value]
-    assert memory.encode(["a", "bb", "a"]) == [1, 2, 1]
-    assert sorted(calls) == ["a", "bb"]
-    memory.encode(["x" * 200])
-    memory.encode(["a"])
-    assert calls.count("a") == 2
-    assert memory.encode(["x" * 200, "a"]) == [200, 1]

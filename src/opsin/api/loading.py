@@ -30,7 +30,6 @@ from opsin.nn.module import FileReader
 from opsin.ops import PAGE, PageType
 from opsin.ops.cpu import Cpu
 from opsin.ops.cpu.code import Notice
-from opsin.ops.cpu.texts import TextKernels
 from opsin.text import ChatTemplate, Tokenizer
 
 _CONTEXT = 8192  # rows of a sequence where nobody asks for more
@@ -132,8 +131,7 @@ class _Loading:
     def read(self, file: File) -> _Read:
         with ThreadPoolExecutor(1) as beside:
             # A large vocabulary takes as long as the weights of a small model: both at once.
-            kernels = TextKernels(self.device.config, self.device.code)
-            coming = beside.submit(Tokenizer.from_metadata, file.metadata, kernels)
+            coming = beside.submit(Tokenizer.from_metadata, file.metadata)
             decoder = load_decoder(file, FileReader(file, self.device.eager()))
             tokenizer = coming.result()
         if tokenizer.vocabulary_size > decoder.vocabulary:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from opsin.config import Config
 from opsin.ops import Activation, Array, PageType, Pairing, Raw, Reads
 from opsin.ops.cpu import Cpu
-from opsin.ops.cpu.texts import TextKernels
 from opsin.quants import BY_NAME, QuantType
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ def warm(config: Config, notice: Notice) -> None:
         _tower(ops)
         for kind in get_args(PageType):
             _attention(ops, kind, x.reshape(_WIDTH // _HEAD, _HEAD), places)
-        TextKernels(config, device.code).warm()
     finally:
         device.close()
 

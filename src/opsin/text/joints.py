@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from threading import Lock
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,8 @@ from opsin.text.words import WordMemory
 BETWEEN: Final = "\0"  # stands between the texts of a vocabulary
 LONG: Final = 12  # characters: shorter words merge as one
 PATIENCE: Final = 4096  # characters of long words that come before it is worth looking through the vocabulary
+WINDOW: Final = 2048  # characters: what cannot be cut merges so many at once
+_UNSURE: Final = 8  # symbols at the end of a window
 _AT_ONCE: Final = 1 << 18
 _RARE: Final = 0x20000
 _BEFORE_BYTE: Final = re.compile(f"([^\ud800-\udfff{BETWEEN}])(?=[\udc80-\udcff])")
@@ -47,33 +49,25 @@ class Joints:
         for byte in {ord(byte) - 0xDC80 for byte in _BYTE_BEFORE_CHARACTER.findall(texts)}:
             self._to_the_right[0x80 + byte :: 64] = True
 
-    @property
-    def tables(self) -> tuple[npt.NDArray[np.uint8], int, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """Which pairs are joined, the shift of their digests, and which characters are to the right, to the left."""
-        right, left = self._to_the_right.view(np.uint8), self._to_the_left.view(np.uint8)
-        return self._pairs.view(np.uint8), int(self._shift), right, left
-
     def cut(self, word: str) -> list[str]:
         """The parts of `word`."""
         return [*self.cut_text(word)]
 
     def cut_text(self, text: str) -> Iterator[str]:
         """The parts of a text of any length."""
-        rest = ""
+        begin = 0
         for start in range(0, len(text), _AT_ONCE):
-            some = rest + text[start : start + _AT_ONCE]
-            places = [0, *(np.flatnonzero(self._find(some)) + 1).tolist()]
-            yield from [some[start:end] for start, end in pairwise(places)]
-            rest = some[places[-1] :]
-        yield rest
+            for place in self._find(text[start : start + _AT_ONCE + 1]):
+                yield text[begin : start + place]
+                begin = start + place
+        yield text[begin:]
 
-    def _find(self, text: str) -> npt.NDArray[np.bool_]:
-        """Whether `text` can be cut behind each of its characters; not behind the last."""
+    def _find(self, text: str) -> list[int]:
+        """The places at which `text` can be cut."""
         codes = _read_codes(text)
-        apart = np.zeros(len(codes), np.bool_)
         joined = self._pairs[self._hash(codes)] | self._to_the_right[codes[:-1]] | self._to_the_left[codes[1:]]
-        np.logical_not(joined, out=apart[:-1])
-        return apart
+        places: list[int] = (np.flatnonzero(~joined) + 1).tolist()
+        return places
 
     def _hash(self, codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
         """Of each character and the next."""
@@ -90,7 +84,8 @@ class Joints:
 class Parts:
     """Encodes words, long ones by their parts. `read` gives the texts for `Joints`, when they are needed.
 
-    `encode` gives the ids of a short word, or of a part.
+    `encode` gives the ids of a short word, or of a part. Threads may share one: `Joints` never change, the lock is for
+    making them once, and `_patience` need not be exact.
     """
 
     def __init__(self, encode: Callable[[str], tuple[int, ...]], read: Callable[[], str]) -> None:
@@ -98,19 +93,46 @@ class Parts:
         self._read = read
         self._patience = PATIENCE
         self._joints: Joints | None = None
+        self._making = Lock()
         self._remembered = WordMemory(encode)
 
     def encode(self, word: str) -> tuple[int, ...]:
         """The ids of the whole word."""
         joints = self.find_joints(len(word)) if len(word) > LONG else None
-        return self._encode(word) if joints is None else tuple(self._remembered.encode(joints.cut(word)))
+        return self._encode(word) if joints is None else self._remembered.encode_all(joints.cut_text(word))
 
     def find_joints(self, size: int) -> Joints | None:
         """The places to cut at, made when enough characters came that are worth it; `size` more come now."""
         self._patience -= size
         if self._joints is None and self._patience <= 0:
-            self._joints = Joints(self._read())
+            with self._making:
+                self._joints = self._joints or Joints(self._read())
         return self._joints
+
+
+def merge_in_windows(text: str, merge: Callable[[str], Sequence[str]]) -> list[str]:
+    """The symbols that `merge` makes of a long text, found in windows: in time that grows as the text does.
+
+    `merge` merges the best pair of neighbours first, the leftmost of equals, until none is left. Two symbols stay apart
+    in the whole if they do alone: the first merge across the place between them would depend on nothing but the two. So
+    symbols of which each two neighbours stay apart are those of the whole.
+    """
+    symbols: list[str] = []
+    begin, size, back = 0, WINDOW, 1
+    while begin < len(text):
+        found = merge(text[begin : begin + size])
+        if symbols and [*merge(symbols[-1] + found[0])] != [symbols[-1], found[0]]:
+            begin -= sum(map(len, symbols[-back:]))
+            del symbols[-back:]
+            size, back = 2 * size, 2 * back
+        elif begin + size < len(text) and len(found) <= _UNSURE:
+            size *= 2
+        else:
+            kept = found if begin + size >= len(text) else found[:-_UNSURE]  # what follows could change the last
+            symbols += kept
+            begin += sum(map(len, kept))
+            size, back = WINDOW, 1
+    return symbols
 
 
 def _read_codes(text: str) -> npt.NDArray[np.uint32]:

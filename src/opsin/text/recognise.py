@@ -61,7 +61,7 @@ def _cuts(patterns: tuple[str, ...], text: str) -> list[int]:
     """Where the pieces begin."""
     compiled = [regex.compile(f"({pattern})", regex.V1) for pattern in patterns]
     starts, at = [], 0
-    for piece in cut(compiled, [text]):
+    for piece in cut(compiled, text):
         starts.append(at)
         at += len(piece)
     return starts

@@ -8,23 +8,16 @@ of merging the whole text at once.
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import chain
 from typing import Final
 
-import numpy as np
-
-from opsin.text.compiled import Fragments, LongTexts
-from opsin.text.joints import BETWEEN, Joints, Parts
-from opsin.text.plans import Ints, Kernels, Merging
+from opsin.text.joints import BETWEEN, WINDOW, Parts, merge_in_windows
 from opsin.text.vocabulary import CONTROL, UNKNOWN, Vocabulary
 from opsin.text.words import SPACE, WordMemory, cut_pattern
 
 _SHORT: Final = 48  # characters: up to here looking through all pairs is faster than a heap
-_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _RUNS: Final = re.compile(rf"{SPACE}*\w+|[^\w{SPACE}]+|{SPACE}+")
 _MAX_RUNS: Final = 1 << 18
 _LONG_TEXT: Final = 1024  # characters: shorter ones are cut before spaces only
@@ -35,7 +28,7 @@ _BEFORE_SPACE: Final = re.compile(f"(.)(?={SPACE})", re.DOTALL)
 class SentencePiece:
     """Encodes ordinary text, without special tokens, by the scores of the tokens."""
 
-    def __init__(self, vocabulary: Vocabulary, *, space_prefix: bool, kernels: Kernels | None = None) -> None:
+    def __init__(self, vocabulary: Vocabulary, *, space_prefix: bool) -> None:
         self._space_prefix = space_prefix
         self._ids = dict(vocabulary.ids)
         self._scores = dict(zip(vocabulary.texts, vocabulary.scores, strict=True))
@@ -44,41 +37,27 @@ class SentencePiece:
             del self._scores[vocabulary.texts[id]]
         self._bytes = [self._find_byte(value, vocabulary.unknown) for value in range(256)]
         self._words = cut_pattern(_BEFORE_SPACE.findall("\n".join(self._ids)))
-        self._size = len(vocabulary)
         self._parts = Parts(self._encode_part, lambda: BETWEEN.join(self._ids))
         self._runs: dict[str, tuple[str, ...]] = {}
         self._apart: dict[tuple[str, str], bool] = {}
         self._remembered = WordMemory(self._parts.encode)
-        self._long = LongTexts(kernels, self._plan, self._parts.encode, self._write_each)
 
-    def encode(self, text: str, *, first: bool) -> list[int]:
+    def encode(self, text: str, *, first: bool) -> Iterator[list[int]]:
         """Ids of `text`. `first`: nothing or a special token stands before it, and a space may be put there."""
-        text = self._write(text, first=first)
+        text = (SPACE if first and self._space_prefix else "") + text.replace(" ", SPACE)
         joints = self._parts.find_joints(len(text)) if len(text) > _LONG_TEXT else None
-        return self._remembered.encode(self._words.findall(text) if joints is None else [*joints.cut_text(text)])
-
-    def encode_long(self, fragments: Fragments) -> list[int] | None:
-        """Ids of long texts and of what stands between them; None where they must be encoded one by one."""
-        return self._long.encode(fragments)
-
-    def _write_each(self, fragments: Fragments) -> Fragments:
-        befores = [0, *fragments]
-        return [
-            self._write(part, first=isinstance(before, int)) if isinstance(part, str) else part
-            for before, part in zip(befores, fragments, strict=False)
-        ]
-
-    def _write(self, text: str, *, first: bool) -> str:
-        return (SPACE if first and self._space_prefix else "") + text.replace(" ", SPACE)
+        return self._remembered.encode(self._words.findall(text) if joints is None else joints.cut_text(text))
 
     def _encode_part(self, part: str) -> tuple[int, ...]:
-        return tuple(chain.from_iterable([self._spell(symbol) for symbol in self._merge(part)]))
+        symbols = self._merge(part) if len(part) <= WINDOW else merge_in_windows(part, self._merge)
+        return tuple(chain.from_iterable([self._spell(symbol) for symbol in symbols]))
 
     def _merge(self, part: str) -> Sequence[str]:
         """The symbols of a part: those of its runs of letters and of signs, if they stay apart where runs meet.
 
         Symbols that stay apart in each pair of neighbours do so in the whole: a merge across a place depends on
-        nothing beyond the two symbols that it would reach into.
+        nothing beyond the two symbols that it would reach into. What is remembered of both is never taken out of the
+        dicts that are held here, so other threads may share them, and put new ones in their place.
         """
         runs = _RUNS.findall(part)
         if len(runs) == 1:
@@ -157,34 +136,6 @@ class SentencePiece:
             return (id,)
         found = [self._bytes[byte] for byte in _to_bytes(symbol)]
         return tuple(id for id in found if id is not None)
-
-    @cached_property
-    def _letters(self) -> Ints:
-        """The symbol of each code point."""
-        letters = np.arange(self._size, self._size + sys.maxunicode + 1, dtype=np.int32)
-        for text, id in self._ids.items():
-            if len(text) == 1:
-                letters[ord(text)] = id
-        return letters
-
-    def _plan(self) -> Merging | None:
-        """How kernels encode long texts; None where scores have no order."""
-        texts = [text for text in self._ids if not _SURROGATES.search(text)]
-        scores = np.array([self._scores[text] for text in texts])
-        if not np.isfinite(scores).all():
-            return None
-        _, ranks = np.unique(-scores, return_inverse=True)
-        return Merging(
-            texts=texts,
-            symbols=np.array([self._ids[text] for text in texts], np.int32),
-            size=self._size,
-            unit="characters",
-            units=self._letters,
-            unknown=self._size,
-            byte_ids=np.array([-1 if id is None else id for id in self._bytes], np.int32),
-            joints=Joints(BETWEEN.join(self._ids)),
-            ranks=ranks.astype(np.int32),
-        )
 
     def _find_byte(self, value: int, unknown: int | None) -> int | None:
         return self._ids.get(f"<0x{value:02X}>", self._ids.get(chr(value) if value < 128 else "", unknown))

@@ -6,7 +6,7 @@ share: special tokens, BOS and EOS, and the way back to text. It knows nothing o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -18,7 +18,6 @@ from opsin.text.bpe import CHARACTER_TO_BYTE, BytePairs
 from opsin.text.detokenizer import Detokenizer
 from opsin.text.keys import check_utf8, read_flag, read_numbers, read_text, read_texts
 from opsin.text.partition import Fragment, Partition, SpecialToken
-from opsin.text.plans import Kernels
 from opsin.text.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from opsin.text.protection import Guard, unprotect
 from opsin.text.sentencepiece import SentencePiece
@@ -31,12 +30,8 @@ from opsin.text.words import SPACE
 class Encoder(Protocol):
     """One family's way from ordinary text to ids."""
 
-    def encode(self, text: str, *, first: bool) -> list[int]:
-        """Ids of `text`; `first` where nothing or a special token stands before it."""
-        ...
-
-    def encode_long(self, fragments: Sequence[Fragment]) -> list[int] | None:
-        """Ids of long texts and of what stands between them; None where they must be encoded one by one."""
+    def encode(self, text: str, *, first: bool) -> Iterator[list[int]]:
+        """Ids of `text`, in portions; `first` where nothing or a special token stands before it."""
         ...
 
 
@@ -93,40 +88,38 @@ class Tokenizer(Stays):
         return made
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, object], kernels: Kernels | None = None) -> Tokenizer:
-        """Read the keys `tokenizer.ggml.*`; `kernels` encode long texts. Raises ModelError for an unknown kind."""
+    def from_metadata(cls, metadata: Mapping[str, object]) -> Tokenizer:
+        """Read the keys `tokenizer.ggml.*`. Raises ModelError for an unknown kind."""
         model = read_text(metadata, f"{PREFIX}model")
         build = _FAMILIES.get(model or "")
         if build is None:
             raise ModelError(f"vocabularies of the kind {model!r} are not supported",
                              hint=f"supported are {', '.join(_FAMILIES)}")  # fmt: skip
-        vocabulary, encoder, rules = build(metadata, kernels)
+        vocabulary, encoder, rules = build(metadata)
         return cls(vocabulary, encoder, rules, (read_text(metadata, "general.name") or "").lower())
 
-    def encode(self, text: str, *, special: bool = False, add_special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, special: bool = False, add_special: bool = False, check: Callable[[], None] = lambda: None
+    ) -> list[int]:
         """Ids of `text`.
 
         `special`: texts of special tokens become their ids, and the marks of `protect` are taken out. `add_special`:
-        BOS and EOS are added where the file asks for them.
+        BOS and EOS are added where the file asks for them. `check` is called now and then while a long text is
+        encoded: what it raises ends the work.
         """
         ids = [self.bos] if add_special and self.add_bos and self.bos is not None else []
-        fragments = [*self._fragments(text, special)]
-        found = self._encoder.encode_long(fragments)
-        ids += self._encode_each(fragments) if found is None else found
-        if add_special and self.add_eos and self._last is not None:
-            ids.append(self._last)
-        return ids
-
-    def _encode_each(self, fragments: Sequence[Fragment]) -> list[int]:
-        ids: list[int] = []
         first = True
-        for fragment in fragments:
+        for fragment in self._fragments(text, special):
             if isinstance(fragment, int):
                 ids.append(fragment)
                 first = True
-            else:
-                ids.extend(self._encoder.encode(fragment, first=first))
-                first = False
+                continue
+            for portion in self._encoder.encode(fragment, first=first):
+                check()
+                ids += portion
+            first = False
+        if add_special and self.add_eos and self._last is not None:
+            ids.append(self._last)
         return ids
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
@@ -218,46 +211,46 @@ def _read_vocabulary(metadata: Mapping[str, object], defaults: Mapping[str, int]
     return vocabulary
 
 
-def _build_gpt2(metadata: Mapping[str, object], kernels: Kernels | None) -> tuple[Vocabulary, Encoder, Rules]:
+def _build_gpt2(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
     pre = _find_pre(metadata)
     ids = {"bos": 11, "eos": 11} if pre.default_bos else {"eos": 11}
     rules = _read_rules(metadata, Defaults(ids, pre.add_bos, False, False), byte_encoded=pre.byte_encoded)
     vocabulary = _read_vocabulary(metadata, ids)
     lowercase = read_flag(metadata, f"{PREFIX}normalizer.lowercase", False)
-    return vocabulary, BytePairs(vocabulary, _read_merges(metadata), pre, lowercase=lowercase, kernels=kernels), rules
+    return vocabulary, BytePairs(vocabulary, _read_merges(metadata), pre, lowercase=lowercase), rules
 
 
-def _build_gemma4(metadata: Mapping[str, object], kernels: Kernels | None) -> tuple[Vocabulary, Encoder, Rules]:
+def _build_gemma4(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
     rules = _read_rules(metadata, Defaults({}, True, False, False))
     vocabulary = _read_vocabulary(metadata, {})
-    return vocabulary, BytePairs(vocabulary, _read_merges(metadata), PRE_TOKENIZERS["gemma4"], kernels=kernels), rules
+    return vocabulary, BytePairs(vocabulary, _read_merges(metadata), PRE_TOKENIZERS["gemma4"]), rules
 
 
-def _build_llama(metadata: Mapping[str, object], kernels: Kernels | None) -> tuple[Vocabulary, Encoder, Rules]:
+def _build_llama(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
     ids = {"bos": 1, "eos": 2, "unknown": 0}
     rules = _read_rules(metadata, Defaults(ids, True, False, True))
     vocabulary = Vocabulary(metadata, ids)
-    return vocabulary, SentencePiece(vocabulary, space_prefix=rules.space_prefix, kernels=kernels), rules
+    return vocabulary, SentencePiece(vocabulary, space_prefix=rules.space_prefix), rules
 
 
-def _build_bert(metadata: Mapping[str, object], kernels: Kernels | None) -> tuple[Vocabulary, Encoder, Rules]:
+def _build_bert(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
     ids = {"bos": 101, "unknown": 100, "seperator": 102}
     rules = _read_rules(metadata, Defaults(ids, True, True, False))
     vocabulary = Vocabulary(metadata, ids)
     lowercase = read_flag(metadata, f"{PREFIX}normalizer.lowercase", True)
     strip_accents = read_flag(metadata, f"{PREFIX}normalizer.strip_accents", lowercase)
-    encoder = WordPiece(vocabulary, lowercase=lowercase, strip_accents=strip_accents, kernels=kernels)
+    encoder = WordPiece(vocabulary, lowercase=lowercase, strip_accents=strip_accents)
     return vocabulary, encoder, rules
 
 
-def _build_t5(metadata: Mapping[str, object], kernels: Kernels | None) -> tuple[Vocabulary, Encoder, Rules]:
+def _build_t5(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
     ids = {"eos": 1, "unknown": 2}
     rules = _read_rules(metadata, Defaults(ids, False, True, True))
     vocabulary = _read_vocabulary(metadata, ids)
     raw = read_numbers(metadata, f"{PREFIX}precompiled_charsmap", whole=True)
     charsmap = None if raw is None else np.asarray(raw).astype(np.uint8).tobytes()
     merge_spaces = read_flag(metadata, f"{PREFIX}remove_extra_whitespaces", False)
-    encoder = Unigram(vocabulary, charsmap, space_prefix=rules.space_prefix, merge_spaces=merge_spaces, kernels=kernels)
+    encoder = Unigram(vocabulary, charsmap, space_prefix=rules.space_prefix, merge_spaces=merge_spaces)
     return vocabulary, encoder, rules
 
 

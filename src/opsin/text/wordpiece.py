@@ -7,18 +7,17 @@ models are published with (and older than Python's).
 
 from __future__ import annotations
 
-import re
-import unicodedata
+from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
+import regex
+import tokenizers
+from tokenizers.models import WordPiece as RustWordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from opsin.text.compiled import Fragments, LongTexts
-from opsin.text.plans import Kernels, Searching
 from opsin.text.vocabulary import CONTROL, Vocabulary
-from opsin.text.words import SPACE, WordMemory
+from opsin.text.words import SPACE, SURROGATES, WordMemory
 
 _HAN: Final = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
@@ -27,21 +26,21 @@ _HAN: Final = (
 _HAN_CLASS: Final = "".join(f"{chr(low)}-{chr(high)}" for low, high in _HAN)
 # Other controls, such as U+000B, are no spaces but dropped.
 _SPACES: Final = " \t\n\r\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-_CHUNKS: Final = re.compile(rf"[{_HAN_CLASS}]|[^{_SPACES}{_HAN_CLASS}]+")  # words touch no others across their bounds
-_SURROGATES: Final = re.compile("[\ud800-\udfff]")
-_HEAD: Final = "\0"
+_CHUNKS: Final = regex.compile(
+    rf"[{_HAN_CLASS}]|[^{_SPACES}{_HAN_CLASS}]+"
+)  # words touch no others across their bounds
+_LONG: Final = 1 << 12  # characters of a chunk: the library keeps the interpreter, but for many texts at once
+_NOTHING: Final = (1 << 32) - 1  # the id of what has none
+_SECRET: Final = "\0"  # no word has it: it is a control character, which BERT drops
 _MOST: Final = 100  # characters of a word; all of BERT's vocabularies were published with this bound
 
 
 class WordPiece:
     """Encodes ordinary text, without special tokens."""
 
-    def __init__(
-        self, vocabulary: Vocabulary, *, lowercase: bool, strip_accents: bool, kernels: Kernels | None = None
-    ) -> None:
-        self._decomposes = strip_accents
+    def __init__(self, vocabulary: Vocabulary, *, lowercase: bool, strip_accents: bool) -> None:
         self._normalizer = BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
-        self._words_of = BertPreTokenizer().pre_tokenize_str
+        self._pre_tokenizer = BertPreTokenizer()
         texts = {text: id for text, id in vocabulary.ids.items() if vocabulary.kinds[id] != CONTROL}
         self._heads = {text[1:]: id for text, id in texts.items() if text.startswith(SPACE) and text != SPACE}
         self._tails = {text: id for text, id in texts.items() if not text.startswith(SPACE) or text == SPACE}
@@ -49,42 +48,33 @@ class WordPiece:
         self._unknown = vocabulary.unknown
         self._chunks = WordMemory(self._encode_chunk)
         self._words = WordMemory(self._encode_word)
-        self._long = LongTexts(kernels, self._plan, lambda word: self._encode_word(word[len(_HEAD) :]), _drop_damage)
+        self._whole = self._make_whole()
 
-    def encode(self, text: str, *, first: bool) -> list[int]:
+    def encode(self, text: str, *, first: bool) -> Iterator[list[int]]:
         """Ids of `text`. `first` tells what stands before it, which WordPiece ignores."""
-        return self._chunks.encode(_CHUNKS.findall(text))
-
-    def encode_long(self, fragments: Fragments) -> list[int] | None:
-        """Ids of long texts and of what stands between them; None where they must be encoded one by one."""
-        return self._long.encode(fragments)
-
-    def _plan(self) -> Searching:
-        """How kernels encode long texts. A zero byte, which no word has, stands before the tokens that begin one."""
-        known = {_HEAD + text: id for text, id in self._heads.items() if _may_stand(text)}
-        known |= {text: id for text, id in self._tails.items() if _may_stand(text)}
-        return Searching(
-            texts=[*known],
-            ids=np.fromiter(known.values(), np.int32, len(known)),
-            unknown=-1 if self._unknown is None else self._unknown,
-            most=_MOST + len(_HEAD),
-            rewrite=self._rewrite,
-        )
-
-    def _rewrite(self, character: str) -> str | None:
-        """What a character becomes between others: see `Plan`."""
-        words = [word for chunk in _CHUNKS.findall(f"a{character}b") for word in self._split(chunk)]
-        made = " ".join(words)[1:-1]
-        moves = self._decomposes and any(map(unicodedata.combining, unicodedata.normalize("NFD", made)))
-        return None if moves else made  # marks of several characters are put in order
+        return self._chunks.encode(match.group() for match in _CHUNKS.finditer(text))
 
     def _encode_chunk(self, chunk: str) -> tuple[int, ...]:
-        return tuple(self._words.encode(self._split(chunk)))
+        if len(chunk) <= _LONG:
+            return self._words.encode_all(self._split(chunk))
+        found = self._whole.encode_batch_fast([SURROGATES.sub("", chunk)], add_special_tokens=False)[0].ids
+        return tuple(found if self._unknown is not None else [id for id in found if id != _NOTHING])
+
+    def _make_whole(self) -> tokenizers.Tokenizer:
+        """The library's way from a chunk to ids, which are the same."""
+        tail, unknown = f"{_SECRET}tail", f"{_SECRET}unknown"
+        ids = self._heads | {tail + text: id for text, id in self._tails.items()}
+        ids[unknown] = _NOTHING if self._unknown is None else self._unknown
+        made = tokenizers.Tokenizer(
+            RustWordPiece(ids, unk_token=unknown, max_input_chars_per_word=_MOST, continuing_subword_prefix=tail)
+        )
+        made.normalizer, made.pre_tokenizer = self._normalizer, self._pre_tokenizer
+        return made
 
     def _split(self, text: str) -> list[str]:
         """Words, normalised; punctuation and Chinese characters stand alone."""
-        text = self._normalizer.normalize_str(_SURROGATES.sub("", text))
-        return [word for word, _ in self._words_of(text)]
+        text = self._normalizer.normalize_str(SURROGATES.sub("", text))
+        return [word for word, _ in self._pre_tokenizer.pre_tokenize_str(text)]
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         unknown = () if self._unknown is None else (self._unknown,)
@@ -102,13 +92,3 @@ class WordPiece:
             known = self._tails
             place = end
         return tuple(ids)
-
-
-def _may_stand(text: str) -> bool:
-    """Whether a word may have this text in it."""
-    return text != "" and _HEAD not in text and not _SURROGATES.search(text)
-
-
-def _drop_damage(fragments: Fragments) -> Fragments:
-    """Bytes that were no UTF-8 stand in a str as lone surrogates, which BERT drops."""
-    return [_SURROGATES.sub("", part) if isinstance(part, str) else part for part in fragments]

@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from threading import Lock
 from typing import Final
 
 import regex
 
 SPACE: Final = "\u2581"
 MAX_CHARACTERS: Final = 1 << 21
+# `regex` and not `re`, here and in all that reads people's texts: it lets go of the interpreter while it looks.
+SURROGATES: Final = regex.compile("[\ud800-\udfff]")  # bytes that were no UTF-8 stand in a str as these
 _WORD: Final = 8  # a word counts as so many characters more
 _AT_ONCE: Final = 1 << 15
 
 
 class WordMemory:
-    """Ids of words that came before. It begins anew when it has grown large. `encode` gives those of a new word."""
+    """Ids of words that came before. It begins anew when it has grown large. `encode` gives those of a new word.
+
+    Any number of threads may share one. Nothing is ever taken out of a dict of words or changed in it, and what a
+    thread has put into one it looks up in the same one, whatever `_known` is by then. The lock is for the counting.
+    """
 
     def __init__(self, encode: Callable[[str], tuple[int, ...]]) -> None:
         self._encode = encode
         self._known: dict[str, tuple[int, ...]] = {}
         self._room = MAX_CHARACTERS
+        self._lock = Lock()
 
-    def encode(self, words: Sequence[str]) -> list[int]:
-        """Ids of all these words, one after the other. What is new is encoded once, before anything is looked up."""
-        ids: list[int] = []
-        for start in range(0, len(words), _AT_ONCE):
-            some = words[start : start + _AT_ONCE]
-            self._learn(some)
-            ids.extend(chain.from_iterable(map(self._known.__getitem__, some)))
-        return ids
+    def encode(self, words: Iterable[str]) -> Iterator[list[int]]:
+        """Ids of all these words, one after the other, in portions."""
+        left = iter(words)
+        while some := [*islice(left, _AT_ONCE)]:
+            yield [*chain.from_iterable(map(self._learn(some).__getitem__, some))]
 
-    def _learn(self, words: Iterable[str]) -> None:
-        """Encodes those of the words that are new."""
-        if self._room < 0:
-            self._known, self._room = {}, MAX_CHARACTERS
+    def encode_all(self, words: Iterable[str]) -> tuple[int, ...]:
+        """The same at once, for few words."""
+        return tuple(chain.from_iterable(self.encode(words)))
+
+    def _learn(self, words: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """A dict with all of these words. Each that is new is encoded once."""
         known = self._known
-        new = [*set(words).difference(known)]
+        new = [word for word in set(words) if word not in known]
         for word in new:
             known[word] = self._encode(word)
-        self._room -= sum(map(len, new)) + _WORD * len(new)
+        if new:
+            with self._lock:
+                self._room -= sum(map(len, new)) + _WORD * len(new)
+                if self._room < 0:
+                    self._known, self._room = {}, MAX_CHARACTERS
+        return known
 
 
 def cut_pattern(joined: Iterable[str]) -> regex.Pattern[str]:

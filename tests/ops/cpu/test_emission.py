@@ -69,12 +69,6 @@ KERNELS = [
     Kernel.of("attend", kind="dense", softcap=False, vectors=5),
     *(Kernel.of("plan_reads", dense=dense) for dense in (False, True)),
     *(Kernel.of(name) for name in ("merge_chunks", "poison", "execute")),
-    *(Kernel.of("index_texts", part=part) for part in ("texts", "pairs")),
-    *(Kernel.of("cut_text", by=by) for by in ("pattern", "joints")),
-    Kernel.of("merge_texts", unit="bytes", by="pairs", whole="any"),
-    Kernel.of("merge_texts", unit="characters", by="ranks", whole="no"),
-    *(Kernel.of("search_texts", by=by) for by in ("longest", "likeliest")),
-    Kernel.of("rewrite_text"),
 ]
 
 

@@ -134,6 +134,7 @@ def test_fields_that_ask_for_nothing_and_those_that_nobody_knows_change_nothing(
         ({"n": 17}, "n"),
         ({"n": 0}, "n"),
         ({"stop": ["a"] * 65}, "stop"),
+        ({"stop": ["a" * 33_000, "b" * 33_000]}, "stop"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"max_tokens": -2}, "max_tokens"),
         ({"seed": 1.5}, "seed"),

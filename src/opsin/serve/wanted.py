@@ -11,6 +11,7 @@ from opsin.serve.failures import FieldError
 from opsin.serve.fields import Fields
 
 MOST_CHOICES, MOST_STOPS, MOST_LOGPROBS = 16, 64, 20
+MOST_STOP_CHARACTERS = 1 << 16  # of all stop strings together
 
 # Fields that change what an answer means and that we cannot honour yet, with the values that ask for nothing.
 _NOT_YET: dict[str, tuple[object, ...]] = {
@@ -70,6 +71,8 @@ def wanted(fields: Fields, *, answers: int, logprobs: int | None, base: Sampling
     stop = fields.texts("stop")
     if len(stop) > MOST_STOPS:
         raise FieldError("stop", f"{len(stop)} texts", hint=f"give at most {MOST_STOPS}")
+    if (characters := sum(map(len, stop))) > MOST_STOP_CHARACTERS:
+        raise FieldError("stop", f"{characters} characters", hint=f"give at most {MOST_STOP_CHARACTERS}")
     ping = fields.whole("sse_ping_interval", low=-1, high=86400)
     usage = fields.object("stream_options").get("include_usage")
     if usage is not None and not isinstance(usage, bool):

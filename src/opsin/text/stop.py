@@ -58,7 +58,7 @@ class _State:
 
     def __init__(self, size: int, stops: Sequence[str], shorter: _State | None) -> None:
         self.size = size
-        self.met = size if size in map(len, stops) else shorter.met if shorter else 0
+        self.met: int = size if size in map(len, stops) else shorter.met if shorter else 0
         self._stops = stops
         self._shorter = shorter  # the next longest end that begins a stop string
         self._longer: dict[str, _State | None] = {}  # what one more character makes of it

@@ -90,10 +90,12 @@ def test_a_developer_is_a_system_to_a_template_that_knows_none(client, text_mode
 
 
 def test_a_template_that_names_developers_gets_them(tmp_path):
-    template = "{% for m in messages %}{% if m.role == 'developer' %}D{% endif %}{{ m.role }}{% endfor %}"
+    template = (
+        "{% for m in messages %}{% if m.role == 'developer' %}D{% endif %}{{ m.role }} {{ m.content }}{% endfor %}"
+    )
     path = tiny_llama(tmp_path / "d.gguf", metadata={"tokenizer.chat_template": template})
     with opsin.load(path, threads=1, context=128, sequences=1) as model:
-        assert model.write([{"role": "developer", "content": "x"}]) == "Ddeveloper"
+        assert model.write([{"role": "developer", "content": "x"}]) == "Ddeveloper x"
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,26 @@ def calling(tmp_path_factory):
     tiny_llama(path, specials=("<call>",), metadata={"tokenizer.chat_template": TOOLS_TEMPLATE})
     with opsin.load(path, threads=1, context=512, sequences=2) as model, running(lambda: model) as made:
         yield made
+
+
+HISTORY = [
+    {"role": "user", "content": "w?"},
+    {"role": "assistant", "content": None, "tool_calls": [
+        {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"city": "Paris"}'}}]},
+    {"role": "tool", "tool_call_id": "c", "content": "42"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("null", [{"content": None}, {}, {"content": ""}])
+def test_calls_without_a_text_are_answered(server, calling, null):
+    """Also by a template that knows no calls: they are text then, and none is lost."""
+    for asked in (server, calling):
+        messages = [HISTORY[0], {**{k: v for k, v in HISTORY[1].items() if k != "content"}, **null}, HISTORY[2]]
+        reply = asked.chat(messages=messages, max_tokens=1)
+        assert reply.status == 200, reply.json
+        text = asked.ask("/apply-template", {"messages": messages}).json["prompt"]
+        assert all(word in text for word in ("Paris", "42"))
+        assert "None" not in text
 
 
 @pytest.mark.parametrize("special", [*SPECIALS, "<call>"])

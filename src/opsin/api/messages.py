@@ -20,7 +20,8 @@ def checked(messages: Sequence[Message], knows_role: Callable[[str], bool]) -> l
     """
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence) or not messages:
         raise RequestError("there are no messages", hint=_HINT)
-    return [_checked(f"messages[{number}]", message, knows_role) for number, message in enumerate(messages)]
+    found = [_checked(f"messages[{number}]", message, knows_role) for number, message in enumerate(messages)]
+    return _with_ids(found)
 
 
 def _checked(name: str, message: object, knows_role: Callable[[str], bool]) -> dict[str, object]:
@@ -29,24 +30,33 @@ def _checked(name: str, message: object, knows_role: Callable[[str], bool]) -> d
     if not knows_role(role):
         raise RequestError(f"{name}.role: {role!a:.80} is not known", hint="give user, assistant, system or tool")
     found = {field: value for field, value in message.items() if value is not None and not _is_empty(value)}
-    if called := found.pop("function_call", None):
-        found["tool_calls"] = [{"type": "function", "function": called}]
     if "tool_calls" in found:
         found["tool_calls"] = _calls(f"{name}.tool_calls", found["tool_calls"])
-    refusal = found.pop("refusal", None)
-    content = message.get("content", refusal if isinstance(refusal, str) else None)
-    if "content" not in message and "tool_calls" not in found and content is None:
-        raise RequestError(f"{name} has no content", hint=_HINT)
+    refusal, content = found.pop("refusal", None), message.get("content")
+    if content is None and isinstance(refusal, str):
+        content = refusal
     if not isinstance(content, str | list | tuple | None):
         raise RequestError(f"{name} has a content of {type(content).__name__}", hint=_HINT)
-    if content is None and "tool_calls" not in found:
-        content = refusal if isinstance(refusal, str) else ""
-    return {**found, "role": "tool" if role == "function" else role, "content": content}
+    if content is None and "tool_calls" not in found and "function_call" not in found:
+        if "content" not in message:
+            raise RequestError(f"{name} has no content", hint=_HINT)
+        content = ""
+    return {**found, "content": content}
 
 
-def _is_empty(value: object) -> bool:
-    """An empty list: other things (arrays) may not even be compared."""
-    return isinstance(value, list) and not value
+def _with_ids(messages: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Calls of the first form have no ids: each gets one, which its result has too."""
+    id, found = None, []
+    for number, message in enumerate(messages):
+        called = message.pop("function_call", None)
+        if called is not None:
+            id = f"call_{number}"
+            calls = _calls(f"messages[{number}].function_call", [{"id": id, "type": "function", "function": called}])
+            message = {**message, "tool_calls": calls}
+        if message["role"] == "function":
+            message = {**message, "role": "tool", **({"tool_call_id": id} if id is not None else {})}
+        found.append(message)
+    return found
 
 
 def _calls(name: str, calls: object) -> list[dict[str, object]]:
@@ -61,3 +71,8 @@ def _calls(name: str, calls: object) -> list[dict[str, object]]:
             what = type(arguments).__name__
             raise RequestError(f"{name}[{number}].function.arguments is {what}, not JSON as a text", hint=_CALL_HINT)
     return [dict(cast(Mapping[str, object], call)) for call in calls]
+
+
+def _is_empty(value: object) -> bool:
+    """An empty list: other things (arrays) may not even be compared."""
+    return isinstance(value, list) and not value

@@ -80,7 +80,7 @@ def _check_content(name: str, content: object) -> None:
     for number, part in enumerate(content):
         place = f"{name}[{number}]"
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind == "text" and isinstance(part.get("text"), str):
+        if kind in ("text", "refusal") and isinstance(part.get(kind), str):
             continue
         if kind == "image_url" and isinstance(_url(part), str):
             continue

@@ -78,9 +78,9 @@ class Capabilities:
             content=content,
             pictures=_takes_pictures(trial),
             system=_NEEDLE in trial([say("system", _NEEDLE), user]),
-            developer="developer" in source,
+            developer="developer" in source and _NEEDLE in trial([say("developer", _NEEDLE), user]),
             tools=_NEEDLE in trial([user, answer, {**result, "name": _CALL, "tool_call_id": _NINE_LETTERS}]),
-            calls=_calls(trial, user, result),
+            calls=_calls(trial, user, answer, result),
         )
 
 
@@ -109,16 +109,14 @@ def _shown(trial: Trial, content: object) -> str:
     return text if _NEEDLE in text and "'type'" not in text and '"type"' not in text else ""
 
 
-def _calls(trial: Trial, user: Message, result: Message) -> Calls | None:
-    """The first of these ways in which a call comes out as it should, the ones that clients write first."""
-    for id, content in product((_OPENAI_ID, _NINE_LETTERS), (None, "")):
+def _calls(trial: Trial, user: Message, answer: Message, result: Message) -> Calls | None:
+    """The first way in which a call comes out as it should: in a whole conversation, and as clients write it, first."""
+    for ending, id, content in product(([answer, user], [], None), (_OPENAI_ID, _NINE_LETTERS), (None, "")):
         tool = {**result, "name": _CALL, "tool_call_id": id}
-        for ending in ([tool], []):
-            mappings, texts = (
-                _shows_call(trial([user, _call(id, content, arguments), *ending])) for arguments in _ARGUMENTS
-            )
-            if mappings or texts:
-                return Calls(content, mappings, texts, nine_letters=id == _NINE_LETTERS)
+        rest = [] if ending is None else [tool, *ending]
+        mappings, texts = (_shows_call(trial([user, _call(id, content, given), *rest])) for given in _ARGUMENTS)
+        if mappings or texts:
+            return Calls(content, mappings, texts, nine_letters=id == _NINE_LETTERS)
     return None
 
 

@@ -67,6 +67,20 @@ def test_a_wrong_option_is_told_in_one_line(tiny_file, wrong):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_what_loading_found_out_is_said_before_the_first_question(tmp_path):
+    text, _ = tiny_pair(tmp_path)
+    tower = tiny_tower(tmp_path / "mmproj.gguf", width=96)
+    with start("-m", text, "-c", 128) as process:
+        _, said = greeting(process)
+        process.kill()
+    assert any(str(tower) in line and "96" in line and line.startswith("opsin: ") for line in said.splitlines()), said
+
+
+def test_a_part_for_pictures_alone_is_no_server(tmp_path):
+    code, said = ends("-m", tiny_tower(tmp_path / "mmproj.gguf"))
+    assert code == 4 and "no text model" in said
+
+
 @pytest.mark.parametrize(("told", "codes"), [(signal.SIGTERM, (0, -15, 143)), (signal.SIGINT, (0, 130))])
 def test_it_ends_soon_while_it_streams(tiny_file, told, codes):
     body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "ignore_eos": True, "stream": True, "n": 8})

@@ -46,6 +46,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     limits.add_argument("--max-requests", type=options.positive, default=128, metavar="N", help="requests inside (128)")
     limits.add_argument("--timeout", type=options.positive, default=3600, metavar="S", help="seconds a request (3600)")
     limits.add_argument(
+        "--drain-seconds", type=options.natural, default=5, metavar="S",
+        help="for running answers, when the server is told to end (5); 0: none",
+    )  # fmt: skip
+    limits.add_argument(
         "--sse-ping-interval", type=int, default=30, metavar="S",
         help="a silent stream sends a comment after so many seconds (30); -1: never",
     )  # fmt: skip
@@ -65,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
     give_memory_back()
     for line in environment.fill(args, server_variables()):
-        print(f"opsin: {line}", file=sys.stderr, flush=True)
+        _tell(line)
     settings, path = _settings(args), options.model_file(args)
     made = listen(settings)
     url = address(made)
@@ -74,9 +78,9 @@ def run(args: argparse.Namespace) -> int:
         for line in greeting(url, bool(settings.keys)):
             print(line, file=sys.stderr, flush=True)
 
-    print(f"opsin: listening on {url}, loading {path}", file=sys.stderr, flush=True)
+    _tell(f"listening on {url}, loading {path}")
     if not settings.on_loopback and not settings.keys:
-        print("opsin: anybody who reaches this address may ask; --api-key KEY changes that", file=sys.stderr)
+        _tell("anybody who reaches this address may ask; --api-key KEY changes that")
     asyncio.run(serve(made, Service(settings, lambda: _load(path, args, settings.media)), ready=ready))
     return 0
 
@@ -96,11 +100,18 @@ def _load(path: Path, args: argparse.Namespace, rules: Rules) -> Model:
     import opsin
     from opsin.media.limits import Limits
 
-    return opsin.load(
+    model = opsin.load(
         path, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
         sequences=args.parallel or _PARALLEL, rules=rules, limits=Limits(waiting_bytes=_WAITING_BYTES),
-        notice=lambda line: print(f"opsin: {line}", file=sys.stderr, flush=True),
+        notice=_tell,
     )  # fmt: skip
+    for note in model.notes:
+        _tell(note)
+    return model
+
+
+def _tell(line: str) -> None:
+    print(f"opsin: {line}", file=sys.stderr, flush=True)
 
 
 def _settings(args: argparse.Namespace) -> Options:
@@ -118,6 +129,7 @@ def _settings(args: argparse.Namespace) -> Options:
         body_bytes=args.max_body << 20,
         requests=args.max_requests,
         seconds=args.timeout,
+        drain_seconds=args.drain_seconds,
         ping_seconds=max(0, args.sse_ping_interval),
         origins=tuple(args.allow_origin),
         hosts=tuple(args.allow_host),

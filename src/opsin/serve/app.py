@@ -68,7 +68,7 @@ def build_app(service: Service) -> Starlette:
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Gate, options=service.options)],
+        middleware=[Middleware(Gate, options=service.options, ended=service.ended)],
         exception_handlers={
             OpsinError: failures.on_opsin_error,
             HTTPException: failures.on_http_error,

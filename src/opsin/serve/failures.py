@@ -45,6 +45,11 @@ class HttpError(OpsinError):
         self.status = status
 
 
+def ending() -> HttpError:
+    """What those hear whose answers are cut off when the server ends."""
+    return HttpError(503, "the server is ending", hint="ask again")
+
+
 def body_of(error: OpsinError) -> dict[str, object]:
     """The JSON of an error. Of a failure of ours strangers hear the kind, and the log has the rest."""
     param = error.param if isinstance(error, FieldError) else _place(error)

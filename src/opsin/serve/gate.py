@@ -6,6 +6,7 @@ other names (DNS rebinding) are refused unless the operator allows them.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 import socket
@@ -16,8 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from opsin.errors import OpsinError
 from opsin.serve.body import Body, Shelf, too_long
-from opsin.serve.failures import HttpError, heard, response_of
+from opsin.serve.failures import HttpError, ending, heard, response_of
 from opsin.serve.options import Options, is_address, is_loopback
+from opsin.serve.running import end, first_of
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/?#@\\]*))(?::[0-9]*)?")
 PUBLIC = frozenset({"/", "/health", "/v1/health"})
@@ -26,8 +28,8 @@ PUBLIC = frozenset({"/", "/health", "/v1/health"})
 class Gate:
     """An ASGI layer that refuses before anything is read."""
 
-    def __init__(self, app: ASGIApp, options: Options) -> None:
-        self.app, self.options = app, options
+    def __init__(self, app: ASGIApp, options: Options, ended: asyncio.Event) -> None:
+        self.app, self.options, self._ended = app, options, ended
         self._keys = [key.encode() for key in options.keys]
         self._hosts = {host.lower() for host in options.hosts}
         self._shelf = Shelf(max(options.all_bodies_bytes, options.body_bytes))
@@ -61,13 +63,18 @@ class Gate:
             begun = True
             await send(message)
 
+        working = asyncio.ensure_future(self.app({**scope, Body.PLACE: body}, body, sending))
         try:
-            await self.app({**scope, Body.PLACE: body}, body, sending)
+            await first_of(working, self._ended)
+            if not working.done() and not begun:
+                raise ending()
+            await working
         except Exception as error:  # noqa: BLE001 - the client must hear of it
             told = heard(error)
             if not begun:  # else the connection is closed, since its response does not end
                 await response_of(told)(scope, receive, send)
         finally:
+            await end(working)
             body.let_go()
 
     def _check_host(self, headers: Headers) -> None:

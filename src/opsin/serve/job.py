@@ -108,8 +108,8 @@ class Job:
         wanted = self._told.wanted
         if not wanted.stream:
             return JSONResponse(await unless_gone(request, self.whole()))
-        own = wanted.ping_seconds
-        return await respond(request, self.events(), self._service.options.ping_seconds if own is None else own)
+        ping = self._service.options.ping_seconds if wanted.ping_seconds is None else wanted.ping_seconds
+        return await respond(request, self.events(), ping, self._service.ended)
 
     async def whole(self) -> Mapping[str, Any] | list[Any]:
         """All answers in one value."""

@@ -26,6 +26,7 @@ class Options:
         unread_seconds: time in which a client must go on reading what it is sent.
         requests: answers that may be inside at once, running or waiting; more are told to come again.
         seconds: time that a request may take from its last byte to the end of its answer.
+        drain_seconds: time that running answers have when the server is told to end.
         origins: pages of other origins that may ask, as "https://chat.example.org"; "*" for all.
         hosts: names under which a server on loopback may be asked, beside its own.
         media: which pictures may be fetched from where.
@@ -43,6 +44,7 @@ class Options:
     unread_seconds: float = 60.0
     requests: int = 128
     seconds: float = 3600.0
+    drain_seconds: float = 5.0
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     media: Rules = field(default_factory=Rules)
@@ -51,7 +53,11 @@ class Options:
         if not 0 <= self.port < 1 << 16:
             raise RequestError(f"port {self.port}", hint="give 0 to 65535")
         times = (self.body_seconds, self.head_seconds, self.unread_seconds, self.seconds)
-        if min(self.body_bytes, self.all_bodies_bytes, self.requests) < 1 or min(times) <= 0 or self.ping_seconds < 0:
+        if (
+            min(self.body_bytes, self.all_bodies_bytes, self.requests) < 1
+            or min(times) <= 0
+            or min(self.ping_seconds, self.drain_seconds) < 0
+        ):
             raise RequestError(f"{self}", hint="limits are positive")
         for number, key in enumerate(self.keys, 1):
             _check_key(key, f"API key {number} of {len(self.keys)}")

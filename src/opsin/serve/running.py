@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from opsin.api import Answer
 from opsin.serve.failures import HttpError
@@ -79,3 +80,23 @@ async def _next(ready: asyncio.Queue[T], until: float, seconds: float) -> T:
 def late(seconds: float) -> HttpError:
     """What a request hears that takes too long."""
     return HttpError(504, f"the answer took more than {seconds:g} s")
+
+
+async def first_of(work: asyncio.Future[T], event: asyncio.Event, seconds: float | None = None) -> None:
+    """Wait until work is done, an event has happened, or so much time has passed."""
+    happening = asyncio.ensure_future(event.wait())
+    either: set[asyncio.Future[Any]] = {work, happening}
+    try:
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        happening.cancel()
+
+
+async def end(work: asyncio.Future[Any]) -> None:
+    """Cancel work that goes on, and wait until it has ended."""
+    if work.done():  # to await it again would cut the frames of its error, which the log shall have
+        _ = work.cancelled() or work.exception()
+        return
+    work.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await work

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import math
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,13 +14,14 @@ import uvicorn
 
 from opsin.errors import OpsinError, RequestError
 from opsin.serve.app import build_app
-from opsin.serve.connection import connections
+from opsin.serve.connection import Connection, connections
 from opsin.serve.options import Options
 from opsin.serve.service import Service
 from opsin.serve.traces import without_messages
 
-_END_SECONDS = 3  # for running answers, when the server is told to end
+_SAY_SECONDS, _LAST_SECONDS = 3, 0.1  # for those that are cut off to hear it; also where nobody wants to wait
 _LARGEST_HEADERS = 64 << 10
+_LOG = logging.getLogger("opsin.serve")
 _MMAP_THRESHOLD = -3  # of malloc.h
 
 
@@ -59,14 +61,45 @@ def address(made: socket.socket) -> str:
 
 def uvicorn_of(service: Service) -> uvicorn.Server:
     """uvicorn as we want it: quiet about what strangers send wrong."""
+    longest = math.ceil(service.options.drain_seconds) + _SAY_SECONDS
     config = uvicorn.Config(
         build_app(service), log_level="error", access_log=False, lifespan="off", server_header=False,
-        timeout_keep_alive=30, timeout_graceful_shutdown=_END_SECONDS, h11_max_incomplete_event_size=_LARGEST_HEADERS,
+        timeout_keep_alive=30, timeout_graceful_shutdown=longest, h11_max_incomplete_event_size=_LARGEST_HEADERS,
         http=connections(service.options), ws="none", loop="asyncio",
     )  # fmt: skip
     for name in ("uvicorn.error", "asyncio"):
         logging.getLogger(name).addFilter(without_messages)
-    return uvicorn.Server(config)
+    return Server(config, service)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, whose running answers get a while when it is told to end, and then hear that it ends."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Nobody new gets in. Ends when all have got an answer or an error, or at a second Ctrl-C."""
+        seconds, inside = self._service.options.drain_seconds, self._service.inside
+        if inside:
+            _LOG.warning("opsin: ending: %d answers have %g s (Ctrl-C again ends at once)", inside, seconds)
+        loop = asyncio.get_running_loop()
+        timers = [loop.call_later(seconds, self._service.ended.set), loop.call_later(0.05, self._turn_away)]
+        try:
+            await super().shutdown(sockets)
+        finally:
+            self._service.ended.set()
+            for timer in timers:
+                timer.cancel()
+            if self.server_state.tasks:
+                await asyncio.sleep(_LAST_SECONDS)
+
+    def _turn_away(self) -> None:
+        """Those who were on their way in when the door was closed: uvicorn has not seen them."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection) and connection.is_idle:
+                connection.shutdown()
 
 
 async def serve(made: socket.socket, service: Service, *, ready: Callable[[], None] = lambda: None) -> None:

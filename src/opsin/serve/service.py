@@ -33,6 +33,7 @@ class Service:
         self._parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="opsin-parse")
         self.makers = ThreadPoolExecutor(options.requests, thread_name_prefix="opsin-prompt")
         self.readers = ThreadPoolExecutor(options.requests, thread_name_prefix="opsin-answer")
+        self.ended = asyncio.Event()  # set when the server ends, and those who wait still must hear of it
         self._model: Model | None = None
         self._inside, self._lock = 0, threading.Lock()
 

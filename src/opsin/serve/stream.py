@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -13,7 +13,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from opsin.serve.body import GONE
-from opsin.serve.failures import HttpError, body_of, heard
+from opsin.serve.failures import HttpError, body_of, ending, heard
+from opsin.serve.running import end, first_of
 
 T = TypeVar("T")
 PING, DONE = b":\n\n", b"data: [DONE]\n\n"
@@ -37,12 +38,15 @@ class Events(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def respond(request: Request, events: AsyncGenerator[bytes, None], ping_seconds: float) -> Events:
+async def respond(
+    request: Request, events: AsyncGenerator[bytes, None], ping_seconds: float, ended: asyncio.Event
+) -> Events:
     """A response that begins with the first event, or with the first comment where that comes earlier.
 
-    An error before it is raised, and so an ordinary response; a later one is the last event.
+    An error before it is raised, and so an ordinary response; a later one is the last event, and so is that the server
+    has `ended`.
     """
-    paced = _paced(events, ping_seconds)
+    paced = _paced(events, ping_seconds, ended)
     return Events(await unless_gone(request, anext(paced)), paced)
 
 
@@ -56,17 +60,22 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
             return working.result()
         raise HttpError(GONE, "the client went away")
     finally:
-        await _end(working)
-        await _end(leaving)
+        await end(working)
+        await end(leaving)
 
 
-async def _paced(events: AsyncGenerator[bytes, None], ping_seconds: float) -> AsyncGenerator[bytes, None]:
+async def _paced(
+    events: AsyncGenerator[bytes, None], ping_seconds: float, ended: asyncio.Event
+) -> AsyncGenerator[bytes, None]:
     """The events, and a comment after each silence of so many seconds, 0 for none: proxies cut silent connections."""
     sent, coming = False, asyncio.ensure_future(anext(events, b""))
     try:
         while True:
-            ready, _ = await asyncio.wait({coming}, timeout=ping_seconds or None)
+            await first_of(coming, ended, ping_seconds or None)
+            ready = coming.done()
             try:
+                if ended.is_set() and not ready:
+                    raise ending()
                 told = coming.result() if ready else PING
             except Exception as error:
                 if not sent:
@@ -80,17 +89,8 @@ async def _paced(events: AsyncGenerator[bytes, None], ping_seconds: float) -> As
                 coming = asyncio.ensure_future(anext(events, b""))
             yield told
     finally:
-        await _end(coming)
+        await end(coming)
         await events.aclose()
-
-
-async def _end(task: asyncio.Future[Any]) -> None:
-    if task.done():  # to await it again would cut the frames of its error, which the log shall have
-        _ = task.cancelled() or task.exception()
-        return
-    task.cancel()
-    with suppress(asyncio.CancelledError, Exception):
-        await task
 
 
 async def _gone(request: Request) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 
 import gguf
 import numpy as np
@@ -68,6 +69,22 @@ def test_q2_0_decodes_pairs_of_bits_lowest_first() -> None:
     values = BY_NAME["Q2_0"].decode(block)[0]
     assert values[:4].tolist() == [-0.5, 0, 0.5, 1]
     assert values[60:].tolist() == [-0.5, -0.5, -0.5, 0]
+
+
+@pytest.mark.parametrize("inside", [(), ("GGMLQuantizationType",), ("quants",)])
+def test_a_folder_that_is_called_gguf_is_not_the_package(
+    monkeypatch: pytest.MonkeyPatch, inside: tuple[str, ...]
+) -> None:
+    """A folder beside the program is imported as a package without anything in it."""
+    other = ModuleType("gguf")
+    other.__path__ = []
+    for name in inside:
+        setattr(other, name, ModuleType(name))
+    for name in [name for name in sys.modules if name.startswith("gguf.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "gguf", other)
+    with pytest.raises(OpsinError, match="IQ2_XS.*pip install gguf"):
+        BY_NAME["IQ2_XS"].decode(np.zeros((1, 74), np.uint8))
 
 
 def test_a_codebook_without_gguf_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

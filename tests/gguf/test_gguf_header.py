@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -126,7 +125,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cut.gguf"
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        refuse(path, "byte")
+        refuse(path, "byte|empty")
 
 
 def test_an_endless_string_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,11 +144,11 @@ def test_what_is_no_gguf_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"GGUF")
     refuse(path, "has only 4 bytes")
     path.write_bytes(b"PK\3\4" + bytes(60))
-    refuse(path, re.escape(repr(b"PK\3\4")) + ", so it is not a GGUF file")
+    refuse(path, "is not a GGUF file: it is a zip archive")
     with pytest.raises(FileError, match="is no path: embedded null byte"):
         File.open("a\0b.gguf")
     refuse(tmp_path / "nothing", "cannot be opened: No such file")
-    refuse(tmp_path, "is not a regular file")
+    refuse(tmp_path, "is a folder, not a file")
 
 
 @pytest.mark.parametrize("version", [2, 3])

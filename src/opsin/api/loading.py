@@ -13,6 +13,7 @@ from opsin.api.arguments import check_whole, checked
 from opsin.api.facts import Facts
 from opsin.api.files import Files, find
 from opsin.api.model import Model, Text
+from opsin.api.notes import notes_of
 from opsin.api.pairing import pair
 from opsin.api.prompting import Prompting
 from opsin.api.vision import Vision
@@ -60,6 +61,10 @@ def load(
         device: where to compute; {"text": ..., "vision": ...} says it of each part. There is "cpu" so far.
         notice: told in a line when something slow happens.
 
+    `Model.notes` says what a person should know: parts that were left out and why, which of several files was taken,
+    and what the file lacks, says wrongly, or asks for that is not built. That fewer tokens fit than the model was
+    trained for is no note: a prompt that is too long is an error with both numbers.
+
     Raises FileError or ModelError, saying what is wrong with the file.
     """
     start = time.perf_counter()
@@ -80,6 +85,7 @@ def load(
     try:
         files = find(path, mmproj, vision=vision)
         with File.open(files.text) as file:
+            _check_is_model(file)
             if file.get_str("general.architecture") == _TOWER:
                 seeing, blind = loading.vision(files.text), ""
             else:
@@ -107,6 +113,21 @@ def check_devices(device: str | Mapping[str, str]) -> None:
             raise RequestError(f"device={{{part!r}: ...}}: no part of a model", hint=f"parts are {', '.join(PARTS)}")
         if not isinstance(name, str) or name not in DEVICES:
             raise RequestError(f"there is no device {name!r:.80} for {part}", hint=f"there is {', '.join(DEVICES)}")
+
+
+def _check_is_model(file: File) -> None:
+    """Raises ModelError for GGUF files that are something beside a model."""
+    kind, architecture = file.get_str("general.type", ""), file.get_str("general.architecture", "")
+    others = {
+        "adapter": ("an adapter (LoRA)", "merge it into the model that it was made for, and give that"),
+        "imatrix": ("statistics for quantising (imatrix)", "give the model itself"),
+        "controlvector": ("a control vector", "give the model itself"),
+    }  # fmt: skip
+    for name, (what, hint) in others.items():
+        if name in (kind, architecture) or any(key.startswith(f"{name}.") for key in file.metadata):
+            raise ModelError(f"{file.path} is {what}, not a model", hint=hint)
+    if not file.tensors and "tokenizer.ggml.tokens" in file.metadata:
+        raise ModelError(f"{file.path} is a vocabulary alone: it has no tensors", hint="give the model itself")
 
 
 @dataclass(frozen=True)
@@ -138,7 +159,9 @@ class _Loading:
             raise ModelError(
                 f"{file.path}: the tokenizer has {tokenizer.vocabulary_size} tokens, the model {decoder.vocabulary}"
             )
-        return _Read(decoder, tokenizer, ChatTemplate.from_metadata(file.metadata), Facts.of(file))
+        template = ChatTemplate.from_metadata(file.metadata)
+        self.notes.extend(notes_of(file, tokenizer, template))
+        return _Read(decoder, tokenizer, template, Facts.of(file))
 
     def vision(self, path: Path) -> Vision:
         return Vision(path, self.rules, self.limits)

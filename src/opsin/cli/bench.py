@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
             args.model, threads=args.threads, context=work.context, pages=args.cache_type, sequences=work.parallel,
             notice=progress,
         )  # fmt: skip
+    options.tell(options.check_writes(model))
     with model:
         bench = Bench(model, work)
         bench.warm_up()

@@ -72,8 +72,7 @@ def run(args: argparse.Namespace) -> int:
             path, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
             sequences=1, notice=progress,
         )  # fmt: skip
-    for note in model.notes:
-        print(f"opsin: {note}", file=sys.stderr)
+    options.tell(options.check_writes(model))
     with model:
         chat = Chat(model, replace(model.facts.sampling, **knobs), tuple(args.stop), args.system, args.stats)
         for path in args.image:

@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     print(ABOUT)
     with Progress("loading") as progress:
         model = opsin.load(bundled(), threads=args.threads, sequences=1, notice=progress)
+    options.tell(model)
     with model:
         for page in pages:
             print(f"Drawn: {page.about}.")

@@ -58,6 +58,7 @@ class Contents:
     cache_bytes: dict[str, int] | None
     problem: str | None
     vision: Vision | None = None
+    notes: tuple[str, ...] = ()
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,6 +83,7 @@ def look(file: File, context: int | None = None) -> Contents:
         size = prod(info.shape)
         kinds[name] = Tensors(before.count + 1, before.parameters + size, before.file_bytes + info.nbytes)
     memory, problem = _memory(file, context)
+    notes, problem = _notes(file) if problem is None else ((), problem)
     return Contents(
         path=str(file.path),
         architecture=file.get_str("general.architecture"),
@@ -95,6 +97,7 @@ def look(file: File, context: int | None = None) -> Contents:
         cache_bytes=memory.cache if memory else None,
         problem=problem,
         vision=find_vision(file),
+        notes=notes,
     )
 
 
@@ -121,6 +124,18 @@ def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None
         return None, str(error)
     rows = min(context or decoder.context, decoder.context)
     return _Memory(rows, reader.bytes, _cache_bytes(decoder, rows)), None
+
+
+def _notes(file: File) -> tuple[tuple[str, ...], str | None]:
+    """What the file lacks or says wrongly; or why its texts cannot be read. The decoder was built before."""
+    from opsin.api.notes import notes_of
+    from opsin.text import ChatTemplate, Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_metadata(file.metadata)
+        return tuple(notes_of(file, tokenizer, ChatTemplate.from_metadata(file.metadata))), None
+    except OpsinError as error:
+        return (), str(error)
 
 
 def _cache_bytes(decoder: Decoder, rows: int) -> dict[str, int]:
@@ -160,6 +175,7 @@ def _page(contents: Contents) -> str:
         "memory",
         *_memory_lines(contents),
         *_vision_lines(contents.vision),
+        *(["", "notes", *(f"  {ascii(note)[1:-1]}" for note in contents.notes)] if contents.notes else []),
         "",
         "metadata",
         *_metadata_lines(contents.metadata),

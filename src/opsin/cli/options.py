@@ -5,6 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opsin.errors import ModelError
+
+if TYPE_CHECKING:
+    from opsin.api import Model
 
 
 def add_model(parser: argparse.ArgumentParser, *, bundled: bool = False) -> None:
@@ -33,6 +39,21 @@ def model_file(args: argparse.Namespace) -> Path:
     path = bundled()
     print(f"opsin: {ABOUT} ({LARGER})", file=sys.stderr, flush=True)
     return path
+
+
+def check_writes(model: Model) -> Model:
+    """The model. Raises ModelError for an mmproj file given as one: Python can use it, a conversation cannot."""
+    if not model.writes:
+        model.close()
+        raise ModelError(f"{model.path} holds no text model", hint="give it as --mmproj of the model that it is of")
+    return model
+
+
+def tell(model: Model) -> None:
+    """What loading found out, on stderr. Nothing in it reaches a terminal as it is: files come from strangers."""
+    for note in model.notes:
+        line = "".join(c if c.isprintable() else "?" for c in note)
+        print(f"opsin: {line}", file=sys.stderr, flush=True)
 
 
 def positive(text: str) -> int:

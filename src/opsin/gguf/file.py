@@ -28,13 +28,15 @@ class File:
     """An open model file. Use it in a `with` block; metadata stays usable after closing, tensors do not.
 
     `metadata` maps keys to values: numbers, strings, read-only NumPy arrays, and `Strings` for arrays of strings.
-    `tensors` maps names to where each lies. Reading is safe from many threads at once.
+    `tensors` maps names to where each lies, `asked` holds the keys that `get_...` was asked for. Reading is safe from
+    many threads at once.
     """
 
     def __init__(self, path: Path, headers: Sequence[Header]) -> None:
         """Make one view over files whose headers were read; the first one's metadata counts. `open` is the way in."""
         self._headers = tuple(headers)
         self.path = path
+        self.asked: set[str] = set()
         self.metadata: Mapping[str, Value] = MappingProxyType(headers[0].metadata)
         self.types: Mapping[str, ValueType] = MappingProxyType(headers[0].types)
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(merge_tensors(headers))
@@ -150,6 +152,7 @@ class File:
 
     def get_strs(self, key: str, default: Sequence[str] | None = None) -> Sequence[str]:
         """The array of strings at `key`. Without a default the key is required."""
+        self.asked.add(key)
         value = self.metadata.get(key, default)
         if value is None:
             raise self._missing(key)
@@ -192,6 +195,7 @@ class File:
         return info
 
     def _get(self, key: str, default: Value | None) -> Value:
+        self.asked.add(key)
         value = self.metadata.get(key, default)
         if value is None:
             raise self._missing(key)
@@ -211,6 +215,7 @@ class File:
         return one
 
     def _get_array(self, key: str, default: Sequence[float] | None) -> Array:
+        self.asked.add(key)
         value = self.metadata.get(key)
         if value is None and default is not None:
             return np.array(default)

@@ -12,6 +12,7 @@ from typing import TypeGuard
 
 from opsin.errors import FileError
 from opsin.gguf.cursor import Cursor
+from opsin.gguf.kinds import START_BYTES, recognise
 from opsin.gguf.part import Part
 from opsin.gguf.tensor_type import MAX_DIMENSIONS, MAX_NAME_BYTES, TensorType, check_shape
 from opsin.gguf.value import Value, ValueType
@@ -97,12 +98,17 @@ def _read_header(part: Part, index: int) -> Header:
 
 def _read_version(cursor: Cursor) -> int:
     """Check the magic and read the version, which also tells the byte order."""
-    path = cursor.part.path
-    if cursor.remaining < FIXED_BYTES:
-        raise FileError(f"{path} has only {cursor.remaining} bytes", hint="it is no whole GGUF file; fetch it again")
-    magic = cursor.read_bytes(4, "the magic")
-    if magic != MAGIC:
-        raise FileError(f"{path} begins with {magic!r}, so it is not a GGUF file", hint="give a .gguf file")
+    path, size = cursor.part.path, cursor.remaining
+    if not size:
+        raise FileError(f"{path} is empty", hint="nothing was downloaded or written: fetch it again")
+    start = bytearray(min(START_BYTES, size))
+    cursor.part.read_into(memoryview(start), 0)
+    if not start.startswith(MAGIC[: len(start)]):
+        what, hint = recognise(bytes(start), size)
+        raise FileError(f"{path} is not a GGUF file: it is {what}", hint=hint)
+    if size < FIXED_BYTES:
+        raise FileError(f"{path} has only {size} bytes", hint="the download is incomplete: fetch it again")
+    cursor.read_bytes(4, "the magic")
     raw = cursor.read_bytes(4, "the version")
     version = int.from_bytes(raw, "little")
     if version & 0xFFFF == 0:
@@ -170,6 +176,7 @@ def _read_tensor(cursor: Cursor, index: int) -> TensorInfo:
 def _place_tensors(part: Part, infos: list[TensorInfo], start: int, alignment: int) -> dict[str, TensorInfo]:
     """Turn offsets into places in the file and check that each tensor lies inside it and alone."""
     tensors: dict[str, TensorInfo] = {}
+    needed = max((start + info.offset + info.nbytes for info in infos), default=0)
     for info in infos:
         what = f"{part.path}: tensor {info.name!r}"
         if info.name in tensors:
@@ -180,7 +187,7 @@ def _place_tensors(part: Part, infos: list[TensorInfo], start: int, alignment: i
         if end > part.size:
             raise FileError(
                 f"{what} ends at byte {end}, but the file at byte {part.size}",
-                hint="the download may be incomplete; fetch it again",
+                hint=f"the download is incomplete: {part.size:,} of {needed:,} bytes are there; fetch it again",
             )
         tensors[info.name] = replace(info, offset=start + info.offset)
     for first, second in pairwise(sorted(tensors.values(), key=lambda info: info.offset)):

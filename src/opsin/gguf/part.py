@@ -58,10 +58,19 @@ class Part:
 def _open_regular(path: Path) -> BinaryIO:
     """Open `path` unbuffered, refusing what is not a regular file (opening a pipe would wait for ever)."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise FileError(f"{path} is a folder, not a file", hint=_about_folder(path))
+        if not stat.S_ISREG(mode):
             raise FileError(f"{path} is not a regular file", hint="give the path of a .gguf file")
         return path.open("rb", buffering=0)
     except OSError as error:
         raise FileError(f"{path} cannot be opened: {error.strerror}", hint="check the path") from error
     except ValueError as error:  # a NUL in the path
         raise FileError(f"{str(path)!r} is no path: {error}", hint="check the path") from error
+
+
+def _about_folder(path: Path) -> str:
+    if (path / "config.json").is_file():
+        return "it is a checkpoint of transformers: opsin convert makes a GGUF of it"
+    return "give the path of a .gguf file"

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from opsin.errors import ModelError, RequestError
+from opsin.errors import FileError, ModelError, RequestError
 from opsin.process import Stays
 from opsin.text.bpe import CHARACTER_TO_BYTE, BytePairs
 from opsin.text.detokenizer import Detokenizer
@@ -63,6 +63,7 @@ class Tokenizer(Stays):
         self.bos = vocabulary.bos
         self.eos = vocabulary.eos
         self.end_ids = vocabulary.end_ids
+        self.notes = tuple(vocabulary.notes)  # what the file lacks or says wrongly
         self.add_bos = rules.add_bos
         self.add_eos = rules.add_eos
         self._last = vocabulary.separator if isinstance(encoder, WordPiece) else vocabulary.eos
@@ -211,25 +212,48 @@ def _read_vocabulary(metadata: Mapping[str, object], defaults: Mapping[str, int]
     return vocabulary
 
 
+def _need_none(vocabulary: Vocabulary, what: str) -> None:
+    """Raises FileError where tokens are made by what the file lacks: no other way leads to the model's ids."""
+    made = next((vocabulary.texts[id] for id in vocabulary.of_kind(NORMAL) if len(vocabulary.texts[id]) > 1), None)
+    if made is not None:
+        raise FileError(
+            f"{PREFIX}{what} is missing, without which nobody can make tokens such as {made!r:.40}",
+            hint="fetch or convert the model again",
+        )
+
+
 def _build_gpt2(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
     pre = _find_pre(metadata)
     ids = {"bos": 11, "eos": 11} if pre.default_bos else {"eos": 11}
     rules = _read_rules(metadata, Defaults(ids, pre.add_bos, False, False), byte_encoded=pre.byte_encoded)
     vocabulary = _read_vocabulary(metadata, ids)
     lowercase = read_flag(metadata, f"{PREFIX}normalizer.lowercase", False)
-    return vocabulary, BytePairs(vocabulary, _read_merges(metadata), pre, lowercase=lowercase), rules
+    merges = _read_merges(metadata)
+    if f"{PREFIX}pre" not in metadata:
+        vocabulary.notes.append(
+            f"{PREFIX}pre is missing: text is cut in llama.cpp's oldest way, which may not be the model's; a newer "
+            "file of it says how"
+        )
+    if not merges and pre is not PRE_TOKENIZERS["whitespace"]:
+        _need_none(vocabulary, "merges")
+    return vocabulary, BytePairs(vocabulary, merges, pre, lowercase=lowercase), rules
 
 
 def _build_gemma4(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
     rules = _read_rules(metadata, Defaults({}, True, False, False))
     vocabulary = _read_vocabulary(metadata, {})
-    return vocabulary, BytePairs(vocabulary, _read_merges(metadata), PRE_TOKENIZERS["gemma4"]), rules
+    merges = _read_merges(metadata)
+    if not merges:
+        _need_none(vocabulary, "merges")
+    return vocabulary, BytePairs(vocabulary, merges, PRE_TOKENIZERS["gemma4"]), rules
 
 
 def _build_llama(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
     ids = {"bos": 1, "eos": 2, "unknown": 0}
     rules = _read_rules(metadata, Defaults(ids, True, False, True))
     vocabulary = Vocabulary(metadata, ids)
+    if f"{PREFIX}scores" not in metadata:
+        _need_none(vocabulary, "scores")
     return vocabulary, SentencePiece(vocabulary, space_prefix=rules.space_prefix), rules
 
 

@@ -19,6 +19,7 @@ PREFIX: Final = "tokenizer.ggml."
 UNDEFINED, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(7)
 
 MAX_TOKENS: Final = 1 << 22
+_NO_ID: Final = (-1, (1 << 32) - 1)  # how some files say that there is none
 
 _EOT_TEXTS: Final = (
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>",
@@ -57,7 +58,10 @@ def vocabulary_type(metadata: Mapping[str, object]) -> int:
 
 
 class Vocabulary:
-    """Tokens of a file. `kinds[id]` is one of the constants above; `ids[text]` the inverse of `texts[id]`."""
+    """Tokens of a file. `kinds[id]` is one of the constants above; `ids[text]` the inverse of `texts[id]`.
+
+    `notes` say what the file lacks or says wrongly.
+    """
 
     def __init__(self, metadata: Mapping[str, object], defaults: Mapping[str, int]) -> None:
         self.texts = _read_texts(metadata)
@@ -68,6 +72,10 @@ class Vocabulary:
         size = len(self.texts)
         self.kinds = np.asarray(_read_each(metadata, "token_type", size, NORMAL, whole=True)).astype(np.int64).tolist()
         self.scores = _read_each(metadata, "scores", size, 0.0)
+        self.notes: list[str] = []
+        self._has_kinds = f"{PREFIX}token_type" in metadata
+        if not self._has_kinds:
+            self.notes.append(f"{PREFIX}token_type is missing: special tokens are known by their texts alone")
         self.bos = self._read_id(metadata, "bos", defaults)
         self.eos = self._read_id(metadata, "eos", defaults)
         self.unknown = self._read_id(metadata, "unknown", defaults)
@@ -75,7 +83,8 @@ class Vocabulary:
         self.eot = self._find_role(metadata, "eot", _EOT_TEXTS)
         self.eom = self._find_role(metadata, "eom", _EOM_TEXTS)
         self.fim = {role: self._find_fim(metadata, role, texts) for role, texts in _FIM_TEXTS.items()}
-        self.end_ids = frozenset(self._find_ends())
+        self.end_ids = frozenset(self._find_ends() | set(self._read_ends(metadata)))
+        self._note_ends()
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -86,11 +95,38 @@ class Vocabulary:
         return found
 
     def _read_id(self, metadata: Mapping[str, object], role: str, defaults: Mapping[str, int]) -> int | None:
-        """The id that the file names; one outside the vocabulary counts as absent, as it does in llama.cpp."""
-        for id in (read_int(metadata, f"{PREFIX}{role}_token_id"), defaults.get(role)):
-            if id is not None and 0 <= id < len(self):
-                return id
-        return None
+        """The id that the file names; one outside the vocabulary counts as absent, as it does in llama.cpp.
+
+        Unlike there, a default that is an ordinary token is none: answers would end at its first comma.
+        """
+        key = f"{PREFIX}{role}_token_id"
+        told, default = read_int(metadata, key), defaults.get(role)
+        if told is not None and 0 <= told < len(self):
+            return told
+        if told is not None and told not in _NO_ID:
+            self.notes.append(f"{key} is {told}, which is none of the {len(self)} tokens")
+        if default is None or not 0 <= default < len(self):
+            return None
+        if self._has_kinds and self.kinds[default] == NORMAL and role in ("bos", "eos"):
+            return None
+        return default
+
+    def _read_ends(self, metadata: Mapping[str, object]) -> list[int]:
+        """More ends of answers, under a key that is Ollama's."""
+        told = read_numbers(metadata, f"{PREFIX}eos_token_ids", whole=True) or ()
+        strange = [int(id) for id in told if not 0 <= id < len(self)]
+        if strange:
+            self.notes.append(f"{PREFIX}eos_token_ids names {strange[0]}, which is none of the {len(self)} tokens")
+        return [int(id) for id in told if 0 <= id < len(self)]
+
+    def _note_ends(self) -> None:
+        if not self.end_ids:
+            self.notes.append("no token ends an answer: answers go on until they are as long as they may be")
+        elif self._has_kinds and self.eos is not None and self.kinds[self.eos] == NORMAL:
+            self.notes.append(
+                f"the token that ends answers, {self.eos} ({self.texts[self.eos]!r:.40}), is an ordinary one: an "
+                "answer ends where it would write that"
+            )
 
     def _find_role(self, metadata: Mapping[str, object], role: str, texts: Iterable[str]) -> int | None:
         named = self._read_id(metadata, role, {})

@@ -1,0 +1,90 @@
+"""What a person should know of a text model's file: what it lacks, and what it asks for that is not built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from opsin.errors import OpsinError
+from opsin.gguf import File, Value
+from opsin.text import ChatTemplate, Tokenizer
+
+_SAMPLING: Final = "general.sampling."
+_BUILT: Final = ("temp", "top_k", "top_p", "min_p")
+# What changes nothing, of the knobs that are not built.
+_NEUTRAL: Final = {
+    "penalty_repeat": 1.0, "penalty_last_n": None, "mirostat": 0, "mirostat_tau": None, "mirostat_eta": None,
+    "xtc_probability": 0.0, "xtc_threshold": None, "sequence": None,
+}  # fmt: skip
+# Keys of an architecture that say nothing which the tensors or the other keys do not say.
+_KNOWN: Final = (
+    "vocab_size", "context_length", "embedding_length", "block_count", "feed_forward_length", "tensor_data_layout",
+    "rope.dimension_count", "rope.scaling.finetuned", "attention.key_length", "attention.value_length",
+    "attention.causal", "attention.layer_norm_epsilon", "pooling_type",
+)  # fmt: skip
+_STRUCTURE: Final = re.compile(r"<\|[^\s<>|]{1,40}\|>|<｜[^\s<>｜]{1,40}｜>|<(?:start|end)_of_turn>")
+
+
+def notes_of(file: File, tokenizer: Tokenizer, template: ChatTemplate | None) -> Iterator[str]:
+    """One line each. Call it when the model was read: keys that nobody asked for are told."""
+    yield from tokenizer.notes
+    if template is None:
+        yield (
+            "the file has no chat template: messages are joined by line ends, without roles (a foreign template, "
+            "as llama-server's chatml, may write tokens that this model does not know)"
+        )
+    else:
+        yield from _strange_tokens(tokenizer, template)
+    yield from _sampling(file)
+    yield from _unread(file)
+
+
+def _strange_tokens(tokenizer: Tokenizer, template: ChatTemplate) -> Iterator[str]:
+    """What the template writes around messages as if it were a token, and is none."""
+    try:
+        text = template.render([{"role": "user", "content": "a"}])
+    except OpsinError:
+        return  # a conversation will say what is wrong with it
+    strange = [
+        found for found in dict.fromkeys(_STRUCTURE.findall(text)) if len(tokenizer.encode(found, special=True)) > 1
+    ]
+    if strange:
+        yield (
+            f"the chat template writes {', '.join(map(repr, strange[:4]))}, which the vocabulary does not have "
+            "as a token: the model reads it as ordinary text"
+        )
+
+
+def _sampling(file: File) -> Iterator[str]:
+    """Recommended knobs that are not built."""
+    for key, value in file.metadata.items():
+        name = key.removeprefix(_SAMPLING)
+        if name != key and name not in _BUILT and not _is_neutral(value, _NEUTRAL.get(name, 0)):
+            yield f"{key} is {_show(value)}, which is not built: answers are drawn without it"
+    suppressed = file.metadata.get("tokenizer.ggml.suppress_tokens")
+    if isinstance(suppressed, np.ndarray) and suppressed.size:
+        yield f"tokenizer.ggml.suppress_tokens names {_show(suppressed)}, which is not built: they may be written"
+
+
+def _is_neutral(value: Value, neutral: float | None) -> bool:
+    return neutral is None or value == neutral or value in (0, False, "")
+
+
+def _unread(file: File) -> Iterator[str]:
+    """Keys of the architecture that no part of the model asked for, and that are not known to be harmless."""
+    prefix = file.get_str("general.architecture") + "."
+    for key, value in file.metadata.items():
+        name = key.removeprefix(prefix)
+        if name == key or key in file.asked or name in _KNOWN or name.startswith("vision."):
+            continue
+        if not isinstance(value, str | int | float) or value:
+            yield f"{key} is {_show(value)}, which is not built: the model computes as if it were not there"
+
+
+def _show(value: Value) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.tolist()}" if value.size <= 8 else f"{value.size} values"
+    return f"{value!r:.60}" if isinstance(value, str | int | float) else f"{len(value)} texts"

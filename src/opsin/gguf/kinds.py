@@ -1,0 +1,59 @@
+"""What a file is that was taken for GGUF and is none: said by its first bytes, with what to do about it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+START_BYTES: Final = 512
+_PICTURES: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_PACKED: Final = {b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2",
+                  b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR"}  # fmt: skip
+_OLD: Final = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt, ggla: as numbers, so that they stand reversed
+_AGAIN: Final = "fetch it again, with what that needs: a login, an accepted licence, the address of the file itself"
+_UNPACK: Final = "unpack it and give the .gguf file"
+_CONVERT: Final = "opsin convert makes a GGUF of its folder"
+
+
+def recognise(start: bytes, size: int) -> tuple[str, str]:
+    """What begins with these bytes and has `size` of them, as in "it is ...", and a hint."""
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    known = [
+        (text.startswith(b"version https://git-lfs"), _pointer(start), "git lfs pull fetches it"),
+        (text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")), "a web page, perhaps an error",
+         _AGAIN),
+        (start.startswith((b"\x80\2", b"\x80\4", b"\x80\5")),
+         "a pickle (an old pytorch_model.bin)", "save the model as safetensors; then opsin convert makes a GGUF of it"),
+        (_is_safetensors(start, size), "a safetensors file", _CONVERT),
+        (start.startswith(b"PK\3\4"), "a zip archive (a pytorch_model.bin is one, too)",
+         "unpack it, or save the model as safetensors and convert that"),
+        (start.startswith(b"%PDF"), "a PDF", "give a .gguf file"),
+        (start.startswith(b"\x89HDF"), "a model of Keras (HDF5)", "give a .gguf file"),
+        (start.startswith((b"\x7fELF", b"MZ")), "a program", "give a .gguf file"),
+        (start.startswith(_OLD), "a model of the format before GGUF", "fetch a newer file of the model"),
+        (start.startswith(_PICTURES) or start[8:12] == b"WEBP", "a picture", "give it with --image"),
+        (start[257:262] == b"ustar", "a tar archive", _UNPACK),
+        (text.startswith((b"{", b"[")), "JSON text: settings, or an error",
+         "give the .gguf file; if a download gave this, read what it says"),
+        (not any(start), "nothing but zeros where it begins", "the download was not finished: fetch it again"),
+    ]  # fmt: skip
+    packed = next((name for magic, name in _PACKED.items() if start.startswith(magic)), None)
+    if packed:
+        return f"packed with {packed}", _UNPACK
+    for fits, what, hint in known:
+        if fits:
+            return what, hint
+    if start and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):
+        return f"text that begins with {start[:40].decode('ascii')!r}", _AGAIN
+    return f"of an unknown kind: it begins with {start[:8]!r}", "give a .gguf file"
+
+
+def _pointer(start: bytes) -> str:
+    size = re.search(rb"^size (\d{1,20})\s*$", start, re.MULTILINE)
+    told = f" of {int(size[1]):,} bytes" if size else ""
+    return f"a pointer of Git LFS to a file{told}, not that file"
+
+
+def _is_safetensors(start: bytes, size: int) -> bool:
+    """Eight bytes of length, then JSON."""
+    return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size

@@ -8,8 +8,8 @@ import pytest
 
 from opsin.errors import ModelError
 from opsin.text import ChatTemplate
-from opsin.text.sandbox import MAX_WEIGHT
 
+LONG = "{% set a = 'ab' * 15000000 %}"
 BOMBS = {
     "nested loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "loops that keep nothing": "{% for i in range(99999) %}{% for j in range(99999) if j < 0 %}{% endfor %}"
@@ -41,6 +41,56 @@ BOMBS = {
     "wide text": "{{ 'a'.ljust(10**9) }}",
     "json with wide indent": "{{ [1] | tojson(indent=10**9) }}",
     "endless recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "json with long separators": "{{ range(4000)|list|tojson(separators=('A' * 1000000, ':'))|length }}",
+    "json indented by a long text": "{{ range(4000)|list|tojson(indent='A' * 1000000)|length }}",
+    "json of many items in lines": "{{ ([{'a': 1}] * 100000)|tojson(indent=4)|length }}",
+    "nested fields": "{{ ('{0:>{1}}' * 15000).format('a', 100000)|length }}",
+    "nested fields, not that many": "{{ ('{0:>{1}}' * 900).format('a', 9999999)|length }}",
+    "nested fields of a safe text": "{{ (('{0:>{1}}' * 15000)|safe).format('a', 100000)|length }}",
+    "nested precision": "{{ ('{0:.{1}f}' * 900).format(1.5, 9999999)|length }}",
+    "width as a text": "{{ '{0:{1}}'.format('a', '>999999999') }}",
+    "wide format of a named value": "{{ '%(a)999999999s' % {'a': 1} }}",
+    "wide format of an oddly named value": "{{ '%(a(b(c)))999999999s' % {'a(b(c))': 1} }}",
+    "wide format in a test": "{{ '%99999999s' is odd }}",
+    "slices without a loop": LONG + "{% set b = a[1:] %}" * 20000,
+    "comparisons without a loop": LONG + "{% set b = 'ab' * 15000000 %}" + "{% set c = a == b %}" * 20000,
+    "searches without a loop": LONG + "{% set b = 'abb' in a %}" * 20000,
+    "comparisons, not that many": LONG + "{% set b = 'ab' * 15000000 %}" + "{% set c = a == b %}" * 700,
+    "searches, not that many": LONG + "{% set b = 'abb' in a %}" * 700,
+    "search in a long list": "{% set a = [0] * 5000000 %}{% for i in range(99) %}{{ -1 in a }}{% endfor %}",
+    "comparison of long lists": "{% set a, b = [0] * 5000000, [0] * 5000000 %}{% for i in range(9) %}{{ a < b }}"
+    "{% endfor %}",
+    "groups": "{{ ([{'a': 1}] * 1000000)|groupby('a')|length }}",
+    "search from the end": "{% set a = 'a' * 1000000 %}{{ a.rfind('ab' + 'a' * 500000) }}",
+    "stripping many letters": "{% set a = 'a' * 1000000 %}{{ a.strip('b' * 500000 + 'a') }}",
+    "deep tuples as a key": "{% set n = namespace(t=()) %}{% for i in range(99999) %}{% set n.t = (n.t,) %}{% endfor %}"
+    "{{ {n.t: 1} | length }}",
+    "numbers that share a hash": "{{ dict.fromkeys(range(0, 2305843009213693951 * 99999, 2305843009213693951)) }}",
+    "rounding a text": "{{ ('a' * 10000000) | round(3, 'ceil') }}",
+    "rounding to many digits": "{{ 5 | round(-99999999) }}",
+    "long key that is not there": "{% set a = '\\x00' * 10000000 %}{{ {}[a].x }}",
+    "number of many digits": "{{ ('9' * 10000000) | int + 1 }}",
+    "many words": "{{ ('a ' * 15000000).split() | length }}",
+    "many words of another case": "{{ ('a ' * 5000000) | title | length }}",
+    "letters that grow": "{{ ('\u00df' * 5000000) | upper | length }}",
+    "long path of an attribute": "{{ [{}] * 9 | sort(attribute='a.' * 1000000) }}",
+    "conditions of loops": "{% for i in range(99999) if false %}{% endfor %}" * 300,
+    "long date": "{{ strftime_now('%Y' * 1000000) | length }}",
+    "many arguments": "{% macro f() %}{{ varargs | length }}{% endmacro %}{{ f(*([0] * 50000000)) }}",
+    "many outputs": "{{a}}" * 50000,
+    "many outputs, long source": "{{a}}" * 200000,
+    "many filters": "{{ a" + "|upper" * 100000 + "}}",
+    "some filters": "{{ a" + "|upper" * 2000 + "}}",
+    "many sums": "{{ 1" + "+1" * 100000 + "}}",
+    "some sums": "{{ 1" + "+1" * 2000 + "}}",
+    "many conditions": "{% if a %}" + "{% elif a %}" * 30000 + "{% endif %}",
+    "many names": "".join(f"{{% set a{i} = 1 %}}" for i in range(1000)),
+    "long name": "{{ " + "a" * 100000 + " }}",
+    "many brackets": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+    "many loops in loops": "{% for a in b %}" * 500 + "{% endfor %}" * 500,
+    "many conditions in conditions": "{% if a %}" * 500 + "{% endif %}" * 500,
+    "infinite number": "{% set x = 1e999 %}{{ x }}",
+    "huge number": "{{ 0x" + "f" * 100000 + " }}",
     "long output": "{% set a = 'a' * 999999 %}{% for i in range(9999) %}{{ a }}{% endfor %}",
 }
 
@@ -50,7 +100,7 @@ def test_bomb_is_defused_within_its_time(name: str) -> None:
     began = time.thread_time()
     with pytest.raises(ModelError, match="chat template"):
         ChatTemplate(BOMBS[name]).render([])
-    assert time.thread_time() - began < 5
+    assert time.thread_time() - began < 1
 
 
 @pytest.mark.parametrize(
@@ -79,7 +129,6 @@ def test_large_conversation_is_no_bomb() -> None:
     source = "{% for m in messages %}{{ '<|' + m.role + '|>' ~ (m.content | trim) ~ '\\n' }}{% endfor %}"
     messages = [{"role": "user", "content": "word " * 2000}] * 500
     assert len(ChatTemplate(source).render(messages)) == 500 * (len("word " * 2000) - 1 + len("<|user|>\n"))
-    assert MAX_WEIGHT > 5_000_000
 
 
 def test_helpers_are_those_of_transformers() -> None:

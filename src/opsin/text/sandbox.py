@@ -1,399 +1,356 @@
 """A Jinja environment for templates that come from strangers: what it may use is counted, and it ends in time.
 
-Every loop round, call and filter spends from the budget of the one rendering, and so does every string and container
-that it makes. Whatever multiplies (`*`, `**`, joining, replacing, formatting) is measured before it runs, because
-afterwards is too late. Jinja's own sandbox keeps templates away from Python's insides and from changing the values
-that they are given; so a container's weight, once known, stays.
+`generator` makes each operation of a template a call of this environment; `estimates` says what it may take, from its
+arguments, before it runs, and which methods, filters and tests there are at all; `budget` holds the limits. Whatever
+walks something in Python does it in steps. Jinja's own sandbox keeps templates away from Python's insides and from
+changing the values that they are given; so what is known of a container stays true.
 """
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
 from typing import Any, Final, NoReturn, TypeVar
 
 import jinja2
 from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
+from jinja2.ext import loopcontrols
 from jinja2.filters import make_attrgetter
-from jinja2.parser import Parser
-from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
-from jinja2.utils import Namespace
-from jinja2.visitor import NodeTransformer
+from jinja2.runtime import Context, LoopContext, Macro, Undefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Cycler, Joiner, Namespace
+from markupsafe import Markup
 
+from opsin.text.budget import MAX_SECONDS, Budget, Lazy, LimitError, check_bits
+from opsin.text.estimates import (
+    FILTERS,
+    MAX_FIELDS,
+    METHODS,
+    SETTLING,
+    TESTS,
+    Cost,
+    equality,
+    format_cost,
+    length,
+    membership,
+    number,
+    size,
+)  # fmt: skip
+from opsin.text.generator import Bounds, Generation, Generator, check_nesting
 from opsin.text.origin import Written, derived, formatted, join, percent, percent_format, plain, replace
 from opsin.text.template_functions import write_json, write_time
+from opsin.text.values import BoundedFormatter, BoundedNamespace, Dictionary, Unknown
 
-MAX_SECONDS: Final = 1.0
-MAX_WEIGHT: Final = 1 << 25  # characters of one string, or items and characters of one container
-MAX_TOTAL: Final = 1 << 28  # of everything that one rendering makes
-MAX_STEPS: Final = 1 << 21
-MAX_NUMBER: Final = 100_000  # widths, counts and the like that a filter or method is given
-MAX_BITS: Final = 1 << 12
-_REMOVED_FILTERS: Final = ("wordwrap", "xmlattr", "urlize", "pprint", "center", "slice", "batch", "striptags",
-                            "sum", "filesizeformat", "random")  # fmt: skip
+__all__ = ["MAX_SECONDS", "Budget", "LimitError", "RefusalError", "RenderEnvironment", "shorten"]
+
+MAX_MESSAGE: Final = 500  # characters of what an error quotes
+_ESCAPED: Final = 6  # characters at most that Jinja's `Markup` makes of one: `&#34;`, and one for luck
+_DICTIONARY: Final = frozenset(dir(dict))
+_ATTRIBUTES: Final[Mapping[type, frozenset[str]]] = {
+    LoopContext: frozenset((
+        "index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem", "cycle",
+        "changed", "depth", "depth0",
+    )),
+    Macro: frozenset(("name", "arguments", "catch_kwargs", "catch_varargs", "caller")),
+    Cycler: frozenset(("next", "reset", "current")),
+    tuple: frozenset(("grouper", "list")),  # of `groupby`
+}  # fmt: skip
+
 # Filters that give back values as they were put in, or know themselves whose a text is; and those that leave it to the
 # methods of texts. What others make of people's texts is people's.
 _PASSING_FILTERS: Final = frozenset(
-    {"attr", "d", "default", "first", "last", "max", "min", "format", "join", "replace"}
-)  # fmt: skip
-_METHOD_FILTERS: Final = frozenset({"capitalize", "lower", "string", "trim", "upper"})
-_WIDE_FORMAT: Final = re.compile(r"%[^a-zA-Z%]*(?:\d{4}|\*)|\{[^}]*\d{4}")
+    ("attr", "d", "default", "first", "last", "max", "min", "format", "join", "replace")
+)
+_METHOD_FILTERS: Final = frozenset(["capitalize", "lower", "string", "trim", "upper"])
 
 Value = TypeVar("Value")
-
-
-class LimitError(jinja2.TemplateError):
-    """A template asked for more than a chat needs."""
 
 
 class RefusalError(jinja2.TemplateError):
     """The template itself refuses the conversation: it called `raise_exception`."""
 
 
-class Budget:
-    """What one rendering may still use."""
-
-    def __init__(self, seconds: float = MAX_SECONDS) -> None:
-        self._seconds = seconds
-        self._began: float | None = None  # processor time of this thread, so that a busy machine changes nothing
-        self._steps = MAX_STEPS
-        self._total = MAX_TOTAL
-        self._weights: dict[int, tuple[object, int]] = {}  # by address; the value is kept so that it stays there
-
-    def step(self) -> None:
-        """One round of a loop, one call, one filter."""
-        self._steps -= 1
-        if self._steps < 0:
-            raise LimitError(f"the chat template takes more than {MAX_STEPS} steps")
-        now = time.thread_time()
-        if self._began is None:
-            self._began = now
-        if now - self._began > self._seconds:
-            raise LimitError("the chat template takes too long")
-
-    def make(self, size: int) -> None:
-        """Something of this size is about to be made, or was: a string in characters, a container in items."""
-        self._total -= size
-        if size > MAX_WEIGHT or self._total < 0:
-            raise LimitError("the chat template makes too much text")
-
-    def weigh(self, value: object) -> int:
-        """How large a value is when written out: shared parts count as often as they occur."""
-        if isinstance(value, str):
-            return len(value)
-        if not isinstance(value, list | tuple | dict):
-            return 1
-        known = self._weights.get(id(value))
-        if known is not None:
-            return known[1]
-        self.make(len(value))
-        parts: Iterable[object] = value
-        if isinstance(value, dict):
-            parts = [*value.keys(), *value.values()]
-        weight = 1 + len(value) + sum(map(self.weigh, parts))
-        if weight > MAX_WEIGHT:
-            raise LimitError("the chat template makes too much text")
-        self._weights[id(value)] = (value, weight)
-        return weight
-
-    def check(self, value: Value) -> Value:
-        """The value itself, if it is not too large."""
-        if isinstance(value, str):
-            self.make(len(value))
-        else:
-            self.weigh(value)
-        return value
-
-    def check_call(self, name: str, arguments: Sequence[object]) -> None:
-        """Before a method or filter runs: what it could make of its arguments. The first one is what it works on."""
-        self.step()
-        for argument in arguments[1:]:
-            if isinstance(argument, int | float) and abs(argument) > MAX_NUMBER:
-                raise LimitError(f"the chat template gives {name} the number {argument}")
-        estimate = _ESTIMATES.get(name)
-        if estimate is not None:
-            size = estimate([self._measure(argument) for argument in arguments])
-            if size > MAX_WEIGHT:
-                raise LimitError(f"the chat template makes too much text with {name}")
-
-    def _measure(self, argument: object) -> _Measure:
-        text = argument if isinstance(argument, str) else ""
-        number = argument if isinstance(argument, int) else 0
-        items = len(argument) if isinstance(argument, Sized) else 0
-        return _Measure(text, number, items, max(items, self.weigh(argument)))
-
-
-@dataclass(frozen=True)
-class _Measure:
-    """What matters of an argument. `weight` is that of the whole, `items` its length."""
-
-    text: str
-    number: int
-    items: int
-    weight: int
-
-
-def _estimate_replace(arguments: Sequence[_Measure]) -> int:
-    if len(arguments) < 3:
-        return 0
-    subject, old, new = arguments[:3]
-    return subject.weight + (subject.text.count(old.text) if old.text else subject.items + 1) * new.weight
-
-
-def _estimate_join(arguments: Sequence[_Measure]) -> int:
-    """Both `sequence|join(separator)` and `separator.join(sequence)`: the smaller product is the right way round."""
-    if len(arguments) < 2:
-        return arguments[0].weight
-    one, other = arguments[:2]
-    return one.weight + other.weight + min(one.items * other.weight, other.items * one.weight)
-
-
-def _estimate_indent(arguments: Sequence[_Measure]) -> int:
-    width = max((argument.number or argument.weight for argument in arguments[1:]), default=8)
-    subject = arguments[0]
-    return subject.weight + (subject.text.count("\n") + subject.text.count("\t") + 1) * max(width, 8)
-
-
-def _estimate_format(arguments: Sequence[_Measure]) -> int:
-    pattern = arguments[0]
-    if _WIDE_FORMAT.search(pattern.text):
-        return MAX_WEIGHT + 1
-    fields = pattern.text.count("%") + pattern.text.count("{")
-    return pattern.weight + fields * (1000 + max((argument.weight for argument in arguments[1:]), default=0))
-
-
-_ESTIMATES: Final[Mapping[str, Callable[[Sequence[_Measure]], int]]] = {
-    "replace": _estimate_replace,
-    "translate": lambda arguments: arguments[0].weight * max(argument.weight for argument in arguments),
-    "join": _estimate_join,
-    "indent": _estimate_indent,
-    "expandtabs": _estimate_indent,
-    "tojson": lambda arguments: arguments[0].weight * (2 + max((a.number for a in arguments[1:]), default=0)),
-    "format": _estimate_format,
-    "format_map": _estimate_format,
-}
-
-
-class _Generation(Extension):
-    """`{% generation %}` marks what an assistant wrote, for training; here it is what it encloses."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-class _Counted(NodeTransformer):
-    """Rewrites a template so that it calls the environment where Jinja has no hook."""
-
-    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802  (the name is Jinja's)
-        self.generic_visit(node)
-        node.body.insert(0, nodes.ExprStmt(_call("count_round", []), lineno=node.lineno))
-        return node
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        return _call("concatenate", node.nodes)
-
-    def _visit_container(self, node: nodes.Expr) -> nodes.Node:
-        self.generic_visit(node)
-        if getattr(node, "ctx", "load") != "load":
-            return node
-        return _call("weigh_literal", [node])
-
-    visit_List = visit_Dict = visit_Tuple = _visit_container  # noqa: N815
-
-
-def _call(method: str, arguments: list[nodes.Expr]) -> nodes.Call:
-    return nodes.Call(nodes.EnvironmentAttribute(method), arguments, [], None, None)
-
-
-class _Namespace(Namespace):
-    """Jinja's namespace without a text of its own, which could grow without bound, and without hidden names."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:
-        self, values = args[0], dict(*args[1:], **kwargs)
-        for name in values:
-            _check_name(name)
-        Namespace.__init__(self, values)
-
-    def __setitem__(self, name: str, value: object) -> None:
-        _check_name(name)
-        super().__setitem__(name, value)
-
-    def __repr__(self) -> str:
-        return "<namespace>"
-
-
-def _check_name(name: object) -> None:
-    if str(name).startswith("_"):
-        raise jinja2.TemplateError(f"the chat template sets the hidden name {name!r}")
-
-
-class _Dictionary:
-    """What templates may do with `dict`."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        return dict(*args, **kwargs)
-
-    def fromkeys(self, keys: Iterable[Any], value: object = None) -> dict[Any, Any]:
-        return dict.fromkeys(keys, value)
+def shorten(message: str) -> str:
+    """What a stranger's template says, as one line that no terminal obeys."""
+    line = " ".join(message[: 4 * MAX_MESSAGE].split())
+    text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+    return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "..."
 
 
 class RenderEnvironment(ImmutableSandboxedEnvironment):
     """The environment of one rendering, and of the compilation before it. Offers what `transformers` offers."""
 
-    intercepted_binops = frozenset({"+", "*", "**", "%"})
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
+    code_generator_class = Generator
 
     def __init__(self, budget: Budget) -> None:
-        super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], optimized=False,
-            finalize=self._write,
-        )  # fmt: skip
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[Bounds, Generation, loopcontrols],
+                         optimized=False, undefined=Unknown)  # fmt: skip
         self._budget = budget
-        for name in _REMOVED_FILTERS:
-            del self.filters[name]
         self.filters |= {"tojson": write_json, "join": self._join, "replace": replace, "format": percent_format}
-        self.filters = {name: self._counted_filter(name, function) for name, function in self.filters.items()}
-        del self.globals["lipsum"]
-        self.globals["raise_exception"] = _raise_exception
-        self.globals["strftime_now"] = write_time
-        self.globals["dict"] = _Dictionary()
-        self.globals["namespace"] = _Namespace
+        self.filters = {name: self._counted_filter(name, self.filters[name]) for name in FILTERS}
+        tests: Mapping[str, Any] = self.tests
+        self.tests = {name: self._counted_test(name, function) for name, function in tests.items()}
+        dictionary = Dictionary(budget)
+        self.globals = {
+            "range": self.globals["range"], "cycler": Cycler, "joiner": Joiner, "namespace": BoundedNamespace,
+            "dict": dictionary, "raise_exception": self._raise_exception, "strftime_now": self._write_time,
+        }  # fmt: skip
+        self._callable = {id(function) for function in self.globals.values()}
+        self._methods = (dictionary.fromkeys,)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
-        _Counted().visit(tree)
+        check_nesting(tree)
         return tree
 
-    def count_round(self) -> None:
-        """Called at the head of every loop's body."""
+    # Hooks that the generated code calls.
+
+    def count_round(self) -> bool:
+        """Called at the head of every loop's body, and before a loop's condition."""
         self._budget.step()
+        return True
 
     def concatenate(self, *parts: object) -> str:
         """The operator `~`."""
-        return self.concat(map(self._write, parts))
+        return self.concat([self.write(part) for part in parts])
 
     def weigh_literal(self, value: Value) -> Value:
         """Called on every list, tuple or dictionary that the template spells out."""
+        self._budget.make(100 * length(value))
         return self._budget.check(value)
+
+    def weigh_key(self, value: Value) -> Value:
+        """A key of a dictionary that the template spells out: hashing it walks it."""
+        self._budget.step(self._budget.measure(value).work)
+        return value
+
+    def spread(self, value: Any) -> Any:
+        """What stands behind `*` or `**` in a call."""
+        value = self._budget.settle(value)
+        self._budget.make(8 * length(value))
+        self._budget.step(length(value) * 100)
+        return value
+
+    def write(self, value: object) -> str:
+        """A value as text, as `{{ }}` and `~` write it."""
+        if isinstance(value, str):
+            return value
+        extent = self._budget.measure(value)
+        self._budget.expect(extent.written)
+        self._budget.step(extent.work)
+        self._budget.step(self._look_over([value]))
+        return self._budget.check(derived(str(value), value))
+
+    def compare(self, left: Any, *rest: Any) -> Any:
+        """`==`, `<`, `in` and their kin; `rest` are operators and operands, as in `a < b < c`."""
+        result: Any = True
+        for operator, right in zip(rest[::2], rest[1::2], strict=True):
+            result = self._compare(left, operator, right)
+            if not result:
+                break
+            left = right
+        return result
+
+    def _compare(self, left: Any, operator: str, right: Any) -> Any:
+        if operator in ("in", "notin"):
+            right = self._budget.settle(right)
+            self._budget.step(membership(self._budget, left, right))
+            return (left in right) == (operator == "in")
+        self._budget.step(equality(self._budget, left, right))
+        return _COMPARISONS[operator](left, right)
+
+    def slice(self, value: Any, start: Any, stop: Any, step: Any) -> Any:
+        """`value[start:stop:step]`."""
+        part = slice(start, stop, step)
+        if isinstance(value, str | list | tuple):
+            items = len(range(*part.indices(len(value))))
+            self._budget.step(items)
+            self._budget.make(items * (8 if not isinstance(value, str) else 1 if value.isascii() else 4))
+        return value[part]
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """`obj.attribute`."""
+        self._budget.step()
+        if isinstance(obj, dict) and attribute not in _DICTIONARY:
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """`obj[argument]`."""
+        self._budget.step(0 if isinstance(argument, int) else self._budget.measure(argument).work)
+        return super().getitem(obj, argument)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Only what is listed."""
+        for table in (METHODS, _ATTRIBUTES):
+            if any(isinstance(obj, kind) and attr in names for kind, names in table.items()):
+                return True
+        if isinstance(obj, Namespace):
+            return not attr.startswith("_")
+        return obj is self.globals["dict"] and attr == "fromkeys"
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """`str.format` and `str.format_map`, field by field."""
+        name, owner = getattr(value, "__name__", ""), getattr(value, "__self__", None)
+        if name not in ("format", "format_map") or not isinstance(owner, str):
+            return None
+
+        @wraps(value)
+        def written_by_field(*args: Any, **kwargs: Any) -> str:
+            if owner.count("{") + owner.count("}") > 2 * MAX_FIELDS:
+                raise LimitError(f"the chat template gives a format of more than {MAX_FIELDS} fields")
+            if name == "format_map":
+                kwargs, args = dict(*args, **kwargs), ()
+            looked = self._look_over([*args, *kwargs.values()])
+            return formatted(owner, args, kwargs, BoundedFormatter(self, self._budget, looked))
+
+        return written_by_field
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Every call that a template makes."""
         owner = getattr(getattr(function, "__wrapped__", function), "__self__", None)
-        if owner is self:
-            return function(*args)
-        name = str(getattr(function, "__name__", ""))
+        name = str(getattr(function, "__name__", type(function).__name__))
         if name == "join":
-            args = tuple(_settle(argument) for argument in args)
+            args = tuple(self._budget.settle(argument) for argument in args)
         given = [*args, *(value for key, value in kwargs.items() if key not in ("_loop_vars", "_block_vars"))]
-        self._budget.check_call(name, [owner, *given])
+        self._spend(self._estimate(function, owner, name, given), owner)
         if type(owner) is str and name in ("join", "replace"):  # what the template's own text is given may be people's
-            owner = Written(owner, ())
-            function = getattr(owner, name)
+            function = getattr(Written(owner, ()), name)
         made = super().call(context, function, *args, **kwargs)
-        if isinstance(owner, str | bytes) and not (isinstance(owner, Written) or name in ("format", "format_map")):
+        if isinstance(owner, str) and not (isinstance(owner, Written) or name in ("format", "format_map")):
+            self._budget.step(self._look_over(given))
             made = derived(made, owner, *given)
-        return self._budget.check(made)
+        return self._budget.check(made, owner, *args)
 
-    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """What stands for the methods `format` and `format_map` of texts."""
-        if super().wrap_str_format(value) is None:
-            return None
-        pattern: str = value.__self__
-        formatter = SandboxedFormatter(self)
+    def _look_over(self, values: Iterable[object]) -> int:
+        """Nanoseconds to find out whether any of these is people's."""
+        return 100 * min(10_000, sum(self._budget.measure(value).items for value in values))
 
-        @wraps(value)
-        def format(*args: Any, **kwargs: Any) -> str:
-            if value.__name__ == "format_map":
-                args, kwargs = (), dict(*args, **kwargs)
-            return formatted(pattern, args, kwargs, formatter)
+    def _estimate(self, function: Any, owner: Any, name: str, given: list[Any]) -> Cost:
+        """What a call may take, or a refusal: only what is known may be called."""
+        for kind, methods in METHODS.items():
+            if isinstance(owner, kind) and name in methods:
+                return methods[name](self._budget, [owner, *given])
+        if name == "safe_range":
+            return Cost(sum(number("range", value) for value in given))
+        known = id(function) in self._callable or function in self._methods
+        if known or isinstance(function, Macro | LoopContext | Joiner) or isinstance(owner, LoopContext | Cycler):
+            return Cost(sum(self._budget.measure(value).work for value in given))
+        if isinstance(function, Undefined):
+            return Cost()  # it says itself that it is none
+        raise jinja2.TemplateError(f"the chat template calls {name}, which it may not")
 
-        return format
+    def _spend(self, cost: Cost, subject: object = None) -> None:
+        self._budget.step(cost.work * _growth(subject))
+        self._budget.expect(cost.needs * _growth(subject))
+        self._budget.make(cost.makes)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """The operators that can multiply."""
+        """The operators `+ - * / // ** %`."""
         self._budget.step()
-        if operator == "*":
+        if operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
+            self._budget.expect(_bytes(left, right) * _growth(left, right))
+            if isinstance(left, str) and isinstance(right, str) and Written in (type(left), type(right)):
+                return self.concat((left, right))  # Markup would forget what people wrote
+        elif operator == "*":
             self._check_product(left, right)
         elif operator == "**":
             self._check_power(left, right)
         elif operator == "%" and isinstance(left, str):
             values = right if isinstance(right, tuple) else (right,)
-            self._budget.check_call("format", [left, *values])
+            self._spend(format_cost(self._budget, left, values), left)
+            self._budget.step(self._look_over(values))
             return self._budget.check(percent(left, right))
-        elif isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
-            self._budget.make(len(left) + len(right))
-            if isinstance(left, str) and isinstance(right, str):
-                return self._budget.check(_joined(left, right))
-        return self._budget.check(super().call_binop(context, operator, left, right))
+        elif operator == "-" and not isinstance(left, int | float | Undefined):
+            raise TypeError(f"{type(left).__name__} has no difference")
+        result = super().call_binop(context, operator, left, right)
+        if isinstance(result, list | tuple):
+            self._budget.make(100 + 8 * len(result))
+            return result
+        return self._budget.check(result, left, right)
 
     def _check_product(self, left: object, right: object) -> None:
         if isinstance(left, int) and isinstance(right, int):
-            _check_bits(left.bit_length() + right.bit_length())
+            check_bits(left.bit_length() + right.bit_length() - 1)
         for one, other in ((left, right), (right, left)):
             if isinstance(one, str | list | tuple) and isinstance(other, int):
-                self._budget.make(self._budget.weigh(one) * max(other, 0))
+                self._budget.expect((size(one) if isinstance(one, str) else 8 * len(one)) * max(other, 0))
 
     def _check_power(self, left: object, right: object) -> None:
         if isinstance(left, int) and isinstance(right, int):
-            _check_bits(left.bit_length() * max(right, 0))
+            check_bits((left.bit_length() - 1) * max(right, 0))
 
     def concat(self, parts: Iterable[str]) -> str:
         """Called for macros and blocks that are kept as a value."""
         texts = list(parts)
-        self._budget.make(sum(map(len, texts)))
-        return join("", texts)
-
-    def _write(self, value: object) -> str:
-        """A value as it stands in the text. One that is no text may hold what people wrote."""
-        self._budget.check(value)
-        return value if isinstance(value, str) else derived(str(value), value)
+        self._budget.expect(_bytes(*texts))
+        return self._budget.check(join("", self._budget.walk(texts)), *texts[:1])
 
     def _join(self, values: Iterable[object], between: object = "", attribute: str | int | None = None) -> str:
         """The filter `join`."""
         taken = values if attribute is None else map(make_attrgetter(self, attribute), values)
-        return join(self._write(between), map(self._write, taken))
+        return join(self.write(between), map(self.write, taken))
 
     def _counted_filter(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        budget = self._budget
+        budget, estimate = self._budget, FILTERS[name]
         skip = 1 if hasattr(function, "jinja_pass_arg") else 0
 
         @wraps(function)
         def counted(*args: Any, **kwargs: Any) -> Any:
-            if name == "join":
-                args = tuple(_settle(argument) for argument in args)
-            given = [*args[skip:], *kwargs.values()]
-            budget.check_call(name, given)
-            made = function(*args, **kwargs)
-            if isinstance(made, str) and name not in _PASSING_FILTERS:
-                is_new = name not in _METHOD_FILTERS and isinstance(made, Written)
-                made = derived(plain(made) if is_new else made, *given)
-            return budget.check(made)
+            subject, rest = args[skip], args[skip + 1 :]
+            if name in SETTLING:
+                subject = budget.settle(subject)
+            self._spend(estimate(budget, [subject, *rest, *kwargs.values()]), subject)
+            if name in _LAZY and subject:
+                subject = budget.walk(subject)
+            result = function(*args[:skip], subject, *rest, **kwargs)
+            if isinstance(result, str) and name not in _PASSING_FILTERS:
+                given = [subject, *rest, *kwargs.values()]
+                budget.step(self._look_over(given))
+                is_new = name not in _METHOD_FILTERS and isinstance(result, Written)
+                result = derived(plain(result) if is_new else result, *given)
+            result = Lazy(result, budget) if isinstance(result, Iterator) else result
+            return budget.check(result, subject, *rest)
 
         return counted
 
+    def _counted_test(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        estimate = TESTS.get(name)
+        if estimate is None:
+            return function  # it looks at the kind of a value only
+        skip = 1 if hasattr(function, "jinja_pass_arg") else 0
 
-def _joined(left: str, right: str) -> str:
-    """The operator `+`. Markup would forget what people wrote."""
-    return join("", (left, right)) if isinstance(left, Written) or isinstance(right, Written) else left + right
+        @wraps(function)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            given = [self._budget.settle(value) for value in (*args[skip:], *kwargs.values())]
+            self._spend(estimate(self._budget, given))
+            return function(*args[:skip], *given)
+
+        return counted
+
+    def _raise_exception(self, message: object = "") -> NoReturn:
+        raise RefusalError(shorten(self.write(message)))
+
+    def _write_time(self, pattern: str) -> str:
+        if len(pattern) > MAX_MESSAGE:  # strftime may make 256 times as much
+            raise LimitError(f"the chat template gives a date of {len(pattern)} characters")
+        return write_time(pattern)
 
 
-def _settle(value: object) -> object:
-    """A lazy sequence as a list, so that its length is known."""
-    return list(value) if isinstance(value, Iterator) else value
+_LAZY: Final = frozenset(("map", "select", "reject", "selectattr", "rejectattr", "unique"))
+_COMPARISONS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
+    "eq": lambda left, right: left == right, "ne": lambda left, right: left != right,
+    "lt": lambda left, right: left < right, "lteq": lambda left, right: left <= right,
+    "gt": lambda left, right: left > right, "gteq": lambda left, right: left >= right,
+}  # fmt: skip
 
 
-def _check_bits(bits: int) -> None:
-    if bits > MAX_BITS:
-        raise LimitError("the chat template makes too large a number")
+def _bytes(*parts: str | list[Any] | tuple[Any, ...]) -> int:
+    """Bytes of texts, or of lists, behind one another."""
+    wide = any(isinstance(part, str) and not part.isascii() for part in parts)
+    return sum(len(part) * (1 if isinstance(part, str) else 8) for part in parts) * (4 if wide else 1)
 
 
-def _raise_exception(message: str) -> NoReturn:
-    raise RefusalError(message)
+def _growth(*values: object) -> int:
+    return _ESCAPED if any(isinstance(value, Markup) for value in values) else 1

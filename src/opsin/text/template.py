@@ -7,7 +7,8 @@ so in the result: whoever encodes it protects them first (see `origin`, `protect
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from types import CodeType
 from typing import Final
@@ -15,18 +16,23 @@ from typing import Final
 import jinja2
 
 from opsin.errors import ModelError, RequestError, TemplateError
+from opsin.text.budget import MAX_SECONDS, Budget, LimitError
 from opsin.text.capabilities import Capabilities, ContentForm
+from opsin.text.generator import MAX_CODE, MAX_SOURCE
 from opsin.text.history import fit
 from opsin.text.keys import read_int, read_text, read_texts
 from opsin.text.origin import Written, join
-from opsin.text.sandbox import MAX_SECONDS, Budget, RefusalError, RenderEnvironment
+from opsin.text.sandbox import RefusalError, RenderEnvironment, shorten
 from opsin.text.vocabulary import PREFIX
 
 KEY: Final = "tokenizer.chat_template"
-MAX_SOURCE: Final = 1 << 20
-MAX_OUTPUT: Final = 1 << 26
 _REASONING: Final = ("reasoning_content", "thinking", "reasoning")
-_TRIAL_SECONDS: Final = 0.5  # of all trials together
+_TRIAL_SECONDS: Final = 0.5  # of all trials together; collecting garbage may take half of it
+_COMPILE_SECONDS: Final = 0.4
+_FAILURES: Final = (
+    jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, NameError,
+    AssertionError, RuntimeError, MemoryError, SyntaxError,
+)  # fmt: skip  # what a stranger's program may raise
 _TOKENS: Final = {
     "bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding", "sep_token": "seperator",
     "mask_token": "mask",
@@ -92,12 +98,16 @@ class ChatTemplate:
                          "messages": messages}  # fmt: skip
             began = time.thread_time()
             try:
-                return self._run(self.source, variables, seconds=left) if left > 0 else ""
-            except (RequestError, ModelError):
+                return self._run(self.source, variables, seconds=left)
+            except (RequestError, ModelError) as error:
+                if isinstance(error.__cause__, LimitError):
+                    raise  # it would be asked in vain once more
                 return ""
             finally:
                 left -= time.thread_time() - began
 
+        with suppress(TemplateError), _errors_of_templates():
+            self._compile(self.source)  # which takes longer than all trials
         return Capabilities.of(self.source, trial)
 
     def _choose(self, tools: object) -> str:
@@ -115,40 +125,51 @@ class ChatTemplate:
         return message
 
     def _run(self, source: str, variables: Mapping[str, object], *, seconds: float = MAX_SECONDS) -> str:
-        environment = RenderEnvironment(Budget(seconds))
-        try:
-            code = self._compile(environment, source)
+        with _errors_of_templates():
+            code = self._compile(source)
+            budget = Budget(seconds)
+            environment = RenderEnvironment(budget)
             template = jinja2.Template.from_code(environment, code, environment.make_globals(None))
-            return _collect(template, variables)
-        except RefusalError as error:
-            raise RequestError(f"the chat template refuses this conversation: {error}",
-                               hint="change roles or contents of the messages") from error  # fmt: skip
-        except RecursionError as error:
-            raise TemplateError("the chat template recurses without end", hint="give another template") from error
-        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError,
-                MemoryError, SyntaxError) as error:  # fmt: skip
-            raise TemplateError(f"the chat template fails: {type(error).__name__}: {error}",
-                             hint="give another template, or messages of the form it expects") from error  # fmt: skip
+            return _collect(template.generate(variables), budget)
 
-    def _compile(self, environment: RenderEnvironment, source: str) -> CodeType:
+    def _compile(self, source: str) -> CodeType:
         if source not in self._compiled:
             if len(source) > MAX_SOURCE:
-                raise ModelError(f"the chat template has {len(source)} characters", hint="give another template")
-            self._compiled[source] = environment.compile(source)
+                raise LimitError(f"the chat template has {len(source)} characters")
+            environment = RenderEnvironment(Budget(_COMPILE_SECONDS))
+            python = environment.compile(source, raw=True)
+            if len(python) > MAX_CODE:
+                raise LimitError(f"the chat template becomes {len(python)} characters of Python")
+            self._compiled[source] = compile(python, "<chat template>", "exec")
         return self._compiled[source]
 
 
-def _collect(template: jinja2.Template, variables: Mapping[str, object]) -> str:
-    pieces: list[str] = []
-    size = 0
-    for piece in template.generate(variables):
-        size += len(piece)
-        if size > MAX_OUTPUT:
-            raise TemplateError(
-                f"the chat template writes more than {MAX_OUTPUT} characters", hint="give another template"
-            )
-        pieces.append(piece)
-    return join("", pieces)
+@contextmanager
+def _errors_of_templates() -> Iterator[None]:
+    """Whatever a stranger's program raises becomes an error of ours."""
+    try:
+        yield
+    except RefusalError as error:
+        raise RequestError(f"the chat template refuses this conversation: {error}",
+                           hint="change roles or contents of the messages") from error  # fmt: skip
+    except RecursionError as error:
+        raise TemplateError("the chat template recurses without end", hint="give another template") from error
+    except LimitError as error:
+        raise TemplateError(str(error), hint="give another template, or fewer and shorter messages") from error
+    except _FAILURES as error:
+        raise TemplateError(f"the chat template fails: {type(error).__name__}: {shorten(str(error))}",
+                            hint="give another template, or messages of the form it expects") from error  # fmt: skip
+
+
+def _collect(pieces: Iterator[str], budget: Budget) -> str:
+    texts: list[str] = []
+    letters, wide = 0, 1
+    for piece in pieces:
+        letters, wide = letters + len(piece), wide if piece.isascii() else 4
+        budget.make(8)
+        budget.expect(letters * wide)
+        texts.append(piece)
+    return budget.check(join("", budget.walk(texts)))
 
 
 def _read_tokens(metadata: Mapping[str, object]) -> dict[str, str]:

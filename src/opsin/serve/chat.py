@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from opsin.api import Message, Model, Question
 from opsin.serve.body import Body
-from opsin.serve.chat_request import ChatRequest, chat_request, messages_of
+from opsin.serve.chat_request import ChatRequest, chat_request, conversation
 from opsin.serve.job import Job, Told
 from opsin.serve.service import Service
 from opsin.serve.stream import unless_gone
@@ -54,7 +54,7 @@ class Endpoints:
         self, request: Request, work: Callable[[Model, list[Message], Callable[[], None]], Response]
     ) -> Response:
         service = self._service
-        messages = await service.read(Body.of(request), messages_of)
+        messages = await service.read(Body.of(request), conversation)
         until = asyncio.get_running_loop().time() + service.options.seconds
         with service.place():
             making = service.make(lambda check: work(service.model, messages, check), until)

@@ -10,27 +10,12 @@ from typing import Any
 from opsin.engine.sampling import Sampling
 from opsin.serve.failures import FieldError
 from opsin.serve.fields import Fields
-from opsin.serve.wanted import MOST_LOGPROBS, Wanted, refuse, wanted
+from opsin.serve.refused import CONVERSATION, PROMPT, refuse, refuse_in_message, refuse_media
+from opsin.serve.wanted import MOST_LOGPROBS, Wanted, wanted
 
 # They stand beside a template's own words, where a line break would begin a message of somebody else.
 _ROLE, _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}"), re.compile(r"[\w. -]{1,64}")
 _CONTENT_HINT = 'give a text, or a list of {"type": "text"} and {"type": "image_url"}'
-
-# Fields that change what an answer means and that we cannot honour yet, with the values that ask for nothing.
-_NOT_YET: dict[str, tuple[object, ...]] = {
-    "tools": ([],),
-    "functions": ([],),
-    "tool_choice": ("none", "auto"),
-    "function_call": ("none", "auto"),
-    "audio": (),
-    "modalities": (["text"],),
-    "prediction": (),
-    "web_search_options": (),
-    "chat_template": ("",),
-    "chat_template_kwargs": ({},),
-    "add_generation_prompt": (True,),
-    "continue_final_message": (False,),
-}
 
 
 @dataclass(frozen=True)
@@ -47,11 +32,16 @@ def chat_request(body: Mapping[str, Any], *, answers: int, base: Sampling) -> Ch
     Raises FieldError, naming the field.
     """
     fields = Fields(body)
-    refuse(fields, _NOT_YET)
-    kind = fields.object("response_format").get("type", "text")
-    if kind != "text":
-        raise FieldError("response_format", f"{kind!r:.80} is not supported yet", hint="leave it out")
-    return ChatRequest(messages_of(body), wanted(fields, answers=answers, logprobs=_logprobs(fields), base=base))
+    messages = conversation(body)
+    refuse(fields, {"n_probs": (0,)})  # /completion has it; here it is logprobs and top_logprobs
+    return ChatRequest(messages, wanted(fields, answers=answers, logprobs=_logprobs(fields), base=base))
+
+
+def conversation(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The messages of a body that asks for nothing which would change the prompt and cannot be honoured."""
+    refuse_media(body)
+    refuse(Fields(body), CONVERSATION, PROMPT)
+    return messages_of(body)
 
 
 def messages_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -68,6 +58,7 @@ def messages_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         called = message.get("name")
         if called is not None and not (isinstance(called, str) and _NAME.fullmatch(called)):
             raise FieldError(f"{name}.name", f"{called!a:.80}", hint="give letters, digits, dots and dashes")
+        refuse_in_message(message, name)
         _check_content(f"{name}.content", message.get("content"))
     return messages
 
@@ -81,8 +72,14 @@ def _check_content(name: str, content: object) -> None:
         place = f"{name}[{number}]"
         kind = part.get("type") if isinstance(part, dict) else None
         if kind in ("text", "refusal") and isinstance(part.get(kind), str):
+            refuse_media(part, f"{place}.")
             continue
         if kind == "image_url" and isinstance(_url(part), str):
+            refuse_media(part, f"{place}.", but=("image_url",))
+            if part.get("text"):
+                raise FieldError(
+                    f"{place}.text", "nothing is read from here", hint="send the text as a part of its own"
+                )
             continue
         raise FieldError(place, f"a part of type {kind!r:.40} cannot be read", hint=_CONTENT_HINT)
 

@@ -10,11 +10,11 @@ from typing import Any
 from opsin.engine.sampling import Sampling
 from opsin.serve.failures import FieldError
 from opsin.serve.fields import Fields
-from opsin.serve.wanted import MOST_LOGPROBS, Wanted, refuse, wanted
+from opsin.serve.refused import PROMPT, RAW, refuse, refuse_media
+from opsin.serve.wanted import MOST_LOGPROBS, Wanted, wanted
 
 Piece = str | list[int]
 _HINT = 'give a text, a list of ids, or {"prompt_string": "...", "multimodal_data": [...]}'
-_NOT_YET: dict[str, tuple[object, ...]] = {"response_fields": ([],), "return_progress": (False,), "n_indent": (0,)}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def completion_request(body: Mapping[str, Any], *, answers: int, base: Sampling)
     Raises FieldError, naming the field.
     """
     fields = Fields(body)
-    refuse(fields, _NOT_YET)
+    refuse_media(body, raw=True)
+    refuse(fields, RAW, PROMPT)
     logprobs = fields.whole("logprobs", "n_probs", low=0, high=MOST_LOGPROBS)
     asked = wanted(fields, answers=answers, logprobs=logprobs or None, base=base)
     prompts = prompts_of(body.get("prompt"))
@@ -59,6 +60,7 @@ def _prompt(prompt: object, name: str) -> RawPrompt:
     if isinstance(prompt, str):
         return RawPrompt((prompt,))
     if isinstance(prompt, dict):
+        refuse_media(prompt, f"{name}.", but=("multimodal_data",), raw=True)
         text, data = prompt.get("prompt_string"), prompt.get("multimodal_data")
         if not isinstance(text, str) or not isinstance(data, list | None):
             raise FieldError(name, "has no prompt_string, or multimodal_data that is no list", hint=_HINT)

@@ -15,6 +15,7 @@ from opsin.serve.body import Body
 from opsin.serve.completion_request import Piece, pieces_of
 from opsin.serve.failures import FieldError
 from opsin.serve.fields import Fields
+from opsin.serve.refused import refuse_media
 from opsin.serve.running import off_loop
 from opsin.serve.service import Service
 
@@ -53,6 +54,7 @@ class Endpoints:
 
 
 def _asked(body: Mapping[str, Any]) -> _Asked:
+    refuse_media(body)
     fields, content = Fields(body), body.get("content")
     pieces: tuple[Piece, ...]
     if isinstance(content, str):

@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from opsin.engine.sampling import Sampling
 from opsin.serve.failures import FieldError
 from opsin.serve.fields import Fields
+from opsin.serve.refused import ANSWER, refuse
 
 MOST_CHOICES, MOST_STOPS, MOST_LOGPROBS = 16, 64, 20
 MOST_STOP_CHARACTERS = 1 << 16  # of all stop strings together
-
-# Fields that change what an answer means and that we cannot honour yet, with the values that ask for nothing.
-_NOT_YET: dict[str, tuple[object, ...]] = {
-    "logit_bias": ({}, []),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "repeat_penalty": (1,),
-    "repetition_penalty": (1,),
-    "dry_multiplier": (0,),
-    "dynatemp_range": (0,),
-    "mirostat": (0,),
-    "top_n_sigma": (-1,),
-    "typical_p": (1,),
-    "xtc_probability": (0,),
-    "adaptive_target": (-1,),
-    "grammar": ("",),
-    "json_schema": ({},),
-    "structured_outputs": ({},),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "lora": ([],),
-    "min_tokens": (0,),
-    "t_max_predict_ms": (-1, 0),
-    "post_sampling_probs": (False,),
-    "echo": (False,),
-    "best_of": (1,),
-    "suffix": ("",),
-}
 
 
 @dataclass(frozen=True)
@@ -67,14 +37,19 @@ def wanted(fields: Fields, *, answers: int, logprobs: int | None, base: Sampling
 
     Raises FieldError, naming the field.
     """
-    refuse(fields, _NOT_YET)
+    refuse(fields, ANSWER)
+    kind = fields.object("response_format").get("type", "text")
+    if kind != "text":
+        raise FieldError("response_format", f"{kind!r:.80} is not supported yet", hint="leave it out")
     stop = fields.texts("stop")
     if len(stop) > MOST_STOPS:
         raise FieldError("stop", f"{len(stop)} texts", hint=f"give at most {MOST_STOPS}")
     if (characters := sum(map(len, stop))) > MOST_STOP_CHARACTERS:
         raise FieldError("stop", f"{characters} characters", hint=f"give at most {MOST_STOP_CHARACTERS}")
     ping = fields.whole("sse_ping_interval", low=-1, high=86400)
-    usage = fields.object("stream_options").get("include_usage")
+    options = Fields(fields.object("stream_options"))
+    refuse(options, {"continuous_usage_stats": (False,)})
+    _, usage = options.get("include_usage")
     if usage is not None and not isinstance(usage, bool):
         raise FieldError("stream_options", f"include_usage is {usage!r:.80}, not true or false")
     return Wanted(
@@ -85,14 +60,6 @@ def wanted(fields: Fields, *, answers: int, logprobs: int | None, base: Sampling
         choices=fields.whole("n", "n_cmpl", low=1, high=min(answers, MOST_CHOICES)) or 1,
         ping_seconds=None if ping is None else max(0, ping),
     )
-
-
-def refuse(fields: Fields, not_yet: Mapping[str, tuple[object, ...]]) -> None:
-    """Raises FieldError for a field that asks for what we cannot do; each has values that ask for nothing."""
-    for name, harmless in not_yet.items():
-        _, value = fields.get(name)
-        if value is not None and value not in harmless:
-            raise FieldError(name, "not supported yet", hint="leave it out")
 
 
 def _sampling(fields: Fields, logprobs: int | None, base: Sampling) -> Sampling:

@@ -1,0 +1,106 @@
+"""Fields of other servers that we cannot honour are refused by name on every route that reads them."""
+
+from __future__ import annotations
+
+import pytest
+from test_chat import MESSAGES
+
+from opsin.serve.refused import ANSWER, CONVERSATION, MEDIA, MESSAGE, PROMPT, RAW
+
+CHAT, COUNT, TEMPLATE = "/v1/chat/completions", "/v1/chat/completions/input_tokens", "/apply-template"
+OPENAI, NATIVE = "/v1/completions", "/completion"
+ROUTES = {
+    CHAT: ({"messages": MESSAGES, "max_tokens": 1}, (CONVERSATION, PROMPT, ANSWER)),
+    COUNT: ({"messages": MESSAGES}, (CONVERSATION, PROMPT)),
+    TEMPLATE: ({"messages": MESSAGES}, (CONVERSATION, PROMPT)),
+    OPENAI: ({"prompt": "hi", "max_tokens": 1}, (RAW, PROMPT, ANSWER)),
+    NATIVE: ({"prompt": "hi", "n_predict": 1}, (RAW, PROMPT, ANSWER)),
+    "/tokenize": ({"content": "hi"}, ()),
+}
+PICTURE = "iVBORw0KGgo="
+
+
+def refused(server, path, body, name):
+    reply = server.ask(path, body)
+    assert reply.status == 400, (path, name, reply.body)
+    error = reply.json["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", name), (path, error)
+    assert name in error["message"]
+    return error["message"]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_each_field_is_refused_unless_it_asks_for_nothing(server, path):
+    body, tables = ROUTES[path]
+    assert server.ask(path, body).status == 200
+    for table in tables:
+        for name, harmless in table.items():
+            if name not in body:
+                refused(server, path, {**body, name: "xyzzy"}, name)
+            for value in (None, *harmless):
+                assert name in body or server.ask(path, {**body, name: value}).status == 200, (path, name, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [
+        ({"stop_token_ids": [5]}, CHAT), ({"bad_words": ["a"]}, CHAT), ({"allowed_token_ids": [1]}, OPENAI),
+        ({"include_stop_str_in_output": True}, OPENAI), ({"prompt_logprobs": 0}, CHAT),
+        ({"use_beam_search": True}, CHAT),
+        ({"length_penalty": 0.5}, CHAT), ({"truncate_prompt_tokens": 1}, CHAT), ({"truncate_prompt_tokens": -1}, COUNT),
+        ({"mm_processor_kwargs": {"min_pixels": 1}}, CHAT), ({"reasoning_effort": "none"}, CHAT),
+        ({"reasoning_format": "deepseek"}, CHAT), ({"thinking_budget_tokens": 0}, CHAT), ({"n_probs": 3}, CHAT),
+        ({"top_a": 0.2}, NATIVE), ({"samplers": ["temperature"]}, NATIVE), ({"samplers": []}, CHAT),
+        ({"skip_special_tokens": False}, CHAT), ({"add_special_tokens": True}, CHAT),
+        ({"add_special_tokens": False}, NATIVE), ({"add_generation_prompt": False}, COUNT),
+        ({"add_generation_prompt": False}, TEMPLATE), ({"tools": [{"type": "function"}]}, COUNT),
+        ({"tools": [{"type": "function"}]}, TEMPLATE), ({"chat_template_kwargs": {"enable_thinking": False}}, TEMPLATE),
+        ({"chat_template": "x"}, COUNT), ({"logit_bias": [[5, -1]]}, CHAT), ({"min_tokens": 3}, NATIVE),
+        ({"response_format": {"type": "json_object"}}, OPENAI), ({"response_format": {"type": "json_object"}}, NATIVE),
+    ],
+)  # fmt: skip
+def test_what_reports_of_others_sent_is_refused(server, field, path):
+    refused(server, path, {**ROUTES[path][0], **field}, *field)
+
+
+def test_a_text_or_an_option_under_the_name_of_another_server_says_where_it_belongs(server):
+    body = ROUTES[CHAT][0]
+    assert 'the role "system"' in refused(server, CHAT, {**body, "system": "Be brief."}, "system")
+    assert "send max_tokens" in refused(server, CHAT, {**body, "max_new_tokens": 5}, "max_new_tokens")
+    assert "send stop" in refused(server, CHAT, {**body, "stop_sequences": ["x"]}, "stop_sequences")
+    refused(server, CHAT, {**body, "prompt": "And this?"}, "prompt")
+    refused(server, NATIVE, {**ROUTES[NATIVE][0], "messages": MESSAGES}, "messages")
+    options = {"stream": True, "stream_options": {"continuous_usage_stats": True}}
+    refused(server, CHAT, {**body, **options}, "continuous_usage_stats")
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("name", MEDIA)
+def test_media_where_others_take_it_is_never_left_aside(server, path, name):
+    body, _ = ROUTES[path]
+    for value in (PICTURE, [PICTURE], {"url": PICTURE}, [{"data": PICTURE, "id": 1}]):
+        assert "prompt_string" in refused(server, path, {**body, name: value}, name) or path not in (OPENAI, NATIVE)
+    for empty in (None, [], "", {}):
+        assert server.ask(path, {**body, name: empty}).status == 200
+
+
+@pytest.mark.parametrize("path", [CHAT, COUNT, TEMPLATE])
+def test_media_beside_a_content_is_never_left_aside(server, path):
+    for name in MEDIA:
+        message = {"role": "user", "content": "How many?", name: [PICTURE]}
+        refused(server, path, {"messages": [*MESSAGES, message]}, f"messages[{len(MESSAGES)}].{name}")
+        message = {"role": "user", "content": [{"type": "text", "text": "How many?", name: PICTURE}]}
+        refused(server, path, {"messages": [message]}, f"messages[0].content[0].{name}")
+        raw = {"prompt": {"prompt_string": "hi", name: [PICTURE]}}
+        if name != "multimodal_data":
+            refused(server, NATIVE, raw, f"prompt.{name}")
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}, "text": "How many?"}
+    message = {"role": "user", "content": [picture]}
+    refused(server, path, {"messages": [message]}, "messages[0].content[0].text")
+
+
+def test_a_message_that_asks_to_be_gone_on_with_is_refused(server):
+    for name in MESSAGE:
+        message = {"role": "assistant", "content": "Once", name: True}
+        refused(server, CHAT, {"messages": [*MESSAGES, message]}, f"messages[{len(MESSAGES)}].{name}")
+        server.chat(messages=[*MESSAGES, {**message, name: False}], max_tokens=1)

@@ -27,6 +27,8 @@ class Prompting:
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, marker: str | None) -> None:
         self.template, self._marker = template, marker
+        if template is not None:
+            _ = template.capabilities  # tried once, here, before there are threads
         # Of this process alone, for templates that leave contents as they are; no user can write it.
         self.own = f"<picture-{secrets.token_hex(8)}>"
         self.tokenizer = tokenizer if marker is None else tokenizer.guarding(marker, self.own)

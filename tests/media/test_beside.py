@@ -15,6 +15,7 @@ from made import chunk, profile
 from PIL import Image
 from png_files import GREY, RGB, draw_png
 
+from opsin.errors import RequestError
 from opsin.media.decode import open_picture
 
 LARGE = 2 << 20
@@ -68,6 +69,29 @@ def test_a_png_is_seen_whatever_its_chunks_hold(extra: bytes, note: str, behind:
 def test_a_text_is_never_taken_for_what_its_name_says(name: bytes, behind: bool) -> None:
     text = chunk(b"tEXt", name + b"\0" + b"1") + chunk(b"iTXt", name + b"\0\0\0\0\0" + b"0")
     assert seen(png(after=text) if behind else png(text), "PNG") == ()
+
+
+@pytest.mark.parametrize("length", [0, 1, 10, 12, 40, 5000, 2**31, 2**32 - 1])
+def test_a_chunk_that_lies_about_its_length_does_not_hide_the_pixels(length: int) -> None:
+    data = png(chunk(b"tIME", bytes(7)), chunk(b"tEXt", b"hello\0world"))
+    place = data.index(b"tEXt") - 4
+    (note,) = seen(data[:place] + struct.pack(">I", length) + data[place + 4 :], "PNG")
+    assert note.startswith("left out beside its pixels: tEXt (")
+
+
+def test_looking_for_pixels_behind_a_lie_costs_little() -> None:
+    lie = b"\0\0\0\x01tEXtab" + (b"\x02\0\0\0IDAT" * 9) + chunk(b"PLTE", b"abc")
+    start = time.process_time()
+    for end in (bytes(40 << 20), chunk(b"tEXt", b"") * 1_000_000):
+        with pytest.raises(RequestError):
+            open_picture(CLEAN["PNG"][:33] + lie * 1000 + end)
+    assert time.process_time() - start < 8
+
+
+def test_a_second_header_is_left_out() -> None:
+    other = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 16, 6, 0, 0, 0))
+    for data in (png(other), png(after=other)):
+        assert seen(data, "PNG") == ("left out beside its pixels: IHDR (13 bytes)",)
 
 
 def test_usual_remarks_need_no_note() -> None:
@@ -277,6 +301,17 @@ def test_a_webp_is_seen_whatever_its_chunks_hold(
     chunks: list[tuple[bytes, bytes]], notes: tuple[str, ...], before: bool
 ) -> None:
     assert seen(webp(*chunks, before=before), "WEBP") == notes
+
+
+def test_the_flags_of_a_webp_are_those_of_its_chunks() -> None:
+    data = webp((b"EXIF", exif(1)))
+    for flags in (0, 0x02, 0x10, 0x3E, 0xFF):
+        assert seen(data[:20] + bytes([flags]) + b"\xff" * 3 + data[24:], "WEBP") == ()
+    transparent = encode(draw(SIZE, "RGBA"), "WEBP")
+    picture = open_picture(transparent)
+    hidden = open_picture(transparent[:20] + b"\0" + transparent[21:])
+    assert picture.alpha is not None and b"ALPH" in transparent
+    assert np.array_equal(hidden.alpha, picture.alpha) and np.array_equal(hidden.pixels, picture.pixels)
 
 
 def test_a_webp_that_ends_within_its_remarks_is_seen() -> None:

@@ -155,6 +155,8 @@ def test_files_of_countless_small_parts_are_refused_at_once() -> None:
     assert open_picture(gif[:at] + long_remark * 99 + gif[at:]).size == (9, 9)
     run_lengths = b"BM" + bytes(8) + struct.pack("<IIiiHHIIIIII", 54, 40, 9, 9, 1, 8, 1, 0, 0, 0, 0, 0) + bytes(2 << 20)
     assert "a run-length BMP of more than 1048576 bytes" in refusal(run_lengths)
+    webp = encode(draw((9, 9), "RGBA"), "WEBP")
+    assert "a WebP of more than 50000 chunks" in refusal(webp[:30] + b"abcd\0\0\0\0" * 10**6 + webp[30:])
     assert time.process_time() - start < 10
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from io import BytesIO
+from struct import error as StructError  # noqa: N812 - the module calls it just "error"
 from typing import cast
 
 import numpy as np
@@ -80,8 +81,8 @@ def _from_file(data: bytes, limits: Limits) -> Picture:
         raise RequestError("an empty file", hint="send the picture's bytes")
     limits.check_bytes(len(data))
     header = read_header(data, limits)
+    stripped = _strip(data, header.format)
     try:
-        stripped = STRIP[header.format](data) if header.format in STRIP else None
         with Image.open(BytesIO(stripped.data if stripped else data), formats=[header.format]) as image:
             limits.check_size(image.size)
             image.load()
@@ -100,6 +101,14 @@ def _from_file(data: bytes, limits: Limits) -> Picture:
         hint = f"send all of it, or {SAVE_AGAIN}"
         raise RequestError(f"a damaged or truncated {header.format}: {_reason(error)}", hint=hint) from error
     return Picture(rgb, coverage, digest_of_file(data), (*notes, *more))
+
+
+def _strip(data: bytes, format: str) -> Stripped | None:
+    """Without what stands beside the pixels, where we cut it out."""
+    try:
+        return STRIP[format](data) if format in STRIP else None
+    except (StructError, IndexError, OverflowError) as error:
+        raise RequestError(f"a damaged or truncated {format}", hint=f"send all of it, or {SAVE_AGAIN}") from error
 
 
 def _with_key(image: Image.Image, stripped: Stripped) -> Image.Image:

@@ -10,14 +10,18 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from opsin.errors import RequestError
 from opsin.media.beside import LARGE_BYTES, MOST_REMARK_BYTES, Beside, Stripped, unpack
-from opsin.media.headers import SAVE_AGAIN
+from opsin.media.headers import MOST_PARTS, SAVE_AGAIN
 
 _SIGNATURE_BYTES = 8
 _KIND = re.compile(rb"[A-Za-z]{4}")
 _SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"tIME": 7, b"acTL": 8, b"fcTL": 26}
+_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_FIND = re.compile(rb"PLTE|IDAT")
+_MOST_LOOKS = 8
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _GREY, _RGB, _PALETTE = 0, 2, 3  # types of colour
 
@@ -52,20 +56,45 @@ def strip(data: bytes) -> Stripped:
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:
     """One by one, until the end or what is no chunk. Of a chunk of pixels no body is copied."""
-    view, place = memoryview(data), _SIGNATURE_BYTES
-    while place + 8 <= len(data):
+    view, place, has_looked = memoryview(data), _SIGNATURE_BYTES, False
+    for _ in range(MOST_PARTS):
+        if place + 8 > len(data):
+            return
         kind = data[place + 4 : place + 8]
         if not _KIND.fullmatch(kind):
             return
-        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-        whole = view[place:end]
-        if kind in (b"IDAT", b"fdAT"):
-            yield _Chunk(kind, whole, b"", is_sound=True)
-        else:
-            checksum = int.from_bytes(data[end - 4 : end], "big")
-            is_sound = end <= len(data) and zlib.crc32(view[place + 4 : end - 4]) == checksum
-            yield _Chunk(kind, whole, data[place + 8 : end - 4], is_sound)
+        end = _end(data, place)
+        is_sound = kind in (b"IDAT", b"fdAT") or _is_sound(data, place)
+        if not (is_sound or has_looked or kind in _PIXELS or _is_chunk(data, end)):
+            end, has_looked = _find_pixels(data, place + 1), True  # it lies about its length; looking costs, so once
+        body = b"" if kind in (b"IDAT", b"fdAT") else data[place + 8 : end - 4]
+        yield _Chunk(kind, view[place:end], body, is_sound)
         place = end
+    raise RequestError(f"a PNG of more than {MOST_PARTS} chunks", hint=SAVE_AGAIN)
+
+
+def _end(data: bytes, place: int) -> int:
+    return place + 12 + int.from_bytes(data[place : place + 4], "big")
+
+
+def _is_sound(data: bytes, place: int) -> bool:
+    """Whether a chunk is all there, with the right checksum."""
+    end = _end(data, place)
+    stated = int.from_bytes(data[end - 4 : end], "big")
+    return end <= len(data) and zlib.crc32(memoryview(data)[place + 4 : end - 4]) == stated
+
+
+def _is_chunk(data: bytes, place: int) -> bool:
+    """Whether a chunk seems to begin here."""
+    return bool(_KIND.fullmatch(data[place + 4 : place + 8])) and _end(data, place) <= len(data)
+
+
+def _find_pixels(data: bytes, place: int) -> int:
+    """Where the next sound chunk of pixels begins, looked for a few times; the end where there is none."""
+    for found in islice(_FIND.finditer(data, place), _MOST_LOOKS):
+        if _is_sound(data, found.start() - 4):
+            return found.start() - 4
+    return len(data)
 
 
 @dataclass
@@ -75,6 +104,7 @@ class _Reading:
     depth: int
     colour: int
     beside: Beside
+    has_header: bool = False
     has_pixels: bool = False
     has_profile: bool = False
 
@@ -85,7 +115,8 @@ class _Reading:
             self.beside.colours = len(chunk.body) // 3
             return True
         self.has_pixels |= chunk.kind == b"IDAT"
-        if chunk.kind in (b"IHDR", b"IDAT", b"IEND"):
+        if chunk.kind in (b"IDAT", b"IEND") or (chunk.kind == b"IHDR" and not self.has_header):
+            self.has_header = True
             return True
         if chunk.kind != b"fdAT" and not self._take(chunk):
             self.beside.leave_out(chunk.kind.decode(), len(chunk.body))

@@ -173,3 +173,16 @@ def test_a_picture_for_a_model_of_text_is_a_400_with_a_hint(server):
 def test_json_that_python_reads_and_json_does_not_have_is_refused(server):
     body = json.dumps({"messages": MESSAGES, "temperature": float("nan")}).encode()
     assert server.ask("/v1/chat/completions", body).status == 400
+
+
+def test_a_model_is_called_as_its_file_without_the_ending_and_found_with_it_too(text_model):
+    file = text_model.path.name
+    bare = file.removesuffix(".gguf")
+    with running(lambda: text_model) as made:
+        entry = made.ask("/v1/models").json["data"][0]
+        assert (entry["id"], entry["aliases"]) == (bare, [bare, file])
+        assert made.chat(messages=MESSAGES, max_tokens=1).json["model"] == bare
+        assert made.ask(f"/v1/models/{bare}").json == made.ask(f"/v1/models/{file}").json == entry
+        assert made.ask("/v1/models/other.gguf").status == 404
+    with running(lambda: text_model, name="me") as made:
+        assert made.ask("/v1/models/me").json["id"] == made.ask(f"/v1/models/{file}").json["id"] == "me"

@@ -6,6 +6,8 @@ import pytest
 from running_server import running
 from test_chat import MESSAGES
 
+from opsin.serve.options import Options
+
 ORIGIN = "https://chat.example"
 BODY = {"messages": MESSAGES, "max_tokens": 1}
 PREFLIGHT = {
@@ -87,3 +89,43 @@ def test_a_server_on_the_other_loopback_knows_its_names(text_model):
             assert made.ask("/v1/models", headers={"Host": "evil.example"}).status == 403
     except OSError as error:
         pytest.skip(f"no IPv6 here: {error}")
+
+
+OURS = ("192.168.1.7:8080", "[2001:db8::1]:8080", "10.0.0.1", "localhost:80", "127.0.0.1", "[::1]", "opsin:8080",
+        "opsin.", "llm.default.svc.cluster.local", "box.local", "host.docker.internal", "nas.lan", "Named.Example:1",
+        "api.localhost")  # fmt: skip
+OTHERS = ("evil.example", "evil.example:8080", "local.evil.example", "192.168.1.7.evil.example", "evil.example.",
+          "0x7f.1", "lan.example", "notlocalhost.example", "named.example.evil.example", ".", ".local.evil",
+          "")  # fmt: skip
+
+
+@pytest.fixture
+def abroad(text_model, monkeypatch):
+    """Servers as they are on all addresses of a machine, by their options."""
+    monkeypatch.setattr(Options, "on_loopback", False)
+    monkeypatch.setattr("socket.gethostname", lambda: "MyBox.example.org")
+    return lambda **options: running(lambda: text_model, **options)
+
+
+def test_without_a_key_only_names_that_no_stranger_owns_may_read(abroad):
+    with abroad(hosts=("Named.Example",)) as made:
+        for name in (*OURS, "mybox.example.org:8080"):
+            assert made.ask("/props", headers={"Host": name}).status == 200, name
+        for name in OTHERS:
+            for path in ("/props", "/slots", "/metrics", "/v1/models"):
+                assert made.ask(path, headers={"Host": name}).status in (400, 403), name
+            assert made.ask("/v1/chat/completions", BODY, headers={"Host": name}).status in (400, 403), name
+            same = {"Host": name, "Origin": f"http://{name}"}
+            assert made.ask("/v1/chat/completions", BODY, headers=same).status in (400, 403), name
+        assert made.ask("/health", headers={"Host": "balancer.example"}).status == 200
+        hint = made.ask("/props", headers={"Host": "evil.example"}).json["error"]["message"]
+        assert "--allow-host" in hint
+
+
+def test_a_key_guards_under_any_name_and_a_star_takes_all(abroad):
+    with abroad(keys=("secret",)) as made:
+        headers = {"Host": "evil.example", "Authorization": "Bearer secret"}
+        assert made.ask("/props", headers=headers).status == 200
+        assert made.ask("/props", headers={"Host": "evil.example"}).status == 401
+    with abroad(hosts=("*",)) as made:
+        assert made.ask("/props", headers={"Host": "evil.example"}).status == 200

@@ -29,7 +29,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "-c", "--context", "--ctx-size", type=options.positive, metavar="N", help="tokens of prompt and answer"
     )
-    parser.add_argument("-a", "--alias", metavar="NAME", help="what the model is called (default: its file's name)")
+    parser.add_argument("-a", "--alias", metavar="NAME", help="what the model is called (default: as its file)")
     parser.add_argument("-np", "--parallel", type=options.positive, metavar="N", help=f"answers at once ({_PARALLEL})")
     where = parser.add_argument_group("where")
     where.add_argument("--host", help="address to listen on (default: this machine alone)")
@@ -40,7 +40,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     who.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line; lines with # are comments")
     who.add_argument("--allow-origin", action="append", default=[], metavar="URL", help="pages of this origin may ask")
-    who.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="another name of this server")
+    who.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a name of this server; * for any"
+    )
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max-body", type=options.positive, default=64, metavar="MB", help="size of a request (64)")
     limits.add_argument("--max-requests", type=options.positive, default=128, metavar="N", help="requests inside (128)")

@@ -22,6 +22,7 @@ from opsin.serve.options import Options, is_address, is_loopback
 from opsin.serve.running import end, first_of
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/?#@\\]*))(?::[0-9]*)?")
+_LOCAL = (".local", ".localhost", ".internal", ".home.arpa", ".lan", ".home", ".corp")  # public DNS has none of these
 PUBLIC = frozenset({"/", "/health", "/v1/health"})
 
 
@@ -32,6 +33,7 @@ class Gate:
         self.app, self.options, self._ended = app, options, ended
         self._keys = [key.encode() for key in options.keys]
         self._hosts = {host.lower() for host in options.hosts}
+        self._own = socket.gethostname().lower()
         self._shelf = Shelf(max(options.all_bodies_bytes, options.body_bytes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +43,7 @@ class Gate:
         headers = Headers(scope=scope)
         sending = send
         try:
-            self._check_host(headers)
+            self._check_host(scope["path"], headers)
             allowed = self._check_origin(headers)
             sending = _with_origin(send, allowed)
             if scope["method"] == "OPTIONS" and allowed:
@@ -77,17 +79,24 @@ class Gate:
             await end(working)
             body.let_go()
 
-    def _check_host(self, headers: Headers) -> None:
-        """On loopback only loopback's names: else any web page could reach us under a name of its own.
+    def _check_host(self, path: str, headers: Headers) -> None:
+        """Any web page can reach us under a name of its own that it points here (DNS rebinding), and read what we say.
 
-        Who sends no name at all is no browser.
+        On loopback only loopback's names are ours. Elsewhere, where no key guards, those that no stranger can own:
+        addresses, this machine's name, and names that public DNS has not. Who sends no name at all is no browser.
         """
         host = headers.get("host")
-        if host is None or not self.options.on_loopback:
+        if host is None or "*" in self._hosts or not (self.options.on_loopback or self._is_open(path)):
             return
         name = _name(host)
-        if not is_loopback(name) and name not in self._hosts:
+        if name in self._hosts or is_loopback(name):
+            return
+        if self.options.on_loopback or not (is_address(name) or name == self._own or _is_local(name)):
             raise HttpError(403, f"this server is not called {name!r:.80}", hint="start it with --allow-host NAME")
+
+    def _is_open(self, path: str) -> bool:
+        """Whether nothing but its name keeps others' pages from reading this."""
+        return not self._keys and path not in PUBLIC
 
     def _check_origin(self, headers: Headers) -> str | None:
         """The origin to allow in the response; None for requests that are not from another page."""
@@ -98,15 +107,8 @@ class Gate:
             return origin
         host = headers.get("host", "").lower()
         if host and origin.lower().partition("://")[2] == host:
-            self._check_own_page(_name(host))
             return None
         raise HttpError(403, f"pages of {origin!r:.80} may not ask", hint="start the server with --allow-origin ORIGIN")
-
-    def _check_own_page(self, name: str) -> None:
-        """A page under a name that anybody may have pointed at us, without a key: it could be anybody's."""
-        known = {"localhost", socket.gethostname().lower(), *self._hosts}
-        if not self._keys and not is_address(name) and name not in known:
-            raise HttpError(403, f"this server is not called {name!r:.80}", hint="start it with --allow-host NAME")
 
     def _check_key(self, path: str, headers: Headers) -> None:
         if not self._keys or path in PUBLIC:
@@ -129,6 +131,12 @@ def _name(host: str) -> str:
     if found is None:
         raise HttpError(400, f"{host!a:.80} is no name of a server")
     return (found[1] or found[2]).lower()
+
+
+def _is_local(name: str) -> bool:
+    """Whether no stranger can own it: a container's name has no dot, a service's ends as only local names do."""
+    bare = name.removesuffix(".")
+    return bool(bare) and ("." not in bare or bare.endswith(_LOCAL))
 
 
 def _preflight(origin: str, headers: Headers) -> Response:

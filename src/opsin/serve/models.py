@@ -24,7 +24,7 @@ class Endpoints:
     async def one(self, request: Request) -> Response:
         """The entry of the model of this name."""
         name = request.path_params["name"]
-        if name != self._service.name:
+        if name not in self._service.names:
             raise HttpError(404, f"there is no model {name!r:.200}", hint=f"this server has {self._service.name}")
         return JSONResponse(self._entry())
 
@@ -87,7 +87,7 @@ class Endpoints:
         facts, decoder = model.facts, model.runner.decoder
         return {
             "id": service.name,
-            "aliases": [service.name],
+            "aliases": service.names,
             "tags": [],
             "object": "model",
             "created": service.started,

@@ -28,7 +28,7 @@ class Options:
         seconds: time that a request may take from its last byte to the end of its answer.
         drain_seconds: time that running answers have when the server is told to end.
         origins: pages of other origins that may ask, as "https://chat.example.org"; "*" for all.
-        hosts: names under which a server on loopback may be asked, beside its own.
+        hosts: names under which it may be asked, beside its own and those that no stranger can own; "*" for all.
         media: which pictures may be fetched from where.
     """
 

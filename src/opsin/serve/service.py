@@ -55,7 +55,13 @@ class Service:
 
     @property
     def name(self) -> str:
-        return self.options.name or self.model.path.name
+        """What the model is called: its file's name without the ending, if nobody says otherwise."""
+        return self.options.name or self.model.path.name.removesuffix(".gguf")
+
+    @property
+    def names(self) -> list[str]:
+        """All that it may be asked for by."""
+        return list(dict.fromkeys((self.name, self.model.path.name.removesuffix(".gguf"), self.model.path.name)))
 
     def gauges(self) -> dict[str, float]:
         """What is so at this moment."""

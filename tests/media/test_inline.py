@@ -16,6 +16,7 @@ KINDS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
 FILES = {kind: encode(draw((24, 18)), kind) for kind in KINDS}
 PICTURE = FILES["PNG"]
 PLAIN = base64.b64encode(PICTURE).decode()
+assert "+" in PLAIN
 
 
 def refusal(url: str, rules: Rules | None = None) -> RequestError:
@@ -75,6 +76,12 @@ def test_base64_in_a_data_url_is_read_in_all_spellings(url: str) -> None:
         (f"data:image/png;base64,b'{PLAIN}'", "Python's b'...' stands around its base64", ".decode()"),
         (f"data:image/png;base64,data:image/png;base64,{PLAIN}", "it begins twice", "once"),
         (f"data:image/png;base64,{PLAIN[:40]}...{PLAIN[-9:]}", "its base64 is damaged", "again"),
+        (f"data:image/png;base64,{PLAIN.replace('+', ' ')}", "its base64 has spaces, as if each + had become one", "%"),
+        (f"data:image/png,base64,{PLAIN}", "base64 must stand behind a semicolon", "data:image/png;base64,"),
+        (f'"data:image/png;base64,{PLAIN}"', "something stands before data:", "alone"),
+        (f"url(data:image/png;base64,{PLAIN})", "something stands before data:", "alone"),
+        (f"\ufeffdata:image/png;base64,{PLAIN}", "something stands before data:", "alone"),
+        (f"b'{PLAIN}'", "Python's b'...' stands around its base64", ".decode()"),
         (f"image/png;base64,{PLAIN}", "it lacks data: at its beginning", "data:image/png;base64,"),
         (f"base64,{PLAIN}", "it lacks data: at its beginning", "data:image/png;base64,"),
         ("A" * 200, "base64 without data:image/png;base64, before it, and of no known picture", "the picture's bytes"),

@@ -21,6 +21,7 @@ _IS_BASE64 = re.compile(r";\s*base64\s*$", re.IGNORECASE)
 _SAYS_BASE64 = re.compile(r"\bbase64\b", re.IGNORECASE)
 _HEADLESS = re.compile(r"(image/[\w.+-]+\s*;)?\s*base64\s*,", re.IGNORECASE)
 _LETTERS = re.compile(r"[A-Za-z0-9+/_\s-]+=*")
+_BYTES_OF_PYTHON = "Python's b'...' stands around its base64"
 _LEAST_LETTERS = 32  # of plain base64: no picture is shorter, most names are
 _MOST_NAME = 4096  # longer ones are no names of files
 _URL_SAFE = {ord("-"): "+", ord("_"): "/"}
@@ -38,7 +39,7 @@ def read_data(url: str, rules: Rules) -> bytes:
         raise RequestError("nothing stands behind its comma", hint=WRITE)
     if _IS_BASE64.search(head):
         return _decode(body, rules)
-    if _SAYS_BASE64.search(head):
+    if _SAYS_BASE64.search(head) or body[:7].lower() == "base64,":
         order = "last before the comma" if ";" in head else "behind a semicolon"
         raise RequestError(f"base64 must stand {order}", hint=WRITE)
     if _begins_picture(body):
@@ -72,6 +73,10 @@ def explain(url: str) -> RequestError:
         return RequestError("the URL is empty", hint=WRITE)
     if url.startswith("//"):
         return RequestError("it lacks https: at its beginning", hint=f"write https:{url[:80]!a}".replace("'", ""))
+    if url.startswith(("b'", 'b"')):
+        return RequestError(_BYTES_OF_PYTHON, hint="make it a text by .decode()")
+    if "data:" in url[:10].lower():
+        return RequestError("something stands before data:", hint="send the URL alone, without quotes")
     if _HEADLESS.match(url[:_MOST_NAME]):
         return RequestError("it lacks data: at its beginning", hint=WRITE)
     if len(url) <= _MOST_NAME and _PATH.match(url):
@@ -85,12 +90,15 @@ def explain(url: str) -> RequestError:
 
 def _decode(body: str, rules: Rules) -> bytes:
     if body.startswith(("b'", 'b"')):
-        raise RequestError("Python's b'...' stands around its base64", hint="make it a text by .decode()")
+        raise RequestError(_BYTES_OF_PYTHON, hint="make it a text by .decode()")
     if body[:5].lower() == "data:":
         raise RequestError("it begins twice", hint="write data:image/png;base64, once")
     if "%" in body:
         body = unquote(body, errors="replace")
     if any(space in body for space in " \t\r\n"):
+        if "+" not in body and "\n" not in body and " " in body.strip():
+            hint = "in forms write %2B for +, or send JSON"
+            raise RequestError("its base64 has spaces, as if each + had become one", hint=hint)
         body = "".join(body.split())
     body = body.rstrip("=")
     rules.check_bytes(len(body) * 3 // 4)

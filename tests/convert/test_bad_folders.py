@@ -145,7 +145,7 @@ def test_a_tower_that_nobody_knows_is_not_left_out_silently(folder, tmp_path):
     change_tensors(folder, lambda t: t.update({"vision_tower.blocks.0.weight": torch.ones(3)}))
     with pytest.raises(ModelError, match="its part for pictures or sound cannot be converted .*--no-vision"):
         convert(folder, tmp_path / "model.gguf")
-    assert convert(folder, tmp_path / "model.gguf", vision=False) == [tmp_path / "model.gguf"]
+    assert convert(folder, tmp_path / "model.gguf", vision=False).paths == (tmp_path / "model.gguf",)
 
 
 def test_half_a_pair_is_not_left_behind(tmp_path):
@@ -170,7 +170,7 @@ def test_a_good_folder_has_the_formats_that_were_asked_for(folder, tmp_path, for
     from opsin.gguf import File
     from opsin.quants import by_id
 
-    (path,) = convert(folder, tmp_path / "model.gguf", format=format)
+    (path,) = convert(folder, tmp_path / "model.gguf", format=format).paths
     with File.open(path) as file:
         kinds = {name: by_id(info.type).name for name, info in file.tensors.items()}
     assert kinds["blk.0.attn_q.weight"] == kinds["token_embd.weight"] == kind

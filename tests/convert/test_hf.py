@@ -49,7 +49,7 @@ def ops(device):
 def test_logits_equal_transformers(ops, tmp_path, variant):
     family, options = VARIANTS[variant]
     model = hf_folders.save(tmp_path / "hf", family, **options)
-    (path,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32", vision=False)
+    (path,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32", vision=False).paths
     ours = score(ops, open_decoder(ops, path), Sequence(IDS))
     assert distance(ours, checkpoints.logits(model, IDS)) <= 1e-4
 
@@ -59,7 +59,7 @@ def test_shards_are_read_as_one(tmp_path):
     model.save_pretrained(tmp_path / "many", max_shard_size="60KB")
     hf_folders.plain().save_pretrained(tmp_path / "many")
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
-    files = [convert(tmp_path / name, tmp_path / f"{name}.gguf", format="f32")[0] for name in ("one", "many")]
+    files = [convert(tmp_path / name, tmp_path / f"{name}.gguf", format="f32").paths[0] for name in ("one", "many")]
     with File.open(files[0]) as one, File.open(files[1]) as many:
         assert list(one.tensors) == list(many.tensors)
         assert all(np.array_equal(one.read(name), many.read(name)) for name in one.tensors)
@@ -76,7 +76,7 @@ def test_a_large_tensor_is_never_whole_in_memory(tmp_path):
     del tensors
     tracemalloc.start()
     try:
-        (made,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32")
+        (made,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32").paths
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

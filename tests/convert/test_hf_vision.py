@@ -80,7 +80,7 @@ def test_every_format_loads_whole(saved, tmp_path, format):
 
 def test_one_file_holds_both_parts(saved, tmp_path):
     _, _, folder = saved
-    (path,) = convert(folder, tmp_path / "one.gguf", format="f32")
+    (path,) = convert(folder, tmp_path / "one.gguf", format="f32").paths
     with File.open(path) as file:
         reader = FileReader(file, Reference())
         assert load_encoder(file, reader).width == load_decoder(file, reader).width == 64

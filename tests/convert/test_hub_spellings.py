@@ -56,7 +56,7 @@ def saved(tmp_path_factory):
 
 
 def contents(folder, tmp_path, *, vision=True):
-    (path,) = convert(folder, tmp_path / f"{len(list(tmp_path.iterdir()))}.gguf", format="f32", vision=vision)
+    (path,) = convert(folder, tmp_path / f"{len(list(tmp_path.iterdir()))}.gguf", format="f32", vision=vision).paths
     with File.open(path) as file:
         keys = {k: v if isinstance(v, str) else np.array(v).tolist() for k, v in file.metadata.items()}
         del keys["general.name"]  # the folder's

@@ -49,7 +49,7 @@ def likeliest(path) -> list[dict[int, float]]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_llama_cpp_expects_the_same_tokens(tmp_path, family):
     model = hf_folders.save(tmp_path / "hf", family.split()[0], **FAMILIES[family])
-    (path,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32", vision=False)
+    (path,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32", vision=False).paths
     known = [(ids, theirs) for ids, theirs in zip(PROMPTS, likeliest(path), strict=True) if theirs]
     assert len(known) > len(PROMPTS) // 2
     for ids, theirs in known:

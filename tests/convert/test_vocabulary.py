@@ -34,7 +34,7 @@ def read(tmp_path, keys):
 def convert(tmp_path, made, rows):
     made.save_pretrained(tmp_path / "hf")
     (tmp_path / "hf" / "config.json").write_text("{}")
-    return read(tmp_path, vocabulary_keys(tmp_path / "hf", rows))
+    return read(tmp_path, vocabulary_keys(tmp_path / "hf", rows)[0])
 
 
 @pytest.mark.parametrize("name", hf_folders.BYTE_LEVEL)
@@ -90,7 +90,7 @@ def test_templates_are_found_where_transformers_puts_them(tmp_path, where):
     (tmp_path / "config.json").write_text("{}")
     content = TEMPLATE if where.endswith("jinja") else json.dumps({"chat_template": TEMPLATE})
     (tmp_path / where).write_text(content)
-    assert vocabulary_keys(tmp_path, len(made))["tokenizer.chat_template"] == TEMPLATE
+    assert vocabulary_keys(tmp_path, len(made))[0]["tokenizer.chat_template"] == TEMPLATE
 
 
 def test_templates_by_name_keep_their_names(tmp_path):
@@ -100,7 +100,7 @@ def test_templates_by_name_keep_their_names(tmp_path):
     (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
     named = [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
-    keys = read(tmp_path, vocabulary_keys(tmp_path, len(made)))
+    keys = read(tmp_path, vocabulary_keys(tmp_path, len(made))[0])
     assert keys["tokenizer.chat_template"] == "a"
     assert keys["tokenizer.chat_template.tool_use"] == "b"
     assert list(keys["tokenizer.chat_templates"]) == ["tool_use"]
@@ -135,7 +135,7 @@ PIECES = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), *((f"<0x{b:02X}>
 def test_sentencepiece_s_own_file_is_read(tmp_path, prefix):
     (tmp_path / "tokenizer.model").write_bytes(proto(PIECES, prefix=prefix))
     (tmp_path / "config.json").write_text('{"bos_token_id": 1}')
-    keys = read(tmp_path, vocabulary_keys(tmp_path, len(PIECES)))
+    keys = read(tmp_path, vocabulary_keys(tmp_path, len(PIECES))[0])
     assert list(keys["tokenizer.ggml.tokens"]) == [text for text, _, _ in PIECES]
     assert keys["tokenizer.ggml.token_type"].tolist() == [kind for _, _, kind in PIECES]
     assert keys["tokenizer.ggml.scores"].tolist() == [score for _, score, _ in PIECES]

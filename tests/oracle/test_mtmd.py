@@ -54,7 +54,7 @@ def pair(request, tmp_path_factory):
     make().save_pretrained(folder / "hf")
     module.processor().image_processor.save_pretrained(folder / "hf")
     module.processor().tokenizer.save_pretrained(folder / "hf")
-    files = convert(folder / "hf", folder / "model.gguf", mmproj=folder / "mmproj.gguf", format="f16")
+    files = convert(folder / "hf", folder / "model.gguf", mmproj=folder / "mmproj.gguf", format="f16").paths
     return request.param, files, picture(*size)
 
 

@@ -53,7 +53,7 @@ def source(name: str) -> str:
 def convert(written: str, tmp_path: Path) -> Tokenizer:
     (tmp_path / "tokenizer.json").write_text(written, encoding="utf-8")
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    keys = vocabulary_keys(tmp_path, Published.from_str(written).get_vocab_size())
+    keys, _ = vocabulary_keys(tmp_path, Published.from_str(written).get_vocab_size())
     metadata: Mapping[str, object] = {k: v.value if isinstance(v, Typed) else v for k, v in keys.items()}
     return Tokenizer.from_metadata(metadata)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def run(args: argparse.Namespace) -> int:
 
     start = time.perf_counter()
     made = convert(args.folder, args.output, mmproj=args.mmproj, format=args.type, vision=not args.no_vision)
-    for path in made:
+    for note in made.notes:
+        print(f"opsin: {ascii(note)[1:-1]}", file=sys.stderr)
+    for path in made.paths:
         print(f"{path} has {path.stat().st_size / 1e6:.1f} MB")
     print(f"{time.perf_counter() - start:.1f} s")
     return 0

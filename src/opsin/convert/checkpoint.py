@@ -25,7 +25,10 @@ class Checkpoint:
         self.path = path
         if not path.is_dir():
             raise FileError(f"{path} is no folder", hint="give the folder that holds config.json and *.safetensors")
+        if (path / "adapter_config.json").is_file():
+            raise FileError(f"{path} holds an adapter, not a model", hint="merge it into its model and save that")
         self.config = read_json(path / "config.json")
+        self.notes = _notes(self.config)
         quantised = self.config.get("quantization_config")
         if isinstance(quantised, Mapping):
             kind = quantised.get("quant_method")
@@ -68,10 +71,10 @@ class Checkpoint:
         tree = {
             **self.config,
             **(self.text_config if rules.part == "text" else {}),
-            "preprocessor": {
-                **read_json(self.path / "preprocessor_config.json", optional=True),
-                **(pictures if isinstance(pictures, Mapping) else {}),
-            },
+            # transformers asks the second file only where the first says nothing of pictures.
+            "preprocessor": pictures
+            if isinstance(pictures, Mapping)
+            else read_json(self.path / "preprocessor_config.json", optional=True),
             "tokenizer": read_json(self.path / "tokenizer_config.json", optional=True),
             "generation": read_json(self.path / "generation_config.json", optional=True),
         }
@@ -100,6 +103,14 @@ class Checkpoint:
                 other, first = self._homes[name]
                 raise FileError(f"{own} of {shard.path} and {first} of {other.path} are the same", hint="delete one")
             self._homes[name] = shard, own
+
+
+def _notes(config: Mapping[str, object]) -> tuple[str, ...]:
+    """What no rule reads."""
+    own = config.get("auto_map")
+    if isinstance(own, Mapping) and own:
+        return (f"config.json: auto_map names code of its own ({next(iter(own.values()))!r:.60}), which is not run",)
+    return ()
 
 
 def _shards(path: Path) -> list[Path]:

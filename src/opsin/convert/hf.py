@@ -43,11 +43,24 @@ class Content:
     tensors: list[NewTensor] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Converted:
+    """What was made.
+
+    Attributes:
+        paths: the files.
+        notes: what the checkpoint knows and the files do not, a line each.
+    """
+
+    paths: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
 def convert(
     folder: str | Path, out: str | Path, *, mmproj: str | Path | None = None, format: Format = "auto",
     vision: bool = True,
-) -> list[Path]:  # fmt: skip
-    """Write `folder` as GGUF and give the files that were made.
+) -> Converted:  # fmt: skip
+    """Write `folder` as GGUF.
 
     Args:
         folder: holds config.json, *.safetensors and the tokenizer.
@@ -71,15 +84,17 @@ def convert(
         rows = next((t.shape[0] for t in model.tensors if t.name == "token_embd.weight"), None)
         if rows is None:
             raise FileError(f"{folder} has no embeddings of tokens", hint="it is incomplete")
-        model.metadata |= vocabulary_keys(checkpoint.path, rows)
+        keys, about = vocabulary_keys(checkpoint.path, rows, sees=tower is not None)
+        model.metadata |= keys
         seen = _content(checkpoint, tower, kind) if tower else Content()
+        notes = (*checkpoint.notes, *about)
         if mmproj is None:
             whole = {**seen.metadata, **_general(checkpoint, text.architecture, "model", kind), **model.metadata}
-            return write(out, whole, [*model.tensors, *seen.tensors])
+            return Converted(tuple(write(out, whole, [*model.tensors, *seen.tensors])), notes)
         first = write(mmproj, {**_general(checkpoint, "clip", "mmproj", kind), **seen.metadata}, seen.tensors)
         try:
             whole = {**_general(checkpoint, text.architecture, "model", kind), **model.metadata}
-            return [*write(out, whole, model.tensors), *first]
+            return Converted((*write(out, whole, model.tensors), *first), notes)
         except BaseException:
             for path in first:  # half a pair helps nobody
                 path.unlink()

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Final, cast
 
 from opsin.convert.checkpoint import read_json
+from opsin.convert.generation import generation_keys
 from opsin.convert.sentencepiece import read_pieces
+from opsin.convert.templates import template_keys
+from opsin.convert.tokenizer_notes import tokenizer_notes
 from opsin.errors import FileError, ModelError
 from opsin.gguf import Typed, ValueType
 from opsin.gguf.writer import Writable
@@ -35,6 +38,7 @@ class Tokens:
     kinds: list[int]
     scores: list[float]
     keys: dict[str, Writable] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def of_holes(cls, rows: int) -> Tokens:
@@ -53,10 +57,13 @@ class Tokens:
             self.put(id, text.replace(SPACE, " "), USER_DEFINED, _ADDED)
 
 
-def vocabulary_keys(folder: Path, rows: int) -> dict[str, Writable]:
-    """`tokenizer.*` for a model with embeddings of `rows` tokens. Raises FileError or ModelError."""
+def vocabulary_keys(folder: Path, rows: int, *, sees: bool = False) -> tuple[dict[str, Writable], list[str]]:
+    """`tokenizer.*` and `general.sampling.*` for a model with embeddings of `rows` tokens, and notes on what is lost.
+
+    `sees`: whether transformers has a processor for it. Raises FileError or ModelError.
+    """
     written = read_json(folder / "tokenizer.json", optional=True)
-    config = read_json(folder / "tokenizer_config.json", optional=True)
+    config = _settings(folder)
     model = written.get("model")
     model = model if isinstance(model, Mapping) else {}
     pieces = folder / "tokenizer.model"
@@ -67,16 +74,16 @@ def vocabulary_keys(folder: Path, rows: int) -> dict[str, Writable]:
             kind, tokens = BYTE_PAIRS, _byte_pairs(folder, model, rows)
         else:
             kind = SENTENCEPIECE
-            tokens = _pieces(pieces, rows) if pieces.is_file() else _from_merges(written, model, rows)
+            tokens = _agreed(folder, written, model, rows)
         _check_normalizer(folder, written.get("normalizer"))
-        added = _added(written, config)
+        added = _added(folder, written, config)
         for id, (text, special) in added.items():
             tokens.add(id, text, special=special)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FileError(
             f"{folder}: its tokenizer is not as it should be: {error!r:.80}", hint="download it again"
         ) from error
-    return {
+    found: dict[str, Writable] = {
         f"{PREFIX}model": kind,
         f"{PREFIX}tokens": Typed(ValueType.STRING, tokens.texts),
         f"{PREFIX}token_type": Typed(ValueType.INT32, tokens.kinds),
@@ -84,8 +91,36 @@ def vocabulary_keys(folder: Path, rows: int) -> dict[str, Writable]:
         **({f"{PREFIX}scores": Typed(ValueType.FLOAT32, tokens.scores)} if kind == SENTENCEPIECE else {}),
         **_roles(folder, config, {text: id for id, text in enumerate(tokens.texts)}),
         **_additions(written, config),
-        **_templates(folder, config),
     }
+    templates, about_templates = template_keys(folder, sees=sees)
+    end = _content(config.get("eos_token"))
+    eos = tokens.texts.index(end) if isinstance(end, str) and end in tokens.texts else None
+    drawn, about_answers = generation_keys(folder, tokens.texts, eos)
+    notes = [*tokens.notes, *tokenizer_notes(written, config, added), *about_templates, *about_answers]
+    return {**found, **templates, **drawn}, notes
+
+
+def _settings(folder: Path) -> dict[str, object]:
+    """tokenizer_config.json; special_tokens_map.json above it only where it lists no added tokens: an older form."""
+    config = read_json(folder / "tokenizer_config.json", optional=True)
+    if "added_tokens_decoder" in config:
+        return config
+    return {**config, **read_json(folder / "special_tokens_map.json", optional=True)}
+
+
+def _agreed(folder: Path, written: Mapping[str, object], model: Mapping[str, object], rows: int) -> Tokens:
+    """From tokenizer.model, which has scores, but where tokenizer.json says otherwise: transformers takes that."""
+    pieces = folder / "tokenizer.model"
+    if not pieces.is_file():
+        return _from_merges(written, model, rows)
+    tokens = _pieces(pieces, rows)
+    listed = _mapping(model.get("vocab", {})) if written else {}
+    strange = next((text for text, id in listed.items() if _int(id) < rows and tokens.texts[_int(id)] != text), None)
+    if strange is None:
+        return tokens
+    tokens = _from_merges(written, model, rows)
+    tokens.notes.append(f"tokenizer.model knows no {strange!r:.40} where tokenizer.json has it: it is left out")
+    return tokens
 
 
 def _check_normalizer(folder: Path, part: object) -> None:
@@ -163,15 +198,25 @@ def _prepends(part: object) -> bool:
     return any(map(_prepends, inner)) if isinstance(inner, list) else False
 
 
-def _added(written: Mapping[str, object], config: Mapping[str, object]) -> dict[int, tuple[str, bool]]:
-    """Tokens beside the vocabulary by id: text, and whether it is special."""
-    listed = [(_mapping(entry)["id"], entry) for entry in _list(written.get("added_tokens"))]
-    listed += [(int(id), entry) for id, entry in _mapping(config.get("added_tokens_decoder", {})).items()]
+def _added(folder: Path, written: Mapping[str, object], config: Mapping[str, object]) -> dict[int, tuple[str, bool]]:
+    """Tokens beside the vocabulary by id: text, and whether it is special. tokenizer_config.json's word counts."""
+    listed = [(int(id), entry) for id, entry in _mapping(config.get("added_tokens_decoder", {})).items()]
+    listed += [(_int(_mapping(entry)["id"]), entry) for entry in _list(written.get("added_tokens"))]
+    if not listed:  # an older form, beside tokenizer.model alone
+        special = {_content(value) for key, value in config.items() if key.endswith("_token")}
+        special |= {_content(value) for value in _list(config.get("additional_special_tokens"))}
+        beside = read_json(folder / "added_tokens.json", optional=True)
+        listed = [(_int(id), {"content": text, "special": text in special}) for text, id in beside.items()]
     found: dict[int, tuple[str, bool]] = {}
     for id, entry in listed:
         known = _mapping(entry)
-        found.setdefault(_int(id), (str(known["content"]), known.get("special") is True))
+        found.setdefault(id, (str(known["content"]), known.get("special") is True))
     return found
+
+
+def _content(value: object) -> object:
+    """A token's text, of the two forms in which it may stand."""
+    return value.get("content") if isinstance(value, Mapping) else value
 
 
 def _roles(folder: Path, config: Mapping[str, object], ids: Mapping[str, int]) -> dict[str, Writable]:
@@ -180,11 +225,11 @@ def _roles(folder: Path, config: Mapping[str, object], ids: Mapping[str, int]) -
     text = settings.get("text_config")
     found: dict[str, Writable] = {}
     for role, name in _ROLES.items():
-        token = config.get(f"{role}_token")
-        token = token.get("content") if isinstance(token, Mapping) else token
+        token = _content(config.get(f"{role}_token"))
         id = ids.get(token) if isinstance(token, str) else settings.get(f"{role}_token_id")
         if id is None and isinstance(text, Mapping):
             id = text.get(f"{role}_token_id")
+        id = id[0] if isinstance(id, list) and id else id
         if type(id) is int and 0 <= id < len(ids):
             found[f"{PREFIX}{name}_token_id"] = Typed(ValueType.UINT32, id)
     return found
@@ -203,24 +248,6 @@ def _additions(written: Mapping[str, object], config: Mapping[str, object]) -> d
             single = [_mapping(entry) for entry in _list(_mapping(part).get("single"))]
             found = {"bos": "SpecialToken" in single[0], "eos": "SpecialToken" in single[-1]} if single else found
     return {f"{PREFIX}add_{role}_token": told for role, told in found.items() if isinstance(told, bool)}
-
-
-def _templates(folder: Path, config: Mapping[str, object]) -> dict[str, Writable]:
-    """Chat templates: the ordinary one, and others by name."""
-    told = config.get("chat_template")
-    if told is None and (folder / "chat_template.jinja").is_file():
-        told = (folder / "chat_template.jinja").read_text("utf-8", "replace")
-    if told is None:
-        told = read_json(folder / "chat_template.json", optional=True).get("chat_template")
-    if isinstance(told, str):
-        return {"tokenizer.chat_template": told}
-    named = {str(_mapping(entry).get("name")): _mapping(entry).get("template") for entry in _list(told or [])}
-    texts = {name: text for name, text in named.items() if isinstance(text, str)}
-    ordinary = texts.pop("default", None)
-    found: dict[str, Writable] = {f"tokenizer.chat_template.{name}": text for name, text in texts.items()}
-    if texts:
-        found["tokenizer.chat_templates"] = sorted(texts)
-    return {"tokenizer.chat_template": ordinary, **found} if ordinary is not None else found
 
 
 def _looks_special(text: str) -> bool:

@@ -39,7 +39,7 @@ _FIM_TEXTS: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 _OLD_FIM_KEYS: Final = {"fim_pre": "prefix", "fim_suf": "suffix", "fim_mid": "middle"}
 _FIM_ENDS: Final = ("fim_pad", "fim_rep", "fim_sep")
-_END_TEXTS: Final = (
+END_TEXTS: Final = (
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
     "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
     "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[",
@@ -144,7 +144,7 @@ class Vocabulary:
 
     def _find_ends(self) -> set[int]:
         ends = {id for role in _FIM_ENDS if (id := self.fim[role]) is not None}
-        for text in _END_TEXTS:
+        for text in END_TEXTS:
             if text in self.ids:
                 self.kinds[self.ids[text]] = CONTROL
                 ends.add(self.ids[text])

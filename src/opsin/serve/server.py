@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import uvicorn
 
-from opsin.errors import OpsinError, RequestError
+from opsin.errors import RequestError
 from opsin.serve.app import build_app
 from opsin.serve.connection import Connection, connections
 from opsin.serve.options import Options
@@ -118,7 +118,7 @@ async def serve(made: socket.socket, service: Service, *, ready: Callable[[], No
 async def _load(service: Service, server: uvicorn.Server, ready: Callable[[], None]) -> None:
     try:
         await service.start()
-    except (OpsinError, MemoryError, OSError):
-        server.should_exit = True
+    except Exception:
+        server.should_exit = True  # who started it must hear of it, whatever it is
         raise
     ready()

@@ -45,6 +45,9 @@ class Client:
         self._port = port
         self._made = HTTPConnection("127.0.0.1", port, timeout=300)
 
+    def __del__(self) -> None:
+        self._made.close()
+
     def ask(self, path: str, body: object = None, *, leave_after: int | None = None) -> Reply:
         """Status and body; `leave_after` so many bytes the client goes away."""
         data = None if body is None else json.dumps(body)
@@ -176,10 +179,10 @@ def serving(model: Path | None) -> Iterator[int]:
     command = [sys.executable, "-m", "opsin", "serve", "--port", "0", *(["-m", str(model)] if model else [])]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
+    drain = threading.Thread(target=lambda: process.stderr.read(), daemon=True)  # type: ignore[union-attr]
     try:
         line = next(line for line in process.stderr if "listening on" in line)
         port = int(line.split("listening on http://127.0.0.1:")[1].split(",")[0])
-        drain = threading.Thread(target=process.stderr.read, daemon=True)
         drain.start()
         while Client(port).ask("/health")[0] != 200:
             time.sleep(0.1)
@@ -187,6 +190,8 @@ def serving(model: Path | None) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait(30)
+        drain.join()
+        process.stderr.close()
 
 
 def soak(port: int, tokenize: Callable[[str], list[int]], seconds: float, *, sees: bool) -> tuple[Crowd, list[float]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import opsin
 from soak import CLIENTS, idle, serving, soak
 from waiting import wait_for
+
+import opsin
 
 
 def test_eight_clients_at_once_hear_nothing_wrong() -> None:

@@ -33,6 +33,7 @@ class Beside:
         xmp: only its orientation is looked at.
         key: what is transparent, in the values of the file.
         deep: the key is a colour of 16 bits a sample.
+        is_negative: grey of 16 bits in which zero is white, and Pillow leaves it so.
         colours: entries of the palette, where it may be too short.
         notes: what a person should know.
     """
@@ -42,6 +43,7 @@ class Beside:
     xmp: bytes = b""
     key: Key | None = None
     deep: bool = False
+    is_negative: bool = False
     colours: int | None = None
     notes: list[str] = field(default_factory=list)
     _left: list[str] = field(default_factory=list)

@@ -17,6 +17,7 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
+    UnidentifiedImageError,
     WebPImagePlugin,
 )
 
@@ -87,7 +88,7 @@ def _from_file(data: bytes, limits: Limits) -> Picture:
             limits.check_size(image.size)
             image.load()
             notes = _frame_notes(image, header)
-            seen = _with_key(image, stripped) if stripped else image
+            seen = _as_said(image, stripped) if stripped else image
             rgb, coverage, more = to_rgb(seen, stripped.beside if stripped and header.format != "AVIF" else None)
             if rgb is image and header.format not in OWN_PIXELS:
                 rgb = image.copy()
@@ -97,6 +98,9 @@ def _from_file(data: bytes, limits: Limits) -> Picture:
         raise RequestError(f"there is no memory to decode this {header.format}", hint="make it smaller") from error
     except Image.DecompressionBombError as error:
         raise RequestError(f"too many pixels: {error}", hint="make it smaller") from error
+    except UnidentifiedImageError as error:
+        words = f"a damaged or truncated {header.format}, or one of a kind that is not read"
+        raise RequestError(words, hint=f"send all of it, or {SAVE_AGAIN}") from error
     except Exception as error:  # damaged files raise nearly anything
         hint = f"send all of it, or {SAVE_AGAIN}"
         raise RequestError(f"a damaged or truncated {header.format}: {_reason(error)}", hint=hint) from error
@@ -111,13 +115,15 @@ def _strip(data: bytes, format: str) -> Stripped | None:
         raise RequestError(f"a damaged or truncated {format}", hint=f"send all of it, or {SAVE_AGAIN}") from error
 
 
-def _with_key(image: Image.Image, stripped: Stripped) -> Image.Image:
-    """The image with what its file says is transparent."""
+def _as_said(image: Image.Image, stripped: Stripped) -> Image.Image:
+    """The image as its file's header says that it is."""
     beside = stripped.beside
     if beside.colours is not None and image.mode == "P":
         _, last = cast(tuple[int, int], image.getextrema())
         if last >= beside.colours:
             beside.notes.append(f"its pixels name colour {last} of a palette that has {beside.colours}")
+    if beside.is_negative:
+        return Image.fromarray(np.invert(np.asarray(image).astype(np.uint16)))
     if beside.key is None:
         return image
     if not beside.deep:

@@ -13,6 +13,7 @@ _PIXELS = frozenset((
     254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 338,
     339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532,
 ))  # fmt: skip
+_DEPTH, _PHOTOMETRIC = 258, 262
 _ORIENTATION, _XMP, _PROFILE = 274, 700, 34675
 
 
@@ -36,12 +37,32 @@ def strip(data: bytes) -> Stripped:
             kept.append(entry)
         else:
             _take(tag, entry, data, order + number_code, beside)
+    beside.is_negative = _is_negative(kept, order, number_code)
+    if beside.is_negative:
+        kept = [_black_is_zero(entry, order) for entry in kept]
     table = bytearray(entry_bytes * len(kept) + (16 if is_big else 6))  # the next page is none
     pack_into(order + count_code, table, 0, len(kept))
     table[first - page : first - page + entry_bytes * len(kept)] = b"".join(kept)
-    if len(kept) == count:
+    if len(kept) == count and not beside.is_negative:
         return Stripped(data, beside)
     return Stripped(b"".join((memoryview(data)[:page], table, memoryview(data)[page + len(table) :])), beside)
+
+
+def _is_negative(entries: list[bytes], order: str, number_code: str) -> bool:
+    """Whether it is grey of one sample of 16 bits, of which zero is white: Pillow shows that as if it were black."""
+    said: dict[int, tuple[int, int]] = {}
+    for entry in entries:
+        tag, _, count, value = unpack_from(f"{order}HH{number_code}H", entry)
+        said.setdefault(tag, (count, value))
+    return said.get(_DEPTH) == (1, 16) and said.get(_PHOTOMETRIC) == (1, 0)
+
+
+def _black_is_zero(entry: bytes, order: str) -> bytes:
+    if unpack_from(order + "H", entry)[0] != _PHOTOMETRIC:
+        return entry
+    changed = bytearray(entry)
+    pack_into(order + "H", changed, 12 if len(entry) == 20 else 8, 1)
+    return bytes(changed)
 
 
 def _take(tag: int, entry: bytes, data: bytes, number: str, beside: Beside) -> None:

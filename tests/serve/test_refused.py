@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_chat import MESSAGES
 
-from opsin.serve.refused import ANSWER, CONVERSATION, MEDIA, MESSAGE, PROMPT, RAW
+from opsin.serve.refused import ANSWER, CONVERSATION, MESSAGE, PART, PROMPT, RAW
 
 CHAT, COUNT, TEMPLATE = "/v1/chat/completions", "/v1/chat/completions/input_tokens", "/apply-template"
 OPENAI, NATIVE = "/v1/completions", "/completion"
@@ -18,6 +18,12 @@ ROUTES = {
     "/tokenize": ({"content": "hi"}, ()),
 }
 PICTURE = "iVBORw0KGgo="
+MEDIA = (
+    "image", "images", "image_data", "image_url", "image_urls", "input_image", "imageUrl", "Images", "IMAGE_DATA",
+    "base64_images", "image-url", "img", "pictures", "photo", "audio", "audio_url", "input_audio", "video", "videos",
+    "video_url", "attachments", "experimental_attachments", "file", "files", "file_ids", "documents", "media",
+    "multimodal_data", "multi_modal_data",
+)  # fmt: skip
 
 
 def refused(server, path, body, name):
@@ -97,6 +103,24 @@ def test_media_beside_a_content_is_never_left_aside(server, path):
     picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}, "text": "How many?"}
     message = {"role": "user", "content": [picture]}
     refused(server, path, {"messages": [message]}, "messages[0].content[0].text")
+
+
+def test_a_picture_that_is_to_be_prepared_otherwise_is_refused(server):
+    for name in PART:
+        for where in ({"url": PICTURE, name: 5}, {"url": PICTURE}):
+            asked = {"type": "image_url", "image_url": where, **({} if name in where else {name: 5})}
+            body = {"messages": [{"role": "user", "content": [asked]}]}
+            refused(server, CHAT, body, f"messages[0].content[0].{name}")
+
+
+def test_names_that_only_look_alike_are_left_aside(server):
+    names = ("metadata", "profile", "intermediate", "user", "imagine", "filed", "x" * 100 + "image", "")
+    assert server.ask(CHAT, {**ROUTES[CHAT][0], **dict.fromkeys(names, "x")}).status == 200
+
+
+def test_a_packed_body_says_so(server):
+    reply = server.ask(CHAT, b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+    assert reply.status == 415 and "gzip" in reply.json["error"]["message"]
 
 
 def test_a_message_that_asks_to_be_gone_on_with_is_refused(server):

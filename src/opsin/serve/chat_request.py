@@ -10,7 +10,7 @@ from typing import Any
 from opsin.engine.sampling import Sampling
 from opsin.serve.failures import FieldError
 from opsin.serve.fields import Fields
-from opsin.serve.refused import CONVERSATION, PROMPT, refuse, refuse_in_message, refuse_media
+from opsin.serve.refused import CONVERSATION, PART, PROMPT, refuse, refuse_in_message, refuse_media
 from opsin.serve.wanted import MOST_LOGPROBS, Wanted, wanted
 
 # They stand beside a template's own words, where a line break would begin a message of somebody else.
@@ -58,7 +58,7 @@ def messages_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         called = message.get("name")
         if called is not None and not (isinstance(called, str) and _NAME.fullmatch(called)):
             raise FieldError(f"{name}.name", f"{called!a:.80}", hint="give letters, digits, dots and dashes")
-        refuse_in_message(message, name)
+        refuse_in_message(message, f"{name}.")
         _check_content(f"{name}.content", message.get("content"))
     return messages
 
@@ -76,6 +76,9 @@ def _check_content(name: str, content: object) -> None:
             continue
         if kind == "image_url" and isinstance(_url(part), str):
             refuse_media(part, f"{place}.", but=("image_url",))
+            for holder in (part, part["image_url"]):
+                if isinstance(holder, dict):
+                    refuse(Fields(holder), PART, place=f"{place}.")
             if part.get("text"):
                 raise FieldError(
                     f"{place}.text", "nothing is read from here", hint="send the text as a part of its own"

@@ -19,6 +19,7 @@ _TYPES = {
     405: "invalid_request_error",
     408: "timeout_error",
     413: "invalid_request_error",
+    415: "invalid_request_error",
     501: "not_supported_error",
     503: "unavailable_error",
     504: "timeout_error",

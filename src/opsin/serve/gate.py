@@ -19,7 +19,6 @@ from opsin.errors import OpsinError
 from opsin.serve.body import Body, Shelf, too_long
 from opsin.serve.failures import HttpError, ending, heard, response_of
 from opsin.serve.options import Options, is_address, is_loopback
-from opsin.serve.running import end, first_of
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/?#@\\]*))(?::[0-9]*)?")
 _LOCAL = (".local", ".localhost", ".internal", ".home.arpa", ".lan", ".home", ".corp")  # public DNS has none of these
@@ -50,34 +49,47 @@ class Gate:
                 await _preflight(allowed, headers)(scope, receive, send)
                 return
             self._check_key(scope["path"], headers)
-            self._check_length(headers)
+            self._check_body(headers)
         except OpsinError as error:
             await response_of(error)(scope, receive, sending)
             return
         await self._pass(scope, receive, sending)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What fails inside ends here: further out it would be logged with all that is in its message."""
-        body, begun = Body(receive, self.options, self._shelf), False
+        """What fails inside ends here: further out it would be logged with all that is in its message.
+
+        Where the server ends before a response has begun, the client hears so.
+        """
+        body, begun, cut = Body(receive, self.options, self._shelf), False, False
+        working = asyncio.current_task()
+        assert working is not None
 
         async def sending(message: Message) -> None:
             nonlocal begun
             begun = True
             await send(message)
 
-        working = asyncio.ensure_future(self.app({**scope, Body.PLACE: body}, body, sending))
+        async def watch() -> None:
+            nonlocal cut
+            await self._ended.wait()
+            cut = not begun and working.cancel()
+
+        watching = asyncio.ensure_future(watch())
         try:
-            await first_of(working, self._ended)
-            if not working.done() and not begun:
-                raise ending()
-            await working
+            await self.app({**scope, Body.PLACE: body}, body, sending)
+            return
+        except asyncio.CancelledError:
+            if not cut:
+                raise
+            working.uncancel()
+            told: OpsinError = ending()
         except Exception as error:  # noqa: BLE001 - the client must hear of it
             told = heard(error)
-            if not begun:  # else the connection is closed, since its response does not end
-                await response_of(told)(scope, receive, send)
         finally:
-            await end(working)
+            watching.cancel()
             body.let_go()
+        if not begun:  # else the connection is closed, since its response does not end
+            await response_of(told)(scope, receive, send)
 
     def _check_host(self, path: str, headers: Headers) -> None:
         """Any web page can reach us under a name of its own that it points here (DNS rebinding), and read what we say.
@@ -119,7 +131,10 @@ class Gate:
         if not any(right):
             raise HttpError(401, "the API key is missing or wrong", hint="send Authorization: Bearer KEY")
 
-    def _check_length(self, headers: Headers) -> None:
+    def _check_body(self, headers: Headers) -> None:
+        packed = headers.get("content-encoding", "identity")
+        if packed.lower() != "identity":
+            raise HttpError(415, f"bodies of the encoding {packed!r:.40} are not read", hint="send it as it is")
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length[:20]) > self.options.body_bytes:
             raise too_long(self.options)

@@ -6,7 +6,8 @@ What nobody listed is left aside, as llama-server leaves it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from opsin.serve.failures import FieldError
@@ -14,14 +15,29 @@ from opsin.serve.fields import Fields
 
 Harmless = Mapping[str, tuple[object, ...]]
 
-# Where others take pictures, sounds and files: a picture is never something to leave aside.
-MEDIA: Final = (
-    *("image", "images", "image_data", "image_url", "image_urls", "input_image"),
-    *("audio", "audios", "audio_url", "input_audio", "video", "videos", "video_url"),
-    *("attachments", "experimental_attachments", "file", "files", "file_ids", "documents"),
-    *("media", "multimodal_data", "multi_modal_data"),
-)
-MESSAGE: Final[Harmless] = {"prefix": (False,), "partial": (False,)}
+# Words in the names under which others take pictures, sounds and files: never something to leave aside.
+_MEDIA: Final = frozenset(
+    word + ending
+    for word in (
+        "image",
+        "img",
+        "picture",
+        "photo",
+        "audio",
+        "video",
+        "attachment",
+        "file",
+        "document",
+        "media",
+        "modal",
+    )
+    for ending in ("", "s")
+) | {"multimodal"}
+_WORD, _LONGEST_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+"), 64
+
+# Of a message, and of a picture's part.
+MESSAGE: Final[Harmless] = {"prefix": (False,), "partial": (False,), "text": ("",)}
+PART: Final[Harmless] = dict.fromkeys(("min_pixels", "max_pixels", "resized_height", "resized_width"), ())
 
 # Of conversations: what changes the prompt, for whoever answers, counts or writes one.
 CONVERSATION: Final[Harmless] = {
@@ -65,6 +81,7 @@ PROMPT: Final[Harmless] = {
     "inputs": ("", []),
     "template": ("",),
     "options": ({},),
+    "extra_body": ({},),
     "parameters": ({},),
     "num_ctx": (),
     "lora": ([],),
@@ -158,8 +175,7 @@ _OURS: Final = {
     "stop_sequences": "stop",
     "random_seed": "seed",
     "do_sample": "temperature: 0",
-    "options": "what is in it beside it",
-    "parameters": "what is in it beside it",
+    **dict.fromkeys(("options", "parameters", "extra_body"), "what is in it beside it"),
     **dict.fromkeys(("system", "instructions"), 'a message of the role "system"'),
     **dict.fromkeys(("input", "inputs"), "messages, or a prompt"),
 }
@@ -169,27 +185,29 @@ _PICTURES = (
 _RAW_PICTURES = 'send "prompt": {"prompt_string": "...", "multimodal_data": ["BASE64"]}'
 
 
-def refuse(fields: Fields, *tables: Harmless) -> None:
+def refuse(fields: Fields, *tables: Harmless, place: str = "") -> None:
     """Raises FieldError for a field that asks for what we cannot do."""
     for table in tables:
         for name, harmless in table.items():
             _, value = fields.get(name)
             if value is not None and value not in harmless:
                 ours = _OURS.get(name)
-                raise FieldError(name, "not supported yet", hint=f"send {ours}" if ours else "leave it out")
+                raise FieldError(place + name, "not supported yet", hint=f"send {ours}" if ours else "leave it out")
 
 
-def refuse_media(holder: Mapping[str, Any], place: str = "", *, but: Iterable[str] = (), raw: bool = False) -> None:
+def refuse_media(holder: Mapping[str, Any], place: str = "", *, but: Collection[str] = (), raw: bool = False) -> None:
     """Raises FieldError for media where we do not look for them. `but` are the fields that are read there."""
-    for name in MEDIA:
-        if name not in but and holder.get(name) not in (None, "", [], {}):
-            hint = _RAW_PICTURES if raw else _PICTURES
-            raise FieldError(f"{place}{name}", "nothing is read from here", hint=hint)
+    for name, value in holder.items():
+        if value and len(name) <= _LONGEST_NAME and name not in but and not _MEDIA.isdisjoint(_words(name)):
+            raise FieldError(place + name, "nothing is read from here", hint=_RAW_PICTURES if raw else _PICTURES)
+
+
+def _words(name: str) -> Iterator[str]:
+    """Those of imageData, image-data and IMAGE_DATA, in small letters."""
+    return (word.lower() for word in _WORD.findall(name))
 
 
 def refuse_in_message(message: Mapping[str, Any], place: str) -> None:
     """The same for a message, and for what asks to go on with it."""
-    refuse_media(message, f"{place}.")
-    for name, harmless in MESSAGE.items():
-        if message.get(name) is not None and message[name] not in harmless:
-            raise FieldError(f"{place}.{name}", "not supported yet", hint="leave it out")
+    refuse_media(message, place)
+    refuse(Fields(message), MESSAGE, place=place)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from types import CodeType
 from typing import Final
@@ -27,7 +27,7 @@ from opsin.text.vocabulary import PREFIX
 
 KEY: Final = "tokenizer.chat_template"
 _REASONING: Final = ("reasoning_content", "thinking", "reasoning")
-_TRIAL_SECONDS: Final = 0.5  # of all trials together; collecting garbage may take half of it
+_TRIAL_SECONDS: Final = 0.35  # of all trials together; collecting garbage may take half of it
 _COMPILE_SECONDS: Final = 0.4
 _FAILURES: Final = (
     jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, NameError,
@@ -47,7 +47,7 @@ class ChatTemplate:
         self.source = source
         self.variants = dict(variants or {})
         self._tokens = dict(tokens or {})
-        self._compiled: dict[str, CodeType] = {}
+        self._compiled: dict[str, CodeType | TemplateError] = {}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, object]) -> ChatTemplate | None:
@@ -106,8 +106,7 @@ class ChatTemplate:
             finally:
                 left -= time.thread_time() - began
 
-        with suppress(TemplateError), _errors_of_templates():
-            self._compile(self.source)  # which takes longer than all trials
+        self._compile(self.source)  # which takes longer than all trials
         return Capabilities.of(self.source, trial)
 
     def _choose(self, tools: object) -> str:
@@ -125,23 +124,33 @@ class ChatTemplate:
         return message
 
     def _run(self, source: str, variables: Mapping[str, object], *, seconds: float = MAX_SECONDS) -> str:
+        code = self._compile(source)
+        if isinstance(code, TemplateError):
+            raise TemplateError(code.message, hint=code.hint) from code.__cause__
+        budget = Budget(seconds)
         with _errors_of_templates():
-            code = self._compile(source)
-            budget = Budget(seconds)
             environment = RenderEnvironment(budget)
             template = jinja2.Template.from_code(environment, code, environment.make_globals(None))
             return _collect(template.generate(variables), budget)
 
-    def _compile(self, source: str) -> CodeType:
+    def _compile(self, source: str) -> CodeType | TemplateError:
+        """Once, also where it fails."""
         if source not in self._compiled:
-            if len(source) > MAX_SOURCE:
-                raise LimitError(f"the chat template has {len(source)} characters")
-            environment = RenderEnvironment(Budget(_COMPILE_SECONDS))
-            python = environment.compile(source, raw=True)
-            if len(python) > MAX_CODE:
-                raise LimitError(f"the chat template becomes {len(python)} characters of Python")
-            self._compiled[source] = compile(python, "<chat template>", "exec")
+            try:
+                self._compiled[source] = _to_code(source)
+            except TemplateError as error:
+                self._compiled[source] = error.with_traceback(None)
         return self._compiled[source]
+
+
+def _to_code(source: str) -> CodeType:
+    with _errors_of_templates():
+        if len(source) > MAX_SOURCE:
+            raise LimitError(f"the chat template has {len(source)} characters")
+        python = RenderEnvironment(Budget(_COMPILE_SECONDS)).compile(source, raw=True)
+        if len(python) > MAX_CODE:
+            raise LimitError(f"the chat template becomes {len(python)} characters of Python")
+        return compile(python, "<chat template>", "exec")
 
 
 @contextmanager

@@ -435,6 +435,14 @@ def test_closing_leaves_no_thread_and_the_device_works(engine, runner):
     assert runner.score(ids_of(10), [0]).shape == (10, 265)
 
 
+def test_a_call_that_waits_for_the_engine_is_refused(engine):
+    """It runs on the thread that it would wait for."""
+    for inside in (lambda: engine.call(lambda: 1), lambda: ids(engine.submit(prompt_of(4), GREEDY))):
+        with ThreadPoolExecutor(1) as pool, pytest.raises(RequestError, match="cannot wait for itself"):
+            pool.submit(engine.call, inside).result(PATIENCE)
+    assert len(ids(engine.submit(prompt_of(4), GREEDY))) == 12
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_nobody_hangs_on_an_engine_whose_thread_died(runner, monkeypatch):
     """Nothing known ends it, so it is ended by force."""

@@ -77,8 +77,8 @@ def test_a_required_key_is_missed(every: Path, getter: str) -> None:
 @pytest.mark.parametrize(
     ("getter", "keys"),
     [
-        ("get_int", ["s6", "s7", "s8", "a4", "a8"]),
-        ("get_float", ["s7", "s8", "a6"]),
+        ("get_int", ["s6", "s7", "s8", "a7", "a8"]),
+        ("get_float", ["s7", "s8", "a7"]),
         ("get_bool", ["s0", "s6", "s8", "a7"]),
         ("get_str", ["s4", "s7", "a8"]),
         ("get_ints", ["s4", "a6", "a7", "a8", "a10"]),

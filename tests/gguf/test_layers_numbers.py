@@ -37,8 +37,8 @@ def test_numbers_that_differ_say_so(tmp_path, key):
     path = tiny_llama(tmp_path / "listed.gguf", metadata={f"llama.{key}": [2, 2, 1]})
     with pytest.raises(ModelError) as caught:
         opsin.load(path)
-    assert f"llama.{key} differs from layer to layer (2, 2, 1)" in caught.value.message
-    assert caught.value.hint == "opsin takes one number for all"
+    assert f"llama.{key} holds different numbers (2, 2, 1)" in caught.value.message
+    assert caught.value.hint == "layers that differ cannot be run; opsin takes one number for all"
 
 
 def test_many_layers_are_told_in_a_line(tmp_path):

@@ -7,6 +7,7 @@ first stay decoded, and late ones are decoded once more when their turn comes.
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,15 +22,21 @@ class Room:
     """So many bytes of pictures, of all requests together; None for no limit. Safe from many threads."""
 
     def __init__(self, limit: int | None) -> None:
-        self.limit, self.used = limit, 0
-        self._lock = Lock()
+        self.limit, self._taken = limit, 0
+        self._lock, self._returned = Lock(), deque[int]()
+
+    @property
+    def used(self) -> int:
+        """Bytes that are taken now."""
+        with self._lock:
+            return self._settled()
 
     def take(self, count: int) -> bool:
         """Whether there was room for so many bytes; then it is taken."""
         with self._lock:
-            if self.limit is not None and self.used + count > self.limit:
+            if self.limit is not None and self._settled() + count > self.limit:
                 return False
-            self.used += count
+            self._taken += count
             return True
 
     def need(self, count: int) -> None:
@@ -38,8 +45,13 @@ class Room:
             raise BusyError("too many large pictures wait", hint="come again in a few seconds")
 
     def give_back(self, count: int) -> None:
-        with self._lock:
-            self.used -= count
+        """The garbage collector may call it at any moment, also where the lock is held, or was at a fork."""
+        self._returned.append(count)
+
+    def _settled(self) -> int:
+        while self._returned:
+            self._taken -= self._returned.popleft()
+        return self._taken
 
 
 @dataclass(frozen=True)

@@ -350,6 +350,8 @@ class Engine(Stays):
 
     def _result(self, future: Future[T]) -> T:
         """What comes, waited for so that a signal is noticed, and that the thread is there to make it come."""
+        if threading.current_thread() is self._thread:
+            raise RequestError("the engine cannot wait for itself", hint="ask from outside of edits and calls")
         while not future.done():
             wait([future], timeout=LOOK_UP_SECONDS)
             if not future.done() and not self._thread.is_alive():

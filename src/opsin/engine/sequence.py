@@ -12,7 +12,7 @@ from opsin.engine.logprobs import Logprobs
 from opsin.engine.pages import pages_for
 from opsin.engine.rows import Placed, PromptRows
 from opsin.engine.sampling import Sampler, Sampling
-from opsin.errors import DeviceError, OpsinError
+from opsin.errors import DeviceError, OpsinError, RequestError
 from opsin.ops import PAGE
 from opsin.process import Home, Stays
 from opsin.spans import Prompt, TextSpan, chained
@@ -53,14 +53,20 @@ class Stream(Stays):
             try:
                 piece = self._pieces.get(timeout=LOOK_UP_SECONDS)
             except queue.Empty:
-                if self._maker is not None and not self._maker.is_alive() and self._pieces.empty():
-                    raise DeviceError("the engine ended", hint="load the model again") from None
+                self._check_maker()
                 continue
             if piece.error is not None:
                 raise piece.error
             yield piece
             if piece.reason is not None:
                 return
+
+    def _check_maker(self) -> None:
+        """Raise where nothing can come any more."""
+        if self._maker is threading.current_thread():
+            raise RequestError("the engine cannot wait for itself", hint="ask from outside of edits and calls")
+        if self._maker is not None and not self._maker.is_alive() and self._pieces.empty():
+            raise DeviceError("the engine ended", hint="load the model again")
 
     def cancel(self) -> None:
         """Nobody wants the rest. Its pages are free within a step. In a forked child it is the parent's affair."""

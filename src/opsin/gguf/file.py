@@ -209,7 +209,8 @@ class File:
         if (value != value[0]).any():
             listed = ", ".join(map(str, value[:6].tolist())) + ", ..." * (value.size > 6)
             raise ModelError(
-                f"{self.path}: {key} differs from layer to layer ({listed})", hint="opsin takes one number for all"
+                f"{self.path}: {key} holds different numbers ({listed})",
+                hint="layers that differ cannot be run; opsin takes one number for all",
             )
         one: int | float = value[0].item()
         return one

@@ -188,7 +188,7 @@ class Model(Stays):
         prompting = self.text.prompting
         try:
             conversation = self._read(messages, check, room)
-            prompt = prompting.prompt(conversation)
+            prompt = prompting.prompt(conversation, room=room, check=check)
         except RecursionError as error:
             raise RequestError("a message is nested too deeply", hint="send plain messages") from error
         return _question(prompt, conversation.pictures)
@@ -227,7 +227,8 @@ class Model(Stays):
                     prompt_tokens=rows,
                     context_tokens=self.context,
                 )
-        return _question(prompting.raw(pieces, [patches for _, patches in prepared]), prepared)
+        patches = [patches for _, patches in prepared]
+        return _question(prompting.raw(pieces, patches, room=self.context, check=check), prepared)
 
     def _pieces(self, pieces: Sequence[str | Sequence[int]]) -> Sequence[str | Sequence[int]]:
         if not isinstance(pieces, list | tuple):
@@ -259,7 +260,8 @@ class Model(Stays):
 
     def complete(self, text: str, *, stop: Sequence[str] = (), **sampling: Unpack[Knobs]) -> Answer:
         """Go on with a text, without a template."""
-        ids = self.tokenizer.encode(checked(text, str, "the text"), add_special=True)
+        self.text.prompting.check_room([checked(text, str, "the text")], (), self.context, special=False)
+        ids = self.tokenizer.encode(text, add_special=True)
         return self.generate(Prompt.of([ids]), self._sampling(sampling), stop=stop)
 
     def generate(self, question: Question | Prompt, sampling: Sampling, *, stop: Sequence[str] = ()) -> Answer:

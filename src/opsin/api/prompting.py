@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from opsin.api.contents import Conversation, plain
-from opsin.errors import RequestError
+from opsin.errors import ContextError, RequestError
 from opsin.spans import MediaSpan, Patches, Prompt
 from opsin.text import ChatTemplate, Tokenizer, Written, join, protect, split_at_marker, written
 
@@ -33,11 +33,21 @@ class Prompting:
         self.own = f"<picture-{secrets.token_hex(8)}>"
         self.tokenizer = tokenizer if marker is None else tokenizer.guarding(marker, self.own)
 
-    def prompt(self, conversation: Conversation) -> Prompt:
-        """Raises RequestError where the template has no place for the pictures."""
+    def prompt(
+        self, conversation: Conversation, *, room: int | None = None, check: Callable[[], None] = lambda: None
+    ) -> Prompt:
+        """Raises RequestError where the template has no place for the pictures.
+
+        `room`: tokens that the context holds; what is sure not to fit raises ContextError before it is rendered or
+        encoded. `check` is called now and then: what it raises ends the work.
+        """
         pictures = [patches for _, patches in conversation.pictures]
+        self._check_texts(conversation, room)
         messages = [_marked(message) for message in conversation.messages]
-        return Prompt.of(self._spans(self._runs(messages, len(pictures)), pictures, first=True))
+        runs = self._runs(messages, len(pictures))
+        check()
+        self.check_room(runs, pictures, room)
+        return Prompt.of(self._spans(runs, pictures, first=True, check=check))
 
     def write(self, conversation: Conversation) -> str:
         """What the template makes of a conversation, with `own` in place of each picture."""
@@ -52,9 +62,13 @@ class Prompting:
                 f"the prompt has {count} places for {pictures} pictures", hint=f"write {self.own} for each"
             )
 
-    def raw(self, pieces: Sequence[str | Sequence[int]], pictures: list[Patches]) -> Prompt:
-        """Texts and ids one after another; each `own` in the texts is the place of a picture."""
+    def raw(
+        self, pieces: Sequence[str | Sequence[int]], pictures: list[Patches], *, room: int | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Prompt:  # fmt: skip
+        """Texts and ids one after another; each `own` in the texts is the place of a picture. More as `prompt`."""
         spans: list[MediaSpan | Sequence[int]] = []
+        self.check_room(pieces, pictures, room)
         left = iter(pictures)
         for number, piece in enumerate(pieces):
             if not isinstance(piece, str):
@@ -62,7 +76,7 @@ class Prompting:
                 continue
             runs = piece.split(self.own)
             here = [next(left) for _ in runs[1:]]
-            spans += self._spans(runs, here, first=number == 0)
+            spans += self._spans(runs, here, first=number == 0, check=check)
         return Prompt.of(spans)
 
     def knows_role(self, role: str) -> bool:
@@ -95,7 +109,31 @@ class Prompting:
             text = self.template.render(self.template.fit(messages))
         return protect(text, self.tokenizer)
 
-    def _spans(self, runs: list[str], pictures: list[Patches], *, first: bool) -> list[MediaSpan | Sequence[int]]:
+    def _check_texts(self, conversation: Conversation, room: int | None) -> None:
+        """Refuse what no template could make fit: what users say stands in every prompt, but for space around it."""
+        if room is None:
+            return
+        texts = [text for message in conversation.messages if message["role"] == "user" for text in _texts(message)]
+        # Two messages may share a token.
+        least = sum(max(0, self.tokenizer.fewest_tokens(text.strip()) - 1) for text in texts)
+        _refuse(max(least, len(conversation.messages)), room)
+
+    def check_room(
+        self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Patches], room: int | None, *,
+        special: bool = True,
+    ) -> None:  # fmt: skip
+        """Refuse what is sure to be too long before it is encoded."""
+        if room is None:
+            return
+        texts = sum(
+            self.tokenizer.fewest_tokens(piece, special=special) if isinstance(piece, str) else len(piece)
+            for piece in pieces
+        )
+        _refuse(texts + sum(patches.rows for patches in pictures), room)
+
+    def _spans(
+        self, runs: list[str], pictures: list[Patches], *, first: bool, check: Callable[[], None]
+    ) -> list[MediaSpan | Sequence[int]]:
         """Texts between spans in one piece each: how words are cut depends on their neighbours."""
         spans: list[MediaSpan | Sequence[int]] = []
         text = runs[0]
@@ -104,14 +142,14 @@ class Prompting:
                 if isinstance(part, str):
                     text += part
                     continue
-                spans += [self._ids(text, first=first and not spans), part]
+                spans += [self._ids(text, first=first and not spans, check=check), part]
                 text = ""
             text += run
-        spans.append(self._ids(text, first=first and not spans))
+        spans.append(self._ids(text, first=first and not spans, check=check))
         return spans
 
-    def _ids(self, text: str, *, first: bool) -> list[int]:
-        ids = self.tokenizer.encode(text, special=True)
+    def _ids(self, text: str, *, first: bool, check: Callable[[], None]) -> list[int]:
+        ids = self.tokenizer.encode(text, special=True, check=check)
         bos = self.tokenizer.bos
         if first and self.tokenizer.add_bos and bos is not None and ids[:1] != [bos]:
             ids = [bos, *ids]
@@ -125,3 +163,20 @@ def _marked(message: dict[str, object]) -> dict[str, object]:
         content = [{**part, "text": Written(part["text"])} if part["type"] == "text" else part for part in content]
     others = {name: written(value) for name, value in message.items() if name not in ("role", "content")}
     return {"role": message["role"], **others, "content": written(content) if isinstance(content, str) else content}
+
+
+def _texts(message: dict[str, object]) -> list[str]:
+    """What a message says."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return [part["text"] for part in content if part["type"] == "text"]
+    return [content] if isinstance(content, str) else []
+
+
+def _refuse(tokens: int, room: int) -> None:
+    if tokens >= room:
+        raise ContextError(
+            f"the prompt has at least {tokens} tokens, the context holds {room}",
+            prompt_tokens=tokens,
+            context_tokens=room,
+        )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,8 @@ from opsin.serve.completion_request import Piece, pieces_of
 from opsin.serve.failures import FieldError
 from opsin.serve.fields import Fields
 from opsin.serve.refused import refuse_media
-from opsin.serve.running import off_loop
 from opsin.serve.service import Service
+from opsin.serve.stream import unless_gone
 
 _MOST, _SLICE = 1 << 23, 1 << 12  # characters or ids
 
@@ -38,19 +39,24 @@ class Endpoints:
 
     async def tokenize(self, request: Request) -> Response:
         """Ids of a text; `with_pieces` says the text of each, or its bytes where they are no text."""
-        service, model = self._service, self._service.model
+        service = self._service
         asked = await service.read(Body.of(request), _asked)
-        with service.place():
-            return await off_loop(service.makers, lambda: _listed(model, asked))
+        return await self._make(request, lambda check: _listed(service.model, asked, check))
 
     async def detokenize(self, request: Request) -> Response:
         """Text of ids."""
         service, model = self._service, self._service.model
         ids = await service.read(Body.of(request), _ids)
+        return await self._make(
+            request, lambda check: JSONResponse({"content": model.tokenizer.decode(ids, special=True)})
+        )
+
+    async def _make(self, request: Request, work: Callable[[Callable[[], None]], Response]) -> Response:
+        """On a thread. `work` is given a function to call now and then, which raises when the client has gone."""
+        service = self._service
+        until = asyncio.get_running_loop().time() + service.options.seconds
         with service.place():
-            return await off_loop(
-                service.makers, lambda: JSONResponse({"content": model.tokenizer.decode(ids, special=True)})
-            )
+            return await unless_gone(request, service.make(work, until))
 
 
 def _asked(body: Mapping[str, Any]) -> _Asked:
@@ -76,23 +82,24 @@ def _ids(body: Mapping[str, Any]) -> list[int]:
     return tokens
 
 
-def _listed(model: Model, asked: _Asked) -> Response:
+def _listed(model: Model, asked: _Asked, check: Callable[[], None]) -> Response:
     """Written slice by slice: all at once, nobody else would have a turn."""
-    ids = _ids_of(model, asked)
+    ids = _ids_of(model, asked, check)
     lists = []
     for start in range(0, len(ids), _SLICE):
+        check()
         some = ids[start : start + _SLICE]
         listed = [{"id": id, "piece": _piece(model, id)} for id in some] if asked.with_pieces else some
         lists.append(json.dumps(listed, separators=(",", ":"))[1:-1])
     return Response('{"tokens":[' + ",".join(lists) + "]}", media_type="application/json")
 
 
-def _ids_of(model: Model, asked: _Asked) -> list[int]:
+def _ids_of(model: Model, asked: _Asked, check: Callable[[], None]) -> list[int]:
     ids: list[int] = []
     for number, piece in enumerate(asked.pieces):
         if isinstance(piece, str):
             add = asked.add_special and number == 0
-            piece = model.tokenizer.encode(piece, special=asked.parse_special, add_special=add)
+            piece = model.tokenizer.encode(piece, special=asked.parse_special, add_special=add, check=check)
         ids += piece
     return ids
 

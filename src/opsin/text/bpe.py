@@ -82,6 +82,17 @@ class BytePairs:
             text = _UNSPACED_LINE.sub(SPACE, text)
         return self._remembered.encode(cut(self._to_words, text))
 
+    def kept(self, text: str) -> int:
+        """See `Encoder`. A character is lost where none of its bytes has a token."""
+        if self._pre.spaces_vanish:
+            return 0
+        if not self._byte_encoded:
+            return len(text) if all(f"<0x{byte:02X}>" in self._ids for byte in range(256)) else 0
+        lost = [byte for byte, letter in BYTE_TO_CHARACTER.items() if letter not in self._ids]
+        if any(0x80 <= byte < 0xC0 for byte in lost) and any(0xC2 <= byte < 0xF5 for byte in lost):
+            return 0
+        return len(text) - sum(text.count(chr(byte)) for byte in lost if byte < 0x80)
+
     def _encode_word(self, word: str) -> tuple[int, ...]:
         if not self._within_words:
             return self._encode_piece(word)

@@ -12,7 +12,8 @@ Fragment = str | int  # ordinary text, or the id of a special token
 
 _MAX_TOGETHER: Final = 4096
 _HEAD: Final = 4
-_WHITESPACE: Final = " \t\n\v\f\r"
+_SLICE: Final = 1 << 14  # characters: so many are looked through before other threads have their turn
+WHITESPACE: Final = " \t\n\v\f\r"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Partition:
         ordered = sorted(tokens, key=lambda token: (-len(token.text.encode("utf-8", "surrogatepass")), token.id))
         self._tokens = ordered
         self._heads = {token.text[:2] for token in ordered}
+        self._longest = max((len(token.text) for token in ordered), default=0)
 
     def split(self, text: str) -> list[Fragment]:
         """Fragments of `text` in order, none of them empty."""
@@ -47,9 +49,17 @@ class Partition:
         return fragments
 
     def _split_once(self, text: str, pattern: re.Pattern[str]) -> list[Fragment]:
-        parts: list[Fragment] = [*pattern.split(text)]
-        parts[1::2] = [self._ids[part] for part in parts[1::2]]
-        return [part for part in parts if part != ""]
+        parts: list[Fragment] = []
+        place = begin = 0  # behind the last token; where to look on
+        while begin < len(text):
+            stop = begin + _SLICE
+            for match in pattern.finditer(text, begin, stop + self._longest):
+                if match.start() >= stop:
+                    break
+                parts += [text[place : match.start()], self._ids[match.group()]]
+                place = match.end()
+            begin = max(stop, place)
+        return [part for part in [*parts, text[place:]] if part != ""]
 
     @cached_property
     def _ids(self) -> dict[Fragment, int]:
@@ -96,9 +106,9 @@ def _split_at(fragment: Fragment, token: SpecialToken) -> list[Fragment]:
         if index > 0:
             parts.append(token.id)
             if token.strip_right:
-                text = text.lstrip(_WHITESPACE)
+                text = text.lstrip(WHITESPACE)
         if index < len(texts) - 1 and token.strip_left:
-            text = text.rstrip(_WHITESPACE)
+            text = text.rstrip(WHITESPACE)
         if text:
             parts.append(text)
     return parts

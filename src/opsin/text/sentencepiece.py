@@ -48,6 +48,10 @@ class SentencePiece:
         joints = self._parts.find_joints(len(text)) if len(text) > _LONG_TEXT else None
         return self._remembered.encode(self._words.findall(text) if joints is None else joints.cut_text(text))
 
+    def kept(self, text: str) -> int:
+        """See `Encoder`."""
+        return len(text) if None not in self._bytes else 0
+
     def _encode_part(self, part: str) -> tuple[int, ...]:
         symbols = self._merge(part) if len(part) <= WINDOW else merge_in_windows(part, self._merge)
         return tuple(chain.from_iterable([self._spell(symbol) for symbol in symbols]))

@@ -17,7 +17,7 @@ from opsin.process import Stays
 from opsin.text.bpe import CHARACTER_TO_BYTE, BytePairs
 from opsin.text.detokenizer import Detokenizer
 from opsin.text.keys import check_utf8, read_flag, read_numbers, read_text, read_texts
-from opsin.text.partition import Fragment, Partition, SpecialToken
+from opsin.text.partition import WHITESPACE, Fragment, Partition, SpecialToken
 from opsin.text.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from opsin.text.protection import Guard, unprotect
 from opsin.text.sentencepiece import SentencePiece
@@ -32,6 +32,13 @@ class Encoder(Protocol):
 
     def encode(self, text: str, *, first: bool) -> Iterator[list[int]]:
         """Ids of `text`, in portions; `first` where nothing or a special token stands before it."""
+        ...
+
+    def kept(self, text: str) -> int:
+        """Characters of `text` that cannot but be in its tokens, each of which spells no more than its own text has.
+
+        0 where many can become one, or none.
+        """
         ...
 
 
@@ -70,6 +77,7 @@ class Tokenizer(Stays):
         self._vocabulary = vocabulary
         self._encoder = encoder
         self._rules = rules
+        self._longest = max(map(len, vocabulary.texts))
         self._specials = specials = _read_specials(vocabulary, name)
         self._all = Partition(specials)
         self._written = Partition(token for token in specials if vocabulary.kinds[token.id] == USER_DEFINED)
@@ -122,6 +130,18 @@ class Tokenizer(Stays):
         if add_special and self.add_eos and self._last is not None:
             ids.append(self._last)
         return ids
+
+    def fewest_tokens(self, text: str, *, special: bool = False) -> int:
+        """Fewer ids than so many `encode` never gives for `text`: what its length tells, without encoding it.
+
+        WordPiece and unigram make one unknown token of any word, so there it tells nothing (0).
+        """
+        if special:
+            text = unprotect(text)
+        kept = self._encoder.kept(text)
+        if kept and any(token.strip_left or token.strip_right for token in self._specials):
+            kept -= sum(map(text.count, WHITESPACE))
+        return -(-max(0, kept) // self._longest)
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """Text of `ids`, with U+FFFD for bytes that form no character. `special`: control tokens are shown as well."""

@@ -48,6 +48,10 @@ class Unigram:
         yield self._encode(self._place_spaces(self._normalize(next(chunks))))
         yield from self._chunks.encode(chunks)
 
+    def kept(self, text: str) -> int:
+        """See `Encoder`: a word of any length may be one unknown token."""
+        return 0
+
     def _encode_chunk(self, chunk: str) -> tuple[int, ...]:
         """Ids of what stands behind a space within the text."""
         text = self._normalize(chunk)

@@ -54,6 +54,10 @@ class WordPiece:
         """Ids of `text`. `first` tells what stands before it, which WordPiece ignores."""
         return self._chunks.encode(match.group() for match in _CHUNKS.finditer(text))
 
+    def kept(self, text: str) -> int:
+        """See `Encoder`: a word of any length may be one unknown token."""
+        return 0
+
     def _encode_chunk(self, chunk: str) -> tuple[int, ...]:
         if len(chunk) <= _LONG:
             return self._words.encode_all(self._split(chunk))

@@ -13,6 +13,7 @@ import corpus
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from turns import LONGEST, longest_wait
 
 from opsin.gguf import File
 from opsin.text import Tokenizer, bpe, charsmap, joints, sentencepiece, unigram, wordpiece, words
@@ -217,3 +218,11 @@ def test_a_check_ends_a_long_text(sources: Path) -> None:
     with pytest.raises(TimeoutError):
         load(sources / "ggml-vocab-gpt-2.gguf").encode("word " * 200_000, check=check)
     assert calls == 3
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "deepseek-llm", "llama-spm", "phi-3", "bert-bge", "nomic-bert-moe"])
+def test_other_threads_have_their_turn(sources: Path, name: str) -> None:
+    made = load(sources / f"ggml-vocab-{name}.gguf")
+    for unit in ("a", "The sun shines on the sea, isn't it?\n", "é", "="):
+        text = unit * (500_000 // len(unit))
+        assert longest_wait(lambda number, text=text: made.encode(text + "b" * number, special=True)) < LONGEST, unit

@@ -215,6 +215,7 @@ class Model(Stays):
         prompting = self.text.prompting
         checked(pictures, Sequence, "pictures", "give a list")  # type: ignore[type-abstract]
         pieces = self._pieces(pieces)
+        prompting.check_room(pieces, (), self.context)
         prompting.check_places(pieces, len(pictures))
         prepared: list[tuple[str, Patches]] = []
         for number, picture in enumerate(pictures):

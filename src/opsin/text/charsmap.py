@@ -17,8 +17,8 @@ from opsin.errors import FileError
 _VALUE, _LEAF, _LARGE = (1 << 31) - 1, 1 << 8, 1 << 9
 _LONGEST: Final = 255  # bytes that something may become: published are 33
 _SLICE: Final = 1 << 14  # characters: the library keeps the interpreter while it normalises
-# Behind these, before these, a grapheme ends in every version of Unicode.
-_APART: Final = regex.compile(r"(?<=[\x20-\x7e\p{Script=Han}])(?=[\x20-\x7e\p{Script=Han}])")
+_ALONE: Final = r"[\p{GCB=Other}--\p{Cn}]"  # two of these side by side are two graphemes
+_APART: Final = regex.compile(f"(?<={_ALONE})(?={_ALONE})", regex.V1)
 
 
 class Charsmap:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import shlex
 import sys
 import time
 from contextlib import suppress
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from opsin.cli import options
 from opsin.cli.memory import peak_bytes
 from opsin.cli.progress import Progress
+from opsin.config import expanded
 from opsin.errors import OpsinError, RequestError
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from opsin.engine.sampling import Sampling
     from opsin.spans import Patches
 
+_LEAVE = ("/exit", "/bye", "/quit")
 _COMMANDS = (
     "/image FILE shows a picture with the next question, /clear forgets the conversation, /exit or Ctrl-D leaves, "
     "Ctrl-C stops an answer"
@@ -34,7 +38,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     options.add_mmproj(parser)
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the question (default: stdin, or a conversation)")
     parser.add_argument(
-        "--image", action="append", default=[], type=Path, metavar="FILE", help="a picture to ask about (repeatable)"
+        "--image",
+        action="append",
+        default=[],
+        type=expanded,
+        metavar="FILE",
+        help="a picture to ask about; again for more",
     )
     parser.add_argument("-c", "--context", type=options.positive, metavar="N", help="tokens of prompt and answer")
     parser.add_argument("-s", "--system", metavar="TEXT", help="system message")
@@ -84,7 +93,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _question(prompt: str | None) -> str:
-    text = _clean(sys.stdin.read() if prompt is None else prompt)
+    try:
+        text = _clean(sys.stdin.read() if prompt is None else prompt)
+    except OSError as error:
+        raise RequestError(f"the question cannot be read from stdin: {error.strerror}") from error
     if not text.strip():
         raise RequestError("the question is empty", hint="give it as an argument or on stdin")
     return text
@@ -125,7 +137,7 @@ class Chat:
         """A picture for the next question. Says how large it is, and how large the model sees it."""
         patches = self.model.prepare(path)
         self.pictures.append(patches)
-        print(f"{path.name!a}: {_seen(patches)}", file=sys.stderr)
+        print(f"{path.name}: {_seen(patches)}", file=sys.stderr)
 
     def clear(self) -> None:
         """Forget everything but the system message."""
@@ -175,9 +187,7 @@ def _seen(patches: Patches) -> str:
 
 
 def _write(text: str) -> None:
-    """To stdout, now. A terminal gets no control characters: a model's text may come from a stranger."""
-    if sys.stdout.isatty():
-        text = "".join(c for c in text if c in "\n\t" or c.isprintable())
+    """To stdout, now."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
@@ -196,16 +206,30 @@ def _converse(chat: Chat) -> int:
         except KeyboardInterrupt:
             print("\nCtrl-D leaves", file=sys.stderr)
             continue
-        if text == "/exit":
-            return 0
-        if text == "/clear":
-            chat.clear()
-        elif text == "/image" or text.startswith("/image "):
-            _show(chat, text.removeprefix("/image").strip())
-        elif text.startswith("/"):
-            print(_COMMANDS, file=sys.stderr)
+        if text.startswith("/"):
+            if not _obey(chat, *text.partition(" ")[::2]):
+                return 0
         elif text:
             _answer(chat, text)
+
+
+def _obey(chat: Chat, command: str, rest: str) -> bool:
+    """Do what a line that begins with a slash says. Whether the conversation goes on."""
+    if command in _LEAVE:
+        return False
+    if command == "/clear":
+        chat.clear()
+    elif command == "/image":
+        _show(chat, rest.strip())
+    elif command == "/help":
+        print(_COMMANDS, file=sys.stderr)
+    else:
+        near = difflib.get_close_matches(command, ("/image", "/clear", "/help", *_LEAVE), 1)
+        if expanded(command).is_file():
+            near = [f"/image {command}"]
+        print(f"opsin: there is no {command}" + (f"; did you mean {near[0]}?" if near else ""), file=sys.stderr)
+        print(_COMMANDS, file=sys.stderr)
+    return True
 
 
 def _read_line() -> str:
@@ -217,12 +241,28 @@ def _read_line() -> str:
 
 def _show(chat: Chat, name: str) -> None:
     """A picture that cannot be read ends nothing."""
-    if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":  # as a terminal writes a file dropped on it
-        name = name[1:-1]
+    if not name:
+        print("opsin: /image FILE: say which picture, then ask about it", file=sys.stderr)
+        return
     try:
-        chat.show(Path(name).expanduser())
+        for path in _named(name):
+            chat.show(path)
     except OpsinError as error:
         print(f"opsin: {error}", file=sys.stderr)
+
+
+def _named(text: str) -> list[Path]:
+    """The files of a line: one name as it stands, spaces and all; else as a shell reads them.
+
+    So a terminal writes the files that are dropped on it: in quotes, with backslashes before spaces.
+    """
+    whole = expanded(text)
+    if whole.is_file():
+        return [whole]
+    try:
+        return [expanded(name) for name in shlex.split(text)]
+    except ValueError:  # a quote that nothing closes
+        return [whole]
 
 
 def _answer(chat: Chat, text: str) -> None:

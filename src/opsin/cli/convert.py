@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
+
+from opsin.cli import options
+from opsin.config import expanded
+from opsin.errors import RequestError
 
 _FORMATS = ("auto", "f32", "f16", "bf16", "q8_0")
 
@@ -14,9 +17,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """The options of this subcommand."""
     parser = commands.add_parser("convert", help="make GGUF of a checkpoint of transformers", description=__doc__)
     parser.set_defaults(run=run)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds config.json and *.safetensors")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="GGUF file to write")
-    parser.add_argument("--mmproj", type=Path, metavar="OUT", help="write the part for pictures to a file of its own")
+    parser.add_argument("folder", type=expanded, metavar="FOLDER", help="holds config.json and *.safetensors")
+    options.add_output(parser)
+    parser.add_argument("--mmproj", type=expanded, metavar="OUT", help="a file of its own for the part for pictures")
     parser.add_argument(
         "--type", choices=_FORMATS, default="auto", help="of matrices (default: f16 or bf16, as they are)"
     )
@@ -28,6 +31,9 @@ def run(args: argparse.Namespace) -> int:
     from opsin.convert.hf import convert
 
     start = time.perf_counter()
+    for target in filter(None, (args.output, args.mmproj)):
+        if target.is_file() and any(target.samefile(path) for path in args.folder.glob("*") if path.suffix != ".gguf"):
+            raise RequestError(f"{target} is a file to read", hint="give another name for the result")
     made = convert(args.folder, args.output, mmproj=args.mmproj, format=args.type, vision=not args.no_vision)
     for note in made.notes:
         print(f"opsin: {ascii(note)[1:-1]}", file=sys.stderr)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from opsin.cli import options
 from opsin.cli.progress import Progress
+from opsin.config import expanded
 from opsin.errors import RequestError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "words", nargs="?", default="", metavar="WORDS", help="words or numbers to draw, such as 'HELLO 42'"
     )
     parser.add_argument("--seed", type=options.natural, metavar="N", help="the same picture again")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the picture")
+    parser.add_argument("--save", type=expanded, metavar="FILE", help="keep the picture")
     parser.add_argument("-t", "--threads", type=options.positive, metavar="N", help="compute threads")
 
 

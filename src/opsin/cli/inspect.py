@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsin.cli import options
+from opsin.config import expanded
 from opsin.errors import OpsinError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """The options of this subcommand."""
     parser = commands.add_parser("inspect", help="show what a model file holds", description=__doc__)
     parser.set_defaults(run=run)
-    parser.add_argument("file", type=Path, metavar="FILE", help="GGUF file, or the first of its splits")
+    parser.add_argument("file", type=expanded, metavar="FILE", help="GGUF file, or the first of its splits")
     parser.add_argument("-c", "--context", type=options.positive, metavar="N", help="tokens to count memory for")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 

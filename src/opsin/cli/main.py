@@ -6,6 +6,7 @@ Nothing heavy is imported before a subcommand runs: `opsin --help` must not wait
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -15,8 +16,10 @@ from typing import NoReturn
 import opsin
 from opsin.cli import bench, chat, convert, demo, doctor, inspect, merge, quantize, serve
 from opsin.cli.parser import Parser
-from opsin.errors import OpsinError, is_out_of_memory
+from opsin.cli.streams import OutputLost, open_streams, visible
+from opsin.errors import DeviceError, OpsinError, RequestError, is_out_of_memory
 
+WRONG_USE = 2
 INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + the signal, as shells count
 INTERNAL, OUT_OF_MEMORY = 70, 71  # EX_SOFTWARE and EX_OSERR of sysexits.h
 _DESCRIPTION = "Answers questions about pictures and text with GGUF models."
@@ -39,33 +42,63 @@ def main() -> NoReturn:
     Python's own end visits every object to free what the system frees anyway: half a second of a busy machine, in
     which Ctrl-C seems not to have worked.
     """
+    open_streams()
     code = run()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, OutputLost):
             stream.flush()
     os._exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command and give its exit code."""
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
     try:
-        args = parser().parse_args(arguments)
-        code: int = args.run(args)
+        code = _obey(sys.argv[1:] if arguments is None else list(arguments))
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        return _reader_left()
+    except BrokenPipeError:  # whoever read our output is gone
+        return BROKEN_PIPE
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - a person must not meet a traceback
-        if is_out_of_memory(error):
-            return _fail(error, "out of memory (a smaller --context or --cache-type q8_0 needs less)", OUT_OF_MEMORY)
-        if isinstance(error, OpsinError):
-            return _fail(error, str(error), error.exit_code)
-        return _fail(error, f"internal error: {error!r} (OPSIN_DEBUG=1 shows where)", INTERNAL)
+        return _fail(error, *_explained(error))
+
+
+def _obey(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
+    if arguments and not arguments[0].startswith("-"):
+        _check_command(arguments[0])
+    try:
+        args = parser().parse_args(arguments)
+    except SystemExit as end:  # argparse has helped, or said what is wrong
+        return end.code if isinstance(end.code, int) else WRONG_USE
+    code: int = args.run(args)
+    return code
+
+
+def _check_command(name: str) -> None:
+    """Raises RequestError for a command that there is not."""
+    known = [module.__name__.rpartition(".")[2] for module in _COMMANDS]
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    raise RequestError(f"there is no command {name!r:.80}", hint=hint)
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """What a person is told of an error, and the exit code."""
+    if isinstance(error, OutputLost):
+        return str(error), DeviceError.exit_code
+    if is_out_of_memory(error):
+        return "out of memory (a smaller --context or --cache-type q8_0 needs less)", OUT_OF_MEMORY
+    if isinstance(error, OpsinError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and error.strerror:  # a full disk, too many open files
+        where = f": {error.filename}" if error.filename else ""
+        return f"the machine says: {error.strerror}{where}", DeviceError.exit_code
+    return f"internal error: {error!r} (OPSIN_DEBUG=1 shows where)", INTERNAL
 
 
 def _fail(error: BaseException, line: str, code: int) -> int:
@@ -73,12 +106,5 @@ def _fail(error: BaseException, line: str, code: int) -> int:
 
     if is_debugging():
         raise error
-    print(f"opsin: {' '.join(line.splitlines())}", file=sys.stderr)
+    print(visible(f"opsin: {' '.join(line.splitlines())}"), file=sys.stderr)
     return code
-
-
-def _reader_left() -> int:
-    """Whoever read our output is gone. Python would complain about the rest when it ends: send that nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    return BROKEN_PIPE

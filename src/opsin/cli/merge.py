@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from opsin.cli import options
+from opsin.config import expanded
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The options of this subcommand."""
     parser = commands.add_parser("merge", help="join a model and its mmproj to one file", description=__doc__)
     parser.set_defaults(run=run)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="GGUF file of the text part, or its first split")
-    parser.add_argument("projector", type=Path, metavar="MMPROJ", help="GGUF file of the part for pictures or sound")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="GGUF file to write")
+    parser.add_argument("model", type=expanded, metavar="MODEL", help="GGUF file of the text part, or its first split")
+    parser.add_argument("projector", type=expanded, metavar="MMPROJ", help="GGUF file of the part that sees or hears")
+    options.add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,11 +12,13 @@ from opsin.errors import ModelError
 if TYPE_CHECKING:
     from opsin.api import Model
 
+from opsin.config import expanded
+
 
 def add_model(parser: argparse.ArgumentParser, *, bundled: bool = False) -> None:
     """The model file and how it is loaded. `bundled`: without a file, the model that comes with opsin is taken."""
     what = "GGUF file, its first split, or a folder" + (" (default: the bundled opsin-nano)" if bundled else "")
-    parser.add_argument("-m", "--model", type=Path, required=not bundled, metavar="FILE", help=what)
+    parser.add_argument("-m", "--model", type=expanded, required=not bundled, metavar="FILE", help=what)
     parser.add_argument("-t", "--threads", type=positive, metavar="N", help="compute threads (default: all allowed)")
     parser.add_argument(
         "--cache-type", choices=("f16", "q8_0", "f32"), default="f16", help="number format of the KV cache"
@@ -26,8 +28,16 @@ def add_model(parser: argparse.ArgumentParser, *, bundled: bool = False) -> None
 def add_mmproj(parser: argparse.ArgumentParser) -> None:
     """The file of the part for pictures."""
     parser.add_argument(
-        "--mmproj", type=Path, metavar="FILE", help="the model's file for pictures (default: the one beside the model)"
+        "--mmproj",
+        type=expanded,
+        metavar="FILE",
+        help="the model's file for pictures (default: one beside the model)",
     )
+
+
+def add_output(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """The file to write, by the same name everywhere."""
+    parser.add_argument("-o", "--output", type=expanded, required=required, metavar="OUT", help="GGUF file to write")
 
 
 def model_file(args: argparse.Namespace) -> Path:

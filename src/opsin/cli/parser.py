@@ -31,6 +31,10 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"there is no option {name!r}{self._remedy(name)}")
         return super().parse_known_args(given, namespace)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse drops what cannot be written; `main` says so."""
+        (file or sys.stderr).write(message)
+
     def _names(self, given: list[str]) -> Iterator[str]:
         """What argparse holds for options among the arguments of this parser, without their values."""
         for argument in given:

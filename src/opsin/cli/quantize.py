@@ -12,6 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from opsin.cli import options
+from opsin.cli.streams import draw
+from opsin.config import expanded
+from opsin.errors import RequestError
 
 if TYPE_CHECKING:
     from opsin.convert.mix import Choice
@@ -30,8 +33,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "quantize", help="write a model file in another number format", description=__doc__, epilog=_TYPES
     )
     parser.set_defaults(run=run)
-    parser.add_argument("source", type=Path, metavar="IN", help="GGUF file to read, or the first of its splits")
-    parser.add_argument("target", type=Path, metavar="OUT", help="GGUF file to write")
+    parser.add_argument("source", type=expanded, metavar="IN", help="GGUF file to read, or the first of its splits")
+    parser.add_argument("target", type=expanded, nargs="?", metavar="OUT", help="GGUF file to write, if not by -o")
+    options.add_output(parser, required=False)
     parser.add_argument("type", metavar="TYPE", help="number format or mix, such as Q8_0 or Q4_K_M")
     parser.add_argument("-t", "--threads", type=options.positive, metavar="N", help="threads (default: all allowed)")
     parser.add_argument(
@@ -46,20 +50,31 @@ def run(args: argparse.Namespace) -> int:
     from opsin.convert.quantise import preview, quantise
 
     start = time.perf_counter()
+    target = _target(args)
+    planned = preview(args.source, args.type, allow_requantise=args.allow_requantize)
     if args.dry_run:
-        planned = preview(args.source, args.type, allow_requantise=args.allow_requantize)
         print("\n".join(_line(choice) for choice in planned.choices))
         _tell_fallbacks(planned)
-        print(f"{args.target} would have {_sum_up(planned)}")
+        print(f"{target or 'the result'} would have {_sum_up(planned)}")
         return 0
-    with _Progress() as progress:
+    if target is None:
+        raise RequestError("there is no file to write", hint="say -o OUT")
+    with _Progress(planned) as progress:
         done = quantise(
-            args.source, args.target, args.type,
+            args.source, target, args.type,
             threads=args.threads or available_threads(), allow_requantise=args.allow_requantize, told=progress,
         )  # fmt: skip
     _tell_fallbacks(done)
-    print(f"{args.target} has {_sum_up(done)}; {time.perf_counter() - start:.1f} s")
+    print(f"{target} has {_sum_up(done)}; {time.perf_counter() - start:.1f} s")
     return 0
+
+
+def _target(args: argparse.Namespace) -> Path | None:
+    """The file to write: between the others, or by -o as in all commands."""
+    named: list[Path] = [path for path in (args.target, args.output) if path is not None]
+    if len(named) == 2:
+        raise RequestError(f"two files to write: {named[0]} and {named[1]}", hint="name one, by -o")
+    return named[0] if named else None
 
 
 def _line(choice: Choice) -> str:
@@ -92,21 +107,30 @@ def _tell_fallbacks(done: Quantised) -> None:
 
 
 class _Progress:
-    """A line on a terminal that tells which tensor is being written; nothing in a log."""
+    """A line on a terminal that tells how far it is; nothing in a log."""
 
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+    def __init__(self, planned: Quantised) -> None:
+        self._count, self._bytes = len(planned.choices), max(1, planned.bytes_before)
+        self._done, self._start = 0, time.perf_counter()
 
     def __enter__(self) -> _Progress:
         return self
 
     def __call__(self, choice: Choice, place: int) -> None:
-        if self._terminal:
-            line = f"{place + 1:5} {_line(choice)}"
-            print(f"\r\x1b[K{line[:100]}", end="", file=sys.stderr, flush=True)
+        draw(self.line(choice, place, time.perf_counter() - self._start))
+        self._done += choice.info.nbytes
+
+    def line(self, choice: Choice, place: int, seconds: float) -> str:
+        """What is said when a tensor's turn comes. The time that is left is that of the bytes that are left."""
+        share = self._done / self._bytes
+        left = f", about {_clock(seconds * (1 - share) / share)} left" if share else ""
+        return f"{place + 1} of {self._count}, {share:4.0%}, {_clock(seconds)}{left}  {_line(choice)}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        draw("")
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from opsin.cli import main
+
 
 def test_help_takes_less_than_three_tenths_of_a_second() -> None:
     def cpu_seconds() -> float:
@@ -27,12 +29,36 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["chat", "bench", "inspect", "doctor"])
-def test_every_command_explains_itself(run, command: str) -> None:
-    done = run(command, "--help")
-    assert done.returncode == 0
-    assert done.stdout.startswith(f"usage: opsin {command}")
-    assert done.stderr == ""
+@pytest.mark.parametrize("command", [module.__name__.rpartition(".")[2] for module in main._COMMANDS])
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert main.run([command, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"usage: opsin {command}")
+    assert err == ""
+    assert main.run(["help", command]) == 0
+    assert capsys.readouterr() == (out, "")
+
+
+def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["--help"]) == main.run(["help"]) == 0
+    out, _ = capsys.readouterr()
+    assert out.startswith("usage: opsin [-h]") and out.count("usage: opsin [-h]") == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["caht"], "there is no command 'caht' (did you mean chat?)"),
+        (["Serve", "-m", "x"], "there is no command 'Serve' (did you mean serve?)"),
+        (["help", "quantise"], "there is no command 'quantise' (did you mean quantize?)"),
+        (["model.gguf"], "there is no command 'model.gguf' (there are chat, serve, "),
+        ([""], "there is no command '' (there are chat, "),
+    ],
+)
+def test_a_command_that_there_is_not_is_named(capsys: pytest.CaptureFixture[str], typed: list[str], said: str) -> None:
+    assert main.run(typed) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"opsin: {said}") and err.count("\n") == 1
 
 
 def test_the_version_is_that_of_the_package(run) -> None:

@@ -42,8 +42,8 @@ def test_pictures_as_options_come_before_the_question(run, folder, model):
     done = run("chat", "-m", folder / "model.gguf", *ANY, *images, "Which?")
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip("\n") == answer(model, picture(1), picture(2), "Which?").rstrip("\n")
-    assert f"'1.png': 40 x 30 pixels, seen at {SIDE} x {SIDE}, 16 tokens\n" in done.stderr
-    assert "'2.png'" in done.stderr
+    assert f"1.png: 40 x 30 pixels, seen at {SIDE} x {SIDE}, 16 tokens\n" in done.stderr
+    assert "2.png: " in done.stderr
 
 
 def test_the_part_for_pictures_may_lie_elsewhere(run, folder, model, tmp_path):

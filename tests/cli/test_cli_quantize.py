@@ -8,6 +8,8 @@ import pytest
 
 import opsin
 from opsin.cli import main
+from opsin.cli.quantize import _Progress
+from opsin.convert.quantise import preview
 from opsin.gguf import File
 
 
@@ -28,6 +30,37 @@ def test_it_writes_a_file_that_loads_and_says_what_it_did(
     assert "Q6_K" in said
     with opsin.load(out, threads=1, context=32) as model:
         assert len(model.complete("Hi", max_tokens=3, temperature=0.0).text) > 0
+
+
+def test_the_file_to_write_is_named_as_in_all_commands(
+    tiny_file, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.gguf"
+    assert run(capsys, tiny_file(), "-o", out, "Q8_0")[0] == 0
+    by_place = out.read_bytes()
+    assert run(capsys, tiny_file(), "Q8_0", "--output", out, "-t", 1)[0] == 0
+    assert out.read_bytes() == by_place
+    assert run(capsys, tiny_file(), tmp_path / "third.gguf", "Q8_0")[0] == 0
+    assert (tmp_path / "third.gguf").read_bytes() == by_place
+    assert "would have" in run(capsys, tiny_file(), "Q8_0", "--dry-run")[1]
+    for words, said in (((out, "Q8_0", "-o", out), "two files to write"), (("Q8_0",), "say -o OUT")):
+        code, told, complaint = run(capsys, tiny_file(), *words)
+        assert (code, told) == (2, "") and said in complaint
+
+
+def test_progress_says_how_far_it_is(tiny_file) -> None:
+    planned = preview(tiny_file(), "Q8_0")
+    progress = _Progress(planned)
+    lines = []
+    for place, choice in enumerate(planned.choices):
+        lines.append(progress.line(choice, place, 3.0 * place))
+        progress(choice, place)
+    count = len(planned.choices)
+    assert lines[0].startswith(f"1 of {count},   0%, 0:00  ")
+    assert lines[-1].startswith(f"{count} of {count}, ")
+    assert ", about 0:" in lines[-1]
+    shares = [int(line.split(", ")[1].strip()[:-1]) for line in lines]
+    assert shares == sorted(shares) and shares[-1] > 80
 
 
 def test_formats_that_rows_do_not_allow_are_told_on_stderr(

@@ -46,6 +46,7 @@ def test_a_value_stands_apart_or_behind_an_equals_sign(capsys) -> None:
     assert (str(read.model), read.threads, read.port, read.sse_ping_interval) == ("a.gguf", 4, 0, -1)
     assert refusal(capsys, "serve", "-t4").endswith("write -t 4")
     assert "did you mean --parallel?" in refusal(capsys, "serve", "--paralel", "4")
+    assert "did you mean" not in refusal(capsys, "serve", "--ssl-key-file", "x")  # never to be taken for a file of keys
     assert "did you mean --context?" in refusal(capsys, "chat", "--contxt=4")
 
 

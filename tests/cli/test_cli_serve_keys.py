@@ -42,7 +42,9 @@ def test_a_file_of_keys_holds_a_key_a_line_and_comments_are_none(tmp_path, conte
 
 def test_keys_stand_between_commas_and_all_ways_add_up(tmp_path):
     (tmp_path / "keys").write_text("c\n")
-    assert settings("--api-key", "a, b", "--api-key", "d", "--api-key-file", tmp_path / "keys")[0].keys == tuple("abdc")
+    (tmp_path / "more").write_text("e\n")
+    files = ("--api-key-file", tmp_path / "keys", "--api-key-file", tmp_path / "more")
+    assert settings("--api-key", "a, b", "--api-key", "d", *files)[0].keys == tuple("abdce")
 
 
 @pytest.mark.parametrize("key", ["", " ", ",", "a,", "a,,b", "two words", "schl\u00fcssel", "a\x00b", "a\tb"])

@@ -184,7 +184,7 @@ def test_the_log_has_the_causes_but_only_our_own_words():
     assert "/a/model.gguf" in trace(FileError("/a/model.gguf is gone"))
 
 
-@pytest.mark.parametrize("name", ["uvicorn.error", "asyncio"])
+@pytest.mark.parametrize("name", ["uvicorn.error", "asyncio", "concurrent.futures"])
 def test_logs_of_others_tell_no_more(server, name):
     records = []
     handler = logging.Handler()

@@ -24,8 +24,12 @@ class _Variable:
     auto: str = ""
 
 
-def _one(text: str) -> list[str]:
+def _one(text: str) -> list[object]:
     return [text]
+
+
+def _file(text: str) -> list[object]:
+    return [Path(text)]
 
 
 KEYS = ("LLAMA_API_KEY", "LLAMA_ARG_API_KEY", "OPSIN_API_KEY", "VLLM_API_KEY")
@@ -38,7 +42,7 @@ _READ = {
     "LLAMA_ARG_THREADS": _Variable("threads", options.positive, auto="-1"),
     "LLAMA_ARG_HOST": _Variable("host"),
     "LLAMA_ARG_PORT": _Variable("port", options.natural),
-    "LLAMA_ARG_API_KEY_FILE": _Variable("api_key_file", Path),
+    "LLAMA_ARG_API_KEY_FILE": _Variable("api_key_file", _file),
     **dict.fromkeys(KEYS, _Variable("api_key", _one)),
 }
 _NO_TLS = "put a proxy that speaks TLS before it, and unset this"

@@ -47,5 +47,7 @@ class Parser(argparse.ArgumentParser):
         short, value = name[:2], name[2:]
         if short in self._option_string_actions and value.isdecimal():
             return f"; write {short} {value}"
-        near = difflib.get_close_matches(name, [known for known in self._option_string_actions if len(known) > 3], 1)
+        near = difflib.get_close_matches(
+            name, [known for known in self._option_string_actions if len(known) > 3], 1, 0.8
+        )
         return f"; did you mean {near[0]}?" if near and len(name) > 3 else f"; see {self.prog} --help"

@@ -38,7 +38,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     who.add_argument(
         "--api-key", action="append", default=[], metavar="KEY,...", help="only with one of these keys (repeatable)"
     )
-    who.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line; lines with # are comments")
+    who.add_argument(
+        "--api-key-file", type=Path, action="append", default=[], metavar="FILE",
+        help="keys, one a line; lines that begin with # are comments (repeatable)",
+    )  # fmt: skip
     who.add_argument("--allow-origin", action="append", default=[], metavar="URL", help="pages of this origin may ask")
     who.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name of this server; * for any"
@@ -126,7 +129,7 @@ def _settings(args: argparse.Namespace) -> Options:
     return Options(
         host=args.host or _HOST,
         port=_PORT if args.port is None else args.port,
-        keys=(*_listed(args.api_key), *_keys(args.api_key_file)),
+        keys=(*_listed(args.api_key), *(key for path in args.api_key_file for key in _keys(path))),
         name=args.alias,
         body_bytes=args.max_body << 20,
         requests=args.max_requests,
@@ -148,10 +151,8 @@ def _listed(texts: list[str]) -> list[str]:
     return [key.strip() for text in texts for key in text.split(",")]
 
 
-def _keys(path: Path | None) -> list[str]:
+def _keys(path: Path) -> list[str]:
     """A key a line. Lines of white space and those that begin with # are none."""
-    if path is None:
-        return []
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except OSError as error:

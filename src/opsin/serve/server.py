@@ -67,7 +67,7 @@ def uvicorn_of(service: Service) -> uvicorn.Server:
         timeout_keep_alive=30, timeout_graceful_shutdown=longest, h11_max_incomplete_event_size=_LARGEST_HEADERS,
         http=connections(service.options), ws="none", loop="asyncio",
     )  # fmt: skip
-    for name in ("uvicorn.error", "asyncio"):
+    for name in ("uvicorn.error", "asyncio", "concurrent.futures"):
         logging.getLogger(name).addFilter(without_messages)
     return Server(config, service)
 

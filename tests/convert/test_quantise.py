@@ -98,7 +98,7 @@ def test_splits_of_either_byte_order_become_one_file(source: Path, tmp_path: Pat
     quantise(source, tmp_path / "two.gguf", "Q4_K_S")
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
     for part in parts:
-        with pytest.raises(RequestError, match="is the file to read"):
+        with pytest.raises(RequestError, match="is a file to read"):
             quantise(parts[0], part, "Q4_K_S")
 
 
@@ -106,7 +106,7 @@ def test_the_source_is_never_written_over(source: Path, tmp_path: Path) -> None:
     before = source.read_bytes()
     (tmp_path / "link.gguf").symlink_to(source)
     for target in (source, source.parent / "." / source.name, tmp_path / "link.gguf"):
-        with pytest.raises(RequestError, match="is the file to read .give another name"):
+        with pytest.raises(RequestError, match="is a file to read .give another name"):
             quantise(source, target, "Q8_0")
     assert source.read_bytes() == before
 

@@ -53,6 +53,11 @@ class Checkpoint:
             shard.close()
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that hold its tensors."""
+        return tuple(shard.path for shard in self._shards)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """`architectures` of config.json."""
         listed = self.config.get("architectures")

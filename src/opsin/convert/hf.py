@@ -18,7 +18,7 @@ import numpy.typing as npt
 from opsin.convert.checkpoint import Checkpoint
 from opsin.convert.vocabulary import vocabulary_keys
 from opsin.errors import FileError, ModelError, RequestError
-from opsin.gguf import NewTensor, Typed, ValueType, write
+from opsin.gguf import NewTensor, Typed, ValueType, check_target, write
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.writer import Writable
 from opsin.models import rules as all_rules
@@ -72,6 +72,8 @@ def convert(
     Raises FileError for a folder that is incomplete or damaged, ModelError for a model that no rule knows.
     """
     with Checkpoint(Path(folder)) as checkpoint:
+        for target in (out, *([mmproj] if mmproj is not None else [])):
+            check_target(Path(target), checkpoint.paths)
         text, tower = find_rules(checkpoint)
         tower = tower if vision else None
         if mmproj is not None and tower is None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from opsin.errors import FileError, RequestError
-from opsin.gguf import File, Typed, write
+from opsin.errors import FileError
+from opsin.gguf import File, Typed, check_target, write
 from opsin.gguf.roles import is_projector
 
 PROJECTOR = "clip"  # general.architecture of a projector
@@ -22,9 +22,7 @@ def merge(model: str | Path, projector: str | Path, target: str | Path) -> None:
     them.
     """
     with File.open(model) as text, File.open(projector) as eyes:
-        for path in (*text.paths, *eyes.paths):
-            if Path(target).exists() and Path(target).samefile(path):
-                raise RequestError(f"{target} is a file to read", hint="give another name for the result")
+        check_target(Path(target), (*text.paths, *eyes.paths))
         check_pair(text, eyes)
         joined = File.join(text, eyes)
         write(target, _metadata(text, eyes), [joined.copy_tensor(name) for name in joined.tensors])

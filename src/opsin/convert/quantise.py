@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from opsin.convert.mix import Choice, find_mix, plan
 from opsin.errors import ModelError, RequestError
-from opsin.gguf import File, NewTensor, Typed, ValueType, write
+from opsin.gguf import File, NewTensor, Typed, ValueType, check_target, write
 from opsin.quants import BY_NAME, QuantType, by_id
 
 QUANTISATION_VERSION = 2  # of the block formats, as ggml counts
@@ -70,7 +70,7 @@ def quantise(
     Raises FileError, ModelError (naming the tensor) or RequestError.
     """
     with File.open(source) as file:
-        _refuse_source(file, Path(target))
+        check_target(Path(target), file.paths)
         work = _decide(file, mix, allow_requantise)
         metadata = file.typed | {
             "general.quantization_version": Typed(ValueType.UINT32, QUANTISATION_VERSION),
@@ -83,12 +83,6 @@ def quantise(
         finally:
             pool.shutdown(cancel_futures=True)
     return work
-
-
-def _refuse_source(file: File, target: Path) -> None:
-    for path in file.paths:
-        if target.exists() and target.samefile(path):
-            raise RequestError(f"{target} is the file to read", hint="give another name for the result")
 
 
 def _decide(file: File, mix: str, allow_requantise: bool) -> Quantised:

@@ -10,7 +10,7 @@ from opsin.gguf.new_tensor import NewTensor
 from opsin.gguf.strings import Strings
 from opsin.gguf.tensor_type import TENSOR_TYPES, TensorType
 from opsin.gguf.value import Typed, Value, ValueType
-from opsin.gguf.writer import write
+from opsin.gguf.writer import check_target, write
 
 __all__ = [
     "TENSOR_TYPES",
@@ -22,5 +22,6 @@ __all__ = [
     "Typed",
     "Value",
     "ValueType",
+    "check_target",
     "write",
 ]

@@ -15,7 +15,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from opsin.errors import FileError
+from opsin.errors import DeviceError, FileError, RequestError
 from opsin.gguf.byte_order import swap_blocks
 from opsin.gguf.encoder import Encoder
 from opsin.gguf.header import DEFAULT_ALIGNMENT, MAGIC, MAX_KEY_BYTES, is_alignment
@@ -44,9 +44,11 @@ def write(
     `metadata` holds plain values (`find_type` says which type each gets) or `Typed` ones. Its `general.alignment`
     rules where tensors lie; its `split.*` keys are left out, because they are made here. With `part_bytes`, the model
     is split into parts of at most so many bytes of tensors (but of one tensor at least), named after `path`.
-    Raises FileError naming the key or tensor that cannot be written.
+    Raises FileError naming the key or tensor that cannot be written, RequestError where `path` can be no file, and
+    DeviceError where the disk is full or may not be written.
     """
     path = Path(path)
+    check_target(path)
     typed = {key: _check_value(path, key, value) for key, value in metadata.items() if key not in SPLIT_KEYS}
     alignment = _find_alignment(path, typed)
     plan = _plan_parts(_check_tensors(path, tensors), part_bytes)
@@ -59,8 +61,20 @@ def write(
             for part in parts:
                 part.draft.replace(part.target)
     except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror}", hint="check the folder and its space") from error
+        raise DeviceError(
+            f"{path} cannot be written: {error.strerror}", hint="check its folder and the space"
+        ) from error
     return [part.target for part in parts]
+
+
+def check_target(path: Path, sources: Iterable[Path] = ()) -> None:
+    """Raises RequestError for what can be no file, or is one that is being read. Whoever works for long asks before."""
+    if path.is_dir():
+        raise RequestError(f"{path} is a folder", hint="give the name of a file to write")
+    if not path.parent.is_dir():
+        raise RequestError(f"there is no folder {path.parent} for {path.name}", hint="make it, or give another name")
+    if path.exists() and any(path.samefile(source) for source in sources):
+        raise RequestError(f"{path} is a file to read", hint="give another name for the result")
 
 
 @dataclass(frozen=True, slots=True)

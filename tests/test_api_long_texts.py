@@ -38,11 +38,22 @@ def test_what_cannot_fit_is_neither_rendered_nor_encoded(model: Model, monkeypat
     for ask in (
         lambda: model.question(user(text)), lambda: model.question(parts), lambda: model.question(hi),
         lambda: model.chat(user(text)), lambda: model.complete(text), lambda: model.raw([text]),
-        lambda: model.raw([[1] * model.context, "a"]),
+        lambda: model.raw([[1] * 100_000, "a"]),
     ):  # fmt: skip
         with pytest.raises(ContextError, match=f"the prompt has at least [0-9]+ tokens, .* {model.context}") as caught:
             ask()
         assert caught.value.prompt_tokens >= caught.value.context_tokens == model.context
+
+
+def test_of_a_prompt_that_is_quickly_counted_the_exact_number_is_told(model: Model) -> None:
+    text = "the " * (2 * model.context)
+    for ask, wanted in (
+        (lambda: model.chat(user(text)), model.count(user(text))),
+        (lambda: model.complete(text), len(model.tokenize(text))),
+    ):
+        with pytest.raises(ContextError, match=f"the prompt has {wanted} tokens") as caught:
+            ask()
+        assert caught.value.prompt_tokens == wanted
 
 
 def test_space_that_a_template_takes_away_is_no_reason_to_refuse(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

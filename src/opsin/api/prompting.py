@@ -14,6 +14,7 @@ from opsin.text import ChatTemplate, Tokenizer, Written, join, protect, split_at
 
 # Others must be words: a template's own tokens stand in its source as well.
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+_COUNTED, _MESSAGE = 1 << 16, 64  # characters that are encoded in a moment, and what a message takes more
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
@@ -111,9 +112,9 @@ class Prompting:
 
     def _check_texts(self, conversation: Conversation, room: int | None) -> None:
         """Refuse what no template could make fit: what users say stands in every prompt, but for space around it."""
-        if room is None:
-            return
         texts = [text for message in conversation.messages if message["role"] == "user" for text in _texts(message)]
+        if room is None or sum(map(len, texts)) + _MESSAGE * len(conversation.messages) <= _COUNTED:
+            return
         # Two messages may share a token.
         least = sum(max(0, self.tokenizer.fewest_tokens(text.strip()) - 1) for text in texts)
         _refuse(max(least, len(conversation.messages)), room)
@@ -122,8 +123,8 @@ class Prompting:
         self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Patches], room: int | None, *,
         special: bool = True,
     ) -> None:  # fmt: skip
-        """Refuse what is sure to be too long before it is encoded."""
-        if room is None:
+        """Refuse what is sure to be too long before it is encoded. Short ones are encoded, to tell the exact number."""
+        if room is None or sum(map(len, pieces)) <= _COUNTED:
             return
         texts = sum(
             self.tokenizer.fewest_tokens(piece, special=special) if isinstance(piece, str) else len(piece)

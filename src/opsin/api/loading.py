@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -87,7 +88,7 @@ def load(
         with File.open(files.text) as file:
             _check_is_model(file)
             if file.get_str("general.architecture") == _TOWER:
-                seeing, blind = loading.vision(files.text), ""
+                seeing, blind = loading.vision(file, files.text), ""
             else:
                 read = loading.read(file)
                 seeing, blind = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
@@ -163,13 +164,14 @@ class _Loading:
         self.notes.extend(notes_of(file, tokenizer, template))
         return _Read(decoder, tokenizer, template, Facts.of(file))
 
-    def vision(self, path: Path) -> Vision:
-        return Vision(path, self.rules, self.limits)
+    def vision(self, file: File, path: Path) -> Vision:
+        """The part for pictures of a file, which may be the one that is open."""
+        return Vision(path, self.rules, self.limits, file if path == file.path else None)
 
     def pair(self, files: Files, file: File, read: _Read) -> tuple[Vision | None, str]:
         """The part for pictures that belongs to a text model; where there is none, what to do about it."""
         own = file.get_bool("clip.has_vision_encoder", False)
-        found = pair(files, self.vision, read.decoder, read.tokenizer, own=own)
+        found = pair(files, partial(self.vision, file), read.decoder, read.tokenizer, own=own)
         self.notes.extend(found.notes)
         return found.vision, found.blind
 

@@ -97,15 +97,16 @@ class Vision:
             another file, and belongs to another model.
         rules: what may be fetched.
         limits: how large a picture may be.
+        file: this file, where it is open already.
     """
 
-    def __init__(self, path: Path, rules: Rules, limits: Limits) -> None:
+    def __init__(self, path: Path, rules: Rules, limits: Limits, file: File | None = None) -> None:
         self.path, self.rules, self.limits = path, rules, limits
         self._home = Home()
         # What is being decoded is in no room yet, and more threads than processors gain nothing.
         self._decoding = BoundedSemaphore(available_threads())
         self.rooms = Rooms(Room(_DECODED), Room(limits.waiting_bytes))
-        self._file = File.open(path)
+        self._file = File.open(path) if file is None else file.again()
         self.close = finalize(self, self._file.close)  # by whoever loads the weights, or when nobody holds it any more
         self._sketch = load_encoder(self._file, SketchReader(self._file))
         self.format = _format(self._file)  # of most of its weights

@@ -67,6 +67,10 @@ class File:
         joined.types = MappingProxyType(_add_missing(model.types, projector.types))
         return joined
 
+    def again(self) -> File:
+        """The same open files once more, to be closed by themselves; what lies at their paths now does not matter."""
+        return File(self.path, [replace(header, part=header.part.again()) for header in self._headers])
+
     @property
     def paths(self) -> tuple[Path, ...]:
         """The files behind this view, in the order of the tensors' `part`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from copy import copy
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
@@ -22,6 +23,12 @@ class Part:
         self._lock = Lock()
         self._stream = _open_regular(path)
         self.size = os.fstat(self._stream.fileno()).st_size
+
+    def again(self) -> Part:
+        """The same open file once more, to be closed by itself; what lies at its path meanwhile does not matter."""
+        made = copy(self)
+        made._stream = os.fdopen(os.dup(self._stream.fileno()), "rb", buffering=0)
+        return made
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""

@@ -15,6 +15,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from opsin.convert.assumptions import check_assumptions
 from opsin.convert.checkpoint import Checkpoint
 from opsin.convert.vocabulary import vocabulary_keys
 from opsin.errors import FileError, ModelError, RequestError
@@ -81,7 +82,8 @@ def convert(
         if mmproj is not None and Path(mmproj).resolve() == Path(out).resolve():
             raise RequestError(f"{out} cannot hold the model and the part for pictures", hint="leave mmproj away")
         kind = _format(checkpoint, format)
-        _check_known(checkpoint, [text, *([tower] if tower else [])], vision=vision)
+        parts = [text, *([tower] if tower else [])]
+        _check_known(checkpoint, parts, vision=vision)
         model = _content(checkpoint, text, kind)
         rows = next((t.shape[0] for t in model.tensors if t.name == "token_embd.weight"), None)
         if rows is None:
@@ -89,7 +91,7 @@ def convert(
         keys, about = vocabulary_keys(checkpoint.path, rows, sees=tower is not None)
         model.metadata |= keys
         seen = _content(checkpoint, tower, kind) if tower else Content()
-        notes = (*checkpoint.notes, *about)
+        notes = (*checkpoint.notes, *about, *(note for part in parts for note in check_assumptions(checkpoint, part)))
         if mmproj is None:
             whole = {**seen.metadata, **_general(checkpoint, text.architecture, "model", kind), **model.metadata}
             return Converted(tuple(write(out, whole, [*model.tensors, *seen.tensors])), notes)

@@ -151,6 +151,8 @@ class Rules:
         defaults: settings that transformers' class takes where config.json is silent.
         dropped: tensors that are left out, written as `Tensor.source`; a "*" stands for anything.
         check: raises for a checkpoint that nobody could run.
+        assumed: what the family's code takes for granted of settings that may say otherwise: values, or functions of
+            the settings that give them.
     """
 
     part: Literal["text", "vision"]
@@ -163,6 +165,7 @@ class Rules:
     defaults: Mapping[str, object] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     check: Callable[[Settings], None] = lambda settings: None
+    assumed: Mapping[str, object] = field(default_factory=dict)
 
 
 def canonical(name: str) -> str:

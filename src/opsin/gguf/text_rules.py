@@ -155,4 +155,5 @@ def tensors(*, q: Change | None = None, k: Change | None = None, norm: Change | 
     )
 
 
+SWISH = {"hidden_act": "silu", "partial_rotary_factor": 1.0, "rope_parameters.partial_rotary_factor": 1.0}  # `assumed`
 PRE_NORM = (Tensor("layers.{n}.post_attention_layernorm", "blk.{n}.ffn_norm"),)

@@ -314,6 +314,7 @@ RULES = (
         architecture="gemma3",
         classes=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
         types=("gemma3_text",),
+        assumed={"hidden_activation": "gelu_pytorch_tanh", "attn_logit_softcapping": 0.0},
         keys=(
             *KEYS,
             Key("{arch}.context_length", "max_position_embeddings"),
@@ -351,5 +352,13 @@ RULES = (
             Tensor("multi_modal_projector.mm_soft_emb_norm", "mm.soft_emb_norm", plus_one),
         ),
         dropped=("vision_tower.head.*",),
+        assumed={
+            "preprocessor.resample": 2,
+            "preprocessor.do_pan_and_scan": False,
+            **{
+                f"preprocessor.size.{side}": lambda s: s.number("vision_config.image_size", 224)
+                for side in ("height", "width")
+            },
+        },  # fmt: skip
     ),
 )

@@ -154,5 +154,6 @@ RULES = (
         ),
         tensors=(*siglip("vision_model"), Tensor("connector.modality_projection.proj", "mm.model.fc")),
         check=_check,
+        assumed={"preprocessor.resample": 1},
     ),
 )

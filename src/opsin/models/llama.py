@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, neighbours
-from opsin.gguf.text_rules import HEADS, KEYS, KV_HEADS, PRE_NORM, ROPE_FACTORS, head_width, tensors
+from opsin.gguf.text_rules import HEADS, KEYS, KV_HEADS, PRE_NORM, ROPE_FACTORS, SWISH, head_width, tensors
 from opsin.nn.decoder import PreNormDecoder
 from opsin.nn.module import Reader
 
@@ -31,6 +31,7 @@ RULES = (
         architecture="llama",
         classes=("LlamaForCausalLM",),
         types=("llama",),
+        assumed=SWISH,
         keys=_KEYS,
         tensors=_TENSORS,
         made=(ROPE_FACTORS,),
@@ -41,6 +42,7 @@ RULES = (
         architecture="llama",
         classes=("MistralForCausalLM",),
         types=("mistral",),
+        assumed=SWISH,
         keys=_KEYS,
         tensors=_TENSORS,
         made=(ROPE_FACTORS,),

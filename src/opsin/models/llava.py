@@ -173,5 +173,13 @@ RULES = (
         ),
         dropped=("vision_tower.post_layernorm",),  # of the last layer, which is not run; llama.cpp would apply it
         check=_check,
+        assumed={
+            "preprocessor.resample": 3,
+            "preprocessor.do_center_crop": True,
+            **{
+                f"preprocessor.{path}": lambda s: s.number("vision_config.image_size", 224)
+                for path in ("crop_size.height", "crop_size.width", "size.shortest_edge")
+            },
+        },  # fmt: skip
     ),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from opsin.gguf import File
 from opsin.gguf.rules import Rules
-from opsin.gguf.text_rules import KEYS, PRE_NORM, tensors
+from opsin.gguf.text_rules import KEYS, PRE_NORM, SWISH, tensors
 from opsin.nn.decoder import PreNormDecoder
 from opsin.nn.module import Reader
 
@@ -25,6 +25,7 @@ RULES = (
         architecture="qwen2",
         classes=("Qwen2ForCausalLM",),
         types=("qwen2",),
+        assumed=SWISH,
         keys=KEYS,
         tensors=(*tensors(), *PRE_NORM),
     ),

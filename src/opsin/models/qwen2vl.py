@@ -19,7 +19,7 @@ import numpy as np
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
-from opsin.gguf.text_rules import KEYS, PRE_NORM, tensors
+from opsin.gguf.text_rules import KEYS, PRE_NORM, SWISH, tensors
 from opsin.gguf.vision_rules import look, named, part, part_shape, tower_sizes
 from opsin.media import sizes
 from opsin.media.picture import Picture
@@ -241,6 +241,11 @@ def _pattern(settings: Settings) -> int:
     return period
 
 
+_LOOK = {
+    "preprocessor.resample": 3, "preprocessor.patch_size": lambda s: s.number("vision_config.patch_size", 14),
+    "preprocessor.merge_size": lambda s: s.number("vision_config.spatial_merge_size", 2),
+    "preprocessor.temporal_patch_size": 2,
+}  # fmt: skip
 DECODERS = {"qwen2vl": Qwen2Vl}
 ENCODERS = {"qwen2vl_merger": Qwen2VlVision, "qwen2.5vl_merger": Qwen25VlVision}
 RULES = (
@@ -249,6 +254,7 @@ RULES = (
         architecture="qwen2vl",
         classes=("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"),
         types=("qwen2_vl_text", "qwen2_5_vl_text"),
+        assumed=SWISH,
         keys=(*KEYS, Key("{arch}.rope.dimension_sections", _sections, "ints")),
         tensors=(*tensors(), *PRE_NORM),
     ),
@@ -256,6 +262,7 @@ RULES = (
         part="vision",
         architecture="qwen2vl_merger",
         classes=("Qwen2VLForConditionalGeneration",),
+        assumed=_LOOK,
         keys=(
             *named("qwen2vl_merger", "quick_gelu"),
             *tower_sizes(_TOWER, {**_SIZES, "embedding_length": "embed_dim"}),
@@ -268,6 +275,7 @@ RULES = (
         part="vision",
         architecture="qwen2.5vl_merger",
         classes=("Qwen2_5_VLForConditionalGeneration",),
+        assumed=_LOOK,
         keys=(
             *named("qwen2.5vl_merger", "silu"),
             *tower_sizes(

@@ -62,6 +62,8 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """A path that a person gave: a leading ~ is their home folder. It stays as it is where nobody has such a home."""
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise RequestError(f"a path of the type {type(path).__name__}", hint="give a str or a pathlib.Path")
+    if not os.fspath(path):
+        raise RequestError("an empty path", hint="give the name of a file")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -114,6 +114,36 @@ def test_what_the_machine_fails_at_has_its_code(
     assert out == "" and said in err and err.count("\n") == bool(said)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_a_full_disk_is_the_machines_fault(
+    tiny_file, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, full = tiny_file(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fail(*_: object, **__: object) -> None:
+        raise full
+
+    monkeypatch.setattr("opsin.gguf.writer._write_part", fail)
+    code, said = ends(capsys, ["quantize", source, "-o", tmp_path / "out.gguf", "Q8_0"])
+    assert code == 5 and "No space left on device" in said
+    monkeypatch.setattr("PIL.Image.Image.save", fail)
+    assert main.run(["demo", "--save", str(tmp_path / "a.png")]) == 5
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_word_too_many_is_named_with_the_usage_of_the_command(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert main.run([command, "-h", "many"]) == 0
+    capsys.readouterr()
+    words = {"inspect": 1, "convert": 1, "merge": 2, "quantize": 3, "chat": 1, "demo": 1}.get(command, 0)
+    required = {"convert": ["-o", "x"], "merge": ["-o", "x"], "bench": ["-m", "x"]}.get(command, [])
+    assert main.run([command, *required, *["w"] * words, "many"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"usage: opsin {command} ") and "there is no place for 'many'" in err
+
+
 @pytest.mark.parametrize("command", ["merge", "quantize", "convert"])
 def test_a_file_to_read_is_never_written_over(
     tiny_file, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str

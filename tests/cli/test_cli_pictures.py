@@ -8,7 +8,7 @@ from PIL import Image
 from tiny_sight import SIDE, tiny_pair, tiny_tower
 
 import opsin
-from opsin.cli.chat import Chat, _answer, _show
+from opsin.cli.chat import Chat, _answer, _obey, _show
 
 ANY = ("-n", "8", "--temperature", "20", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--seed", "3", "--ignore-eos")
 OPTIONS = {"temperature": 20.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 3, "max_tokens": 8, "ignore_eos": True}
@@ -107,6 +107,53 @@ def test_a_picture_goes_with_the_next_question_and_stays_in_the_conversation(cha
         {"role": "user", "content": "And?"},
     ]
     assert second.rstrip("\n") == model.chat(messages, **OPTIONS).text.rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["{0}/a b.png", "'{0}/a b.png'", '"{0}/a b.png"', "{0}/a\\ b.png", "~/a b.png", "{0}/it's.png", '{0}/a"b.png'],
+)
+def test_a_picture_is_named_as_it_stands_or_as_a_terminal_writes_it(chat, tmp_path, monkeypatch, capsys, typed):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a b.png", "it's.png", 'a"b.png'):
+        picture(1).save(tmp_path / name)
+    _obey(chat, "/image", typed.format(tmp_path))
+    assert "40 x 30" in capsys.readouterr().err
+    assert len(chat.pictures) == 1
+
+
+def test_several_pictures_may_be_dropped_at_once(chat, tmp_path, capsys):
+    for name in ("a b.png", "c.png"):
+        picture(1).save(tmp_path / name)
+    _obey(chat, "/image", f"'{tmp_path}/a b.png' {tmp_path}/c.png ")
+    assert capsys.readouterr().err.count("40 x 30") == len(chat.pictures) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("/image", "/image FILE: say which picture"),
+        ("/img x.png", "there is no /img; did you mean /image?"),
+        ("/cls", "there is no /cls"),
+        ("/clear all", ""),
+        ("/set temperature 1", "there is no /set"),
+        ("/help", "/image FILE shows a picture"),
+        ("/", "there is no /"),
+    ],
+)
+def test_a_line_with_a_slash_is_done_or_named(chat, capsys, line, said):
+    assert _obey(chat, *line.partition(" ")[::2])
+    assert said in capsys.readouterr().err
+
+
+def test_a_file_that_is_dropped_alone_is_not_taken_for_a_command(chat, folder, capsys):
+    assert _obey(chat, str(folder / "1.png"), "What is this?")
+    assert f"did you mean /image {folder / '1.png'}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["/exit", "/bye", "/quit"])
+def test_a_conversation_is_left_by_any_usual_word(chat, word):
+    assert not _obey(chat, word, "")
 
 
 def test_clearing_forgets_pictures_too(chat, model, folder, capsys):

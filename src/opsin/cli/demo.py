@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +175,8 @@ def _save(pages: list[Page], path: Path) -> None:
         try:
             page.picture.save(name)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise  # the name is not to blame
             raise RequestError(
                 f"{name}: {error}", hint="give a name such as picture.png in a folder of yours"
             ) from None

@@ -66,7 +66,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _obey(arguments: list[str]) -> int:
     if arguments[:1] == ["help"]:
-        arguments = [*arguments[1:2], "--help"]
+        arguments = [name for name in arguments[1:2] if name != "help"] + ["--help"]
     if arguments and not arguments[0].startswith("-"):
         _check_command(arguments[0])
     try:

@@ -29,7 +29,10 @@ class Parser(argparse.ArgumentParser):
         for name in self._names(given):
             if name not in self._option_string_actions:
                 self.error(f"there is no option {name!r}{self._remedy(name)}")
-        return super().parse_known_args(given, namespace)
+        known, rest = super().parse_known_args(given, namespace)
+        if rest and self._subparsers is None:
+            self.error(f"there is no place for {rest[0]!r}; see {self.prog} --help")
+        return known, rest
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """argparse drops what cannot be written; `main` says so."""

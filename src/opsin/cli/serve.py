@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsin.cli import environment, options
+from opsin.config import expanded
 from opsin.errors import RequestError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--api-key", action="append", default=[], metavar="KEY,...", help="only with one of these keys (repeatable)"
     )
     who.add_argument(
-        "--api-key-file", type=Path, action="append", default=[], metavar="FILE",
+        "--api-key-file", type=expanded, action="append", default=[], metavar="FILE",
         help="keys, one a line; lines that begin with # are comments (repeatable)",
     )  # fmt: skip
     who.add_argument("--allow-origin", action="append", default=[], metavar="URL", help="pages of this origin may ask")
@@ -59,7 +60,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="a silent stream sends a comment after so many seconds (30); -1: never",
     )  # fmt: skip
     media = parser.add_argument_group("pictures")
-    media.add_argument("--media-path", type=Path, action="append", default=[], metavar="DIR", help="allow files below")
+    media.add_argument(
+        "--media-path", type=expanded, action="append", default=[], metavar="DIR", help="allow files below"
+    )
     media.add_argument("--no-remote-media", action="store_true", help="fetch nothing over http(s)")
     media.add_argument("--allow-private-media", action="store_true", help="fetch from private addresses too: see docs")
 

@@ -83,8 +83,8 @@ DOORS = """
     array = ops.constant(np.ones((2, 4), np.float32))
     program = model.runner.program
     sees = model.vision
-    let_go = holding(engine._wake, model.device.code._lock, model.device.team._running, ops.tape.arena._taking,
-                     engine._media._encoding._changed, begun._stream._cancelled._cond)
+    let_go = holding(engine._lock, model.device.code._lock, model.device.team._running, ops.tape.arena._taking,
+                     engine._media._encoding._changed)
     permits = [sees._decoding.acquire(blocking=False) for _ in range(64)]
 
     def forgotten():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -59,6 +60,7 @@ class Encoding:
         self._load = load
         self._encoder: Encodes | None = None
         self._changed = threading.Condition()
+        self._bell = threading.Lock()  # taken by who waits for it, let go by who rings
         self._batch: list[MediaSpan] | None = None
         self._outcome: Outcome | None = None
         self._holds = self._wants = False  # the encoding thread: has the device, waits for it
@@ -87,9 +89,9 @@ class Encoding:
         `wait`: there is nothing else to do, so wait for either. The device comes back earlier when the batch is done or
         somebody calls `hurry`.
         """
+        if wait:
+            self._wait_for_news(seconds)
         with self._changed:
-            if wait:
-                self._changed.wait_for(lambda: self._wants or self._outcome or self._hurried, seconds)
             if self._wants and not (wait and self._hurried):  # beside streams it gets on by an operation at least
                 self._until = time.perf_counter() + seconds
                 self._holds = True
@@ -104,12 +106,23 @@ class Encoding:
     def hurry(self) -> None:
         """Let the engine have the device back after the operation that runs now. From any thread, at any moment.
 
-        It never waits: a dropped answer may be collected, and so cancelled, where the lock is held.
+        It takes no lock: a dropped answer may be collected, and so cancelled, where the lock is held, and Ctrl-C would
+        leave it taken.
         """
         self._hurried, self._until = True, 0.0
-        if self._changed.acquire(blocking=False):
-            self._changed.notify_all()
-            self._changed.release()
+        self._ring()
+
+    def _ring(self) -> None:
+        with suppress(RuntimeError):  # it has been rung, and nobody came yet
+            self._bell.release()
+
+    def _wait_for_news(self, seconds: float) -> None:
+        """Until the device is wanted, the batch is done or somebody hurries, but no longer than this."""
+        end = time.perf_counter() + seconds
+        while not (self._wants or self._outcome or self._hurried):
+            left = end - time.perf_counter()
+            if left <= 0 or not self._bell.acquire(timeout=left):
+                return
 
     def abandon(self) -> None:
         """Nobody wants this batch any more."""
@@ -133,6 +146,7 @@ class Encoding:
         with self._changed:
             self._holds, self._wants = False, True
             self._changed.notify_all()
+            self._ring()
             self._changed.wait_for(lambda: self._holds or self._abandoned)
             self._wants = False
             if self._abandoned:
@@ -156,6 +170,7 @@ class Encoding:
             with self._changed:
                 self._outcome, self._holds = outcome, False
                 self._changed.notify_all()
+                self._ring()
             del batch, outcome  # pictures are large, and the next ones may be long in coming
 
     def _encode(self, batch: list[MediaSpan], outcome: Outcome) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from opsin.engine.logprobs import logprobs
 from opsin.engine.media_work import Errand, MediaWork
 from opsin.engine.pace import Pace
 from opsin.engine.pages import PagePool, pages_for
+from opsin.engine.reply import Reply
 from opsin.engine.rows import PromptRows
 from opsin.engine.runner import Runner
 from opsin.engine.sampling import Floats, Sampling
@@ -65,7 +66,9 @@ class Engine(Stays):
             ready=lambda span: store is not None and span.digest in store,
         )  # fmt: skip
         self._pace = Pace(runner.limits.rows)
-        self._wake = threading.Condition()
+        # Callers take the lock itself: Ctrl-C inside a Condition's own Python code would leave it taken for ever.
+        self._lock = threading.RLock()
+        self._wake = threading.Condition(self._lock)
         self._incoming: deque[Sequence] = deque()
         self._calls: deque[_Call] = deque()
         self._calling: _Call | None = None  # the one that runs now
@@ -95,13 +98,17 @@ class Engine(Stays):
         self._check(prompt)
         sequence = Sequence(prompt, sampling, self._ends, self._runner.decoder.axes)
         sequence.stream.belong(self._thread, self._cancelled)
-        with self._wake:
+        with self._lock:
             self._refuse_closed()
             if sampling.max_tokens == 0:
                 sequence.stream.put(Piece(None, "length"))
                 return sequence.stream
-            self._incoming.append(sequence)
-            self._rouse()
+            try:
+                self._incoming.append(sequence)
+                self._rouse()
+            except BaseException:  # Ctrl-C: nobody will have the stream
+                sequence.stream.cancel()
+                raise
         return sequence.stream
 
     def _check(self, prompt: Prompt) -> None:
@@ -147,19 +154,19 @@ class Engine(Stays):
     def embed(self, spans: Iterable[MediaSpan]) -> Floats:
         """Embeddings [rows, width] of media, one after another. Waits until they are made."""
         self._home.check()
-        errand = Errand(tuple(spans), Future())
+        errand = Errand(tuple(spans), Reply())
         for span in errand.spans:
             self._check_media(span)
         assert errand.spans
         assert self._media is not None
         try:
-            with self._wake:
+            with self._lock:
                 self._refuse_closed()
                 self._media.errands.append(errand)
                 self._rouse()
-            return self._result(errand.future)
+            return self._result(errand.reply)
         except BaseException:  # such as Ctrl-C
-            with self._wake:
+            with self._lock:
                 errand.abandoned = True
                 self._rouse()
             raise
@@ -170,26 +177,26 @@ class Engine(Stays):
         Where the caller is interrupted, as by Ctrl-C, the function ends at its next operation.
         """
         self._home.check()
-        future: Future[T] = Future()
+        reply: Reply[T] = Reply()
 
         def run() -> None:
             try:
                 self._refuse_closed()
-                future.set_result(function())
+                reply.give(function())
             except Stopped:
-                future.set_exception(_closed())
+                reply.fail(_closed())
             except BaseException as error:  # noqa: BLE001 - handed to whoever called
-                future.set_exception(error)
+                reply.fail(error)
 
         call = _Call(run)
         try:
-            with self._wake:
+            with self._lock:
                 self._refuse_closed()
                 self._calls.append(call)
                 self._rouse()
-            return self._result(future)
+            return self._result(reply)
         except BaseException:  # also what the function raised: then nothing runs any more
-            with self._wake:
+            with self._lock:
                 call.abandoned = True
                 if self._calling is call:
                     self._runner.device.team.stop()
@@ -197,14 +204,14 @@ class Engine(Stays):
 
     def _do(self, call: _Call) -> None:
         """Run what somebody waits for; a stop never outlives it, but when closing."""
-        with self._wake:
+        with self._lock:
             if call.abandoned:
                 return
             self._calling = call
         try:
             call.run()
         finally:
-            with self._wake:
+            with self._lock:
                 self._calling = None
                 if not self._closing:
                     self._runner.device.team.resume()
@@ -224,7 +231,7 @@ class Engine(Stays):
         """End all streams and the thread. A forked child has none to end."""
         if self._home.is_left:
             return
-        with self._wake:
+        with self._lock:
             self._closing = True
             self._runner.device.team.stop()
             self._rouse()
@@ -243,7 +250,7 @@ class Engine(Stays):
 
     def _cancelled(self) -> None:
         """A stream was cancelled: end the step early where nobody else waits for it."""
-        with self._wake:
+        with self._lock:
             if self._computing and all(s.stream.cancelled for s in self._computing):
                 self._runner.device.team.stop()
             self._rouse()
@@ -265,7 +272,7 @@ class Engine(Stays):
 
     def _take_in(self) -> bool:
         """Wait for something to do; take in new sequences and do calls. False when closing."""
-        with self._wake:
+        with self._lock:
             while not (self._incoming or self._calls or self._closing or self._everybody() or self._is_encoding):
                 self._wake.wait()
             if self._closing:
@@ -283,7 +290,7 @@ class Engine(Stays):
         return self._media is not None and self._media.is_busy
 
     def _everybody(self) -> list[Sequence]:
-        with self._wake:
+        with self._lock:
             return [*self._scheduler.running, *self._scheduler.waiting, *self._incoming]
 
     def _drop_cancelled(self) -> None:
@@ -336,27 +343,29 @@ class Engine(Stays):
 
     def _run(self, plan: Plan) -> tuple[Floats, npt.NDArray[np.int32]]:
         """A step, which `_cancelled` may stop; a stop never outlives it, but when closing."""
-        with self._wake:
+        with self._lock:
             self._computing = [part.sequence for part in plan]
             if all(s.stream.cancelled for s in self._computing):
                 raise Stopped
         try:
             return self._runner.step(plan)
         finally:
-            with self._wake:
+            with self._lock:
                 self._computing = []
                 if not self._closing:
                     self._runner.device.team.resume()
 
-    def _result(self, future: Future[T]) -> T:
+    def _result(self, reply: Reply[T]) -> T:
         """What comes, waited for so that a signal is noticed, and that the thread is there to make it come."""
         if threading.current_thread() is self._thread:
             raise RequestError("the engine cannot wait for itself", hint="ask from outside of edits and calls")
-        while not future.done():
-            wait([future], timeout=LOOK_UP_SECONDS)
-            if not future.done() and not self._thread.is_alive():
-                raise _closed()
-        return future.result()
+        while True:
+            lives = self._thread.is_alive()
+            try:
+                return reply.take(LOOK_UP_SECONDS)
+            except queue.Empty:
+                if not lives:
+                    raise _closed() from None
 
     def _accept(self, sequence: Sequence, logits: Floats, best: int) -> None:
         """Choose the next id of one sequence. What goes wrong here is its own failure."""
@@ -375,7 +384,7 @@ class Engine(Stays):
         """These sequences end with an error, and their pages are free."""
         told = known(error, _FAILED)
         for sequence in sequences:
-            with self._wake:
+            with self._lock:
                 if sequence in self._incoming:
                     self._incoming.remove(sequence)
             self._scheduler.remove(sequence)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from opsin.engine.encoding import Encodes, Encoding, Turn
 from opsin.engine.media_store import MediaStore
+from opsin.engine.reply import Reply
 from opsin.engine.scheduler import Scheduler
 from opsin.errors import OpsinError
 from opsin.ops import Array, product
@@ -26,7 +26,7 @@ class Errand:
     """Somebody wants embeddings of media, and no text: [rows, width] of all spans. Until it is `abandoned`."""
 
     spans: tuple[MediaSpan, ...]
-    future: Future[Floats]
+    reply: Reply[Floats]
     abandoned: bool = False
 
 
@@ -137,11 +137,11 @@ class MediaWork:
             self.errands.remove(errand)
             parts = [self.store.get(span.digest) for span in errand.spans]
             copies = {part.array: np.asarray(part.array.numpy(), np.float32) for part in parts}
-            errand.future.set_result(np.concatenate([copies[p.array][p.row : p.row + p.rows] for p in parts]))
+            errand.reply.give(np.concatenate([copies[p.array][p.row : p.row + p.rows] for p in parts]))
 
     def _fail_errands(self, failed: dict[bytes, OpsinError]) -> None:
         for errand in list(self.errands):
             error = next((failed[span.digest] for span in errand.spans if span.digest in failed), None)
             if error is not None:
                 self.errands.remove(errand)
-                errand.future.set_exception(error)
+                errand.reply.fail(error)

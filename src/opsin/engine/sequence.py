@@ -41,7 +41,7 @@ class Stream(Stays):
     def __init__(self) -> None:
         self.cached = 0
         self._pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
-        self._cancelled = threading.Event()
+        self._cancelled = False  # no Event: it has a lock, which Ctrl-C may leave taken
         self._home = Home()
         self._on_cancel: Callable[[], None] = lambda: None
         self._maker: threading.Thread | None = None
@@ -70,13 +70,13 @@ class Stream(Stays):
 
     def cancel(self) -> None:
         """Nobody wants the rest. Its pages are free within a step. In a forked child it is the parent's affair."""
-        if not self._home.is_left and not self._cancelled.is_set():
-            self._cancelled.set()
+        if not self._home.is_left and not self._cancelled:
+            self._cancelled = True
             self._on_cancel()
 
     @property
     def cancelled(self) -> bool:
-        return self._cancelled.is_set()
+        return self._cancelled
 
     def belong(self, maker: threading.Thread, on_cancel: Callable[[], None]) -> None:
         """Pieces come from this thread, which must hear when nobody wants them."""

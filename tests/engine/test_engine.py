@@ -437,7 +437,8 @@ def test_closing_leaves_no_thread_and_the_device_works(engine, runner):
 
 def test_a_call_that_waits_for_the_engine_is_refused(engine):
     """It runs on the thread that it would wait for."""
-    for inside in (lambda: engine.call(lambda: 1), lambda: ids(engine.submit(prompt_of(4), GREEDY))):
+    waits = (lambda: engine.call(lambda: 1), lambda: ids(engine.submit(prompt_of(4), GREEDY)), engine.close)
+    for inside in waits:
         with ThreadPoolExecutor(1) as pool, pytest.raises(RequestError, match="cannot wait for itself"):
             pool.submit(engine.call, inside).result(PATIENCE)
     assert len(ids(engine.submit(prompt_of(4), GREEDY))) == 12

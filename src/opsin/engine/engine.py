@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from opsin.engine.logprobs import logprobs
 from opsin.engine.media_work import Errand, MediaWork
 from opsin.engine.pace import Pace
 from opsin.engine.pages import PagePool, pages_for
-from opsin.engine.reply import Reply
+from opsin.engine.reply import Call, Reply
 from opsin.engine.rows import PromptRows
 from opsin.engine.runner import Runner
 from opsin.engine.sampling import Floats, Sampling
@@ -34,14 +33,6 @@ from opsin.spans import MediaSpan, Prompt, TextSpan
 T = TypeVar("T")
 _FAILED = "the engine failed"
 ENCODING_SECONDS = 0.05  # that pictures may take between two steps while somebody streams
-
-
-@dataclass(eq=False)
-class _Call:
-    """Somebody waits for work on the engine's thread, as long as it is not `abandoned`."""
-
-    run: Callable[[], None]
-    abandoned: bool = False
 
 
 class Engine(Stays):
@@ -70,8 +61,8 @@ class Engine(Stays):
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._incoming: deque[Sequence] = deque()
-        self._calls: deque[_Call] = deque()
-        self._calling: _Call | None = None  # the one that runs now
+        self._calls: deque[Call] = deque()
+        self._calling: Call | None = None  # the one that runs now
         self._computing: list[Sequence] = []  # those of the step that runs now
         self._closing = False
         self.step_seconds: deque[float] = deque(maxlen=1 << 16)
@@ -188,7 +179,7 @@ class Engine(Stays):
             except BaseException as error:  # noqa: BLE001 - handed to whoever called
                 reply.fail(error)
 
-        call = _Call(run)
+        call = Call(run)
         try:
             with self._lock:
                 self._refuse_closed()
@@ -202,7 +193,7 @@ class Engine(Stays):
                     self._runner.device.team.stop()
             raise
 
-    def _do(self, call: _Call) -> None:
+    def _do(self, call: Call) -> None:
         """Run what somebody waits for; a stop never outlives it, but when closing."""
         with self._lock:
             if call.abandoned:
@@ -231,6 +222,7 @@ class Engine(Stays):
         """End all streams and the thread. A forked child has none to end."""
         if self._home.is_left:
             return
+        self._refuse_itself()
         with self._lock:
             self._closing = True
             self._runner.device.team.stop()
@@ -241,6 +233,11 @@ class Engine(Stays):
     def _refuse_closed(self) -> None:
         if self._closing:
             raise _closed()
+
+    def _refuse_itself(self) -> None:
+        """Its own thread would wait for ever."""
+        if threading.current_thread() is self._thread:
+            raise RequestError("the engine cannot wait for itself", hint="ask from outside of edits and calls")
 
     def _rouse(self) -> None:
         """The engine's thread shall look soon, also where it waits for pictures."""
@@ -357,8 +354,7 @@ class Engine(Stays):
 
     def _result(self, reply: Reply[T]) -> T:
         """What comes, waited for so that a signal is noticed, and that the thread is there to make it come."""
-        if threading.current_thread() is self._thread:
-            raise RequestError("the engine cannot wait for itself", hint="ask from outside of edits and calls")
+        self._refuse_itself()
         while True:
             lives = self._thread.is_alive()
             try:

@@ -7,6 +7,8 @@ the thread that has to give the result would wait for it. A queue in C holds no 
 from __future__ import annotations
 
 import queue
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -30,3 +32,11 @@ class Reply(Generic[T]):
         if error is not None:
             raise error
         return value  # type: ignore[return-value]
+
+
+@dataclass(eq=False)
+class Call:
+    """Somebody waits for work on another thread, as long as it is not `abandoned`."""
+
+    run: Callable[[], None]
+    abandoned: bool = False

@@ -65,6 +65,11 @@ LACKS = {
     ),
     "a window": ([], {"llama.attention.sliding_window": 512}, "llama.attention.sliding_window is 512.*not built"),
     "a scale of logits": ([], {"llama.logit_scale": 0.25}, "llama.logit_scale is 0.25.*not built"),
+    "a list of penalties": (
+        [], {"general.sampling.penalty_repeat": np.float32([1, 2])}, r"penalty_repeat is \[1.0, 2.0\].*not built"
+    ),
+    "a template that fails": ([], {"tokenizer.chat_template": "{{ 1 / 0 }}"}, "makes the chat template fail"),
+    "a template that is empty": ([], {"tokenizer.chat_template": ""}, "leaves out what a user says"),
     "a list": ([], {"llama.new_thing": np.arange(3)}, r"llama.new_thing is \[0, 1, 2\].*not built"),
 }  # fmt: skip
 
@@ -72,9 +77,16 @@ LACKS = {
 @pytest.mark.parametrize("case", LACKS)
 def test_what_a_file_lacks_or_says_wrongly_is_a_note(tmp_path, case):
     keys, more, said = LACKS[case]
-    notes, _ = loaded(without(tmp_path / "m.gguf", *keys, **more))
+    with opsin.load(without(tmp_path / "m.gguf", *keys, **more), threads=1, context=64) as model:
+        notes = model.notes
     assert len(notes) == 1, notes
     assert re.search(said, notes[0]), notes
+
+
+def test_thousands_of_odd_keys_are_a_few_notes(tmp_path):
+    notes, _ = loaded(without(tmp_path / "m.gguf", **{f"llama.x{number}": number + 1 for number in range(3000)}))
+    assert len(notes) == 17
+    assert notes[-1] == "... and 2984 more keys that are not built"
 
 
 def test_neutral_knobs_and_old_ways_of_saying_none_are_no_notes(tmp_path):

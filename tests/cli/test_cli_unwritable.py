@@ -84,6 +84,13 @@ def test_a_folder_as_target_and_a_folder_that_is_not_there_are_told_before_any_w
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_a_pipe_or_a_device_is_not_replaced(run, tmp_path, sources, checkpoint, command):
+    os.mkfifo(tmp_path / "out.gguf")
+    assert_one_line(run(*arguments(command, sources, checkpoint, tmp_path / "out.gguf")), 2, "is no regular file")
+    assert (tmp_path / "out.gguf").is_fifo()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_target_that_may_not_be_written(run, tmp_path, sources, checkpoint, command):
     closed = tmp_path / "closed"
     closed.mkdir()

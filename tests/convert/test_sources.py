@@ -298,10 +298,25 @@ def test_code_of_its_own_is_a_note(folder):
     assert "modeling_odd.OddModel" in note
 
 
+def pointer(path):
+    path.unlink()
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12000\n")
+
+
 REFUSED = {
     "an adapter": (lambda f: change(f / "adapter_config.json", peft_type="LORA"), "holds an adapter"),
     "ends that are words": (lambda f: change(f / "generation_config.json", eos_token_id=["</s>"]), "no ids of tokens"),
     "a temperature in words": (lambda f: change(f / "generation_config.json", temperature="hot"), "is 'hot'"),
+    "a temperature below 0": (lambda f: change(f / "generation_config.json", temperature=-0.5), "is -0.5, no number"),
+    "a share above 1": (lambda f: change(f / "generation_config.json", top_p=7), "top_p is 7, no number from 0 to 1"),
+    "a pointer for weights": (lambda f: pointer(f / "model.safetensors"), "a pointer of Git LFS to a file of 12,000"),
+    "a pointer for a tokenizer": (lambda f: pointer(f / "tokenizer.json"), "a pointer of Git LFS.*git lfs pull"),
+    "a web page for settings": (
+        lambda f: (f / "config.json").write_bytes(b"<!DOCTYPE html>"), "config.json is no JSON: it is a web page"
+    ),
+    "a template without end": (
+        lambda f: (f / "chat_template.jinja").write_text("x" * (2 << 20)), "has 2097152 characters, more than"
+    ),
     "a template of bytes": (lambda f: (f / "chat_template.jinja").write_bytes(b"\xff\xfe"), "cannot be read"),
     "a template that is a number": (
         lambda f: ((f / "chat_template.jinja").unlink(True), change(f / "tokenizer_config.json", chat_template=5)),

@@ -25,6 +25,8 @@ _KNOWN: Final = (
     "rope.dimension_count", "rope.scaling.finetuned", "attention.key_length", "attention.value_length",
     "attention.causal", "attention.layer_norm_epsilon", "pooling_type",
 )  # fmt: skip
+_PROBE: Final = "needle in a haystack"
+_MOST: Final = 16  # notes of one kind: a hostile file has thousands of keys
 _STRUCTURE: Final = re.compile(r"<\|[^\s<>|]{1,40}\|>|<｜[^\s<>｜]{1,40}｜>|<(?:start|end)_of_turn>")
 
 
@@ -38,16 +40,21 @@ def notes_of(file: File, tokenizer: Tokenizer, template: ChatTemplate | None) ->
         )
     else:
         yield from _strange_tokens(tokenizer, template)
-    yield from _sampling(file)
-    yield from _unread(file)
+    for notes in (list(_sampling(file)), list(_unread(file))):
+        yield from notes[:_MOST]
+        if len(notes) > _MOST:
+            yield f"... and {len(notes) - _MOST} more keys that are not built"
 
 
 def _strange_tokens(tokenizer: Tokenizer, template: ChatTemplate) -> Iterator[str]:
     """What the template writes around messages as if it were a token, and is none."""
     try:
-        text = template.render([{"role": "user", "content": "a"}])
-    except OpsinError:
-        return  # a conversation will say what is wrong with it
+        text = template.render([{"role": "user", "content": _PROBE}])
+    except OpsinError as error:
+        yield f"a question alone makes the chat template fail: {error.message}"
+        return
+    if _PROBE not in text:
+        yield "the chat template leaves out what a user says"
     strange = [
         found for found in dict.fromkeys(_STRUCTURE.findall(text)) if len(tokenizer.encode(found, special=True)) > 1
     ]
@@ -70,7 +77,9 @@ def _sampling(file: File) -> Iterator[str]:
 
 
 def _is_neutral(value: Value, neutral: float | None) -> bool:
-    return neutral is None or value == neutral or value in (0, False, "")
+    if isinstance(value, np.ndarray) or not isinstance(value, str | int | float):
+        return False
+    return neutral is None or value == neutral or value in (0, "")
 
 
 def _unread(file: File) -> Iterator[str]:

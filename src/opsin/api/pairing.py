@@ -82,7 +82,8 @@ def _choice(taken: Vision, others: list[Vision], passed: list[str]) -> list[str]
     """Says what was taken, where there was more than one file."""
     if not others and not passed:
         return []
-    rest = ", ".join(f"{vision.path.name} ({vision.format.name})" for vision in others)
+    rest = ", ".join(f"{vision.path.name} ({vision.format.name})" for vision in others[:4])
+    rest += f" and {len(others) - 4} more" if len(others) > 4 else ""
     told = f"; it fits as {rest} would" if rest else ""
     return [f"pictures go through {taken.path.name} ({taken.format.name}){told}; --mmproj or mmproj= chooses another"]
 

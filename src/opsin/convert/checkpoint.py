@@ -9,6 +9,7 @@ from typing import Final
 
 from opsin.convert.safetensors import Safetensors, Stored
 from opsin.errors import FileError
+from opsin.gguf.kinds import START_BYTES, recognise
 from opsin.gguf.rules import Floats, Rules, Settings, canonical
 
 MAX_JSON: Final = 256 << 20  # bytes; a tokenizer of 262,000 tokens has 33 million
@@ -153,11 +154,15 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, object]:
     try:
         if path.stat().st_size > MAX_JSON:
             raise FileError(f"{path} has {path.stat().st_size} bytes", hint="it is no settings file")
-        found = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        found = json.loads(data)
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}", hint="is the download complete?") from error
     except (ValueError, RecursionError) as error:
-        raise FileError(f"{path} is no JSON", hint="download it again") from error
+        what, hint = recognise(data[:START_BYTES], len(data))
+        damaged = what.startswith("JSON")
+        told = "a damaged one" if damaged else f"it is {what}"
+        raise FileError(f"{path} is no JSON: {told}", hint="download it again" if damaged else hint) from error
     if not isinstance(found, dict):
         raise FileError(f"{path} is no JSON object", hint="download it again")
     return found

@@ -20,6 +20,9 @@ _FILE: Final = "generation_config.json"
 _SAMPLING: Final = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
                     "repetition_penalty": "penalty_repeat"}  # fmt: skip
 _DRAWN: Final = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0}  # transformers' own, where it draws
+_RANGES: Final = {"temperature": (0, 100), "top_k": (-1, (1 << 31) - 1), "top_p": (0, 1), "min_p": (0, 1),
+                  "repetition_penalty": (0, 1000)}  # fmt: skip
+_MOST: Final = 16  # notes on settings that have no key
 # What needs no note: it is kept elsewhere, says how and not what, or changes nothing with this value.
 _ELSEWHERE: Final = (
     "eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id", "suppress_tokens", "do_sample",
@@ -96,8 +99,9 @@ def _sampling(where: Path, settings: Mapping[str, object]) -> dict[str, Writable
         told["temperature"] = 0.0
     found: dict[str, Writable] = {}
     for name, value in told.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value < 1 << 31:
-            raise FileError(f"{where}: {name} is {value!r:.40}, no number", hint="mend it")
+        least, most = _RANGES[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise FileError(f"{where}: {name} is {value!r:.40}, no number from {least} to {most}", hint="mend it")
         kind = ValueType.INT32 if name == "top_k" else ValueType.FLOAT32
         if not (name == "repetition_penalty" and value == 1):
             number = int(value) if name == "top_k" else float(value)
@@ -117,5 +121,5 @@ def _left_out(settings: Mapping[str, object]) -> list[str]:
         silent = value is None or value in (False, 0, "") or value == [] or value == {} or value == _NEUTRAL.get(name)
         if name in _SAMPLING or name in _ELSEWHERE or silent or name.startswith(("_", "output_", "transformers_")):
             continue
-        notes.append(f"{_FILE}: {name} is {value!r:.60}, for which GGUF has no key: it is left out")
-    return notes
+        notes.append(f"{_FILE}: {name!s:.60} is {value!r:.60}, for which GGUF has no key: it is left out")
+    return [*notes[:_MOST], *([f"{_FILE}: ... and {len(notes) - _MOST} more"] if len(notes) > _MOST else [])]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.errors import FileError
+from opsin.gguf.kinds import START_BYTES, recognise
 
 MAX_HEADER: Final = 100 << 20  # bytes, as the reference implementation allows
 MAX_NAME, MAX_DIMENSIONS = 512, 8
@@ -95,6 +96,10 @@ class Safetensors:
         raw = bytearray(8)
         length = int.from_bytes(raw, "little") if self._fill(memoryview(raw)) else 0
         if not 2 <= length <= min(MAX_HEADER, size - 8):
+            self._stream.seek(0)
+            what, hint = recognise(self._stream.read(START_BYTES), size)
+            if what.startswith(("a ", "packed")):
+                raise FileError(f"{self.path} is no safetensors file: it is {what}", hint=hint)
             raise self._wrong(f"its header cannot have {length} bytes in a file of {size}")
         text = bytearray(length)
         try:

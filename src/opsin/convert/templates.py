@@ -13,6 +13,7 @@ from typing import Final
 from opsin.convert.checkpoint import read_json
 from opsin.errors import FileError
 from opsin.gguf.writer import Writable
+from opsin.text.generator import MAX_SOURCE
 
 _KEY: Final = "tokenizer.chat_template"
 _JINJA, _MORE, _LEGACY, _CONFIG = (
@@ -31,6 +32,12 @@ def template_keys(folder: Path, *, sees: bool) -> tuple[dict[str, Writable], lis
     if taken is None:
         return {}, ["there is no chat template: conversations will be joined by line ends, without roles"]
     texts = dict(sources[taken])
+    long = next((name for name, text in texts.items() if len(text) > MAX_SOURCE), None)
+    if long is not None:
+        raise FileError(
+            f"{folder}: the chat template {long!r:.40} has {len(texts[long])} characters, more than {MAX_SOURCE}",
+            hint="nobody's template is so long: download it again",
+        )
     notes = [
         f"{name} holds another chat template than {taken}, which transformers takes: it is left out"
         for name in order if sources[name] and sources[name].get("default") not in (None, texts.get("default"))

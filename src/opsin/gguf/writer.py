@@ -71,6 +71,8 @@ def check_target(path: Path, sources: Iterable[Path] = ()) -> None:
     """Raises RequestError for what can be no file, or is one that is being read. Whoever works for long asks before."""
     if path.is_dir():
         raise RequestError(f"{path} is a folder", hint="give the name of a file to write")
+    if path.exists() and not path.is_file():  # a device or a pipe would be replaced by a file
+        raise RequestError(f"{path} is no regular file", hint="give the name of a file to write")
     if not path.parent.is_dir():
         raise RequestError(f"there is no folder {path.parent} for {path.name}", hint="make it, or give another name")
     if path.exists() and any(path.samefile(source) for source in sources):

@@ -19,16 +19,20 @@ THREADS = 8
 NAMES = ("gpt-2", "deepseek-llm", "llama-spm", "bert-bge", "nomic-bert-moe")
 
 
+def encode(memory: WordMemory, words: list[str]) -> tuple[int, ...]:
+    return tuple(chain.from_iterable(memory.encode(words)))
+
+
 def test_memory_begins_anew_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opsin.text.words.MAX_CHARACTERS", 100)
     calls: list[str] = []
-    memory = WordMemory(lambda word: calls.append(word) or (len(word),))  # type: ignore[func-returns-value]
-    assert memory.encode_all(["a", "bb", "a"]) == (1, 2, 1)
+    memory = WordMemory(lambda word: calls.append(word) or ((len(word),),))  # type: ignore[func-returns-value]
+    assert encode(memory, ["a", "bb", "a"]) == (1, 2, 1)
     assert sorted(calls) == ["a", "bb"]
-    memory.encode_all(["x" * 200])
-    memory.encode_all(["a"])
+    encode(memory, ["x" * 200])
+    encode(memory, ["a"])
     assert calls.count("a") == 2
-    assert memory.encode_all(["x" * 200, "a"]) == (200, 1)
+    assert encode(memory, ["x" * 200, "a"]) == (200, 1)
 
 
 @pytest.fixture
@@ -70,7 +74,17 @@ def test_threads_that_share_a_memory_get_the_ids_that_they_get_alone(
 def test_places_to_cut_at_are_looked_for_once(often: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joints, "PATIENCE", 0)
     calls: list[int] = []
-    parts = joints.Parts(lambda word: (len(word),), lambda: calls.append(1) or "ab\0bc")  # type: ignore[func-returns-value]
+    parts = joints.Parts(lambda word: ((len(word),),), lambda: calls.append(1) or "ab\0bc")  # type: ignore[func-returns-value]
     with ThreadPoolExecutor(THREADS) as pool:
-        assert {*pool.map(parts.encode, ["abcabcabcabcabc"] * 64)} == {(3,) * 5}
+        assert {*pool.map(lambda word: tuple(chain.from_iterable(parts.encode(word))), ["abcabcabcabcabc"] * 64)} == {
+            (3,) * 5
+        }
     assert calls == [1]
+
+
+def test_long_words_are_encoded_in_their_place_and_not_remembered() -> None:
+    calls: list[str] = []
+    memory = WordMemory(lambda word: calls.append(word) or [(len(word),), (0,)])  # type: ignore[func-returns-value]
+    asked = ["a", "x" * 1000, "a", "x" * 1000, "y" * 2000, "bb"]
+    assert encode(memory, asked) == (1, 0, 1000, 0, 1, 0, 1000, 0, 2000, 0, 2, 0)
+    assert sorted(map(len, calls)) == [1, 2, 1000, 1000, 2000]

@@ -70,7 +70,7 @@ class BytePairs:
         self._remembered = WordMemory(self._encode_word)
         self._pieces = WordMemory(self._encode_piece)
 
-    def encode(self, text: str, *, first: bool) -> Iterator[list[int]]:
+    def encode(self, text: str, *, first: bool) -> Iterator[Sequence[int]]:
         """Ids of `text`. `first` tells whether nothing or a special token stands before it, which BPE ignores."""
         text = SURROGATES.sub("\ufffd", text)
         if self._pre.spaces_vanish:
@@ -93,10 +93,8 @@ class BytePairs:
             return 0
         return len(text) - sum(text.count(chr(byte)) for byte in lost if byte < 0x80)
 
-    def _encode_word(self, word: str) -> tuple[int, ...]:
-        if not self._within_words:
-            return self._encode_piece(word)
-        return self._pieces.encode_all(cut(self._within_words, word))
+    def _encode_word(self, word: str) -> Iterable[Sequence[int]]:
+        return self._pieces.encode(cut(self._within_words, word)) if self._within_words else self._encode_piece(word)
 
     def _find_whole(self, piece: str) -> int | None:
         """The id of a piece that is a token and is not merged: by the rules of the file, or as no merge makes it."""
@@ -104,29 +102,29 @@ class BytePairs:
             return self._ids.get(self._write(piece))
         return self._ids.get(piece) if self._pre.newline_runs and piece[0] == "\n" else None
 
-    def _encode_piece(self, piece: str) -> tuple[int, ...]:
+    def _encode_piece(self, piece: str) -> Iterable[Sequence[int]]:
         id = self._find_whole(piece)
-        return self._parts.encode(piece) if id is None else (id,)
+        return self._parts.encode(piece) if id is None else ((id,),)
 
-    def _encode_part(self, part: str) -> tuple[int, ...]:
-        ids = (
-            [token.id for token in self._model.tokenize(self._write(part))]
-            if len(part) <= WINDOW
-            else self._merge(part)
-        )
-        if max(ids, default=0) < self._size:
-            return tuple(ids)
-        return tuple(chain.from_iterable([self._spelled.get(id, (id,)) for id in ids]))
-
-    def _merge(self, part: str) -> list[int]:
-        """Ids of a long part. The library keeps the interpreter while it merges, except for many texts at once."""
+    def _encode_part(self, part: str) -> Iterator[Sequence[int]]:
+        if len(part) <= WINDOW:
+            yield self._spell_private([token.id for token in self._model.tokenize(self._write(part))])
+            return
+        # The library keeps the interpreter while it merges, except for many texts at once.
         written = "".join([self._write(part[start : start + _SLICE]) for start in range(0, len(part), _SLICE)])
         try:
-            return [self._texts[text] for text in merge_in_windows(written, self._merge_window)]
+            texts = merge_in_windows(written, self._merge_window)
         except _Unspelled:
-            whole = tokenizers.Tokenizer(self._model).encode_batch_fast([written], add_special_tokens=False)
-            ids: list[int] = whole[0].ids
+            ids = tokenizers.Tokenizer(self._model).encode_batch_fast([written], add_special_tokens=False)[0].ids
+            yield from (self._spell_private(ids[start : start + _SLICE]) for start in range(0, len(ids), _SLICE))
+        else:
+            for start in range(0, len(texts), _SLICE):
+                yield self._spell_private([self._texts[text] for text in texts[start : start + _SLICE]])
+
+    def _spell_private(self, ids: list[int]) -> list[int]:
+        if max(ids, default=0) < self._size:
             return ids
+        return [*chain.from_iterable([self._spelled.get(id, (id,)) for id in ids])]
 
     def _merge_window(self, written: str) -> list[str]:
         texts: list[str] = [token.value for token in self._model.tokenize(written)]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from sys import intern
 from threading import Lock
 from typing import Final
 
@@ -84,11 +85,11 @@ class Joints:
 class Parts:
     """Encodes words, long ones by their parts. `read` gives the texts for `Joints`, when they are needed.
 
-    `encode` gives the ids of a short word, or of a part. Threads may share one: `Joints` never change, the lock is for
-    making them once, and `_patience` need not be exact.
+    `encode` gives the ids of a short word, or of a part, in portions. Threads may share one: `Joints` never change, the
+    lock is for making them once, and `_patience` need not be exact.
     """
 
-    def __init__(self, encode: Callable[[str], tuple[int, ...]], read: Callable[[], str]) -> None:
+    def __init__(self, encode: Callable[[str], Iterable[Sequence[int]]], read: Callable[[], str]) -> None:
         self._encode = encode
         self._read = read
         self._patience = PATIENCE
@@ -96,10 +97,10 @@ class Parts:
         self._making = Lock()
         self._remembered = WordMemory(encode)
 
-    def encode(self, word: str) -> tuple[int, ...]:
-        """The ids of the whole word."""
+    def encode(self, word: str) -> Iterable[Sequence[int]]:
+        """The ids of the whole word, in portions."""
         joints = self.find_joints(len(word)) if len(word) > LONG else None
-        return self._encode(word) if joints is None else self._remembered.encode_all(joints.cut_text(word))
+        return self._encode(word) if joints is None else self._remembered.encode(joints.cut_text(word))
 
     def find_joints(self, size: int) -> Joints | None:
         """The places to cut at, made when enough characters came that are worth it; `size` more come now."""
@@ -129,7 +130,7 @@ def merge_in_windows(text: str, merge: Callable[[str], Sequence[str]]) -> list[s
             size *= 2
         else:
             kept = found if begin + size >= len(text) else found[:-_UNSURE]  # what follows could change the last
-            symbols += kept
+            symbols += map(intern, kept)  # millions of texts of their own would all be let go at once
             begin += sum(map(len, kept))
             size, back = WINDOW, 1
     return symbols

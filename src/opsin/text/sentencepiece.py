@@ -20,6 +20,7 @@ from opsin.text.words import SPACE, WordMemory, cut_pattern
 _SHORT: Final = 48  # characters: up to here looking through all pairs is faster than a heap
 _RUNS: Final = re.compile(rf"{SPACE}*\w+|[^\w{SPACE}]+|{SPACE}+")
 _MAX_RUNS: Final = 1 << 18
+_AT_ONCE: Final = 1 << 16  # symbols
 _LONG_TEXT: Final = 1024  # characters: shorter ones are cut before spaces only
 _NEVER: Final = float("-inf")
 _BEFORE_SPACE: Final = re.compile(f"(.)(?={SPACE})", re.DOTALL)
@@ -42,7 +43,7 @@ class SentencePiece:
         self._apart: dict[tuple[str, str], bool] = {}
         self._remembered = WordMemory(self._parts.encode)
 
-    def encode(self, text: str, *, first: bool) -> Iterator[list[int]]:
+    def encode(self, text: str, *, first: bool) -> Iterator[Sequence[int]]:
         """Ids of `text`. `first`: nothing or a special token stands before it, and a space may be put there."""
         text = (SPACE if first and self._space_prefix else "") + text.replace(" ", SPACE)
         joints = self._parts.find_joints(len(text)) if len(text) > _LONG_TEXT else None
@@ -52,9 +53,10 @@ class SentencePiece:
         """See `Encoder`."""
         return len(text) if None not in self._bytes else 0
 
-    def _encode_part(self, part: str) -> tuple[int, ...]:
+    def _encode_part(self, part: str) -> Iterator[Sequence[int]]:
         symbols = self._merge(part) if len(part) <= WINDOW else merge_in_windows(part, self._merge)
-        return tuple(chain.from_iterable([self._spell(symbol) for symbol in symbols]))
+        for start in range(0, len(symbols), _AT_ONCE):
+            yield [*chain.from_iterable([self._spell(symbol) for symbol in symbols[start : start + _AT_ONCE]])]
 
     def _merge(self, part: str) -> Sequence[str]:
         """The symbols of a part: those of its runs of letters and of signs, if they stay apart where runs meet.

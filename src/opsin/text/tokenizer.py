@@ -30,7 +30,7 @@ from opsin.text.words import SPACE
 class Encoder(Protocol):
     """One family's way from ordinary text to ids."""
 
-    def encode(self, text: str, *, first: bool) -> Iterator[list[int]]:
+    def encode(self, text: str, *, first: bool) -> Iterator[Sequence[int]]:
         """Ids of `text`, in portions; `first` where nothing or a special token stands before it."""
         ...
 

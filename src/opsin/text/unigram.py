@@ -7,7 +7,7 @@ is written here as llama.cpp does it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from secrets import token_hex
 from typing import Final
 
@@ -19,6 +19,7 @@ from opsin.text.charsmap import Charsmap
 from opsin.text.vocabulary import NORMAL, UNUSED, USER_DEFINED, Vocabulary
 from opsin.text.words import SPACE, SURROGATES, WordMemory
 
+_GAPS: Final = regex.compile(" +")
 _LETTER: Final = r"[\p{L}\p{N}_]"
 _BETWEEN_LETTERS: Final = regex.compile(
     rf"(?<=[{_LETTER}--\p{{GCB=Prepend}}]) (?=[{_LETTER}--\p{{GCB=Extend}}--\p{{GCB=SpacingMark}}])", regex.V1
@@ -41,7 +42,7 @@ class Unigram:
         self._cuts = self._find_cuts(vocabulary)
         self._chunks = WordMemory(self._encode_chunk)
 
-    def encode(self, text: str, *, first: bool) -> Iterator[list[int]]:
+    def encode(self, text: str, *, first: bool) -> Iterator[Sequence[int]]:
         """Ids of `text`; llama.cpp puts the space in front of every fragment, so `first` changes nothing."""
         text = SURROGATES.sub("\ufffd", text)
         chunks = iter(self._cuts.splititer(text) if self._cuts else [text])
@@ -52,10 +53,10 @@ class Unigram:
         """See `Encoder`: a word of any length may be one unknown token."""
         return 0
 
-    def _encode_chunk(self, chunk: str) -> tuple[int, ...]:
+    def _encode_chunk(self, chunk: str) -> Iterator[Sequence[int]]:
         """Ids of what stands behind a space within the text."""
         text = self._normalize(chunk)
-        return tuple(self._encode(self._place_spaces(text) if self._merge_spaces else SPACE + text.replace(" ", SPACE)))
+        yield self._encode(self._place_spaces(text) if self._merge_spaces else SPACE + text.replace(" ", SPACE))
 
     def _normalize(self, text: str) -> str:
         return text if self._normalizer is None else self._normalizer.normalize(text)
@@ -75,7 +76,8 @@ class Unigram:
 
     def _place_spaces(self, text: str) -> str:
         if self._merge_spaces:
-            return "".join(SPACE + word for word in text.split(" ") if word)
+            words = text.strip(" ")
+            return SPACE + _GAPS.sub(SPACE, words) if words else ""
         lead = len(text) - len(text.lstrip(" "))
         prefix = SPACE if self._space_prefix and lead < len(text) else ""
         return SPACE * lead + prefix + text[lead:].replace(" ", SPACE)

@@ -7,7 +7,7 @@ models are published with (and older than Python's).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import regex
@@ -47,10 +47,10 @@ class WordPiece:
         self._longest = max(map(len, texts), default=1)
         self._unknown = vocabulary.unknown
         self._chunks = WordMemory(self._encode_chunk)
-        self._words = WordMemory(self._encode_word)
+        self._words = WordMemory(lambda word: (self._encode_word(word),))
         self._whole = self._make_whole()
 
-    def encode(self, text: str, *, first: bool) -> Iterator[list[int]]:
+    def encode(self, text: str, *, first: bool) -> Iterator[Sequence[int]]:
         """Ids of `text`. `first` tells what stands before it, which WordPiece ignores."""
         return self._chunks.encode(match.group() for match in _CHUNKS.finditer(text))
 
@@ -58,11 +58,12 @@ class WordPiece:
         """See `Encoder`: a word of any length may be one unknown token."""
         return 0
 
-    def _encode_chunk(self, chunk: str) -> tuple[int, ...]:
+    def _encode_chunk(self, chunk: str) -> Iterator[Sequence[int]]:
         if len(chunk) <= _LONG:
-            return self._words.encode_all(self._split(chunk))
+            yield from self._words.encode(self._split(chunk))
+            return
         found = self._whole.encode_batch_fast([SURROGATES.sub("", chunk)], add_special_tokens=False)[0].ids
-        return tuple(found if self._unknown is not None else [id for id in found if id != _NOTHING])
+        yield found if self._unknown is not None else [id for id in found if id != _NOTHING]
 
     def _make_whole(self) -> tokenizers.Tokenizer:
         """The library's way from a chunk to ids, which are the same."""

@@ -165,6 +165,7 @@ def test_logits_are_given_up_after_a_step(model, monkeypatch):
 
     monkeypatch.setattr(program, "run", watched)
     interrupted(lambda: model.logits([1] * 500), begun.is_set)
+    wait_for(lambda: model.engine._calling is None)
     assert len(runs) == 2  # of 8
     monkeypatch.undo()
     assert model.chat([{"role": "user", "content": "Hi"}], max_tokens=3).text is not None
@@ -181,6 +182,7 @@ def test_a_trace_is_given_up_at_its_next_operation(model):
         return values
 
     interrupted(lambda: model.trace([1, 2, 3], ["*"], {"embed": edit, "blk.*.out": edit}), begun.is_set)
+    wait_for(lambda: model.engine._calling is None)
     assert len(seen) == 1
     assert set(model.trace([1, 2, 3], ["logits"])) == {"logits"}
 

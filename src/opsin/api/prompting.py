@@ -127,8 +127,10 @@ class Prompting:
         if room is None or sum(map(len, pieces)) <= _COUNTED:
             return
         texts = sum(
-            self.tokenizer.fewest_tokens(piece, special=special) if isinstance(piece, str) else len(piece)
-            for piece in pieces
+            self.tokenizer.fewest_tokens(piece.replace(self.own, ""), special=special)
+            if isinstance(piece, str)
+            else len(piece)
+            for piece in pieces  # a picture's place is no text
         )
         _refuse(texts + sum(patches.rows for patches in pictures), room)
 

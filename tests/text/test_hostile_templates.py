@@ -8,7 +8,7 @@ import hostile_templates
 def test_hostile_templates_take_little_time_and_memory() -> None:
     taken = list(hostile_templates.measured(120, seed=7))
     assert [str(one) for one in taken if one.is_too_much] == []
-    assert sum(one.end.endswith("characters") for one in taken) > 15  # some get through to their end
+    assert sum(one.end.endswith("characters") for one in taken) > 5  # some get through to their end
     assert len({one.end for one in taken}) > 30  # and others end in many ways
 
 

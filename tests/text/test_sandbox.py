@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import tracemalloc
 
 import pytest
 
-from opsin.errors import ModelError
+from opsin.errors import ModelError, OpsinError, RequestError
 from opsin.text import ChatTemplate
 
 LONG = "{% set a = 'ab' * 15000000 %}"
@@ -137,3 +139,84 @@ def test_helpers_are_those_of_transformers() -> None:
         "{% generation %}g{% endgeneration %}{{ {'a': '<ö>'} | tojson }}{{ strftime_now('%Y') | length }}"
     )
     assert ChatTemplate(source).render([]) == '13g{"a": "<ö>"}4'
+
+
+def test_what_a_rendering_made_is_gone_after_it() -> None:
+    source = (
+        "{% set n = namespace(x=[]) %}{% macro m() %}{{ n.x|length }}{{ m() if false }}{% endmacro %}"
+        "{% for i in range(9) %}{% set n.x = [n, n.x, 'a' * 3000000] %}{% endfor %}{{ m() }}"
+    )
+    template = ChatTemplate(source)
+    assert template.render([]) == "3"
+    tracemalloc.start()
+    gc.disable()
+    try:
+        for _ in range(3):
+            template.render([])
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        gc.enable()
+        tracemalloc.stop()
+    assert left < 1 << 20
+
+
+@pytest.mark.parametrize(
+    "source", ["{{ raise_exception(t) }}", "{{ t.nothing.at_all }}", "{{ {}[t].x }}", "{{ t + 1 }}"]
+)
+def test_errors_quote_templates_in_one_short_line_without_controls(source: str) -> None:
+    text = "{% set t = '\\x1b]0;owned\\x07\\x1b[2J\\n\\r\\u2028\\u202e' * 100000 %}"
+    with pytest.raises(OpsinError) as caught:
+        ChatTemplate(text + source).render([])
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 600
+
+
+def test_refusals_keep_their_words() -> None:
+    with pytest.raises(RequestError, match=r"refuses this conversation: no \\x1b\]0;x\\x07 here: Größe \("):
+        ChatTemplate("{{ raise_exception('no \\x1b]0;x\\x07\\n here: Größe') }}").render([])
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("{{ 'a'.encode() }}", "encode"),
+        ("{{ (1).to_bytes(100000, 'big') }}", "to_bytes"),
+        ("{{ 'a'.translate({}) }}", "translate"),
+        ("{{ [1].append(2) }}", "append"),
+        ("{{ {}.update(a=1) }}", "update"),
+        ("{% include 'x' %}", "include"),
+        ("{% extends 'x' %}", "extends"),
+        ("{% import 'x' as x %}", "import"),
+        ("{% block x %}{% endblock %}", "block"),
+        ("{% autoescape true %}{{ '<' * 9 }}{% endautoescape %}", "autoescape|evalcontext"),
+        ("{{ [1]|sum }}", "sum"),
+        ("{{ [1]|random }}", "random"),
+    ],
+)
+def test_what_nobody_listed_is_refused_by_name(source: str, name: str) -> None:
+    with pytest.raises(ModelError, match=name):
+        ChatTemplate(source).render([])
+
+
+def test_bombs_are_refused_before_they_are_compiled_twice() -> None:
+    began = time.thread_time()
+    template = ChatTemplate("{{ a" + "|upper" * 2000 + "}}")
+    for _ in range(30):
+        with pytest.raises(ModelError, match="chat template"):
+            template.render([{"role": "user", "content": "hi"}])
+    assert time.thread_time() - began < 1
+
+
+@pytest.mark.parametrize("source", ["{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x"])
+def test_trying_what_a_template_takes_ends_in_time_too(source: str) -> None:
+    began = time.thread_time()
+    with pytest.raises(ModelError, match="too long"):
+        _ = ChatTemplate(source).capabilities
+    assert time.thread_time() - began < 1
+
+
+@pytest.mark.parametrize("source", ["{{ a }}" * 1900, "{{ 1" + "+1" * 20 + " }}", "{{ [" + "1, " * 2900 + "] }}"])
+def test_templates_twice_as_large_as_any_published_one_compile(source: str) -> None:
+    began = time.thread_time()
+    ChatTemplate(source).render([])
+    assert time.thread_time() - began < 1

@@ -226,10 +226,11 @@ def _percent(budget: Budget, given: Sequence[Any]) -> Cost:
 
 def _json(budget: Budget, given: Sequence[Any]) -> Cost:
     extent = budget.measure(given[0])
-    numbers = [number("tojson", one, 100) for one in given[1:] if not isinstance(one, bool)]
+    options = [one for one in given[1:] if isinstance(one, str | int | float) and not isinstance(one, bool)]
+    numbers = [number("tojson", one, 100) for one in options]
     texts = [size(text) for one in given[1:] for text in ([one] if isinstance(one, str) else _texts(one))]
     extra = sum(numbers) * extent.depth + sum(texts) * (1 + extent.depth)
-    work = extent.chars * 4 + extent.items * (100 + 2_000 * any([*numbers, *texts]))
+    work = extent.chars * 4 + extent.items * (2_000 if options else 100)  # lines are written in Python
     return Cost(work * 2, extent.written + extent.items * (_PIECE + extra * (4 if extent.wide or texts else 1)))
 
 

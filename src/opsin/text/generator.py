@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 from jinja2 import nodes
-from jinja2.compiler import CodeGenerator, Frame
+from jinja2.compiler import CodeGenerator, Frame, MacroRef
 from jinja2.ext import Extension
 from jinja2.lexer import Token, TokenStream
 from jinja2.parser import Parser
@@ -27,7 +27,7 @@ MAX_TOKENS: Final = 6_000
 MAX_NAMES: Final = 600
 MAX_NAME: Final = 100  # characters
 MAX_NESTING: Final = 60  # nodes of the tree
-MAX_CODE: Final = 1 << 21  # characters of Python
+MAX_CODE: Final = 1 << 19  # characters of Python
 
 
 class Bounds(Extension):
@@ -149,6 +149,12 @@ class Generator(CodeGenerator):
             return
         self.write("environment.weigh_literal(")
         super().visit_Tuple(node, frame)
+        self.write(")")
+
+    def macro_def(self, macro_ref: MacroRef, frame: Frame) -> None:
+        """Macros see themselves, so nobody would free what they see."""
+        self.write("environment.keep(")
+        super().macro_def(macro_ref, frame)
         self.write(")")
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo) -> str:

@@ -98,13 +98,32 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
         }  # fmt: skip
         self._callable = {id(function) for function in self.globals.values()}
         self._methods = (dictionary.fromkeys,)
+        self._kept: list[Any] = []
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         check_nesting(tree)
         return tree
 
+    def forget(self) -> None:
+        """After a rendering: what it made goes at once, and not when garbage is collected some day."""
+        for kept in self._kept:
+            if isinstance(kept, Macro):
+                for cell in kept._func.__closure__ or ():
+                    cell.cell_contents = None
+            else:
+                BoundedNamespace.clear(kept)
+        self._kept.clear()
+        self._budget.forget()
+
     # Hooks that the generated code calls.
+
+    def keep(self, value: Value) -> Value:
+        """What may see itself: macros, namespaces."""
+        self._budget.step()
+        self._budget.make(1000)
+        self._kept.append(value)
+        return value
 
     def count_round(self) -> bool:
         """Called at the head of every loop's body, and before a loop's condition."""
@@ -221,7 +240,7 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(owner, str) and not (isinstance(owner, Written) or name in ("format", "format_map")):
             self._budget.step(self._look_over(given))
             made = derived(made, owner, *given)
-        return self._budget.check(made, owner, *args)
+        return self.keep(made) if isinstance(made, Namespace) else self._budget.check(made, owner, *args)
 
     def _look_over(self, values: Iterable[object]) -> int:
         """Nanoseconds to find out whether any of these is people's."""

@@ -27,7 +27,7 @@ from opsin.text.vocabulary import PREFIX
 
 KEY: Final = "tokenizer.chat_template"
 _REASONING: Final = ("reasoning_content", "thinking", "reasoning")
-_TRIAL_SECONDS: Final = 0.35  # of all trials together; collecting garbage may take half of it
+_TRIAL_SECONDS: Final = 0.45  # of all trials together; collecting garbage may take half of it
 _COMPILE_SECONDS: Final = 0.4
 _FAILURES: Final = (
     jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, NameError,
@@ -131,7 +131,13 @@ class ChatTemplate:
         with _errors_of_templates():
             environment = RenderEnvironment(budget)
             template = jinja2.Template.from_code(environment, code, environment.make_globals(None))
-            return _collect(template.generate(variables), budget)
+            context = template.new_context(dict(variables))
+            try:
+                return _collect(template.root_render_func(context), budget)
+            finally:
+                context.vars.clear()
+                context.parent.clear()
+                environment.forget()
 
     def _compile(self, source: str) -> CodeType | TemplateError:
         """Once, also where it fails."""
@@ -139,7 +145,9 @@ class ChatTemplate:
             try:
                 self._compiled[source] = _to_code(source)
             except TemplateError as error:
-                self._compiled[source] = error.with_traceback(None)
+                failure = TemplateError(error.message, hint=error.hint)
+                failure.__cause__ = error.__cause__ and error.__cause__.with_traceback(None)
+                self._compiled[source] = failure
         return self._compiled[source]
 
 

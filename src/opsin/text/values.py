@@ -47,6 +47,10 @@ class BoundedNamespace(Namespace):
     def __repr__(self) -> str:
         return "<namespace>"
 
+    def clear(self) -> None:
+        """Forgets all. Templates cannot call it: whatever they ask for is one of their own names."""
+        self._Namespace__attrs.clear()
+
 
 def _check_name(name: object) -> None:
     if not isinstance(name, str) or name.startswith("_"):

@@ -137,7 +137,7 @@ def test_embeddings_that_another_waits_for_are_made(engine, ear):
     tune = melody((5, 6))
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(engine.embed, [tune])
-        interrupted(lambda: engine.embed([tune]), ear.started.is_set)
+        interrupted(lambda: engine.embed([tune]), lambda: len(engine._media.errands) == 2 and ear.started.is_set())
         ear.gate.set()
         assert other.result(PATIENCE).shape == (2, 64)
     assert ear.heard == 1

@@ -113,8 +113,7 @@ def _load(path: Path, args: argparse.Namespace, rules: Rules) -> Model:
         sequences=args.parallel or _PARALLEL, rules=rules, limits=Limits(waiting_bytes=_WAITING_BYTES),
         notice=_tell,
     )  # fmt: skip
-    for note in model.notes:
-        _tell(note)
+    options.tell(model)
     return model
 
 

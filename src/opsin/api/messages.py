@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Final, cast
 
 from opsin.errors import RequestError
 
 Message = Mapping[str, object]
 _HINT = 'give [{"role": "user", "content": "..."}]'
+# Words in the names of fields under which others take pictures, sounds and files: never something to leave aside.
+_MEDIA: Final = frozenset(
+    word + ending
+    for word in (
+        "image",
+        "img",
+        "picture",
+        "photo",
+        "audio",
+        "video",
+        "attachment",
+        "file",
+        "document",
+        "media",
+        "modal",
+    )
+    for ending in ("", "s")
+) | {"multimodal"}
+_WORD, _LONGEST_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+"), 64
+_PART_HINT = 'give pictures as parts of the content, as {"type": "image_url", ...}'
 _CALL_HINT = 'give {"function": {"name": "...", "arguments": "{...}"}}'
 
 
@@ -24,11 +45,19 @@ def checked(messages: Sequence[Message], knows_role: Callable[[str], bool]) -> l
     return _with_ids(found)
 
 
+def names_media(field: str) -> bool:
+    """Whether a field has a name as others give to media: imageData, image-data, IMAGE_DATA."""
+    return len(field) <= _LONGEST_NAME and any(word.lower() in _MEDIA for word in _WORD.findall(field))
+
+
 def _checked(name: str, message: object, knows_role: Callable[[str], bool]) -> dict[str, object]:
     if not isinstance(message, Mapping) or not isinstance(role := message.get("role"), str):
         raise RequestError(f"{name} has no role", hint=_HINT)
     if not knows_role(role):
         raise RequestError(f"{name}.role: {role!a:.80} is not known", hint="give user, assistant, system or tool")
+    for field, value in message.items():
+        if isinstance(field, str) and names_media(field) and value is not None and not _is_empty(value):
+            raise RequestError(f"{name}.{field}: nothing is read from here", hint=_PART_HINT)
     found = {field: value for field, value in message.items() if value is not None and not _is_empty(value)}
     if "tool_calls" in found:
         found["tool_calls"] = _calls(f"{name}.tool_calls", found["tool_calls"])

@@ -6,34 +6,14 @@ What nobody listed is left aside, as llama-server leaves it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from opsin.api.messages import names_media
 from opsin.serve.failures import FieldError
 from opsin.serve.fields import Fields
 
 Harmless = Mapping[str, tuple[object, ...]]
-
-# Words in the names under which others take pictures, sounds and files: never something to leave aside.
-_MEDIA: Final = frozenset(
-    word + ending
-    for word in (
-        "image",
-        "img",
-        "picture",
-        "photo",
-        "audio",
-        "video",
-        "attachment",
-        "file",
-        "document",
-        "media",
-        "modal",
-    )
-    for ending in ("", "s")
-) | {"multimodal"}
-_WORD, _LONGEST_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+"), 64
 
 # Of a message, and of a picture's part.
 MESSAGE: Final[Harmless] = {"prefix": (False,), "partial": (False,), "text": ("",)}
@@ -198,13 +178,8 @@ def refuse(fields: Fields, *tables: Harmless, place: str = "") -> None:
 def refuse_media(holder: Mapping[str, Any], place: str = "", *, but: Collection[str] = (), raw: bool = False) -> None:
     """Raises FieldError for media where we do not look for them. `but` are the fields that are read there."""
     for name, value in holder.items():
-        if value and len(name) <= _LONGEST_NAME and name not in but and not _MEDIA.isdisjoint(_words(name)):
+        if value and name not in but and names_media(name):
             raise FieldError(place + name, "nothing is read from here", hint=_RAW_PICTURES if raw else _PICTURES)
-
-
-def _words(name: str) -> Iterator[str]:
-    """Those of imageData, image-data and IMAGE_DATA, in small letters."""
-    return (word.lower() for word in _WORD.findall(name))
 
 
 def refuse_in_message(message: Mapping[str, Any], place: str) -> None:

@@ -10,7 +10,9 @@ from opsin.spans import Features, MediaSpan, Patches, Prompt, TextSpan, block_ke
 
 BLOCK = 4
 texts = st.lists(st.integers(0, 5), max_size=9)
-media = st.builds(MediaSpan, st.sampled_from([b"cat", b"dog"]), st.integers(0, 9), st.just(3))
+media = st.builds(
+    MediaSpan, st.sampled_from([b"cat", b"dog"]), st.integers(0, 9), st.just(3), first=st.sampled_from([0, 0, 20])
+)
 spans = st.lists(st.one_of(texts, texts.map(tuple).map(TextSpan), media), max_size=6)
 
 
@@ -18,7 +20,7 @@ def rows_of(prompt):
     """What each row is, spelt out."""
     rows = []
     for _, span in prompt.placed():
-        ids = span.ids if isinstance(span, TextSpan) else [(span.digest, i) for i in range(span.rows)]
+        ids = span.ids if isinstance(span, TextSpan) else [(span.digest, span.first + i) for i in range(span.rows)]
         rows += ids
     return rows
 
@@ -170,6 +172,25 @@ def test_rows_of_a_tile_show_its_own_part():
     left = MediaSpan(b"left", 1, 1, (1, 1), area=(0, 0, 50, 40))
     right = MediaSpan(b"right", 2, 2, (2, 1), area=(50, 0, 100, 40))
     assert Patches((left, right)).rectangles() == [(0, 0, 50, 40), (50, 0, 100, 20), (50, 20, 100, 40)]
+
+
+def test_rows_of_a_picture_may_be_spans_of_their_own():
+    whole = MediaSpan(b"cat", 6, 6, (2, 3), size=(48, 32), area=(0, 0, 90, 40))
+    first, second = whole.by_rows()
+    assert [(row.first, row.rows, row.encoded, row.grid) for row in (first, second)] == [
+        (0, 3, 6, (1, 3)),
+        (3, 3, 6, (1, 3)),
+    ]
+    cut = Patches((first, "[BREAK]", second, "[END]"))
+    assert cut.rectangles() == whole.rectangles()
+    assert (cut.grid, cut.rows, cut.size) == (whole.grid, 6, (48, 32))
+    assert first.digest == second.digest == whole.digest
+    assert block_keys(Prompt.of([first]), 3) != block_keys(Prompt.of([second]), 3)
+
+
+def test_the_first_rows_have_the_keys_of_the_whole():
+    whole = MediaSpan(b"cat", 8, 8, (2, 4))
+    assert block_keys(Prompt.of([whole.by_rows()[0]]), BLOCK) == block_keys(Prompt.of([whole]), BLOCK)[:1]
 
 
 def test_without_a_grid_every_row_shows_all():

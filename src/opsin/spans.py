@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Never, SupportsIndex
 
@@ -48,7 +48,7 @@ class TextSpan:
 
 @dataclass(frozen=True)
 class MediaSpan:
-    """Rows made from one picture, part of a picture, or sound.
+    """Rows made from one picture, part of a picture, or sound: all rows of its embeddings, or some.
 
     Attributes:
         digest: of the content and of how it was prepared: equal digests have equal embeddings.
@@ -59,7 +59,9 @@ class MediaSpan:
         memory: rows kept beside the sequence, for cross-attention by the rows from here to the next such span; spans
             that follow each other, with nothing but their markers between, are remembered together.
         marker: rows of text behind it that are its own marker.
-        features: how to make what the encoder takes.
+        first: the row of the embeddings at which it begins, where they are shown in parts, with text between.
+        encoded: rows of the embeddings in all, where it shows a part of them; 0 where it shows all.
+        features: how to make what the encoder takes, of all embeddings.
         embeddings: [rows, width] where they are known already: nothing is encoded.
         size: (width, height) in pixels at which it is really processed.
         area: the part of the original picture that it shows.
@@ -72,6 +74,8 @@ class MediaSpan:
     atomic: bool = False
     memory: int = 0
     marker: int = 0
+    first: int = 0
+    encoded: int = 0
     features: Features | None = field(default=None, compare=False)
     embeddings: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     size: tuple[int, int] | None = field(default=None, compare=False)
@@ -80,8 +84,34 @@ class MediaSpan:
     def __len__(self) -> int:
         return self.rows
 
+    @property
+    def kept(self) -> int:
+        """Rows that its embeddings have."""
+        return self.encoded or self.memory or self.rows
+
+    @property
+    def shown(self) -> slice:
+        """Those of its embeddings that it shows."""
+        return slice(self.first, self.first + (self.memory or self.rows))
+
+    def by_rows(self) -> list[MediaSpan]:
+        """A span for each row of its grid, all of the same embeddings: what stands between them is text."""
+        assert self.grid is not None and self.positions == self.rows and not self.atomic
+        high, wide = self.grid
+        x0, y0, x1, y1 = self.area or (0.0, 0.0, 0.0, 0.0)
+        ys = [y0 + (y1 - y0) * row / high for row in range(high + 1)]
+        return [
+            replace(
+                self, rows=wide, positions=wide, grid=(1, wide), first=row * wide, encoded=self.rows,
+                area=self.area and (x0, ys[row], x1, ys[row + 1]),
+            )
+            for row in range(high)
+        ]  # fmt: skip
+
     def identity(self, first: int, last: int) -> bytes:
-        return b"M" + self.digest + first.to_bytes(4, "little") + last.to_bytes(4, "little")
+        """What makes its rows first..last what they are."""
+        rows = (self.first + first, self.first + last)
+        return b"M" + self.digest + b"".join(row.to_bytes(4, "little") for row in rows)
 
     def rectangles(self) -> list[Area]:
         """What each row shows: cells of the grid, or the whole area for every row where there is no grid.
@@ -136,8 +166,11 @@ class Patches:
 
     @property
     def grid(self) -> tuple[int, int] | None:
-        """Rows high and wide; None where it is several spans or its rows lie in no grid."""
-        return self.spans[0].grid if len(self.spans) == 1 else None
+        """Rows high and wide; None where it is several pictures or its rows lie in no grid."""
+        grids = [span.grid for span in self.spans]
+        if len({span.digest for span in self.spans}) != 1 or len({grid and grid[1] for grid in grids}) != 1:
+            return None
+        return grids[0] and (sum(grid[0] for grid in grids if grid), grids[0][1])
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -38,7 +38,7 @@ from opsin.text import Tokenizer
 
 Floats = npt.NDArray[np.float32]
 _DECODED = 256 << 20  # bytes of pictures that wait for the encoder and stay decoded meanwhile
-_WORD = re.compile(r"<[^<>\s]+>")  # how families write the markers that are tokens
+_WORD = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")  # how families write the markers that are tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class Embeddings:
             if isinstance(part, MediaSpan):
                 own = values[row : row + part.rows]
                 digest = blake2b(part.digest + own.tobytes(), digest_size=16, person=b"embeddings").digest()
-                parts.append(replace(part, digest=digest, embeddings=own, features=None))
+                parts.append(replace(part, digest=digest, embeddings=own, features=None, first=0, encoded=0))
                 row += part.rows
             else:
                 parts.append(part)
@@ -155,7 +155,7 @@ class Vision:
         except RequestError as error:
             raise RequestError(f"{name or 'the picture'}: {error.message}", hint=error.hint) from error
         if swapped is not None:
-            patches = replace(patches, parts=tuple(_made(part) for part in patches.parts))
+            patches = _made(patches)
             swapped.check_called()
         elif data is not None:
             patches = waiting(patches, data, partial(self._again, name), self.rooms, picture.bytes)
@@ -181,13 +181,21 @@ class Vision:
         return f"it writes {strange!r} around pictures, which is no token of the model" if strange else None
 
 
-def _made(part: str | MediaSpan) -> str | MediaSpan:
-    """A span whose features are there, and say who it is: functions have no digest."""
-    if isinstance(part, str) or part.features is None:
-        return part
-    values = part.features.make()
-    digest = blake2b(part.digest + values.tobytes(), digest_size=16, person=b"own steps").digest()
-    return replace(part, digest=digest, features=Features(values.shape, lambda: values))
+def _made(patches: Patches) -> Patches:
+    """A picture whose features are there, and say who it is: functions have no digest."""
+    made: dict[bytes, tuple[bytes, Features]] = {}  # spans of one digest show parts of the same
+
+    def part(given: str | MediaSpan) -> str | MediaSpan:
+        if isinstance(given, str) or given.features is None:
+            return given
+        if given.digest not in made:
+            values = given.features.make()
+            digest = blake2b(given.digest + values.tobytes(), digest_size=16, person=b"own steps").digest()
+            made[given.digest] = digest, Features(values.shape, lambda: values)
+        digest, features = made[given.digest]
+        return replace(given, digest=digest, features=features)
+
+    return replace(patches, parts=tuple(part(given) for given in patches.parts))
 
 
 def _format(file: File) -> TensorType:
@@ -209,17 +217,17 @@ class Tower:
     def embed(self, spans: Sequence[MediaSpan]) -> Floats:
         """Embeddings [rows, width] of media, one after another. Equal shapes are encoded together."""
         self._home.check()
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for number, span in enumerate(spans):
+        by_shape: dict[tuple[int, ...], dict[bytes, Features]] = {}
+        for span in spans:
             if span.features is None:
                 raise RequestError("a picture has no features", hint="prepare it with this model")
-            by_shape.setdefault(span.features.shape, []).append(number)
-        found: dict[int, Floats] = {}
+            by_shape.setdefault(span.features.shape, {}).setdefault(span.digest, span.features)
+        found: dict[bytes, Floats] = {}
         with self._lock:
             self._encoder = self._encoder or self._load(lambda: None)
-            for numbers in by_shape.values():
-                features = [f.make() for f in (spans[i].features for i in numbers) if f is not None]
+            for alike in by_shape.values():
+                features = [one.make() for one in alike.values()]
                 rows = np.asarray(self._encoder.encode(np.stack(features)).numpy(), np.float32)
                 check_finite(rows)
-                found |= dict(zip(numbers, np.split(rows, len(numbers)), strict=True))
-        return np.concatenate([found[number] for number in range(len(spans))])
+                found |= dict(zip(alike, np.split(rows, len(alike)), strict=True))
+        return np.concatenate([found[span.digest][span.shown] for span in spans])

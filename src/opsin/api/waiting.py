@@ -70,34 +70,32 @@ def waiting(patches: Patches, data: bytes, again: Callable[[bytes], Patches], ro
     rooms.files.need(len(data))
     picture = _Waiting(patches, partial(again, data), rooms.decoded, count)
     weakref.finalize(picture, rooms.files.give_back, len(data))
-    numbers = iter(range(len(patches.spans)))
 
     def part(given: str | MediaSpan) -> str | MediaSpan:
-        if isinstance(given, str):
+        if isinstance(given, str) or given.features is None:
             return given
-        make = partial(picture.make, next(numbers))
-        return given if given.features is None else replace(given, features=Features(given.features.shape, make))
+        return replace(given, features=Features(given.features.shape, partial(picture.make, given.digest)))
 
     return replace(patches, parts=tuple(part(given) for given in patches.parts))
 
 
 class _Waiting:
-    """One picture. It lets go of what it decoded when each span has been made."""
+    """One picture. It lets go of what it decoded when the features of each digest have been made."""
 
     def __init__(self, patches: Patches, again: Callable[[], Patches], room: Room, count: int) -> None:
         self._again, self._lock = again, Lock()
-        self._spans, self._made = len(patches.spans), 0
+        self._parts, self._made = len({span.digest for span in patches.spans}), 0
         self._patches = patches if room.take(count) else None
         self._leave = weakref.finalize(self, room.give_back, count) if self._patches is not None else None
 
-    def make(self, number: int) -> Floats:
+    def make(self, digest: bytes) -> Floats:
         with self._lock:
             patches = self._patches = self._patches or self._again()
             self._made += 1
-            if self._made % self._spans == 0:
+            if self._made % self._parts == 0:
                 self._patches = None
                 if self._leave is not None:
                     self._leave()
-        features = patches.spans[number].features
+        features = next(span.features for span in patches.spans if span.digest == digest)
         assert features is not None
         return features.make()

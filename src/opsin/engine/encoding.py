@@ -210,7 +210,7 @@ class Encoding:
         assert self._encoder is not None
         self.turn()
         array = self._encoder.encode(np.stack([features for _, features in made]))
-        rows = made[0][0].memory or made[0][0].rows
+        rows = made[0][0].kept
         check_finite(array.numpy())
         if most(array.shape[0]) != rows * len(made):
             raise DeviceError(f"the encoder gave {array.shape[0]} rows for {len(made)} of {rows}")

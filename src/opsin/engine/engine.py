@@ -131,10 +131,12 @@ class Engine(Stays):
                 f"a picture takes {span.rows} rows that see each other, a step holds {self._runner.limits.rows}",
                 hint="give a smaller picture",
             )
+        if not 0 <= span.first <= span.shown.stop <= span.kept:
+            raise RequestError(f"a span shows rows {span.first} to {span.shown.stop} of {span.kept}")
         if span.memory and MEMORY not in self._runner.decoder.groups:
             raise RequestError("the prompt holds media for cross-attention", hint="this model has none")
         if span.embeddings is not None:
-            wanted = (span.rows, self._runner.decoder.width)
+            wanted = (span.kept, self._runner.decoder.width)
             if span.embeddings.shape != wanted or not np.isfinite(span.embeddings).all():
                 raise RequestError(
                     f"embeddings {span.embeddings.shape} of a picture, where {wanted} finite numbers are needed"

@@ -63,7 +63,7 @@ class MediaWork:
         missing = list(self._in_order([*scheduler.missing(), *self._missing_for_errands()]))
         for span in missing:
             if span.embeddings is not None and span.digest not in self.store:
-                self.store.put([span.digest], self._constant(span.embeddings), span.rows)
+                self.store.put([span.digest], self._constant(span.embeddings), span.kept)
         batch = self._choose(
             [span for span in missing if span.embeddings is None],
             VALUES_WHILE_STREAMING if streaming else VALUES,
@@ -111,13 +111,14 @@ class MediaWork:
 
     def _in_order(self, missing: Iterable[tuple[object, MediaSpan]]) -> Iterator[MediaSpan]:
         """The first of everybody, then the second; where the store is full, only the first."""
-        by_owner: dict[int, list[MediaSpan]] = {}
+        by_owner: dict[int, dict[bytes, MediaSpan]] = {}  # those of one digest once
         for owner, span in missing:
-            by_owner.setdefault(id(owner), []).append(span)
-        deepest = max(map(len, by_owner.values()), default=0)
+            by_owner.setdefault(id(owner), {}).setdefault(span.digest, span)
+        queues = [list(spans.values()) for spans in by_owner.values()]
+        deepest = max(map(len, queues), default=0)
         for depth in range(deepest if self.store.used_bytes < self.store.limit else min(1, deepest)):
-            for spans in by_owner.values():
-                yield from spans[depth : depth + 1]
+            for queue in queues:
+                yield from queue[depth : depth + 1]
 
     def _choose(self, missing: list[MediaSpan], values: int) -> list[MediaSpan]:
         """The first, and others whose features have the same shape, up to so many values."""
@@ -126,7 +127,7 @@ class MediaWork:
             assert span.features is not None
             first = next(iter(chosen.values()), span)
             assert first.features is not None
-            alike = span.features.shape == first.features.shape and span.rows == first.rows
+            alike = span.features.shape == first.features.shape and span.kept == first.kept
             room = values // max(1, product(span.features.shape))
             if span.digest not in chosen and alike and len(chosen) < max(1, room):
                 chosen[span.digest] = span
@@ -137,7 +138,9 @@ class MediaWork:
             self.errands.remove(errand)
             parts = [self.store.get(span.digest) for span in errand.spans]
             copies = {part.array: np.asarray(part.array.numpy(), np.float32) for part in parts}
-            errand.reply.give(np.concatenate([copies[p.array][p.row : p.row + p.rows] for p in parts]))
+            rows = [copies[part.array][part.row : part.row + part.rows] for part in parts]
+            shown = [found[span.shown] for found, span in zip(rows, errand.spans, strict=True)]
+            errand.reply.give(np.concatenate(shown))
 
     def _fail_errands(self, failed: dict[bytes, OpsinError]) -> None:
         for errand in list(self.errands):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,7 +53,8 @@ class PromptRows:
         self.axes = axes
         self.count = len(prompt)
         self.ids: list[int] = []  # 0 where media stands
-        self.media: list[Placed] = []
+        self.media: list[Placed] = []  # their ends, in the same order, are found by bisection
+        self._ends: list[int] = []
         self.memory: list[Placed] = []  # media that is remembered
         for start, span in prompt.placed():
             if isinstance(span, TextSpan):
@@ -76,6 +78,7 @@ class PromptRows:
                 self.media[self.media.index(last)] = replace(last, absorbed=True)
                 self.memory.pop()
         self.media.append(placed)
+        self._ends.append(placed.end)
         if span.memory:
             self.memory.append(placed)
 
@@ -93,8 +96,9 @@ class PromptRows:
                 positions[start:end, 2] += column
             else:
                 positions[start:end] += np.arange(span.rows, dtype=np.int32)[:, None]
-            moved += span.positions - span.rows
-            positions[end:] = np.arange(end + moved, self.count + moved, dtype=np.int32)[:, None]
+            if span.positions != span.rows:
+                moved += span.positions - span.rows
+                positions[end:] = np.arange(end + moved, self.count + moved, dtype=np.int32)[:, None]
             if span.atomic:
                 ahead[start:end] = end
         self._next = self.count + moved
@@ -133,7 +137,10 @@ class PromptRows:
 
     def media_from(self, row: int) -> list[Placed]:
         """Media of which rows from `row` on are part, or that stands before such a row."""
-        return [placed for placed in self.media if placed.end > row or placed.start >= row]
+        index = bisect_left(self._ends, row)
+        if index < len(self.media) and self.media[index].start < self.media[index].end == row:
+            index += 1  # of those that end there, only the first can have rows
+        return self.media[index:]
 
     @property
     def memory_pages(self) -> int:

@@ -213,9 +213,8 @@ class Runner:
                 raise RequestError("the pictures of this prompt are not kept", hint="give fewer, or smaller ones")
             found = self.media.get(placed.span.digest)
             first, last = max(start, placed.start), min(end, placed.end)
-            self.program.rows["media"].set(
-                row + first - start, found.array, found.row + first - placed.start, last - first
-            )
+            shown = found.row + placed.span.first + first - placed.start
+            self.program.rows["media"].set(row + first - start, found.array, shown, last - first)
             self._placed = True
 
     def _clear_media(self) -> None:

@@ -166,7 +166,7 @@ class Sequence:
             if not placed.span.rows:
                 before[placed.start] = (*before.get(placed.start, ()), placed.span.digest)
             for row in range(max(first, placed.start), min(last, placed.end)):
-                names[row - first] = (placed.span.digest, row - placed.start)
+                names[row - first] = (placed.span.digest, placed.span.first + row - placed.start)
         for row, digests in before.items():
             names[row - first] = (*digests, names[row - first])
         return tuple(names)

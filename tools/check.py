@@ -7,8 +7,9 @@ lengths     a file of src/ has at most 400 lines, one of kernels 500; a function
 twins       no two functions or classes of 8 lines and more have the same body.
 names       a family's name stands only in its own file of models/ (and in text/, whose tables are keyed by the names
             that files use). The names are those of the files of models/ and of the architectures they list. A name
-            that begins another family's may stand in that family's file. Of projectors, whose names may be ordinary
-            words, only a string that is the whole name counts.
+            that begins another family's may stand in that family's file. A class of transformers may be called after
+            a family ("XForY"), and one family's file may import from another's. Of projectors, whose names may be
+            ordinary words, only a string that is the whole name counts.
 docstrings  a module that holds anything says what it is.
 """
 
@@ -46,6 +47,10 @@ OTHER_WORDS = (
     "_MEDIA_MARKER",
     "_CHAT_TEMPLATE",
 )
+
+# Classes of checkpoints, which several families' files may have to name, and what one family takes from another.
+CLASS = re.compile(r"\b[A-Z]\w*For[A-Z]\w+")
+IMPORT = re.compile(r"from opsin\.models\.\w+ import ")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Scope = Function | ast.ClassDef
@@ -138,7 +143,10 @@ def names(sources: list[Source]) -> Iterator[str]:
             continue
         own = {name for name, home in families.items() if home == source.path}
         own |= {name for name in families if any(mine.startswith(name) for mine in own)}
+        is_family = source.path.parent == FAMILIES
         for number, line in enumerate(source.text.splitlines(), 1):
+            if is_family:
+                line = CLASS.sub("", "" if IMPORT.match(line) else line)
             for found in words.finditer(line):
                 name = found.group().lower()
                 # The programs, formats and environment variables of that project are no model family.

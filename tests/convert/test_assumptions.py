@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 hf_folders = pytest.importorskip("hf_folders", reason="needs transformers")
 
 import checkpoints  # noqa: E402
-from test_hf_vision import TRUTHS, save  # noqa: E402
+from truths import TOWERS  # noqa: E402
 
 from opsin.convert.assumptions import check_assumptions  # noqa: E402
 from opsin.convert.checkpoint import Checkpoint  # noqa: E402
@@ -33,13 +33,14 @@ PICTURES = {
     "llava": {"resample": 2, "do_center_crop": False, "crop_size": {"height": 9}, "do_resize": False},
     "qwen2vl": {"resample": 2, "patch_size": 3, "merge_size": 7, "temporal_patch_size": 1, "do_rescale": False},
     "idefics3": {"resample": 2, "do_convert_rgb": False},
+    "pixtral": {"resample": 2, "size": {"longest_edge": 64}},
+    "mistral3": {"resample": 2, "size": {"longest_edge": 64}},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("family", PICTURES)
 def test_pictures_that_are_prepared_otherwise_are_notes(tmp_path, family):
-    module, make = TRUTHS[family]
-    save(module, make(), tmp_path)
+    TOWERS[family].save(TOWERS[family].make(), tmp_path)
     with Checkpoint(tmp_path) as checkpoint:  # as transformers saved it
         parts = [part for part in find_rules(checkpoint) if part]
         assert [note for part in parts for note in check_assumptions(checkpoint, part)] == []

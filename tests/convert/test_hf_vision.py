@@ -13,11 +13,9 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-import gemma3_truth
 import idefics3_truth
-import llava_truth
-import qwen2vl_truth
 from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
+from truths import TOWERS
 
 from opsin.convert.hf import convert
 from opsin.errors import OpsinError
@@ -26,33 +24,19 @@ from opsin.models import load_decoder, load_encoder
 from opsin.nn.module import FileReader
 from opsin.ops.reference import Reference
 
-TRUTHS = {
-    "gemma3": (gemma3_truth, gemma3_truth.gemma3_truth),
-    "idefics3": (idefics3_truth, idefics3_truth.idefics3_truth),
-    "llava": (llava_truth, llava_truth.llava_truth),
-    "qwen2vl": (qwen2vl_truth, qwen2vl_truth.first_truth),
-    "qwen2.5vl": (qwen2vl_truth, qwen2vl_truth.second_truth),
-}
 
-
-@pytest.fixture(scope="module", params=TRUTHS)
+@pytest.fixture(scope="module", params=TOWERS)
 def saved(request, tmp_path_factory):
-    """A truth's module, its model, and the folder that transformers made of it."""
-    module, make = TRUTHS[request.param]
-    model, folder = make(), tmp_path_factory.mktemp("saved") / request.param
-    save(module, model, folder)
-    return module, model, folder
-
-
-def save(module, model, folder):
-    model.save_pretrained(folder)
-    module.processor().image_processor.save_pretrained(folder)
-    module.processor().tokenizer.save_pretrained(folder)
+    """A truth, its model, and the folder that transformers made of it."""
+    truth, folder = TOWERS[request.param], tmp_path_factory.mktemp("saved") / request.param
+    model = truth.make()
+    truth.save(model, folder)
+    return truth, model, folder
 
 
 def test_the_converted_tower_is_the_one_written_by_hand(saved, tmp_path):
-    module, model, folder = saved
-    by_hand = module.write_tower(tmp_path / "hand.gguf", model)
+    truth, model, folder = saved
+    by_hand = truth.write(tmp_path / "hand.gguf", model)
     convert(folder, tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="f32")
     with File.open(by_hand) as wanted, File.open(tmp_path / "mmproj.gguf") as made:
         assert sorted(made.tensors) == sorted(wanted.tensors)
@@ -88,7 +72,7 @@ def test_one_file_holds_both_parts(saved, tmp_path):
 
 
 def test_the_projection_that_is_stored_the_other_way_is_never_in_blocks(tmp_path):
-    save(gemma3_truth, gemma3_truth.gemma3_truth(), tmp_path / "hf")
+    TOWERS["gemma3"].save(TOWERS["gemma3"].make(), tmp_path / "hf")
     convert(tmp_path / "hf", tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="q8_0")
     with File.open(tmp_path / "mmproj.gguf") as file:
         assert file.tensors["mm.input_projection.weight"].type == 1
@@ -101,7 +85,7 @@ def test_smolvlm_is_the_same_family(tmp_path):
     for part in (tree, tree["vision_config"]):
         part["model_type"] = part["model_type"].replace("idefics3", "smolvlm")
     model = SmolVLMForConditionalGeneration(SmolVLMConfig(**tree)).eval()
-    save(idefics3_truth, model, tmp_path / "hf")
+    TOWERS["idefics3"].save(model, tmp_path / "hf")
     convert(tmp_path / "hf", tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="f32")
     with File.open(tmp_path / "mmproj.gguf") as file:
         assert file.get_str("clip.projector_type") == "idefics3"
@@ -127,8 +111,7 @@ CONFIG, PICTURES = "config.json", "preprocessor_config.json"
     ],
 )  # fmt: skip
 def test_a_checkpoint_that_a_file_cannot_say_is_refused(tmp_path, family, file, change, said):
-    module, make = TRUTHS[family]
-    save(module, make(), tmp_path / "hf")
+    TOWERS[family].save(TOWERS[family].make(), tmp_path / "hf")
     path = tmp_path / "hf" / file
     tree = json.loads(path.read_text())
     for name, value in change.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3Processor
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
-from vision_truth import SIGLIP, SPECIAL, byte_tokenizer, enliven, look, vision_keys, write_mmproj
+from vision_truth import SIGLIP, SPECIAL, Truth, byte_tokenizer, enliven, look, vision_keys, write_mmproj
 
 SIDE, PATCH, POOL, ROWS = 56, 7, 2, 16
 SOFT = "<image_soft_token>"
@@ -74,3 +74,6 @@ def processor() -> Gemma3Processor:
         size={"height": SIDE, "width": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3, image_seq_length=ROWS
     )
     return Gemma3Processor(pictures, byte_tokenizer(specials, "<start_of_image>", **names), image_seq_length=ROWS)
+
+
+TOWERS = {"gemma3": Truth("gemma3", gemma3_truth, write_tower, processor, "<start_of_image>")}

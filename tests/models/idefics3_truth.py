@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-from vision_truth import SIGLIP, SPECIAL, byte_tokenizer, enliven, look, vision_keys, write_mmproj
+from vision_truth import SIGLIP, SPECIAL, Truth, byte_tokenizer, enliven, look, vision_keys, write_mmproj
 
 SIDE, PATCH, FOLD, LONGEST = 48, 6, 2, 192
 ROWS = (SIDE // PATCH // FOLD) ** 2
@@ -58,3 +58,6 @@ def processor() -> Idefics3Processor:
         size={"longest_edge": LONGEST}, max_image_size={"longest_edge": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
     return Idefics3Processor(pictures, byte_tokenizer(SPECIALS, "<image>"), image_seq_len=ROWS)
+
+
+TOWERS = {"idefics3": Truth("idefics3", idefics3_truth, write_tower, processor, "<image>")}

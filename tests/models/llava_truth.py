@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import torch
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from vision_truth import SIGLIP, SPECIAL, byte_tokenizer, enliven, look, vision_keys, write_mmproj
+from vision_truth import SIGLIP, SPECIAL, Truth, byte_tokenizer, enliven, look, vision_keys, write_mmproj
 
 SIDE, PATCH, LAYERS = 48, 6, 4
 ROWS = (SIDE // PATCH) ** 2
@@ -78,3 +79,11 @@ def processor() -> LlavaProcessor:
         pictures, byte_tokenizer(["<image>"], "<image>"), patch_size=PATCH, vision_feature_select_strategy="default",
         image_token="<image>", num_additional_image_tokens=1,
     )  # fmt: skip
+
+
+LLAVA = Truth("mlp", llava_truth, write_tower, processor, "<image>")
+TOWERS = {"llava": LLAVA}
+OTHERS = {
+    "llava that pads": replace(LLAVA, options={"keys": {"clip.vision.image_aspect_ratio": "pad"}}),
+    "llava of old": replace(LLAVA, projector="", options={"old": True}),
+}

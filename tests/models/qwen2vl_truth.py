@@ -17,7 +17,7 @@ from transformers import (
     Qwen2VLProcessor,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from vision_truth import SPECIAL, byte_tokenizer, enliven, look, write_mmproj
+from vision_truth import SPECIAL, Truth, byte_tokenizer, enliven, look, write_mmproj
 
 PATCH, MERGE, WIDTH, HEADS, LAYERS = 4, 2, 48, 4, 4
 LEAST, MOST, WINDOW = 32 * 32, 160 * 160, 32  # pixels
@@ -111,3 +111,10 @@ def processor() -> StillProcessor:
         image_std=STD,
     )  # fmt: skip
     return StillProcessor(pictures, byte_tokenizer(SPECIALS, "<|vision_start|><|image_pad|><|vision_end|>"))
+
+
+TURN = "<|vision_start|><|image_pad|><|vision_end|>"
+TOWERS = {
+    "qwen2vl": Truth("qwen2vl_merger", first_truth, write_tower, processor, TURN),
+    "qwen2.5vl": Truth("qwen2.5vl_merger", second_truth, write_tower, processor, TURN),
+}

@@ -16,10 +16,7 @@ import pytest
 pytest.importorskip("torch")
 checkpoints = pytest.importorskip("checkpoints", reason="needs transformers")
 
-import gemma3_truth  # noqa: E402
-import idefics3_truth  # noqa: E402
-import llava_truth  # noqa: E402
-import qwen2vl_truth  # noqa: E402
+import truths  # noqa: E402
 from tiny import tiny_llama  # noqa: E402
 from vision_truth import features, picture  # noqa: E402
 
@@ -42,14 +39,7 @@ TEXT = {"llama": tiny_llama} | {
     name: lambda path, name=name: checkpoints.save(path, name, checkpoints.make(name))
     for name in checkpoints.CHECKPOINTS
 }
-EYES = {
-    "gemma3": lambda path: gemma3_truth.write_tower(path, gemma3_truth.gemma3_truth()),
-    "idefics3": lambda path: idefics3_truth.write_tower(path, idefics3_truth.idefics3_truth()),
-    "mlp": lambda path: llava_truth.write_tower(path, llava_truth.llava_truth()),
-    "": lambda path: llava_truth.write_tower(path, llava_truth.llava_truth(), old=True),
-    "qwen2vl_merger": lambda path: qwen2vl_truth.write_tower(path, qwen2vl_truth.first_truth()),
-    "qwen2.5vl_merger": lambda path: qwen2vl_truth.write_tower(path, qwen2vl_truth.second_truth()),
-}
+EYES = truths.LAYOUTS  # each way in which a family lays pictures out
 YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 256}
 
 
@@ -60,10 +50,10 @@ class Kept(FileReader):
         super().__init__(file, ops)
         self.kept = kept
 
-    def weight(self, name, *, transposed=False):
-        if (name, transposed) not in self.kept:
-            self.kept[name, transposed] = super().weight(name, transposed=transposed)
-        return self.kept[name, transposed]
+    def weight(self, name, *, change=None):
+        if (name, change) not in self.kept:
+            self.kept[name, change] = super().weight(name, change=change)
+        return self.kept[name, change]
 
     def values(self, name):
         if name not in self.kept:
@@ -135,7 +125,7 @@ def try_all(path, base, load, answer, monkeypatch):
 
 def test_all_families_are_tried():
     assert set(TEXT) == set(architectures())
-    assert set(EYES) == set(projectors())
+    assert {truth.projector for truth in EYES.values()} == set(projectors())
 
 
 @pytest.mark.parametrize("family", [*architectures(), "llama with yarn"])
@@ -157,9 +147,9 @@ def test_a_decoder_is_refused_at_load_or_answers(device, tmp_path, monkeypatch, 
     assert answered > len(keys)
 
 
-@pytest.mark.parametrize("family", projectors())
+@pytest.mark.parametrize("family", EYES)
 def test_a_tower_is_refused_at_load_or_encodes(device, tmp_path, monkeypatch, family):
-    path, kept, ops = EYES[family](tmp_path / "mmproj.gguf"), {}, device.eager()
+    path, kept, ops = EYES[family].write(tmp_path / "mmproj.gguf"), {}, device.eager()
     seen = open_picture(picture(60, 44))
 
     def load(file):

@@ -17,27 +17,15 @@ from opsin.nn.sketch import SketchReader
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import gemma3_truth  # noqa: E402
-import idefics3_truth  # noqa: E402
-import llava_truth  # noqa: E402
-import qwen2vl_truth  # noqa: E402
+import truths  # noqa: E402
 from vision_truth import features  # noqa: E402
 
-FAMILIES = {
-    "gemma3": (gemma3_truth, gemma3_truth.gemma3_truth, {}),
-    "idefics3": (idefics3_truth, idefics3_truth.idefics3_truth, {}),
-    "llava": (llava_truth, llava_truth.llava_truth, {}),
-    "llava that pads": (llava_truth, llava_truth.llava_truth, {"keys": {"clip.vision.image_aspect_ratio": "pad"}}),
-    "qwen2vl": (qwen2vl_truth, qwen2vl_truth.first_truth, {}),
-    "qwen2.5vl": (qwen2vl_truth, qwen2vl_truth.second_truth, {}),
-}
 SIDES = st.one_of(st.integers(1, 40), st.integers(1, 1000), st.integers(1, 32_768))
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=truths.LAYOUTS)
 def encoder(request, tmp_path_factory):
-    module, make, options = FAMILIES[request.param]
-    path = module.write_tower(tmp_path_factory.mktemp("towers") / "tower.gguf", make(), **options)
+    path = truths.LAYOUTS[request.param].write(tmp_path_factory.mktemp("towers") / "tower.gguf")
     with File.open(path) as file:
         return load_encoder(file, SketchReader(file))
 
@@ -63,7 +51,7 @@ def test_a_layout_touches_no_pixel_and_its_numbers_agree(encoder, width, height)
         return
     assert patches.original == (width, height)
     assert len(patches.rectangles()) == patches.rows == sum(span.rows for span in patches.spans) > 0
-    assert len({span.digest for span in patches.spans}) == len(patches.spans)
+    assert len({(span.digest, span.first) for span in patches.spans}) == len(patches.spans)
     for span in patches.spans:
         high, wide = span.grid
         assert high * wide == span.rows

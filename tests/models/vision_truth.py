@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from opsin.gguf import File, NewTensor, write
 from opsin.models import Encoder, load_encoder
@@ -43,6 +45,36 @@ SIGLIP: Rules = (
     (r"encoder\.layers\.(\d+)\.mlp\.fc1", r"v.blk.\1.ffn_up"),
     (r"encoder\.layers\.(\d+)\.mlp\.fc2", r"v.blk.\1.ffn_down"),
 )
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What transformers says of a family, on a tiny random model: what the tests of all families need of it.
+
+    Attributes:
+        projector: the name that files give its tower.
+        make: the model.
+        write_tower: (path, model, **options) -> the file of its tower, written by hand.
+        processor: transformers' own, with a tokenizer of bytes.
+        marker: what its template writes for a picture.
+        options: of `write_tower`.
+    """
+
+    projector: str
+    make: Callable[[], PreTrainedModel]
+    write_tower: Callable[..., Path]
+    processor: Callable[[], Any]
+    marker: str
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    def write(self, path: Path, model: PreTrainedModel | None = None) -> Path:
+        return self.write_tower(path, model or self.make(), **self.options)
+
+    def save(self, model: PreTrainedModel, folder: Path) -> None:
+        """The folder that the converter takes."""
+        model.save_pretrained(folder)
+        self.processor().image_processor.save_pretrained(folder)
+        self.processor().tokenizer.save_pretrained(folder)
 
 
 def opener(device: Cpu, truth: object, write: Callable[..., Path], folder: Path) -> Callable[..., Encoder]:

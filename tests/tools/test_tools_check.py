@@ -135,6 +135,14 @@ def test_a_family_may_say_the_name_that_its_own_begins_with(tool, tree) -> None:
     assert tool.check(root) == []
 
 
+@pytest.mark.parametrize("line", ['CLASSES = ("ZebraForSeeing",)', "from opsin.models.zebra import Stripes"])
+def test_a_family_may_name_a_class_of_transformers_and_take_from_another_family(tool, tree, line) -> None:
+    home = {"src/opsin/models/zebra.py": FAMILY}
+    assert tool.check(tree(home | {"src/opsin/models/lion.py": f'"""Lions."""\n\n{line}\n'})) == []
+    broken = tool.check(tree(home | {"src/opsin/nn/part.py": f'"""A part."""\n\n{line}\n'}))
+    assert [found.split(":")[0] for found in broken] == ["src/opsin/nn/part.py"]
+
+
 def test_a_projector_is_named_in_its_file_alone(tool, tree) -> None:
     home = {"src/opsin/models/lion.py": '"""Lions."""\n\nENCODERS = {"mlp": 1, "": 2}\n'}
     assert tool.check(tree(home | {"src/opsin/nn/vit.py": '"""An mlp."""\n\nname = "mlp.fc1"\n'})) == []

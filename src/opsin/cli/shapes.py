@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from opsin.gguf import File
-from opsin.nn.module import FileReader
+from opsin.nn.module import Change, FileReader
+from opsin.nn.sketch import changed_shape
 from opsin.ops.cpu.layout import strips
 from opsin.ops.cpu.pack import layout_of
 from opsin.ops.reference import Reference
@@ -27,11 +28,11 @@ class ShapeReader(FileReader):
         super().__init__(file, Reference())
         self.bytes = 0
 
-    def weight(self, name: str, *, transposed: bool = False) -> Shape:
+    def weight(self, name: str, *, change: Change | None = None) -> Shape:
         """Its shape and size; the file is not read."""
         kind, outputs, inputs = self._matrix(name)
-        if transposed:
-            kind, outputs, inputs = BY_NAME["F32"].id, inputs, outputs
+        if change is not None:
+            kind, (outputs, inputs) = BY_NAME["F32"].id, changed_shape((outputs, inputs), change)
         size = strips(outputs) * layout_of(by_id(kind)).strip_bytes(inputs)
         self.bytes += size
         return Shape((outputs, inputs), size)

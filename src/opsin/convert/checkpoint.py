@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -83,8 +84,16 @@ class Checkpoint:
             else read_json(self.path / "preprocessor_config.json", optional=True),
             "tokenizer": read_json(self.path / "tokenizer_config.json", optional=True),
             "generation": read_json(self.path / "generation_config.json", optional=True),
+            "added_tokens": self._added_tokens,
         }
         return Settings(str(self.path / "config.json"), tree, rules.defaults)
+
+    @cached_property
+    def _added_tokens(self) -> Mapping[str, int]:
+        """Ids of the tokens that tokenizer.json adds, by their texts."""
+        added = read_json(self.path / "tokenizer.json", optional=True).get("added_tokens")
+        tokens = [token for token in added if isinstance(token, Mapping)] if isinstance(added, list) else []
+        return {str(token.get("content")): id for token in tokens if isinstance(id := token.get("id"), int)}
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Tensors are read, changed and written one at a time; those that are not changed,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -75,8 +75,7 @@ def convert(
     with Checkpoint(Path(folder)) as checkpoint:
         for target in (out, *([mmproj] if mmproj is not None else [])):
             check_target(Path(target), checkpoint.paths)
-        text, tower = find_rules(checkpoint)
-        tower = tower if vision else None
+        text, tower = find_rules(checkpoint, vision=vision)
         if mmproj is not None and tower is None:
             raise ModelError(f"{folder} has no part for pictures", hint="leave mmproj away")
         if mmproj is not None and Path(mmproj).resolve() == Path(out).resolve():
@@ -105,7 +104,7 @@ def convert(
             raise
 
 
-def find_rules(checkpoint: Checkpoint) -> tuple[Rules, Rules | None]:
+def find_rules(checkpoint: Checkpoint, *, vision: bool = True) -> tuple[Rules, Rules | None]:
     """The rules of a checkpoint's text, and those of its pictures. Raises ModelError where nobody knows it."""
     known, text = all_rules(), checkpoint.text_config
     inner = text.get("architectures")
@@ -121,8 +120,21 @@ def find_rules(checkpoint: Checkpoint) -> tuple[Rules, Rules | None]:
         names = ", ".join(sorted({name for rule in known for name in rule.classes}))
         what = ", ".join(checkpoint.classes) or "no class"
         raise ModelError(f"{checkpoint.path}: {what:.80} cannot be converted", hint=f"known: {names}")
-    towers = [rule for rule in known if fits(rule, "vision")]
-    return found[0], towers[0] if towers else None
+    return found[0], _tower(checkpoint, [rule for rule in known if fits(rule, "vision")]) if vision else None
+
+
+def _tower(checkpoint: Checkpoint, towers: Sequence[Rules]) -> Rules | None:
+    """Of the rules of a class the one for its kind of tower. Raises ModelError where no rule knows that."""
+    config = checkpoint.config.get("vision_config")
+    kind = config.get("model_type") if isinstance(config, Mapping) else None
+    fitting = [rule for rule in towers if kind is None or not rule.types or kind in rule.types]
+    if towers and not fitting:
+        known = ", ".join(sorted({name for rule in towers for name in rule.types}))
+        raise ModelError(
+            f"{checkpoint.path}: a tower of the kind {kind!r:.40} cannot be converted",
+            hint=f"known in this class: {known}; vision=False (--no-vision) leaves it out",
+        )
+    return fitting[0] if fitting else None
 
 
 def _general(checkpoint: Checkpoint, architecture: str, kind: str, format: QuantType) -> dict[str, Writable]:

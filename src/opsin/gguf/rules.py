@@ -30,9 +30,10 @@ class Settings:
     """The settings of a checkpoint, by paths as "vision_config.hidden_size".
 
     The tree is config.json; what other files say stands under "preprocessor" (preprocessor_config.json, with the
-    image_processor of processor_config.json), "tokenizer" (tokenizer_config.json) and "generation". Where text is
-    converted, the settings of text_config stand at the root as well. `defaults` count at the root where config.json
-    is silent, as those of transformers' class do.
+    image_processor of processor_config.json), "tokenizer" (tokenizer_config.json), "generation" and "added_tokens" (the
+    ids of the tokens that tokenizer.json adds, by their texts). Where text is converted, the settings of text_config
+    stand at the root as well. `defaults` count at the root where config.json is silent, as those of transformers' class
+    do.
     """
 
     def __init__(self, where: str, tree: Mapping[str, object], defaults: Mapping[str, object] | None = None) -> None:
@@ -146,7 +147,8 @@ class Rules:
         part: "text", or "vision" for the tower with its projector.
         architecture: general.architecture of text, clip.projector_type of a tower.
         classes: `architectures` of config.json that hold such a part.
-        types: `model_type` of a text_config that is one, inside any class.
+        types: of text, `model_type` of a text_config that is one, inside any class; of a tower, `model_type` of the
+            vision_config, where a class may hold towers of several families.
         keys, tensors, made: what the file gets.
         defaults: settings that transformers' class takes where config.json is silent.
         dropped: tensors that are left out, written as `Tensor.source`; a "*" stands for anything.
@@ -185,11 +187,11 @@ def plus_one(values: Floats, settings: Settings) -> Floats:
     return values + np.float32(1)
 
 
-def neighbours(heads: str) -> Change:
+def neighbours(heads: str, default: int | None = None) -> Change:
     """Rows of each head from two halves that turn together to neighbouring pairs; `heads` is a setting's path."""
 
     def change(values: Floats, settings: Settings) -> Floats:
-        count = settings.number(heads)
+        count = settings.number(heads, default)
         if len(values) % (2 * count):
             raise FileError(f"{settings.where}: {len(values)} rows are no {count} heads", hint="mend config.json")
         halves = values.reshape(count, 2, len(values) // count // 2, *values.shape[1:])

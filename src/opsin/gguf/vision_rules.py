@@ -17,6 +17,7 @@ SIZES = {
     "feed_forward_length": "intermediate_size", "block_count": "num_hidden_layers",
     "attention.head_count": "num_attention_heads",
 }  # fmt: skip
+CLIP = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])  # its mean and std, for `look`
 _BLOCK = {
     "layer_norm1": "ln1", "layer_norm2": "ln2", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v", "self_attn.out_proj": "attn_out", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down",
@@ -59,13 +60,30 @@ def siglip(prefix: str) -> tuple[Tensor, ...]:
     """Tensors of a tower of CLIP's or SigLIP's kind, below a name."""
     ends = {
         "embeddings.patch_embedding": "v.patch_embd", "pre_layrnorm": "v.pre_ln", "post_layernorm": "v.post_ln",
-        **{f"encoder.layers.{{n}}.{theirs}": f"v.blk.{{n}}.{ours}" for theirs, ours in _BLOCK.items()},
     }  # fmt: skip
     return (
         Tensor(f"{prefix}.embeddings.position_embedding", "v.position_embd", type="F32"),
         Tensor(f"{prefix}.embeddings.class_embedding", "v.class_embd"),
         *(Tensor(f"{prefix}.{theirs}", ours) for theirs, ours in ends.items()),
+        *blocks(f"{prefix}.encoder.layers", _BLOCK),
     )
+
+
+def blocks(prefix: str, names: Mapping[str, str], changes: Mapping[str, Change] | None = None) -> tuple[Tensor, ...]:
+    """Tensors of a tower's layers, numbered below a name: their names there and here; some are changed, by our name."""
+    changes = changes or {}
+    return tuple(
+        Tensor(f"{prefix}.{{n}}.{theirs}", f"v.blk.{{n}}.{ours}", changes.get(ours)) for theirs, ours in names.items()
+    )
+
+
+def expect(settings: Settings, told: Mapping[str, object]) -> None:
+    """Raises ModelError where a setting is another one than a file can say; those that are silent pass."""
+    for paths, known in told.items():
+        value = settings.find(paths)
+        if value is not None and value != known:
+            where = f"{settings.where}: {paths.split('|')[0]}"
+            raise ModelError(f"{where} is {value!r:.40}", hint=f"only {known!r} can be converted")
 
 
 def part(first: int, of: int) -> Change:

@@ -78,9 +78,17 @@ def whole_tiles(size: Size, tile: int) -> Size:
 
 
 def within(size: Size, most: int, factor: int) -> Size:
-    """Shrunk, where a side is larger than `most`, and then grown to multiples of `factor`."""
+    """Shrunk, where a side is larger than `most`, and then grown to multiples of `factor`.
+
+    Raises RequestError for a picture so thin that nothing would be left of its shorter side.
+    """
     ratio = max(side / most for side in size)
     width, height = (math.floor(side / ratio) for side in size) if ratio > 1 else size
+    if not min(width, height):
+        raise RequestError(
+            f"a picture of {size[0]} x {size[1]} would vanish when its longer side becomes {most}",
+            hint="cut it into pieces that are less long and thin",
+        )
     return ((width - 1) // factor + 1) * factor, ((height - 1) // factor + 1) * factor
 
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,12 +29,12 @@ from opsin.nn.decoder import Body
 from opsin.nn.ffn import GatedFfn
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Floats, Module, Reader, at
-from opsin.nn.parts import Linear, RmsNorm
+from opsin.nn.parts import Reordered, RmsNorm
 from opsin.nn.pictures import Preparation
 from opsin.nn.rope import as_frequencies, frequencies, rope_of
 from opsin.nn.vit import Vit, block_order, vit_shape
 from opsin.ops import Array
-from opsin.spans import Features, MediaSpan, Patches
+from opsin.spans import Patches
 
 PERIOD = 6  # every sixth layer sees everything, where the file does not say
 POOL = 4  # patches along a side of a row's square, where the file does not say
@@ -174,20 +173,17 @@ def _places(local: list[bool]) -> tuple[Place, ...]:
     return tuple(Place(int(mixed and near), local[:i].count(near)) for i, near in enumerate(local))
 
 
-class Turned(Linear):
+class Transposed(Reordered):
     """The one projection that files store as (inputs, outputs)."""
 
-    @classmethod
-    def read(cls, source: Reader, path: str = "") -> Self:
-        part = cls.__new__(cls)
-        part._path, part.bias = path, None
-        part.weight = source.weight(f"{path}.weight", transposed=True)
-        return part
+    @staticmethod
+    def reorder(values: Floats) -> Floats:
+        return values.T
 
 
 class Projector(Module):
     soft_emb_norm: RmsNorm
-    input_projection: Turned
+    input_projection: Transposed
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,28 +210,14 @@ class Gemma3Vision:
         return self.projector.input_projection.outputs
 
     def layout(self, picture: Picture, steps: Steps = STEPS) -> Patches:
-        shape, cells = self.tower.shape, self.tower.shape.grid // self.preparation.block
-        size = (shape.side, shape.side)
-        span = MediaSpan(
-            digest=self.preparation.digest(picture, "stretch", size),
-            rows=cells**2,
-            positions=cells**2,
-            grid=(cells, cells),
-            atomic=True,
-            features=Features((shape.grid**2, shape.values), partial(self._prepare, picture, steps)),
-            size=size,
-            area=(0.0, 0.0, float(picture.width), float(picture.height)),
-        )
+        size = (self.tower.shape.side, self.tower.shape.side)
+        span = self.preparation.stretched(picture, steps, size, "bilinear", atomic=True)
         return Patches(("\n\n<start_of_image>", span, "<end_of_image>\n\n"), picture.notes, original=picture.size)
 
     def encode(self, features: Floats) -> Array:
         x = self.tower.whole(features)
         x = x.ops.mean_rows(x, self.preparation.block**2)
         return self.projector.input_projection(self.projector.soft_emb_norm(x, self.tower.shape.eps))
-
-    def _prepare(self, picture: Picture, steps: Steps) -> Floats:
-        size = (self.tower.shape.side, self.tower.shape.side)
-        return self.preparation.patches(steps.resize(steps.flatten(picture), size, "bilinear"), steps)
 
 
 def _pattern(settings: Settings) -> tuple[int | None, list[bool]]:

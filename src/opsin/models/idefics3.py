@@ -27,7 +27,7 @@ from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation, Shared
 from opsin.nn.vit import Vit, block_order, vit_shape
 from opsin.ops import Array
-from opsin.spans import Area, Features, MediaSpan, Patches
+from opsin.spans import Area, MediaSpan, Patches
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,15 +95,9 @@ class Idefics3Vision:
 
     def _span(self, picture: Picture, prepare: Callable[[Corner], Floats], area: Area, corner: Corner) -> MediaSpan:
         """A tile that begins at a corner of the sheet, or the whole sheet."""
-        shape, cells = self.tower.shape, self.tower.shape.grid // self.preparation.block
-        return MediaSpan(
-            digest=self.preparation.digest(picture, "sheet", self.longest, shape.side, corner),
-            rows=cells**2,
-            positions=cells**2,
-            grid=(cells, cells),
-            features=Features((shape.grid**2, shape.values), partial(prepare, corner)),
-            size=(shape.side, shape.side),
-            area=area,
+        side = self.tower.shape.side
+        return self.preparation.span(
+            picture, "sheet", self.longest, side, corner, make=partial(prepare, corner), size=(side, side), area=area
         )
 
     def _prepare(self, sheet: Shared[Image], steps: Steps, corner: Corner) -> Floats:

@@ -16,7 +16,7 @@ import numpy as np
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
-from opsin.gguf.vision_rules import look, named, siglip, tower_sizes
+from opsin.gguf.vision_rules import CLIP, expect, look, named, siglip, tower_sizes
 from opsin.media import sizes
 from opsin.media.picture import Picture
 from opsin.media.steps import STEPS, Steps, check_growth
@@ -25,7 +25,7 @@ from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
 from opsin.nn.vit import Vit, sight, vit_shape
 from opsin.ops import Array
-from opsin.spans import Area, Features, MediaSpan, Patches
+from opsin.spans import Area, Patches
 
 
 class Projector(Module):
@@ -64,24 +64,16 @@ class LlavaVision:
         return self.projector.down.outputs
 
     def layout(self, picture: Picture, steps: Steps = STEPS) -> Patches:
-        shape = self.tower.shape
-        size, area = self._cut(picture)
+        side, (size, area) = self.tower.shape.side, self._cut(picture)
         check_growth(picture.size, (max(picture.size),) * 2 if self.padded else size)
-        span = MediaSpan(
-            digest=self.preparation.digest(picture, "pad" if self.padded else "crop", size),
-            rows=shape.grid**2,
-            positions=shape.grid**2,
-            grid=(shape.grid, shape.grid),
-            features=Features((shape.grid**2, shape.values), partial(self._prepare, picture, steps, size)),
-            size=(shape.side, shape.side),
-            area=area,
-        )
+        make = partial(self._prepare, picture, steps, size)
+        way = "pad" if self.padded else "crop"
+        span = self.preparation.span(picture, way, size, make=make, size=(side, side), area=area)
         return Patches((span,), picture.notes, original=picture.size)
 
     def encode(self, features: Floats) -> Array:
-        pictures, patches = features.shape[:2]
         tower, ops = self.tower, self.tower.ops
-        rows = patches + tower.extra
+        pictures, rows = len(features), tower.rows(features)
         x = tower.run(tower.embed(features), [sight(ops, [0, rows], pictures)] * self.layers)
         if tower.extra:
             kept = np.arange(pictures)[:, None] * rows + np.arange(tower.extra, rows)
@@ -125,7 +117,6 @@ _TOWER = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
     "image_size": 224, "patch_size": 32,
 }  # fmt: skip
-_CLIP = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
 
 
 def _layers(settings: Settings) -> list[int]:
@@ -142,13 +133,7 @@ def _ratio(settings: Settings) -> str | None:
 
 
 def _check(settings: Settings) -> None:
-    told = {
-        "vision_config.model_type": "clip_vision_model", "vision_feature_select_strategy": "default",
-        "projector_hidden_act": "gelu",
-    }  # fmt: skip
-    for path, known in told.items():
-        if settings.get(path, "str", known) != known:
-            raise ModelError(f"{settings.where}: {path} is {settings.find(path)!r:.40}", hint=f"{known} is converted")
+    expect(settings, {"vision_feature_select_strategy": "default", "projector_hidden_act": "gelu"})
 
 
 ENCODERS = {"mlp": LlavaVision, "": LlavaVision}
@@ -157,10 +142,11 @@ RULES = (
         part="vision",
         architecture="mlp",
         classes=("LlavaForConditionalGeneration",),
+        types=("clip_vision_model",),
         keys=(
             *named("mlp", "quick_gelu"),
             *tower_sizes(_TOWER),
-            *look(*_CLIP),
+            *look(*CLIP),
             Key("clip.vision.projection_dim", "text_config.hidden_size", "int", 4096),
             Key("clip.vision.attention.layer_norm_epsilon", "vision_config.layer_norm_eps", "float", 1e-5),
             Key("clip.vision.feature_layer", _layers, "ints"),

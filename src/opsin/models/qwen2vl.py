@@ -9,9 +9,7 @@ transformers' Qwen2VLForConditionalGeneration and Qwen2_5_VLForConditionalGenera
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +18,7 @@ from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
 from opsin.gguf.text_rules import KEYS, PRE_NORM, SWISH, tensors
-from opsin.gguf.vision_rules import look, named, part, part_shape, tower_sizes
+from opsin.gguf.vision_rules import CLIP, blocks, look, named, part, part_shape, tower_sizes
 from opsin.media import sizes
 from opsin.media.picture import Picture
 from opsin.media.steps import STEPS, Steps
@@ -29,9 +27,10 @@ from opsin.nn.keys import positive_int
 from opsin.nn.module import Floats, Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
-from opsin.nn.vit import MOST_PIXELS, MOST_ROWS, Ints, NormKind, Vit, block_order, sight, vit_shape
-from opsin.ops import Array, Ops
-from opsin.spans import Features, MediaSpan, Patches
+from opsin.nn.rope import frequencies, plane_table
+from opsin.nn.vit import MOST_PIXELS, MOST_ROWS, Ints, NormKind, Vit, plane, sight, vit_shape
+from opsin.ops import Array
+from opsin.spans import Patches
 
 MERGE, WINDOW = 2, 112  # patches along a side of a row's square, pixels of a window's; where the file does not say
 LEAST, MOST = 56 * 56, 28 * 28 * 1280  # pixels: transformers' defaults, where the file does not say
@@ -74,9 +73,9 @@ class Order:
         squares = np.argsort(number, kind="stable")
         count = merge * merge
         patches = (squares[:, None] * count + np.arange(count)).reshape(-1)
-        places = np.stack(np.divmod(block_order(high, wide, merge)[patches], wide), 1)
+        places = plane(high, wide, merge, 1)[patches]
         windows = np.append(0, np.cumsum(np.bincount(number)) * count)
-        return cls(patches, places.astype(np.int32), windows.tolist(), np.argsort(squares).astype(np.int32))
+        return cls(patches, places, windows.tolist(), np.argsort(squares).astype(np.int32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,28 +123,22 @@ class Qwen2VlVision:
     def layout(self, picture: Picture, steps: Steps = STEPS) -> Patches:
         shape, merge = self.tower.shape, self.preparation.block
         size = sizes.fit_pixels(picture.size, shape.patch * merge, self.least, self.most)
-        high, wide = size[1] // shape.patch, size[0] // shape.patch
-        grid = (high // merge, wide // merge)
-        span = MediaSpan(
-            digest=self.preparation.digest(picture, "stretch", size, self.window),
-            rows=grid[0] * grid[1],
-            positions=max(grid),
-            grid=grid,
-            features=Features((high, wide, shape.values), partial(self._prepare, picture, steps, size)),
-            size=size,
-            area=(0.0, 0.0, float(picture.width), float(picture.height)),
-        )
+        span = self.preparation.stretched(
+            picture, steps, size, "bicubic", self.window, arrange=self._arrange,
+            positions=max(size) // shape.patch // merge,
+        )  # fmt: skip
         return Patches((span,), picture.notes, original=picture.size)
 
     def encode(self, features: Floats) -> Array:
-        pictures, high, wide, values = features.shape
+        pictures, high, wide, _ = features.shape
         tower, ops, square = self.tower, self.tower.ops, self.preparation.block**2
         order = self._order(high, wide)
         everything = sight(ops, [0, high * wide], pictures)
         windows = sight(ops, order.windows, pictures) if self.window else everything
         seen = [windows if (i + 1) % self.whole else everything for i in range(tower.shape.layers)]
-        x = tower.embed(features.reshape(pictures, high * wide, values))
-        x = tower.finish(tower.run(x, seen, turns(ops, np.tile(order.places, (pictures, 1)), tower.shape.heads.width)))
+        turning = frequencies(tower.shape.heads.width // 2, BASE)
+        table = plane_table(ops, np.tile(order.places, (pictures, 1)), turning, turning)
+        x = tower.finish(tower.run(tower.embed(features), seen, table))
         x = self.projector.down(self.projector.up(ops.fold(x, square), activation="gelu_erf"))
         if not self.window:
             return x
@@ -155,11 +148,9 @@ class Qwen2VlVision:
     def _order(self, high: int, wide: int) -> Order:
         return Order.of(high, wide, self.preparation.block, self.window)
 
-    def _prepare(self, picture: Picture, steps: Steps, size: tuple[int, int]) -> Floats:
-        patch = self.tower.shape.patch
-        high, wide = size[1] // patch, size[0] // patch
-        patches = self.preparation.patches(steps.resize(steps.flatten(picture), size, "bicubic"), steps)
-        return patches[self._order(high, wide).patches].reshape(high, wide, -1)
+    def _arrange(self, patches: Floats, size: tuple[int, int]) -> Floats:
+        wide, high = (side // self.tower.shape.patch for side in size)
+        return patches[self._order(high, wide).patches]
 
 
 class Qwen25VlVision:
@@ -168,15 +159,6 @@ class Qwen25VlVision:
         whole = positive_int(file, "clip.vision.n_wa_pattern")
         window = positive_int(file, "clip.vision.window_size", WINDOW)
         return Qwen2VlVision.read(file, source, "rms", window=window, whole=whole)
-
-
-def turns(ops: Ops, places: Ints, width: int) -> Array:
-    """A table for heads of `width`: the first half of the pairs turns by a patch's row, the other by its column."""
-    quarter = width // 4
-    frequencies = BASE ** (-np.arange(quarter) / quarter)
-    axis = np.repeat(np.arange(2, dtype=np.int32), quarter)
-    numbers = np.tile(frequencies, 2).astype(np.float32)
-    return ops.rope_table(ops.constant(places), ops.constant(numbers), axis=ops.constant(axis))
 
 
 def _sections(settings: Settings) -> list[int]:
@@ -190,9 +172,8 @@ _TOWER = {"patch_size": 14, "depth": 32, "num_heads": 16, "embed_dim": 1280, "sp
 _SECOND_TOWER = {**_TOWER, "hidden_size": 3584, "intermediate_size": 3420, "window_size": WINDOW}
 _SIZES = {"patch_size": "patch_size", "block_count": "depth", "attention.head_count": "num_heads",
           "spatial_merge_size": "spatial_merge_size"}  # fmt: skip
-_CLIP = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
 _SHARED_KEYS = (
-    *look(*_CLIP),
+    *look(*CLIP),
     constant("clip.vision.image_size", 560, "int"),  # of no meaning, but llama.cpp wants one
     constant("clip.vision.attention.layer_norm_epsilon", 1e-6, "float"),
     Key("clip.vision.projection_dim", "text_config.hidden_size|hidden_size"),
@@ -211,11 +192,7 @@ def _moment(number: int) -> Tensor:
     return Tensor("visual.patch_embed.proj.weight", target, change, lambda shape: (*shape[:2], *shape[3:]))
 
 
-def _blocks(ffn: Mapping[str, str]) -> tuple[Tensor, ...]:
-    names = {"norm1": "ln1", "norm2": "ln2", "attn.proj": "attn_out", **ffn}
-    return tuple(Tensor(f"visual.blocks.{{n}}.{theirs}", f"v.blk.{{n}}.{ours}") for theirs, ours in names.items())
-
-
+_BLOCK = {"norm1": "ln1", "norm2": "ln2", "attn.proj": "attn_out"}
 _SHARED_TENSORS = (
     _moment(0), _moment(1),
     *(Tensor("visual.blocks.{n}.attn.qkv", f"v.blk.{{n}}.attn_{name}", part(i, 3), part_shape(3))
@@ -269,7 +246,7 @@ RULES = (
             *_SHARED_KEYS,
             Key("clip.vision.feed_forward_length", _inner),
         ),
-        tensors=(*_SHARED_TENSORS, *_blocks({"mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down"})),
+        tensors=(*_SHARED_TENSORS, *blocks("visual.blocks", {**_BLOCK, "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down"})),
     ),
     Rules(
         part="vision",
@@ -292,7 +269,7 @@ RULES = (
         ),
         tensors=(
             *_SHARED_TENSORS,
-            *_blocks({f"mlp.{name}_proj": f"ffn_{name}" for name in ("gate", "up", "down")}),
+            *blocks("visual.blocks", _BLOCK | {f"mlp.{name}_proj": f"ffn_{name}" for name in ("gate", "up", "down")}),
         ),
     ),
 )

@@ -16,6 +16,7 @@ from opsin.ops import Array, Ops, Raw, Weight
 from opsin.quants import BY_NAME, by_id
 
 Floats = npt.NDArray[np.float32]
+Change = Callable[[Floats], Floats]  # of a matrix [outputs, inputs]
 
 
 class at(str):  # noqa: N801 - reads as part of an annotation
@@ -34,8 +35,11 @@ class Reader(Protocol):
         """Whether any tensor's name begins with `path` and a dot."""
         ...
 
-    def weight(self, name: str, *, transposed: bool = False) -> Weight:
-        """A matrix (outputs, inputs); a kernel of more dimensions is [outputs, all inputs]."""
+    def weight(self, name: str, *, change: Change | None = None) -> Weight:
+        """A matrix (outputs, inputs); a kernel of more dimensions is [outputs, all inputs].
+
+        `change` gives it another order, in float32: numbers in blocks cannot move.
+        """
         ...
 
     def values(self, name: str) -> Floats: ...
@@ -56,10 +60,10 @@ class FileReader:
     def below(self, path: str) -> bool:
         return any(name.startswith(path + ".") for name in self._file.tensors)
 
-    def weight(self, name: str, *, transposed: bool = False) -> Weight:
+    def weight(self, name: str, *, change: Change | None = None) -> Weight:
         kind, outputs, inputs = self._matrix(name)
-        if transposed:
-            return self.ops.pack(_turned(name, self.values(name).reshape(outputs, inputs)))
+        if change is not None:
+            return self.ops.pack(_raw(name, change(self.values(name).reshape(outputs, inputs))))
         row = by_id(kind).row_bytes(inputs)
 
         def read(first: int, last: int, into: npt.NDArray[np.uint8]) -> None:
@@ -94,14 +98,13 @@ class FileReader:
         return info
 
 
-def _turned(name: str, values: Floats) -> Raw:
-    """[inputs, outputs] as a matrix of (outputs, inputs), in float32: blocks of numbers cannot be turned."""
-    kind, turned = BY_NAME["F32"], np.ascontiguousarray(values.T)
+def _raw(name: str, values: Floats) -> Raw:
+    kind, rows = BY_NAME["F32"], np.ascontiguousarray(values)
 
     def read(first: int, last: int, into: npt.NDArray[np.uint8]) -> None:
-        into[:] = turned[first:last].view(np.uint8).reshape(-1)
+        into[:] = rows[first:last].view(np.uint8).reshape(-1)
 
-    return Raw(name, kind.id, (turned.shape[0], turned.shape[1]), read)
+    return Raw(name, kind.id, (rows.shape[0], rows.shape[1]), read)
 
 
 class Module:

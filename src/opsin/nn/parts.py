@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from opsin.errors import ModelError
-from opsin.nn.module import Module
+from opsin.nn.module import Floats, Module, Reader
 from opsin.ops import Activation, Array, Weight
 
 
@@ -38,6 +40,22 @@ class Linear(Module):
     @property
     def inputs(self) -> int:
         return self.weight.shape[1]
+
+
+class Reordered(Linear):
+    """A layer whose matrix stands in files in another order than it is used in."""
+
+    @classmethod
+    def read(cls, source: Reader, path: str = "") -> Self:
+        part = cls.__new__(cls)
+        part._path, part.bias = path, None
+        part.weight = source.weight(f"{path}.weight", change=cls.reorder)
+        return part
+
+    @staticmethod
+    def reorder(values: Floats) -> Floats:
+        """The matrix [outputs, inputs], of what a file holds. Raises ModelError where that is of another shape."""
+        raise NotImplementedError
 
 
 class Embedding(Module):

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from opsin.errors import ModelError
 from opsin.gguf import File
+from opsin.media.limits import Size
 from opsin.media.picture import Picture
-from opsin.media.steps import Steps
+from opsin.media.steps import Filter, Steps
 from opsin.nn.module import Floats
+from opsin.spans import Area, Features, MediaSpan
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +52,48 @@ class Preparation:
     def patches(self, image: Image, steps: Steps) -> Floats:
         """[patches, 3 * patch * patch] of an RGB image whose sides are whole numbers of blocks."""
         return steps.patchify(steps.normalise(image, self.mean, self.std), self.patch, block=self.block)
+
+    def span(
+        self, picture: Picture, *way: object, make: Callable[[], Floats], size: Size, area: Area | None = None,
+        positions: int | None = None, atomic: bool = False,
+    ) -> MediaSpan:  # fmt: skip
+        """Rows of a picture that is processed at `size`: a grid of blocks, of which each becomes a row.
+
+        Features are [patches high, patches wide, values of a patch], as `make` gives them in any shape.
+
+        Args:
+            way: what the family does, see `digest`.
+            area: the part of the picture that is shown; all of it by default.
+            positions: how far the position counter moves; as many as rows by default.
+            atomic: whether the rows see each other in the decoder.
+        """
+        wide, high = (side // self.patch for side in size)
+        grid, shape = (high // self.block, wide // self.block), (high, wide, 3 * self.patch**2)
+        rows = grid[0] * grid[1]
+        return MediaSpan(
+            digest=self.digest(picture, *way),
+            rows=rows,
+            positions=rows if positions is None else positions,
+            grid=grid,
+            atomic=atomic,
+            features=Features(shape, lambda: make().reshape(shape)),
+            size=size,
+            area=(0.0, 0.0, float(picture.width), float(picture.height)) if area is None else area,
+        )
+
+    def stretched(
+        self, picture: Picture, steps: Steps, size: Size, filter: Filter, *way: object,
+        arrange: Callable[[Floats, Size], Floats] | None = None, positions: int | None = None, atomic: bool = False,
+    ) -> MediaSpan:  # fmt: skip
+        """The rows of a whole picture, stretched to `size`. `arrange` gives its patches another order than blocks'."""
+
+        def make() -> Floats:
+            patches = self.patches(steps.resize(steps.flatten(picture), size, filter), steps)
+            return patches if arrange is None else arrange(patches, size)
+
+        return self.span(
+            picture, "stretch", size, *way, make=make, size=size, positions=positions, atomic=atomic
+        )  # fmt: skip
 
     def digest(self, picture: Picture, *way: object) -> bytes:
         """Of the picture and of all that happens to it; `way` says what the family does besides."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.nn.keys import LEAST_FLOAT, MOST_FLOAT, number, positive_float, positive_int
+from opsin.ops import Array, Ops
 
 FASTEST = 1e6  # radians a position; published ropes turn by at most 1
 
@@ -77,6 +78,20 @@ def axis_of(file: File, prefix: str, pairs: int) -> npt.NDArray[np.int32]:
     if not 3 <= counts.size <= 4 or counts.min() < 0 or counts.sum() < 1 or counts[3:].any():
         raise ModelError(f"{key} is {counts[:8].tolist()}", hint="sections of time, rows and columns are supported")
     return np.resize(np.repeat(np.arange(counts.size), counts), pairs).astype(np.int32)
+
+
+def plane_table(
+    ops: Ops, places: npt.NDArray[np.int32], by_row: npt.NDArray[np.float64], by_column: npt.NDArray[np.float64]
+) -> Array:
+    """A table of `Ops.rope_table` for places in a plane: the first pairs of a head turn by row, the others by column.
+
+    Args:
+        places: [rows, 2] the row and the column of each.
+        by_row, by_column: frequencies, radians a position; together as many as a head has pairs.
+    """
+    axis = np.repeat(np.arange(2, dtype=np.int32), [len(by_row), len(by_column)])
+    numbers = np.concatenate([by_row, by_column]).astype(np.float32)
+    return ops.rope_table(ops.constant(places), ops.constant(numbers), axis=ops.constant(axis))
 
 
 def _yarn(file: File, prefix: str, plain: npt.NDArray[np.float64], factor: float, base: float) -> Rope:

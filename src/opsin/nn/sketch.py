@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from opsin.gguf import File
-from opsin.nn.module import FileReader, Floats
+from opsin.nn.module import Change, FileReader, Floats
 from opsin.ops.reference import Reference
 
 
@@ -19,15 +19,23 @@ class Shape:
     bytes: int = 0
 
 
+def changed_shape(shape: tuple[int, int], change: Change | None) -> tuple[int, int]:
+    """What a change makes of a matrix of this shape."""
+    if change is None:
+        return shape
+    outputs, inputs = change(np.broadcast_to(np.float32(0), shape)).shape
+    return outputs, inputs
+
+
 class SketchReader(FileReader):
     """Reads no tensor: matrices have shapes, vectors are zeros."""
 
     def __init__(self, file: File) -> None:
         super().__init__(file, Reference())
 
-    def weight(self, name: str, *, transposed: bool = False) -> Shape:
+    def weight(self, name: str, *, change: Change | None = None) -> Shape:
         _, outputs, inputs = self._matrix(name)
-        return Shape((inputs, outputs) if transposed else (outputs, inputs))
+        return Shape(changed_shape((outputs, inputs), change))
 
     def values(self, name: str) -> Floats:
         return np.zeros(self._need(name).shape, np.float32)

@@ -6,6 +6,7 @@ of the order, so patches that are merged later stand together from the start. Th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +20,7 @@ from opsin.nn.attention import Heads, Projection
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Floats, Module, Reader, at
 from opsin.nn.parts import Linear
-from opsin.ops import Activation, Array, Ops, Weight
+from opsin.ops import Activation, Array, Ops, Pairing, Weight
 
 NormKind = Literal["layer", "rms"]
 Ints = npt.NDArray[np.int32]
@@ -29,7 +30,7 @@ MOST_PIXELS = 1 << 24  # of one picture, likewise
 
 @dataclass(frozen=True)
 class VitShape:
-    """What a file's `clip.vision.*` keys say of a tower."""
+    """What a file's `clip.vision.*` keys say of a tower; its family says the norm, and which values turn together."""
 
     width: int
     layers: int
@@ -39,6 +40,7 @@ class VitShape:
     eps: float
     norm: NormKind
     activation: Activation
+    pairing: Pairing = "halves"
 
     @property
     def grid(self) -> int:
@@ -51,7 +53,7 @@ class VitShape:
         return 3 * self.patch**2
 
 
-def vit_shape(file: File, norm: NormKind = "layer") -> VitShape:
+def vit_shape(file: File, norm: NormKind = "layer", pairing: Pairing = "halves") -> VitShape:
     """Raises ModelError for numbers that do not go together, naming their keys."""
     width = positive_int(file, "clip.vision.embedding_length")
     count = positive_int(file, "clip.vision.attention.head_count")
@@ -74,6 +76,7 @@ def vit_shape(file: File, norm: NormKind = "layer") -> VitShape:
         eps=positive_float(file, "clip.vision.attention.layer_norm_epsilon"),
         norm=norm,
         activation="gelu" if gelu else "silu" if silu else "gelu_quick",
+        pairing=pairing,
     )
 
 
@@ -150,10 +153,11 @@ class VitAttention(Projection):
             matrix.check(shape.width, matrix.outputs)
         self.attn_out.check(shape.heads.query * shape.heads.width, shape.width)
 
-    def __call__(self, x: Array, seen: Sight, turns: Array | None, heads: Heads, residual: Array | None) -> Array:
+    def __call__(self, x: Array, seen: Sight, table: Array | None, shape: VitShape, residual: Array | None) -> Array:
+        heads = shape.heads
         q, k, v = self.project(x, heads)
-        if turns is not None:
-            q, k = x.ops.rope(q, turns, "halves"), x.ops.rope(k, turns, "halves")
+        if table is not None:
+            q, k = x.ops.rope(q, table, shape.pairing), x.ops.rope(k, table, shape.pairing)
         out = x.ops.attend_dense(q, k, v, seen.first, seen.last, scale=heads.scale, parts=seen.pictures)
         return self.attn_out(out.reshape(heads.query * heads.width), residual)
 
@@ -200,12 +204,12 @@ class VitBlock(Module):
         self.ffn.check(shape.width)
         _check_widths(self, shape.width, ls1=self.scale1, ls2=self.scale2)
 
-    def __call__(self, x: Array, seen: Sight, turns: Array | None, shape: VitShape) -> Array:
+    def __call__(self, x: Array, seen: Sight, table: Array | None, shape: VitShape) -> Array:
         inner = self.ln1(x, shape)
         if self.scale1 is None:
-            x = self.attn(inner, seen, turns, shape.heads, x)
+            x = self.attn(inner, seen, table, shape, x)
         else:
-            x = x + self.attn(inner, seen, turns, shape.heads, None) * self.scale1
+            x = x + self.attn(inner, seen, table, shape, None) * self.scale1
         inner = self.ln2(x, shape)
         if self.scale2 is None:
             return self.ffn(inner, shape.activation, x)
@@ -258,9 +262,10 @@ class Vit:
         return 0 if self.weights.class_embd is None else 1
 
     def embed(self, features: Floats) -> Array:
-        """Patches [pictures, patches, values] on the host -> [pictures * rows, width], the tower's first state."""
-        pictures, rows = len(features), features.shape[1] + self.extra
-        given = np.pad(features, ((0, 0), (self.extra, 0), (0, 0))) if self.extra else features
+        """Patches [pictures, ..., values] on the host -> [pictures * rows, width], the tower's first state."""
+        pictures, rows = len(features), self.rows(features)
+        given = features.reshape(pictures, rows - self.extra, -1)
+        given = np.pad(given, ((0, 0), (self.extra, 0), (0, 0))) if self.extra else given
         places = self.places
         if places is not None:
             which = np.tile(np.arange(rows, dtype=np.int32), pictures)
@@ -268,20 +273,24 @@ class Vit:
         x = self.weights.patch_embd(self.ops.constant(given.reshape(pictures * rows, -1)), places)
         return x if self.weights.pre_ln is None else self.weights.pre_ln(x, self.shape)
 
-    def run(self, x: Array, seen: Sequence[Sight], turns: Array | None = None) -> Array:
-        """As many layers as `seen` has entries. `turns` is a table of `Ops.rope_table`."""
+    def rows(self, features: Floats) -> int:
+        """Rows that each of the pictures gets."""
+        return math.prod(features.shape[1:-1]) + self.extra
+
+    def run(self, x: Array, seen: Sequence[Sight], table: Array | None = None) -> Array:
+        """As many layers as `seen` has entries. `table` is one of `Ops.rope_table`."""
         for block, bounds in zip(self.weights.blk, seen, strict=False):
-            x = block(x, bounds, turns, self.shape)
+            x = block(x, bounds, table, self.shape)
         return x
 
     def finish(self, x: Array) -> Array:
         """The norm after the last layer, where the tower has one."""
         return x if self.weights.post_ln is None else self.weights.post_ln(x, self.shape)
 
-    def whole(self, features: Floats) -> Array:
+    def whole(self, features: Floats, table: Array | None = None) -> Array:
         """All of a tower in which all patches of a picture see each other: [pictures * patches, width]."""
-        seen = sight(self.ops, [0, features.shape[1] + self.extra], len(features))
-        return self.finish(self.run(self.embed(features), [seen] * self.shape.layers))
+        seen = sight(self.ops, [0, self.rows(features)], len(features))
+        return self.finish(self.run(self.embed(features), [seen] * self.shape.layers, table))
 
 
 def _places(source: Reader, weights: VitWeights, shape: VitShape, order: Ints) -> Floats:
@@ -304,6 +313,12 @@ def _vector(source: Reader, name: str, shape: VitShape) -> Floats:
     if len(values) != shape.width:
         raise ModelError(f"{name} has {len(values)} values, where {shape.width} are needed")
     return values
+
+
+def plane(high: int, wide: int, block: int, pictures: int) -> Ints:
+    """[pictures * high * wide, 2] the row and the column of each patch, block after block as `block_order` has them."""
+    places = np.stack(np.divmod(block_order(high, wide, block), wide), 1)
+    return np.tile(places.astype(np.int32), (pictures, 1))
 
 
 def block_order(high: int, wide: int, block: int) -> Ints:

@@ -1,0 +1,17 @@
+"""The truth of each family: `NAME_truth.py` beside this file for each `opsin.models.NAME` that has towers."""
+
+from __future__ import annotations
+
+import importlib
+
+from vision_truth import Truth
+
+from opsin.models import families
+
+TOWERS: dict[str, Truth] = {}  # each model
+LAYOUTS: dict[str, Truth] = {}  # each way to write a file: models, and other options of them
+for _family in families():
+    if hasattr(_family, "ENCODERS"):
+        _truth = importlib.import_module(f"{_family.__name__.rsplit('.', 1)[1]}_truth")
+        TOWERS |= _truth.TOWERS
+        LAYOUTS |= _truth.TOWERS | getattr(_truth, "OTHERS", {})

@@ -1,0 +1,177 @@
+"""Pixtral, and Mistral Small 3.1: pictures in their own size and shape, row by row, with a token after each row.
+
+Positions of patches turn by row and column (2-D RoPE). In Mistral Small's, squares of 2 x 2 patches become a row. The
+text part is a decoder of its own file; what stands between rows are its own tokens, so that llama.cpp's tensor
+`v.token_embd.img_break` is not needed.
+
+GGUF: clip.projector_type = "pixtral". Oracles: transformers' LlavaForConditionalGeneration with this tower and
+Mistral3ForConditionalGeneration, with their processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from opsin.errors import ModelError
+from opsin.gguf import File
+from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant, neighbours
+from opsin.gguf.vision_rules import CLIP, blocks, expect, look, named, tower_sizes
+from opsin.media import sizes
+from opsin.media.picture import Picture
+from opsin.media.steps import STEPS, Steps
+from opsin.nn.keys import positive_int
+from opsin.nn.module import Floats, Module, Reader, at
+from opsin.nn.parts import Linear, Reordered, RmsNorm
+from opsin.nn.pictures import Preparation
+from opsin.nn.rope import frequencies, plane_table
+from opsin.nn.vit import Vit, plane, vit_shape
+from opsin.ops import Array
+from opsin.spans import MediaSpan, Patches
+
+BREAK, END = "[IMG_BREAK]", "[IMG_END]"
+BASE = 10000.0
+
+
+class Merger(Reordered):
+    """Patches of a square into one; files count its inputs channel by channel, and a patch's stand together here."""
+
+    @staticmethod
+    def reorder(values: Floats) -> Floats:
+        width, inputs = values.shape
+        if inputs % width:
+            raise ModelError(f"mm.patch_merger.weight makes {width} of {inputs} values, which are no whole patches")
+        return values.reshape(width, width, -1).swapaxes(1, 2).reshape(width, inputs)
+
+
+class Projector(Module):
+    input_norm: RmsNorm | None
+    patch_merger: Merger | None
+    up: Linear = at("1")  # type: ignore[assignment]
+    down: Linear = at("2")  # type: ignore[assignment]
+
+    def check(self, width: int, block: int, projection: int) -> None:
+        """Raises ModelError, naming the tensor, where something does not fit."""
+        if (self.input_norm is None) != (self.patch_merger is None) or (self.patch_merger is None) != (block == 1):
+            raise ModelError(
+                f"clip.vision.spatial_merge_size is {block}, but mm.input_norm and mm.patch_merger say otherwise",
+                hint="the file is damaged",
+            )
+        if self.input_norm is not None and self.patch_merger is not None:
+            self.input_norm.check(width)
+            self.patch_merger.check(width * block**2, width)
+        self.up.check(width, self.down.inputs)
+        self.down.check(self.up.outputs, projection)
+
+
+@dataclass(frozen=True, eq=False)
+class PixtralVision:
+    tower: Vit
+    projector: Projector
+    preparation: Preparation
+    marker: ClassVar[str] = "[IMG]"
+
+    @classmethod
+    def load(cls, file: File, source: Reader) -> PixtralVision:
+        shape = vit_shape(file, "rms", "neighbours")
+        if shape.heads.width % 4:
+            raise ModelError(f"{file.path}: a head of {shape.heads.width} values does not turn by rows and columns")
+        block = positive_int(file, "clip.vision.spatial_merge_size", 1)
+        if block > shape.grid:
+            raise ModelError(f"{file.path}: {shape.grid} patches a side are no squares of {block}")
+        projector = Projector.read(source, "mm")
+        projector.check(shape.width, block, positive_int(file, "clip.vision.projection_dim"))
+        return cls(Vit.load(file, source, shape), projector, Preparation.of(file, shape.patch, block))
+
+    @property
+    def width(self) -> int:
+        return self.projector.down.outputs
+
+    def layout(self, picture: Picture, steps: Steps = STEPS) -> Patches:
+        shape = self.tower.shape
+        size = sizes.within(picture.size, shape.side, shape.patch * self.preparation.block)
+        parts: list[str | MediaSpan] = []
+        for row in self.preparation.stretched(picture, steps, size, "bicubic").by_rows():
+            parts += [row, BREAK]
+        return Patches((*parts[:-1], END), picture.notes, original=picture.size)
+
+    def encode(self, features: Floats) -> Array:
+        pictures, high, wide, _ = features.shape
+        tower, projector, block = self.tower, self.projector, self.preparation.block
+        turning = frequencies(tower.shape.heads.width, BASE)
+        places = plane(high, wide, block, pictures)
+        x = tower.whole(features, plane_table(tower.ops, places, turning[::2], turning[1::2]))
+        if projector.input_norm is not None and projector.patch_merger is not None:
+            x = projector.patch_merger(x.ops.fold(projector.input_norm(x, tower.shape.eps), block**2))
+        return projector.down(projector.up(x, activation="gelu_erf"))
+
+
+_TOWER = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+    "image_size": 1024, "patch_size": 16,
+}  # fmt: skip
+_EPS = 1e-5  # a number of transformers' code, not of any setting
+_TURNED = neighbours("vision_config.num_attention_heads", _TOWER["num_attention_heads"])
+_BLOCK = {
+    "attention_norm": "ln1", "ffn_norm": "ln2", "attention.o_proj": "attn_out",
+    **{f"attention.{name}_proj": f"attn_{name}" for name in "qkv"},
+    **{f"feed_forward.{name}_proj": f"ffn_{name}" for name in ("gate", "up", "down")},
+}  # fmt: skip
+
+
+def _check(wanted: Mapping[str, object], settings: Settings) -> None:
+    expect(settings, {
+        "vision_config.hidden_act": "silu", "projector_hidden_act": "gelu", "vision_feature_layer": -1,
+        "vision_config.rope_parameters.rope_theta|vision_config.rope_theta": BASE,
+        **wanted,
+    })  # fmt: skip
+    added = settings.find("added_tokens")
+    missing = [token for token in (BREAK, END) if not isinstance(added, Mapping) or token not in added]
+    if missing:
+        raise ModelError(f"{settings.where}: tokenizer.json has no {missing[0]}", hint="rows of pictures end with it")
+
+
+def _rules(name: str, tower: Mapping[str, int], wanted: Mapping[str, object], *more: Key | Tensor) -> Rules:
+    return Rules(
+        part="vision",
+        architecture="pixtral",
+        classes=(name,),
+        types=("pixtral",),
+        keys=(
+            *named("pixtral", "silu"),
+            *tower_sizes(tower),
+            *look(*CLIP),
+            Key("clip.vision.projection_dim", "text_config.hidden_size", "int", 5120),
+            constant("clip.vision.attention.layer_norm_epsilon", _EPS, "float"),
+            *(key for key in more if isinstance(key, Key)),
+        ),
+        tensors=(
+            Tensor("vision_tower.patch_conv", "v.patch_embd"),
+            Tensor("vision_tower.ln_pre", "v.pre_ln"),
+            *blocks("vision_tower.transformer.layers", _BLOCK, {"attn_q": _TURNED, "attn_k": _TURNED}),
+            Tensor("multi_modal_projector.linear_1", "mm.1"),
+            Tensor("multi_modal_projector.linear_2", "mm.2"),
+            *(tensor for tensor in more if isinstance(tensor, Tensor)),
+        ),
+        check=partial(_check, wanted),
+        assumed={
+            "preprocessor.resample": 3,
+            "preprocessor.size.longest_edge": lambda s: s.number("vision_config.image_size", tower["image_size"]),
+        },
+    )
+
+
+ENCODERS = {"pixtral": PixtralVision}
+RULES = (
+    _rules("LlavaForConditionalGeneration", _TOWER, {"vision_feature_select_strategy": "full"}),
+    _rules(
+        "Mistral3ForConditionalGeneration",
+        {**_TOWER, "image_size": 1540, "patch_size": 14},
+        {"text_config.rms_norm_eps": _EPS},  # the merger's norm has the text's, of which a tower's file knows nothing
+        Key("clip.vision.spatial_merge_size", "spatial_merge_size", "int", 2),
+        Tensor("multi_modal_projector.norm", "mm.input_norm"),
+        Tensor("multi_modal_projector.patch_merger.merging_layer", "mm.patch_merger", plain=True),
+    ),
+)

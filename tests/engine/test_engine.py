@@ -15,7 +15,7 @@ from opsin.engine.engine import Engine
 from opsin.engine.runner import Limits, Runner
 from opsin.engine.sampling import Sampler, Sampling
 from opsin.errors import DeviceError, FileError, RequestError
-from opsin.ops.cpu import Stopped
+from opsin.ops.device import Stopped
 from opsin.spans import MediaSpan, Prompt
 
 LIMITS = Limits(rows=64, outputs=16, sequences=16, context=512, pages=60)

@@ -31,7 +31,8 @@ from opsin.models import Decoder, load_decoder
 from opsin.nn.module import FileReader
 from opsin.ops import PAGE, PageType
 from opsin.ops.cpu import Cpu
-from opsin.ops.cpu.code import Notice
+from opsin.ops.cpu.findings import examine
+from opsin.ops.device import Device, Findings, Notice
 from opsin.text import ChatTemplate, Tokenizer
 
 _CONTEXT = 8192  # rows of a sequence where nobody asks for more
@@ -79,8 +80,8 @@ def load(
     if not callable(notice) and notice is not None:
         raise RequestError(f"notice={notice!r:.80}", hint="give a function that takes a line")
     path = bundled() if path is None else path
-    cpu = Cpu(config or from_environment(), threads=threads, notice=notice)
-    loading = _Loading(cpu, rules, limits)
+    opened = open_device(config or from_environment(), threads=threads, notice=notice)
+    loading = _Loading(opened, rules, limits)
     text: Text | None = None
     seeing: Vision | None
     try:
@@ -94,10 +95,20 @@ def load(
                 seeing, blind = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
                 text = loading.text(read, seeing, context=context, sequences=sequences, pages=pages)
     except BaseException:
-        cpu.close()
+        opened.close()
         raise
     seconds = time.perf_counter() - start
-    return Model(files.text, cpu, text, seeing, blind=blind, notes=tuple(loading.notes), load_seconds=seconds)
+    return Model(files.text, opened, text, seeing, blind=blind, notes=tuple(loading.notes), load_seconds=seconds)
+
+
+def open_device(config: Config, *, threads: int | None = None, notice: Notice | None = None) -> Device:
+    """A device to compute on; close it. Raises DeviceError where this machine cannot have it as the options say."""
+    return Cpu(config, threads=threads, notice=notice)
+
+
+def examine_device(config: Config) -> Findings:
+    """What can be said of the device without opening it. Compiles nothing."""
+    return examine(config)
 
 
 def _check_counts(*, threads: int | None, context: int | None, sequences: int) -> None:
@@ -145,7 +156,7 @@ class _Read:
 class _Loading:
     """What all steps of loading need."""
 
-    device: Cpu
+    device: Device
     rules: Rules
     limits: PictureLimits
     notes: list[str] = field(default_factory=list)

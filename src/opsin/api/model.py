@@ -25,7 +25,7 @@ from opsin.engine.trace import Edits, trace
 from opsin.errors import ContextError, RequestError
 from opsin.media.decode import Source
 from opsin.media.swapping import Step
-from opsin.ops.cpu import Cpu
+from opsin.ops.device import Device
 from opsin.process import Stays
 from opsin.spans import MediaSpan, Patches, Prompt
 from opsin.text import ChatTemplate, StopStrings, Tokenizer
@@ -59,7 +59,7 @@ class Model(Stays):
     """A model in memory: a part that writes, one that sees, or both. Use `opsin.load`; close it, or use `with`."""
 
     def __init__(
-        self, path: Path, device: Cpu, text: Text | None, vision: Vision | None, *, blind: str,
+        self, path: Path, device: Device, text: Text | None, vision: Vision | None, *, blind: str,
         notes: tuple[str, ...], load_seconds: float,
     ) -> None:  # fmt: skip
         self.path, self.device, self.vision, self.load_seconds = path, device, vision, load_seconds

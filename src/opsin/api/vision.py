@@ -31,7 +31,7 @@ from opsin.media.swapping import Step, Swapped
 from opsin.models import Decoder, Encoder, load_encoder
 from opsin.nn.module import FileReader
 from opsin.nn.sketch import SketchReader
-from opsin.ops.cpu import Cpu
+from opsin.ops.device import Device
 from opsin.process import Home
 from opsin.spans import Features, MediaSpan, Patches
 from opsin.text import Tokenizer
@@ -121,7 +121,7 @@ class Vision:
         """What the family's chat template writes for one picture."""
         return self._sketch.marker
 
-    def load(self, device: Cpu) -> Callable[[Turn], Encoder]:
+    def load(self, device: Device) -> Callable[[Turn], Encoder]:
         """What reads the weights, once, see `engine.encoding`."""
 
         def read(turn: Turn) -> Encoder:
@@ -210,7 +210,7 @@ def _format(file: File) -> TensorType:
 class Tower:
     """A vision part alone, without a text model."""
 
-    def __init__(self, vision: Vision, device: Cpu) -> None:
+    def __init__(self, vision: Vision, device: Device) -> None:
         self._load, self._lock, self._home = vision.load(device), Lock(), device.home
         self._encoder: Encoder | None = None
 

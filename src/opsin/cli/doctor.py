@@ -6,19 +6,16 @@ import argparse
 import json
 import os
 import platform
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsin.cli.memory import available_bytes, machine_bytes
 from opsin.cli.progress import Progress
-from opsin.errors import DeviceError
 
 if TYPE_CHECKING:
     from opsin.config import Config
-    from opsin.ops.cpu.isa import Isa
+    from opsin.ops.device import Findings, KernelCache, Processor
 
 _PROVEN = (("Linux", "x86_64"),)  # where the suite has been run
 _OVERHEAD = 250 << 20  # the process itself
@@ -49,19 +46,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 @dataclass(frozen=True)
-class Processor:
-    """The CPU. `instructions` is the set in use; the features are those that any set asks for."""
-
-    name: str
-    llvm_name: str
-    features: list[str]
-    instructions: str
-    instructions_available: list[str]
-    vector_floats: int
-    dot_product: str
-
-
-@dataclass(frozen=True)
 class Format:
     """A number format of weights: how kernels see it, and bytes a weight in memory and in the file.
 
@@ -77,17 +61,6 @@ class Format:
 
 
 @dataclass(frozen=True)
-class Cache:
-    """Compiled kernels. `stale_bytes` belong to other versions or CPUs and may be deleted."""
-
-    folder: str
-    writable: bool
-    kernels: int
-    bytes: int
-    stale_bytes: int
-
-
-@dataclass(frozen=True)
 class Report:
     """All that `opsin doctor` says."""
 
@@ -100,83 +73,34 @@ class Report:
     memory_available_bytes: int
     kernels: dict[str, str]
     formats: list[Format]
-    cache: Cache
+    cache: KernelCache
     limits: list[str]
 
 
 def examine(config: Config) -> Report:
     """Look at this machine; compiles nothing."""
+    from opsin.api.loading import examine_device
     from opsin.config import available_threads
-    from opsin.ops.cpu.isa import choose
 
-    isa = choose(config)
-    cache = _cache(config, isa)
+    found = examine_device(config)
     packages = ("opsin", "numba", "llvmlite", "numpy")
     return Report(
         versions={"python": platform.python_version()} | {name: version(name) for name in packages},
         platform=f"{platform.system()} {platform.machine()}",
-        processor=_processor(config, isa),
+        processor=found.processor,
         threads=config.threads or available_threads(),
         processors=os.cpu_count() or 1,
         memory_bytes=machine_bytes(),
         memory_available_bytes=available_bytes(),
-        kernels=_kernels(),
+        kernels=found.kernels,
         formats=_formats(),
-        cache=cache,
-        limits=_limits(isa, cache),
+        cache=found.cache,
+        limits=_limits(found),
     )
-
-
-def _processor(config: Config, isa: Isa) -> Processor:
-    from opsin.ops.cpu.isa import KNOWN
-
-    wanted = {name for known in KNOWN for name in known.needs}
-    return Processor(
-        name=_processor_name(),
-        llvm_name=isa.cpu,
-        features=sorted(f[1:] for f in isa.features.split(",") if f[:1] == "+" and f[1:] in wanted),
-        instructions=isa.name,
-        instructions_available=_instructions_available(config),
-        vector_floats=isa.lanes,
-        dot_product=isa.dot,
-    )
-
-
-def _instructions_available(config: Config) -> list[str]:
-    from opsin.ops.cpu.isa import NAMES, choose
-
-    found = []
-    for name in NAMES:
-        with suppress(DeviceError):  # this CPU lacks something
-            found.append(choose(replace(config, isa=name)).name)
-    return found
-
-
-def _processor_name() -> str:
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        return names[0] if names else platform.processor() or "unknown"
-    return platform.processor() or "unknown"
-
-
-def _kernels() -> dict[str, str]:
-    """Each module of kernels, and the first line of what it says about itself."""
-    import ast
-
-    import opsin.ops.cpu.kernels as room
-
-    found: dict[str, str] = {}
-    for path in sorted(Path(room.__path__[0]).glob("*.py")):
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-        if text and "def make(" in path.read_text(encoding="utf-8"):
-            found[path.stem] = text.splitlines()[0]
-    return found
 
 
 def _formats() -> list[Format]:
-    from opsin.ops.cpu.layout import STRIP
-    from opsin.ops.cpu.pack import layout_of
+    from opsin.ops.layout import STRIP, layout_of
     from opsin.quants import TYPES
 
     width = 4096
@@ -190,18 +114,7 @@ def _formats() -> list[Format]:
     return result
 
 
-def _cache(config: Config, isa: Isa) -> Cache:
-    from opsin.ops.cpu.code import Store, source_key
-
-    folder = Store(config.cache / "kernels" / source_key(isa)).folder
-    ours = [path.stat().st_size for path in folder.glob("*.o")] if folder.is_dir() else []
-    everything = sum(path.stat().st_size for path in (config.cache / "kernels").rglob("*.o"))
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    writable = there.is_dir() and os.access(there, os.W_OK)
-    return Cache(str(folder), writable, len(ours), sum(ours), everything - sum(ours))
-
-
-def _limits(isa: Isa, cache: Cache) -> list[str]:
+def _limits(found: Findings) -> list[str]:
     from opsin.engine.runner import Limits
 
     limits, free = Limits(), available_bytes()
@@ -213,10 +126,10 @@ def _limits(isa: Isa, cache: Cache) -> list[str]:
     ]
     if (platform.system(), platform.machine()) not in _PROVEN:
         said.append(f"{platform.system()} on {platform.machine()} is unproven: nobody has run the tests there")
-    if isa.name == "portable":
+    if found.processor.instructions == "portable":
         said.append("this CPU has none of the instruction sets that opsin is fast on")
-    if not cache.writable:
-        said.append(f"{cache.folder} cannot be written: kernels are compiled at every start (set OPSIN_CACHE)")
+    if not found.cache.writable:
+        said.append(f"{found.cache.folder} cannot be written: kernels are compiled at every start (set OPSIN_CACHE)")
     return said
 
 

@@ -141,7 +141,7 @@ def _notes(file: File) -> tuple[tuple[str, ...], str | None]:
 def _cache_bytes(decoder: Decoder, rows: int) -> dict[str, int]:
     """Bytes of the KV cache of one sequence, by number format."""
     from opsin.ops import PAGE
-    from opsin.ops.cpu.layout import page_bytes
+    from opsin.ops.layout import page_bytes
 
     pages = -(-rows // PAGE)
     shapes = decoder.groups.values()

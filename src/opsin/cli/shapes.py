@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from opsin.gguf import File
 from opsin.nn.module import Change, FileReader
 from opsin.nn.sketch import changed_shape
-from opsin.ops.cpu.layout import strips
-from opsin.ops.cpu.pack import layout_of
+from opsin.ops.layout import weight_bytes
 from opsin.ops.reference import Reference
 from opsin.quants import BY_NAME, by_id
 
@@ -22,7 +21,7 @@ class Shape:
 
 
 class ShapeReader(FileReader):
-    """Adds up the bytes that matrices would take on the CPU."""
+    """Adds up the bytes that matrices would take on a device."""
 
     def __init__(self, file: File) -> None:
         super().__init__(file, Reference())
@@ -33,6 +32,6 @@ class ShapeReader(FileReader):
         kind, outputs, inputs = self._matrix(name)
         if change is not None:
             kind, (outputs, inputs) = BY_NAME["F32"].id, changed_shape((outputs, inputs), change)
-        size = strips(outputs) * layout_of(by_id(kind)).strip_bytes(inputs)
+        size = weight_bytes(by_id(kind), outputs, inputs)
         self.bytes += size
         return Shape((outputs, inputs), size)

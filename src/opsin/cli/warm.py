@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from opsin.api.loading import open_device
 from opsin.config import Config
-from opsin.ops import Activation, Array, PageType, Pairing, Raw, Reads
-from opsin.ops.cpu import Cpu
+from opsin.ops import Activation, Array, Ops, PageType, Pairing, Raw, Reads
+from opsin.ops.device import Notice
 from opsin.quants import BY_NAME, QuantType
-
-if TYPE_CHECKING:
-    from opsin.ops.cpu import Operations
-    from opsin.ops.cpu.code import Notice
 
 USUAL = (
     "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
@@ -25,7 +22,7 @@ _ROWS, _PATCHES, _WIDTH, _HEAD = 2, 64, 256, 64
 
 def warm(config: Config, notice: Notice) -> None:
     """Fill the cache folder. `notice` hears of every kernel that was not there."""
-    device = Cpu(config, threads=1, notice=notice)
+    device = open_device(config, threads=1, notice=notice)
     try:
         ops = device.eager()
         x = ops.constant(np.zeros((_ROWS, _WIDTH), np.float32))
@@ -40,7 +37,7 @@ def warm(config: Config, notice: Notice) -> None:
         device.close()
 
 
-def _weights(ops: Operations, kind: QuantType, x: Array, ids: Array) -> None:
+def _weights(ops: Ops, kind: QuantType, x: Array, ids: Array) -> None:
     def read(first: int, last: int, into: npt.NDArray[np.uint8]) -> None:
         into[:] = 0
 
@@ -49,7 +46,7 @@ def _weights(ops: Operations, kind: QuantType, x: Array, ids: Array) -> None:
     ops.embed(ids, weight)
 
 
-def _rows(ops: Operations, x: Array, places: Array) -> None:
+def _rows(ops: Ops, x: Array, places: Array) -> None:
     vector = ops.constant(np.zeros(_WIDTH, np.float32))
     ops.rms_norm(x, vector, 1e-5)
     ops.layer_norm(x, vector, vector, 1e-5)
@@ -63,7 +60,7 @@ def _rows(ops: Operations, x: Array, places: Array) -> None:
         ops.rope(x.reshape(_WIDTH // _HEAD, _HEAD), table, pairing)
 
 
-def _tower(ops: Operations) -> None:
+def _tower(ops: Ops) -> None:
     """What encoders of pictures need beside that."""
     x = ops.constant(np.zeros((_PATCHES, _WIDTH), np.float32))
     first, last = (ops.constant(np.full(_PATCHES, n, np.int32)) for n in (0, _PATCHES))
@@ -77,7 +74,7 @@ def _tower(ops: Operations) -> None:
     ops.mean_rows(x, 4)
 
 
-def _attention(ops: Operations, kind: PageType, x: Array, places: Array) -> None:
+def _attention(ops: Ops, kind: PageType, x: Array, places: Array) -> None:
     zeros = ops.constant(np.zeros(_ROWS, np.int32))
     heads = _WIDTH // _HEAD
     pages = ops.pages(layers=1, heads=heads, width=_HEAD, count=1, kind=kind)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from opsin.errors import DeviceError, FileError, OpsinError, known
 from opsin.ops import Array, most
-from opsin.ops.cpu import Stopped
+from opsin.ops.device import Stopped
 from opsin.spans import MediaSpan
 
 Turn = Callable[[], None]

@@ -26,7 +26,7 @@ from opsin.engine.sequence import LOOK_UP_SECONDS, Piece, Sequence, Stream
 from opsin.errors import ContextError, DeviceError, FileError, RequestError, known
 from opsin.nn.batch import MEMORY
 from opsin.ops import PAGE
-from opsin.ops.cpu import Stopped
+from opsin.ops.device import Stopped
 from opsin.process import Stays
 from opsin.spans import MediaSpan, Prompt, TextSpan
 
@@ -192,7 +192,7 @@ class Engine(Stays):
             with self._lock:
                 call.abandoned = True
                 if self._calling is call:
-                    self._runner.device.team.stop()
+                    self._runner.device.stop()
             raise
 
     def _do(self, call: Call) -> None:
@@ -207,7 +207,7 @@ class Engine(Stays):
             with self._lock:
                 self._calling = None
                 if not self._closing:
-                    self._runner.device.team.resume()
+                    self._runner.device.resume()
 
     def borrow_pages(self, rows: int) -> list[int]:
         """Pages for a job on the engine's thread (inside `call`); give them back there."""
@@ -227,10 +227,10 @@ class Engine(Stays):
         self._refuse_itself()
         with self._lock:
             self._closing = True
-            self._runner.device.team.stop()
+            self._runner.device.stop()
             self._rouse()
         self._thread.join()
-        self._runner.device.team.resume()
+        self._runner.device.resume()
 
     def _refuse_closed(self) -> None:
         if self._closing:
@@ -251,7 +251,7 @@ class Engine(Stays):
         """A stream was cancelled: end the step early where nobody else waits for it."""
         with self._lock:
             if self._computing and all(s.stream.cancelled for s in self._computing):
-                self._runner.device.team.stop()
+                self._runner.device.stop()
             self._rouse()
 
     def _live(self) -> None:
@@ -352,7 +352,7 @@ class Engine(Stays):
             with self._lock:
                 self._computing = []
                 if not self._closing:
-                    self._runner.device.team.resume()
+                    self._runner.device.resume()
 
     def _result(self, reply: Reply[T]) -> T:
         """What comes, waited for so that a signal is noticed, and that the thread is there to make it come."""

@@ -17,7 +17,7 @@ from opsin.errors import RequestError
 from opsin.models import Decoder, Remembers
 from opsin.nn.batch import MEMORY, Batch, Group
 from opsin.ops import PAGE, Array, Pages, PageType, Reads
-from opsin.ops.cpu import Cpu, Recorded
+from opsin.ops.device import Device, Recorded
 from opsin.spans import MediaSpan, Prompt
 
 Floats = npt.NDArray[np.float32]
@@ -55,7 +55,7 @@ class Runner:
     """
 
     def __init__(
-        self, device: Cpu, decoder: Decoder, limits: Limits, kind: PageType, media: MediaStore | None = None
+        self, device: Device, decoder: Decoder, limits: Limits, kind: PageType, media: MediaStore | None = None
     ) -> None:
         self.device, self.decoder, self.limits, self.media = device, decoder, limits, media
         ops, tape = device.record()

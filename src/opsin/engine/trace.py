@@ -12,15 +12,15 @@ from opsin.engine.rows import PromptRows
 from opsin.errors import RequestError
 from opsin.models import Decoder
 from opsin.nn.batch import MEMORY, Batch, Group, GroupShape
-from opsin.ops import PAGE, Array, Reads
-from opsin.ops.cpu import Cpu, Operations
+from opsin.ops import PAGE, Array, Ops, Reads
+from opsin.ops.device import Device
 from opsin.spans import Prompt
 
 Floats = npt.NDArray[np.float32]
 Edits = Mapping[str, Callable[[Floats], Floats]]
 
 
-def trace(device: Cpu, decoder: Decoder, ids: Sequence[int], taps: Sequence[str], edits: Edits) -> dict[str, Floats]:
+def trace(device: Device, decoder: Decoder, ids: Sequence[int], taps: Sequence[str], edits: Edits) -> dict[str, Floats]:
     """Values of one sequence at the taps, in the order in which they are computed. Keys and values are float32.
 
     Raises RequestError where an edit changes a shape, or a tap or edit names nothing.
@@ -61,7 +61,7 @@ def _edited(name: str, edit: Callable[[Floats], Floats], now: Floats) -> Floats:
 
 
 def _batch(
-    ops: Operations, decoder: Decoder, ids: Sequence[int], tap: Callable[[str, Array], Array],
+    ops: Ops, decoder: Decoder, ids: Sequence[int], tap: Callable[[str, Array], Array],
     wanted: Callable[[str], bool],
 ) -> Batch:  # fmt: skip
     rows, shapes, count = PromptRows(Prompt.of([ids]), decoder.axes), decoder.groups, len(ids)

@@ -15,7 +15,7 @@ from opsin.errors import DeviceError
 from opsin.ops.cpu import compiler
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.isa import KNOWN, NAMES, choose, for_target
-from opsin.ops.cpu.pack import layout_of
+from opsin.ops.layout import layout_of
 from opsin.quants import BY_NAME
 
 X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"

@@ -18,7 +18,8 @@ from waiting import wait_for
 
 from opsin.config import from_environment
 from opsin.errors import DeviceError
-from opsin.ops.cpu import Cpu, Stopped, cells
+from opsin.ops.cpu import Cpu, cells
+from opsin.ops.device import Stopped
 
 
 def add_one_often(cpu, times: int, width: int = 64, most: int = 64):

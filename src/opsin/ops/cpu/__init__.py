@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from opsin.config import Config, available_threads
-from opsin.ops.cpu.code import Code, Notice
+from opsin.ops.cpu.code import Code
 from opsin.ops.cpu.isa import choose
 from opsin.ops.cpu.operations import Operations
-from opsin.ops.cpu.tape import Eager, Recorded, Recording
-from opsin.ops.cpu.team import Stopped, Team
+from opsin.ops.cpu.tape import Eager, Recorder
+from opsin.ops.cpu.team import Team
+from opsin.ops.device import Notice
 from opsin.process import Home, Stays
 
-__all__ = ["Cpu", "Operations", "Recorded", "Recording", "Stopped"]
+__all__ = ["Cpu", "Operations"]
 
 
 class Cpu(Stays):
-    """A team of threads with its kernels: runs operations eagerly, or records them.
+    """`opsin.ops.device.Device` of a team of threads with its kernels.
 
     Args:
         config: cache folder, checks, CPU.
@@ -35,18 +36,20 @@ class Cpu(Stays):
 
     @property
     def home(self) -> Home:
-        """The process that it runs in. Whoever uses it from another one is refused."""
         return self.team.home
 
     def eager(self, turn: Callable[[], None] | None = None) -> Operations:
-        """Operations that run when they are called. `turn` is called before each, and may wait for the team."""
         return Operations(Eager(self.code, self.team, guarded=self.config.check, turn=turn))
 
-    def record(self) -> tuple[Operations, Recording]:
-        """Operations that are written down, and the recording to finish."""
-        tape = Recording(self.code, self.team, guarded=self.config.check)
+    def record(self) -> tuple[Operations, Recorder]:
+        tape = Recorder(self.code, self.team, guarded=self.config.check)
         return Operations(tape), tape
 
+    def stop(self) -> None:
+        self.team.stop()
+
+    def resume(self) -> None:
+        self.team.resume()
+
     def close(self) -> None:
-        """End the threads. Nothing of this device runs afterwards."""
         self.team.close()

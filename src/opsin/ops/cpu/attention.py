@@ -14,8 +14,8 @@ from opsin.ops import Array, Pages, Reads, Size, most
 from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kv import KvPages
-from opsin.ops.cpu.layout import QUERIES, attention_scratch, value_vectors
 from opsin.ops.cpu.tape import Lease, Place, place
+from opsin.ops.cpu.tiles import QUERIES, attention_scratch, value_vectors
 from opsin.ops.cpu.words import float_bits
 from opsin.ops.reference import DensePages, Reference
 

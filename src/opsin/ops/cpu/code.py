@@ -14,7 +14,6 @@ import stat
 import struct
 import tempfile
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +24,13 @@ import numpy as np
 from opsin.errors import DeviceError
 from opsin.ops.cpu.half import conversions
 from opsin.ops.cpu.isa import Isa
+from opsin.ops.device import Notice
 from opsin.process import Home
 
 _MAGIC = b"opsin-kernel-1\n"
 _MADE_FROM = Path(__file__).parents[2]  # the package: ops/ and quants/ lie below it
 
 _TO_LOAD, _TO_COMPILE = 64 << 20, 256 << 20  # bytes that are there before LLVM begins
-
-Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Tiles: blocks of accumulators, and the sums of byte products that fill them, per instruction set.
 
 A tile holds `vectors` x `tokens` results: vector v is `lanes` outputs of a weight strip, token t a row of x.
-Weights are packed in strips of STRIP outputs (see `ops/cpu/layout.py`). All byte sums are exact integers.
+Weights are packed in strips of STRIP outputs (see `ops/layout.py`). All byte sums are exact integers.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from opsin.ops.cpu.layout import SHARED, STRIP
 from opsin.ops.cpu.simd import F32, I8, I16, I32, I64, Simd, Tile, call, constant, fma, load, operation, splat
+from opsin.ops.layout import SHARED, STRIP
 
 
 class Dots:

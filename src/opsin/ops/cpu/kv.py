@@ -8,7 +8,7 @@ import numpy.typing as npt
 from opsin.errors import RequestError
 from opsin.ops import PAGE, PageType
 from opsin.ops.cpu.arena import Block
-from opsin.ops.cpu.layout import SHARED, page_bytes
+from opsin.ops.layout import SHARED, page_bytes
 
 _SLACK = 512  # kernels read whole vectors of a page's last row
 

@@ -17,11 +17,12 @@ from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.attention import Attention
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kv import KvPages
-from opsin.ops.cpu.layout import DENSE_INPUTS, DENSE_ROWS, RECORD, STRIP, dense_strips, strips
 from opsin.ops.cpu.overlay import PlacedRows, placed
 from opsin.ops.cpu.pack import PackedWeight, Packer
-from opsin.ops.cpu.tape import TYPES, Lease, Place, Recorded, Recording, Tape, place, view
+from opsin.ops.cpu.tape import TYPES, Eager, Lease, Place, Recorder, Replay, Tape, place, view
+from opsin.ops.cpu.tiles import DENSE_INPUTS, DENSE_ROWS, dense_strips
 from opsin.ops.cpu.words import float_bits
+from opsin.ops.layout import RECORD, STRIP, strips
 
 PROGRAMS = 8  # that `recorded` keeps
 _MANY_ROWS = 24  # rows that are worth laying out in panels
@@ -35,7 +36,7 @@ class Operations:
         self.tape = tape
         self._bytes: WeakKeyDictionary[Lease, dict[tuple[int, int, int], tuple[Array, ...]]] = WeakKeyDictionary()
         self._attention = Attention(self)
-        self._programs: dict[Hashable, Recorded] = {}  # the one used last stands last
+        self._programs: dict[Hashable, Replay] = {}  # the one used last stands last
         self._packer = Packer(tape.code, tape.team)
 
     # Weights and constants
@@ -300,7 +301,7 @@ class Operations:
         name = (key, *((values.shape, kind) for values, kind in zip(inputs, kinds, strict=True)))
         program = self._programs.pop(name, None)
         if program is None:
-            tape = Recording(self.tape.code, self.tape.team, guarded=self.tape.guarded)
+            tape = Recorder(self.tape.code, self.tape.team, guarded=self.tape.guarded)
             ops = Operations(tape)
             places = [
                 tape.input(ops, str(i), a.shape, kind) for i, (a, kind) in enumerate(zip(inputs, kinds, strict=True))
@@ -341,8 +342,6 @@ class Operations:
 
     @property
     def eager(self) -> bool:
-        from opsin.ops.cpu.tape import Eager
-
         return isinstance(self.tape, Eager)
 
     def new(self, shape: tuple[Size, ...], dtype: str = "f32") -> Array:

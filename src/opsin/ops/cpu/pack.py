@@ -11,10 +11,10 @@ import numpy.typing as npt
 from opsin.ops import Raw
 from opsin.ops.cpu.arena import LINE, Block
 from opsin.ops.cpu.code import Code, Kernel
-from opsin.ops.cpu.layout import STRIP, Layout, strips
 from opsin.ops.cpu.program import Entry, Program
 from opsin.ops.cpu.team import Team
 from opsin.ops.cpu.words import words
+from opsin.ops.layout import STRIP, Layout, layout_of, strips, weight_bytes
 from opsin.quants import QuantType, by_id
 
 _PIECE_BYTES = 8 << 20  # read and packed at a time: a reader fills one piece while the team packs the other
@@ -35,15 +35,6 @@ class PackedWeight:
         return self.block.bytes
 
 
-def layout_of(kind: QuantType) -> Layout:
-    """How a format lies in memory. Formats without planes are kept as f16."""
-    if kind.planes is not None:
-        p = kind.planes
-        return Layout("planes", p.bits, p.group, p.zero, p.minimum, p.codes, p.paired, p.table)
-    plain = {"F32": "f32", "F64": "f32", "BF16": "bf16"}
-    return Layout(plain.get(kind.name, "f16"))
-
-
 class Packer:
     """Packs tensors on a team. For one thread at a time."""
 
@@ -60,7 +51,7 @@ class Packer:
         outputs, inputs = raw.shape
         layout = layout_of(kind)
         row_bytes = kind.row_bytes(inputs)
-        block = self._take(strips(outputs) * layout.strip_bytes(inputs) + 256)
+        block = self._take(weight_bytes(kind, outputs, inputs) + 256)
         rows = max(STRIP, _PIECE_BYTES // row_bytes // STRIP * STRIP)
         starts = range(0, outputs, rows)
 

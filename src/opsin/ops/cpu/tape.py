@@ -1,4 +1,4 @@
-"""Where operations go: run at once (`Eager`), or written down to be replayed (`Recording`).
+"""Where operations go: run at once (`Eager`), or written down to be replayed (`Recorder`).
 
 Running one operation eagerly is a program of length one. Both hand out memory from an arena: a block is free
 again when the last Array that sees it is dropped.
@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from opsin.ops import Array, Count, Rows, Size, most, product
+from opsin.ops import Array, Count, Ops, Rows, Size, most, product
 from opsin.ops.cpu.arena import Arena, Block
 from opsin.ops.cpu.code import Code, Kernel
 from opsin.ops.cpu.program import Entry, Program
 from opsin.ops.cpu.team import Team
 from opsin.ops.cpu.words import words
-
-if TYPE_CHECKING:
-    from opsin.ops.cpu.operations import Operations
 
 TYPES = {"f32": np.float32, "i32": np.int32}
 SLACK = 64  # kernels may read (never use) a vector past the end
@@ -114,7 +110,7 @@ class Tape:
         self.team.home.check()
         return Lease(self.arena.take(size + SLACK), self)
 
-    def new(self, ops: Operations, shape: tuple[Size, ...], dtype: str = "f32") -> Array:
+    def new(self, ops: Ops, shape: tuple[Size, ...], dtype: str = "f32") -> Array:
         """An Array of fresh memory."""
         row = 4 * product(shape[1:])
         return Array(ops, Place(self.lease(row * most(shape[0])), 0, row), shape, dtype)
@@ -148,8 +144,8 @@ class Eager(Tape):
         self.arena.give_back(block)
 
 
-class Recording(Tape):
-    """Operations are written down. `inputs` are filled before a run, `counts` set with it."""
+class Recorder(Tape):
+    """`opsin.ops.device.Recording`. `inputs` are filled before a run, `counts` set with it."""
 
     def __init__(self, code: Code, team: Team, *, guarded: bool = False) -> None:
         super().__init__(code, team, guarded=guarded)
@@ -161,13 +157,12 @@ class Recording(Tape):
         self.header: npt.NDArray[np.int64] = np.zeros(64, np.int64)
 
     def count(self, name: str, most: int) -> Count:
-        """A size that `Recorded.run` is told."""
         assert name not in self.counts and len(self.counts) < len(self.header)
         count = Count(name, most, int(self.header.ctypes.data) + 8 * len(self.counts))
         self.counts[name] = count
         return count
 
-    def input(self, ops: Operations, name: str, shape: tuple[Size, ...], dtype: str) -> Array:
+    def input(self, ops: Ops, name: str, shape: tuple[Size, ...], dtype: str) -> Array:
         """An Array that is filled from outside before each run; its memory is never reused."""
         assert name not in self.inputs
         row = 4 * product(shape[1:])
@@ -176,8 +171,7 @@ class Recording(Tape):
         self._filled.append(block)
         return Array(ops, Place(Lease(block, None), 0, row), shape, dtype)
 
-    def rows(self, ops: Operations, name: str, count: int) -> Rows:
-        """A table for `overlay`; `Recorded.rows` has it by name."""
+    def rows(self, ops: Ops, name: str, count: int) -> Rows:
         assert name not in self.tables
         self.tables[name] = ops.rows(count)
         return self.tables[name]
@@ -200,16 +194,15 @@ class Recording(Tape):
         for block in self._filled:
             block.check()
 
-    def finish(self, outputs: Mapping[str, Array]) -> Recorded:
-        """End the recording. The outputs keep their memory."""
+    def finish(self, outputs: Mapping[str, Array]) -> Replay:
         self.closed = True
-        return Recorded(self, outputs)
+        return Replay(self, outputs)
 
 
-class Recorded:
-    """A recorded program with its inputs and outputs: fill, `run`, read. For one thread at a time."""
+class Replay:
+    """`opsin.ops.device.Recorded`."""
 
-    def __init__(self, tape: Recording, outputs: Mapping[str, Array]) -> None:
+    def __init__(self, tape: Recorder, outputs: Mapping[str, Array]) -> None:
         self._tape = tape
         self._program = Program(tape.entries)
         self._outputs = dict(outputs)
@@ -218,7 +211,6 @@ class Recorded:
         self.inputs, self.rows = tape.inputs, tape.tables
 
     def run(self, **counts: int) -> None:
-        """Replay with these counts. Raises DeviceError and Stopped as `Team.run`."""
         tape = self._tape
         for name in self._names:
             value = counts[name]
@@ -232,7 +224,6 @@ class Recorded:
             tape.check()
 
     def output(self, name: str) -> npt.NDArray[np.generic]:
-        """A view of an output, all its rows; it holds until the next run."""
         return self._views[name]
 
     @property

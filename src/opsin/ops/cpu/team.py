@@ -15,16 +15,13 @@ from opsin.errors import DeviceError
 from opsin.ops.cpu import cells
 from opsin.ops.cpu.code import Code, Kernel
 from opsin.ops.cpu.program import Program
+from opsin.ops.device import Stopped
 from opsin.process import Home
 
 _FUTEX = {"x86_64": 202, "aarch64": 98}
 _EXECUTE = ctypes.CFUNCTYPE(
     ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64
 )
-
-
-class Stopped(Exception):  # noqa: N818 - a message between rooms, not an error
-    """A program ended early because `stop` was called."""
 
 
 class Team:

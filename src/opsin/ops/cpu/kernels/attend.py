@@ -23,8 +23,9 @@ from opsin.ops import CHUNK, PAGE
 from opsin.ops.cpu.kernels.blocks import ELEMENT, FEW, converting, gathering, products, summing
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.kernels.softmax import STATE, clearing, merging
-from opsin.ops.cpu.layout import PANEL, SHARED
 from opsin.ops.cpu.simd import Simd
+from opsin.ops.cpu.tiles import PANEL
+from opsin.ops.layout import SHARED
 
 (
     Q,

@@ -16,9 +16,10 @@ from opsin.ops import CHUNK, PAGE
 from opsin.ops.cpu.dots import Dots
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.kernels.softmax import STATE, weighing
-from opsin.ops.cpu.layout import PANEL, SCORES, SHARED, score_vectors
 from opsin.ops.cpu.panel import Panel, transpose
 from opsin.ops.cpu.simd import Simd
+from opsin.ops.cpu.tiles import PANEL, SCORES, score_vectors
+from opsin.ops.layout import SHARED
 
 FEW = 4  # queries that are not worth laying out keys and values for
 ELEMENT = {"f32": 4, "f16": 2, "q8_0": 1}

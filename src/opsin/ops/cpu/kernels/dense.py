@@ -18,8 +18,9 @@ from numba import types
 from opsin.ops.cpu.dots import LOADS, Dots
 from opsin.ops.cpu.kernels.linear import activating
 from opsin.ops.cpu.kernels.shared import inlined, jit
-from opsin.ops.cpu.layout import DENSE_INPUTS, DENSE_ROWS, FLOAT_BYTES, STRIP, dense_strips
 from opsin.ops.cpu.simd import I64, Simd, operation
+from opsin.ops.cpu.tiles import DENSE_INPUTS, DENSE_ROWS, dense_strips
+from opsin.ops.layout import FLOAT_BYTES, STRIP
 
 (W, X, X_ROW, Y, Y_ROW, OUTPUTS, INPUTS, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW, SCRATCH, SCRATCH_BYTES) = (
     8 * i for i in range(13)

@@ -18,8 +18,8 @@ from typing import Any
 from opsin.ops.cpu.dots import Dots
 from opsin.ops.cpu.kernels.pointwise import function
 from opsin.ops.cpu.kernels.shared import inlined, jit
-from opsin.ops.cpu.layout import FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
 from opsin.ops.cpu.simd import Simd
+from opsin.ops.layout import FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
 
 (W, X, X_ROW, SCALES, SCALES_ROW, SUMS, LIFTS, Y, Y_ROW, OUTPUTS, RECORDS_WORD, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW) = (
     8 * i for i in range(15)

@@ -1,4 +1,4 @@
-"""Tensors as files hold them to strips (see `ops/cpu/layout.py`), at load. Items are strips.
+"""Tensors as files hold them to strips (see `ops/layout.py`), at load. Items are strips.
 
 Arguments: source (blocks of rows, one after another), bytes a row of it, rows there are, inputs, destination,
 bytes a strip, scratch, bytes of scratch a thread.
@@ -12,8 +12,8 @@ from llvmlite import ir
 from numba import types
 
 from opsin.ops.cpu.kernels.shared import jit
-from opsin.ops.cpu.layout import FLOAT_BYTES, PLANES, RECORD, STRIP, Layout
 from opsin.ops.cpu.simd import F16, F32, I8, I16, Simd, operation, pointer
+from opsin.ops.layout import FLOAT_BYTES, PLANES, RECORD, STRIP, Layout
 
 SOURCE, SOURCE_ROW, ROWS, INPUTS, TO, STRIP_BYTES, SCRATCH, SCRATCH_BYTES = (8 * i for i in range(8))
 SCALES_AT, MINIMA_AT, SCRATCH_SIZE = 512, 1024, 2048  # scratch: q, then scales, then minima

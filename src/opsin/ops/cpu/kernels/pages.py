@@ -11,8 +11,8 @@ from typing import Any
 from opsin.ops import PAGE
 from opsin.ops.cpu import cells
 from opsin.ops.cpu.kernels.shared import jit
-from opsin.ops.cpu.layout import SHARED
 from opsin.ops.cpu.simd import Simd
+from opsin.ops.layout import SHARED
 
 K, K_ROW, V, V_ROW, SLOTS, KEYS, VALUES, HEADS, WIDTH, COUNT = (8 * i for i in range(10))
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from opsin.ops.cpu import cells
 from opsin.ops.cpu.kernels.shared import jit
-from opsin.ops.cpu.layout import FLOAT_BYTES, PLANES, RECORD, RECORDS, STRIP, Layout
 from opsin.ops.cpu.simd import Simd
+from opsin.ops.layout import FLOAT_BYTES, PLANES, RECORD, RECORDS, STRIP, Layout
 
 IDS, TABLE, OUTPUTS, INPUTS, OUT = (8 * i for i in range(5))
 ROWS, X, X_ROW, WIDTH, TO, COUNT = (8 * i for i in range(6))

@@ -1,4 +1,4 @@
-"""How weights lie in memory for kernels. Pure facts: no kernel, no compiler.
+"""How weights and the KV cache lie in memory, on every device. Pure facts: no kernel, no compiler.
 
 A weight matrix [outputs, inputs] is cut into strips of STRIP outputs, each one run of memory that a kernel
 reads from front to back. Quantised weights come in records of 32 inputs:
@@ -23,7 +23,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from opsin.ops import CHUNK, PAGE
+from opsin.ops import PAGE
+from opsin.quants import QuantType
 
 STRIP = 32
 RECORD = 32  # inputs a record
@@ -109,11 +110,6 @@ class Layout:
 
 
 SHARED = 16  # values of an 8-bit page that share a scale: with 32 the divergence on SmolLM2 was a fifth larger
-DENSE_INPUTS = 768  # inputs of a strip that `dense` takes at once
-DENSE_ROWS = 96  # rows of x that share them, in the second cache
-QUERIES = 120  # most queries of a tile of attention: rows times query heads a KV head
-PANEL = 6  # queries whose scores stand in registers at once
-SCORES = CHUNK + 16  # floats between the scores of queries: a power of 2 would crowd a few lines of the cache
 
 
 def page_bytes(width: int, kind: str) -> int:
@@ -123,30 +119,19 @@ def page_bytes(width: int, kind: str) -> int:
     return width * PAGE * (4 if kind == "f32" else 2)
 
 
-def dense_strips(lanes: int, registers: int) -> int:
-    """Strips of outputs that `dense` takes at once."""
-    return 2 if lanes >= 16 and registers >= 32 else 1
-
-
-def score_vectors(registers: int) -> int:
-    """Vectors of keys whose scores for PANEL queries fit the registers."""
-    return 4 if registers >= 32 else 2
-
-
-def value_vectors(width: int, lanes: int, registers: int) -> int:
-    """Vectors of values taken at once: the most that fit the registers and leave the fewest of `width` unused."""
-    needed = -(-width // lanes)
-    fitting = (4, 6, 5, 3, 2, 1) if registers >= 32 else (2, 3, 1)
-    return min(fitting, key=lambda v: -(-needed // v) * v + (v < min(needed, 2)) * needed)
-
-
-def attention_scratch(width: int, group: int, lanes: int, vectors: int) -> int:
-    """Bytes of one thread in `attend`: queries, sums of a chunk and of all, states, ranges; scores, a block."""
-    queries = -(-max(QUERIES, group) // PANEL) * PANEL
-    padded = -(-width // (vectors * lanes)) * vectors * lanes
-    block = PAGE * max(-(-width // lanes) * lanes, padded)
-    return 4 * (queries * (3 * padded + 6 + SCORES) + block) + 512
-
-
 def strips(outputs: int) -> int:
     return -(-outputs // STRIP)
+
+
+def layout_of(kind: QuantType) -> Layout:
+    """How a format lies in memory. Formats without planes are kept as f16."""
+    if kind.planes is not None:
+        p = kind.planes
+        return Layout("planes", p.bits, p.group, p.zero, p.minimum, p.codes, p.paired, p.table)
+    plain = {"F32": "f32", "F64": "f32", "BF16": "bf16"}
+    return Layout(plain.get(kind.name, "f16"))
+
+
+def weight_bytes(kind: QuantType, outputs: int, inputs: int) -> int:
+    """Bytes that a matrix of a format takes in memory."""
+    return strips(outputs) * layout_of(kind).strip_bytes(inputs)

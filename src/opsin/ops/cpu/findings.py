@@ -1,0 +1,71 @@
+"""What can be said of the CPU before anything is compiled: for `opsin doctor`."""
+
+from __future__ import annotations
+
+import ast
+import os
+import platform
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import opsin.ops.cpu.kernels as room
+from opsin.config import Config
+from opsin.errors import DeviceError
+from opsin.ops.cpu.code import Store, source_key
+from opsin.ops.cpu.isa import KNOWN, NAMES, Isa, choose
+from opsin.ops.device import Findings, KernelCache, Processor
+
+
+def examine(config: Config) -> Findings:
+    """Look at this machine; compiles nothing. Raises DeviceError as `choose`."""
+    isa = choose(config)
+    return Findings(_processor(config, isa), _kernels(), _cache(config, isa))
+
+
+def _processor(config: Config, isa: Isa) -> Processor:
+    wanted = {name for known in KNOWN for name in known.needs}
+    return Processor(
+        name=_processor_name(),
+        llvm_name=isa.cpu,
+        features=sorted(f[1:] for f in isa.features.split(",") if f[:1] == "+" and f[1:] in wanted),
+        instructions=isa.name,
+        instructions_available=_instructions_available(config),
+        vector_floats=isa.lanes,
+        dot_product=isa.dot,
+    )
+
+
+def _instructions_available(config: Config) -> list[str]:
+    found = []
+    for name in NAMES:
+        with suppress(DeviceError):  # this CPU lacks something
+            found.append(choose(replace(config, isa=name)).name)
+    return found
+
+
+def _processor_name() -> str:
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        return names[0] if names else platform.processor() or "unknown"
+    return platform.processor() or "unknown"
+
+
+def _kernels() -> dict[str, str]:
+    """Each module of kernels, and the first line of what it says about itself."""
+    found: dict[str, str] = {}
+    for path in sorted(Path(room.__path__[0]).glob("*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        if text and "def make(" in path.read_text(encoding="utf-8"):
+            found[path.stem] = text.splitlines()[0]
+    return found
+
+
+def _cache(config: Config, isa: Isa) -> KernelCache:
+    folder = Store(config.cache / "kernels" / source_key(isa)).folder
+    ours = [path.stat().st_size for path in folder.glob("*.o")] if folder.is_dir() else []
+    everything = sum(path.stat().st_size for path in (config.cache / "kernels").rglob("*.o"))
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = there.is_dir() and os.access(there, os.W_OK)
+    return KernelCache(str(folder), writable, len(ours), sum(ours), everything - sum(ours))

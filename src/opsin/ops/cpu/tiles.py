@@ -1,0 +1,36 @@
+"""How much of a product or of attention the CPU's kernels take at once. Pure facts: no kernel, no compiler."""
+
+from __future__ import annotations
+
+from opsin.ops import CHUNK, PAGE
+
+DENSE_INPUTS = 768  # inputs of a strip that `dense` takes at once
+DENSE_ROWS = 96  # rows of x that share them, in the second cache
+QUERIES = 120  # most queries of a tile of attention: rows times query heads a KV head
+PANEL = 6  # queries whose scores stand in registers at once
+SCORES = CHUNK + 16  # floats between the scores of queries: a power of 2 would crowd a few lines of the cache
+
+
+def dense_strips(lanes: int, registers: int) -> int:
+    """Strips of outputs that `dense` takes at once."""
+    return 2 if lanes >= 16 and registers >= 32 else 1
+
+
+def score_vectors(registers: int) -> int:
+    """Vectors of keys whose scores for PANEL queries fit the registers."""
+    return 4 if registers >= 32 else 2
+
+
+def value_vectors(width: int, lanes: int, registers: int) -> int:
+    """Vectors of values taken at once: the most that fit the registers and leave the fewest of `width` unused."""
+    needed = -(-width // lanes)
+    fitting = (4, 6, 5, 3, 2, 1) if registers >= 32 else (2, 3, 1)
+    return min(fitting, key=lambda v: -(-needed // v) * v + (v < min(needed, 2)) * needed)
+
+
+def attention_scratch(width: int, group: int, lanes: int, vectors: int) -> int:
+    """Bytes of one thread in `attend`: queries, sums of a chunk and of all, states, ranges; scores, a block."""
+    queries = -(-max(QUERIES, group) // PANEL) * PANEL
+    padded = -(-width // (vectors * lanes)) * vectors * lanes
+    block = PAGE * max(-(-width // lanes) * lanes, padded)
+    return 4 * (queries * (3 * padded + 6 + SCORES) + block) + 512

@@ -1,7 +1,8 @@
 """llama.cpp loads what we convert, and its embeddings are ours, but for what is listed here.
 
 Pictures have the size that the tower takes, so that its own ways of resizing do not matter. It shows LLaVA's class
-row after the patches, so that positions are one late, and keeps that row instead of the first patch's.
+row after the patches, so that positions are one late, and keeps that row instead of the first patch's. Between rows of
+Pixtral's it wants a tensor of the tower, which is text for us: its file gets it, and those rows are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pytest
 
 import opsin
 from opsin.convert.hf import convert
-from opsin.gguf import File
+from opsin.gguf import File, NewTensor, write
 from opsin.media.decode import open_picture
 from opsin.models import load_encoder
 from opsin.nn.module import FileReader
@@ -32,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 import gemma3_truth  # noqa: E402
 import idefics3_truth  # noqa: E402
 import llava_truth  # noqa: E402
+import pixtral_truth  # noqa: E402
 import qwen2vl_truth  # noqa: E402
 from mtmd_reference import embeddings  # noqa: E402
 from vision_truth import picture  # noqa: E402
@@ -43,6 +45,8 @@ FAMILIES = {
     # llama.cpp knows windows of 112 pixels alone.
     "qwen2.5vl": (qwen2vl_truth, lambda: qwen2vl_truth.second_truth(window=112), (160, 120)),
     "llava": (llava_truth, llava_truth.llava_truth, (48, 48)),
+    "pixtral": (pixtral_truth.TOWERS["pixtral"], pixtral_truth.pixtral_truth, (96, 64)),
+    "mistral3": (pixtral_truth.TOWERS["mistral3"], pixtral_truth.mistral3_truth, (96, 64)),
 }
 
 
@@ -55,7 +59,18 @@ def pair(request, tmp_path_factory):
     module.processor().image_processor.save_pretrained(folder / "hf")
     module.processor().tokenizer.save_pretrained(folder / "hf")
     files = convert(folder / "hf", folder / "model.gguf", mmproj=folder / "mmproj.gguf", format="f16").paths
+    if request.param in pixtral_truth.TOWERS:
+        files = files[0], with_breaks(files[1], make())
     return request.param, files, picture(*size)
+
+
+def with_breaks(mmproj, model):
+    """The same with the row between rows that llama.cpp demands."""
+    row = model.get_input_embeddings().weight[pixtral_truth.SPECIAL + 1].detach().numpy()
+    with File.open(mmproj) as file:
+        tensors = [NewTensor(name, info.shape, info.type, file.read(name)) for name, info in file.tensors.items()]
+        tensors.append(NewTensor.of("v.token_embd.img_break", row))
+        return write(mmproj.with_name("breaks.gguf"), dict(file.typed), tensors)[0]
 
 
 def data_url(image):
@@ -72,7 +87,10 @@ def test_embeddings_are_those_of_llama_cpp(pair, tmp_path, device):
     name, (model, mmproj), image = pair
     theirs = np.concatenate(embeddings(model, mmproj, np.asarray(image), tmp_path))
     with opsin.load(mmproj, threads=2) as tower:
-        ours = np.asarray(tower.encode(image))
+        ours, grid = np.asarray(tower.encode(image)), tower.prepare(image).grid
+    if name in pixtral_truth.TOWERS:
+        high, wide = grid
+        theirs = np.delete(theirs, np.arange(1, high) * (wide + 1) - 1, axis=0)
     assert theirs.shape == ours.shape
     if name == "llava":
         assert cosines(ours, theirs).max() < 0.99

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsin.text import ChatTemplate, Tokenizer, protect
+from opsin.text import ChatTemplate, Tokenizer, protect, protection
 from opsin.text.origin import Written, join, spans_of, written
 from opsin.text.protection import ESCAPE, MARK, Guard, unprotect
 from opsin.text.vocabulary import CONTROL
@@ -40,6 +40,16 @@ def test_what_people_wrote_is_part_of_no_control_text(parts: list[str]) -> None:
         while start >= 0:
             assert not any(places[start : start + len(control)])
             start = protected.find(control, start + 1)
+
+
+@settings(deadline=None)
+@given(TEXTS, st.integers(1, 12))
+def test_steps_change_nothing(text: str, step: int) -> None:
+    whole = GUARD.protect(Written(text))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protection, "_STEP", step)
+        assert GUARD.protect(Written(text)) == whole
+        assert unprotect(whole) == text
 
 
 def test_the_templates_own_control_texts_stay() -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from opsin.errors import ModelError
@@ -24,6 +24,7 @@ MARK: Final = "\ufdd0"
 ESCAPE: Final = "\ufdd1"  # six digits follow, one of the sixteen noncharacters below for each
 DIGIT_ZERO: Final = 0xFDE0
 _LEAD: Final = 3
+_STEP, _REACH = 1 << 17, 8  # characters that are looked through while others wait; and what a match may span
 _MARKS: Final = re.compile(f"{MARK}|{ESCAPE}([\ufde0-\ufdef]{{6}})")
 
 
@@ -58,7 +59,7 @@ class Guard:
         return "".join([*parts, whole[place:]])
 
     def _break(self, text: str) -> str:
-        return self._broken.sub(_mark, self._escaped.sub(_escape, text))
+        return _replaced(self._broken, _mark, _replaced(self._escaped, _escape, text))
 
     def _is_crossed(self, text: str, place: int) -> bool:
         """Whether one of these texts begins before this place and ends behind it."""
@@ -72,7 +73,21 @@ class Guard:
 
 def unprotect(text: str) -> str:
     """Takes marks out and undoes escapes."""
-    return _MARKS.sub(_unescape, text) if MARK in text or ESCAPE in text else text
+    return _replaced(_MARKS, _unescape, text) if MARK in text or ESCAPE in text else text
+
+
+def _replaced(pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str], text: str) -> str:
+    """`pattern.sub(replace, text)`, in steps between which other threads have their turn."""
+    pieces: list[str] = []
+    place = 0
+    for start in range(0, len(text), _STEP):
+        end = start + _STEP
+        for match in pattern.finditer(text, max(start, place), min(end + _REACH, len(text))):
+            if match.start() >= end:
+                break
+            pieces += [text[place : match.start()], replace(match)]
+            place = match.end()
+    return "".join([*pieces, text[place:]])
 
 
 def _pattern(first: str, rests: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from opsin.errors import OpsinError
 from opsin.text import ChatTemplate
-from opsin.text.origin import Written, derived, join, percent, spans_of, written
+from opsin.text.origin import Written, derived, followed, join, percent, spans_of, written
 
 PEOPLE = st.text("ABC \n", max_size=6).map(Written)
 OWN = st.text("abc \n", max_size=6)
@@ -22,7 +22,7 @@ SMALL = st.integers(-8, 8)
 
 def known(text: str) -> Written:
     """A text of the template's, where it is no other."""
-    return text if isinstance(text, Written) else Written(text, ())
+    return text if isinstance(text, Written) else followed(text)
 
 
 FOLLOWED: list[Callable[[str, str, int, int], object]] = [

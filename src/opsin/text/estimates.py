@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from opsin.text.budget import MAX_VALUE, Budget, LimitError, Sized
-from opsin.text.origin import Written
+from opsin.text.origin import Written, is_whole
 
 MAX_NUMBER: Final = 100_000  # widths, counts and the like
 MAX_FIELDS: Final = 1_000  # of one format
@@ -135,9 +135,16 @@ def _split(budget: Budget, given: Sequence[Any]) -> Cost:
 
 def _pieces(subject: str, pieces: int, work: int) -> Cost:
     """Of a text that becomes so many."""
-    written = isinstance(subject, Written)
-    made = size(subject) + pieces * (_WRITTEN_PIECE if written else _PIECE)
-    return Cost(work + pieces * (_FOLLOWED if written else 60), made, made)
+    nanoseconds, bytes = _piece(subject)
+    made = size(subject) + pieces * bytes
+    return Cost(work + pieces * nanoseconds, made, made)
+
+
+def _piece(subject: str) -> tuple[int, int]:
+    """Nanoseconds to find out whose a piece of a text is, and bytes that it takes."""
+    if not isinstance(subject, Written):
+        return 60, _PIECE
+    return (800, 2 * _PIECE) if is_whole(subject) else (_FOLLOWED, _WRITTEN_PIECE)
 
 
 def _split_last(budget: Budget, given: Sequence[Any]) -> Cost:
@@ -267,7 +274,7 @@ def _lazy_attribute(budget: Budget, given: Sequence[Any]) -> Cost:
 def _list(budget: Budget, given: Sequence[Any]) -> Cost:
     subject = given[0]
     each = 8 if isinstance(subject, list | tuple) or (isinstance(subject, str) and subject.isascii()) else _PIECE
-    each, work = (_WRITTEN_PIECE, _FOLLOWED) if isinstance(subject, Written) else (each, 30)
+    work, each = _piece(subject) if isinstance(subject, Written) else (30, each)
     return Cost(length(subject) * work, length(subject) * each, length(subject) * each)
 
 

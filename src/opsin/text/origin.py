@@ -28,20 +28,15 @@ _FIELD: Final = re.compile(r"%(?:\((?P<key>[^()]*)\))?[-#0 +]*\d*(?:\.\d+)?[a-zA
 
 
 class Written(str):
-    """A text of which people wrote the characters of `_spans`: all of them where it is made of one."""
+    """A text of which people wrote all characters, or those of `_spans`."""
 
-    _spans: Spans
-
-    def __new__(cls, text: str, spans: Spans | None = None) -> Written:
-        made = str.__new__(cls, text)
-        made._spans = (((0, len(made)),) if made else ()) if spans is None else spans
-        return made
+    _spans: Spans | None = None  # an attribute of its own costs: most are people's as a whole
 
     def __str__(self) -> str:
         return self  # str() of it, which Jinja writes around everything, must not forget
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Written, (str.__str__(self), self._spans)
+        return _with, (plain(self), spans_of(self))
 
     def __add__(self, other: str) -> str:
         return join("", (self, other)) if isinstance(other, str) else NotImplemented
@@ -65,33 +60,34 @@ class Written(str):
         if not isinstance(place, slice):
             place = slice(place, int(place) + 1 or None)
         start, end, step = place.indices(len(self))
-        return _with(text, _cut(self._spans, start, end)) if step == 1 else derived(text, self)
+        return self._part(text, start) if step == 1 else derived(text, self)
 
     def __iter__(self) -> Iterator[str]:
-        return (self[place] for place in range(len(self)))
+        letters = str.__iter__(self)
+        return map(Written, letters) if self._spans is None else (self[place] for place in range(len(self)))
 
-    def _from(self, text: str, place: int) -> str:
+    def _part(self, text: str, place: int) -> str:
         """A part of it that begins at this place."""
-        return _with(text, _cut(self._spans, place, place + len(text)))
+        return Written(text) if self._spans is None else _with(text, _cut(self._spans, place, place + len(text)))
 
     def _changed(self, text: str) -> str:
         """What it became letter by letter; where letters became more or less, all of it is people's."""
-        return _with(text, self._spans) if len(text) == len(self) else derived(text, self)
+        return _with(text, spans_of(self)) if len(text) == len(self) else derived(text, self)
 
     def strip(self, chars: str | None = None, /) -> str:
-        return self._from(str.strip(self, chars), len(self) - len(str.lstrip(self, chars)))
+        return self._part(str.strip(self, chars), len(self) - len(str.lstrip(self, chars)))
 
     def lstrip(self, chars: str | None = None, /) -> str:
-        return self._from(left := str.lstrip(self, chars), len(self) - len(left))
+        return self._part(left := str.lstrip(self, chars), len(self) - len(left))
 
     def rstrip(self, chars: str | None = None, /) -> str:
-        return self._from(str.rstrip(self, chars), 0)
+        return self._part(str.rstrip(self, chars), 0)
 
     def removeprefix(self, prefix: str, /) -> str:
-        return self._from(left := str.removeprefix(self, prefix), len(self) - len(left))
+        return self._part(left := str.removeprefix(self, prefix), len(self) - len(left))
 
     def removesuffix(self, suffix: str, /) -> str:
-        return self._from(str.removesuffix(self, suffix), 0)
+        return self._part(str.removesuffix(self, suffix), 0)
 
     def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
         return self._found(str.split(self, sep, maxsplit), sep)
@@ -112,11 +108,13 @@ class Written(str):
 
     def _found(self, parts: list[str], between: str | None) -> list[str]:
         """Its parts, which stand apart by `between`, or by what no part begins with."""
+        if self._spans is None:
+            return [*map(Written, parts)]
         found, place = [], 0
         for part in parts:
             if between is None:
                 place = self.find(part, place)
-            found.append(self._from(part, place))
+            found.append(self._part(part, place))
             place += len(part) + len(between or "")
         return found
 
@@ -167,7 +165,14 @@ class Written(str):
 
 def spans_of(text: str) -> Spans:
     """Where people wrote in a text. In one that is not `Written` they wrote nothing."""
-    return text._spans if isinstance(text, Written) else ()
+    if not isinstance(text, Written):
+        return ()
+    return text._spans if text._spans is not None else ((0, len(text)),) if text else ()
+
+
+def is_whole(text: Written) -> bool:
+    """Whether people wrote all of it, so that whose its parts are need not be found out."""
+    return text._spans is None
 
 
 def plain(text: str) -> str:
@@ -198,18 +203,27 @@ def derived(made: Value, *given: object) -> Value:
 
 def join(between: str, parts: Iterable[str]) -> str:
     """`between.join(parts)`."""
-    texts: list[str] = []
+    texts = [*parts]
     spans: list[tuple[int, int]] = []
     size = 0
-    for number, part in enumerate(parts):
-        for text in (between, part) if number else (part,):
-            for start, end in spans_of(text):
-                if spans and spans[-1][1] == start + size:
-                    start = spans.pop()[0] - size
-                spans.append((start + size, end + size))
-            texts.append(text)
-            size += len(text)
-    return _with("".join(texts), tuple(spans))
+    gap, spans_between = len(between), spans_of(between)
+    for number, text in enumerate(texts):
+        if number:
+            _append(spans, spans_between, size)
+            size += gap
+        if isinstance(text, Written):
+            _append(spans, spans_of(text), size)
+        size += len(text)
+    return _with(str.join(between, texts), tuple(spans))
+
+
+def _append(spans: list[tuple[int, int]], found: Spans, size: int) -> None:
+    """Those of a text that stands behind so many characters; neighbours become one."""
+    for start, end in found:
+        if spans and spans[-1][1] == start + size:
+            spans[-1] = (spans[-1][0], end + size)
+        else:
+            spans.append((start + size, end + size))
 
 
 def percent(pattern: str, values: Any) -> str:
@@ -234,7 +248,7 @@ def percent(pattern: str, values: Any) -> str:
 
 def replace(text: object, old: object, new: object, count: int | None = None) -> str:
     """The filter `replace`."""
-    given = text if isinstance(text, Written) else Written(str(text), ())
+    given = text if isinstance(text, Written) else followed(str(text))
     return given.replace(str(old), str(new), -1 if count is None else count)
 
 
@@ -282,11 +296,24 @@ def _are_own(values: Sequence[object]) -> bool:
 
 
 def _with(text: str, spans: Spans) -> str:
-    return Written(str.__str__(text), spans) if spans else str.__str__(text)
+    """A text of which people wrote these."""
+    if not spans or spans == ((0, len(text)),):
+        return Written(plain(text)) if spans else plain(text)
+    return followed(plain(text), spans)
+
+
+def followed(text: str, spans: Spans = ()) -> Written:
+    """A text of which people wrote only these, perhaps none, and that goes on to know it."""
+    made = Written(text)
+    made._spans = spans
+    return made
 
 
 def _cut(spans: Spans, start: int, end: int) -> Spans:
     """What of these lies between two places, counted from the first."""
+    if len(spans) == 1:
+        first, last = max(spans[0][0], start) - start, min(spans[0][1], end) - start
+        return ((first, last),) if first < last else ()
     first = bisect_right(spans, start, key=itemgetter(1))
     last = bisect_left(spans, end, first, key=itemgetter(0))
     return tuple((max(s, start) - start, min(e, end) - start) for s, e in spans[first:last])

@@ -37,7 +37,7 @@ from opsin.text.estimates import (
     size,
 )  # fmt: skip
 from opsin.text.generator import Bounds, Generation, Generator, check_nesting
-from opsin.text.origin import Written, derived, formatted, join, percent, percent_format, plain, replace
+from opsin.text.origin import Written, derived, followed, formatted, join, percent, percent_format, plain, replace
 from opsin.text.template_functions import write_json, write_time
 from opsin.text.values import BoundedFormatter, BoundedNamespace, Dictionary, Unknown
 
@@ -235,7 +235,7 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
         given = [*args, *(value for key, value in kwargs.items() if key not in ("_loop_vars", "_block_vars"))]
         self._spend(self._estimate(function, owner, name, given), owner)
         if type(owner) is str and name in ("join", "replace"):  # what the template's own text is given may be people's
-            function = getattr(Written(owner, ()), name)
+            function = getattr(followed(owner), name)
         made = super().call(context, function, *args, **kwargs)
         if isinstance(owner, str) and not (isinstance(owner, Written) or name in ("format", "format_map")):
             self._budget.step(self._look_over(given))

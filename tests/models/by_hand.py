@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from figures import note
 from numpy.typing import NDArray
 
 from opsin.gguf import File
@@ -128,4 +129,4 @@ def distance(ours: Floats, theirs: Floats) -> float:
     """As a share of the largest."""
     assert ours.shape == theirs.shape
     assert np.isfinite(ours).all()
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    return note(float(np.abs(ours - theirs).max() / np.abs(theirs).max()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import figures
 import pytest
 
 
@@ -9,3 +10,7 @@ import pytest
 def tower(open_tower):
     """The encoder of a family's module, whose `open_tower` opens it."""
     return open_tower()
+
+
+def pytest_sessionfinish() -> None:
+    figures.write()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from figures import note
 from tiny import Shape
 
 import opsin
@@ -20,7 +21,7 @@ def ids_of(count, seed=0):
 
 def assert_close(ours, theirs, tolerance=TOLERANCE):
     assert ours.shape == theirs.shape
-    worst = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    worst = note(np.abs(ours - theirs).max() / np.abs(theirs).max())
     assert worst <= tolerance, worst
 
 

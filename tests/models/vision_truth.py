@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from figures import note
 from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -227,4 +228,4 @@ def written(messages: Sequence[Sequence[str | Image.Image]], marker: str) -> str
 def distance(ours: Floats, theirs: Floats) -> float:
     """The largest difference as a share of the largest value."""
     assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    return note(float(np.abs(ours - theirs).max() / np.abs(theirs).max()))

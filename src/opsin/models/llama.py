@@ -1,4 +1,6 @@
-"""Llama and its kin: RMS norm before, rotary positions of neighbouring pairs, grouped heads, SwiGLU.
+"""Llama, SmolLM2, Mistral and others of that shape: RMS norms before parts, SwiGLU.
+
+Rotary positions turn neighbouring pairs, and heads are grouped.
 
 GGUF: general.architecture = "llama". Oracle: transformers' LlamaForCausalLM.
 """

@@ -1,4 +1,4 @@
-"""Pixtral, and Mistral Small 3.1: pictures in their own size and shape, row by row, with a token after each row.
+"""Pixtral and Mistral Small 3.1: pictures in their own size and shape, row by row, with a token after each row.
 
 Positions of patches turn by row and column (2-D RoPE). In Mistral Small's, squares of 2 x 2 patches become a row. The
 text part is a decoder of its own file; what stands between rows are its own tokens, so that llama.cpp's tensor

@@ -1,7 +1,8 @@
 """How much house there is, and how much of it a request walks through: the figures by which it is kept small.
 
     python tools/measure_house.py            # the tree alone
-    python tools/measure_house.py --requests # and one text and one picture request over HTTP to `opsin serve`
+    python tools/measure_house.py --requests # and one text and one picture request over HTTP to `opsin serve`;
+                                             # --list names the functions
 
 A request's functions, files and classes are those of src/opsin that any thread enters between the request and its first
 logits, after one request of the same kind ("warm"). A class counts where one of its methods runs.
@@ -57,7 +58,8 @@ threading.setprofile(look)
 sys.setprofile(look)
 signal.signal(signal.SIGUSR1, lambda *_: state.update(on=True))
 from opsin.cli.main import main
-sys.exit(main(sys.argv[5:]))
+sys.argv = ["opsin", *sys.argv[5:]]
+sys.exit(main())
 """
 
 
@@ -143,8 +145,9 @@ def _reached(name: str, imports: Mapping[str, set[str]]) -> set[str]:
 def requests(folder: Path) -> dict[str, dict[str, int]]:
     """What one text and one picture request to opsin-nano walk through."""
     out, port = folder / "seen.json", 8399
+    subprocess.run([sys.executable, "-m", "opsin", "demo"], check=True, capture_output=True)  # compiles what is missing
     command = [sys.executable, "-c", CHILD, str(PACKAGE), str(out), *LOGITS, "serve", "--port", str(port)]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         _wait(lambda: _status(port) == 200)
         url = "data:image/png;base64," + base64.b64encode(PICTURE.read_bytes()).decode()
@@ -175,6 +178,8 @@ def _walk(child: subprocess.Popen[bytes], port: int, out: Path, contents: list[o
     _wait(out.is_file)
     seen = json.loads(out.read_text())
     named = [entry for entry in seen if not entry[1].rsplit(".", 1)[-1].startswith("<")]
+    if "--list" in sys.argv[1:]:
+        print("\n".join(sorted(f"    {file}: {name}" for file, name, _ in named)))
     return {
         "functions": len({(file, name) for file, name, _ in named}),
         "files": len({file for file, _, _ in seen}),

@@ -108,6 +108,14 @@ CONFIG, PICTURES = "config.json", "preprocessor_config.json"
         ("llava", CONFIG, {"projector_hidden_act": "relu"}, "projector_hidden_act is 'relu'"),
         ("qwen2.5vl", CONFIG, {"vision_config": {"fullatt_block_indexes": [0, 3]}}, "fullatt_block_indexes"),
         ("gemma3", CONFIG, {"vision_config": {"hidden_act": "relu"}}, "hidden_act is 'relu'"),
+        ("llava", CONFIG, {"vision_config": {"model_type": "siglip_vision_model"}},
+         "a tower of the kind 'siglip_vision_model' cannot.*known in this class: clip_vision_model, pixtral"),
+        ("pixtral", CONFIG, {"vision_config": {"hidden_act": "gelu"}}, "hidden_act is 'gelu'"),
+        ("pixtral", CONFIG, {"vision_config": {"rope_parameters": {"rope_theta": 5e5}}}, "rope_theta is 500000.0"),
+        ("pixtral", CONFIG, {"vision_feature_layer": -2}, "vision_feature_layer is -2"),
+        ("pixtral", CONFIG, {"vision_feature_select_strategy": "default"}, "only 'full' can be converted"),
+        ("pixtral", "tokenizer.json", {"added_tokens": []}, r"tokenizer.json has no \[IMG_BREAK\]"),
+        ("mistral3", CONFIG, {"text_config": {"rms_norm_eps": 1e-6}}, "rms_norm_eps is 1e-06"),
     ],
 )  # fmt: skip
 def test_a_checkpoint_that_a_file_cannot_say_is_refused(tmp_path, family, file, change, said):
@@ -115,7 +123,7 @@ def test_a_checkpoint_that_a_file_cannot_say_is_refused(tmp_path, family, file, 
     path = tmp_path / "hf" / file
     tree = json.loads(path.read_text())
     for name, value in change.items():
-        tree[name] = {**tree[name], **value} if name == "vision_config" else value
+        tree[name] = {**tree[name], **value} if name.endswith("_config") else value
     path.write_text(json.dumps(tree))
     with pytest.raises(OpsinError, match=said):
         convert(tmp_path / "hf", tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="f32")

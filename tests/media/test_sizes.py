@@ -97,7 +97,11 @@ def test_within(most: int, factor: int) -> None:
     for size in many_sizes():
         shape = np.empty((size[1], size[0], 0))
         if min(size) * most < max(size):
-            continue  # a side of nothing: see below
+            with pytest.raises(
+                RequestError, match=f"{size[0]} x {size[1]} would vanish"
+            ):  # theirs is a side of nothing
+                sizes.within(size, most, factor)
+            continue
         want = pixtral.get_resize_output_image_size(shape, most, factor, ChannelDimension.LAST)
         assert sizes.within(size, most, factor) == want[::-1]
 

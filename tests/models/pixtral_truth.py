@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tiny import tiny_llama
 from transformers import (
     BatchFeature,
     LlavaConfig,
@@ -21,6 +22,8 @@ from transformers import (
 )
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 from vision_truth import SPECIAL, Truth, byte_tokenizer, enliven, look, write_mmproj
+
+from opsin.gguf import File, NewTensor, write
 
 WIDTH, HEADS, LAYERS, PATCH, SIDE, MERGE = 48, 4, 3, 4, 96, 2
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
@@ -75,6 +78,15 @@ def mistral3_truth(seed: int = 0) -> Mistral3ForConditionalGeneration:
     model = Mistral3ForConditionalGeneration(config).eval()
     enliven(model, seed)
     return model
+
+
+def write_text(path: Path, **keys: object) -> Path:
+    """The tiny Llama under the name that newer files give to Mistral's decoder."""
+    with File.open(tiny_llama(path.with_name("llama.gguf"))) as file:
+        known = {name.replace("llama.", "mistral3.", 1): value for name, value in file.typed.items()}
+        tensors = [NewTensor(name, info.shape, info.type, file.read(name)) for name, info in file.tensors.items()]
+    known |= {"general.architecture": "mistral3", **{f"mistral3.{key}": value for key, value in keys.items()}}
+    return write(path, known, tensors)[0]
 
 
 def merges(model: PreTrainedModel) -> int:

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("torch")
 checkpoints = pytest.importorskip("checkpoints", reason="needs transformers")
 
+import pixtral_truth  # noqa: E402
 import truths  # noqa: E402
 from tiny import tiny_llama  # noqa: E402
 from vision_truth import features, picture  # noqa: E402
@@ -35,7 +36,7 @@ VALUES = [*INTEGERS, *FLOATS, True, "yarn", *(np.array(array) for array in ARRAY
 LIMITS = Limits(rows=8, outputs=8, sequences=2, context=64, pages=2)
 SPARE = 1 << 30  # bytes that loading or answering may take beside what there is; such a model needs a few million
 
-TEXT = {"llama": tiny_llama} | {
+TEXT = {"llama": tiny_llama, "mistral3": pixtral_truth.write_text} | {
     name: lambda path, name=name: checkpoints.save(path, name, checkpoints.make(name))
     for name in checkpoints.CHECKPOINTS
 }

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from opsin.api.vision import Vision
 from opsin.errors import OpsinError, RequestError
 from opsin.media.decode import open_picture
+from opsin.media.fetch import Rules as FetchRules
+from opsin.media.limits import Limits
 from opsin.models import pixtral as family
 
 torch = pytest.importorskip("torch")
@@ -174,6 +179,15 @@ def test_a_merger_and_its_key_go_together(open_tower, truth):
     other = 1 if merges(truth) > 1 else 2
     with pytest.raises(OpsinError, match=f"spatial_merge_size is {other}, but mm.input_norm and mm.patch_merger"):
         open_tower(keys={"clip.vision.spatial_merge_size": other})
+
+
+@pytest.mark.parametrize(("missing", "said"), [((), None), (("[IMG_END]",), r"writes '\[IMG_END\]' around pictures")])
+def test_a_text_model_without_the_tokens_around_rows_is_another_ones(truth, tmp_path, missing, said):
+    path = write_tower(tmp_path / "mmproj.gguf", truth)
+    vision = Vision(path, FetchRules(), Limits())
+    tokenizer = SimpleNamespace(encode=lambda text, special: [1, 2] if text in missing else [1])
+    found = vision.misfit(SimpleNamespace(width=64, axes=1), tokenizer)
+    assert found is None if said is None else re.search(said, found)
 
 
 def from_end_to_end(encoder, both):

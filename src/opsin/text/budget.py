@@ -18,7 +18,7 @@ import jinja2
 
 from opsin.text.origin import Written, spans_of
 
-MAX_SECONDS: Final = 0.5
+MAX_SECONDS: Final = 0.9
 MAX_STEPS: Final = 1 << 21
 MAX_TOTAL: Final = 5 << 24  # bytes of everything that one rendering makes, also of what it drops again
 MAX_VALUE: Final = 3 << 24  # bytes that one operation may need

@@ -27,7 +27,7 @@ from opsin.text.vocabulary import PREFIX
 
 KEY: Final = "tokenizer.chat_template"
 _REASONING: Final = ("reasoning_content", "thinking", "reasoning")
-_TRIAL_SECONDS: Final = 0.45  # of all trials together; collecting garbage may take half of it
+_TRIAL_SECONDS: Final = 0.9  # of all trials together; collecting garbage may take half of it
 _COMPILE_SECONDS: Final = 0.4
 _FAILURES: Final = (
     jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, NameError,

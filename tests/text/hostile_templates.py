@@ -594,7 +594,8 @@ def main() -> int:
     bad = sum(one.is_too_much for one in taken)
     whole = sum(one.end.endswith("characters") for one in taken)
     seconds = sum(one.seconds for one in taken)
-    print(f"{len(taken)} templates, {whole} rendered to their end, {seconds:.0f} s in all, {bad} took too much")
+    ends = len({one.end for one in taken})
+    print(f"{len(taken)} templates, {whole} rendered to their end, {ends} ends, {seconds:.0f} s, {bad} took too much")
     return 1 if bad else 0
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import hostile_templates
 
 
 def test_hostile_templates_take_little_time_and_memory() -> None:
-    taken = list(hostile_templates.measured(120, seed=7))
-    assert [str(one) for one in taken if one.is_too_much] == []
-    assert sum(one.end.endswith("characters") for one in taken) > 5  # some get through to their end
-    assert len({one.end for one in taken}) > 30  # and others end in many ways
+    """In a process of their own: this one may hold more than they may have."""
+    command = [sys.executable, hostile_templates.__file__, "--count", "120", "--seed", "7"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert told.returncode == 0, told.stdout
+    count, whole, ends = map(int, re.findall(r"(\d+) (?:templates|rendered to their end|ends)", told.stdout)[-3:])
+    assert count == 120
+    assert whole > 5  # some get through to their end
+    assert ends > 30  # and others end in many ways
 
 
 def test_what_takes_too_much_is_seen() -> None:

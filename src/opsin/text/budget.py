@@ -9,7 +9,9 @@ nothing can stop it once it runs.
 
 from __future__ import annotations
 
+import gc
 import sys
+import threading
 import time
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
 from typing import Any, Final, NamedTuple, TypeVar
@@ -18,7 +20,7 @@ import jinja2
 
 from opsin.text.origin import Written, spans_of
 
-MAX_SECONDS: Final = 0.9
+MAX_SECONDS: Final = 0.5
 MAX_STEPS: Final = 1 << 21
 MAX_TOTAL: Final = 5 << 24  # bytes of everything that one rendering makes, also of what it drops again
 MAX_VALUE: Final = 3 << 24  # bytes that one operation may need
@@ -63,15 +65,41 @@ class Extent(NamedTuple):
 
 
 class Budget:
-    """What one rendering may still use. Lives on the thread that renders."""
+    """What one rendering may still use. Lives on the thread that renders, which holds it in a `with` block.
+
+    Its time is that thread's processor time, so that a busy machine changes nothing. What Python's collector takes
+    meanwhile is not counted: that is the price of all that the process holds, not of a template.
+    """
 
     def __init__(self, seconds: float = MAX_SECONDS) -> None:
         self._seconds = seconds
-        self._began: float | None = None  # processor time of this thread, so that a busy machine changes nothing
+        self._began = self._paused = time.thread_time()
+        self._thread = threading.get_ident()
         self._steps = MAX_STEPS
         self._slack = 0
         self._total = MAX_TOTAL
         self._extents: dict[int, tuple[object, Extent]] = {}  # by address; the value is kept so that it stays there
+
+    def __enter__(self) -> Budget:
+        gc.callbacks.append(self._collect)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        gc.callbacks.remove(self._collect)
+
+    def _collect(self, phase: str, _: object) -> None:
+        """Called by the collector, on the thread that it interrupts."""
+        if threading.get_ident() != self._thread:
+            return
+        if phase == "start":
+            self._paused = time.thread_time()
+        else:
+            self._began += time.thread_time() - self._paused
+
+    @property
+    def spent(self) -> float:
+        """Seconds of processor time."""
+        return time.thread_time() - self._began
 
     def step(self, work: int = 0) -> None:
         """One round of a loop, one operation, before it runs: `work` is what it may take in nanoseconds."""
@@ -85,10 +113,7 @@ class Budget:
             raise LimitError("one operation of the chat template would take too long")
         if self._steps < 0:
             raise LimitError(f"the chat template takes more than {MAX_STEPS} steps")
-        now = time.thread_time()
-        if self._began is None:
-            self._began = now
-        if now - self._began > self._seconds:
+        if self.spent > self._seconds:
             raise LimitError("the chat template takes too long")
         self._slack = _LOOK
 

@@ -6,7 +6,6 @@ so in the result: whoever encodes it protects them first (see `origin`, `protect
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,7 +15,7 @@ from typing import Final
 import jinja2
 
 from opsin.errors import ModelError, RequestError, TemplateError
-from opsin.text.budget import MAX_SECONDS, Budget, LimitError
+from opsin.text.budget import Budget, LimitError
 from opsin.text.capabilities import Capabilities, ContentForm
 from opsin.text.generator import MAX_CODE, MAX_SOURCE
 from opsin.text.history import fit
@@ -27,7 +26,7 @@ from opsin.text.vocabulary import PREFIX
 
 KEY: Final = "tokenizer.chat_template"
 _REASONING: Final = ("reasoning_content", "thinking", "reasoning")
-_TRIAL_SECONDS: Final = 0.9  # of all trials together; collecting garbage may take half of it
+_TRIAL_SECONDS: Final = 0.45  # of all trials together
 _COMPILE_SECONDS: Final = 0.4
 _FAILURES: Final = (
     jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, NameError,
@@ -77,6 +76,7 @@ class ChatTemplate:
                 **self._tokens, "tools": _to_plain(list(tools)) if tools is not None else None, "documents": None,
                 **variables, "messages": conversation, "add_generation_prompt": add_generation_prompt,
             },
+            Budget(),
         )  # fmt: skip
 
     def fit(self, messages: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
@@ -96,15 +96,15 @@ class ChatTemplate:
             nonlocal left
             variables = {**self._tokens, "tools": None, "documents": None, "add_generation_prompt": True,
                          "messages": messages}  # fmt: skip
-            began = time.thread_time()
+            budget = Budget(left)
             try:
-                return self._run(self.source, variables, seconds=left)
+                return self._run(self.source, variables, budget)
             except (RequestError, ModelError) as error:
                 if isinstance(error.__cause__, LimitError):
                     raise  # it would be asked in vain once more
                 return ""
             finally:
-                left -= time.thread_time() - began
+                left -= budget.spent
 
         self._compile(self.source)  # which takes longer than all trials
         return Capabilities.of(self.source, trial)
@@ -123,12 +123,11 @@ class ChatTemplate:
             return {**message, "content": [{"type": "text", "text": content}]}
         return message
 
-    def _run(self, source: str, variables: Mapping[str, object], *, seconds: float = MAX_SECONDS) -> str:
+    def _run(self, source: str, variables: Mapping[str, object], budget: Budget) -> str:
         code = self._compile(source)
         if isinstance(code, TemplateError):
             raise TemplateError(code.message, hint=code.hint) from code.__cause__
-        budget = Budget(seconds)
-        with _errors_of_templates():
+        with _errors_of_templates(), budget:
             environment = RenderEnvironment(budget)
             template = jinja2.Template.from_code(environment, code, environment.make_globals(None))
             context = template.new_context(dict(variables))
@@ -155,7 +154,8 @@ def _to_code(source: str) -> CodeType:
     with _errors_of_templates():
         if len(source) > MAX_SOURCE:
             raise LimitError(f"the chat template has {len(source)} characters")
-        python = RenderEnvironment(Budget(_COMPILE_SECONDS)).compile(source, raw=True)
+        with Budget(_COMPILE_SECONDS) as budget:
+            python = RenderEnvironment(budget).compile(source, raw=True)
         if len(python) > MAX_CODE:
             raise LimitError(f"the chat template becomes {len(python)} characters of Python")
         return compile(python, "<chat template>", "exec")

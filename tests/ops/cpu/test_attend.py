@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from opsin.ops.cpu.layout import page_bytes
 from samples import FEW, Cache, close, normal
 
 from opsin.errors import ModelError, RequestError
 from opsin.ops import CHUNK, PAGE
+from opsin.ops.layout import page_bytes
 from opsin.ops.reference import DensePages, Reference
 
 KINDS = ("f32", "f16", "q8_0")

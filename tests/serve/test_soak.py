@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from long_texts import ask_all
 from soak import CLIENTS, idle, serving, soak
 from waiting import wait_for
 
@@ -16,3 +17,9 @@ def test_eight_clients_at_once_hear_nothing_wrong() -> None:
         assert all(0 < status < 500 for _, status in crowd.counts)
         assert took
         wait_for(lambda: idle(port))
+
+
+def test_long_texts_are_answered_or_refused() -> None:
+    with serving(None) as port:
+        for _, path, status, _, _ in ask_all(port, 0.02):
+            assert status in (200, 400), path

@@ -11,6 +11,7 @@ names       a family's name stands only in its own file of models/ (and in text/
             a family ("XForY"), and one family's file may import from another's. Of projectors, whose names may be
             ordinary words, only a string that is the whole name counts.
 docstrings  a module that holds anything says what it is.
+clocks      no test asserts what a clock says: machines are busy now and then. Speed is measured in bench/.
 """
 
 from __future__ import annotations
@@ -202,6 +203,22 @@ def docstrings(sources: list[Source]) -> Iterator[str]:
             yield f"{source.path}: no docstring"
 
 
+CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time", "time", "times", "getrusage"}
+
+
+def clocks(tests: list[Source]) -> Iterator[str]:
+    """Assertions of tests that read a clock."""
+    for source in tests:
+        if not source.path.name.startswith("test_"):
+            continue
+        for node in ast.walk(source.tree):
+            if not isinstance(node, ast.Assert):
+                continue
+            called = [call.func for call in ast.walk(node.test) if isinstance(call, ast.Call)]
+            if any(isinstance(name, ast.Attribute) and name.attr in CLOCKS for name in called):
+                yield f"{source.path}:{node.lineno}: asserts what a clock says"
+
+
 def check(root: Path, ratchet: dict[str, int] | None = None) -> list[str]:
     """All that breaks a rule."""
     sources = read(root)
@@ -212,6 +229,7 @@ def check(root: Path, ratchet: dict[str, int] | None = None) -> list[str]:
         *names(sources),
         *projectors(sources),
         *docstrings([*sources, *tests]),
+        *clocks(tests),
     ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import resource
 import select
 import signal
 import subprocess
@@ -33,25 +32,11 @@ def test_ctrl_c_ends_an_answer_at_once(smollm2: Path) -> None:
     assert child.stdout is not None
     assert child.stdout.read(1)
     time.sleep(0.3)
-    before = children_seconds()
-    used = own_seconds(child.pid)
     child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=PATIENCE)
+    rest, errors = child.communicate(timeout=PATIENCE)
     assert child.returncode == 130
     assert b"Traceback" not in errors
-    assert children_seconds() - before - used < 2  # of a processor; the whole answer takes 30. Timed by bench/polite.py
-
-
-def children_seconds() -> float:
-    """What processes that ended used of processors."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def own_seconds(process: int) -> float:
-    """What a process used so far."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    assert len(rest) < 4000  # of some 16,000. How soon it ends is timed by bench/polite.py
 
 
 @pytest.mark.parametrize("library", ["_multiarray_umath", "llvmlite"])

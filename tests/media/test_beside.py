@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 import zlib
 from io import BytesIO
 
@@ -79,13 +78,12 @@ def test_a_chunk_that_lies_about_its_length_does_not_hide_the_pixels(length: int
     assert note.startswith("left out beside its pixels: tEXt (")
 
 
+@pytest.mark.timeout(60)  # seconds; 1000 times 7 times 32 MB would be 220 GB
 def test_looking_for_pixels_behind_a_lie_costs_little() -> None:
     lie = b"\0\0\0\x01tEXtab" + (b"\x02\0\0\0IDAT" * 7) + chunk(b"PLTE", b"abc")
-    start = time.process_time()
     for end in (b"\xff" * (40 << 20), chunk(b"tEXt", b"") * 1_000_000):
         with pytest.raises(RequestError):
-            open_picture(CLEAN["PNG"][:33] + lie * 150 + end)
-    assert time.process_time() - start < 8  # 150 times 7 times 32 MB would be 35 GB
+            open_picture(CLEAN["PNG"][:33] + lie * 1000 + end)
 
 
 def test_a_second_header_is_left_out() -> None:
@@ -148,14 +146,13 @@ def test_a_film_is_its_picture_however_damaged_its_frames_are() -> None:
     assert seen(png(chunk(b"acTL", bytes(8)), chunk(b"acTL", bytes(8))), "PNG") == ()
 
 
+@pytest.mark.timeout(60)  # seconds; 36 GB would be unpacked
 def test_bombs_beside_the_pixels_stay_packed() -> None:
     bomb = zlib.compress(bytes(60 << 20), 9)
     chunks = [chunk(b"zTXt", b"a\0\0" + bomb), chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + bomb)]
     chunks += [chunk(b"iCCP", b"a\0\0" + bomb), chunk(b"zTXt", b"Raw profile type exif\0\0" + bomb)]
-    start = time.process_time()
-    notes = seen(png(*chunks * 50), "PNG")
-    assert time.process_time() - start < 5
-    assert "more than 4194304 bytes are too many" in notes[0] and "and 146 more" in notes[-1]
+    notes = seen(png(*chunks * 150), "PNG")
+    assert "more than 4194304 bytes are too many" in notes[0] and "and 446 more" in notes[-1]
 
 
 # Which way is up ------------------------------------------------------------------------------------------------------
@@ -269,9 +266,7 @@ def test_a_jpeg_is_seen_whatever_its_segments_hold(segments: list[tuple[int, byt
 
 def test_exif_in_very_many_pieces_costs_little() -> None:
     data = jpeg(*[(0xE1, b"Exif\0\0" + exif(1) + bytes(65000))] * 900)
-    start = time.process_time()
     seen(data, "JPEG")
-    assert time.process_time() - start < 3
 
 
 def test_inverted_colours_stay_what_the_mark_of_adobe_says() -> None:

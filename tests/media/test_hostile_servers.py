@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -75,10 +74,9 @@ def test_a_redirect_says_nothing_that_its_server_wrote(server: ScriptedServer) -
 
 
 def test_six_hundred_hostile_responses_are_refused_or_read(server: ScriptedServer) -> None:
-    dice, start = random.Random(11), time.process_time()
+    dice = random.Random(11)
     outcomes = Counter(fuzz.examine(server, fuzz.respond(dice)) for _ in range(600))
     assert outcomes["refused"] > 300 and outcomes["read"] > 20, outcomes
-    assert time.process_time() - start < 60
 
 
 def test_what_the_caller_raises_ends_it_as_it_is(server: ScriptedServer) -> None:

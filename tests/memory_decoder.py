@@ -6,6 +6,7 @@ Every layer: self-attention with rotary positions, attention to the memory witho
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
@@ -41,11 +42,11 @@ class MemoryAttention(Module):
 
 class Block(Module):
     attn_norm: RmsNorm
-    attn: SelfAttention = at("")  # type: ignore[assignment]
+    attn: Annotated[SelfAttention, at("")]
     memory_norm: RmsNorm
-    memory: MemoryAttention = at("")  # type: ignore[assignment]
+    memory: Annotated[MemoryAttention, at("")]
     ffn_norm: RmsNorm
-    ffn: GatedFfn = at("")  # type: ignore[assignment]
+    ffn: Annotated[GatedFfn, at("")]
 
 
 class Weights(Module):

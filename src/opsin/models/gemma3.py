@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -43,10 +43,10 @@ LARGEST = 62  # layers of the 27B model, whose scores are scaled by width / head
 
 class Block(Module):
     attn_norm: RmsNorm
-    attn: SelfAttention = at("")  # type: ignore[assignment]
+    attn: Annotated[SelfAttention, at("")]
     post_attention_norm: RmsNorm
     ffn_norm: RmsNorm
-    ffn: GatedFfn = at("")  # type: ignore[assignment]
+    ffn: Annotated[GatedFfn, at("")]
     post_ffw_norm: RmsNorm
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from opsin.errors import ModelError
 from opsin.gguf import File
@@ -39,7 +39,7 @@ Corner = tuple[int, int] | None  # of a tile on the sheet; None for the whole sh
 
 
 class Projector(Module):
-    fc: Linear = at("model.fc")  # type: ignore[assignment]
+    fc: Annotated[Linear, at("model.fc")]
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -29,8 +29,8 @@ from opsin.spans import Area, Patches
 
 
 class Projector(Module):
-    up: Linear = at("0")  # type: ignore[assignment]
-    down: Linear = at("2")  # type: ignore[assignment]
+    up: Annotated[Linear, at("0")]
+    down: Annotated[Linear, at("2")]
 
 
 @dataclass(frozen=True, eq=False)

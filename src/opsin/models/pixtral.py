@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from opsin.errors import ModelError
 from opsin.gguf import File
@@ -61,8 +61,8 @@ class Merger(Reordered):
 class Projector(Module):
     input_norm: RmsNorm | None
     patch_merger: Merger | None
-    up: Linear = at("1")  # type: ignore[assignment]
-    down: Linear = at("2")  # type: ignore[assignment]
+    up: Annotated[Linear, at("1")]
+    down: Annotated[Linear, at("2")]
 
     def check(self, width: int, block: int, projection: int) -> None:
         """Raises ModelError, naming the tensor, where something does not fit."""

@@ -10,7 +10,7 @@ transformers' Qwen2VLForConditionalGeneration and Qwen2_5_VLForConditionalGenera
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -44,8 +44,8 @@ class Qwen2Vl:
 
 
 class Projector(Module):
-    up: Linear = at("0")  # type: ignore[assignment]
-    down: Linear = at("2")  # type: ignore[assignment]
+    up: Annotated[Linear, at("0")]
+    down: Annotated[Linear, at("2")]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from opsin.errors import ModelError
 from opsin.gguf import File
@@ -50,9 +51,9 @@ class Body(Module):
 
 class Block(Module):
     attn_norm: RmsNorm
-    attn: SelfAttention = at("")  # type: ignore[assignment]
+    attn: Annotated[SelfAttention, at("")]
     ffn_norm: RmsNorm
-    ffn: GatedFfn = at("")  # type: ignore[assignment]
+    ffn: Annotated[GatedFfn, at("")]
 
 
 class Weights(Body):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from types import NoneType
-from typing import Any, Protocol, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Protocol, Self, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ Change = Callable[[Floats], Floats]  # of a matrix [outputs, inputs]
 
 
 class at(str):  # noqa: N801 - reads as part of an annotation
-    """Another name in the file: `fc: Linear = at("mm.model.fc")`; at("") means the owner's own names."""
+    """Another name in the file: `fc: Annotated[Linear, at("model.fc")]`; at("") means the owner's own names."""
 
 
 class Reader(Protocol):
@@ -120,12 +120,10 @@ class Module:
         """Raises ModelError for a tensor that is missing, naming it in full."""
         part = cls.__new__(cls)
         part._path = path
-        for name, kind in get_type_hints(cls).items():
-            if name.startswith("_"):
-                continue
-            given = getattr(cls, name, name)
-            key = given if isinstance(given, str) else name
-            setattr(part, name, _read(source, kind, ".".join(p for p in (path, str(key)) if p)))
+        for name, kind in get_type_hints(cls, include_extras=True).items():
+            if not name.startswith("_"):
+                kind, key = get_args(kind) if get_origin(kind) is Annotated else (kind, name)
+                setattr(part, name, _read(source, kind, ".".join(p for p in (path, key) if p)))
         return part
 
     def tensor(self, name: str) -> str:

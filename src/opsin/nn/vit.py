@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -109,7 +109,7 @@ class PatchEmbedding(Module):
     """
 
     weight: Weight
-    second: Weight | None = at("weight.1")  # type: ignore[assignment]
+    second: Annotated[Weight | None, at("weight.1")]
     bias: Array | None
 
     def check(self, shape: VitShape) -> None:
@@ -190,11 +190,11 @@ class VitFfn(Module):
 
 class VitBlock(Module):
     ln1: Norm
-    attn: VitAttention = at("")  # type: ignore[assignment]
-    scale1: Array | None = at("ls1.weight")  # type: ignore[assignment]
+    attn: Annotated[VitAttention, at("")]
+    scale1: Annotated[Array | None, at("ls1.weight")]
     ln2: Norm
-    ffn: VitFfn = at("")  # type: ignore[assignment]
-    scale2: Array | None = at("ls2.weight")  # type: ignore[assignment]
+    ffn: Annotated[VitFfn, at("")]
+    scale2: Annotated[Array | None, at("ls2.weight")]
 
     def check(self, shape: VitShape) -> None:
         """Raises ModelError, naming the tensor, where something does not fit the shape."""

@@ -14,7 +14,7 @@ from opsin.config import expanded
 from opsin.errors import OpsinError
 
 if TYPE_CHECKING:
-    from opsin.cli.vision import Vision
+    from opsin.cli.vision import VisionReport
     from opsin.gguf import File
     from opsin.models import Decoder
 
@@ -57,7 +57,7 @@ class Contents:
     weight_bytes: int | None
     cache_bytes: dict[str, int] | None
     problem: str | None
-    vision: Vision | None = None
+    vision: VisionReport | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -195,7 +195,7 @@ def _memory_lines(contents: Contents) -> list[str]:
     ]
 
 
-def _vision_lines(vision: Vision | None) -> list[str]:
+def _vision_lines(vision: VisionReport | None) -> list[str]:
     from opsin.cli.vision import vision_lines
 
     return [] if vision is None else ["", "vision", *vision_lines(vision)]

@@ -11,7 +11,7 @@ _LARGEST = 4096  # pixels a side of the picture that is tried
 
 
 @dataclass(frozen=True)
-class Vision:
+class VisionReport:
     """A vision part. Numbers that the file lacks are None; `problem` says why opsin cannot run it, if so.
 
     `width` is that of its own rows, `projection` that of the embeddings which it makes. `rows` are what a square
@@ -31,7 +31,7 @@ class Vision:
     problem: str | None
 
 
-def find_vision(file: File) -> Vision | None:
+def find_vision(file: File) -> VisionReport | None:
     """The vision part of a file, if it has one."""
     from opsin.gguf.roles import is_projector
 
@@ -39,7 +39,7 @@ def find_vision(file: File) -> Vision | None:
         return None
     infos = [info for name, info in file.tensors.items() if is_projector(name) and not name.startswith(("a.", "mm.a."))]
     rows, size, problem = _try(file)
-    return Vision(
+    return VisionReport(
         projector=_text(file, "clip.vision.projector_type") or _text(file, "clip.projector_type"),
         image_size=_number(file, "image_size"),
         patch_size=_number(file, "patch_size"),
@@ -73,7 +73,7 @@ def _try(file: File) -> tuple[int | None, int | None, str | None]:
         return None, None, str(error)
 
 
-def vision_lines(vision: Vision) -> list[str]:
+def vision_lines(vision: VisionReport) -> list[str]:
     """Lines for a person."""
     unknown = "?"
     lines = [

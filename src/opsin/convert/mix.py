@@ -72,7 +72,7 @@ class Role(Enum):
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelTraits:
     """What the rules ask about a model. `sharing` is how many query heads share a KV head."""
 
     layers: int = 0
@@ -80,8 +80,8 @@ class Facts:
     sharing: int = 0
 
     @classmethod
-    def of(cls, file: File) -> Facts:
-        """The text part's facts; zeros for a projector alone."""
+    def of(cls, file: File) -> ModelTraits:
+        """The text part's traits; zeros for a projector alone."""
         family = file.get_str("general.architecture")
         if family == "clip":
             return cls()
@@ -132,15 +132,15 @@ def plan(file: File, mix: Mix) -> list[Choice]:
     chosen: dict[str, Choice] = {}
     parts = [info for info in file.tensors.values() if is_projector(info.name)]
     text = [info for info in file.tensors.values() if not is_projector(info.name)]
-    for infos, facts in ((text, Facts.of(file)), (parts, Facts())):
-        for choice in _plan_part(infos, facts, mix):
+    for infos, traits in ((text, ModelTraits.of(file)), (parts, ModelTraits())):
+        for choice in _plan_part(infos, traits, mix):
             chosen[choice.info.name] = choice
     return [chosen[name] for name in file.tensors]
 
 
-def _plan_part(infos: list[TensorInfo], facts: Facts, mix: Mix) -> Iterator[Choice]:
+def _plan_part(infos: list[TensorInfo], traits: ModelTraits, mix: Mix) -> Iterator[Choice]:
     ordered = sorted(infos, key=lambda info: (_layer(info.name, -1), info.name.encode()))
-    rules = _Rules(facts, mix, [info.name for info in ordered])
+    rules = _Rules(traits, mix, [info.name for info in ordered])
     for info in ordered:
         if not is_weight(info):
             yield Choice(info, info.kind.name)
@@ -174,9 +174,9 @@ def _fit(info: TensorInfo, wanted: str) -> Choice:
 class _Rules:
     """The rules of one mix for one model. They count as they go: feed it the tensors layer by layer."""
 
-    def __init__(self, facts: Facts, mix: Mix, names: Iterable[str]) -> None:
+    def __init__(self, traits: ModelTraits, mix: Mix, names: Iterable[str]) -> None:
         roles = [find_role(name) for name in names]
-        self._facts, self._mix = facts, mix
+        self._traits, self._mix = traits, mix
         self._tied = Role.OUTPUT not in roles
         self._values, self._downs = 0, 0  # how many were met
         self._all_values = roles.count(Role.VALUES)
@@ -193,7 +193,7 @@ class _Rules:
         if role is Role.VALUES:
             return self._choose_values()
         if role is Role.KEYS:
-            return "Q8_0" if self._facts.experts == 8 else mix.kind
+            return "Q8_0" if self._traits.experts == 8 else mix.kind
         if role is Role.DOWN:
             return self._choose_down(info.name)
         return self._choose_attention_output() if role is Role.ATTENTION_OUTPUT else mix.kind
@@ -204,7 +204,7 @@ class _Rules:
         return "Q8_0" if eight else "Q6_K"
 
     def _choose_values(self) -> str:
-        name, kind, sharing = self._mix.name, self._mix.kind, self._facts.sharing
+        name, kind, sharing = self._mix.name, self._mix.kind, self._traits.sharing
         place, self._values = self._values, self._values + 1
         if name == "Q2_K":
             kind = "Q4_K" if sharing >= 4 else "Q3_K"
@@ -214,14 +214,14 @@ class _Rules:
             kind = "Q5_K"
         elif name in ("Q4_K_M", "Q5_K_M") and _more_bits(place, self._all_values):
             kind = "Q6_K"
-        if self._facts.wide_queries and kind in ("Q3_K", "Q4_K"):
+        if self._traits.wide_queries and kind in ("Q3_K", "Q4_K"):
             kind = "Q5_K"
-        return "Q8_0" if self._facts.experts == 8 else kind
+        return "Q8_0" if self._traits.experts == 8 else kind
 
     def _choose_down(self, tensor: str) -> str:
-        name, layers = self._mix.name, self._facts.layers
+        name, layers = self._mix.name, self._traits.layers
         place, self._downs = self._downs, self._downs + 1
-        if self._facts.experts > 1:  # experts of a layer need not stand together
+        if self._traits.experts > 1:  # experts of a layer need not stand together
             place = _layer(tensor, place)
         if name == "Q2_K":
             return "Q3_K"
@@ -233,7 +233,7 @@ class _Rules:
 
     def _choose_attention_output(self) -> str:
         name = self._mix.name
-        if self._facts.experts == 8:
+        if self._traits.experts == 8:
             return "Q5_K" if name in ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M") else self._mix.kind
         return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K"}.get(name, self._mix.kind)
 

@@ -132,7 +132,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Made:
+class ComputedTensor:
     """A tensor that no checkpoint holds, computed from settings; none where `make` gives None. Always F32."""
 
     target: str
@@ -163,7 +163,7 @@ class Rules:
     keys: tuple[Key, ...]
     tensors: tuple[Tensor, ...]
     types: tuple[str, ...] = ()
-    made: tuple[Made, ...] = ()
+    made: tuple[ComputedTensor, ...] = ()
     defaults: Mapping[str, object] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     check: Callable[[Settings], None] = lambda settings: None

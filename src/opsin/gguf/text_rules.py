@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from opsin.errors import ModelError
-from opsin.gguf.rules import Change, Floats, Key, Made, Settings, Tensor
+from opsin.gguf.rules import Change, ComputedTensor, Floats, Key, Settings, Tensor
 
 HEADS, KV_HEADS = "num_attention_heads", "num_key_value_heads|num_attention_heads"
 _ROPES = "rope_parameters.full_attention|rope_parameters|rope_scaling"
@@ -109,7 +109,7 @@ def _base(settings: Settings) -> float:
     return value
 
 
-ROPE_FACTORS = Made("rope_freqs.weight", _rope_factors)
+ROPE_FACTORS = ComputedTensor("rope_freqs.weight", _rope_factors)
 ROPE_KEYS = (
     Key("{arch}.rope.freq_base", _base, "float"),
     Key("{arch}.rope.scaling.type", _scaling, "str", None),

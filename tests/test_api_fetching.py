@@ -118,8 +118,8 @@ def test_what_comes_and_what_waits_share_a_limit_of_all_requests(pair, web):  # 
     with opsin.load(pair[0], threads=1, context=512, sequences=1, rules=rules, limits=limits) as small:
         with pytest.raises(BusyError, match="come again"):
             small.question(ask(*web.parts(*FILES)))
-        assert small.vision.rooms.files.used == 0
+        assert small.vision.budgets.files.used == 0
         question = small.question(ask(*web.parts("/0.png", "/1.png")))
-        assert small.vision.rooms.files.used == len(FILES["/0.png"]) + len(FILES["/1.png"])
+        assert small.vision.budgets.files.used == len(FILES["/0.png"]) + len(FILES["/1.png"])
         del question
-        assert small.vision.rooms.files.used == 0
+        assert small.vision.budgets.files.used == 0

@@ -18,7 +18,8 @@ from waiting import wait_for
 
 import opsin
 from opsin.api import vision
-from opsin.api.waiting import Room, Rooms
+from opsin.api.byte_budget import ByteBudget
+from opsin.api.waiting import PictureBudgets
 from opsin.config import available_threads
 from opsin.errors import BusyError
 from opsin.media.limits import Limits
@@ -46,7 +47,7 @@ def features(patches):
 @pytest.mark.parametrize("room", [0, 1 << 20])
 def test_a_picture_that_was_dropped_has_the_same_values(tiled, monkeypatch, opened, room):  # noqa: F811
     expected = features(tiled.prepare(picture(150, 60)))
-    monkeypatch.setattr(tiled.vision, "rooms", Rooms(Room(room), Room(None)))
+    monkeypatch.setattr(tiled.vision, "budgets", PictureBudgets(ByteBudget(room), ByteBudget(None)))
     opened.clear()
     patches = tiled.prepare(WIDE)
     assert len(expected) > 2
@@ -58,8 +59,8 @@ def test_a_picture_that_was_dropped_has_the_same_values(tiled, monkeypatch, open
 
 
 def test_room_is_given_back_by_who_was_encoded_and_by_who_was_dropped(tiled, monkeypatch):  # noqa: F811
-    room, files = Room(1 << 20), Room(None)
-    monkeypatch.setattr(tiled.vision, "rooms", Rooms(room, files))
+    room, files = ByteBudget(1 << 20), ByteBudget(None)
+    monkeypatch.setattr(tiled.vision, "budgets", PictureBudgets(room, files))
     first, second = tiled.prepare(WIDE), tiled.prepare(png(picture(80, 80)))
     assert room.used == 4 * (150 * 60 + 80 * 80)
     features(first)
@@ -79,14 +80,14 @@ def test_files_that_wait_have_a_limit_where_there_is_one(pair):  # noqa: F811
         with pytest.raises(BusyError, match="come again"):
             small.prepare(WIDE)
         assert small.chat(ask(kept.pop(), "?"), **OPTIONS).text
-        wait_for(lambda: small.vision.rooms.files.used == len(WIDE))
+        wait_for(lambda: small.vision.budgets.files.used == len(WIDE))
         assert small.prepare(WIDE).rows
 
 
 def test_answers_are_the_same_where_nothing_may_wait_decoded(tiled, monkeypatch):  # noqa: F811
     questions = [ask(png(picture(90 + seed, 60, seed)), f"What is {seed}?") for seed in range(6)]
     expected = [tiled.chat(question, **OPTIONS).text for question in questions]
-    monkeypatch.setattr(tiled.vision, "rooms", Rooms(Room(0), Room(None)))
+    monkeypatch.setattr(tiled.vision, "budgets", PictureBudgets(ByteBudget(0), ByteBudget(None)))
     other = [ask(png(picture(90 + seed, 60, seed)) + b" ", f"What is {seed}?") for seed in range(6)]  # unknown files
     with ThreadPoolExecutor(6) as threads:
         assert list(threads.map(lambda question: tiled.chat(question, **OPTIONS).text, other)) == expected
@@ -100,7 +101,7 @@ def test_a_queue_of_large_pictures_stays_small(model):  # noqa: F811
     file = io.BytesIO()
     Image.linear_gradient("L").resize((4000, 3000)).convert("RGB").save(file, "JPEG")
     model.prepare(file.getvalue())
-    before, room = resident(), model.vision.rooms.decoded
+    before, room = resident(), model.vision.budgets.decoded
     queue = [model.prepare(file.getvalue() + bytes([number])) for number in range(24)]
     assert len({patches.spans[0].digest for patches in queue}) == 24
     grown = resident() - before  # little where the process held free memory of other pictures before

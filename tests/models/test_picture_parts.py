@@ -47,7 +47,7 @@ def test_it_is_encoded_once_and_found_again(model):
 
 
 def test_a_file_that_waits_is_let_go_when_its_features_are_made(model):
-    rooms = model.vision.rooms
+    rooms = model.vision.budgets
     patches = model.prepare(file_of(picture(44, 36, seed=6)))
     assert rooms.decoded.used > 0
     assert np.asarray(model.encode(patches)).shape == (patches.rows, 64)

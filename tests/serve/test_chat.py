@@ -110,12 +110,12 @@ def test_a_client_that_goes_away_frees_its_pages(server, text_model, monkeypatch
         connection.getresponse().read(10)
     connection.sock.shutdown(socket.SHUT_RDWR)  # the reply would keep it open
     connection.sock.close()
-    wait_for(lambda: not text_model.engine._everybody() and server.service.inside == 0)
+    wait_for(lambda: not text_model.engine._everybody() and server.service.active == 0)
 
 
 def test_a_full_house_says_come_again(text_model):
     with running(lambda: text_model, requests=1) as small:
-        with small.service.place():
+        with small.service.admit():
             reply = small.chat(messages=MESSAGES, max_tokens=1)
             assert (reply.status, reply.json["error"]["type"]) == (503, "unavailable_error")
             assert int(reply.headers["retry-after"]) > 0

@@ -22,7 +22,7 @@ LONG = {"messages": MESSAGES, "max_tokens": 400, "ignore_eos": True}
 
 def is_empty(server, asked):
     engine = asked.engine
-    return not engine._everybody() and server.service.inside == 0
+    return not engine._everybody() and server.service.active == 0
 
 
 def pages_are_whole(asked):
@@ -76,7 +76,7 @@ def test_leaving_before_the_first_text_of_a_stream_is_noticed(server, text_model
     late = send(server, request({**LONG, "stream": True}))
     wait_for(lambda: len(text_model.engine._everybody()) == 9)
     late.close()
-    wait_for(lambda: len(text_model.engine._everybody()) <= 8 and server.service.inside <= 8)
+    wait_for(lambda: len(text_model.engine._everybody()) <= 8 and server.service.active <= 8)
     assert set(map(id, text_model.engine._everybody())) == early
     for other in others:
         other.close()
@@ -105,7 +105,7 @@ def test_pictures_that_come_slowly_are_given_up_when_their_client_leaves(model, 
             body = request({"messages": content}).replace(b"/v1/chat/completions", path.encode())
             connections.append(send(server, body))
         wait_for(lambda: len(asked) == 2 * AT_ONCE)
-        assert server.service.inside == 2
+        assert server.service.active == 2
         assert server.chat(messages=MESSAGES, max_tokens=1).status == 503
         for connection in connections:
             connection.close()
@@ -126,7 +126,7 @@ def test_time_runs_while_pictures_come(model):  # noqa: F811
         with running(lambda: model, seconds=0.3, media=rules) as server:
             assert server.chat(messages=content).status == 504
             silent.close()
-            wait_for(lambda: server.service.inside == 0)
+            wait_for(lambda: server.service.active == 0)
 
 
 def test_an_error_in_the_middle_of_a_stream_is_its_last_event(text_model, monkeypatch, complaints):
@@ -166,4 +166,4 @@ def test_a_defect_is_told_to_the_log_and_not_to_the_client(text_model, monkeypat
         wait_for(lambda: "RuntimeError" in "".join(complaints))
         told = "".join(complaints)
         assert told.count("Traceback (most") == 1 and "in fail" in told and "secret" not in told
-        wait_for(lambda: server.service.inside == 0)
+        wait_for(lambda: server.service.active == 0)

@@ -44,7 +44,7 @@ def test_answers_that_take_all_threads_keep_no_prompt_waiting(text_model, monkey
         let_go = hold(text_model.runner, monkeypatch)
         talker = threading.Thread(target=lambda: small.chat(**body))
         talker.start()
-        wait_for(lambda: small.service.inside == 8)
+        wait_for(lambda: small.service.active == 8)
         assert small.ask("/v1/chat/completions/input_tokens", {"messages": MESSAGES}).status == 200
         assert small.chat(messages=MESSAGES, n=2).status == 503  # each answer takes a place
         assert talker.is_alive()

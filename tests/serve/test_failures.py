@@ -16,7 +16,7 @@ import opsin
 from opsin import errors
 from opsin.api import Model
 from opsin.errors import BusyError, DeviceError, FileError, OpsinError
-from opsin.serve import failures
+from opsin.serve.errors import FieldError, HttpError, body_of, log
 from opsin.serve.traces import trace
 
 SECRET = "xyzzy-of-a-prompt"
@@ -37,10 +37,10 @@ def kinds(kind: type[OpsinError] = OpsinError) -> list[type[OpsinError]]:
 
 
 def made(kind: type[OpsinError], message: str) -> OpsinError:
-    if kind is failures.HttpError:
-        return failures.HttpError(403, message)
-    if kind is failures.FieldError:
-        return failures.FieldError("field", message)
+    if kind is HttpError:
+        return HttpError(403, message)
+    if kind is FieldError:
+        return FieldError("field", message)
     if kind is errors.ContextError:
         return errors.ContextError(message, prompt_tokens=2, context_tokens=1)
     return kind(message, hint=message)
@@ -49,12 +49,12 @@ def made(kind: type[OpsinError], message: str) -> OpsinError:
 @pytest.mark.parametrize("kind", kinds())
 def test_strangers_hear_the_kind_of_our_failures_and_the_text_of_theirs(kind, complaints):
     error = made(kind, "/home/operator/model.gguf is damaged")
-    failures.log(error)
-    told = json.dumps(failures.body_of(error))
+    log(error)
+    told = json.dumps(body_of(error))
     ours = error.stranger is not None
     assert ours == ("/home/operator" not in told) == ("/home/operator" in "".join(complaints))
     assert ours or error.status < 500 or kind in (OpsinError, BusyError), "who raises a 5xx says what strangers hear"
-    assert failures.body_of(error)["error"]["code"] == error.status
+    assert body_of(error)["error"]["code"] == error.status
 
 
 @pytest.fixture

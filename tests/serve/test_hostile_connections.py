@@ -177,7 +177,7 @@ def test_nonsense_behind_a_running_request_harms_nobody(server, complaints):
     with dial(server) as connection:
         connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body + b"\x00nonsense\r\n\r\n")
         said(connection)
-    wait_for(lambda: server.service.inside == 0)
+    wait_for(lambda: server.service.active == 0)
     assert is_well(server)
     assert not complaints
 

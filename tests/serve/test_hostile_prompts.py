@@ -41,8 +41,8 @@ def sight(tmp_path_factory):
 
 def nothing_is_left(server: Running) -> bool:
     model = server.service.model
-    rooms = model.vision.rooms
-    return server.service.inside == rooms.files.used == rooms.decoded.used == 0 and not model.engine._everybody()
+    rooms = model.vision.budgets
+    return server.service.active == rooms.files.used == rooms.decoded.used == 0 and not model.engine._everybody()
 
 
 def image(url: object) -> dict[str, object]:

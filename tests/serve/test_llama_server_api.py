@@ -77,7 +77,7 @@ def test_slots_are_places_for_answers(sight):
     slots = sight.ask("/slots").json
     assert [slot["id"] for slot in slots] == [0, 1, 2, 3]
     assert {slot["is_processing"] for slot in slots} == {False}
-    with sight.service.place(4):
+    with sight.service.admit(4):
         assert {slot["is_processing"] for slot in sight.ask("/slots").json} == {True}
         assert sight.ask("/slots?fail_on_no_slot=1").status == 503
 

@@ -118,4 +118,4 @@ def test_a_client_that_leaves_among_comments_frees_its_place(sight, slow):
     with ask(sight, messages=slow.messages) as reply:
         assert reply.read(3) == b":\n\n"
     slow.there.set()
-    wait_for(lambda: sight.service.inside == 0 and not sight.service.model.engine._everybody())
+    wait_for(lambda: sight.service.active == 0 and not sight.service.model.engine._everybody())

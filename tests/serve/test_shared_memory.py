@@ -50,7 +50,7 @@ def test_eight_clients_of_all_routes_fail_nobody_and_leave_nothing(tmp_path, com
         assert not wrong
         assert {kind for kind, reply in came if reply.status == 400} == {10, 11}
         assert all(reply.status == 400 for kind, reply in came if kind in (10, 11))
-        wait_for(lambda: server.service.inside == 0)
+        wait_for(lambda: server.service.active == 0)
         lines = server.ask("/metrics").body.decode().splitlines()
         counts = dict(line.split() for line in lines if line[0] != "#")
         assert float(counts["opsin_requests_inside"]) == float(counts["llamacpp:requests_deferred"]) == 0
@@ -59,7 +59,7 @@ def test_eight_clients_of_all_routes_fail_nobody_and_leave_nothing(tmp_path, com
         pool = server.service.model.engine._pool
         server.service.model.engine.call(pool.check)
         assert server.service.model.engine.call(lambda: pool.free) == pool.count
-        rooms = server.service.model.vision.rooms
+        rooms = server.service.model.vision.budgets
         wait_for(lambda: (rooms.decoded.used, rooms.files.used) == (0, 0))
     assert not complaints
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
+from opsin.api.byte_budget import ByteBudget
 from opsin.api.fetching import Fetching
 from opsin.api.messages import Message, checked
-from opsin.api.waiting import Room
 from opsin.errors import ContextError, RequestError
 from opsin.media.fetch import Rules, is_remote
 from opsin.spans import Patches
@@ -46,7 +46,7 @@ def read(
     Raises RequestError, naming the part, for what is no message or no picture.
     """
     messages = checked(messages, knows_role)
-    rules, files = (vision.rules, vision.rooms.files) if vision is not None else (Rules(), Room(0))
+    rules, files = (vision.rules, vision.budgets.files) if vision is not None else (Rules(), ByteBudget(0))
     with Fetching(rules, _remote(messages) if vision is not None else (), files, check) as fetching:
         reading = _Reading(
             vision, blind, check, fetching, room, sum(not _is_text(part) for _, part in _parts(messages))

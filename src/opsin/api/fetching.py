@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 
-from opsin.api.waiting import Room
+from opsin.api.byte_budget import ByteBudget
 from opsin.errors import RequestError
 from opsin.media.fetch import Rules, fetch
 
@@ -22,12 +22,14 @@ class Fetching:
     Args:
         rules: what may be fetched.
         urls: names for errors, and URLs.
-        room: for what comes, of all requests together.
+        budget: for what comes, of all requests together.
         check: called now and then; what it raises ends all.
     """
 
-    def __init__(self, rules: Rules, urls: Iterable[tuple[str, str]], room: Room, check: Callable[[], None]) -> None:
-        self._rules, self._room, self._check, self._left = rules, room, check, deque(urls)
+    def __init__(
+        self, rules: Rules, urls: Iterable[tuple[str, str]], budget: ByteBudget, check: Callable[[], None]
+    ) -> None:
+        self._rules, self._budget, self._check, self._left = rules, budget, check, deque(urls)
         self._came, self._lock = 0, threading.Lock()
         self._over = threading.Event()
         self._running: deque[Future[bytes]] = deque()
@@ -44,7 +46,7 @@ class Fetching:
         self._over.set()
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
-        self._room.give_back(self._came)
+        self._budget.give_back(self._came)
 
     def take(self) -> bytes:
         """The next one. Raises RequestError, naming it, where it cannot be had."""
@@ -73,6 +75,6 @@ class Fetching:
         """So many bytes came, perhaps none."""
         if self._over.is_set():
             raise RequestError("nobody waits for it any more")
-        self._room.need(count)
+        self._budget.need(count)
         with self._lock:
             self._came += count

@@ -129,6 +129,21 @@ class Model(Stays):
         """Tokens that a prompt and its answer may have together."""
         return self.engine.context
 
+    @property
+    def trained_context(self) -> int:
+        """Tokens that it was trained for."""
+        return self.runner.decoder.context
+
+    @property
+    def width(self) -> int:
+        """Of an embedding."""
+        return self.runner.decoder.width
+
+    @property
+    def sequences(self) -> int:
+        """Answers that run at once; others wait."""
+        return self.runner.limits.sequences
+
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a text. `special`: texts of special tokens become their ids; give it no stranger's text."""
         return self.tokenizer.encode(checked(text, str, "the text"), special=special)

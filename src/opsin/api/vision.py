@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from opsin.api.waiting import Room, Rooms, waiting
+from opsin.api.byte_budget import ByteBudget
+from opsin.api.waiting import PictureBudgets, waiting
 from opsin.config import available_threads
 from opsin.engine.encoding import Turn, check_finite
 from opsin.errors import RequestError
@@ -103,9 +104,9 @@ class Vision:
     def __init__(self, path: Path, rules: Rules, limits: Limits, file: File | None = None) -> None:
         self.path, self.rules, self.limits = path, rules, limits
         self._home = Home()
-        # What is being decoded is in no room yet, and more threads than processors gain nothing.
+        # What is being decoded is in no budget yet, and more threads than processors gain nothing.
         self._decoding = BoundedSemaphore(available_threads())
-        self.rooms = Rooms(Room(_DECODED), Room(limits.waiting_bytes))
+        self.budgets = PictureBudgets(ByteBudget(_DECODED), ByteBudget(limits.waiting_bytes))
         self._file = File.open(path) if file is None else file.again()
         self.close = finalize(self, self._file.close)  # by whoever loads the weights, or when nobody holds it any more
         self._sketch = load_encoder(self._file, SketchReader(self._file))
@@ -158,7 +159,7 @@ class Vision:
             patches = _made(patches)
             swapped.check_called()
         elif data is not None:
-            patches = waiting(patches, data, partial(self._again, name), self.rooms, picture.bytes)
+            patches = waiting(patches, data, partial(self._again, name), self.budgets, picture.bytes)
         return replace(patches, original=picture.size)
 
     def _again(self, name: str | None, data: bytes) -> Patches:

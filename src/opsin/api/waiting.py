@@ -7,69 +7,34 @@ first stay decoded, and late ones are decoded once more when their turn comes.
 from __future__ import annotations
 
 import weakref
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
 
-from opsin.errors import BusyError
+from opsin.api.byte_budget import ByteBudget
 from opsin.nn.module import Floats
 from opsin.spans import Features, MediaSpan, Patches
 
 
-class Room:
-    """So many bytes of pictures, of all requests together; None for no limit. Safe from many threads."""
-
-    def __init__(self, limit: int | None) -> None:
-        self.limit, self._taken = limit, 0
-        self._lock, self._returned = Lock(), deque[int]()
-
-    @property
-    def used(self) -> int:
-        """Bytes that are taken now."""
-        with self._lock:
-            return self._settled()
-
-    def take(self, count: int) -> bool:
-        """Whether there was room for so many bytes; then it is taken."""
-        with self._lock:
-            if self.limit is not None and self._settled() + count > self.limit:
-                return False
-            self._taken += count
-            return True
-
-    def need(self, count: int) -> None:
-        """Take it, or raise BusyError."""
-        if not self.take(count):
-            raise BusyError("too many large pictures wait", hint="come again in a few seconds")
-
-    def give_back(self, count: int) -> None:
-        """The garbage collector may call it at any moment, also where the lock is held, or was at a fork."""
-        self._returned.append(count)
-
-    def _settled(self) -> int:
-        while self._returned:
-            self._taken -= self._returned.popleft()
-        return self._taken
-
-
 @dataclass(frozen=True)
-class Rooms:
+class PictureBudgets:
     """For pictures as they are decoded, and for their files."""
 
-    decoded: Room
-    files: Room
+    decoded: ByteBudget
+    files: ByteBudget
 
 
-def waiting(patches: Patches, data: bytes, again: Callable[[bytes], Patches], rooms: Rooms, count: int) -> Patches:
+def waiting(
+    patches: Patches, data: bytes, again: Callable[[bytes], Patches], budgets: PictureBudgets, count: int
+) -> Patches:
     """The same patches, whose picture stays decoded while there is room for its `count` bytes.
 
     `again` decodes its file once more, and lays it out. Raises BusyError where there is no room for the file.
     """
-    rooms.files.need(len(data))
-    picture = _Waiting(patches, partial(again, data), rooms.decoded, count)
-    weakref.finalize(picture, rooms.files.give_back, len(data))
+    budgets.files.need(len(data))
+    picture = _Waiting(patches, partial(again, data), budgets.decoded, count)
+    weakref.finalize(picture, budgets.files.give_back, len(data))
 
     def part(given: str | MediaSpan) -> str | MediaSpan:
         if isinstance(given, str) or given.features is None:
@@ -82,11 +47,11 @@ def waiting(patches: Patches, data: bytes, again: Callable[[bytes], Patches], ro
 class _Waiting:
     """One picture. It lets go of what it decoded when the features of each digest have been made."""
 
-    def __init__(self, patches: Patches, again: Callable[[], Patches], room: Room, count: int) -> None:
+    def __init__(self, patches: Patches, again: Callable[[], Patches], budget: ByteBudget, count: int) -> None:
         self._again, self._lock = again, Lock()
         self._parts, self._made = len({span.digest for span in patches.spans}), 0
-        self._patches = patches if room.take(count) else None
-        self._leave = weakref.finalize(self, room.give_back, count) if self._patches is not None else None
+        self._patches = patches if budget.take(count) else None
+        self._leave = weakref.finalize(self, budget.give_back, count) if self._patches is not None else None
 
     def make(self, digest: bytes) -> Floats:
         with self._lock:

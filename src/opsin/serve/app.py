@@ -15,10 +15,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from opsin.errors import OpsinError
-from opsin.serve import chat, completions, failures, models, tokens
-from opsin.serve.gate import Gate
+from opsin.serve import errors
+from opsin.serve.access import AccessMiddleware
+from opsin.serve.chat import ChatRoutes
+from opsin.serve.completions import CompletionRoutes
 from opsin.serve.metrics import TYPE
+from opsin.serve.models import ModelRoutes
 from opsin.serve.service import Service
+from opsin.serve.tokens import TokenRoutes
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 ELSEWHERE = (
@@ -31,8 +35,8 @@ _PAGE = Path(__file__).parent / "page" / "index.html"
 
 def build_app(service: Service) -> Starlette:
     """Routes over a service; whoever builds it starts and closes the service."""
-    talk, tell = chat.Endpoints(service), models.Endpoints(service)
-    go_on, spell = completions.Endpoints(service), tokens.Endpoints(service)
+    talk, tell = ChatRoutes(service), ModelRoutes(service)
+    go_on, spell = CompletionRoutes(service), TokenRoutes(service)
 
     async def health(request: Request) -> Response:
         _ = service.model  # 503 while it loads
@@ -68,10 +72,10 @@ def build_app(service: Service) -> Starlette:
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Gate, options=service.options, ended=service.ended)],
+        middleware=[Middleware(AccessMiddleware, options=service.options, ended=service.ended)],
         exception_handlers={
-            OpsinError: failures.on_opsin_error,
-            HTTPException: failures.on_http_error,
+            OpsinError: errors.on_opsin_error,
+            HTTPException: errors.on_http_error,
         },
     )
 

@@ -8,27 +8,11 @@ from typing import Final
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
-from opsin.errors import BusyError
-from opsin.serve.failures import HttpError
+from opsin.api import ByteBudget
+from opsin.serve.errors import HttpError
 from opsin.serve.options import Options
 
 GONE: Final = 499
-
-
-class Shelf:
-    """How many bytes of bodies are inside, of all requests together. For the event loop's thread."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.bytes = most, 0
-
-    def put(self, count: int) -> None:
-        """Raises BusyError where they do not fit beside the others'."""
-        if self.bytes + count > self.most:
-            raise BusyError("too many large requests are inside", hint="come again in a few seconds")
-        self.bytes += count
-
-    def take(self, count: int) -> None:
-        self.bytes -= count
 
 
 class Body:
@@ -36,14 +20,14 @@ class Body:
 
     PLACE: Final = "opsin.body"  # in a request's scope
 
-    def __init__(self, receive: Receive, options: Options, shelf: Shelf) -> None:
-        self._receive, self._options, self._shelf = receive, options, shelf
+    def __init__(self, receive: Receive, options: Options, budget: ByteBudget) -> None:
+        self._receive, self._options, self._budget = receive, options, budget
         self._bytes, self._whole = 0, False
         self._until = asyncio.get_running_loop().time() + options.body_seconds
 
     @staticmethod
     def of(request: Request) -> Body:
-        """The body that the gate laid into a request."""
+        """The body that `AccessMiddleware` laid into a request."""
         found: Body = request.scope[Body.PLACE]
         return found
 
@@ -60,7 +44,7 @@ class Body:
         count = len(message.get("body", b""))
         if self._bytes + count > self._options.body_bytes:
             raise too_long(self._options)
-        self._shelf.put(count)
+        self._budget.need(count)
         self._bytes += count
         self._whole = not message.get("more_body", False)
         return message
@@ -77,7 +61,7 @@ class Body:
 
     def let_go(self) -> None:
         """What was made of it is gone too: others may have its room."""
-        self._shelf.take(self._bytes)
+        self._budget.give_back(self._bytes)
         self._bytes = 0
 
 

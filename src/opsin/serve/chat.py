@@ -19,7 +19,7 @@ from opsin.serve.stream import unless_gone
 from opsin.serve.usage import FINGERPRINT, finish_reason
 
 
-class Endpoints:
+class ChatRoutes:
     """Routes of conversations."""
 
     def __init__(self, service: Service) -> None:
@@ -56,7 +56,7 @@ class Endpoints:
         service = self._service
         messages = await service.read(Body.of(request), conversation)
         until = asyncio.get_running_loop().time() + service.options.seconds
-        with service.place():
+        with service.admit():
             making = service.make(lambda check: work(service.model, messages, check), until)
             return await unless_gone(request, making)
 

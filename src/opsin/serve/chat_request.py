@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opsin.engine.sampling import Sampling
-from opsin.serve.failures import FieldError
+from opsin.api import Sampling
+from opsin.serve.errors import FieldError
 from opsin.serve.fields import Fields
 from opsin.serve.refused import CONVERSATION, PART, PROMPT, refuse, refuse_in_message, refuse_media
 from opsin.serve.wanted import MOST_LOGPROBS, Wanted, wanted

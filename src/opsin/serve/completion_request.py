@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opsin.engine.sampling import Sampling
-from opsin.serve.failures import FieldError
+from opsin.api import Sampling
+from opsin.serve.errors import FieldError
 from opsin.serve.fields import Fields
 from opsin.serve.refused import PROMPT, RAW, refuse, refuse_media
 from opsin.serve.wanted import MOST_LOGPROBS, Wanted, wanted

@@ -21,7 +21,7 @@ from opsin.serve.service import Service
 from opsin.serve.usage import FINGERPRINT, finish_reason, settings_of
 
 
-class Endpoints:
+class CompletionRoutes:
     """Routes of prompts as they stand."""
 
     def __init__(self, service: Service) -> None:

@@ -13,7 +13,7 @@ from typing import ClassVar, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from opsin.serve.failures import COME_AGAIN_SECONDS
+from opsin.serve.errors import COME_AGAIN_SECONDS
 from opsin.serve.options import Options
 
 _BUSY = f"503 Service Unavailable\r\nRetry-After: {COME_AGAIN_SECONDS}", "unavailable_error", "too many connections"

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from opsin.serve.failures import FieldError, HttpError
+from opsin.serve.errors import FieldError, HttpError
 
 _DEPTH = 64
 _MARKS = 1 << 20  # a value in memory takes up to 64 bytes for each; what pictures are sent in has none

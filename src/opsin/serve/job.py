@@ -141,7 +141,7 @@ class Job:
         service, told = self._service, self._told
         seconds = service.options.seconds
         until = asyncio.get_running_loop().time() + seconds
-        with service.place(self._places):
+        with service.admit(self._places):
             told.answers = await service.make(self._begin, until)
             self._ask = None
             self._made()

@@ -6,12 +6,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from opsin.api import Model
-from opsin.serve.failures import HttpError
+from opsin.serve.errors import HttpError
 from opsin.serve.service import Service
 from opsin.serve.usage import FINGERPRINT, settings_of
 
 
-class Endpoints:
+class ModelRoutes:
     """Routes about the model."""
 
     def __init__(self, service: Service) -> None:
@@ -39,7 +39,7 @@ class Endpoints:
                     "params": settings_of(model.facts.sampling, (), stream=False),
                     "n_ctx": model.context,
                 },
-                "total_slots": model.runner.limits.sequences,
+                "total_slots": model.sequences,
                 "model_alias": self._service.name,
                 "model_ftype": model.facts.file_type,
                 "model_path": model.path.name,  # where it lies is the operator's affair
@@ -61,8 +61,8 @@ class Endpoints:
     async def slots(self, request: Request) -> Response:
         """One entry for each answer that may run at once. Which are busy is told, with what is not."""
         model = self._service.model
-        count = model.runner.limits.sequences
-        busy = min(self._service.inside, count)
+        count = model.sequences
+        busy = min(self._service.active, count)
         if request.query_params.get("fail_on_no_slot") and busy == count:
             raise HttpError(503, "no slot is free", hint="come again in a few seconds")
         slots = [
@@ -84,7 +84,7 @@ class Endpoints:
     def _entry(self) -> dict[str, object]:
         service, model = self._service, self._service.model
         takes = ["text", "image"] if model.sees else ["text"]
-        facts, decoder = model.facts, model.runner.decoder
+        facts = model.facts
         return {
             "id": service.name,
             "aliases": service.names,
@@ -97,8 +97,8 @@ class Endpoints:
                 "vocab_type": facts.vocabulary_type,
                 "n_vocab": model.tokenizer.vocabulary_size,
                 "n_ctx": model.context,
-                "n_ctx_train": decoder.context,
-                "n_embd": decoder.width,
+                "n_ctx_train": model.trained_context,
+                "n_embd": model.width,
                 "n_params": facts.parameters,
                 "size": facts.bytes,
                 "ftype": facts.file_type,

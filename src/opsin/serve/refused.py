@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from opsin.api.messages import names_media
-from opsin.serve.failures import FieldError
+from opsin.serve.errors import FieldError
 from opsin.serve.fields import Fields
 
 Harmless = Mapping[str, tuple[object, ...]]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from opsin.api import Answer
-from opsin.serve.failures import HttpError
+from opsin.serve.errors import HttpError
 
 T = TypeVar("T")
 

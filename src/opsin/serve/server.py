@@ -81,7 +81,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Nobody new gets in. Ends when all have got an answer or an error, or at a second Ctrl-C."""
-        seconds, inside = self._service.options.drain_seconds, self._service.inside
+        seconds, inside = self._service.options.drain_seconds, self._service.active
         if inside:
             _LOG.warning("opsin: ending: %d answers have %g s (Ctrl-C again ends at once)", inside, seconds)
         loop = asyncio.get_running_loop()

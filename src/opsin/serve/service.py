@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from opsin.api import Model
 from opsin.errors import BusyError, ModelError
 from opsin.serve.body import GONE, Body
-from opsin.serve.failures import HttpError
+from opsin.serve.errors import HttpError
 from opsin.serve.fields import parse
 from opsin.serve.metrics import Metrics
 from opsin.serve.options import Options
@@ -35,7 +35,7 @@ class Service:
         self.readers = ThreadPoolExecutor(options.requests, thread_name_prefix="opsin-answer")
         self.ended = asyncio.Event()  # set when the server ends, and those who wait still must hear of it
         self._model: Model | None = None
-        self._inside, self._lock = 0, threading.Lock()
+        self._active, self._lock = 0, threading.Lock()
 
     @property
     def model(self) -> Model:
@@ -49,9 +49,9 @@ class Service:
         return self._model is not None
 
     @property
-    def inside(self) -> int:
+    def active(self) -> int:
         """Answers that run or wait."""
-        return self._inside
+        return self._active
 
     @property
     def name(self) -> str:
@@ -65,12 +65,12 @@ class Service:
 
     def gauges(self) -> dict[str, float]:
         """What is so at this moment."""
-        most = self._model.runner.limits.sequences if self._model is not None else 0
+        most = self._model.sequences if self._model is not None else 0
         return {
-            "requests_inside": float(self._inside),
+            "requests_inside": float(self._active),
             "ready": float(self.ready),
-            "requests_processing": float(min(self._inside, most)),
-            "requests_deferred": float(max(0, self._inside - most)),
+            "requests_processing": float(min(self._active, most)),
+            "requests_deferred": float(max(0, self._active - most)),
         }
 
     async def start(self) -> None:
@@ -134,15 +134,15 @@ class Service:
 
     def _count(self, places: int) -> None:
         with self._lock:
-            self._inside += places
+            self._active += places
 
     @contextmanager
-    def place(self, answers: int = 1) -> Iterator[None]:
+    def admit(self, answers: int = 1) -> Iterator[None]:
         """A place for each answer of a request. Raises BusyError where too few are free."""
         with self._lock:
-            if self._inside + answers > self.options.requests:
-                raise BusyError(f"{self._inside} requests are inside", hint="come again in a few seconds")
-            self._inside += answers
+            if self._active + answers > self.options.requests:
+                raise BusyError(f"{self._active} requests are inside", hint="come again in a few seconds")
+            self._active += answers
         self.metrics.add("requests_total")
         try:
             yield

@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from opsin.serve.body import GONE
-from opsin.serve.failures import HttpError, body_of, ending, heard
+from opsin.serve.errors import HttpError, body_of, ending, heard
 from opsin.serve.running import end, first_of
 
 T = TypeVar("T")

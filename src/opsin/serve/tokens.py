@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from opsin.api import Model
 from opsin.serve.body import Body
 from opsin.serve.completion_request import Piece, pieces_of
-from opsin.serve.failures import FieldError
+from opsin.serve.errors import FieldError
 from opsin.serve.fields import Fields
 from opsin.serve.refused import refuse_media
 from opsin.serve.service import Service
@@ -31,7 +31,7 @@ class _Asked:
     with_pieces: bool
 
 
-class Endpoints:
+class TokenRoutes:
     """Routes of texts and ids."""
 
     def __init__(self, service: Service) -> None:
@@ -55,7 +55,7 @@ class Endpoints:
         """On a thread. `work` is given a function to call now and then, which raises when the client has gone."""
         service = self._service
         until = asyncio.get_running_loop().time() + service.options.seconds
-        with service.place():
+        with service.admit():
             return await unless_gone(request, service.make(work, until))
 
 

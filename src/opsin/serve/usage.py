@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from opsin import __version__
-from opsin.api import Answer, Usage
-from opsin.engine.sampling import Sampling
+from opsin.api import Answer, Sampling, Usage
 from opsin.text import Tokenizer
 
 FINGERPRINT = f"opsin-{__version__}"

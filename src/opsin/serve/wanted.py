@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from opsin.engine.sampling import Sampling
-from opsin.serve.failures import FieldError
+from opsin.api import Sampling
+from opsin.serve.errors import FieldError
 from opsin.serve.fields import Fields
 from opsin.serve.refused import ANSWER, refuse
 

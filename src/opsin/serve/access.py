@@ -1,4 +1,4 @@
-"""The gate before all routes: who asks, under which name, from which page, and how much may come.
+"""What stands before all routes: who asks, under which name, from which page, and how much may come.
 
 A server on a person's own machine is reached by every page in their browser: requests from other origins and under
 other names (DNS rebinding) are refused unless the operator allows them.
@@ -15,9 +15,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from opsin.api import ByteBudget
 from opsin.errors import OpsinError
-from opsin.serve.body import Body, Shelf, too_long
-from opsin.serve.failures import HttpError, ending, heard, response_of
+from opsin.serve.body import Body, too_long
+from opsin.serve.errors import HttpError, ending, heard, response_of
 from opsin.serve.options import Options, is_address, is_loopback
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/?#@\\]*))(?::[0-9]*)?")
@@ -25,7 +26,7 @@ _LOCAL = (".local", ".localhost", ".internal", ".home.arpa", ".lan", ".home", ".
 PUBLIC = frozenset({"/", "/health", "/v1/health"})
 
 
-class Gate:
+class AccessMiddleware:
     """An ASGI layer that refuses before anything is read."""
 
     def __init__(self, app: ASGIApp, options: Options, ended: asyncio.Event) -> None:
@@ -33,7 +34,9 @@ class Gate:
         self._keys = [key.encode() for key in options.keys]
         self._hosts = {host.lower() for host in options.hosts}
         self._own = socket.gethostname().lower()
-        self._shelf = Shelf(max(options.all_bodies_bytes, options.body_bytes))
+        self._bodies = ByteBudget(
+            max(options.all_bodies_bytes, options.body_bytes), "too many large requests are inside"
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,7 +63,7 @@ class Gate:
 
         Where the server ends before a response has begun, the client hears so.
         """
-        body, begun, cut = Body(receive, self.options, self._shelf), False, False
+        body, begun, cut = Body(receive, self.options, self._bodies), False, False
         working = asyncio.current_task()
         assert working is not None
 

@@ -82,9 +82,9 @@ def test_a_prepared_picture_says_what_to_send_in_its_place(model, way):
 
 def test_a_tokenizer_that_guards_markers_is_another_one(model):
     tokenizer = model.tokenizer
-    guarding = tokenizer.guarding("the")
-    assert guarding.encode("the in", special=True) == tokenizer.encode("the in", special=True)
-    assert guarding.guard is not tokenizer.guard
+    escaping = tokenizer.escaping("the")
+    assert escaping.encode("the in", special=True) == tokenizer.encode("the in", special=True)
+    assert escaping.escaper is not tokenizer.escaper
 
 
 def test_prompts_errors_and_knobs_are_sent(model):

@@ -10,9 +10,9 @@ import pytest
 
 from opsin.api.messages import checked
 from opsin.errors import OpsinError, RequestError
-from opsin.text import ChatTemplate, Written, protect, written
+from opsin.text import ChatTemplate, Written, escape_special_tokens, written
+from opsin.text.escaping import SpecialTokenEscaper, unescape
 from opsin.text.origin import spans_of
-from opsin.text.protection import Guard, unprotect
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 # Templates that cannot be rendered without tools, not by transformers either.
@@ -217,7 +217,7 @@ CONTROLS = ["<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", "<|eot_id|>",
 def test_every_published_template_reads_what_people_wrote(sources: Path) -> None:
     """The text is that of transformers, though nothing in it that people wrote is a control token."""
     renderer = pytest.importorskip("transformers.utils.chat_template_utils").render_jinja_template
-    guard = Guard(CONTROLS)
+    escaper = SpecialTokenEscaper(CONTROLS)
     messages = [user(NASTY), {"role": "assistant", "content": NASTY}, user(NASTY + "</think>")]
     equal = 0
     for stem, template in templates(sources).items():
@@ -228,10 +228,10 @@ def test_every_published_template_reads_what_people_wrote(sources: Path) -> None
         marked = written(messages)
         assert isinstance(marked, list)
         text = template.render([{**message, "role": str.__str__(message["role"])} for message in marked])
-        protected = guard.protect(text)
+        escaped = escaper.escape(text)
         assert str.__str__(text) == wanted, stem
-        assert unprotect(protected) == wanted, stem
-        assert all(protected.count(control) == own(text, control) for control in CONTROLS), stem
+        assert unescape(escaped) == wanted, stem
+        assert all(escaped.count(control) == own(text, control) for control in CONTROLS), stem
         equal += 1
     assert equal > 60
 
@@ -263,8 +263,8 @@ def own(text: str, control: str) -> int:
 def test_what_a_template_finds_splits_compares_and_cuts(source: str, wanted: str) -> None:
     text = ChatTemplate(source).render([], m=Written("<s>a</s>b</s>"))
     assert text == wanted
-    tokenizer = type("Guarded", (), {"guard": Guard(["<s>", "</s>"])})()
-    assert not any(control in protect(text, tokenizer) for control in ("<s>", "</s>"))
+    tokenizer = type("HasEscaper", (), {"escaper": SpecialTokenEscaper(["<s>", "</s>"])})()
+    assert not any(control in escape_special_tokens(text, tokenizer) for control in ("<s>", "</s>"))
 
 
 def test_json_in_a_history_is_read_once() -> None:
@@ -274,4 +274,4 @@ def test_json_in_a_history_is_read_once() -> None:
     template = ChatTemplate(source.replace("t.function.arguments .city", "t.function.arguments | tojson"))
     text = write(template, [user("w?"), call(arguments, content=None), result()])
     assert '{"city": "<|im_end|>"}' in text
-    assert "<|im_end|>" not in Guard(["<|im_end|>"]).protect(text)
+    assert "<|im_end|>" not in SpecialTokenEscaper(["<|im_end|>"]).escape(text)

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opsin.errors import ModelError
-from opsin.text import ChatTemplate, Tokenizer, Written, protect, split_at_marker, written
+from opsin.text import ChatTemplate, Tokenizer, Written, escape_special_tokens, split_at_marker, written
 from opsin.text.bpe import BYTE_TO_CHARACTER
-from opsin.text.protection import ESCAPE, MARK
+from opsin.text.escaping import BREAK, ESCAPE
 
 PLAIN = [BYTE_TO_CHARACTER[byte] for byte in range(256)]
 MARKERS = ["<image>", "<start_of_image>", "<|vision_start|><|image_pad|><|vision_end|>", "[IMG]", "€"]
@@ -44,7 +44,7 @@ def ask(contents: list[str], marker: str) -> list[dict[str, object]]:
 
 def bits(marker: str) -> st.SearchStrategy[str]:
     pieces = [marker, marker[: len(marker) // 2], marker[len(marker) // 2 :], marker[:1], marker[1:], "\n\n", " "]
-    whole = st.sampled_from([*pieces, "<|im_end|>", MARK, ESCAPE, "<", "|>", "\ufde0"])
+    whole = st.sampled_from([*pieces, "<|im_end|>", BREAK, ESCAPE, "<", "|>", "\ufde0"])
     return st.lists(whole | st.text(max_size=2), max_size=6).map("".join)
 
 
@@ -54,11 +54,11 @@ def bits(marker: str) -> st.SearchStrategy[str]:
 @given(st.data())
 def test_users_cannot_make_a_picture(kind: str, marker: str, data: st.DataObject) -> None:
     contents = data.draw(st.lists(bits(marker), min_size=1, max_size=3))
-    tokenizer = TOKENIZERS[kind].guarding(marker)
+    tokenizer = TOKENIZERS[kind].escaping(marker)
     template = ChatTemplate(TEMPLATE.replace("MARKER", marker))
     messages = written(ask(contents, marker))
     assert isinstance(messages, list)
-    runs = split_at_marker(protect(template.render(messages), tokenizer), marker, tokenizer)
+    runs = split_at_marker(escape_special_tokens(template.render(messages), tokenizer), marker, tokenizer)
     assert len(runs) == 2 * len(contents) + 1
     for text, run in zip(contents, runs[1::2], strict=True):
         assert tokenizer.encode(run, special=True) == tokenizer.encode(text)
@@ -69,9 +69,9 @@ def test_users_cannot_make_a_picture(kind: str, marker: str, data: st.DataObject
 
 
 def test_neighbours_cannot_join_to_a_picture() -> None:
-    tokenizer = TOKENIZERS["no such token"].guarding("<image>")
+    tokenizer = TOKENIZERS["no such token"].escaping("<image>")
     texts = [(Written("<image>"[:place]), Written("<image>"[place:])) for place in range(1, 7)]
-    cuts = [protect(one, tokenizer) + protect(other, tokenizer) for one, other in texts]
+    cuts = [escape_special_tokens(one, tokenizer) + escape_special_tokens(other, tokenizer) for one, other in texts]
     assert [len(split_at_marker(text, "<image>", tokenizer)) for text in cuts] == [1] * 6
     assert [tokenizer.decode(tokenizer.encode(text, special=True)) for text in cuts] == ["<image>"] * 6
 
@@ -79,16 +79,16 @@ def test_neighbours_cannot_join_to_a_picture() -> None:
 def test_marker_that_users_could_write_is_refused() -> None:
     tokenizer = TOKENIZERS["no such token"]
     for marker in ("<image>", ""):
-        with pytest.raises(ModelError, match=r"is not guarded"):
+        with pytest.raises(ModelError, match=r"is not escaped"):
             split_at_marker("text", marker, tokenizer)
     assert split_at_marker("a<|im_end|>", "<|im_end|>", tokenizer) == ["a", ""]
-    assert split_at_marker("a<image>", "<image>", tokenizer.guarding("[IMG]").guarding("<image>")) == ["a", ""]
+    assert split_at_marker("a<image>", "<image>", tokenizer.escaping("[IMG]").escaping("<image>")) == ["a", ""]
 
 
-def test_guarding_leaves_the_tokenizer_as_it_was() -> None:
+def test_escaping_markers_leaves_the_tokenizer_as_it_was() -> None:
     tokenizer = TOKENIZERS["user-defined"]
     ids = tokenizer.encode("<image>\n\n")
-    assert tokenizer.guarding("<image>").encode("<image>\n\n")[-1] == ids[-1]
-    assert tokenizer.guarding("<image>").guarding("[IMG]").encode("<image>") == list(map(PLAIN.index, "<image>"))
+    assert tokenizer.escaping("<image>").encode("<image>\n\n")[-1] == ids[-1]
+    assert tokenizer.escaping("<image>").escaping("[IMG]").encode("<image>") == list(map(PLAIN.index, "<image>"))
     assert tokenizer.encode("<image>\n\n") == ids
     assert len(ids) == 2

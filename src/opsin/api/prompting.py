@@ -10,7 +10,7 @@ from typing import cast
 from opsin.api.contents import Conversation, plain
 from opsin.errors import ContextError, RequestError
 from opsin.spans import MediaSpan, Patches, Prompt
-from opsin.text import ChatTemplate, Tokenizer, Written, join, protect, split_at_marker, written
+from opsin.text import ChatTemplate, Tokenizer, Written, escape_special_tokens, join, split_at_marker, written
 
 # Others must be words: a template's own tokens stand in its source as well.
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
@@ -32,7 +32,7 @@ class Prompting:
             _ = template.capabilities  # tried once, here, before there are threads
         # Of this process alone, for templates that leave contents as they are; no user can write it.
         self.own = f"<picture-{secrets.token_hex(8)}>"
-        self.tokenizer = tokenizer if marker is None else tokenizer.guarding(marker, self.own)
+        self.tokenizer = tokenizer if marker is None else tokenizer.escaping(marker, self.own)
 
     def prompt(
         self, conversation: Conversation, *, room: int | None = None, check: Callable[[], None] = lambda: None
@@ -108,7 +108,7 @@ class Prompting:
             text = join("\n", (cast(str, m.get("content") or "") for m in plain(messages, self.own)))
         else:
             text = self.template.render(self.template.fit(messages))
-        return protect(text, self.tokenizer)
+        return escape_special_tokens(text, self.tokenizer)
 
     def _check_texts(self, conversation: Conversation, room: int | None) -> None:
         """Refuse what no template could make fit: what users say stands in every prompt, but for space around it."""

@@ -2,8 +2,8 @@
 
 from opsin.text.capabilities import Capabilities, ContentForm
 from opsin.text.detokenizer import Detokenizer
+from opsin.text.escaping import escape_special_tokens, split_at_marker
 from opsin.text.origin import Written, join, written
-from opsin.text.protection import protect, split_at_marker
 from opsin.text.stop import StopStrings
 from opsin.text.template import ChatTemplate
 from opsin.text.tokenizer import Tokenizer
@@ -18,7 +18,7 @@ __all__ = [
     "Tokenizer",
     "Written",
     "join",
-    "protect",
+    "escape_special_tokens",
     "split_at_marker",
     "vocabulary_type",
     "written",

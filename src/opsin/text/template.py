@@ -1,7 +1,7 @@
 """Chat templates: a conversation becomes the text that a model was trained on.
 
 The template is a Jinja program out of the model's file; `sandbox` keeps it within limits. Texts that are `Written` stay
-so in the result: whoever encodes it protects them first (see `origin`, `protection`).
+so in the result: whoever encodes it escapes them first (see `origin`, `escaping`).
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from opsin.errors import FileError, ModelError, RequestError
 from opsin.process import Stays
 from opsin.text.bpe import CHARACTER_TO_BYTE, BytePairs
 from opsin.text.detokenizer import Detokenizer
+from opsin.text.escaping import SpecialTokenEscaper, unescape
 from opsin.text.keys import check_utf8, read_flag, read_numbers, read_text, read_texts
 from opsin.text.partition import WHITESPACE, Fragment, Partition, SpecialToken
 from opsin.text.pretokenizers import PRE_TOKENIZERS, PreTokenizer
-from opsin.text.protection import Guard, unprotect
 from opsin.text.sentencepiece import SentencePiece
 from opsin.text.unigram import Unigram
 from opsin.text.vocabulary import BYTE, CONTROL, NORMAL, PREFIX, UNKNOWN, USER_DEFINED, Vocabulary
@@ -81,19 +81,19 @@ class Tokenizer(Stays):
         self._specials = specials = _read_specials(vocabulary, name)
         self._all = Partition(specials)
         self._written = Partition(token for token in specials if vocabulary.kinds[token.id] == USER_DEFINED)
-        guarded = {token.id for token in specials if _is_guarded(vocabulary, token.id)}
-        self._unguarded = Partition(token for token in specials if token.id not in guarded)
-        self.guard = Guard(vocabulary.texts[id] for id in guarded)
+        escaped = {token.id for token in specials if _is_escaped(vocabulary, token.id)}
+        self._never_escaped = Partition(token for token in specials if token.id not in escaped)
+        self.escaper = SpecialTokenEscaper(vocabulary.texts[id] for id in escaped)
 
-    def guarding(self, *markers: str) -> Tokenizer:
+    def escaping(self, *markers: str) -> Tokenizer:
         """This tokenizer, but no user can write these markers, be they tokens or not: see `split_at_marker`."""
         kinds = self._vocabulary.kinds
         made = Tokenizer.__new__(Tokenizer)
         made.__dict__.update(self.__dict__)
-        made.guard = self.guard.also(markers)
+        made.escaper = self.escaper.also(markers)
         made._specials = kept = [token for token in self._specials if not _is_marker(token.text, markers)]
         made._written = Partition(token for token in kept if kinds[token.id] == USER_DEFINED)
-        made._unguarded = Partition(token for token in kept if not _is_guarded(self._vocabulary, token.id))
+        made._never_escaped = Partition(token for token in kept if not _is_escaped(self._vocabulary, token.id))
         return made
 
     @classmethod
@@ -112,7 +112,7 @@ class Tokenizer(Stays):
     ) -> list[int]:
         """Ids of `text`.
 
-        `special`: texts of special tokens become their ids, and the marks of `protect` are taken out. `add_special`:
+        `special`: texts of special tokens become their ids, and the breaks of `escape_special_tokens` are taken out. `add_special`:
         BOS and EOS are added where the file asks for them. `check` is called now and then while a long text is
         encoded: what it raises ends the work.
         """
@@ -137,7 +137,7 @@ class Tokenizer(Stays):
         WordPiece and unigram make one unknown token of any word, so there it tells nothing (0).
         """
         if special:
-            text = unprotect(text)
+            text = unescape(text)
         kept = self._encoder.kept(text)
         if kept and any(token.strip_left or token.strip_right for token in self._specials):
             kept -= sum(map(text.count, WHITESPACE))
@@ -173,13 +173,13 @@ class Tokenizer(Stays):
             yield from self._written.split(text)
             return
         for fragment in self._all.split(text):
-            if isinstance(fragment, int) or (plain := unprotect(fragment)) == fragment:
+            if isinstance(fragment, int) or (plain := unescape(fragment)) == fragment:
                 yield fragment
             else:
-                yield from self._unguarded.split(plain)
+                yield from self._never_escaped.split(plain)
 
 
-def _is_guarded(vocabulary: Vocabulary, id: int) -> bool:
+def _is_escaped(vocabulary: Vocabulary, id: int) -> bool:
     """Control tokens, and those that files call user-defined although they structure a chat (`<|channel|>`)."""
     text = vocabulary.texts[id]
     return vocabulary.kinds[id] != USER_DEFINED or text.startswith(("<|", "<｜")) or text.endswith(("|>", "｜>"))

@@ -1,9 +1,9 @@
 """Keeps what people wrote from becoming control tokens, through any chat template.
 
-A template's text knows which of its characters people wrote (see `origin`). Before it is encoded, `protect` breaks
-whatever in these could be, begin or end a control token: a mark goes behind its first character.
-`Tokenizer.encode(special=True)` looks for special tokens first and takes the marks out of the ordinary text that
-remains. The mark is a Unicode noncharacter; a text that holds one itself has it escaped, so that every text comes back
+A template's text knows which of its characters people wrote (see `origin`). Before it is encoded, `SpecialTokenEscaper`
+breaks whatever in these could be, begin or end a control token: BREAK goes behind its first character.
+`Tokenizer.encode(special=True)` looks for special tokens first and takes the breaks out of the ordinary text that
+remains. BREAK is a Unicode noncharacter; a text that holds one itself has it escaped, so that every text comes back
 as it was.
 
 A control token is recognised by its first three characters, also where the text ends within them, so what is joined to
@@ -20,16 +20,16 @@ from typing import Final, Protocol
 from opsin.errors import ModelError
 from opsin.text.origin import Written, plain, spans_of
 
-MARK: Final = "\ufdd0"
+BREAK: Final = "\ufdd0"
 ESCAPE: Final = "\ufdd1"  # six digits follow, one of the sixteen noncharacters below for each
 DIGIT_ZERO: Final = 0xFDE0
 _LEAD: Final = 3
 _STEP, _REACH = 1 << 17, 8  # characters that are looked through while others wait; and what a match may span
-_MARKS: Final = re.compile(f"{MARK}|{ESCAPE}([\ufde0-\ufdef]{{6}})")
+_BREAKS_AND_ESCAPES: Final = re.compile(f"{BREAK}|{ESCAPE}([\ufde0-\ufdef]{{6}})")
 
 
-class Guard:
-    """Breaks texts for one vocabulary. `texts` are those of the tokens that no user may write."""
+class SpecialTokenEscaper:
+    """Escapes texts for one vocabulary. `texts` are those of the tokens that no user may write."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = frozenset(texts) - {""}
@@ -39,27 +39,27 @@ class Guard:
             self._by_lead.setdefault(text[:_LEAD], []).append(text)
         leads = frozenset(self._by_lead)
         self.single = frozenset(lead for lead in leads if len(lead) == 1)
-        self._escaped = re.compile(f"[{re.escape(''.join(sorted(self.single)))}{MARK}{ESCAPE}]")
+        self._escaped = re.compile(f"[{re.escape(''.join(sorted(self.single)))}{BREAK}{ESCAPE}]")
         rests: dict[str, set[str]] = {}
         for lead in leads - self.single:
             rests.setdefault(lead[0], set()).add(lead[1:])
         self._broken = re.compile("|".join(_pattern(first, rest) for first, rest in sorted(rests.items())) or "(?!)")
 
-    def also(self, texts: Iterable[str]) -> Guard:
-        """A guard of these texts too."""
-        return Guard([*self._texts, *texts])
+    def also(self, texts: Iterable[str]) -> SpecialTokenEscaper:
+        """One of these texts too."""
+        return SpecialTokenEscaper([*self._texts, *texts])
 
-    def protect(self, text: str) -> str:
+    def escape(self, text: str) -> str:
         """A text in which nothing that people wrote is part of one of these."""
         whole, parts, place = plain(text), [], 0
         for start, end in spans_of(text):
-            crossed = MARK if self._is_crossed(whole, start) else ""
-            parts += [whole[place:start], crossed, self._break(whole[start:end])]
+            crossed = BREAK if self._is_crossed(whole, start) else ""
+            parts += [whole[place:start], crossed, self._escape_part(whole[start:end])]
             place = end
         return "".join([*parts, whole[place:]])
 
-    def _break(self, text: str) -> str:
-        return _replaced(self._broken, _mark, _replaced(self._escaped, _escape, text))
+    def _escape_part(self, text: str) -> str:
+        return _replaced(self._broken, _break_behind, _replaced(self._escaped, _spell_out, text))
 
     def _is_crossed(self, text: str, place: int) -> bool:
         """Whether one of these texts begins before this place and ends behind it."""
@@ -71,9 +71,9 @@ class Guard:
         return False
 
 
-def unprotect(text: str) -> str:
-    """Takes marks out and undoes escapes."""
-    return _replaced(_MARKS, _unescape, text) if MARK in text or ESCAPE in text else text
+def unescape(text: str) -> str:
+    """Takes breaks out and undoes escapes."""
+    return _replaced(_BREAKS_AND_ESCAPES, _read_back, text) if BREAK in text or ESCAPE in text else text
 
 
 def _replaced(pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str], text: str) -> str:
@@ -97,15 +97,15 @@ def _pattern(first: str, rests: Iterable[str]) -> str:
     return f"{re.escape(first)}(?={'|'.join(follows)})"
 
 
-def _mark(match: re.Match[str]) -> str:
-    return match.group() + MARK
+def _break_behind(match: re.Match[str]) -> str:
+    return match.group() + BREAK
 
 
-def _escape(match: re.Match[str]) -> str:
+def _spell_out(match: re.Match[str]) -> str:
     return ESCAPE + "".join(chr(DIGIT_ZERO + int(digit, 16)) for digit in f"{ord(match.group()):06x}")
 
 
-def _unescape(match: re.Match[str]) -> str:
+def _read_back(match: re.Match[str]) -> str:
     digits = match.group(1)
     if digits is None:
         return ""
@@ -113,26 +113,26 @@ def _unescape(match: re.Match[str]) -> str:
     return chr(code) if code <= sys.maxunicode else ""  # only a forged escape is out of range
 
 
-class Guarded(Protocol):
-    """Whatever has a guard: a tokenizer."""
+class HasEscaper(Protocol):
+    """A tokenizer."""
 
     @property
-    def guard(self) -> Guard: ...
+    def escaper(self) -> SpecialTokenEscaper: ...
 
 
-def protect(text: str, tokenizer: Guarded) -> str:
+def escape_special_tokens(text: str, tokenizer: HasEscaper) -> str:
     """`text` so that nothing that people wrote in it is part of a control token."""
-    return tokenizer.guard.protect(text)
+    return tokenizer.escaper.escape(text)
 
 
-def split_at_marker(text: str, marker: str, tokenizer: Guarded) -> list[str]:
-    """The runs of a protected text between the places where the template itself wrote `marker`.
+def split_at_marker(text: str, marker: str, tokenizer: HasEscaper) -> list[str]:
+    """The runs of an escaped text between the places where the template itself wrote `marker`.
 
     n markers give n + 1 runs, some perhaps empty. The same characters in a user's text are broken, so they are no
-    marker and stay in their run. Runs are still protected: encode each with `special=True`. A marker that users could
-    write unbroken is refused; `Tokenizer.guarding` makes a tokenizer that guards it.
+    marker and stay in their run. Runs are still escaped: encode each with `special=True`. A marker that users could
+    write unbroken is refused; `Tokenizer.escaping` makes a tokenizer that escapes it.
     """
-    if not marker or marker in tokenizer.guard.protect(Written(marker)):
-        raise ModelError(f"the marker {marker!r} is not guarded in users' texts",
-                         hint="protect texts with tokenizer.guarding(marker)")  # fmt: skip
+    if not marker or marker in tokenizer.escaper.escape(Written(marker)):
+        raise ModelError(f"the marker {marker!r} is not escaped in users' texts",
+                         hint="escape texts with tokenizer.escaping(marker)")  # fmt: skip
     return text.split(marker)

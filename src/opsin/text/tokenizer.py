@@ -112,9 +112,9 @@ class Tokenizer(Stays):
     ) -> list[int]:
         """Ids of `text`.
 
-        `special`: texts of special tokens become their ids, and the breaks of `escape_special_tokens` are taken out. `add_special`:
-        BOS and EOS are added where the file asks for them. `check` is called now and then while a long text is
-        encoded: what it raises ends the work.
+        `special`: texts of special tokens become their ids, and what `escape_special_tokens` put in is taken out.
+        `add_special`: BOS and EOS are added where the file asks for them. `check` is called now and then while a long
+        text is encoded: what it raises ends the work.
         """
         ids = [self.bos] if add_special and self.add_bos and self.bos is not None else []
         first = True

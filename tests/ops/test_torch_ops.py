@@ -79,6 +79,8 @@ class TestDefinition:
         for kind in ("silu", "gelu", "gelu_erf", "gelu_quick", "relu"):
             agree(ops, lambda o, kind=kind: o.activate(o.constant(x), kind))
             agree(ops, lambda o, kind=kind: o.glu(o.constant(x), o.constant(y), kind))
+        for part in (0, 1, 2):
+            agree(ops, lambda o, part=part: o.candidates(o.constant(x), 3)[part])
         agree(ops, lambda o: o.rms_norm(o.constant(x), o.constant(w), 1e-2))
         agree(ops, lambda o: o.layer_norm(o.constant(x), o.constant(w), o.constant(w), 1e-2))
         agree(ops, lambda o: o.linear(o.constant(x), o.pack(raw("F16", 33, 40)), o.constant(normal(33))))

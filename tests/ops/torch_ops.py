@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from opsin.ops import PAGE, Activation, Array, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight
+from opsin.ops import PAGE, Activation, Array, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most
 from opsin.quants import by_id
 
 _ACTIVATIONS = {
@@ -202,6 +202,11 @@ class TorchOps:
 
     def argmax(self, x: Array) -> Array:
         return self.wrap(x.data.argmax(-1).int())
+
+    def candidates(self, x: Array, k: Size) -> tuple[Array, Array, Array]:
+        values, places = x.data.sort(-1, descending=True, stable=True)
+        sums = (x.data - values[:, :1]).exp().sum(-1)
+        return self.wrap(places[:, : most(k)].int()), self.wrap(values[:, : most(k)]), self.wrap(sums)
 
     def recorded(self, key: Hashable, build: Callable[..., Array], *inputs: np.ndarray) -> Array:
         return build(self, *(self.constant(values) for values in inputs))

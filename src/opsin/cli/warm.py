@@ -55,6 +55,7 @@ def _rows(ops: Ops, x: Array, places: Array) -> None:
     ops.glu(x, x, "gelu")
     ops.take(x, places)
     ops.argmax(x)
+    ops.candidates(x, 1)
     table = ops.rope_table(places, ops.constant(np.ones(_HEAD // 2, np.float32)))
     for pairing in get_args(Pairing):
         ops.rope(x.reshape(_WIDTH // _HEAD, _HEAD), table, pairing)

@@ -321,6 +321,15 @@ class Ops(Protocol):
         """x [n, width] -> [n] int32: the first of the largest values."""
         ...
 
+    def candidates(self, x: Array, k: Size) -> tuple[Array, Array, Array]:
+        """x [n, width] -> places [n, k] int32, values [n, k], sums [n] of e**(x - the largest); k at most the width.
+
+        The k largest of each row, largest first; equal ones in the order of their places. Where k is a Count, what
+        lies past it is undefined. A row with a NaN has a sum that is NaN, and so has one whose largest value is
+        infinite: the rest of it means nothing.
+        """
+        ...
+
     def recorded(self, key: Hashable, build: Callable[..., Array], *inputs: npt.NDArray[np.generic]) -> Array:
         """build(ops, *inputs as Arrays) of float32 or int32 values, from a bounded cache of programs.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from opsin.ops import PAGE, Activation, Array, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight
+from opsin.ops import PAGE, Activation, Array, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most
 from opsin.quants import by_id
 
 Values = npt.NDArray[Any]  # float32, float64 or int32
@@ -241,6 +241,13 @@ class Reference:
 
     def argmax(self, x: Array) -> Array:
         return self.array(data(x).argmax(-1))
+
+    def candidates(self, x: Array, k: Size) -> tuple[Array, Array, Array]:
+        places = np.argsort(-data(x), axis=1, kind="stable")[:, : most(k)]
+        values = np.take_along_axis(data(x), places, axis=1)
+        with np.errstate(invalid="ignore"):
+            sums = np.exp(data(x) - values[:, :1]).sum(axis=1)
+        return self.array(places), self.array(values), self.array(sums)
 
     def recorded(self, key: Hashable, build: Callable[..., Array], *inputs: npt.NDArray[np.generic]) -> Array:
         return build(self, *(self.array(values) for values in inputs))

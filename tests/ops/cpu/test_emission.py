@@ -68,7 +68,7 @@ KERNELS = [
     Kernel.of("attend", kind="q8_0", softcap=True, vectors=4),
     Kernel.of("attend", kind="dense", softcap=False, vectors=5),
     *(Kernel.of("plan_reads", dense=dense) for dense in (False, True)),
-    *(Kernel.of(name) for name in ("merge_chunks", "poison", "execute")),
+    *(Kernel.of(name) for name in ("merge_chunks", "poison", "execute", "candidates")),
 ]
 
 

@@ -192,6 +192,18 @@ class Operations:
         self.tape.emit(Kernel.of("rows", part="argmax"), args, items=x.shape[0], reads=[x], writes=[y])
         return y
 
+    def candidates(self, x: Array, k: Size) -> tuple[Array, Array, Array]:
+        if x.rank != 2 or not 1 <= most(k) <= x.width:
+            raise ModelError(f"candidates: {k} of x, which is {x.shape}")
+        rows, count = x.shape[0], self.tape.cell(k)
+        results = self.new((rows, most(k)), "i32"), self.new((rows, most(k))), self.new((rows,))
+        args = (
+            place(x).address, place(x).row, x.width, count if isinstance(count, int) else int(count.ctypes.data),
+            most(k), *(place(y).address for y in results),
+        )  # fmt: skip
+        self.tape.emit(Kernel.of("candidates"), args, items=rows, reads=[x], writes=results, keep=(count,))
+        return results
+
     # Values one by one, norms
 
     def rms_norm(self, x: Array, w: Array | None, eps: float) -> Array:

@@ -204,7 +204,7 @@ class TorchOps:
         return self.wrap(x.data.argmax(-1).int())
 
     def candidates(self, x: Array, k: Size) -> tuple[Array, Array, Array]:
-        values, places = x.data.sort(-1, descending=True, stable=True)
+        values, places = x.data.sort(dim=-1, descending=True, stable=True)
         sums = (x.data - values[:, :1]).exp().sum(-1)
         return self.wrap(places[:, : most(k)].int()), self.wrap(values[:, : most(k)]), self.wrap(sums)
 

@@ -14,7 +14,7 @@ from hard_blocks import make_weights
 from opsin.errors import ModelError
 from opsin.quants import BY_NAME, QuantType
 from opsin.quants._format import Bytes, Floats
-from opsin.quants._pairs import join_pairs, split_pairs
+from opsin.quants.q4_k_q5_k import join_pairs, split_pairs
 
 K_QUANTS = [BY_NAME[name] for name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")]
 # Relative errors on normal and on uneven weights, one part in a thousand above what the search reaches today.

@@ -31,11 +31,11 @@ def prompt_of(count, seed=0):
 
 
 def ids(stream):
-    return [piece.id for piece in stream if piece.id is not None]
+    return [output.id for output in stream if output.id is not None]
 
 
 def reasons(stream):
-    return [piece.reason for piece in stream if piece.reason]
+    return [output.reason for output in stream if output.reason]
 
 
 @pytest.fixture(scope="module")
@@ -143,13 +143,13 @@ def test_streams_submitted_by_many_threads_are_their_own(engine):
 
 
 def test_no_tokens_are_an_answer_too(engine):
-    pieces = list(engine.submit(prompt_of(5), Sampling(max_tokens=0)))
-    assert [(p.id, p.reason) for p in pieces] == [(None, "length")]
+    outputs = list(engine.submit(prompt_of(5), Sampling(max_tokens=0)))
+    assert [(p.id, p.reason) for p in outputs] == [(None, "length")]
 
 
 def test_one_token(engine):
-    pieces = list(engine.submit(prompt_of(5), Sampling(max_tokens=1)))
-    assert [(p.id is not None, p.reason) for p in pieces] == [(True, "length")]
+    outputs = list(engine.submit(prompt_of(5), Sampling(max_tokens=1)))
+    assert [(p.id is not None, p.reason) for p in outputs] == [(True, "length")]
 
 
 def test_the_end_of_turn_ends_it_unless_it_is_ignored(runner):
@@ -158,9 +158,9 @@ def test_the_end_of_turn_ends_it_unless_it_is_ignored(runner):
     plain.close()
     end = answer[4]
     engine = Engine(runner, frozenset({end}))
-    pieces = list(engine.submit(prompt_of(9), GREEDY))
-    assert [p.id for p in pieces] == [*answer[: answer.index(end)], None]
-    assert pieces[-1].reason == "stop"
+    outputs = list(engine.submit(prompt_of(9), GREEDY))
+    assert [p.id for p in outputs] == [*answer[: answer.index(end)], None]
+    assert outputs[-1].reason == "stop"
     ignoring = Sampling(temperature=0.0, max_tokens=12, ignore_eos=True)
     assert ids(engine.submit(prompt_of(9), ignoring)) == answer
     engine.close()
@@ -168,9 +168,9 @@ def test_the_end_of_turn_ends_it_unless_it_is_ignored(runner):
 
 def test_a_full_context_ends_it(engine):
     stream = engine.submit(prompt_of(500), Sampling(seed=0))
-    pieces = list(stream)
-    assert len(pieces) == 12
-    assert pieces[-1].reason == "length"
+    outputs = list(stream)
+    assert len(outputs) == 12
+    assert outputs[-1].reason == "length"
 
 
 def test_the_longest_prompt_gives_one_token(engine):

@@ -59,7 +59,7 @@ def answer(engine, ids=(1, 2, 3)):
     """An answer, waited for no longer than PATIENCE."""
     stream = engine.submit(Prompt.of([list(ids)]), GREEDY)
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: [piece.id for piece in stream]).result(PATIENCE)
+        return pool.submit(lambda: [output.id for output in stream]).result(PATIENCE)
 
 
 def test_a_call_without_an_end_ends_at_its_next_operation(engine, runner):
@@ -120,7 +120,7 @@ def test_streams_go_on_after_an_interrupted_call(engine, runner):
     engine_pages = engine.call(lambda: engine.borrow_pages(70))
     interrupted(lambda: engine.call(endless), begun.is_set)
     engine.call(lambda: engine.return_pages(engine_pages))
-    assert [piece.id for piece in stream] == expected
+    assert [output.id for output in stream] == expected
 
 
 def test_embeddings_that_nobody_waits_for_are_not_made(engine, ear):
@@ -137,7 +137,7 @@ def test_embeddings_that_another_waits_for_are_made(engine, ear):
     tune = melody((5, 6))
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(engine.embed, [tune])
-        interrupted(lambda: engine.embed([tune]), lambda: len(engine._media.errands) == 2 and ear.started.is_set())
+        interrupted(lambda: engine.embed([tune]), lambda: len(engine._media.requests) == 2 and ear.started.is_set())
         ear.gate.set()
         assert other.result(PATIENCE).shape == (2, 64)
     assert ear.heard == 1
@@ -193,7 +193,7 @@ def test_a_picture_is_given_up(model, monkeypatch):
 
     def watched():
         begun.set()
-        wait_for(lambda: all(errand.abandoned for errand in media.errands))
+        wait_for(lambda: all(request.abandoned for request in media.requests))
         turn()
 
     monkeypatch.setattr(media._encoding, "turn", watched)

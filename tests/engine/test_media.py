@@ -30,7 +30,7 @@ def notes_of(count, seed=0):
 
 
 def ids(stream):
-    return [piece.id for piece in stream if piece.id is not None]
+    return [output.id for output in stream if output.id is not None]
 
 
 @pytest.fixture(scope="module")
@@ -194,11 +194,11 @@ def test_a_question_about_media_takes_as_many_steps_as_its_answer_has_ids(engine
 def test_streams_go_on_while_media_is_encoded(engine, ear, spell):
     ear.gate.clear()
     stream = ask(engine, [1, 2], sampling=Sampling(temperature=0.0, max_tokens=30))
-    pieces = iter(stream)
-    next(pieces)
+    outputs = iter(stream)
+    next(outputs)
     other = ask(engine, (1, 2, 3))
     assert ear.started.wait(PATIENCE)
-    assert len([piece for piece in pieces if piece.id is not None]) == 29  # and the gate has not been opened
+    assert len([output for output in outputs if output.id is not None]) == 29  # and the gate has not been opened
     assert engine._media.encoded == 0
     other.cancel()
     ear.gate.set()
@@ -233,7 +233,7 @@ def test_cancelling_ends_the_encoding_that_nobody_else_needs(engine, ear):
     for stream in streams:
         stream.cancel()
     assert until(lambda: not engine._media.is_busy)
-    assert [[piece.reason for piece in stream] for stream in streams] == [["cancelled"]] * 2
+    assert [[output.reason for output in stream] for stream in streams] == [["cancelled"]] * 2
     assert ear.heard <= 2
 
 
@@ -319,10 +319,10 @@ def test_closing_ends_what_waits_for_media(engine, ear):
     stream = ask(engine, (1, 2))
     assert ear.started.wait(PATIENCE)
     with ThreadPoolExecutor(1) as pool:
-        errand = pool.submit(engine.embed, [melody((3, 4))])
-        assert until(lambda: engine._media.errands)
+        request = pool.submit(engine.embed, [melody((3, 4))])
+        assert until(lambda: engine._media.requests)
         engine.close()
-        for wait in (lambda: ids(stream), errand.result):
+        for wait in (lambda: ids(stream), request.result):
             with pytest.raises(DeviceError, match="closed"):
                 wait()
     assert "opsin-encoding" not in [thread.name for thread in threading.enumerate()]
@@ -374,10 +374,10 @@ def test_atomic_rows_see_each_other(engine, runner):
     assert not np.array_equal(together[1], changed[1])
 
 
-def test_streams_beside_atomic_media_larger_than_their_pace(engine):
+def test_streams_beside_atomic_media_larger_than_their_budget(engine):
     stream = ask(engine, [1, 2], sampling=Sampling(temperature=0.0, max_tokens=100))
     next(iter(stream))
-    engine._pace.saw(64, 100.0)  # so slow that 32 rows are a step
+    engine._budget.saw(64, 100.0)  # so slow that 32 rows are a step
     assert len(ids(ask(engine, tuple(notes_of(60)), atomic=True))) == 12
     assert len(ids(stream)) == 99
 

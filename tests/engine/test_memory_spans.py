@@ -72,7 +72,7 @@ def text(count, seed=0):
 
 
 def ids(stream):
-    return [piece.id for piece in stream if piece.id is not None]
+    return [output.id for output in stream if output.id is not None]
 
 
 def greedy(before, after, values):

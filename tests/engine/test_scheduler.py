@@ -7,11 +7,11 @@ from hashlib import blake2b
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opsin.engine.pace import Pace
 from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.sampling import Sampling
 from opsin.engine.scheduler import BESIDE_MEDIA, Scheduler
 from opsin.engine.sequence import Sequence
+from opsin.engine.step_budget import StepBudget
 from opsin.ops import PAGE
 from opsin.spans import MediaSpan, Prompt, memory_keys
 
@@ -436,30 +436,30 @@ def test_whatever_is_cached_cancelled_or_encoded_late_answers_are_the_same(jobs,
 
 
 def test_pace_gives_a_lonely_prompt_all_rows():
-    pace = Pace(512)
-    pace.saw(512, 10.0)
-    assert pace.rows(streaming=False) == 512
+    budget = StepBudget(512)
+    budget.saw(512, 10.0)
+    assert budget.rows(streaming=False) == 512
 
 
 def test_pace_keeps_a_step_within_its_time_while_somebody_streams():
-    pace = Pace(512, seconds=0.1)
-    assert pace.rows(streaming=True) == 512
-    pace.saw(512, 0.512)
-    assert pace.rows(streaming=True) == 100
+    budget = StepBudget(512, seconds=0.1)
+    assert budget.rows(streaming=True) == 512
+    budget.saw(512, 0.512)
+    assert budget.rows(streaming=True) == 100
     for _ in range(30):
-        pace.saw(100, 0.2)
-    assert 48 <= pace.rows(streaming=True) <= 51
+        budget.saw(100, 0.2)
+    assert 48 <= budget.rows(streaming=True) <= 51
 
 
 def test_pace_leaves_room_for_prompts_beside_all_who_stream():
-    pace = Pace(512, seconds=0.1, least=32)
-    pace.saw(512, 100.0)
-    assert pace.rows(streaming=True) == 32
-    assert pace.rows(streaming=True, ready=31) == 63
-    assert pace.rows(streaming=True, ready=500) == 512
+    budget = StepBudget(512, seconds=0.1, least=32)
+    budget.saw(512, 100.0)
+    assert budget.rows(streaming=True) == 32
+    assert budget.rows(streaming=True, ready=31) == 63
+    assert budget.rows(streaming=True, ready=500) == 512
 
 
 def test_pace_does_not_learn_from_small_steps():
-    pace = Pace(512)
-    pace.saw(8, 5.0)
-    assert pace.rows(streaming=True) == 512
+    budget = StepBudget(512)
+    budget.saw(8, 5.0)
+    assert budget.rows(streaming=True) == 512

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from threading import RLock
 
 from opsin.engine.logprobs import Logprobs
-from opsin.engine.sequence import Piece, Reason, Stream
+from opsin.engine.sequence import FinishReason, Stream, TokenOutput
 from opsin.errors import OpsinError
 from opsin.process import Stays
 from opsin.text import Detokenizer, StopStrings
@@ -70,9 +70,9 @@ class Answer(Stays):
         self.prompt_tokens, self.pictures = prompt_tokens, pictures
         self.ids: list[int] = []
         self.logprobs: list[Logprobs] = []  # of each id, where they were asked for
-        self.reason: Reason | None = None
+        self.reason: FinishReason | None = None
         self._stream, self._text, self._stops = stream, text, stops
-        self._pieces = iter(stream)
+        self._outputs = iter(stream)
         self._written: list[str] = []
         self._error: OpsinError | None = None
         self._reading = RLock()
@@ -95,7 +95,7 @@ class Answer(Stays):
         with self._reading:
             while self.reason is None:
                 try:
-                    out = self._take(next(self._pieces))
+                    out = self._take(next(self._outputs))
                 except OpsinError as error:
                     self.reason, self._error = "error", error
                     raise
@@ -132,20 +132,20 @@ class Answer(Stays):
         self.reason = self.reason or "cancelled"
         self._stream.cancel()
 
-    def _take(self, piece: Piece) -> str:
+    def _take(self, output: TokenOutput) -> str:
         new = ""
-        if piece.id is not None:
-            self.ids.append(piece.id)
-            if piece.logprobs is not None:
-                self.logprobs.append(piece.logprobs)
-            new = self._text.push(piece.id)
-        if piece.reason is not None:
+        if output.id is not None:
+            self.ids.append(output.id)
+            if output.logprobs is not None:
+                self.logprobs.append(output.logprobs)
+            new = self._text.push(output.id)
+        if output.reason is not None:
             new += self._text.finish()
         out, stopped = self._stops.push(new)
         if stopped:
             self.reason = "stop"
             self._stream.cancel()
-        elif piece.reason is not None:
-            self.reason = piece.reason
+        elif output.reason is not None:
+            self.reason = output.reason
             out += self._stops.finish()
         return out

@@ -14,15 +14,15 @@ import numpy.typing as npt
 
 from opsin.engine.encoding import Encodes, Turn
 from opsin.engine.logprobs import logprobs
-from opsin.engine.media_work import Errand, MediaWork
-from opsin.engine.pace import Pace
+from opsin.engine.media_work import EmbedRequest, MediaWork
 from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.reply import Call, Reply
 from opsin.engine.rows import PromptRows
 from opsin.engine.runner import Runner
 from opsin.engine.sampling import Floats, Sampling
 from opsin.engine.scheduler import Plan, Scheduler
-from opsin.engine.sequence import LOOK_UP_SECONDS, Piece, Sequence, Stream
+from opsin.engine.sequence import LOOK_UP_SECONDS, Sequence, Stream, TokenOutput
+from opsin.engine.step_budget import StepBudget
 from opsin.errors import ContextError, DeviceError, FileError, RequestError, known
 from opsin.nn.batch import MEMORY
 from opsin.ops import PAGE
@@ -56,7 +56,7 @@ class Engine(Stays):
             self._pool, sequences=limits.sequences, rows=limits.rows,
             ready=lambda span: store is not None and span.digest in store,
         )  # fmt: skip
-        self._pace = Pace(runner.limits.rows)
+        self._budget = StepBudget(runner.limits.rows)
         # Callers take the lock itself: Ctrl-C inside a Condition's own Python code would leave it taken for ever.
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
@@ -92,7 +92,7 @@ class Engine(Stays):
         with self._lock:
             self._refuse_closed()
             if sampling.max_tokens == 0:
-                sequence.stream.put(Piece(None, "length"))
+                sequence.stream.put(TokenOutput(None, "length"))
                 return sequence.stream
             try:
                 self._incoming.append(sequence)
@@ -147,20 +147,20 @@ class Engine(Stays):
     def embed(self, spans: Iterable[MediaSpan]) -> Floats:
         """Embeddings [rows, width] of media, one after another. Waits until they are made."""
         self._home.check()
-        errand = Errand(tuple(spans), Reply())
-        for span in errand.spans:
+        request = EmbedRequest(tuple(spans), Reply())
+        for span in request.spans:
             self._check_media(span)
-        assert errand.spans
+        assert request.spans
         assert self._media is not None
         try:
             with self._lock:
                 self._refuse_closed()
-                self._media.errands.append(errand)
+                self._media.requests.append(request)
                 self._rouse()
-            return self._result(errand.reply)
+            return self._result(request.reply)
         except BaseException:  # such as Ctrl-C
             with self._lock:
-                errand.abandoned = True
+                request.abandoned = True
                 self._rouse()
             raise
 
@@ -296,13 +296,13 @@ class Engine(Stays):
         for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
             if sequence.stream.cancelled:
                 self._scheduler.remove(sequence)
-                sequence.stream.put(Piece(None, "cancelled"))
+                sequence.stream.put(TokenOutput(None, "cancelled"))
 
     def _step(self) -> None:
         running = self._scheduler.running
         streaming = len(running) > 1 or any(s.generated for s in running)
         ready = sum(s.waiting_rows == 1 for s in running)
-        plan = self._scheduler.plan(self._pace.rows(streaming, ready))
+        plan = self._scheduler.plan(self._budget.rows(streaming, ready))
         start = time.perf_counter()
         if plan:
             self._compute(plan)
@@ -331,7 +331,7 @@ class Engine(Stays):
             self._fail([part.sequence for part in plan], error)
             return
         seconds = time.perf_counter() - start
-        self._pace.saw(sum(part.rows for part in plan), seconds)
+        self._budget.saw(sum(part.rows for part in plan), seconds)
         self.step_seconds.append(seconds)
         place = 0
         for part in plan:
@@ -386,7 +386,7 @@ class Engine(Stays):
                 if sequence in self._incoming:
                     self._incoming.remove(sequence)
             self._scheduler.remove(sequence)
-            sequence.stream.put(Piece(None, "error", told))
+            sequence.stream.put(TokenOutput(None, "error", told))
 
 
 def _overflow(error: FileError) -> RequestError:

@@ -22,7 +22,7 @@ VALUES_WHILE_STREAMING = 1 << 20  # so that an operation is short
 
 
 @dataclass(eq=False)
-class Errand:
+class EmbedRequest:
     """Somebody wants embeddings of media, and no text: [rows, width] of all spans. Until it is `abandoned`."""
 
     spans: tuple[MediaSpan, ...]
@@ -33,7 +33,7 @@ class Errand:
 class MediaWork:
     """The embeddings of a model's media, and the thread that makes them. Its owner is the engine's thread.
 
-    Others only append to `errands`, and call `hurry`.
+    Others only append to `requests`, and call `hurry`.
 
     Args:
         store: where embeddings are kept.
@@ -44,23 +44,23 @@ class MediaWork:
     def __init__(self, store: MediaStore, load: Callable[[Turn], Encodes], constant: Callable[[Floats], Array]) -> None:
         self.store, self._constant = store, constant
         self._encoding = Encoding(load)
-        self.errands: list[Errand] = []
+        self.requests: list[EmbedRequest] = []
         self.encoded = 0  # pictures, or parts of them, since the beginning
 
     @property
     def is_busy(self) -> bool:
-        return bool(self._encoding.batch or self.errands)
+        return bool(self._encoding.batch or self.requests)
 
     def plan(self, scheduler: Scheduler, *, streaming: bool) -> None:
         """Begin with what is needed next, or stop what is needed no more."""
-        for errand in [errand for errand in self.errands if errand.abandoned]:
-            self.errands.remove(errand)  # in place: other threads append
+        for request in [request for request in self.requests if request.abandoned]:
+            self.requests.remove(request)  # in place: other threads append
         needed = self._needed(scheduler)
         if self._encoding.batch:
             if not any(span.digest in needed for span in self._encoding.batch):
                 self._encoding.abandon()
             return
-        missing = list(self._in_order([*scheduler.missing(), *self._missing_for_errands()]))
+        missing = list(self._in_order([*scheduler.missing(), *self._missing_for_requests()]))
         for span in missing:
             if span.embeddings is not None and span.digest not in self.store:
                 self.store.put([span.digest], self._constant(span.embeddings), span.kept)
@@ -74,7 +74,7 @@ class MediaWork:
     def let(self, scheduler: Scheduler, seconds: float, *, wait: bool) -> dict[bytes, OpsinError]:
         """Encode for some time; see `Encoding.let`. Digests that cannot be encoded, and why."""
         if not self._encoding.batch:
-            self._finish_errands()
+            self._finish_requests()
             return {}
         outcome = self._encoding.let(seconds, wait=wait)
         if outcome is None:
@@ -82,32 +82,32 @@ class MediaWork:
         for made in outcome.made:
             self.store.put(made.digests, made.array, made.rows)
             self.encoded += len(made.digests)
-        self._finish_errands()
-        self._fail_errands(outcome.failed)
+        self._finish_requests()
+        self._fail_requests(outcome.failed)
         self.store.trim(self._needed(scheduler))
         return outcome.failed
 
     def fail(self, error: OpsinError) -> None:
-        """All errands end with this error."""
-        self._fail_errands({span.digest: error for errand in self.errands for span in errand.spans})
+        """All requests end with this error."""
+        self._fail_requests({span.digest: error for request in self.requests for span in request.spans})
 
     def hurry(self) -> None:
         """See `Encoding.hurry`."""
         self._encoding.hurry()
 
     def close(self, error: OpsinError) -> None:
-        """End the thread; errands end with this error."""
+        """End the thread; requests end with this error."""
         self._encoding.close()
         self.fail(error)
 
     def _needed(self, scheduler: Scheduler) -> set[bytes]:
-        return scheduler.needed() | {span.digest for errand in self.errands for span in errand.spans}
+        return scheduler.needed() | {span.digest for request in self.requests for span in request.spans}
 
-    def _missing_for_errands(self) -> Iterator[tuple[object, MediaSpan]]:
-        for errand in self.errands:
-            for span in errand.spans:
+    def _missing_for_requests(self) -> Iterator[tuple[object, MediaSpan]]:
+        for request in self.requests:
+            for span in request.spans:
                 if span.digest not in self.store:
-                    yield errand, span
+                    yield request, span
 
     def _in_order(self, missing: Iterable[tuple[object, MediaSpan]]) -> Iterator[MediaSpan]:
         """The first of everybody, then the second; where the store is full, only the first."""
@@ -133,18 +133,18 @@ class MediaWork:
                 chosen[span.digest] = span
         return list(chosen.values())
 
-    def _finish_errands(self) -> None:
-        for errand in [e for e in self.errands if all(span.digest in self.store for span in e.spans)]:
-            self.errands.remove(errand)
-            parts = [self.store.get(span.digest) for span in errand.spans]
+    def _finish_requests(self) -> None:
+        for request in [r for r in self.requests if all(span.digest in self.store for span in r.spans)]:
+            self.requests.remove(request)
+            parts = [self.store.get(span.digest) for span in request.spans]
             copies = {part.array: np.asarray(part.array.numpy(), np.float32) for part in parts}
             rows = [copies[part.array][part.row : part.row + part.rows] for part in parts]
-            shown = [found[span.shown] for found, span in zip(rows, errand.spans, strict=True)]
-            errand.reply.give(np.concatenate(shown))
+            shown = [found[span.shown] for found, span in zip(rows, request.spans, strict=True)]
+            request.reply.give(np.concatenate(shown))
 
-    def _fail_errands(self, failed: dict[bytes, OpsinError]) -> None:
-        for errand in list(self.errands):
-            error = next((failed[span.digest] for span in errand.spans if span.digest in failed), None)
+    def _fail_requests(self, failed: dict[bytes, OpsinError]) -> None:
+        for request in list(self.requests):
+            error = next((failed[span.digest] for span in request.spans if span.digest in failed), None)
             if error is not None:
-                self.errands.remove(errand)
-                errand.reply.fail(error)
+                self.requests.remove(request)
+                request.reply.fail(error)

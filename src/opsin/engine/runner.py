@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence as Numbers
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -125,7 +124,7 @@ class Runner:
         self.program.run(rows=row, outputs=outputs)
         return self._results(outputs)
 
-    def score(self, prompt: Prompt | Numbers[int], pages: list[int], sizes: Numbers[int] = ()) -> Floats:
+    def score(self, prompt: Prompt | Sequence[int], pages: list[int], sizes: Sequence[int] = ()) -> Floats:
         """Logits [rows, vocabulary] after each row of a prompt or of ids, in a sequence of its own on `pages`.
 
         All its media must be in the store. `sizes` are rows of the first steps.
@@ -143,7 +142,7 @@ class Runner:
                 result[first : first + wanted] = self._results(wanted)[0]
         return result
 
-    def _fill(self, row: int, number: int, rows: PromptRows, ids: Numbers[int], start: int, pages: list[int]) -> None:
+    def _fill(self, row: int, number: int, rows: PromptRows, ids: Sequence[int], start: int, pages: list[int]) -> None:
         """Rows of one sequence into the program's inputs."""
         if len(ids) == 1 and (start >= rows.count or not rows.media):
             self._fill_one(row, number, rows, ids[0], start, pages)

@@ -19,53 +19,53 @@ from opsin.spans import Prompt, TextSpan, chained
 
 LOOK_UP_SECONDS = 0.1  # a signal that another thread received does not end a wait: look whether there was one
 
-Reason = Literal["stop", "length", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One id that was generated, or the end: `reason` is set on the last piece, whose id may be None."""
+class TokenOutput:
+    """One id that was generated, or the end: `reason` is set on the last output, whose id may be None."""
 
     id: int | None
-    reason: Reason | None = None
+    reason: FinishReason | None = None
     error: OpsinError | None = None
     logprobs: Logprobs | None = None
 
 
 class Stream(Stays):
-    """What comes out of a sequence: iterate over pieces; `cancel` from anywhere.
+    """What comes out of a sequence: iterate over outputs; `cancel` from anywhere.
 
-    `cached` says how many rows of the prompt the cache held already; it is known with the first piece.
+    `cached` says how many rows of the prompt the cache held already; it is known with the first output.
     """
 
     def __init__(self) -> None:
         self.cached = 0
-        self._pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
+        self._outputs: queue.SimpleQueue[TokenOutput] = queue.SimpleQueue()
         self._cancelled = False  # no Event: it has a lock, which Ctrl-C may leave taken
         self._home = Home()
         self._on_cancel: Callable[[], None] = lambda: None
         self._maker: threading.Thread | None = None
 
-    def __iter__(self) -> Iterator[Piece]:
-        """Pieces as they come, up to the one with a reason. Raises the sequence's error; DeviceError after a fork."""
+    def __iter__(self) -> Iterator[TokenOutput]:
+        """Outputs as they come, up to the one with a reason. Raises the sequence's error; DeviceError after a fork."""
         while True:
             self._home.check()
             try:
-                piece = self._pieces.get(timeout=LOOK_UP_SECONDS)
+                output = self._outputs.get(timeout=LOOK_UP_SECONDS)
             except queue.Empty:
                 self._check_maker()
                 continue
-            if piece.error is not None:
-                raise piece.error
-            yield piece
-            if piece.reason is not None:
+            if output.error is not None:
+                raise output.error
+            yield output
+            if output.reason is not None:
                 return
 
     def _check_maker(self) -> None:
         """Raise where nothing can come any more."""
         if self._maker is threading.current_thread():
             raise RequestError("the engine cannot wait for itself", hint="ask from outside of edits and calls")
-        if self._maker is not None and not self._maker.is_alive() and self._pieces.empty():
+        if self._maker is not None and not self._maker.is_alive() and self._outputs.empty():
             raise DeviceError("the engine ended", hint="load the model again")
 
     def cancel(self) -> None:
@@ -79,11 +79,11 @@ class Stream(Stays):
         return self._cancelled
 
     def belong(self, maker: threading.Thread, on_cancel: Callable[[], None]) -> None:
-        """Pieces come from this thread, which must hear when nobody wants them."""
+        """Outputs come from this thread, which must hear when nobody wants them."""
         self._maker, self._on_cancel = maker, on_cancel
 
-    def put(self, piece: Piece) -> None:
-        self._pieces.put(piece)
+    def put(self, output: TokenOutput) -> None:
+        self._outputs.put(output)
 
 
 class Sequence:
@@ -137,14 +137,14 @@ class Sequence:
     def generated(self) -> int:
         return len(self.ids) - self.prompt_rows
 
-    def accept(self, id: int, limit: int, logprobs: Logprobs | None = None) -> Reason | None:
+    def accept(self, id: int, limit: int, logprobs: Logprobs | None = None) -> FinishReason | None:
         """Take the next id; why the sequence ends with it, if it does. `limit` is the rows a sequence may have."""
         if id in self.ends:
-            self.stream.put(Piece(None, "stop"))
+            self.stream.put(TokenOutput(None, "stop"))
             return "stop"
         self.ids.append(id)
         full = self.generated >= (self.sampling.max_tokens or limit) or self.known >= limit
-        self.stream.put(Piece(id, "length" if full else None, logprobs=logprobs))
+        self.stream.put(TokenOutput(id, "length" if full else None, logprobs=logprobs))
         return "length" if full else None
 
     def keys(self, number: int) -> list[bytes]:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from turns import LONGEST, longest_wait
 
 from opsin.gguf import File
-from opsin.text import Tokenizer, bpe, charsmap, joints, sentencepiece, unigram, wordpiece, words
+from opsin.text import Tokenizer, bpe, charsmap, merge_boundaries, sentencepiece, unigram, wordpiece, words
 from opsin.text.charsmap import Charsmap
-from opsin.text.joints import merge_in_windows
+from opsin.text.merge_boundaries import merge_in_windows
 
 KEY = "tokenizer.ggml."
 SOUND = [*islice(corpus.Corpus(31).strings(), 400)]
@@ -71,7 +71,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def shorten() -> None:
         for room, name, value in (
-            (bpe, "_SLICE", 7), (bpe, "WINDOW", 16), (joints, "WINDOW", 16), (joints, "_AT_ONCE", 11),
+            (bpe, "_SLICE", 7), (bpe, "WINDOW", 16), (merge_boundaries, "WINDOW", 16),
+            (merge_boundaries, "_AT_ONCE", 11),
             (sentencepiece, "WINDOW", 16), (unigram, "_LONG", 1), (wordpiece, "_LONG", 1), (charsmap, "_SLICE", 1),
             (words, "_AT_ONCE", 5), (words, "_LONG", 9), (words, "MAX_CHARACTERS", 100),
         ):  # fmt: skip
@@ -108,7 +109,7 @@ def test_long_chunks_are_cut_into_the_same_longest_tokens(
     made = load(sources / "ggml-vocab-bert-bge.gguf", tuple((KEY + name, value) for name, value in rules.items()))
     whole = [made.encode(text) for text in texts]
     short()
-    made._encoder._chunks = words.WordMemory(made._encoder._encode_chunk)
+    made._encoder._chunk_cache = words.WordCache(made._encoder._encode_chunk)
     for text, ids in zip(texts, whole, strict=True):
         assert made.encode(text) == ids, text
 
@@ -132,7 +133,7 @@ def test_long_chunks_become_the_same_likeliest_tokens(sources: Path, merge: bool
     made = load(sources / "ggml-vocab-nomic-bert-moe.gguf", ((f"{KEY}remove_extra_whitespaces", merge),))
     whole = [made.encode(text) for text in texts]
     short()
-    made._encoder._chunks = words.WordMemory(made._encoder._encode_chunk)
+    made._encoder._chunk_cache = words.WordCache(made._encoder._encode_chunk)
     for text, ids in zip(texts, whole, strict=True):
         assert made.encode(text) == ids, text
 
@@ -162,8 +163,8 @@ def test_windows_merge_as_the_whole(ranks: list[tuple[str, str]], text: str) -> 
     by_pair = {pair: rank for rank, pair in enumerate(ranks)}
     by_text = {left + right: rank // 3 for rank, (left, right) in enumerate(ranks)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(joints, "WINDOW", 4)
-        patch.setattr(joints, "_UNSURE", 1)
+        patch.setattr(merge_boundaries, "WINDOW", 4)
+        patch.setattr(merge_boundaries, "_UNSURE", 1)
         for rank in (by_pair.get, lambda pair: by_text.get("".join(pair))):
             assert merge_in_windows(text, lambda some, rank=rank: merge(some, rank)) == merge(text, rank)
 
@@ -196,7 +197,7 @@ def test_equal_sums_give_the_same_tokens(tokens: dict[str, float], text: str) ->
     whole = made.encode(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unigram, "_LONG", 0)
-        made._encoder._chunks = words.WordMemory(made._encoder._encode_chunk)
+        made._encoder._chunk_cache = words.WordCache(made._encoder._encode_chunk)
         assert made.encode(text) == whole
 
 

@@ -16,10 +16,10 @@ import regex
 import tokenizers
 from tokenizers.models import BPE
 
-from opsin.text.joints import BETWEEN, WINDOW, Parts, merge_in_windows
+from opsin.text.merge_boundaries import BETWEEN, WINDOW, ChunkedBpe, merge_in_windows
 from opsin.text.pretokenizers import PreTokenizer
 from opsin.text.vocabulary import CONTROL, Vocabulary
-from opsin.text.words import SPACE, SURROGATES, WordMemory, cut_pattern
+from opsin.text.words import SPACE, SURROGATES, WordCache, cut_pattern
 
 
 def byte_table() -> dict[int, str]:
@@ -60,27 +60,27 @@ class BytePairs:
         texts = self._add_private(pairs)
         self._texts = texts
         self._model = BPE(texts, pairs, cache_capacity=0, byte_fallback=not pre.byte_encoded)
-        self._parts = Parts(self._encode_part, lambda: self._spell_out(texts))
+        self._chunked = ChunkedBpe(self._encode_part, lambda: self._spell_out(texts))
         patterns = [regex.compile(f"({pattern})", regex.V1) for pattern in pre.patterns]
         self._to_words = patterns[: pre.word_patterns]
         self._within_words = patterns[pre.word_patterns :]
         if not pre.byte_encoded and not pre.spaces_vanish:
             before_space = cut_pattern(left[-1] for left, right in pairs if right[0] == SPACE)
             self._to_words = [*patterns, _SPACED_WORD if pre.space_begins_words else before_space]
-        self._remembered = WordMemory(self._encode_word)
-        self._pieces = WordMemory(self._encode_piece)
+        self._word_cache = WordCache(self._encode_word)
+        self._piece_cache = WordCache(self._encode_piece)
 
     def encode(self, text: str, *, first: bool) -> Iterator[Sequence[int]]:
         """Ids of `text`. `first` tells whether nothing or a special token stands before it, which BPE ignores."""
         text = SURROGATES.sub("\ufffd", text)
         if self._pre.spaces_vanish:
             words = (match.group() for match in self._to_words[0].finditer(text))
-            return self._remembered.encode(map(_lower, words) if self._lowercase else words)
+            return self._word_cache.encode(map(_lower, words) if self._lowercase else words)
         if not self._byte_encoded:
             text = text.replace(" ", SPACE)
         if self._pre.space_begins_words:
             text = _UNSPACED_LINE.sub(SPACE, text)
-        return self._remembered.encode(cut(self._to_words, text))
+        return self._word_cache.encode(cut(self._to_words, text))
 
     def kept(self, text: str) -> int:
         """See `Encoder`. A character is lost where none of its bytes has a token."""
@@ -94,7 +94,9 @@ class BytePairs:
         return len(text) - sum(text.count(chr(byte)) for byte in lost if byte < 0x80)
 
     def _encode_word(self, word: str) -> Iterable[Sequence[int]]:
-        return self._pieces.encode(cut(self._within_words, word)) if self._within_words else self._encode_piece(word)
+        if not self._within_words:
+            return self._encode_piece(word)
+        return self._piece_cache.encode(cut(self._within_words, word))
 
     def _find_whole(self, piece: str) -> int | None:
         """The id of a piece that is a token and is not merged: by the rules of the file, or as no merge makes it."""
@@ -104,7 +106,7 @@ class BytePairs:
 
     def _encode_piece(self, piece: str) -> Iterable[Sequence[int]]:
         id = self._find_whole(piece)
-        return self._parts.encode(piece) if id is None else ((id,),)
+        return self._chunked.encode(piece) if id is None else ((id,),)
 
     def _encode_part(self, part: str) -> Iterator[Sequence[int]]:
         if len(part) <= WINDOW:

@@ -13,9 +13,9 @@ from heapq import heapify, heappop, heappush
 from itertools import chain
 from typing import Final
 
-from opsin.text.joints import BETWEEN, WINDOW, Parts, merge_in_windows
+from opsin.text.merge_boundaries import BETWEEN, WINDOW, ChunkedBpe, merge_in_windows
 from opsin.text.vocabulary import CONTROL, UNKNOWN, Vocabulary
-from opsin.text.words import SPACE, WordMemory, cut_pattern
+from opsin.text.words import SPACE, WordCache, cut_pattern
 
 _SHORT: Final = 48  # characters: up to here looking through all pairs is faster than a heap
 _RUNS: Final = re.compile(rf"{SPACE}*\w+|[^\w{SPACE}]+|{SPACE}+")
@@ -38,16 +38,16 @@ class SentencePiece:
             del self._scores[vocabulary.texts[id]]
         self._bytes = [self._find_byte(value, vocabulary.unknown) for value in range(256)]
         self._words = cut_pattern(_BEFORE_SPACE.findall("\n".join(self._ids)))
-        self._parts = Parts(self._encode_part, lambda: BETWEEN.join(self._ids))
+        self._chunked = ChunkedBpe(self._encode_part, lambda: BETWEEN.join(self._ids))
         self._runs: dict[str, tuple[str, ...]] = {}
         self._apart: dict[tuple[str, str], bool] = {}
-        self._remembered = WordMemory(self._parts.encode)
+        self._word_cache = WordCache(self._chunked.encode)
 
     def encode(self, text: str, *, first: bool) -> Iterator[Sequence[int]]:
         """Ids of `text`. `first`: nothing or a special token stands before it, and a space may be put there."""
         text = (SPACE if first and self._space_prefix else "") + text.replace(" ", SPACE)
-        joints = self._parts.find_joints(len(text)) if len(text) > _LONG_TEXT else None
-        return self._remembered.encode(self._words.findall(text) if joints is None else joints.cut_text(text))
+        boundaries = self._chunked.find_boundaries(len(text)) if len(text) > _LONG_TEXT else None
+        return self._word_cache.encode(self._words.findall(text) if boundaries is None else boundaries.cut_text(text))
 
     def kept(self, text: str) -> int:
         """See `Encoder`."""

@@ -17,7 +17,7 @@ from tokenizers.models import Unigram as RustUnigram
 
 from opsin.text.charsmap import Charsmap
 from opsin.text.vocabulary import NORMAL, UNUSED, USER_DEFINED, Vocabulary
-from opsin.text.words import SPACE, SURROGATES, WordMemory
+from opsin.text.words import SPACE, SURROGATES, WordCache
 
 _GAPS: Final = regex.compile(" +")
 _LETTER: Final = r"[\p{L}\p{N}_]"
@@ -40,14 +40,14 @@ class Unigram:
         self._model = RustUnigram(entries, vocabulary.unknown)
         self._unknown = vocabulary.unknown
         self._cuts = self._find_cuts(vocabulary)
-        self._chunks = WordMemory(self._encode_chunk)
+        self._chunk_cache = WordCache(self._encode_chunk)
 
     def encode(self, text: str, *, first: bool) -> Iterator[Sequence[int]]:
         """Ids of `text`; llama.cpp puts the space in front of every fragment, so `first` changes nothing."""
         text = SURROGATES.sub("\ufffd", text)
         chunks = iter(self._cuts.splititer(text) if self._cuts else [text])
         yield self._encode(self._place_spaces(self._normalize(next(chunks))))
-        yield from self._chunks.encode(chunks)
+        yield from self._chunk_cache.encode(chunks)
 
     def kept(self, text: str) -> int:
         """See `Encoder`: a word of any length may be one unknown token."""

@@ -17,7 +17,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from opsin.text.vocabulary import CONTROL, Vocabulary
-from opsin.text.words import SPACE, SURROGATES, WordMemory
+from opsin.text.words import SPACE, SURROGATES, WordCache
 
 _HAN: Final = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
@@ -46,13 +46,13 @@ class WordPiece:
         self._tails = {text: id for text, id in texts.items() if not text.startswith(SPACE) or text == SPACE}
         self._longest = max(map(len, texts), default=1)
         self._unknown = vocabulary.unknown
-        self._chunks = WordMemory(self._encode_chunk)
-        self._words = WordMemory(lambda word: (self._encode_word(word),))
+        self._chunk_cache = WordCache(self._encode_chunk)
+        self._word_cache = WordCache(lambda word: (self._encode_word(word),))
         self._whole = self._make_whole()
 
     def encode(self, text: str, *, first: bool) -> Iterator[Sequence[int]]:
         """Ids of `text`. `first` tells what stands before it, which WordPiece ignores."""
-        return self._chunks.encode(match.group() for match in _CHUNKS.finditer(text))
+        return self._chunk_cache.encode(match.group() for match in _CHUNKS.finditer(text))
 
     def kept(self, text: str) -> int:
         """See `Encoder`: a word of any length may be one unknown token."""
@@ -60,7 +60,7 @@ class WordPiece:
 
     def _encode_chunk(self, chunk: str) -> Iterator[Sequence[int]]:
         if len(chunk) <= _LONG:
-            yield from self._words.encode(self._split(chunk))
+            yield from self._word_cache.encode(self._split(chunk))
             return
         found = self._whole.encode_batch_fast([SURROGATES.sub("", chunk)], add_special_tokens=False)[0].ids
         yield found if self._unknown is not None else [id for id in found if id != _NOTHING]

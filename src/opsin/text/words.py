@@ -1,4 +1,4 @@
-"""Words and what they become: where text can be cut without changing how it merges, and a memory of cut pieces."""
+"""Words and what they become: where text can be cut without changing how it merges, and a cache of cut pieces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AT_ONCE: Final = 1 << 12  # words
 _LONG: Final = 256  # characters: longer words are not remembered
 
 
-class WordMemory:
+class WordCache:
     """Ids of words that came before. It begins anew when it has grown large.
 
     `encode` gives those of a new word, in portions.

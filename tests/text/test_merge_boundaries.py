@@ -1,4 +1,4 @@
-"""Words cut at their joints merge as they do whole, and so do words whose runs stay apart."""
+"""Words cut at their boundaries merge as they do whole, and so do words whose runs stay apart."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opsin.gguf import File
-from opsin.text import Tokenizer, joints
-from opsin.text.joints import Joints
+from opsin.text import Tokenizer, merge_boundaries
+from opsin.text.merge_boundaries import MergeBoundaries
 from opsin.text.sentencepiece import SentencePiece
 from opsin.text.vocabulary import Vocabulary
 from opsin.text.words import SPACE
@@ -21,19 +21,19 @@ REST = b"\x9c\x80".decode("utf-8", "surrogateescape")  # ends 最
 
 
 def test_a_word_is_cut_where_no_text_joins_its_characters() -> None:
-    assert Joints("ab\0bc\0d").cut("abcdab") == ["abc", "d", "ab"]
-    assert Joints("世界\0界人").cut("世界人世人") == ["世界人", "世", "人"]
+    assert MergeBoundaries("ab\0bc\0d").cut("abcdab") == ["abc", "d", "ab"]
+    assert MergeBoundaries("世界\0界人").cut("世界人世人") == ["世界人", "世", "人"]
 
 
 def test_halves_of_characters_join_whatever_they_may_complete() -> None:
-    assert Joints(f"世{HALF}").cut("人世人界") == ["人", "世人", "界"]
-    assert Joints(f"{REST}世").cut("人世人界") == ["人世", "人", "界"]
+    assert MergeBoundaries(f"世{HALF}").cut("人世人界") == ["人", "世人", "界"]
+    assert MergeBoundaries(f"{REST}世").cut("人世人界") == ["人世", "人", "界"]
     tail = "世".encode()[2:].decode("utf-8", "surrogateescape")
-    assert Joints(f"{tail}{HALF}").cut("人世人界") == ["人", "世人", "界"]
+    assert MergeBoundaries(f"{tail}{HALF}").cut("人世人界") == ["人", "世人", "界"]
 
 
 def test_words_of_rare_characters_stay_whole() -> None:
-    assert Joints("ab").cut("x\U00020001y") == ["x\U00020001y"]
+    assert MergeBoundaries("ab").cut("x\U00020001y") == ["x\U00020001y"]
 
 
 WORDS = st.text("abc" + SPACE + ".,世界人最\U00020001", min_size=1, max_size=40)
@@ -53,7 +53,7 @@ made: dict[tuple[str, int], Tokenizer] = {}
 def load(folder: Path, name: str, patience: int) -> Tokenizer:
     if (name, patience) not in made:
         with pytest.MonkeyPatch.context() as patch, File.open(folder / f"ggml-vocab-{name}.gguf") as file:
-            patch.setattr(joints, "PATIENCE", patience)
+            patch.setattr(merge_boundaries, "PATIENCE", patience)
             made[name, patience] = Tokenizer.from_metadata(file.metadata)
     return made[name, patience]
 

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from opsin.text.words import WordMemory
+from opsin.text.words import WordCache
 
 BETWEEN: Final = "\0"  # stands between the texts of a vocabulary
 LONG: Final = 12  # characters: shorter words merge as one
@@ -31,7 +31,7 @@ _BYTE_BEFORE_CHARACTER: Final = re.compile("[\udc80-\udcbf](?=[\udcc0-\udcff])")
 _FACTORS: Final = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77)
 
 
-class Joints:
+class MergeBoundaries:
     """Knows which characters may merge with their neighbours.
 
     `texts` are those of the vocabulary with BETWEEN between them; bytes that are only a part of a character stand in
@@ -82,33 +82,33 @@ class Joints:
         return marked
 
 
-class Parts:
-    """Encodes words, long ones by their parts. `read` gives the texts for `Joints`, when they are needed.
+class ChunkedBpe:
+    """Encodes words, long ones by their parts. `read` gives the texts for `MergeBoundaries`, when they are needed.
 
-    `encode` gives the ids of a short word, or of a part, in portions. Threads may share one: `Joints` never change, the
-    lock is for making them once, and `_patience` need not be exact.
+    `encode` gives the ids of a short word, or of a part, in portions. Threads may share one: `MergeBoundaries` never
+    change, the lock is for making them once, and `_patience` need not be exact.
     """
 
     def __init__(self, encode: Callable[[str], Iterable[Sequence[int]]], read: Callable[[], str]) -> None:
         self._encode = encode
         self._read = read
         self._patience = PATIENCE
-        self._joints: Joints | None = None
+        self._boundaries: MergeBoundaries | None = None
         self._making = Lock()
-        self._remembered = WordMemory(encode)
+        self._part_cache = WordCache(encode)
 
     def encode(self, word: str) -> Iterable[Sequence[int]]:
         """The ids of the whole word, in portions."""
-        joints = self.find_joints(len(word)) if len(word) > LONG else None
-        return self._encode(word) if joints is None else self._remembered.encode(joints.cut_text(word))
+        boundaries = self.find_boundaries(len(word)) if len(word) > LONG else None
+        return self._encode(word) if boundaries is None else self._part_cache.encode(boundaries.cut_text(word))
 
-    def find_joints(self, size: int) -> Joints | None:
+    def find_boundaries(self, size: int) -> MergeBoundaries | None:
         """The places to cut at, made when enough characters came that are worth it; `size` more come now."""
         self._patience -= size
-        if self._joints is None and self._patience <= 0:
+        if self._boundaries is None and self._patience <= 0:
             with self._making:
-                self._joints = self._joints or Joints(self._read())
-        return self._joints
+                self._boundaries = self._boundaries or MergeBoundaries(self._read())
+        return self._boundaries
 
 
 def merge_in_windows(text: str, merge: Callable[[str], Sequence[str]]) -> list[str]:

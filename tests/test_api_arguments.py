@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_sight import tiny_pair
 
 import opsin
-from opsin.api.knobs import Knobs
+from opsin.api.sampling_options import SamplingOptions
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ ENTRANCES = {
     "chat stop": lambda model, value: model.chat("Hi", stop=value, max_tokens=1),
     **{
         f"chat {name}": lambda model, value, name=name: model.chat("Hi", **{"max_tokens": 1, name: value})
-        for name in get_type_hints(Knobs)
+        for name in get_type_hints(SamplingOptions)
     },
     "complete": lambda model, value: model.complete(value, max_tokens=1),
     "generate": lambda model, value: model.generate(value, opsin.Sampling(max_tokens=1)),

@@ -71,7 +71,7 @@ def test_where_none_fits_the_notes_say_why_and_the_refusal_names_no_file(tmp_pat
     tower(tmp_path / "mmproj-wide.gguf", width=96)
     (tmp_path / "mmproj-broken.gguf").write_bytes(b"GGUF")
     with opsin.load(model, threads=1, context=64) as made:
-        assert not made.sees
+        assert not made.has_vision
         assert len([note for note in made.notes if "pictures are left out" in note]) == 2
         with pytest.raises(opsin.OpsinError, match="text only") as caught:
             made.count([{"role": "user", "content": [{"type": "image", "image": b"x"}]}])

@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_sight import tiny_pair
 
 import opsin
-from opsin.api.knobs import Knobs
+from opsin.api.sampling_options import SamplingOptions
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_types_say_what_a_newcomer_may_write(tmp_path):
 
 
 def test_keywords_are_those_of_sampling():
-    assert list(get_type_hints(Knobs).items()) == list(get_type_hints(opsin.Sampling).items())
+    assert list(get_type_hints(SamplingOptions).items()) == list(get_type_hints(opsin.Sampling).items())
 
 
 def test_no_public_function_asks_for_a_list_or_a_dict():
@@ -189,6 +189,6 @@ def test_a_picture_comes_from_an_open_file(model, folder):
 def test_a_home_folder_is_found_in_paths_of_models(pair, monkeypatch):
     monkeypatch.setenv("HOME", str(pair[0].parent))
     with opsin.load("~/model.gguf", mmproj="~/mmproj.gguf", threads=1, context=64) as model:
-        assert model.sees and model.path == pair[0]
+        assert model.has_vision and model.path == pair[0]
     with pytest.raises(opsin.FileError, match="~nobody-of-this-name"):
         opsin.load("~nobody-of-this-name/model.gguf")

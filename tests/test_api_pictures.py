@@ -369,7 +369,7 @@ def test_the_weights_are_read_when_the_first_picture_comes(pair, monkeypatch):
 
 
 def test_vision_can_be_left_out(blind):
-    assert not blind.sees
+    assert not blind.has_vision
     with pytest.raises(opsin.OpsinError, match="takes text only") as caught:
         blind.chat(ask("What?", picture()))
     assert caught.value.status == 400
@@ -389,7 +389,7 @@ def test_a_model_of_text_says_how_it_could_see(quantised_file, tmp_path):
 def test_a_folder_is_a_model(pair):
     with opsin.load(pair[0].parent, threads=2, context=64) as model:
         assert model.path == pair[0]
-        assert model.sees
+        assert model.has_vision
 
 
 @pytest.mark.parametrize("names", [[], ["a.gguf", "b.gguf"]])
@@ -407,7 +407,7 @@ def test_one_file_may_hold_both(pair, tmp_path, model):
         tensors = [NewTensor(n, i.shape, i.type, f.read(n).copy()) for f in (text, tower) for n, i in f.tensors.items()]
         write(path, {**text.metadata, **metadata}, tensors)
     with opsin.load(path, threads=2, context=512) as one:
-        assert one.sees
+        assert one.has_vision
         assert answer(one, ask("Look", picture())) == answer(model, ask("Look", picture()))
 
 

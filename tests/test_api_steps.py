@@ -102,7 +102,7 @@ def test_a_prepared_picture_has_no_steps_before_it(model):  # noqa: F811
 def test_each_part_says_where_it_is_computed(pair):  # noqa: F811
     for device in ("cpu", {"vision": "cpu"}, {"text": "cpu", "vision": "cpu"}):
         with opsin.load(pair[0], threads=1, context=128, sequences=1, device=device) as made:
-            assert made.sees
+            assert made.has_vision
 
 
 @pytest.mark.parametrize(

@@ -122,15 +122,15 @@ def test_generation_settings_are_those_that_transformers_takes(folder, case):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # transformers leaves files open
-@pytest.mark.parametrize("sees", [False, True], ids=["text", "pictures"])
+@pytest.mark.parametrize("has_vision", [False, True], ids=["text", "pictures"])
 @pytest.mark.parametrize(
     "files",
     [("jinja",), ("config",), ("jinja", "config"), ("jinja", "legacy"), ("jinja", "config", "legacy"),
      ("jinja", "more"), ("jinja", "more", "config"), ("list",), ("jinja", "list")],
     ids=" ".join,
 )  # fmt: skip
-def test_the_template_is_the_one_that_transformers_takes(tmp_path, files, sees):
-    family = "gemma3" if sees else "llama"
+def test_the_template_is_the_one_that_transformers_takes(tmp_path, files, has_vision):
+    family = "gemma3" if has_vision else "llama"
     tokenizer = hf_folders.plain()
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path)
@@ -148,8 +148,8 @@ def test_the_template_is_the_one_that_transformers_takes(tmp_path, files, sees):
         else:
             (tmp_path / "additional_chat_templates").mkdir()
             (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("more")
-    keys, notes = template_keys(tmp_path, sees=sees)
-    if sees:
+    keys, notes = template_keys(tmp_path, has_vision=has_vision)
+    if has_vision:
         change(tmp_path / "processor_config.json", processor_class="Gemma3Processor",
                image_processor={"image_processor_type": "Gemma3ImageProcessor"})  # fmt: skip
         told, _ = ProcessorMixin.get_processor_dict(tmp_path)

@@ -35,10 +35,10 @@ class Conversation:
 
 
 def read(
-    messages: Sequence[Message], vision: Vision | None, *, blind: str, knows_role: Callable[[str], bool],
+    messages: Sequence[Message], vision: Vision | None, *, no_vision_hint: str, knows_role: Callable[[str], bool],
     check: Callable[[], None] = lambda: None, room: int | None = None,
 ) -> Conversation:  # fmt: skip
-    """Check messages, and prepare the pictures in them. `blind` is the hint where nobody can see.
+    """Check messages, and prepare the pictures in them. `no_vision_hint`: what to do where there is no part for them.
 
     `knows_role`: whether there is such a role. `check` is called before each part: what it raises ends the work.
     `room`: rows that all pictures may have.
@@ -49,7 +49,7 @@ def read(
     rules, files = (vision.rules, vision.budgets.files) if vision is not None else (Rules(), ByteBudget(0))
     with Fetching(rules, _remote(messages) if vision is not None else (), files, check) as fetching:
         reading = _Reading(
-            vision, blind, check, fetching, room, sum(not _is_text(part) for _, part in _parts(messages))
+            vision, no_vision_hint, check, fetching, room, sum(not _is_text(part) for _, part in _parts(messages))
         )
         return Conversation([reading.message(*numbered) for numbered in enumerate(messages)], reading.pictures)
 
@@ -91,7 +91,7 @@ class _Reading:
     """Messages on their way into the form of templates."""
 
     vision: Vision | None
-    blind: str
+    no_vision_hint: str
     check: Callable[[], None]
     fetching: Fetching
     room: int | None
@@ -120,7 +120,7 @@ class _Reading:
             if not _is_picture(part):
                 raise RequestError(f"{name} is of the type {part.get('type')!r:.80}", hint=_PART_HINT)
         if self.vision is None:
-            raise RequestError(f"{name} is a picture, and this model takes text only", hint=self.blind)
+            raise RequestError(f"{name} is a picture, and this model takes text only", hint=self.no_vision_hint)
         patches = self._picture(part, name, self.vision)
         self.pictures.append((name, patches))
         self.rows += patches.rows

@@ -21,7 +21,7 @@ class Facts:
         bytes: of these in the file.
         file_type: what most of them are, as llama.cpp's programs call it; "" where the file does not say.
         vocabulary_type: the number of llama.cpp's enum.
-        sampling: the knobs that its maker recommends, for whoever names no others.
+        sampling: the sampling options that its maker recommends, for whoever names no others.
     """
 
     parameters: int

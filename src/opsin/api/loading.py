@@ -89,16 +89,18 @@ def load(
         with File.open(files.text) as file:
             _check_is_model(file)
             if file.get_str("general.architecture") == _TOWER:
-                seeing, blind = loading.vision(file, files.text), ""
+                seeing, hint = loading.vision(file, files.text), ""
             else:
                 read = loading.read(file)
-                seeing, blind = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
+                seeing, hint = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
                 text = loading.text(read, seeing, context=context, sequences=sequences, pages=pages)
     except BaseException:
         opened.close()
         raise
     seconds = time.perf_counter() - start
-    return Model(files.text, opened, text, seeing, blind=blind, notes=tuple(loading.notes), load_seconds=seconds)
+    return Model(
+        files.text, opened, text, seeing, no_vision_hint=hint, notes=tuple(loading.notes), load_seconds=seconds
+    )  # fmt: skip
 
 
 def open_device(config: Config, *, threads: int | None = None, notice: Notice | None = None) -> Device:
@@ -184,7 +186,7 @@ class _Loading:
         own = file.get_bool("clip.has_vision_encoder", False)
         found = pair(files, partial(self.vision, file), read.decoder, read.tokenizer, own=own)
         self.notes.extend(found.notes)
-        return found.vision, found.blind
+        return found.vision, found.no_vision_hint
 
     def text(self, read: _Read, vision: Vision | None, *, context: int | None, sequences: int, pages: PageType) -> Text:
         decoder = read.decoder

@@ -14,8 +14,8 @@ from opsin.api.answer import Answer, PictureUse
 from opsin.api.arguments import check_functions, check_texts, checked, ids_of
 from opsin.api.contents import Conversation, read
 from opsin.api.facts import Facts
-from opsin.api.knobs import Knobs
 from opsin.api.prompting import Prompting
+from opsin.api.sampling_options import SamplingOptions
 from opsin.api.shorthand import Messages, messages_of
 from opsin.api.vision import Embeddings, Tower, Vision
 from opsin.engine.engine import Engine
@@ -59,18 +59,18 @@ class Model(Stays):
     """A model in memory: a part that writes, one that sees, or both. Use `opsin.load`; close it, or use `with`."""
 
     def __init__(
-        self, path: Path, device: Device, text: Text | None, vision: Vision | None, *, blind: str,
+        self, path: Path, device: Device, text: Text | None, vision: Vision | None, *, no_vision_hint: str,
         notes: tuple[str, ...], load_seconds: float,
     ) -> None:  # fmt: skip
         self.path, self.device, self.vision, self.load_seconds = path, device, vision, load_seconds
         self.notes = notes  # what a person should know: a file for pictures that was left out
         self._text = text
-        self._blind = blind  # what to do about not seeing
+        self._no_vision_hint = no_vision_hint  # what to do about not seeing
         self._tower = Tower(vision, device) if vision is not None and text is None else None
 
     def __repr__(self) -> str:
         writes = f", context {self.context}" if self._text is not None else ", which writes nothing"
-        return f"<Model {self.path.name!r}: {'sees' if self.sees else 'reads'}{writes}>"
+        return f"<Model {self.path.name!r}: {'sees' if self.has_vision else 'reads'}{writes}>"
 
     def __enter__(self) -> Model:
         return self
@@ -94,7 +94,7 @@ class Model(Stays):
         return self._text
 
     @property
-    def writes(self) -> bool:
+    def has_text(self) -> bool:
         """Whether there is a part that writes."""
         return self._text is not None
 
@@ -120,7 +120,7 @@ class Model(Stays):
         return self.text.facts
 
     @property
-    def sees(self) -> bool:
+    def has_vision(self) -> bool:
         """Whether it takes pictures."""
         return self.vision is not None
 
@@ -184,7 +184,7 @@ class Model(Stays):
 
     def _seeing(self) -> Vision:
         if self.vision is None:
-            raise RequestError("this model takes text only", hint=self._blind)
+            raise RequestError("this model takes text only", hint=self._no_vision_hint)
         return self.vision
 
     # Prompts
@@ -217,7 +217,10 @@ class Model(Stays):
 
     def _read(self, messages: Messages, check: Callable[[], None], room: int | None) -> Conversation:
         knows = self.text.prompting.knows_role
-        return read(messages_of(messages), self.vision, blind=self._blind, knows_role=knows, check=check, room=room)
+        return read(
+            messages_of(messages), self.vision, no_vision_hint=self._no_vision_hint, knows_role=knows, check=check,
+            room=room,
+        )  # fmt: skip
 
     def raw(
         self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Source | Patches] = (), *,
@@ -267,14 +270,14 @@ class Model(Stays):
 
     # Answers
 
-    def chat(self, messages: Messages, *, stop: Sequence[str] = (), **sampling: Unpack[Knobs]) -> Answer:
+    def chat(self, messages: Messages, *, stop: Sequence[str] = (), **sampling: Unpack[SamplingOptions]) -> Answer:
         """Answer a conversation. Keywords are those of `Sampling`, such as temperature, seed, max_tokens.
 
         What is not named is as the model's file recommends (`facts.sampling`).
         """
         return self.generate(self.question(messages), self._sampling(sampling), stop=stop)
 
-    def complete(self, text: str, *, stop: Sequence[str] = (), **sampling: Unpack[Knobs]) -> Answer:
+    def complete(self, text: str, *, stop: Sequence[str] = (), **sampling: Unpack[SamplingOptions]) -> Answer:
         """Go on with a text, without a template."""
         self.text.prompting.check_room([checked(text, str, "the text")], (), self.context, special=False)
         ids = self.tokenizer.encode(text, add_special=True)
@@ -289,12 +292,12 @@ class Model(Stays):
         stream = self.engine.submit(asked.prompt, sampling)
         return Answer(stream, self.tokenizer.stream(), StopStrings(stop), len(asked.prompt), asked.pictures)
 
-    def _sampling(self, knobs: Mapping[str, object]) -> Sampling:
+    def _sampling(self, options: Mapping[str, object]) -> Sampling:
         known = Sampling.__dataclass_fields__
-        wrong = [name for name in knobs if name not in known]
+        wrong = [name for name in options if name not in known]
         if wrong:
             raise RequestError(f"{wrong[0]} is no option of sampling", hint=", ".join(known))
-        return replace(self.facts.sampling, **knobs)  # type: ignore[arg-type]
+        return replace(self.facts.sampling, **options)  # type: ignore[arg-type]
 
     def _check_room(self, asked: Question) -> None:
         """Name the picture that does not fit any more."""

@@ -14,7 +14,7 @@ from opsin.text import ChatTemplate, Tokenizer
 
 _SAMPLING: Final = "general.sampling."
 _BUILT: Final = ("temp", "top_k", "top_p", "min_p")
-# What changes nothing, of the knobs that are not built.
+# What changes nothing, of the sampling options that are not built.
 _NEUTRAL: Final = {
     "penalty_repeat": 1.0, "penalty_last_n": None, "mirostat": 0, "mirostat_tau": None, "mirostat_eta": None,
     "xtc_probability": 0.0, "xtc_threshold": None, "sequence": None,
@@ -66,7 +66,7 @@ def _strange_tokens(tokenizer: Tokenizer, template: ChatTemplate) -> Iterator[st
 
 
 def _sampling(file: File) -> Iterator[str]:
-    """Recommended knobs that are not built."""
+    """Recommended sampling options that are not built."""
     for key, value in file.metadata.items():
         name = key.removeprefix(_SAMPLING)
         if name != key and name not in _BUILT and not _is_neutral(value, _NEUTRAL.get(name, 0)):

@@ -27,12 +27,12 @@ class Pair:
 
     Attributes:
         vision: the part for pictures, if there is one.
-        blind: where there is none, what to do about it. Names no file, because strangers read it.
+        no_vision_hint: where there is none, what to do about it. Names no file, because strangers read it.
         notes: what the person who loads should know.
     """
 
     vision: Vision | None
-    blind: str = ""
+    no_vision_hint: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -57,22 +57,22 @@ def pair(files: Files, open_vision: Callable[[Path], Vision], decoder: Decoder, 
 def _best(files: Files, open_vision: Callable[[Path], Vision], decoder: Decoder, tokenizer: Tokenizer) -> Pair:
     fitting: list[Vision] = []
     misfits: dict[Path, str] = {}
-    blind = ""
+    hint = ""
     for path in files.vision:
         try:
             vision = open_vision(path)
         except OpsinError as error:
             misfits[path] = str(error)
-            blind = blind or "the file for pictures beside it is damaged, or of a kind that is not supported"
+            hint = hint or "the file for pictures beside it is damaged, or of a kind that is not supported"
             continue
         reason = vision.misfit(decoder, tokenizer)
         if reason is None:
             fitting.append(vision)
         else:
             misfits[path] = f"{path} does not fit: {reason}"
-            blind = f"the file for pictures beside it does not fit: {reason}"
+            hint = f"the file for pictures beside it does not fit: {reason}"
     if not fitting:
-        return Pair(None, blind, tuple(f"pictures are left out: {reason}" for reason in misfits.values()))
+        return Pair(None, hint, tuple(f"pictures are left out: {reason}" for reason in misfits.values()))
     taken, *others = sorted(fitting, key=lambda vision: _order(files.text, vision))
     passed = [f"not taken for pictures: {reason}" for reason in misfits.values()]
     return Pair(taken, notes=(*_choice(taken, others, passed), *passed))

@@ -51,27 +51,27 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)")
     parser.add_argument("--ignore-eos", action="store_true", help="go on past the end of the answer")
     parser.add_argument("--stats", action="store_true", help="write times and rates to stderr")
-    knobs = parser.add_argument_group("sampling")
-    knobs.add_argument(
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument(
         "--temperature", type=float, metavar="X", help="0 takes the likeliest token (default: the model's, or 0.8)"
     )
-    knobs.add_argument(
+    sampling.add_argument(
         "--top-k", type=options.natural, metavar="N", help="keep the N likeliest; 0: all (default: the model's, or 40)"
     )
-    knobs.add_argument(
+    sampling.add_argument(
         "--top-p", type=float, metavar="X", help="keep the likeliest that sum to X (default: the model's, or 0.95)"
     )
-    knobs.add_argument(
+    sampling.add_argument(
         "--min-p", type=float, metavar="X", help="keep X times the best's share (default: the model's, or 0.05)"
     )
-    knobs.add_argument("--seed", type=options.natural, metavar="N", help="repeatable random choices")
+    sampling.add_argument("--seed", type=options.natural, metavar="N", help="repeatable random choices")
 
 
 def run(args: argparse.Namespace) -> int:
     """Answer once, or converse where stdin is a terminal and no question was given."""
     converses = args.prompt is None and sys.stdin.isatty()
     prompt = None if converses else _question(args.prompt)
-    knobs = _knobs(args)
+    asked = _sampling_options(args)
 
     import opsin
 
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
     options.tell(options.check_writes(model))
     with model:
-        chat = Chat(model, replace(model.facts.sampling, **knobs), tuple(args.stop), args.system, args.stats)
+        chat = Chat(model, replace(model.facts.sampling, **asked), tuple(args.stop), args.system, args.stats)
         for path in args.image:
             chat.show(path)
         if prompt is None:
@@ -107,15 +107,15 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _knobs(args: argparse.Namespace) -> dict[str, Any]:
+def _sampling_options(args: argparse.Namespace) -> dict[str, Any]:
     """What was asked of sampling; refused before a model is loaded."""
     from opsin.engine.sampling import Sampling
 
     names = ("temperature", "top_k", "top_p", "min_p", "seed", "max_tokens", "ignore_eos")
     given = {name: getattr(args, name) for name in names}
-    knobs = {name: value for name, value in given.items() if value is not None}
-    Sampling(**knobs)
-    return knobs
+    asked = {name: value for name, value in given.items() if value is not None}
+    Sampling(**asked)
+    return asked
 
 
 @dataclass

@@ -53,7 +53,7 @@ def model_file(args: argparse.Namespace) -> Path:
 
 def check_writes(model: Model) -> Model:
     """The model. Raises ModelError for an mmproj file given as one: Python can use it, a conversation cannot."""
-    if not model.writes:
+    if not model.has_text:
         model.close()
         raise ModelError(f"{model.path} holds no text model", hint="give it as --mmproj of the model that it is of")
     return model

@@ -87,7 +87,7 @@ def convert(
         rows = next((t.shape[0] for t in model.tensors if t.name == "token_embd.weight"), None)
         if rows is None:
             raise FileError(f"{folder} has no embeddings of tokens", hint="it is incomplete")
-        keys, about = vocabulary_keys(checkpoint.path, rows, sees=tower is not None)
+        keys, about = vocabulary_keys(checkpoint.path, rows, has_vision=tower is not None)
         model.metadata |= keys
         seen = _content(checkpoint, tower, kind) if tower else Content()
         notes = (*checkpoint.notes, *about, *(note for part in parts for note in check_assumptions(checkpoint, part)))

@@ -21,13 +21,13 @@ _JINJA, _MORE, _LEGACY, _CONFIG = (
 )  # fmt: skip
 
 
-def template_keys(folder: Path, *, sees: bool) -> tuple[dict[str, Writable], list[str]]:
+def template_keys(folder: Path, *, has_vision: bool) -> tuple[dict[str, Writable], list[str]]:
     """Keys and notes: the ordinary template, and others by name. Raises FileError."""
     legacy = _named(folder, read_json(folder / _LEGACY, optional=True).get("chat_template"))
     files = _files(folder)
     told = _named(folder, read_json(folder / _CONFIG, optional=True).get("chat_template"))
     sources = {_JINJA: files, _CONFIG: told, _LEGACY: legacy}
-    order = (_LEGACY, _JINJA, _CONFIG) if sees else (_JINJA, _CONFIG, _LEGACY)
+    order = (_LEGACY, _JINJA, _CONFIG) if has_vision else (_JINJA, _CONFIG, _LEGACY)
     taken = next((name for name in order if sources[name]), None)
     if taken is None:
         return {}, ["there is no chat template: conversations will be joined by line ends, without roles"]

@@ -57,10 +57,10 @@ class Tokens:
             self.put(id, text.replace(SPACE, " "), USER_DEFINED, _ADDED)
 
 
-def vocabulary_keys(folder: Path, rows: int, *, sees: bool = False) -> tuple[dict[str, Writable], list[str]]:
+def vocabulary_keys(folder: Path, rows: int, *, has_vision: bool = False) -> tuple[dict[str, Writable], list[str]]:
     """`tokenizer.*` and `general.sampling.*` for a model with embeddings of `rows` tokens, and notes on what is lost.
 
-    `sees`: whether transformers has a processor for it. Raises FileError or ModelError.
+    `has_vision`: whether transformers has a processor for it. Raises FileError or ModelError.
     """
     written = read_json(folder / "tokenizer.json", optional=True)
     config = _settings(folder)
@@ -92,7 +92,7 @@ def vocabulary_keys(folder: Path, rows: int, *, sees: bool = False) -> tuple[dic
         **_roles(folder, config, {text: id for id, text in enumerate(tokens.texts)}),
         **_additions(written, config),
     }
-    templates, about_templates = template_keys(folder, sees=sees)
+    templates, about_templates = template_keys(folder, has_vision=has_vision)
     end = _content(config.get("eos_token"))
     eos = tokens.texts.index(end) if isinstance(end, str) and end in tokens.texts else None
     drawn, about_answers = generation_keys(folder, tokens.texts, eos)

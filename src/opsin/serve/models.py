@@ -83,7 +83,7 @@ class ModelRoutes:
 
     def _entry(self) -> dict[str, object]:
         service, model = self._service, self._service.model
-        takes = ["text", "image"] if model.sees else ["text"]
+        takes = ["text", "image"] if model.has_vision else ["text"]
         facts = model.facts
         return {
             "id": service.name,
@@ -108,7 +108,7 @@ class ModelRoutes:
     def _described(self) -> dict[str, object]:
         """What llama-server tells besides, of which nothing is known here but what it can do."""
         service = self._service
-        can = ["completion", "multimodal"] if service.model.sees else ["completion"]
+        can = ["completion", "multimodal"] if service.model.has_vision else ["completion"]
         details = dict.fromkeys(("parent_model", "family", "parameter_size", "quantization_level"), "")
         return {
             "name": service.name,
@@ -122,7 +122,7 @@ class ModelRoutes:
 
 
 def _modalities(model: Model) -> dict[str, bool]:
-    return {"vision": model.sees, "audio": False, "video": False}
+    return {"vision": model.has_vision, "audio": False, "video": False}
 
 
 def _token(model: Model, id: int | None) -> str:

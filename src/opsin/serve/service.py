@@ -79,7 +79,7 @@ class Service:
 
     def _writing(self) -> Model:
         model = self._load()
-        if not model.writes:
+        if not model.has_text:
             model.close()
             raise ModelError(f"{model.path} holds no text model", hint="give it as --mmproj of the model that it is of")
         return model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 
-class Knobs(TypedDict, total=False):
+class SamplingOptions(TypedDict, total=False):
     """Those of `Sampling`, which says what they mean; a test compares the two."""
 
     temperature: float

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from opsin.errors import ModelError
-from opsin.gguf.rules import Change, ComputedTensor, Floats, Key, Settings, Tensor
+from opsin.gguf.rules import Change, ComputedTensor, Floats, Key, Rules, Settings, Tensor
 
 HEADS, KV_HEADS = "num_attention_heads", "num_key_value_heads|num_attention_heads"
 _ROPES = "rope_parameters.full_attention|rope_parameters|rope_scaling"
@@ -157,3 +157,16 @@ def tensors(*, q: Change | None = None, k: Change | None = None, norm: Change | 
 
 SWISH = {"hidden_act": "silu", "partial_rotary_factor": 1.0, "rope_parameters.partial_rotary_factor": 1.0}  # `assumed`
 PRE_NORM = (Tensor("layers.{n}.post_attention_layernorm", "blk.{n}.ffn_norm"),)
+
+
+def pre_norm_rules(architecture: str, classes: tuple[str, ...], types: tuple[str, ...], *more: Key) -> Rules:
+    """Rules of the ordinary pre-norm decoder, with `more` keys behind the common ones."""
+    return Rules(
+        part="text",
+        architecture=architecture,
+        classes=classes,
+        types=types,
+        assumed=SWISH,
+        keys=(*KEYS, *more),
+        tensors=(*tensors(), *PRE_NORM),
+    )

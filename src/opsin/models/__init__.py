@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Protocol, TypeVar
 
@@ -21,7 +21,7 @@ from opsin.nn.module import Reader
 from opsin.ops import Array, Pages
 from opsin.spans import Patches
 
-Family = TypeVar("Family")
+Load = TypeVar("Load")
 
 
 class Decoder(Protocol):
@@ -91,16 +91,8 @@ class Encoder(Protocol):
         ...
 
 
-class DecoderFamily(Protocol):
-    """What a family's file offers: `load`, under the architectures that it names in DECODERS."""
-
-    def load(self, file: File, source: Reader) -> Decoder: ...
-
-
-class VisionFamily(Protocol):
-    """What a family's file offers: `load`, under the projectors that it names in ENCODERS."""
-
-    def load(self, file: File, source: Reader) -> Encoder: ...
+LoadDecoder = Callable[[File, Reader], Decoder]
+LoadEncoder = Callable[[File, Reader], Encoder]
 
 
 def families() -> list[ModuleType]:
@@ -108,12 +100,12 @@ def families() -> list[ModuleType]:
     return [importlib.import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)]
 
 
-def architectures() -> dict[str, DecoderFamily]:
+def architectures() -> dict[str, LoadDecoder]:
     """Architectures (general.architecture) and who loads them."""
     return _listed("DECODERS")
 
 
-def projectors() -> dict[str, VisionFamily]:
+def projectors() -> dict[str, LoadEncoder]:
     """Projectors (clip.projector_type) and who loads their towers. "" stands for files that name none."""
     return _listed("ENCODERS")
 
@@ -129,7 +121,7 @@ def load_decoder(file: File, source: Reader) -> Decoder:
     if name not in known:
         listed = ", ".join(sorted(known))
         raise ModelError(f"{file.path}: architecture {name!r} is not supported", hint=f"supported: {listed}")
-    return known[name].load(file, source)
+    return known[name](file, source)
 
 
 def load_encoder(file: File, source: Reader) -> Encoder:
@@ -141,14 +133,14 @@ def load_encoder(file: File, source: Reader) -> Encoder:
     if name not in known:
         listed = ", ".join(sorted(filter(None, known)))
         raise ModelError(f"{file.path}: projector {name!r} is not supported", hint=f"supported: {listed}")
-    return known[name].load(file, source)
+    return known[name](file, source)
 
 
-def _listed(table: str) -> dict[str, Family]:
+def _listed(table: str) -> dict[str, Load]:
     """What the families list under this name; no two of them the same."""
-    found: dict[str, Family] = {}
+    found: dict[str, Load] = {}
     for family in families():
-        listed: dict[str, Family] = vars(family).get(table, {})
+        listed: dict[str, Load] = vars(family).get(table, {})
         twice = found.keys() & listed.keys()
         assert not twice, f"{family.__name__} lists {twice}, and so does another"
         found |= listed

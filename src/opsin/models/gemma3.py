@@ -288,8 +288,8 @@ _TOWER = {
 _NORMS = {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
           "post_feedforward_layernorm": "post_ffw_norm"}  # fmt: skip
 
-DECODERS = {"gemma3": Gemma3}
-ENCODERS = {"gemma3": Gemma3Vision}
+DECODERS = {"gemma3": Gemma3.load}
+ENCODERS = {"gemma3": Gemma3Vision.load}
 RULES = (
     Rules(
         part="text",

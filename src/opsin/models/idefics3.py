@@ -131,7 +131,7 @@ def _check(settings: Settings) -> None:
         raise ModelError(f"{settings.where}: tiles of {settings.number(tile)} for a tower of {side} pixels")
 
 
-ENCODERS = {"idefics3": Idefics3Vision}
+ENCODERS = {"idefics3": Idefics3Vision.load}
 RULES = (
     Rules(
         part="vision",

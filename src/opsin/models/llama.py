@@ -7,53 +7,31 @@ GGUF: general.architecture = "llama". Oracle: transformers' LlamaForCausalLM.
 
 from __future__ import annotations
 
-from opsin.gguf import File
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
 from opsin.gguf.rules import Key, Rules, neighbours
-from opsin.gguf.text_rules import HEADS, KEYS, KV_HEADS, PRE_NORM, ROPE_FACTORS, SWISH, head_width, tensors
+from opsin.gguf.text_rules import HEADS, KV_HEADS, PRE_NORM, ROPE_FACTORS, head_width, pre_norm_rules, tensors
 from opsin.nn.decoder import PreNormDecoder
-from opsin.nn.module import Reader
 
-
-class Llama:
-    @staticmethod
-    def load(file: File, source: Reader) -> PreNormDecoder:
-        return PreNormDecoder.read(file, source, "llama", pairing="neighbours")
-
-
-DECODERS = {"llama": Llama}
-_KEYS = (*KEYS, Key("llama.rope.dimension_count", head_width))
-_TENSORS = (*tensors(q=neighbours(HEADS), k=neighbours(KV_HEADS)), *PRE_NORM)
+DECODERS = {"llama": partial(PreNormDecoder.load, prefix="llama", pairing="neighbours")}
 _DEFAULTS = {
     "vocab_size": 32000, "max_position_embeddings": 2048, "hidden_size": 4096, "intermediate_size": 11008,
     "num_hidden_layers": 32, "num_attention_heads": 32,
 }  # fmt: skip
-RULES = (
-    Rules(
-        part="text",
-        architecture="llama",
-        classes=("LlamaForCausalLM",),
-        types=("llama",),
-        assumed=SWISH,
-        keys=_KEYS,
-        tensors=_TENSORS,
+_LATER = {
+    "max_position_embeddings": 131072, "intermediate_size": 14336, "num_key_value_heads": 8, "sliding_window": 4096,
+}  # fmt: skip
+
+
+def _rules(name: str, kind: str, defaults: Mapping[str, object]) -> Rules:
+    return replace(
+        pre_norm_rules("llama", (name,), (kind,), Key("llama.rope.dimension_count", head_width)),
+        tensors=(*tensors(q=neighbours(HEADS), k=neighbours(KV_HEADS)), *PRE_NORM),
         made=(ROPE_FACTORS,),
-        defaults=_DEFAULTS,
-    ),
-    Rules(
-        part="text",
-        architecture="llama",
-        classes=("MistralForCausalLM",),
-        types=("mistral",),
-        assumed=SWISH,
-        keys=_KEYS,
-        tensors=_TENSORS,
-        made=(ROPE_FACTORS,),
-        defaults=_DEFAULTS
-        | {
-            "max_position_embeddings": 131072,
-            "intermediate_size": 14336,
-            "num_key_value_heads": 8,
-            "sliding_window": 4096,
-        },
-    ),
-)
+        defaults=defaults,
+    )
+
+
+RULES = (_rules("LlamaForCausalLM", "llama", _DEFAULTS), _rules("MistralForCausalLM", "mistral", _DEFAULTS | _LATER))

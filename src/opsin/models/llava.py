@@ -136,7 +136,7 @@ def _check(settings: Settings) -> None:
     expect(settings, {"vision_feature_select_strategy": "default", "projector_hidden_act": "gelu"})
 
 
-ENCODERS = {"mlp": LlavaVision, "": LlavaVision}
+ENCODERS = {"mlp": LlavaVision.load, "": LlavaVision.load}
 RULES = (
     Rules(
         part="vision",

@@ -36,15 +36,12 @@ BREAK, END = "[IMG_BREAK]", "[IMG_END]"
 BASE = 10000.0
 
 
-class Mistral3:
+def load_mistral3(file: File, source: Reader) -> PreNormDecoder:
     """The common decoder. Later models under this name scale their queries by position."""
-
-    @staticmethod
-    def load(file: File, source: Reader) -> PreNormDecoder:
-        key = "mistral3.attention.temperature_scale"
-        if file.get_float(key, 0.0):
-            raise ModelError(f"{file.path}: {key} is not 0", hint="Mistral Small 3 is supported, Ministral 3 not yet")
-        return PreNormDecoder.read(file, source, "mistral3", pairing="neighbours")
+    key = "mistral3.attention.temperature_scale"
+    if file.get_float(key, 0.0):
+        raise ModelError(f"{file.path}: {key} is not 0", hint="Mistral Small 3 is supported, Ministral 3 not yet")
+    return PreNormDecoder.load(file, source, "mistral3", pairing="neighbours")
 
 
 class Merger(Reordered):
@@ -175,8 +172,8 @@ def _rules(name: str, tower: Mapping[str, int], wanted: Mapping[str, object], *m
     )
 
 
-DECODERS = {"mistral3": Mistral3}
-ENCODERS = {"pixtral": PixtralVision}
+DECODERS = {"mistral3": load_mistral3}
+ENCODERS = {"pixtral": PixtralVision.load}
 RULES = (
     _rules("LlavaForConditionalGeneration", _TOWER, {"vision_feature_select_strategy": "full"}),
     _rules(

@@ -5,28 +5,10 @@ GGUF: general.architecture = "qwen2". Oracle: transformers' Qwen2ForCausalLM.
 
 from __future__ import annotations
 
-from opsin.gguf import File
-from opsin.gguf.rules import Rules
-from opsin.gguf.text_rules import KEYS, PRE_NORM, SWISH, tensors
+from functools import partial
+
+from opsin.gguf.text_rules import pre_norm_rules
 from opsin.nn.decoder import PreNormDecoder
-from opsin.nn.module import Reader
 
-
-class Qwen2:
-    @staticmethod
-    def load(file: File, source: Reader) -> PreNormDecoder:
-        return PreNormDecoder.read(file, source, "qwen2", pairing="halves")
-
-
-DECODERS = {"qwen2": Qwen2}
-RULES = (
-    Rules(
-        part="text",
-        architecture="qwen2",
-        classes=("Qwen2ForCausalLM",),
-        types=("qwen2",),
-        assumed=SWISH,
-        keys=KEYS,
-        tensors=(*tensors(), *PRE_NORM),
-    ),
-)
+DECODERS = {"qwen2": partial(PreNormDecoder.load, prefix="qwen2", pairing="halves")}
+RULES = (pre_norm_rules("qwen2", ("Qwen2ForCausalLM",), ("qwen2",)),)

@@ -10,6 +10,7 @@ transformers' Qwen2VLForConditionalGeneration and Qwen2_5_VLForConditionalGenera
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
-from opsin.gguf.text_rules import KEYS, PRE_NORM, SWISH, tensors
+from opsin.gguf.text_rules import pre_norm_rules
 from opsin.gguf.vision_rules import CLIP, blocks, look, named, part, part_shape, tower_sizes
 from opsin.media import sizes
 from opsin.media.picture import Picture
@@ -35,12 +36,6 @@ from opsin.spans import Patches
 MERGE, WINDOW = 2, 112  # patches along a side of a row's square, pixels of a window's; where the file does not say
 LEAST, MOST = 56 * 56, 28 * 28 * 1280  # pixels: transformers' defaults, where the file does not say
 BASE = 10000.0
-
-
-class Qwen2Vl:
-    @staticmethod
-    def load(file: File, source: Reader) -> PreNormDecoder:
-        return PreNormDecoder.read(file, source, "qwen2vl", pairing="halves", planar=True)
 
 
 class Projector(Module):
@@ -92,11 +87,9 @@ class Qwen2VlVision:
     marker: ClassVar[str] = "<|image_pad|>"
 
     @classmethod
-    def load(cls, file: File, source: Reader) -> Qwen2VlVision:
-        return cls.read(file, source, "layer")
-
-    @classmethod
-    def read(cls, file: File, source: Reader, norm: NormKind, *, window: int = 0, whole: int = 1) -> Qwen2VlVision:
+    def load(
+        cls, file: File, source: Reader, norm: NormKind = "layer", *, window: int = 0, whole: int = 1
+    ) -> Qwen2VlVision:
         """A tower with this kind of norms; `window` in pixels."""
         shape = vit_shape(file, norm)
         if shape.heads.width % 4:
@@ -153,12 +146,11 @@ class Qwen2VlVision:
         return patches[self._order(high, wide).patches]
 
 
-class Qwen25VlVision:
-    @staticmethod
-    def load(file: File, source: Reader) -> Qwen2VlVision:
-        whole = positive_int(file, "clip.vision.n_wa_pattern")
-        window = positive_int(file, "clip.vision.window_size", WINDOW)
-        return Qwen2VlVision.read(file, source, "rms", window=window, whole=whole)
+def load_second(file: File, source: Reader) -> Qwen2VlVision:
+    """The tower of Qwen2.5-VL."""
+    whole = positive_int(file, "clip.vision.n_wa_pattern")
+    window = positive_int(file, "clip.vision.window_size", WINDOW)
+    return Qwen2VlVision.load(file, source, "rms", window=window, whole=whole)
 
 
 def _sections(settings: Settings) -> list[int]:
@@ -223,17 +215,14 @@ _LOOK = {
     "preprocessor.merge_size": lambda s: s.number("vision_config.spatial_merge_size", 2),
     "preprocessor.temporal_patch_size": 2,
 }  # fmt: skip
-DECODERS = {"qwen2vl": Qwen2Vl}
-ENCODERS = {"qwen2vl_merger": Qwen2VlVision, "qwen2.5vl_merger": Qwen25VlVision}
+DECODERS = {"qwen2vl": partial(PreNormDecoder.load, prefix="qwen2vl", pairing="halves", mrope=True)}
+ENCODERS = {"qwen2vl_merger": Qwen2VlVision.load, "qwen2.5vl_merger": load_second}
 RULES = (
-    Rules(
-        part="text",
-        architecture="qwen2vl",
-        classes=("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"),
-        types=("qwen2_vl_text", "qwen2_5_vl_text"),
-        assumed=SWISH,
-        keys=(*KEYS, Key("{arch}.rope.dimension_sections", _sections, "ints")),
-        tensors=(*tensors(), *PRE_NORM),
+    pre_norm_rules(
+        "qwen2vl",
+        ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"),
+        ("qwen2_vl_text", "qwen2_5_vl_text"),
+        Key("{arch}.rope.dimension_sections", _sections, "ints"),
     ),
     Rules(
         part="vision",

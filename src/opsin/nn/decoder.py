@@ -77,8 +77,8 @@ class PreNormDecoder:
     axis: Array | None = None
 
     @classmethod
-    def read(cls, file: File, source: Reader, prefix: str, *, pairing: Pairing, planar: bool = False) -> PreNormDecoder:
-        """The decoder of a file whose keys begin with `prefix`; `planar`: with the sections of M-RoPE."""
+    def load(cls, file: File, source: Reader, prefix: str, *, pairing: Pairing, mrope: bool = False) -> PreNormDecoder:
+        """The decoder of a file whose keys begin with `prefix`; `mrope`: with the sections of M-RoPE."""
         heads = heads_of(file, prefix)
         factors = source.values("rope_freqs.weight") if source.has("rope_freqs.weight") else None
         rope, weights = rope_of(file, prefix, heads.width, factors), Weights.read(source)
@@ -93,7 +93,7 @@ class PreNormDecoder:
             context=positive_int(file, f"{prefix}.context_length"),
             frequencies=source.ops.constant(rope.frequencies),
             pairing=pairing,
-            axis=source.ops.constant(axis_of(file, prefix, len(rope.frequencies))) if planar else None,
+            axis=source.ops.constant(axis_of(file, prefix, len(rope.frequencies))) if mrope else None,
         )
 
     @property

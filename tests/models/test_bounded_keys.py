@@ -26,8 +26,8 @@ from opsin.errors import FileError, ModelError, RequestError  # noqa: E402
 from opsin.gguf import File  # noqa: E402
 from opsin.media.decode import open_picture  # noqa: E402
 from opsin.models import architectures, load_decoder, load_encoder, projectors  # noqa: E402
+from opsin.nn.meta import MetaReader  # noqa: E402
 from opsin.nn.module import FileReader  # noqa: E402
-from opsin.nn.sketch import SketchReader  # noqa: E402
 
 INTEGERS = [0, 1, -1, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
 FLOATS = [0.0, 1e-45, 1e-20, 1e20, 1.7e308, -1e30, float("nan"), float("inf")]
@@ -154,7 +154,7 @@ def test_a_tower_is_refused_at_load_or_encodes(device, tmp_path, monkeypatch, fa
     seen = open_picture(picture(60, 44))
 
     def load(file):
-        load_encoder(file, SketchReader(file))
+        load_encoder(file, MetaReader(file))
         return load_encoder(file, Kept(file, ops, kept))
 
     def answer(encoder):

@@ -8,8 +8,8 @@ import pytest
 from opsin.errors import FileError, ModelError, OpsinError
 from opsin.gguf import File
 from opsin.models import load_encoder
+from opsin.nn.meta import MetaReader
 from opsin.nn.module import FileReader
-from opsin.nn.sketch import SketchReader
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -43,7 +43,7 @@ def whole(request, tmp_path_factory):
 
 def run(device, path):
     with File.open(path) as file:
-        load_encoder(file, SketchReader(file))  # as it is opened, long before a picture comes
+        load_encoder(file, MetaReader(file))  # as it is opened, long before a picture comes
         encoder = load_encoder(file, FileReader(file, device.eager()))
     made = features(encoder.layout(open_picture(picture(60, 44))))
     try:

@@ -12,7 +12,7 @@ from opsin.errors import RequestError
 from opsin.gguf import File
 from opsin.media.picture import Picture
 from opsin.models import load_encoder
-from opsin.nn.sketch import SketchReader
+from opsin.nn.meta import MetaReader
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -27,7 +27,7 @@ SIDES = st.one_of(st.integers(1, 40), st.integers(1, 1000), st.integers(1, 32_76
 def encoder(request, tmp_path_factory):
     path = truths.LAYOUTS[request.param].write(tmp_path_factory.mktemp("towers") / "tower.gguf")
     with File.open(path) as file:
-        return load_encoder(file, SketchReader(file))
+        return load_encoder(file, MetaReader(file))
 
 
 class Unseen:

@@ -30,8 +30,8 @@ from opsin.media.limits import Limits
 from opsin.media.steps import STEPS
 from opsin.media.swapping import Step, Swapped
 from opsin.models import Decoder, Encoder, load_encoder
+from opsin.nn.meta import MetaReader
 from opsin.nn.module import FileReader
-from opsin.nn.sketch import SketchReader
 from opsin.ops.device import Device
 from opsin.process import Home
 from opsin.spans import Features, MediaSpan, Patches
@@ -109,18 +109,18 @@ class Vision:
         self.budgets = PictureBudgets(ByteBudget(_DECODED), ByteBudget(limits.waiting_bytes))
         self._file = File.open(path) if file is None else file.again()
         self.close = finalize(self, self._file.close)  # by whoever loads the weights, or when nobody holds it any more
-        self._sketch = load_encoder(self._file, SketchReader(self._file))
+        self._meta = load_encoder(self._file, MetaReader(self._file))
         self.format = _format(self._file)  # of most of its weights
 
     @property
     def width(self) -> int:
         """Of an embedding."""
-        return self._sketch.width
+        return self._meta.width
 
     @property
     def marker(self) -> str:
         """What the family's chat template writes for one picture."""
-        return self._sketch.marker
+        return self._meta.marker
 
     def load(self, device: Device) -> Callable[[Turn], Encoder]:
         """What reads the weights, once, see `engine.encoding`."""
@@ -152,7 +152,7 @@ class Vision:
         with self._decoding:
             picture = open_picture(source, self.limits, name=name)
         try:
-            patches = self._sketch.layout(picture, swapped.steps if swapped else STEPS)
+            patches = self._meta.layout(picture, swapped.steps if swapped else STEPS)
         except RequestError as error:
             raise RequestError(f"{name or 'the picture'}: {error.message}", hint=error.hint) from error
         if swapped is not None:
@@ -163,7 +163,7 @@ class Vision:
         return replace(patches, original=picture.size)
 
     def _again(self, name: str | None, data: bytes) -> Patches:
-        return self._sketch.layout(open_picture(data, self.limits, name=name))
+        return self._meta.layout(open_picture(data, self.limits, name=name))
 
     def fetch(self, url: str, name: str) -> Patches:
         """A picture behind a URL, by the rules."""
@@ -173,7 +173,7 @@ class Vision:
         """Why this part does not belong to a text model, if it does not. Names no file: strangers read it, too."""
         if self.width != decoder.width:
             return f"it gives embeddings of {self.width} values, the model takes {decoder.width}"
-        patches = self._sketch.layout(open_picture(Image.new("RGB", (640, 480))))
+        patches = self._meta.layout(open_picture(Image.new("RGB", (640, 480))))
         axes = 3 if any(span.positions != span.rows for span in patches.spans) else 1
         if axes != decoder.axes:
             return f"it lays pictures out on {axes} axes of positions, the model has {decoder.axes}"

@@ -110,14 +110,14 @@ class _Memory:
 
 def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None]:
     """What the model would take, found by building it from shapes alone; or why it cannot be built."""
-    from opsin.cli.shapes import ShapeReader
     from opsin.convert.merge import PROJECTOR
     from opsin.models import load_decoder
+    from opsin.nn.meta import MetaReader
 
     if file.get_str("general.architecture") == PROJECTOR:
         return None, "it has no part for text; give it as --mmproj beside the model that it belongs to"
 
-    reader = ShapeReader(file)
+    reader = MetaReader(file, vectors=True)
     try:
         decoder = load_decoder(file, reader)
     except OpsinError as error:

@@ -58,12 +58,12 @@ def _try(file: File) -> tuple[int | None, int | None, str | None]:
     """Rows and bytes, found by building the part from shapes alone; or why it cannot be built."""
     from PIL import Image
 
-    from opsin.cli.shapes import ShapeReader
     from opsin.media.picture import Picture
     from opsin.models import load_encoder
     from opsin.nn.keys import positive_int
+    from opsin.nn.meta import MetaReader
 
-    reader = ShapeReader(file)
+    reader = MetaReader(file, vectors=True)
     try:
         encoder = load_encoder(file, reader)
         side = min(positive_int(file, "clip.vision.image_size"), _LARGEST)

@@ -1,0 +1,48 @@
+"""A network without its weights, of a file's metadata and shapes alone, as torch's "meta" device makes one.
+
+Enough to say how it lays pictures out, and how many bytes its weights would take.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from opsin.gguf import File
+from opsin.nn.module import Change, FileReader, Floats
+from opsin.ops.layout import weight_bytes
+from opsin.ops.reference import Reference
+from opsin.quants import BY_NAME, by_id
+
+
+@dataclass(frozen=True)
+class MetaWeight:
+    """A weight matrix that is not there: its shape, and the bytes that it would take on a device."""
+
+    shape: tuple[int, int]
+    bytes: int
+
+
+class MetaReader(FileReader):
+    """Reads no matrix: each has a shape and a size, and `bytes` adds these up.
+
+    `vectors`: whether values that are read at once, as those of norms, are those of the file; else they are zeros.
+    """
+
+    def __init__(self, file: File, *, vectors: bool = False) -> None:
+        super().__init__(file, Reference())
+        self.bytes = 0
+        self._vectors = vectors
+
+    def weight(self, name: str, *, change: Change | None = None) -> MetaWeight:
+        kind, outputs, inputs = self._matrix(name)
+        if change is not None:
+            kind = BY_NAME["F32"].id
+            outputs, inputs = change(np.broadcast_to(np.float32(0), (outputs, inputs))).shape
+        size = weight_bytes(by_id(kind), outputs, inputs)
+        self.bytes += size
+        return MetaWeight((outputs, inputs), size)
+
+    def values(self, name: str) -> Floats:
+        return super().values(name) if self._vectors else np.zeros(self._need(name).shape, np.float32)

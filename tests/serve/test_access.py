@@ -29,7 +29,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
         ({"messages": MESSAGES, "max_tokens": 1.5}, "max_tokens"),
         ({"messages": MESSAGES, "max_completion_tokens": True}, "max_completion_tokens"),
         ({"messages": MESSAGES, "n": 0}, "n"),
-        ({"messages": MESSAGES, "stop": [1]}, "stop"),
+        ({"messages": MESSAGES, "stop": [1]}, "stop[0]"),
         ({"messages": MESSAGES, "stop": ["x"] * 65}, "stop"),
         ({"messages": MESSAGES, "stream": "yes"}, "stream"),
         ({"messages": MESSAGES, "top_logprobs": 3}, "top_logprobs"),

@@ -140,7 +140,7 @@ def test_fields_that_ask_for_nothing_and_those_that_nobody_knows_change_nothing(
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"max_tokens": -2}, "max_tokens"),
         ({"seed": 1.5}, "seed"),
-        ({"stream_options": {"include_usage": "yes"}}, "stream_options"),
+        ({"stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])

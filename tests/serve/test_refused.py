@@ -5,17 +5,23 @@ from __future__ import annotations
 import pytest
 from test_chat import MESSAGES
 
-from opsin.serve.refused import ANSWER, CONVERSATION, MESSAGE, PART, PROMPT, RAW
+from opsin.serve.chat import ChatFields
+from opsin.serve.completions import CompletionFields
+from opsin.serve.conversation import ChatMessage, Conversation, ImageUrl, Part
+from opsin.serve.fields import unbuilt_fields
+from opsin.serve.raw_prompts import Prompts
+from opsin.serve.tokens import DetokenizeRequest, TokenizeRequest
 
 CHAT, COUNT, TEMPLATE = "/v1/chat/completions", "/v1/chat/completions/input_tokens", "/apply-template"
 OPENAI, NATIVE = "/v1/completions", "/completion"
 ROUTES = {
-    CHAT: ({"messages": MESSAGES, "max_tokens": 1}, (CONVERSATION, PROMPT, ANSWER)),
-    COUNT: ({"messages": MESSAGES}, (CONVERSATION, PROMPT)),
-    TEMPLATE: ({"messages": MESSAGES}, (CONVERSATION, PROMPT)),
-    OPENAI: ({"prompt": "hi", "max_tokens": 1}, (RAW, PROMPT, ANSWER)),
-    NATIVE: ({"prompt": "hi", "n_predict": 1}, (RAW, PROMPT, ANSWER)),
-    "/tokenize": ({"content": "hi"}, ()),
+    CHAT: ({"messages": MESSAGES, "max_tokens": 1}, (Conversation, ChatFields)),
+    COUNT: ({"messages": MESSAGES}, (Conversation,)),
+    TEMPLATE: ({"messages": MESSAGES}, (Conversation,)),
+    OPENAI: ({"prompt": "hi", "max_tokens": 1}, (Prompts, CompletionFields)),
+    NATIVE: ({"prompt": "hi", "n_predict": 1}, (Prompts, CompletionFields)),
+    "/tokenize": ({"content": "hi"}, (TokenizeRequest,)),
+    "/detokenize": ({"tokens": [5]}, (DetokenizeRequest,)),
 }
 PICTURE = "iVBORw0KGgo="
 MEDIA = (
@@ -37,10 +43,10 @@ def refused(server, path, body, name):
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_each_field_is_refused_unless_it_asks_for_nothing(server, path):
-    body, tables = ROUTES[path]
+    body, kinds = ROUTES[path]
     assert server.ask(path, body).status == 200
-    for table in tables:
-        for name, harmless in table.items():
+    for kind in kinds:
+        for name, harmless in unbuilt_fields(kind).items():
             if name not in body:
                 refused(server, path, {**body, name: "xyzzy"}, name)
             for value in (None, *harmless):
@@ -77,7 +83,7 @@ def test_a_text_or_an_option_under_the_name_of_another_server_says_where_it_belo
     refused(server, CHAT, {**body, "prompt": "And this?"}, "prompt")
     refused(server, NATIVE, {**ROUTES[NATIVE][0], "messages": MESSAGES}, "messages")
     options = {"stream": True, "stream_options": {"continuous_usage_stats": True}}
-    refused(server, CHAT, {**body, **options}, "continuous_usage_stats")
+    refused(server, CHAT, {**body, **options}, "stream_options.continuous_usage_stats")
 
 
 @pytest.mark.parametrize("path", ROUTES)
@@ -106,11 +112,13 @@ def test_media_beside_a_content_is_never_left_aside(server, path):
 
 
 def test_a_picture_that_is_to_be_prepared_otherwise_is_refused(server):
-    for name in PART:
+    assert unbuilt_fields(Part) == unbuilt_fields(ImageUrl) != {}
+    for name in unbuilt_fields(Part):
         for where in ({"url": PICTURE, name: 5}, {"url": PICTURE}):
             asked = {"type": "image_url", "image_url": where, **({} if name in where else {name: 5})}
             body = {"messages": [{"role": "user", "content": [asked]}]}
-            refused(server, CHAT, body, f"messages[0].content[0].{name}")
+            place = "messages[0].content[0]" + (".image_url" if name in where else "")
+            refused(server, CHAT, body, f"{place}.{name}")
 
 
 def test_names_that_only_look_alike_are_left_aside(server):
@@ -124,7 +132,7 @@ def test_a_packed_body_says_so(server):
 
 
 def test_a_message_that_asks_to_be_gone_on_with_is_refused(server):
-    for name in MESSAGE:
+    for name, harmless in unbuilt_fields(ChatMessage).items():
         message = {"role": "assistant", "content": "Once", name: True}
         refused(server, CHAT, {"messages": [*MESSAGES, message]}, f"messages[{len(MESSAGES)}].{name}")
-        server.chat(messages=[*MESSAGES, {**message, name: False}], max_tokens=1)
+        server.chat(messages=[*MESSAGES, {**message, name: harmless[0]}], max_tokens=1)

@@ -5,18 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from opsin.api import Message, Model, Question
 from opsin.serve.body import Body
-from opsin.serve.chat_request import ChatRequest, chat_request, conversation
+from opsin.serve.conversation import conversation
+from opsin.serve.errors import FieldError
+from opsin.serve.fields import read, unbuilt
+from opsin.serve.generation_request import MOST_LOGPROBS, AnswerFields, GenerationRequest, generation_request
 from opsin.serve.job import Job, Told
 from opsin.serve.service import Service
 from opsin.serve.stream import unless_gone
 from opsin.serve.usage import FINGERPRINT, finish_reason
+
+
+class ChatFields(AnswerFields, kw_only=True):
+    """How to answer a conversation."""
+
+    logprobs: Annotated[bool, Meta(description="Tell the log-probability of each token.")] = False
+    top_logprobs: Annotated[int, Meta(ge=0, le=MOST_LOGPROBS, description="And of so many likeliest ones.")] | None = (
+        None
+    )
+    n_probs: Annotated[Any, unbuilt(0, send="logprobs and top_logprobs")] = None
 
 
 class ChatRoutes:
@@ -29,14 +43,14 @@ class ChatRoutes:
         """Answer a conversation."""
         service, body = self._service, Body.of(request)
         asked = await service.read(body, self._asked)
-        job = Job(service, asked.wanted, ChatShape(), partial(_ask, asked.messages), kind="chatcmpl", made=body.let_go)
+        job = Job(service, asked[1], ChatShape(), partial(_ask, asked[0]), kind="chatcmpl", made=body.let_go)
         del asked  # it may be large, and the job knows when it is done with it
         return await job.respond(request)
 
     async def count(self, request: Request) -> Response:
         """Tokens of a conversation, pictures included; nothing is computed."""
 
-        def count(model: Model, messages: list[Message], check: Callable[[], None]) -> Response:
+        def count(model: Model, messages: Sequence[Message], check: Callable[[], None]) -> Response:
             told = {"object": "response.input_tokens", "input_tokens": model.count(messages, check=check)}
             return JSONResponse(told)
 
@@ -45,13 +59,13 @@ class ChatRoutes:
     async def template(self, request: Request) -> Response:
         """What the template makes of a conversation."""
 
-        def write(model: Model, messages: list[Message], check: Callable[[], None]) -> Response:
+        def write(model: Model, messages: Sequence[Message], check: Callable[[], None]) -> Response:
             return JSONResponse({"prompt": model.write(messages, check=check)})
 
         return await self._of_messages(request, write)
 
     async def _of_messages(
-        self, request: Request, work: Callable[[Model, list[Message], Callable[[], None]], Response]
+        self, request: Request, work: Callable[[Model, Sequence[Message], Callable[[], None]], Response]
     ) -> Response:
         service = self._service
         messages = await service.read(Body.of(request), conversation)
@@ -60,8 +74,15 @@ class ChatRoutes:
             making = service.make(lambda check: work(service.model, messages, check), until)
             return await unless_gone(request, making)
 
-    def _asked(self, body: Mapping[str, Any]) -> ChatRequest:
-        return chat_request(body, answers=self._service.options.requests, base=self._service.model.facts.sampling)
+    def _asked(self, body: Mapping[str, Any]) -> tuple[Sequence[Message], GenerationRequest]:
+        messages, fields = conversation(body), read(body, ChatFields)
+        if fields.top_logprobs and not fields.logprobs:
+            raise FieldError("top_logprobs", "logprobs is not set", hint="send logprobs: true")
+        request = generation_request(
+            fields, answers=self._service.options.requests, base=self._service.model.facts.sampling,
+            logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
+        )  # fmt: skip
+        return messages, request
 
 
 def _ask(messages: Sequence[Message], model: Model, check: Callable[[], None]) -> list[Question]:

@@ -8,17 +8,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
 from opsin.api import Answer, Model, Question
 from opsin.serve.body import Body
-from opsin.serve.completion_request import CompletionRequest, RawPrompt, completion_request
+from opsin.serve.errors import FieldError
+from opsin.serve.fields import read
+from opsin.serve.generation_request import MOST_LOGPROBS, AnswerFields, GenerationRequest, generation_request
 from opsin.serve.job import Job, Shape, Told
+from opsin.serve.raw_prompts import RawPrompt, prompts_of
 from opsin.serve.service import Service
 from opsin.serve.usage import FINGERPRINT, finish_reason, settings_of
+
+_Logprobs = Annotated[
+    int, Meta(ge=0, le=MOST_LOGPROBS, description="Tell log-probabilities, of so many likeliest tokens.")
+]
+
+
+class CompletionFields(AnswerFields, kw_only=True):
+    """How to go on with a prompt."""
+
+    logprobs: _Logprobs | None = None
+    n_probs: _Logprobs | None = None
 
 
 class CompletionRoutes:
@@ -38,16 +53,24 @@ class CompletionRoutes:
     async def _complete(self, request: Request, shape: Callable[[list[str]], Shape], kind: str) -> Response:
         service, body = self._service, Body.of(request)
         asked = await service.read(body, self._asked)
-        texts = ["".join(piece for piece in prompt.pieces if isinstance(piece, str)) for prompt in asked.prompts]
         job = Job(
-            service, asked.wanted, shape(texts), partial(_ask, asked.prompts), kind=kind, made=body.let_go,
-            prompts=len(asked.prompts),
+            service, asked[1], shape([prompt.text for prompt in asked[0]]), partial(_ask, asked[0]),
+            kind=kind, made=body.let_go, prompts=len(asked[0]),
         )  # fmt: skip
         del asked  # it may be large, and the job knows when it is done with it
         return await job.respond(request)
 
-    def _asked(self, body: Mapping[str, Any]) -> CompletionRequest:
-        return completion_request(body, answers=self._service.options.requests, base=self._service.model.facts.sampling)
+    def _asked(self, body: Mapping[str, Any]) -> tuple[tuple[RawPrompt, ...], GenerationRequest]:
+        answers = self._service.options.requests
+        prompts, fields = prompts_of(body), read(body, CompletionFields)
+        logprobs = fields.n_probs if fields.logprobs is None else fields.logprobs
+        base = self._service.model.facts.sampling
+        request = generation_request(fields, answers=answers, logprobs=logprobs or None, base=base)
+        if len(prompts) * request.choices > answers:
+            raise FieldError(
+                "prompt", f"{len(prompts)} prompts with {request.choices} answers each", hint="ask for fewer"
+            )
+        return prompts, request
 
 
 def _ask(prompts: tuple[RawPrompt, ...], model: Model, check: Callable[[], None]) -> list[Question]:

@@ -1,26 +1,68 @@
-"""Fields of a JSON body, read one by one: each refusal names its field.
+"""Bodies of requests as structs: one declaration a field says its type, its range, and whether it is built.
 
+A field that means something to other servers and is not built yet stands among the others as `unbuilt`, with the values
+that ask for nothing; all others are refused by name. What nobody declared is left aside, as llama-server leaves it, but
+for media: whatever a field's name says is a picture, a sound or a file is read where it is declared, or refused.
 null means absent, as OpenAI's clients mean it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
+import msgspec
+from msgspec import Meta, Struct
+
+from opsin.api.messages import names_media
 from opsin.serve.errors import FieldError, HttpError
 
 _DEPTH = 64
 _MARKS = 1 << 20  # a value in memory takes up to 64 bytes for each; what pictures are sent in has none
+_WORDS = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "bytes": "base64",
+    "array": "a list", "object": "an object",
+}  # fmt: skip
+_STEP = re.compile(r"[^.\[\]]+")  # of a path
+
+
+class Fields(Struct, kw_only=True):
+    """What all bodies, and objects in them, extend."""
+
+    media_hint: ClassVar[str] = (
+        'send pictures as parts of a content: {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}'
+    )
+
+
+T = TypeVar("T", bound=Fields)
+
+
+def unbuilt(*harmless: object, send: str | None = None) -> Meta:
+    """Of a field that is not built. `harmless` are the values that ask for nothing, `send` what to send instead."""
+    told = f"send {send}" if send else "leave it out"
+    schema = {"enum": [*harmless, None]} if harmless else {"type": "null"}
+    extra = {"harmless": harmless, "hint": told}
+    return Meta(description=f"Not supported yet: {told}.", extra_json_schema=schema, extra=extra)
+
+
+def unbuilt_fields(kind: type[Fields]) -> Mapping[str, tuple[object, ...]]:
+    """Names of those that are not built, with the values that ask for nothing."""
+    return {name: field.harmless for name, field in _declared(kind).items() if field.harmless is not None}
 
 
 def parse(body: bytes | bytearray) -> Mapping[str, Any]:
-    """A JSON object. Raises HttpError 400 for anything else, however deep, and for what no text can hold."""
+    """A JSON object. Raises HttpError 400 for anything else, however deep, and for what no text can hold.
+
+    msgspec's own reader knows no depth, and calls half of a character truncated.
+    """
     if sum(body.count(mark) for mark in (b",", b"[", b"{")) > _MARKS:
         raise HttpError(400, f"the body has more than {_MARKS} values", hint="send less text")
     try:
-        value = json.loads(body, parse_constant=_refuse)
+        value = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise HttpError(400, f"the body is no JSON: {ascii(str(error))[1:-1]:.200}") from None
     if not isinstance(value, dict):
@@ -29,7 +71,7 @@ def parse(body: bytes | bytearray) -> Mapping[str, Any]:
     return value
 
 
-def _refuse(constant: str) -> None:
+def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is no number of JSON")
 
 
@@ -57,67 +99,110 @@ def _check_text(text: str) -> None:
         ) from None
 
 
-class Fields:
-    """A body's fields."""
+def read(body: Mapping[str, Any], kind: type[T]) -> T:
+    """A body's fields, as far as `kind` declares them. Raises FieldError, with the path of the field."""
+    given = {name: _whole(value) for name, value in body.items() if value is not None}
+    _refuse_unbuilt(given, kind, "")
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error), given, kind) from None
 
-    def __init__(self, body: Mapping[str, Any]) -> None:
-        self._body = body
 
-    def get(self, *names: str) -> tuple[str, Any]:
-        """The first of these names that is there, and its value; the first name and None where none is."""
-        for name in names:
-            if self._body.get(name) is not None:
-                return name, self._body[name]
-        return names[0], None
+def _whole(value: object) -> object:
+    """5.0 is a whole number, too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    def flag(self, name: str) -> bool:
-        value = self._body.get(name)
-        if value is not None and not isinstance(value, bool):
-            raise FieldError(name, f"{value!r:.80} is not true or false")
-        return bool(value)
 
-    def number(self, name: str, low: float, high: float, *, clamp: bool = False) -> float | None:
-        value = self._body.get(name)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-            raise FieldError(name, f"{value!r:.80} is no number")
-        if clamp:
-            return float(min(max(value, low), high))
-        if not low <= value <= high:
-            raise FieldError(name, f"{value!r:.80} is out of range", hint=f"give {low:g} to {high:g}")
-        return float(value)
+def _refuse_unbuilt(given: Mapping[str, Any], kind: type[Fields], path: str) -> None:
+    declared = _declared(kind)
+    for name, value in given.items():
+        if value and name not in declared and names_media(name):
+            raise FieldError(path + name, "nothing is read from here", hint=kind.media_hint)
+    for name, field in declared.items():
+        value = given.get(name)
+        if field.harmless is not None and value is not None and value not in field.harmless:
+            raise FieldError(path + name, "not supported yet", hint=field.hint)
+        if field.nested is not None:
+            for place, part in _objects(value, path + name):
+                _refuse_unbuilt(part, field.nested, f"{place}.")
 
-    def whole(self, *names: str, low: int, high: int) -> int | None:
-        name, value = self.get(*names)
-        if value is None:
-            return None
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise FieldError(name, f"{value!r:.80} is no whole number")
-        if not low <= value <= high:
-            raise FieldError(name, f"{value!r:.80} is out of range", hint=f"give {low} to {high}")
-        return value
 
-    def text(self, name: str, default: str = "") -> str:
-        value = self._body.get(name)
-        if value is not None and not isinstance(value, str):
-            raise FieldError(name, f"{value!r:.80} is no text")
-        return value if value is not None else default
+def _objects(value: object, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Objects in a value, and their paths."""
+    if isinstance(value, dict):
+        yield path, value
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            if isinstance(part, dict | list):
+                yield from _objects(part, f"{path}[{number}]")
 
-    def texts(self, name: str) -> tuple[str, ...]:
-        """A text or a list of texts."""
-        value = self._body.get(name)
-        if value is None:
-            return ()
-        listed = [value] if isinstance(value, str) else value
-        if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
-            raise FieldError(name, f"{value!r:.80} is no text and no list of texts")
-        return tuple(text for text in listed if text)
 
-    def object(self, name: str) -> Mapping[str, Any]:
-        value = self._body.get(name)
-        if value is not None and not isinstance(value, dict):
-            raise FieldError(name, f"{value!r:.80} is no object")
-        return value or {}
+@dataclass
+class _Declared:
+    """What a declaration says of its field, beside its type."""
+
+    harmless: tuple[object, ...] | None = None
+    hint: str | None = None
+    nested: type[Fields] | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@cache
+def _declared(kind: type[Fields]) -> Mapping[str, _Declared]:
+    found = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        field = found[name] = _Declared()
+        for part in _parts(hint):
+            if isinstance(part, Meta):
+                extra = part.extra or {}
+                field.harmless, field.hint = extra.get("harmless", field.harmless), extra.get("hint", field.hint)
+                field.low = part.ge if part.ge is not None else field.low
+                field.high = part.le if part.le is not None else field.high
+            elif isinstance(part, type) and issubclass(part, Fields):
+                field.nested = part
+    return found
+
+
+def _parts(hint: object) -> Iterator[object]:
+    yield hint
+    for part in (*get_args(hint), *getattr(hint, "__metadata__", ())):
+        yield from _parts(part)
+
+
+def _refusal(error: str, given: Mapping[str, Any], kind: type[Fields]) -> FieldError:
+    """msgspec's refusal in our words: which field, which value, what to give."""
+    what, _, place = error.partition(" - at `$")
+    path = place.rstrip("`").lstrip(".")
+    quoted = re.findall("`([^`]*)`", what)
+    if what.startswith("Object missing"):
+        path = f"{path}.{quoted[0]}".lstrip(".")
+        return FieldError(path, "there is none", hint=_at(path, kind).hint)
+    value: Any = given
+    for step in _STEP.findall(path):
+        value = value[int(step)] if isinstance(value, list) else value[step]
+    field = _at(path, kind)
+    words = " or ".join(_WORDS[word] for word in quoted[0].split(" | ") if word in _WORDS) if quoted else ""
+    if " of length " in what:
+        hint = f"give at {'most' if '<=' in what else 'least'} {what.split()[-1]}"
+        return FieldError(path, f"{len(value)} of them", hint=field.hint or hint)
+    if ", got " in what:
+        return FieldError(path, f"{value!r:.80} is not {words}", hint=field.hint or _range(field))
+    if "base64" in what:
+        return FieldError(path, f"{value!r:.40} is no base64, or damaged", hint=field.hint)
+    wrong = "cannot be taken" if "regex" in what else "is out of range"
+    return FieldError(path, f"{value!r:.80} {wrong}", hint=field.hint or _range(field))
+
+
+def _at(path: str, kind: type[Fields]) -> _Declared:
+    """The declaration of a field."""
+    field = _Declared(nested=kind)
+    for step in _STEP.findall(path):
+        if field.nested is not None and not step.isdecimal():
+            field = _declared(field.nested).get(step, field)
+    return field
+
+
+def _range(field: _Declared) -> str | None:
+    return None if field.low is None or field.high is None else f"give {field.low} to {field.high}"

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from opsin.api import Answer, Model, Question
+from opsin.serve.generation_request import GenerationRequest
 from opsin.serve.running import Delta, deltas
 from opsin.serve.service import Service
 from opsin.serve.stream import DONE, event, respond, unless_gone
 from opsin.serve.usage import logprobs_of, timings_of, usage_of
-from opsin.serve.wanted import Wanted
 
 Ask = Callable[[Model, Callable[[], None]], list[Question]]
 
@@ -32,7 +32,7 @@ class Told:
     """
 
     service: Service
-    wanted: Wanted
+    wanted: GenerationRequest
     kind: str
     answers: list[Answer] = field(default_factory=list)
     start: float = field(default_factory=time.perf_counter)
@@ -95,8 +95,8 @@ class Job:
     """
 
     def __init__(
-        self, service: Service, wanted: Wanted, shape: Shape, ask: Ask, *, kind: str, made: Callable[[], None],
-        prompts: int = 1,
+        self, service: Service, wanted: GenerationRequest, shape: Shape, ask: Ask, *, kind: str,
+        made: Callable[[], None], prompts: int = 1,
     ) -> None:  # fmt: skip
         self._service, self._shape, self._made = service, shape, made
         self._ask: Ask | None = ask  # until the prompts are made: what it holds may be large

@@ -5,30 +5,46 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from opsin.api import Model
 from opsin.serve.body import Body
-from opsin.serve.completion_request import Piece, pieces_of
 from opsin.serve.errors import FieldError
-from opsin.serve.fields import Fields
-from opsin.serve.refused import refuse_media
+from opsin.serve.fields import Fields, read
+from opsin.serve.raw_prompts import Id, Piece, pieces_of
 from opsin.serve.service import Service
 from opsin.serve.stream import unless_gone
 
 _MOST, _SLICE = 1 << 23, 1 << 12  # characters or ids
 
 
-@dataclass(frozen=True)
-class _Asked:
-    pieces: tuple[Piece, ...]
-    add_special: bool
-    parse_special: bool
-    with_pieces: bool
+class TokenizeRequest(Fields, kw_only=True):
+    """Texts to become ids."""
+
+    content: Annotated[
+        str | list[str | Id],
+        Meta(
+            description="A text, or texts and ids; 8,388,608 characters together.",
+            extra={"hint": 'send {"content": "..."}'},
+        ),
+    ]
+    add_special: Annotated[bool, Meta(description="Put the tokens around it that the file asks for.")] = False
+    parse_special: Annotated[bool, Meta(description="Texts of special tokens become their ids.")] = True
+    with_pieces: Annotated[bool, Meta(description="Tell the text of each id.")] = False
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        return pieces_of([self.content] if isinstance(self.content, str) else self.content, "content")
+
+
+class DetokenizeRequest(Fields, kw_only=True):
+    """Ids to become a text."""
+
+    tokens: Annotated[list[int], Meta(description="Ids.", extra={"hint": 'send {"tokens": [1, 2]}'})]
 
 
 class TokenRoutes:
@@ -46,9 +62,9 @@ class TokenRoutes:
     async def detokenize(self, request: Request) -> Response:
         """Text of ids."""
         service, model = self._service, self._service.model
-        ids = await service.read(Body.of(request), _ids)
+        asked = await service.read(Body.of(request), lambda body: read(body, DetokenizeRequest))
         return await self._make(
-            request, lambda check: JSONResponse({"content": model.tokenizer.decode(ids, special=True)})
+            request, lambda check: JSONResponse({"content": model.tokenizer.decode(asked.tokens, special=True)})
         )
 
     async def _make(self, request: Request, work: Callable[[Callable[[], None]], Response]) -> Response:
@@ -59,30 +75,15 @@ class TokenRoutes:
             return await unless_gone(request, service.make(work, until))
 
 
-def _asked(body: Mapping[str, Any]) -> _Asked:
-    refuse_media(body)
-    fields, content = Fields(body), body.get("content")
-    pieces: tuple[Piece, ...]
-    if isinstance(content, str):
-        pieces = (content,)
-    elif isinstance(content, list):
-        pieces = pieces_of(content, "content")
-    else:
-        raise FieldError("content", f"{content!r:.40} is no text", hint='send {"content": "..."}')
-    if sum(map(len, pieces)) > _MOST:
+def _asked(body: Mapping[str, Any]) -> TokenizeRequest:
+    asked = read(body, TokenizeRequest)
+    pieces = [asked.content] if isinstance(asked.content, str) else asked.content
+    if sum(len(piece) if isinstance(piece, str) else 1 for piece in pieces) > _MOST:
         raise FieldError("content", f"more than {_MOST} characters", hint="send it in parts")
-    parse = True if body.get("parse_special") is None else fields.flag("parse_special")
-    return _Asked(pieces, fields.flag("add_special"), parse, fields.flag("with_pieces"))
+    return asked
 
 
-def _ids(body: Mapping[str, Any]) -> list[int]:
-    tokens = body.get("tokens")
-    if not isinstance(tokens, list) or not all(isinstance(t, int) and not isinstance(t, bool) for t in tokens):
-        raise FieldError("tokens", "no list of ids", hint='send {"tokens": [1, 2]}')
-    return tokens
-
-
-def _listed(model: Model, asked: _Asked, check: Callable[[], None]) -> Response:
+def _listed(model: Model, asked: TokenizeRequest, check: Callable[[], None]) -> Response:
     """Written slice by slice: all at once, nobody else would have a turn."""
     ids = _ids_of(model, asked, check)
     lists = []
@@ -94,7 +95,7 @@ def _listed(model: Model, asked: _Asked, check: Callable[[], None]) -> Response:
     return Response('{"tokens":[' + ",".join(lists) + "]}", media_type="application/json")
 
 
-def _ids_of(model: Model, asked: _Asked, check: Callable[[], None]) -> list[int]:
+def _ids_of(model: Model, asked: TokenizeRequest, check: Callable[[], None]) -> list[int]:
     ids: list[int] = []
     for number, piece in enumerate(asked.pieces):
         if isinstance(piece, str):

@@ -1,0 +1,112 @@
+"""A conversation as OpenAI's clients send it. What its messages are is known where they are read (`opsin.api`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from opsin.api import Message
+from opsin.serve.errors import FieldError
+from opsin.serve.fields import Fields, read, unbuilt
+from opsin.serve.prompt_fields import PromptFields
+
+# It stands beside a template's own words, where a line break would begin a message of somebody else.
+_NAME = Meta(
+    pattern=r"^[\w. -]{1,64}(?![\s\S])",
+    description="Who speaks.",
+    extra={"hint": "give letters, digits, dots and dashes"},
+)
+
+
+class ImageUrl(Fields, kw_only=True):
+    """Where a picture is."""
+
+    url: Annotated[str, Meta(description="http, https, or data with base64.")]
+    min_pixels: Annotated[Any, unbuilt()] = None
+    max_pixels: Annotated[Any, unbuilt()] = None
+    resized_height: Annotated[Any, unbuilt()] = None
+    resized_width: Annotated[Any, unbuilt()] = None
+
+
+class Part(Fields, kw_only=True):
+    """A part of a content: a text, a refusal, or a picture."""
+
+    type: Annotated[str | None, Meta(description='"text", "refusal" or "image_url".')] = None
+    text: Annotated[str | None, Meta(description="Of a text.")] = None
+    refusal: Annotated[str | None, Meta(description="Of a refusal.")] = None
+    image_url: Annotated[ImageUrl | str | None, Meta(description="Of a picture: its URL.")] = None
+    min_pixels: Annotated[Any, unbuilt()] = None
+    max_pixels: Annotated[Any, unbuilt()] = None
+    resized_height: Annotated[Any, unbuilt()] = None
+    resized_width: Annotated[Any, unbuilt()] = None
+
+
+class ChatMessage(Fields, kw_only=True):
+    """A message. Other fields than these go to the model's template, too."""
+
+    role: Annotated[
+        str,
+        Meta(
+            description="Who says it: user, assistant, system, developer, tool, function, or what the template names.",
+            extra={"hint": "give user, assistant or system"},
+        ),
+    ]
+    content: Annotated[
+        str | list[Part] | None,
+        Meta(
+            description="What is said.",
+            extra={"hint": 'give a text, or a list of {"type": "text"} and {"type": "image_url"}'},
+        ),
+    ] = None
+    name: Annotated[str, _NAME] | None = None
+    tool_calls: Annotated[Any, Meta(description="Calls that the assistant made.")] = None
+    tool_call_id: Annotated[Any, Meta(description="The call whose result this is.")] = None
+    function_call: Annotated[Any, Meta(description="A call in OpenAI's first form.")] = None
+    refusal: Annotated[Any, Meta(description="What the assistant said in place of a content.")] = None
+    prefix: Annotated[Any, unbuilt(False)] = None
+    partial: Annotated[Any, unbuilt(False)] = None
+    text: Annotated[Any, unbuilt("")] = None
+
+
+class Conversation(PromptFields, kw_only=True):
+    """Messages, the last of which is to be answered."""
+
+    messages: Annotated[
+        list[ChatMessage],
+        Meta(
+            min_length=1,
+            description="From the first to the last.",
+            extra={"hint": 'give [{"role": "user", "content": "..."}]'},
+        ),
+    ]
+    tools: Annotated[Any, unbuilt([])] = None
+    functions: Annotated[Any, unbuilt([])] = None
+    tool_choice: Annotated[Any, unbuilt("none", "auto")] = None
+    function_call: Annotated[Any, unbuilt("none", "auto")] = None
+    chat_template: Annotated[Any, unbuilt("")] = None
+    chat_template_kwargs: Annotated[Any, unbuilt({})] = None
+    add_generation_prompt: Annotated[Any, unbuilt(True)] = None
+    continue_final_message: Annotated[Any, unbuilt(False)] = None
+    add_special_tokens: Annotated[Any, unbuilt(False)] = None
+    enable_thinking: Annotated[Any, unbuilt()] = None
+    think: Annotated[Any, unbuilt()] = None
+    thinking: Annotated[Any, unbuilt({})] = None
+    reasoning: Annotated[Any, unbuilt({})] = None
+    reasoning_effort: Annotated[Any, unbuilt("minimal", "low", "medium", "high", "xhigh", "max")] = None
+    prompt: Annotated[Any, unbuilt("", [])] = None
+    safe_prompt: Annotated[Any, unbuilt(False)] = None
+
+
+def conversation(body: Mapping[str, Any]) -> Sequence[Message]:
+    """The messages of a body, as the client wrote them, of checked shape. Raises FieldError, naming the field."""
+    for number, message in enumerate(read(body, Conversation).messages):
+        for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            # What a part of this type does not hold would be lost.
+            stray = "text" if part.type == "image_url" else "image_url" if part.type in ("text", "refusal") else None
+            if stray is not None and getattr(part, stray):
+                path = f"messages[{number}].content[{place}].{stray}"
+                raise FieldError(path, "nothing is read from here", hint="send it as a part of its own")
+    messages: list[Message] = body["messages"]
+    return messages

@@ -1,0 +1,27 @@
+"""Fields of others that would change any prompt, of a conversation or as it stands."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from opsin.serve.fields import Fields, unbuilt
+
+
+class PromptFields(Fields, kw_only=True):
+    """None of them is built."""
+
+    mm_processor_kwargs: Annotated[Any, unbuilt({})] = None
+    truncate_prompt_tokens: Annotated[Any, unbuilt()] = None
+    truncate: Annotated[Any, unbuilt()] = None
+    system: Annotated[Any, unbuilt("", send='a message of the role "system"')] = None
+    instructions: Annotated[Any, unbuilt("", send='a message of the role "system"')] = None
+    input: Annotated[Any, unbuilt("", [], send="messages, or a prompt")] = None
+    inputs: Annotated[Any, unbuilt("", [], send="messages, or a prompt")] = None
+    template: Annotated[Any, unbuilt("")] = None
+    options: Annotated[Any, unbuilt({}, send="what is in it beside it")] = None
+    extra_body: Annotated[Any, unbuilt({}, send="what is in it beside it")] = None
+    parameters: Annotated[Any, unbuilt({}, send="what is in it beside it")] = None
+    num_ctx: Annotated[Any, unbuilt()] = None
+    lora: Annotated[Any, unbuilt([])] = None
+    adapter_id: Annotated[Any, unbuilt("")] = None
+    cache_salt: Annotated[Any, unbuilt("")] = None

@@ -1,0 +1,101 @@
+"""Prompts as they stand, checked: for llama-server's /completion and OpenAI's /v1/completions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta
+
+from opsin.serve.errors import FieldError
+from opsin.serve.fields import Fields, read, unbuilt
+from opsin.serve.prompt_fields import PromptFields
+
+Id = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+Piece = str | list[int]
+_HINT = 'give a text, a list of ids, or {"prompt_string": "...", "multimodal_data": [...]}'
+_RAW_PICTURES = 'send "prompt": {"prompt_string": "...", "multimodal_data": ["BASE64"]}'
+
+
+class PromptWithMedia(Fields, kw_only=True):
+    """A text with markers, and the pictures that stand there."""
+
+    media_hint: ClassVar[str] = _RAW_PICTURES
+    prompt_string: Annotated[
+        str, Meta(description="A text with /props's media_marker for each picture.", extra={"hint": _HINT})
+    ]
+    multimodal_data: (
+        Annotated[
+            list[bytes],
+            Meta(description="The pictures' files, in base64.", extra={"hint": "encode the files' bytes again"}),
+        ]
+        | None
+    ) = None
+
+
+class Prompts(PromptFields, kw_only=True):
+    """What to go on with: one prompt, or several. A list of ids, or of ids and texts, is one prompt."""
+
+    media_hint: ClassVar[str] = _RAW_PICTURES
+    prompt: Annotated[
+        str | list[str | Id | list[str | Id] | PromptWithMedia] | PromptWithMedia,
+        Meta(
+            description="A text, a list of ids and texts, a text with pictures, or a list of such.",
+            extra={"hint": _HINT},
+        ),
+    ]
+    messages: Annotated[Any, unbuilt([])] = None
+    suffix: Annotated[Any, unbuilt("")] = None
+    input_prefix: Annotated[Any, unbuilt("")] = None
+    input_suffix: Annotated[Any, unbuilt("")] = None
+    input_extra: Annotated[Any, unbuilt([])] = None
+    add_special_tokens: Annotated[Any, unbuilt(True)] = None
+    context: Annotated[Any, unbuilt([])] = None
+    response_fields: Annotated[Any, unbuilt([])] = None
+    return_full_text: Annotated[Any, unbuilt(False)] = None
+
+
+@dataclass(frozen=True)
+class RawPrompt:
+    """Texts and ids, one after another, and the files of the pictures whose markers stand in the texts."""
+
+    pieces: tuple[Piece, ...]
+    pictures: tuple[bytes, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return "".join(piece for piece in self.pieces if isinstance(piece, str))
+
+
+def prompts_of(body: Mapping[str, Any]) -> tuple[RawPrompt, ...]:
+    """The prompts of a body. Raises FieldError, naming the field."""
+    prompt = read(body, Prompts).prompt
+    if isinstance(prompt, list) and prompt and not any(isinstance(part, int) for part in prompt):
+        return tuple(_prompt(one, f"prompt[{number}]") for number, one in enumerate(prompt))
+    return (_prompt(prompt, "prompt"),)
+
+
+def _prompt(prompt: object, name: str) -> RawPrompt:
+    if isinstance(prompt, str):
+        return RawPrompt((prompt,))
+    if isinstance(prompt, PromptWithMedia):
+        return RawPrompt((prompt.prompt_string,), tuple(prompt.multimodal_data or ()))
+    if not isinstance(prompt, list) or not prompt:
+        raise FieldError(name, f"{prompt!r:.40} is no prompt", hint=_HINT)
+    return RawPrompt(pieces_of(prompt, name))
+
+
+def pieces_of(parts: Sequence[object], name: str) -> tuple[Piece, ...]:
+    """Ids and texts in one list, neighbouring ids together. Raises FieldError for anything else."""
+    pieces: list[Piece] = []
+    for number, part in enumerate(parts):
+        if isinstance(part, str):
+            pieces.append(part)
+        elif not isinstance(part, int):
+            raise FieldError(f"{name}[{number}]", "is neither an id nor a text", hint=_HINT)
+        elif pieces and isinstance(pieces[-1], list):
+            pieces[-1].append(part)
+        else:
+            pieces.append([part])
+    return tuple(pieces)

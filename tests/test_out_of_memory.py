@@ -98,7 +98,7 @@ def test_one_requests_lack_of_memory_is_its_own(model, monkeypatch, where, form)
     elif where == "sampler":
         once(monkeypatch, opsin.engine.sequence.Sampler, "choose", form)
     elif where == "features":
-        once(monkeypatch, type(model.vision._sketch.preparation), "patches", form)
+        once(monkeypatch, type(model.vision._meta.preparation), "patches", form)
     else:
         once(monkeypatch, model.engine._media._encoding, "_load", form)
     with pytest.raises(OutOfMemoryError, match="memory ran out"):

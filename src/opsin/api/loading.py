@@ -24,6 +24,7 @@ from opsin.engine.media_store import MediaStore
 from opsin.engine.runner import Limits, Runner
 from opsin.errors import ModelError, RequestError
 from opsin.gguf import File
+from opsin.gguf.roles import PROJECTOR
 from opsin.hub.bundled import bundled
 from opsin.media.fetch import Rules
 from opsin.media.limits import Limits as PictureLimits
@@ -38,7 +39,6 @@ from opsin.text import ChatTemplate, Tokenizer
 _CONTEXT = 8192  # rows of a sequence where nobody asks for more
 _EMBEDDINGS = 256 << 20  # bytes of pictures that are kept
 PARTS, DEVICES = ("text", "vision"), ("cpu",)
-_TOWER = "clip"  # the architecture of files that hold a part for pictures alone
 
 
 def load(
@@ -88,7 +88,7 @@ def load(
         files = find(path, mmproj, vision=vision)
         with File.open(files.text) as file:
             _check_is_model(file)
-            if file.get_str("general.architecture") == _TOWER:
+            if file.get_str("general.architecture") == PROJECTOR:
                 seeing, hint = loading.vision(file, files.text), ""
             else:
                 read = loading.read(file)

@@ -110,7 +110,7 @@ class _Memory:
 
 def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None]:
     """What the model would take, found by building it from shapes alone; or why it cannot be built."""
-    from opsin.convert.merge import PROJECTOR
+    from opsin.gguf.roles import PROJECTOR
     from opsin.models import load_decoder
     from opsin.nn.meta import MetaReader
 

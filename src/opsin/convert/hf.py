@@ -20,6 +20,7 @@ from opsin.convert.checkpoint import Checkpoint
 from opsin.convert.vocabulary import vocabulary_keys
 from opsin.errors import FileError, ModelError, RequestError
 from opsin.gguf import NewTensor, Typed, ValueType, check_target, write
+from opsin.gguf.roles import PROJECTOR, is_checkpoint_media
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.writer import Writable
 from opsin.models import rules as all_rules
@@ -29,11 +30,6 @@ Format = Literal["auto", "f32", "f16", "bf16", "q8_0"]
 FORMATS: Final = ("auto", "f32", "f16", "bf16", "q8_0")
 _FILE_TYPES: Final = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}  # llama.cpp's numbers
 _RUN: Final = 1 << 22  # values that are read at once
-# Beginnings of tensors of pictures and sound, which a conversion of text alone leaves out.
-_MEDIA: Final = (
-    "vision_tower.", "vision_model.", "visual.", "multi_modal_projector.", "connector.", "image_newline",
-    "audio_tower.", "embed_vision.", "embed_audio.",
-)  # fmt: skip
 
 
 @dataclass
@@ -94,7 +90,7 @@ def convert(
         if mmproj is None:
             whole = {**seen.metadata, **_general(checkpoint, text.architecture, "model", kind), **model.metadata}
             return Converted(tuple(write(out, whole, [*model.tensors, *seen.tensors])), notes)
-        first = write(mmproj, {**_general(checkpoint, "clip", "mmproj", kind), **seen.metadata}, seen.tensors)
+        first = write(mmproj, {**_general(checkpoint, PROJECTOR, "mmproj", kind), **seen.metadata}, seen.tensors)
         try:
             whole = {**_general(checkpoint, text.architecture, "model", kind), **model.metadata}
             return Converted((*write(out, whole, model.tensors), *first), notes)
@@ -228,7 +224,7 @@ def _check_known(checkpoint: Checkpoint, rules: Sequence[Rules], *, vision: bool
     for name in checkpoint.names:
         if any(any(_matches(part, name)) for part in rules) or _is_dropped(rules, name):
             continue
-        of_media = name.startswith(_MEDIA) and len(rules) == 1
+        of_media = len(rules) == 1 and is_checkpoint_media(name)
         if of_media and vision:
             what = "its part for pictures or sound cannot be converted"
             raise ModelError(f"{checkpoint.path}: {what}", hint="vision=False (--no-vision) leaves it out")

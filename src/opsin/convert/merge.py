@@ -9,9 +9,8 @@ from pathlib import Path
 
 from opsin.errors import FileError
 from opsin.gguf import File, Typed, check_target, write
-from opsin.gguf.roles import is_projector
+from opsin.gguf.roles import PROJECTOR, is_projector
 
-PROJECTOR = "clip"  # general.architecture of a projector
 _PARTS = ("vision", "audio")
 
 

@@ -14,7 +14,7 @@ from enum import Enum, auto
 
 from opsin.errors import RequestError
 from opsin.gguf import File, TensorInfo
-from opsin.gguf.roles import is_projector
+from opsin.gguf.roles import PROJECTOR, is_projector
 from opsin.quants import BY_NAME
 
 
@@ -83,7 +83,7 @@ class ModelTraits:
     def of(cls, file: File) -> ModelTraits:
         """The text part's traits; zeros for a projector alone."""
         family = file.get_str("general.architecture")
-        if family == "clip":
+        if family == PROJECTOR:
             return cls()
         heads = _first(file, f"{family}.attention.head_count", 0)
         kv_heads = _first(file, f"{family}.attention.head_count_kv", heads)

@@ -1,12 +1,24 @@
-"""Which part of a model a tensor belongs to, by its name."""
+"""Which part of a model a file or a tensor is, by the names of GGUF and of transformers."""
 
 from __future__ import annotations
 
 from typing import Final
 
-_OTHERS: Final = ("v.", "a.", "mm.", "resampler.", "adapter.", "model.image_newline")
+PROJECTOR: Final = "clip"  # general.architecture of a file that holds a part for pictures or sound alone
+# How names of tensors begin that belong to such a part: in GGUF, by old names too; and in checkpoints, as
+# `rules.canonical` writes them.
+_GGUF: Final = ("v.", "a.", "mm.", "resampler.", "adapter.", "model.image_newline")
+_CHECKPOINT: Final = (
+    "vision_tower.", "vision_model.", "visual.", "multi_modal_projector.", "connector.", "image_newline",
+    "audio_tower.", "embed_vision.", "embed_audio.",
+)  # fmt: skip
 
 
 def is_projector(name: str) -> bool:
-    """Whether a tensor belongs to a part for pictures or sound, by old names too."""
-    return name.startswith(_OTHERS)
+    """Whether a tensor of a GGUF file belongs to a part for pictures or sound."""
+    return name.startswith(_GGUF)
+
+
+def is_checkpoint_media(name: str) -> bool:
+    """Whether a tensor of a checkpoint belongs to a part for pictures or sound; `name` is canonical."""
+    return name.startswith(_CHECKPOINT)

@@ -174,8 +174,7 @@ def canonical(name: str) -> str:
     """A tensor's name as rules write it, whatever version of transformers saved it.
 
     Text is "embed_tokens.weight", "layers.0...", "norm.weight", "lm_head.weight"; a tower keeps its own beginning
-    ("vision_tower.", "visual.", "vision_model.", "multi_modal_projector.", "connector."), without "model." before it
-    and "vision_model." after "vision_tower.".
+    (`gguf.roles` lists them), without "model." before it and "vision_model." after "vision_tower.".
     """
     name = name.removeprefix("model.").removeprefix("language_model.").removeprefix("text_model.")
     name = name.removeprefix("model.")

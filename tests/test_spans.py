@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsin.spans import Features, MediaSpan, Patches, Prompt, TextSpan, block_keys, memory_keys
+from opsin.errors import ContextError
+from opsin.spans import Features, MediaSpan, Patches, Prompt, TextSpan, block_keys, check_context, memory_keys
 
 BLOCK = 4
 texts = st.lists(st.integers(0, 5), max_size=9)
@@ -200,3 +201,20 @@ def test_without_a_grid_every_row_shows_all():
 def test_a_span_without_an_area_cannot_say_what_it_shows():
     with pytest.raises(ValueError, match="which part"):
         MediaSpan(b"cat", 2, 2, (1, 2)).rectangles()
+
+
+def test_a_prompt_that_fills_the_context_is_told_with_both_numbers() -> None:
+    check_context(511, 512)
+    for options, told in (
+        ({}, "the prompt has 512 tokens, the context holds 512"),
+        ({"at_least": True}, "the prompt has at least 512 tokens, the context holds 512"),
+        ({"picture": "picture 1 of 2"}, "picture 1 of 2 ends at token 512, the context holds 512"),
+        (
+            {"picture": "picture 1 of 2", "at_least": True},
+            "picture 1 of 2 ends at token 512 or later, the context holds",
+        ),
+    ):
+        with pytest.raises(ContextError, match=told) as caught:
+            check_context(512, 512, **options)  # type: ignore[arg-type]
+        assert (caught.value.prompt_tokens, caught.value.context_tokens) == (512, 512)
+        assert ("smaller pictures" in str(caught.value.hint)) == ("picture" in options)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+from opsin.errors import ContextError
+
 Area = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 
 
@@ -253,3 +255,25 @@ def block_keys(prompt: Prompt, block: int) -> list[bytes]:
                 keys.append(chained(keys[-1] if keys else None, runs))
                 runs, filled = [], 0
     return keys
+
+
+def check_context(
+    tokens: int, context: int, *, at_least: bool = False, picture: str | None = None, prompt_tokens: int | None = None
+) -> None:
+    """Raises ContextError for a prompt of so many tokens, where the context holds no more: there is none for an answer.
+
+    `at_least`: there may be more. `picture`: what is named, where it is a picture that ends there, of a prompt of
+    `prompt_tokens` where these are known.
+    """
+    if tokens < context:
+        return
+    message, hint = f"the prompt has {'at least ' if at_least else ''}{tokens} tokens", None
+    if picture is not None:
+        message = f"{picture} ends at token {tokens}{' or later' if at_least else ''}"
+        hint = "send fewer or smaller pictures, or load the model with a larger context"
+    raise ContextError(
+        f"{message}, the context holds {context}",
+        hint=hint,
+        prompt_tokens=tokens if prompt_tokens is None else prompt_tokens,
+        context_tokens=context,
+    )

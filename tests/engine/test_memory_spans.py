@@ -199,5 +199,5 @@ def test_a_small_cache_makes_them_wait_and_changes_nothing(device, decoder, eye)
 
 def test_more_than_the_cache_remembers_is_refused(engine):
     span, _ = memory(64 * 30)
-    with pytest.raises(RequestError, match="the context 0"):
+    with pytest.raises(RequestError, match="the context holds 0"):
         engine.submit(Prompt.of([span, text(3)]), GREEDY)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, cast
 from opsin.api.byte_budget import ByteBudget
 from opsin.api.fetching import Fetching
 from opsin.api.messages import Message, checked
-from opsin.errors import ContextError, RequestError
+from opsin.errors import RequestError
 from opsin.media.fetch import Rules, is_remote
-from opsin.spans import Patches
+from opsin.spans import Patches, check_context
 from opsin.text import join
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ class Conversation:
 
 def read(
     messages: Sequence[Message], vision: Vision | None, *, no_vision_hint: str, knows_role: Callable[[str], bool],
-    check: Callable[[], None] = lambda: None, room: int | None = None,
+    check: Callable[[], None] = lambda: None, context: int | None = None,
 ) -> Conversation:  # fmt: skip
     """Check messages, and prepare the pictures in them. `no_vision_hint`: what to do where there is no part for them.
 
     `knows_role`: whether there is such a role. `check` is called before each part: what it raises ends the work.
-    `room`: rows that all pictures may have.
+    `context`: tokens that the prompt and its answer may have together.
 
     Raises RequestError, naming the part, for what is no message or no picture.
     """
@@ -49,7 +49,7 @@ def read(
     rules, files = (vision.rules, vision.budgets.files) if vision is not None else (Rules(), ByteBudget(0))
     with Fetching(rules, _remote(messages) if vision is not None else (), files, check) as fetching:
         reading = _Reading(
-            vision, no_vision_hint, check, fetching, room, sum(not _is_text(part) for _, part in _parts(messages))
+            vision, no_vision_hint, check, fetching, context, sum(not _is_text(part) for _, part in _parts(messages))
         )
         return Conversation([reading.message(*numbered) for numbered in enumerate(messages)], reading.pictures)
 
@@ -94,7 +94,7 @@ class _Reading:
     no_vision_hint: str
     check: Callable[[], None]
     fetching: Fetching
-    room: int | None
+    context: int | None
     count: int
     pictures: list[tuple[str, Patches]] = field(default_factory=list)
     rows: int = 0
@@ -124,14 +124,9 @@ class _Reading:
         patches = self._picture(part, name, self.vision)
         self.pictures.append((name, patches))
         self.rows += patches.rows
-        if self.room is not None and self.rows >= self.room:
-            raise ContextError(
-                f"{name}, picture {len(self.pictures)} of {self.count}, ends after token {self.rows}, "
-                f"the context holds {self.room}",
-                hint="send fewer or smaller pictures, or load the model with a larger context",
-                prompt_tokens=self.rows,
-                context_tokens=self.room,
-            )
+        if self.context is not None:
+            which = f"{name}, picture {len(self.pictures)} of {self.count},"
+            check_context(self.rows, self.context, at_least=True, picture=which)
         return {"type": "image"}
 
     def _picture(self, part: object, name: str, vision: Vision) -> Patches:

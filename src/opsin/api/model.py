@@ -22,12 +22,12 @@ from opsin.engine.engine import Engine
 from opsin.engine.runner import Runner
 from opsin.engine.sampling import Sampling
 from opsin.engine.trace import Edits, trace
-from opsin.errors import ContextError, RequestError
+from opsin.errors import RequestError
 from opsin.media.decode import Source
 from opsin.media.swapping import Step
 from opsin.ops.device import Device
 from opsin.process import Stays
-from opsin.spans import MediaSpan, Patches, Prompt
+from opsin.spans import MediaSpan, Patches, Prompt, check_context
 from opsin.text import ChatTemplate, StopStrings, Tokenizer
 
 _ASKED = "give what `question` or `raw` makes, or use `chat` and `complete`"
@@ -199,11 +199,11 @@ class Model(Stays):
         """
         return self._question(messages, check, self.context)
 
-    def _question(self, messages: Messages, check: Callable[[], None], room: int | None) -> Question:
+    def _question(self, messages: Messages, check: Callable[[], None], context: int | None) -> Question:
         prompting = self.text.prompting
         try:
-            conversation = self._read(messages, check, room)
-            prompt = prompting.prompt(conversation, room=room, check=check)
+            conversation = self._read(messages, check, context)
+            prompt = prompting.prompt(conversation, context=context, check=check)
         except RecursionError as error:
             raise RequestError("a message is nested too deeply", hint="send plain messages") from error
         return _question(prompt, conversation.pictures)
@@ -215,11 +215,11 @@ class Model(Stays):
         """
         return self.text.prompting.write(self._read(messages_of(messages), check, None))
 
-    def _read(self, messages: Messages, check: Callable[[], None], room: int | None) -> Conversation:
+    def _read(self, messages: Messages, check: Callable[[], None], context: int | None) -> Conversation:
         knows = self.text.prompting.knows_role
         return read(
             messages_of(messages), self.vision, no_vision_hint=self._no_vision_hint, knows_role=knows, check=check,
-            room=room,
+            context=context,
         )  # fmt: skip
 
     def raw(
@@ -233,21 +233,17 @@ class Model(Stays):
         prompting = self.text.prompting
         checked(pictures, Sequence, "pictures", "give a list")  # type: ignore[type-abstract]
         pieces = self._pieces(pieces)
-        prompting.check_room(pieces, (), self.context)
+        prompting.refuse_too_long(pieces, (), self.context)
         prompting.check_places(pieces, len(pictures))
         prepared: list[tuple[str, Patches]] = []
         for number, picture in enumerate(pictures):
             check()
             name = f"picture {number + 1}"
             prepared.append((name, self._seeing().prepare(picture, name)))
-            if (rows := sum(patches.rows for _, patches in prepared)) >= self.context:
-                raise ContextError(
-                    f"{name} of {len(pictures)} does not fit: the context holds {self.context} tokens",
-                    prompt_tokens=rows,
-                    context_tokens=self.context,
-                )
+            rows = sum(patches.rows for _, patches in prepared)
+            check_context(rows, self.context, at_least=True, picture=f"{name} of {len(pictures)}")
         patches = [patches for _, patches in prepared]
-        return _question(prompting.raw(pieces, patches, room=self.context, check=check), prepared)
+        return _question(prompting.raw(pieces, patches, context=self.context, check=check), prepared)
 
     def _pieces(self, pieces: Sequence[str | Sequence[int]]) -> Sequence[str | Sequence[int]]:
         if not isinstance(pieces, list | tuple):
@@ -279,7 +275,7 @@ class Model(Stays):
 
     def complete(self, text: str, *, stop: Sequence[str] = (), **sampling: Unpack[SamplingOptions]) -> Answer:
         """Go on with a text, without a template."""
-        self.text.prompting.check_room([checked(text, str, "the text")], (), self.context, special=False)
+        self.text.prompting.refuse_too_long([checked(text, str, "the text")], (), self.context, special=False)
         ids = self.tokenizer.encode(text, add_special=True)
         return self.generate(Prompt.of([ids]), self._sampling(sampling), stop=stop)
 
@@ -288,7 +284,7 @@ class Model(Stays):
         check_texts(stop, "stop")
         asked = Question(question) if isinstance(question, Prompt) else checked(question, Question, "question", _ASKED)
         checked(sampling, Sampling, "sampling")
-        self._check_room(asked)
+        self._check_pictures(asked)
         stream = self.engine.submit(asked.prompt, sampling)
         return Answer(stream, self.tokenizer.stream(), StopStrings(stop), len(asked.prompt), asked.pictures)
 
@@ -299,17 +295,11 @@ class Model(Stays):
             raise RequestError(f"{wrong[0]} is no option of sampling", hint=", ".join(known))
         return replace(self.facts.sampling, **options)  # type: ignore[arg-type]
 
-    def _check_room(self, asked: Question) -> None:
+    def _check_pictures(self, asked: Question) -> None:
         """Name the picture that does not fit any more."""
         for number, picture in enumerate(asked.pictures):
-            if picture.end >= self.context:
-                raise ContextError(
-                    f"{picture.name}, picture {number + 1} of {len(asked.pictures)}, ends at token {picture.end}, "
-                    f"the context holds {self.context}",
-                    hint="send fewer or smaller pictures, or load the model with a larger context",
-                    prompt_tokens=len(asked.prompt),
-                    context_tokens=self.context,
-                )
+            which = f"{picture.name}, picture {number + 1} of {len(asked.pictures)},"
+            check_context(picture.end, self.context, picture=which, prompt_tokens=len(asked.prompt))
 
     # Looking inside
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from opsin.api.contents import Conversation, plain
-from opsin.errors import ContextError, RequestError
-from opsin.spans import MediaSpan, Patches, Prompt
+from opsin.errors import RequestError
+from opsin.spans import MediaSpan, Patches, Prompt, check_context
 from opsin.text import ChatTemplate, Tokenizer, Written, escape_special_tokens, join, split_at_marker, written
 
 # Others must be words: a template's own tokens stand in its source as well.
@@ -35,19 +35,19 @@ class Prompting:
         self.tokenizer = tokenizer if marker is None else tokenizer.escaping(marker, self.own)
 
     def prompt(
-        self, conversation: Conversation, *, room: int | None = None, check: Callable[[], None] = lambda: None
+        self, conversation: Conversation, *, context: int | None = None, check: Callable[[], None] = lambda: None
     ) -> Prompt:
         """Raises RequestError where the template has no place for the pictures.
 
-        `room`: tokens that the context holds; what is sure not to fit raises ContextError before it is rendered or
+        `context`: tokens that the context holds; what is sure not to fit raises ContextError before it is rendered or
         encoded. `check` is called now and then: what it raises ends the work.
         """
         pictures = [patches for _, patches in conversation.pictures]
-        self._check_texts(conversation, room)
+        self._check_texts(conversation, context)
         messages = [_marked(message) for message in conversation.messages]
         runs = self._runs(messages, len(pictures))
         check()
-        self.check_room(runs, pictures, room)
+        self.refuse_too_long(runs, pictures, context)
         return Prompt.of(self._spans(runs, pictures, first=True, check=check))
 
     def write(self, conversation: Conversation) -> str:
@@ -64,12 +64,12 @@ class Prompting:
             )
 
     def raw(
-        self, pieces: Sequence[str | Sequence[int]], pictures: list[Patches], *, room: int | None = None,
+        self, pieces: Sequence[str | Sequence[int]], pictures: list[Patches], *, context: int | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Prompt:  # fmt: skip
         """Texts and ids one after another; each `own` in the texts is the place of a picture. More as `prompt`."""
         spans: list[MediaSpan | Sequence[int]] = []
-        self.check_room(pieces, pictures, room)
+        self.refuse_too_long(pieces, pictures, context)
         left = iter(pictures)
         for number, piece in enumerate(pieces):
             if not isinstance(piece, str):
@@ -110,21 +110,21 @@ class Prompting:
             text = self.template.render(self.template.fit(messages))
         return escape_special_tokens(text, self.tokenizer)
 
-    def _check_texts(self, conversation: Conversation, room: int | None) -> None:
+    def _check_texts(self, conversation: Conversation, context: int | None) -> None:
         """Refuse what no template could make fit: what users say stands in every prompt, but for space around it."""
         texts = [text for message in conversation.messages if message["role"] == "user" for text in _texts(message)]
-        if room is None or sum(map(len, texts)) + _MESSAGE * len(conversation.messages) <= _COUNTED:
+        if context is None or sum(map(len, texts)) + _MESSAGE * len(conversation.messages) <= _COUNTED:
             return
         # Two messages may share a token.
         least = sum(max(0, self.tokenizer.fewest_tokens(text.strip()) - 1) for text in texts)
-        _refuse(max(least, len(conversation.messages)), room)
+        check_context(max(least, len(conversation.messages)), context, at_least=True)
 
-    def check_room(
-        self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Patches], room: int | None, *,
+    def refuse_too_long(
+        self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Patches], context: int | None, *,
         special: bool = True,
     ) -> None:  # fmt: skip
         """Refuse what is sure to be too long before it is encoded. Short ones are encoded, to tell the exact number."""
-        if room is None or sum(map(len, pieces)) <= _COUNTED:
+        if context is None or sum(map(len, pieces)) <= _COUNTED:
             return
         texts = sum(
             self.tokenizer.fewest_tokens(piece.replace(self.own, ""), special=special)
@@ -132,7 +132,7 @@ class Prompting:
             else len(piece)
             for piece in pieces  # a picture's place is no text
         )
-        _refuse(texts + sum(patches.rows for patches in pictures), room)
+        check_context(texts + sum(patches.rows for patches in pictures), context, at_least=True)
 
     def _spans(
         self, runs: list[str], pictures: list[Patches], *, first: bool, check: Callable[[], None]
@@ -174,12 +174,3 @@ def _texts(message: dict[str, object]) -> list[str]:
     if isinstance(content, list):
         return [part["text"] for part in content if part["type"] == "text"]
     return [content] if isinstance(content, str) else []
-
-
-def _refuse(tokens: int, room: int) -> None:
-    if tokens >= room:
-        raise ContextError(
-            f"the prompt has at least {tokens} tokens, the context holds {room}",
-            prompt_tokens=tokens,
-            context_tokens=room,
-        )

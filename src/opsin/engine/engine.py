@@ -23,12 +23,12 @@ from opsin.engine.sampling import Floats, Sampling
 from opsin.engine.scheduler import Plan, Scheduler
 from opsin.engine.sequence import LOOK_UP_SECONDS, Sequence, Stream, TokenOutput
 from opsin.engine.step_budget import StepBudget
-from opsin.errors import ContextError, DeviceError, FileError, RequestError, known
+from opsin.errors import DeviceError, FileError, RequestError, known
 from opsin.nn.batch import MEMORY
 from opsin.ops import PAGE
 from opsin.ops.device import Stopped
 from opsin.process import Stays
-from opsin.spans import MediaSpan, Prompt, TextSpan
+from opsin.spans import MediaSpan, Prompt, TextSpan, check_context
 
 T = TypeVar("T")
 _FAILED = "the engine failed"
@@ -108,12 +108,7 @@ class Engine(Stays):
             raise RequestError("the prompt is empty", hint="give at least one token")
         remembers = any(isinstance(span, MediaSpan) and span.memory for span in prompt.spans)
         room = self._room(PromptRows(prompt).memory_pages if remembers else 0)  # few prompts are spelt out for it
-        if len(prompt) >= room:
-            raise ContextError(
-                f"the prompt has {len(prompt)} tokens, the context {room}",
-                prompt_tokens=len(prompt),
-                context_tokens=room,
-            )
+        check_context(len(prompt), room)
         vocabulary = self._runner.decoder.vocabulary
         for span in prompt.spans:
             if not isinstance(span, TextSpan):

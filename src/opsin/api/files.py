@@ -6,13 +6,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from opsin.config import expanded
 from opsin.errors import FileError
 
 # The number format at an end of a name: f16, Q8_0, UD-Q4_K_XL, IQ2_XXS, and which split it is.
-_FORMAT: Final = re.compile(
+_FORMAT = re.compile(
     r"[-_.]?(?:(?<![a-z0-9])(?:ud[-_.])?(?:b?f16|fp16|f32|fp32|i?q\d+(?:_[a-z0-9]+)*|tq\d_\d|mxfp4(?:_[a-z]+)?)"
     r"|\d{5}-of-\d{5})(?![a-z0-9])"
 )

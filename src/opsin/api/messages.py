@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, cast
+from typing import cast
 
 from opsin.errors import RequestError
 
 Message = Mapping[str, object]
 _HINT = 'give [{"role": "user", "content": "..."}]'
 # Words in the names of fields under which others take pictures, sounds and files: never something to leave aside.
-_MEDIA: Final = frozenset(
+_MEDIA = frozenset(
     word + ending
     for word in (
         "image",

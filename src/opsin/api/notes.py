@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final
 
 import numpy as np
 
@@ -12,22 +11,22 @@ from opsin.errors import OpsinError
 from opsin.gguf import File, Value
 from opsin.text import ChatTemplate, Tokenizer
 
-_SAMPLING: Final = "general.sampling."
-_BUILT: Final = ("temp", "top_k", "top_p", "min_p")
+_SAMPLING = "general.sampling."
+_BUILT = ("temp", "top_k", "top_p", "min_p")
 # What changes nothing, of the sampling options that are not built.
-_NEUTRAL: Final = {
+_NEUTRAL = {
     "penalty_repeat": 1.0, "penalty_last_n": None, "mirostat": 0, "mirostat_tau": None, "mirostat_eta": None,
     "xtc_probability": 0.0, "xtc_threshold": None, "sequence": None,
 }  # fmt: skip
 # Keys of an architecture that say nothing which the tensors or the other keys do not say.
-_KNOWN: Final = (
+_KNOWN = (
     "vocab_size", "context_length", "embedding_length", "block_count", "feed_forward_length", "tensor_data_layout",
     "rope.dimension_count", "rope.scaling.finetuned", "attention.key_length", "attention.value_length",
     "attention.causal", "attention.layer_norm_epsilon", "pooling_type",
 )  # fmt: skip
-_PROBE: Final = "needle in a haystack"
-_MOST: Final = 16  # notes of one kind: a hostile file has thousands of keys
-_STRUCTURE: Final = re.compile(r"<\|[^\s<>|]{1,40}\|>|<｜[^\s<>｜]{1,40}｜>|<(?:start|end)_of_turn>")
+_PROBE = "needle in a haystack"
+_MOST = 16  # notes of one kind: a hostile file has thousands of keys
+_STRUCTURE = re.compile(r"<\|[^\s<>|]{1,40}\|>|<｜[^\s<>｜]{1,40}｜>|<(?:start|end)_of_turn>")
 
 
 def notes_of(file: File, tokenizer: Tokenizer, template: ChatTemplate | None) -> Iterator[str]:

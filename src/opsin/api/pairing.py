@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from opsin.api.files import Files, kinship
 from opsin.api.vision import Vision
@@ -18,7 +17,7 @@ from opsin.text import Tokenizer
 
 # F16 holds what towers need and is read as it is; Q8_0 is nearly as good; BF16 has three bits less than F16; F32 is
 # twice as large for nothing that could be seen. Other formats come after these, those of more bits first.
-_BEST: Final = ("F16", "Q8_0", "BF16", "F32")
+_BEST = ("F16", "Q8_0", "BF16", "F32")
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,16 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Final
 
 from opsin.convert.safetensors import Safetensors, Stored
 from opsin.errors import FileError
 from opsin.gguf.kinds import START_BYTES, recognise
 from opsin.gguf.rules import Floats, Rules, Settings, canonical
 
-MAX_JSON: Final = 256 << 20  # bytes; a tokenizer of 262,000 tokens has 33 million
-_INDEX: Final = "model.safetensors.index.json"
-_TEXT_CONFIGS: Final = ("text_config", "llm_config", "lm_config", "language_config")
-_UNUSED: Final = (".rotary_emb.inv_freq", ".attention.masked_bias", ".embeddings.position_ids")
+MAX_JSON = 256 << 20  # bytes; a tokenizer of 262,000 tokens has 33 million
+_INDEX = "model.safetensors.index.json"
+_TEXT_CONFIGS = ("text_config", "llm_config", "lm_config", "language_config")
+_UNUSED = (".rotary_emb.inv_freq", ".attention.masked_bias", ".embeddings.position_ids")
 
 
 class Checkpoint:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from opsin.convert.checkpoint import read_json
 from opsin.errors import FileError
@@ -16,22 +15,22 @@ from opsin.gguf import Typed, ValueType
 from opsin.gguf.writer import Writable
 from opsin.text.vocabulary import END_TEXTS, PREFIX
 
-_FILE: Final = "generation_config.json"
-_SAMPLING: Final = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
+_FILE = "generation_config.json"
+_SAMPLING = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
                     "repetition_penalty": "penalty_repeat"}  # fmt: skip
-_DRAWN: Final = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0}  # transformers' own, where it draws
-_RANGES: Final = {"temperature": (0, 100), "top_k": (-1, (1 << 31) - 1), "top_p": (0, 1), "min_p": (0, 1),
+_DRAWN = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0}  # transformers' own, where it draws
+_RANGES = {"temperature": (0, 100), "top_k": (-1, (1 << 31) - 1), "top_p": (0, 1), "min_p": (0, 1),
                   "repetition_penalty": (0, 1000)}  # fmt: skip
-_MOST: Final = 16  # notes on settings that have no key
+_MOST = 16  # notes on settings that have no key
 # What needs no note: it is kept elsewhere, says how and not what, or changes nothing with this value.
-_ELSEWHERE: Final = (
+_ELSEWHERE = (
     "eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id", "suppress_tokens", "do_sample",
     "use_cache", "cache_implementation", "cache_config", "compile_config", "disable_compile", "chat_format",
     "return_dict_in_generate", "max_new_tokens", "renormalize_logits", "remove_invalid_values", "trust_remote_code",
     "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind",
     "target_lookbehind", "prompt_lookup_num_tokens", "max_matching_ngram_size", "is_assistant", "max_time",
 )  # fmt: skip
-_NEUTRAL: Final[Mapping[str, object]] = {
+_NEUTRAL: Mapping[str, object] = {
     "max_length": 20, "num_beams": 1, "num_beam_groups": 1, "num_return_sequences": 1, "length_penalty": 1.0,
     "typical_p": 1.0, "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "guidance_scale": 1.0,
     "diversity_penalty": 0.0,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,9 @@ from opsin.models import rules as all_rules
 from opsin.quants import BY_NAME, QuantType
 
 Format = Literal["auto", "f32", "f16", "bf16", "q8_0"]
-FORMATS: Final = ("auto", "f32", "f16", "bf16", "q8_0")
-_FILE_TYPES: Final = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}  # llama.cpp's numbers
-_RUN: Final = 1 << 22  # values that are read at once
+FORMATS = ("auto", "f32", "f16", "bf16", "q8_0")
+_FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}  # llama.cpp's numbers
+_RUN = 1 << 22  # values that are read at once
 
 
 @dataclass

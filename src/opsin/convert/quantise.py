@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from opsin.convert.mix import Choice, find_mix, plan
 from opsin.errors import ModelError, RequestError
@@ -111,7 +111,7 @@ def _make(
     kept = choice.kind == choice.before
     source = by_id(info.type) if not kept else None
 
-    def pieces() -> Iterator[NDArray[np.uint8]]:
+    def pieces() -> Iterator[npt.NDArray[np.uint8]]:
         if told is not None:
             told(choice, place)
         if source is None:
@@ -122,7 +122,7 @@ def _make(
     return NewTensor(info.name, info.shape, info.type if kept else BY_NAME[choice.kind].id, pieces)
 
 
-def _copy(file: File, choice: Choice) -> Iterator[NDArray[np.uint8]]:
+def _copy(file: File, choice: Choice) -> Iterator[npt.NDArray[np.uint8]]:
     info = choice.info
     step = _PIECE // info.kind.block_elements * info.kind.block_bytes
     for first in range(0, info.nbytes, step):
@@ -133,9 +133,9 @@ def _copy(file: File, choice: Choice) -> Iterator[NDArray[np.uint8]]:
 
 def _round(
     file: File, pool: ThreadPoolExecutor, choice: Choice, source: QuantType, threads: int
-) -> Iterator[NDArray[np.uint8]]:
+) -> Iterator[npt.NDArray[np.uint8]]:
     """Pieces in their order, a few of them under way at once."""
-    under_way: deque[Future[NDArray[np.uint8]]] = deque()
+    under_way: deque[Future[npt.NDArray[np.uint8]]] = deque()
     target, info = BY_NAME[choice.kind], choice.info
     for first in range(0, info.elements, _PIECE):
         count = min(_PIECE, info.elements - first)
@@ -148,7 +148,7 @@ def _round(
 
 def _round_piece(
     file: File, name: str, source: QuantType, target: QuantType, first: int, count: int
-) -> NDArray[np.uint8]:
+) -> npt.NDArray[np.uint8]:
     """`count` weights of a tensor from `first` on: read, decoded, rounded."""
     assert target.encode is not None
     blocks = np.empty((count // source.elements, source.bytes), np.uint8)

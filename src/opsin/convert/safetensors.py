@@ -12,22 +12,21 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from opsin.errors import FileError
 from opsin.gguf.kinds import START_BYTES, recognise
 
-MAX_HEADER: Final = 100 << 20  # bytes, as the reference implementation allows
+MAX_HEADER = 100 << 20  # bytes, as the reference implementation allows
 MAX_NAME, MAX_DIMENSIONS = 512, 8
-_WIDTHS: Final[Mapping[str, int]] = {
+_WIDTHS: Mapping[str, int] = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2,
     "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
 }  # fmt: skip
-_FLOATS: Final = ("F64", "F32", "F16", "BF16")
-_HINT: Final = "the file is damaged; download it again"
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_HINT = "the file is damaged; download it again"
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Safetensors:
     def close(self) -> None:
         self._stream.close()
 
-    def read(self, name: str, first: int = 0, last: int | None = None) -> NDArray[np.float32]:
+    def read(self, name: str, first: int = 0, last: int | None = None) -> npt.NDArray[np.float32]:
         """Rows first to last of a tensor in float32. Raises FileError for numbers that are no plain floats."""
         stored = self.tensors[name]
         if stored.dtype not in _FLOATS:
@@ -152,7 +151,7 @@ def _bytes(stored: Stored) -> int:
     return math.prod(stored.shape) * _WIDTHS[stored.dtype]
 
 
-def _floats(data: bytearray, dtype: str) -> NDArray[np.float32]:
+def _floats(data: bytearray, dtype: str) -> npt.NDArray[np.float32]:
     if dtype == "BF16":  # the upper half of a float32
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
     return np.frombuffer(data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32)

@@ -9,11 +9,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from opsin.errors import FileError, ModelError
 
-MAX_BYTES: Final = 64 << 20
+MAX_BYTES = 64 << 20
 _PIECES, _TRAINER, _NORMALISER = 1, 2, 3  # fields of ModelProto
 _TEXT, _SCORE, _KIND = 1, 2, 3  # of a piece
 _MODEL_TYPE, _BPE = 3, 2  # of the trainer

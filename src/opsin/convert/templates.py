@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 from opsin.convert.checkpoint import read_json
 from opsin.errors import FileError
 from opsin.gguf.writer import Writable
 from opsin.text.generator import MAX_SOURCE
 
-_KEY: Final = "tokenizer.chat_template"
+_KEY = "tokenizer.chat_template"
 _JINJA, _MORE, _LEGACY, _CONFIG = (
     "chat_template.jinja", "additional_chat_templates", "chat_template.json", "tokenizer_config.json",
 )  # fmt: skip

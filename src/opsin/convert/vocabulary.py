@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import cast
 
 from opsin.convert.checkpoint import read_json
 from opsin.convert.generation import generation_keys
@@ -23,11 +23,11 @@ from opsin.gguf.writer import Writable
 from opsin.text.recognise import BYTE_PAIRS, SENTENCEPIECE, find_pre
 from opsin.text.vocabulary import BYTE, CONTROL, NORMAL, PREFIX, UNKNOWN, UNUSED, USER_DEFINED
 
-SPACE: Final = "\u2581"  # how SentencePiece writes one
+SPACE = "\u2581"  # how SentencePiece writes one
 _NEVER, _ADDED = -10000.0, -1000.0  # scores of holes and of added tokens
-_BYTE: Final = re.compile("<0x[0-9A-Fa-f]{2}>")
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 # Roles and what GGUF calls them, one misspelt there.
-_ROLES: Final = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
+_ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
 
 
 @dataclass

@@ -6,12 +6,12 @@ The reference names the multi-byte scalars of each block; single bytes and packe
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from opsin.gguf.tensor_type import TensorType
 
 
-def swap_blocks(blocks: NDArray[np.uint8], kind: TensorType) -> None:
+def swap_blocks(blocks: npt.NDArray[np.uint8], kind: TensorType) -> None:
     """Swap the bytes of every scalar in `blocks`, which holds whole blocks of `kind`, in place."""
     rows = blocks.reshape(-1, kind.block_bytes)  # [blocks, bytes]
     for run in kind.scalars:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from opsin.gguf.value import SCALAR_CODES, Array, Scalar, Typed, ValueType
 
@@ -58,7 +58,7 @@ class Encoder:
             yield b"".join([self.encode_string(_check_text(text)) for text in texts])
 
 
-def as_numbers(kind: ValueType, values: Array | Sequence[Scalar]) -> NDArray[np.generic]:
+def as_numbers(kind: ValueType, values: Array | Sequence[Scalar]) -> npt.NDArray[np.generic]:
     """`values` as a NumPy array of `kind`. Raises ValueError if one is not of that kind or does not fit."""
     wanted = np.dtype("b1" if kind is ValueType.BOOL else SCALAR_CODES[kind])
     given = np.array(values) if len(values) else np.empty(0, wanted)

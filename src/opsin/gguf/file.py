@@ -10,7 +10,7 @@ from types import MappingProxyType, TracebackType
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from opsin.errors import FileError, ModelError
 from opsin.gguf.byte_order import swap_blocks
@@ -133,21 +133,21 @@ class File:
             raise self._wrong(key, value, "a string")
         return value
 
-    def get_ints(self, key: str, default: Sequence[int] | None = None) -> NDArray[np.int64]:
+    def get_ints(self, key: str, default: Sequence[int] | None = None) -> npt.NDArray[np.int64]:
         """The array of integers at `key`, of whatever width. Without a default the key is required."""
         value = self._get_array(key, default)
         if value.size and (value.dtype.kind not in "iu" or value.max() > np.iinfo(np.int64).max):
             raise self._wrong(key, value, "an array of integers")
         return value.astype(np.int64)
 
-    def get_floats(self, key: str, default: Sequence[float] | None = None) -> NDArray[np.float64]:
+    def get_floats(self, key: str, default: Sequence[float] | None = None) -> npt.NDArray[np.float64]:
         """The array of numbers at `key`; integers will do. Without a default the key is required."""
         value = self._get_array(key, default)
         if value.size and value.dtype.kind not in "iuf":
             raise self._wrong(key, value, "an array of numbers")
         return value.astype(np.float64)
 
-    def get_bools(self, key: str, default: Sequence[bool] | None = None) -> NDArray[np.bool_]:
+    def get_bools(self, key: str, default: Sequence[bool] | None = None) -> npt.NDArray[np.bool_]:
         """The array of booleans at `key`; integers 0 and 1 will do. Without a default the key is required."""
         value = self._get_array(key, default)
         if value.size and (value.dtype.kind not in "biu" or np.any((value != 0) & (value != 1))):
@@ -166,13 +166,13 @@ class File:
             raise self._wrong(key, value, "an array of strings")
         return value
 
-    def read(self, name: str) -> NDArray[np.uint8]:
+    def read(self, name: str) -> npt.NDArray[np.uint8]:
         """The blocks of one tensor as little-endian bytes, [nbytes], in memory of their own."""
         blocks = np.empty(self._info(name).nbytes, np.uint8)
         self.read_into(name, blocks)
         return blocks
 
-    def read_into(self, name: str, buffer: NDArray[np.uint8], first_byte: int = 0) -> None:
+    def read_into(self, name: str, buffer: npt.NDArray[np.uint8], first_byte: int = 0) -> None:
         """Fill `buffer` (contiguous) with the bytes of one tensor from `first_byte` on, little-endian.
 
         Raises FileError if the tensor has no such bytes, or the file no longer has them.
@@ -251,7 +251,7 @@ def _show(value: Value) -> str:
     return f"{value!r:.80}" if isinstance(value, str | int | float) else f"an array of {len(value)} strings"
 
 
-def _read_swapped(part: Part, info: TensorInfo, buffer: NDArray[np.uint8], first_byte: int) -> None:
+def _read_swapped(part: Part, info: TensorInfo, buffer: npt.NDArray[np.uint8], first_byte: int) -> None:
     """Read from a big-endian file: whole blocks, because scalars are swapped inside them."""
     kind = info.kind
     start = first_byte // kind.block_bytes * kind.block_bytes

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Final
 
-START_BYTES: Final = 512
-_PICTURES: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-_PACKED: Final = {b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2",
+START_BYTES = 512
+_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_PACKED = {b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2",
                   b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR"}  # fmt: skip
-_OLD: Final = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt, ggla: as numbers, so that they stand reversed
-_AGAIN: Final = "fetch it again, with what that needs: a login, an accepted licence, the address of the file itself"
-_UNPACK: Final = "unpack it and give the .gguf file"
-_CONVERT: Final = "opsin convert makes a GGUF of its folder"
+_OLD = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt, ggla: as numbers, so that they stand reversed
+_AGAIN = "fetch it again, with what that needs: a login, an accepted licence, the address of the file itself"
+_UNPACK = "unpack it and give the .gguf file"
+_CONVERT = "opsin convert makes a GGUF of its folder"
 
 
 def recognise(start: bytes, size: int) -> tuple[str, str]:

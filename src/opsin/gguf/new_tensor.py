@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from opsin.gguf.tensor_type import TensorType, check_shape
 from opsin.gguf.value import Array
 
 _TYPE_OF_CODE = {"f4": 0, "f2": 1, "i1": 24, "i2": 25, "i4": 26, "i8": 27, "f8": 28}
 
-Blocks: TypeAlias = NDArray[np.uint8]
+Blocks: TypeAlias = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,7 @@ class NewTensor:
     data: Blocks | Callable[[], Blocks | Iterator[Blocks]]
 
     @classmethod
-    def of(cls, name: str, array: Array | NDArray[np.float16]) -> NewTensor:
+    def of(cls, name: str, array: Array | npt.NDArray[np.float16]) -> NewTensor:
         """A plain tensor of NumPy's numbers: floats of 16, 32, 64 bits or signed integers. Raises ValueError."""
         type_id = _TYPE_OF_CODE.get(f"{array.dtype.kind}{array.dtype.itemsize}")
         if type_id is None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-PROJECTOR: Final = "clip"  # general.architecture of a file that holds a part for pictures or sound alone
+PROJECTOR = "clip"  # general.architecture of a file that holds a part for pictures or sound alone
 # How names of tensors begin that belong to such a part: in GGUF, by old names too; and in checkpoints, as
 # `rules.canonical` writes them.
-_GGUF: Final = ("v.", "a.", "mm.", "resampler.", "adapter.", "model.image_newline")
-_CHECKPOINT: Final = (
+_GGUF = ("v.", "a.", "mm.", "resampler.", "adapter.", "model.image_newline")
+_CHECKPOINT = (
     "vision_tower.", "vision_model.", "visual.", "multi_modal_projector.", "connector.", "image_newline",
     "audio_tower.", "embed_vision.", "embed_audio.",
 )  # fmt: skip

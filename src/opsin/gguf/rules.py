@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from opsin.errors import FileError
 
-Floats = NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
 Shape = tuple[int, ...]
 Kind = Literal["int", "float", "bool", "str", "ints", "floats", "bools"]
 
-REQUIRED: Final = object()
-_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+REQUIRED = object()
+_TYPES: Mapping[str, tuple[type, ...]] = {
     "int": (int,), "float": (int, float), "bool": (bool,), "str": (str,),
     "ints": (int,), "floats": (int, float), "bools": (bool,),
 }  # fmt: skip

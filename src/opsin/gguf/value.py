@@ -8,22 +8,22 @@ from enum import IntEnum
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from opsin.gguf.strings import Strings
 
 Array: TypeAlias = (
-    NDArray[np.uint8]
-    | NDArray[np.int8]
-    | NDArray[np.uint16]
-    | NDArray[np.int16]
-    | NDArray[np.uint32]
-    | NDArray[np.int32]
-    | NDArray[np.uint64]
-    | NDArray[np.int64]
-    | NDArray[np.float32]
-    | NDArray[np.float64]
-    | NDArray[np.bool_]
+    npt.NDArray[np.uint8]
+    | npt.NDArray[np.int8]
+    | npt.NDArray[np.uint16]
+    | npt.NDArray[np.int16]
+    | npt.NDArray[np.uint32]
+    | npt.NDArray[np.int32]
+    | npt.NDArray[np.uint64]
+    | npt.NDArray[np.int64]
+    | npt.NDArray[np.float32]
+    | npt.NDArray[np.float64]
+    | npt.NDArray[np.bool_]
 )
 Scalar: TypeAlias = str | int | float | bool
 Value: TypeAlias = Scalar | Array | Strings | Sequence[str]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from opsin.errors import DeviceError, FileError, RequestError
 from opsin.gguf.byte_order import swap_blocks
@@ -187,7 +187,7 @@ def _write_part(part: _Part, encoder: Encoder, alignment: int) -> None:
             _pad(stream, alignment)
 
 
-def _swap(blocks: NDArray[np.uint8], tensor: NewTensor) -> NDArray[np.uint8]:
+def _swap(blocks: npt.NDArray[np.uint8], tensor: NewTensor) -> npt.NDArray[np.uint8]:
     swapped = blocks.copy()
     swap_blocks(swapped, tensor.kind)
     return swapped

@@ -10,7 +10,6 @@ from __future__ import annotations
 from codecs import charmap_decode
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Final
 
 import regex
 import tokenizers
@@ -30,13 +29,13 @@ def byte_table() -> dict[int, str]:
     return table | {byte: chr(256 + index) for index, byte in enumerate(hidden)}
 
 
-BYTE_TO_CHARACTER: Final = byte_table()
-CHARACTER_TO_BYTE: Final = {character: byte for byte, character in BYTE_TO_CHARACTER.items()}
-_BYTE_LETTERS: Final = "".join(BYTE_TO_CHARACTER[byte] for byte in range(256))
-_SPACED_WORD: Final = regex.compile(f"({SPACE}[^{SPACE}]*)")
-_UNSPACED_LINE: Final = regex.compile(f"^(?=[^\n{SPACE}])", regex.MULTILINE)
-_SLICE: Final = 1 << 16
-_CODE_TO_BYTE: Final = {ord(character): byte for byte, character in BYTE_TO_CHARACTER.items()}
+BYTE_TO_CHARACTER = byte_table()
+CHARACTER_TO_BYTE = {character: byte for byte, character in BYTE_TO_CHARACTER.items()}
+_BYTE_LETTERS = "".join(BYTE_TO_CHARACTER[byte] for byte in range(256))
+_SPACED_WORD = regex.compile(f"({SPACE}[^{SPACE}]*)")
+_UNSPACED_LINE = regex.compile(f"^(?=[^\n{SPACE}])", regex.MULTILINE)
+_SLICE = 1 << 16
+_CODE_TO_BYTE = {ord(character): byte for byte, character in BYTE_TO_CHARACTER.items()}
 
 
 class BytePairs:

@@ -14,30 +14,30 @@ import sys
 import threading
 import time
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jinja2
 
 from opsin.text.origin import Written, spans_of
 
-MAX_SECONDS: Final = 0.5
-MAX_STEPS: Final = 1 << 21
-MAX_TOTAL: Final = 5 << 24  # bytes of everything that one rendering makes, also of what it drops again
-MAX_VALUE: Final = 3 << 24  # bytes that one operation may need
-MAX_WORK: Final = 1 << 26  # nanoseconds of one operation, roughly
-MAX_DEPTH: Final = 100  # of lists in lists: hashing a tuple in C does not look how deep it goes
-MAX_BITS: Final = 61  # larger numbers may share one hash, and then every dictionary is slow
-_STEP: Final = 500  # nanoseconds that the step itself takes
-_LOOK: Final = 200_000  # nanoseconds after which the clock is read again
-_ITEM: Final = 200  # nanoseconds to measure an item
-_MEASURED: Final = 300  # bytes that a container takes, and that remembering its extent takes
-_WRITTEN: Final = 250  # bytes of a text that knows whose it is, beside its letters
-_SPAN: Final = 130  # bytes of a span in it
-_SPAN_ITEMS: Final = 20  # a span costs as much time as so many items of lists
+MAX_SECONDS = 0.5
+MAX_STEPS = 1 << 21
+MAX_TOTAL = 5 << 24  # bytes of everything that one rendering makes, also of what it drops again
+MAX_VALUE = 3 << 24  # bytes that one operation may need
+MAX_WORK = 1 << 26  # nanoseconds of one operation, roughly
+MAX_DEPTH = 100  # of lists in lists: hashing a tuple in C does not look how deep it goes
+MAX_BITS = 61  # larger numbers may share one hash, and then every dictionary is slow
+_STEP = 500  # nanoseconds that the step itself takes
+_LOOK = 200_000  # nanoseconds after which the clock is read again
+_ITEM = 200  # nanoseconds to measure an item
+_MEASURED = 300  # bytes that a container takes, and that remembering its extent takes
+_WRITTEN = 250  # bytes of a text that knows whose it is, beside its letters
+_SPAN = 130  # bytes of a span in it
+_SPAN_ITEMS = 20  # a span costs as much time as so many items of lists
 
 Value = TypeVar("Value")
-Views: Final = (KeysView, ValuesView, ItemsView)
-Sized: Final = (str, list, tuple, dict, range, *Views)
+Views = (KeysView, ValuesView, ItemsView)
+Sized = (str, list, tuple, dict, range, *Views)
 
 
 class LimitError(jinja2.TemplateError):

@@ -9,16 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import product
-from typing import Final
 
 Message = Mapping[str, object]
 Trial = Callable[[Sequence[Message]], str]  # a conversation as text; "" where the template fails
 
-_NEEDLE: Final = "needle in a haystack"
+_NEEDLE = "needle in a haystack"
 _CALL, _KEY = "needle_call", "needle_key"
-_ARGUMENTS: Final[tuple[object, ...]] = ({_KEY: "hay"}, f'{{"{_KEY}": "hay"}}')
+_ARGUMENTS: tuple[object, ...] = ({_KEY: "hay"}, f'{{"{_KEY}": "hay"}}')
 _OPENAI_ID, _NINE_LETTERS = "call_0123456789abcdefABCDEF", "abcDEF123"
-_WRITTEN_OUT: Final = ("None", f"{{'{_KEY}'", '\\"')  # a null, a mapping, a text in quotes once more
+_WRITTEN_OUT = ("None", f"{{'{_KEY}'", '\\"')  # a null, a mapping, a text in quotes once more
 
 
 class ContentForm(Enum):

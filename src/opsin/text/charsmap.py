@@ -6,8 +6,6 @@ what the first of its beginnings becomes that has a rule; of others, each charac
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import regex
 from tokenizers.normalizers import Precompiled
@@ -15,10 +13,10 @@ from tokenizers.normalizers import Precompiled
 from opsin.errors import FileError
 
 _VALUE, _LEAF, _LARGE = (1 << 31) - 1, 1 << 8, 1 << 9
-_LONGEST: Final = 255  # bytes that something may become: published are 33
-_SLICE: Final = 1 << 14  # characters: the library keeps the interpreter while it normalises
-_ALONE: Final = r"[\p{GCB=Other}--\p{Cn}]"  # two of these side by side are two graphemes
-_APART: Final = regex.compile(f"(?<={_ALONE})(?={_ALONE})", regex.V1)
+_LONGEST = 255  # bytes that something may become: published are 33
+_SLICE = 1 << 14  # characters: the library keeps the interpreter while it normalises
+_ALONE = r"[\p{GCB=Other}--\p{Cn}]"  # two of these side by side are two graphemes
+_APART = regex.compile(f"(?<={_ALONE})(?={_ALONE})", regex.V1)
 
 
 class Charsmap:

@@ -15,17 +15,17 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Protocol
 
 from opsin.errors import ModelError
 from opsin.text.origin import Written, plain, spans_of
 
-BREAK: Final = "\ufdd0"
-ESCAPE: Final = "\ufdd1"  # six digits follow, one of the sixteen noncharacters below for each
-DIGIT_ZERO: Final = 0xFDE0
-_LEAD: Final = 3
+BREAK = "\ufdd0"
+ESCAPE = "\ufdd1"  # six digits follow, one of the sixteen noncharacters below for each
+DIGIT_ZERO = 0xFDE0
+_LEAD = 3
 _STEP, _REACH = 1 << 17, 8  # characters that are looked through while others wait; and what a match may span
-_BREAKS_AND_ESCAPES: Final = re.compile(f"{BREAK}|{ESCAPE}([\ufde0-\ufdef]{{6}})")
+_BREAKS_AND_ESCAPES = re.compile(f"{BREAK}|{ESCAPE}([\ufde0-\ufdef]{{6}})")
 
 
 class SpecialTokenEscaper:

@@ -9,21 +9,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from opsin.text.budget import MAX_VALUE, Budget, LimitError, Sized
 from opsin.text.origin import Written, is_whole
 
-MAX_NUMBER: Final = 100_000  # widths, counts and the like
-MAX_FIELDS: Final = 1_000  # of one format
-MAX_WIDTH: Final = 1_000  # of a field
-MAX_PATTERN: Final = 200_000  # characters of a format
-_ATTRIBUTE: Final = 200  # characters of an attribute's path
-_PIECE: Final = 100  # bytes of a short text in a list
-_WRITTEN_PIECE: Final = 500  # and of one that knows whose it is
-_FOLLOWED: Final = 3_000  # nanoseconds to find out whose a piece is
-_BREAKS: Final = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
-_FIELD: Final = re.compile(r"%(?:\((?:[^()]|\([^()]*\))*\))?[-+ #0]*(\*|\d*)(?:\.(\*|\d*))?[hlL]?(.?)", re.DOTALL)
+MAX_NUMBER = 100_000  # widths, counts and the like
+MAX_FIELDS = 1_000  # of one format
+MAX_WIDTH = 1_000  # of a field
+MAX_PATTERN = 200_000  # characters of a format
+_ATTRIBUTE = 200  # characters of an attribute's path
+_PIECE = 100  # bytes of a short text in a list
+_WRITTEN_PIECE = 500  # and of one that knows whose it is
+_FOLLOWED = 3_000  # nanoseconds to find out whose a piece is
+_BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+_FIELD = re.compile(r"%(?:\((?:[^()]|\([^()]*\))*\))?[-+ #0]*(\*|\d*)(?:\.(\*|\d*))?[hlL]?(.?)", re.DOTALL)
 
 
 class Cost(NamedTuple):
@@ -328,7 +328,7 @@ def _names(names: str, estimate: Estimate) -> dict[str, Estimate]:
     return dict.fromkeys(names.split(), estimate)
 
 
-METHODS: Final[Mapping[type, Mapping[str, Estimate]]] = {
+METHODS: Mapping[type, Mapping[str, Estimate]] = {
     str: {
         **_names("capitalize casefold lower upper swapcase title", _case),
         **_names("strip lstrip rstrip", _strip),
@@ -345,7 +345,7 @@ METHODS: Final[Mapping[type, Mapping[str, Estimate]]] = {
     dict: {"get": _key, **_names("items keys values", _free), "copy": _list},
 }  # fmt: skip
 
-FILTERS: Final[Mapping[str, Estimate]] = {
+FILTERS: Mapping[str, Estimate] = {
     **_names("default d items first last length count reverse", _free),
     **_names("string trim safe truncate attr", _strip), **_names("capitalize lower upper", _case), "title": _title,
     **_names("abs round", _number), **_names("int float", _reading), **_names("escape e forceescape", _escaped),
@@ -354,10 +354,10 @@ FILTERS: Final[Mapping[str, Estimate]] = {
     **_names("select reject", _lazy), "wordcount": _words, "urlencode": _quoted,
 }  # fmt: skip
 
-TESTS: Final[Mapping[str, Estimate]] = {
+TESTS: Mapping[str, Estimate] = {
     **_names("odd even divisibleby", _numbers), **_names("lower upper filter test", _walk), "in": _contains,
     **_names("== eq equalto != ne > gt greaterthan ge >= < lt lessthan <= le", _equals),
 }  # fmt: skip
 
 # Filters that need to know how long a lazy sequence is.
-SETTLING: Final = frozenset(("sort", "dictsort", "join", "list", "min", "max", "groupby"))
+SETTLING = frozenset(("sort", "dictsort", "join", "list", "min", "max", "groupby"))

@@ -6,9 +6,7 @@ names that it would give them.
 
 from __future__ import annotations
 
-from typing import Final
-
-SAMPLE: Final = (
+SAMPLE = (
     "\n \n\n \n\n\n \t \t\t \t\n  \n   \n    \n     \n🚀 (normal) 😶\u200d🌫️ (multiple "
     "emojis concatenated) ✅ 🦙🦙 3 33 333 3333 33333 333333 3333333"
     " 33333333 3.3 3..3 3...3 កាន់តែពិសេសអាច😁 ?我想在apple工作1314151天"
@@ -18,7 +16,7 @@ SAMPLE: Final = (
 )
 
 # Names, each with its digests: SHA-256 of the list of ids as Python writes it.
-_DIGESTS: Final = {
+_DIGESTS = {
     "a.x-4.0": ("b0a6b1c0bd5998ebd9df08611efde34a4ff03faed45ae09c43e6b31ebd4b94cf",),
     "afmoe": ("49fc0303c9e0d2c2c565c510f64b2d9b271276acdcdadff733249eda9f7d59df",),
     "bailingmoe": ("96a5f08be6259352137b512d4157e333e21df7edd3fcd152990608735a65b224",),
@@ -129,4 +127,4 @@ _DIGESTS: Final = {
     "viking": ("7fc505bd3104ca1083b150b17d088b59534ede9bde81f0dd2090967d7fe52cee",),
     "youtu": ("9d70134b369a70e5735009b6de918f7581b5211f7c074d1f89f753aea8248af1",),
 }
-NAMES: Final = {digest: name for name, digests in _DIGESTS.items() for digest in digests}
+NAMES = {digest: name for name, digests in _DIGESTS.items() for digest in digests}

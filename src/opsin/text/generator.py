@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame, MacroRef
@@ -22,12 +22,12 @@ from jinja2.parser import Parser
 
 from opsin.text.budget import LimitError, check_bits
 
-MAX_SOURCE: Final = 1 << 18  # characters
-MAX_TOKENS: Final = 6_000
-MAX_NAMES: Final = 600
-MAX_NAME: Final = 100  # characters
-MAX_NESTING: Final = 60  # nodes of the tree
-MAX_CODE: Final = 1 << 19  # characters of Python
+MAX_SOURCE = 1 << 18  # characters
+MAX_TOKENS = 6_000
+MAX_NAMES = 600
+MAX_NAME = 100  # characters
+MAX_NESTING = 60  # nodes of the tree
+MAX_CODE = 1 << 19  # characters of Python
 
 
 class Bounds(Extension):

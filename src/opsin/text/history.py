@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from opsin.errors import RequestError
 from opsin.text.capabilities import Calls, Capabilities
@@ -17,9 +17,9 @@ from opsin.text.origin import Written, join, plain, written
 
 Message = dict[str, Any]
 
-_NINE_LETTERS: Final = re.compile(r"[A-Za-z0-9]{9}")
+_NINE_LETTERS = re.compile(r"[A-Za-z0-9]{9}")
 # Another text beside one that stands for itself: a system message before a question, results of several tools.
-_BETWEEN: Final = "\n\n"
+_BETWEEN = "\n\n"
 
 
 def fit(messages: Sequence[Mapping[str, object]], capabilities: Capabilities) -> list[Message]:

@@ -11,24 +11,23 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from sys import intern
 from threading import Lock
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from opsin.text.words import WordCache
 
-BETWEEN: Final = "\0"  # stands between the texts of a vocabulary
-LONG: Final = 12  # characters: shorter words merge as one
-PATIENCE: Final = 4096  # characters of long words that come before it is worth looking through the vocabulary
-WINDOW: Final = 2048  # characters: what cannot be cut merges so many at once
-_UNSURE: Final = 8  # symbols at the end of a window
-_AT_ONCE: Final = 1 << 18
-_RARE: Final = 0x20000
-_BEFORE_BYTE: Final = re.compile(f"([^\ud800-\udfff{BETWEEN}])(?=[\udc80-\udcff])")
-_AFTER_BYTE: Final = re.compile(f"(?<=[\udc80-\udcff])([^\ud800-\udfff{BETWEEN}])")
-_BYTE_BEFORE_CHARACTER: Final = re.compile("[\udc80-\udcbf](?=[\udcc0-\udcff])")
-_FACTORS: Final = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77)
+BETWEEN = "\0"  # stands between the texts of a vocabulary
+LONG = 12  # characters: shorter words merge as one
+PATIENCE = 4096  # characters of long words that come before it is worth looking through the vocabulary
+WINDOW = 2048  # characters: what cannot be cut merges so many at once
+_UNSURE = 8  # symbols at the end of a window
+_AT_ONCE = 1 << 18
+_RARE = 0x20000
+_BEFORE_BYTE = re.compile(f"([^\ud800-\udfff{BETWEEN}])(?=[\udc80-\udcff])")
+_AFTER_BYTE = re.compile(f"(?<=[\udc80-\udcff])([^\ud800-\udfff{BETWEEN}])")
+_BYTE_BEFORE_CHARACTER = re.compile("[\udc80-\udcbf](?=[\udcc0-\udcff])")
+_FACTORS = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77)
 
 
 class MergeBoundaries:

@@ -15,16 +15,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
 from string import Formatter
-from typing import Any, Final, Protocol, SupportsIndex, TypeVar, cast
+from typing import Any, Protocol, SupportsIndex, TypeVar, cast
 
 from jinja2 import Undefined
 from markupsafe import Markup
 
 Value = TypeVar("Value")
 Spans = tuple[tuple[int, int], ...]  # first character, and the one behind the last; in order, apart
-_PLAIN: Final = (str, bool, int, float, type(None))
-_LOOKED: Final = 10_000  # values
-_FIELD: Final = re.compile(r"%(?:\((?P<key>[^()]*)\))?[-#0 +]*\d*(?:\.\d+)?[a-zA-Z%]")
+_PLAIN = (str, bool, int, float, type(None))
+_LOOKED = 10_000  # values
+_FIELD = re.compile(r"%(?:\((?P<key>[^()]*)\))?[-#0 +]*\d*(?:\.\d+)?[a-zA-Z%]")
 
 
 class Written(str):

@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 Fragment = str | int  # ordinary text, or the id of a special token
 
-_MAX_TOGETHER: Final = 4096
-_HEAD: Final = 4
-_SLICE: Final = 1 << 14  # characters: so many are looked through before other threads have their turn
-WHITESPACE: Final = " \t\n\v\f\r"
+_MAX_TOGETHER = 4096
+_HEAD = 4
+_SLICE = 1 << 14  # characters: so many are looked through before other threads have their turn
+WHITESPACE = " \t\n\v\f\r"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ one after the other, each to the pieces that the one before left; what a pattern
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 _CONTRACTION = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
 _LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -53,10 +52,10 @@ _DEEPSEEK_HAN = "[一-龥぀-ゟ゠-ヿ]+"
 
 # Digits in threes, counted from the right: only where a run begins is it worth looking to its end, or long runs would
 # take quadratic time. What stands before the first three is a group of one or two.
-_FEW: Final = r"(?<!\d)\d{1,2}(?=(?:\d{3})++(?!\d))"
-_NO_THREE: Final = r"(?:\D++|(?<!\d)\d{1,2}+(?!\d))++"
+_FEW = r"(?<!\d)\d{1,2}(?=(?:\d{3})++(?!\d))"
+_NO_THREE = r"(?:\D++|(?<!\d)\d{1,2}+(?!\d))++"
 
-PATTERNS: Final[dict[str, tuple[str, ...]]] = {
+PATTERNS: dict[str, tuple[str, ...]] = {
     "llama3": (_llama(r"\p{N}{1,3}"),),
     "qwen2": (_QWEN2,),
     "qwen35": (
@@ -204,4 +203,4 @@ def _entries() -> dict[str, PreTokenizer]:
     return entries
 
 
-PRE_TOKENIZERS: Final[dict[str, PreTokenizer]] = _entries()
+PRE_TOKENIZERS: dict[str, PreTokenizer] = _entries()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import regex
 import tokenizers
@@ -21,16 +21,16 @@ from opsin.text.pretokenizers import PRE_TOKENIZERS
 
 T = TypeVar("T")
 
-SENTENCEPIECE: Final = "llama"  # what `tokenizer.ggml.model` calls them
-BYTE_PAIRS: Final = "gpt2"
+SENTENCEPIECE = "llama"  # what `tokenizer.ggml.model` calls them
+BYTE_PAIRS = "gpt2"
 # More than the sample holds: capitals within words, scripts, signs that stick to words, long runs.
-_MORE: Final = (
+_MORE = (
     "HTMLParser camelCase IT'S we'll\n\n\n  x=1;\r\n\r\nif(a>=b){\treturn 'd'}  12345678 ab12cd 3,456.78 "
     "안녕하세요 漢字かなカナ עִבְרִית café e\u0301 Ünïcode naïve ١٢٣ ½ ²  …—“q” //**/ __init__ a_b $5 #tag @me ½x "
     "    deep\n    er\t\ttabs \u00a0 nbsp \u3000 wide ok?! !!\n"
 )
 # Where several names cut alike, the best known one.
-_PREFERRED: Final = ("llama-bpe", "qwen2", "gpt-2", "smollm", "tekken", "gpt-4o", "deepseek-v3", "falcon", "bloom")
+_PREFERRED = ("llama-bpe", "qwen2", "gpt-2", "smollm", "tekken", "gpt-4o", "deepseek-v3", "falcon", "bloom")
 
 
 def find_pre(source: str, *, ignore_merges: bool) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jinja2
 from jinja2 import nodes
@@ -43,10 +43,10 @@ from opsin.text.values import BoundedFormatter, BoundedNamespace, Dictionary, Un
 
 __all__ = ["MAX_SECONDS", "Budget", "LimitError", "RefusalError", "RenderEnvironment", "shorten"]
 
-MAX_MESSAGE: Final = 500  # characters of what an error quotes
-_ESCAPED: Final = 6  # characters at most that Jinja's `Markup` makes of one: `&#34;`, and one for luck
-_DICTIONARY: Final = frozenset(dir(dict))
-_ATTRIBUTES: Final[Mapping[type, frozenset[str]]] = {
+MAX_MESSAGE = 500  # characters of what an error quotes
+_ESCAPED = 6  # characters at most that Jinja's `Markup` makes of one: `&#34;`, and one for luck
+_DICTIONARY = frozenset(dir(dict))
+_ATTRIBUTES: Mapping[type, frozenset[str]] = {
     LoopContext: frozenset((
         "index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem", "cycle",
         "changed", "depth", "depth0",
@@ -58,10 +58,8 @@ _ATTRIBUTES: Final[Mapping[type, frozenset[str]]] = {
 
 # Filters that give back values as they were put in, or know themselves whose a text is; and those that leave it to the
 # methods of texts. What others make of people's texts is people's.
-_PASSING_FILTERS: Final = frozenset(
-    ("attr", "d", "default", "first", "last", "max", "min", "format", "join", "replace")
-)
-_METHOD_FILTERS: Final = frozenset(["capitalize", "lower", "string", "trim", "upper"])
+_PASSING_FILTERS = frozenset(("attr", "d", "default", "first", "last", "max", "min", "format", "join", "replace"))
+_METHOD_FILTERS = frozenset(["capitalize", "lower", "string", "trim", "upper"])
 
 Value = TypeVar("Value")
 
@@ -357,8 +355,8 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
         return write_time(pattern)
 
 
-_LAZY: Final = frozenset(("map", "select", "reject", "selectattr", "rejectattr", "unique"))
-_COMPARISONS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
+_LAZY = frozenset(("map", "select", "reject", "selectattr", "rejectattr", "unique"))
+_COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
     "eq": lambda left, right: left == right, "ne": lambda left, right: left != right,
     "lt": lambda left, right: left < right, "lteq": lambda left, right: left <= right,
     "gt": lambda left, right: left > right, "gteq": lambda left, right: left >= right,

@@ -11,19 +11,18 @@ import re
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import chain
-from typing import Final
 
 from opsin.text.merge_boundaries import BETWEEN, WINDOW, ChunkedBpe, merge_in_windows
 from opsin.text.vocabulary import CONTROL, UNKNOWN, Vocabulary
 from opsin.text.words import SPACE, WordCache, cut_pattern
 
-_SHORT: Final = 48  # characters: up to here looking through all pairs is faster than a heap
-_RUNS: Final = re.compile(rf"{SPACE}*\w+|[^\w{SPACE}]+|{SPACE}+")
-_MAX_RUNS: Final = 1 << 18
-_AT_ONCE: Final = 1 << 16  # symbols
-_LONG_TEXT: Final = 1024  # characters: shorter ones are cut before spaces only
-_NEVER: Final = float("-inf")
-_BEFORE_SPACE: Final = re.compile(f"(.)(?={SPACE})", re.DOTALL)
+_SHORT = 48  # characters: up to here looking through all pairs is faster than a heap
+_RUNS = re.compile(rf"{SPACE}*\w+|[^\w{SPACE}]+|{SPACE}+")
+_MAX_RUNS = 1 << 18
+_AT_ONCE = 1 << 16  # symbols
+_LONG_TEXT = 1024  # characters: shorter ones are cut before spaces only
+_NEVER = float("-inf")
+_BEFORE_SPACE = re.compile(f"(.)(?={SPACE})", re.DOTALL)
 
 
 class SentencePiece:

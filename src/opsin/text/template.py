@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from types import CodeType
-from typing import Final
 
 import jinja2
 
@@ -24,15 +23,15 @@ from opsin.text.origin import Written, join
 from opsin.text.sandbox import RefusalError, RenderEnvironment, shorten
 from opsin.text.vocabulary import PREFIX
 
-KEY: Final = "tokenizer.chat_template"
-_REASONING: Final = ("reasoning_content", "thinking", "reasoning")
-_TRIAL_SECONDS: Final = 0.45  # of all trials together
-_COMPILE_SECONDS: Final = 0.4
-_FAILURES: Final = (
+KEY = "tokenizer.chat_template"
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+_TRIAL_SECONDS = 0.45  # of all trials together
+_COMPILE_SECONDS = 0.4
+_FAILURES = (
     jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, NameError,
     AssertionError, RuntimeError, MemoryError, SyntaxError,
 )  # fmt: skip  # what a stranger's program may raise
-_TOKENS: Final = {
+_TOKENS = {
     "bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding", "sep_token": "seperator",
     "mask_token": "mask",
 }  # fmt: skip

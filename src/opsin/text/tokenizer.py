@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -298,7 +298,7 @@ def _build_t5(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rule
     return vocabulary, encoder, rules
 
 
-_FAMILIES: Final = {
+_FAMILIES = {
     "gpt2": _build_gpt2, "llama": _build_llama, "gemma4": _build_gemma4, "bert": _build_bert, "t5": _build_t5,
     "whitespace": _build_gpt2,
 }  # fmt: skip

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from secrets import token_hex
-from typing import Final
 
 import regex
 import tokenizers
@@ -19,12 +18,12 @@ from opsin.text.charsmap import Charsmap
 from opsin.text.vocabulary import NORMAL, UNUSED, USER_DEFINED, Vocabulary
 from opsin.text.words import SPACE, SURROGATES, WordCache
 
-_GAPS: Final = regex.compile(" +")
-_LETTER: Final = r"[\p{L}\p{N}_]"
-_BETWEEN_LETTERS: Final = regex.compile(
+_GAPS = regex.compile(" +")
+_LETTER = r"[\p{L}\p{N}_]"
+_BETWEEN_LETTERS = regex.compile(
     rf"(?<=[{_LETTER}--\p{{GCB=Prepend}}]) (?=[{_LETTER}--\p{{GCB=Extend}}--\p{{GCB=SpacingMark}}])", regex.V1
 )
-_LONG: Final = 1 << 12  # characters: the library keeps the interpreter while it searches, but for many texts at once
+_LONG = 1 << 12  # characters: the library keeps the interpreter while it searches, but for many texts at once
 
 
 class Unigram:

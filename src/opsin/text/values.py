@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 import jinja2
 from jinja2.runtime import Undefined
@@ -13,7 +13,7 @@ from jinja2.utils import Namespace
 from opsin.text.budget import Budget, LimitError
 from opsin.text.estimates import MAX_WIDTH, written
 
-_KEY: Final = 500  # characters of a key that an error quotes
+_KEY = 500  # characters of a key that an error quotes
 
 
 class Unknown(Undefined):

@@ -7,26 +7,25 @@ texts as well as at the file's keys.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 import numpy as np
 
 from opsin.errors import FileError, ModelError
 from opsin.text.keys import read_int, read_numbers, read_text, read_texts
 
-PREFIX: Final = "tokenizer.ggml."
+PREFIX = "tokenizer.ggml."
 
 UNDEFINED, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(7)
 
-MAX_TOKENS: Final = 1 << 22
-_NO_ID: Final = (-1, (1 << 32) - 1)  # how some files say that there is none
+MAX_TOKENS = 1 << 22
+_NO_ID = (-1, (1 << 32) - 1)  # how some files say that there is none
 
-_EOT_TEXTS: Final = (
+_EOT_TEXTS = (
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>",
     "[EOT]", "<｜end▁of▁sentence｜>", "<end_of_utterance>",
 )  # fmt: skip
-_EOM_TEXTS: Final = ("<|eom_id|>",)
-_FIM_TEXTS: Final[Mapping[str, tuple[str, ...]]] = {
+_EOM_TEXTS = ("<|eom_id|>",)
+_FIM_TEXTS: Mapping[str, tuple[str, ...]] = {
     "fim_pre": ("<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>",
                 "<|code_prefix|>", "<|prefix|>"),
     "fim_suf": ("<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>",
@@ -37,19 +36,19 @@ _FIM_TEXTS: Final[Mapping[str, tuple[str, ...]]] = {
     "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
     "fim_sep": ("<|file_sep|>",),
 }  # fmt: skip
-_OLD_FIM_KEYS: Final = {"fim_pre": "prefix", "fim_suf": "suffix", "fim_mid": "middle"}
-_FIM_ENDS: Final = ("fim_pad", "fim_rep", "fim_sep")
-END_TEXTS: Final = (
+_OLD_FIM_KEYS = {"fim_pre": "prefix", "fim_suf": "suffix", "fim_mid": "middle"}
+_FIM_ENDS = ("fim_pad", "fim_rep", "fim_sep")
+END_TEXTS = (
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
     "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
     "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[",
 )  # fmt: skip
 # gpt-oss speaks through these, so they are shown like text although the file calls them control.
-_SHOWN_TEXTS: Final = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
+_SHOWN_TEXTS = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
 
 
 # llama.cpp's enum of vocabularies, by what files call them.
-_TYPES: Final = {"llama": 1, "gpt2": 2, "gemma4": 2, "whitespace": 2, "bert": 3, "t5": 4, "rwkv": 5, "plamo2": 6}
+_TYPES = {"llama": 1, "gpt2": 2, "gemma4": 2, "whitespace": 2, "bert": 3, "t5": 4, "rwkv": 5, "plamo2": 6}
 
 
 def vocabulary_type(metadata: Mapping[str, object]) -> int:

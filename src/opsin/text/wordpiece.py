@@ -8,7 +8,6 @@ models are published with (and older than Python's).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 import regex
 import tokenizers
@@ -19,20 +18,18 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from opsin.text.vocabulary import CONTROL, Vocabulary
 from opsin.text.words import SPACE, SURROGATES, WordCache
 
-_HAN: Final = (
+_HAN = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
     (0x2B920, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
 )  # fmt: skip
-_HAN_CLASS: Final = "".join(f"{chr(low)}-{chr(high)}" for low, high in _HAN)
+_HAN_CLASS = "".join(f"{chr(low)}-{chr(high)}" for low, high in _HAN)
 # Other controls, such as U+000B, are no spaces but dropped.
-_SPACES: Final = " \t\n\r\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-_CHUNKS: Final = regex.compile(
-    rf"[{_HAN_CLASS}]|[^{_SPACES}{_HAN_CLASS}]+"
-)  # words touch no others across their bounds
-_LONG: Final = 1 << 12  # characters of a chunk: the library keeps the interpreter, but for many texts at once
-_NOTHING: Final = (1 << 32) - 1  # the id of what has none
-_SECRET: Final = "\0"  # no word has it: it is a control character, which BERT drops
-_MOST: Final = 100  # characters of a word; all of BERT's vocabularies were published with this bound
+_SPACES = " \t\n\r\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_CHUNKS = regex.compile(rf"[{_HAN_CLASS}]|[^{_SPACES}{_HAN_CLASS}]+")  # words touch no others across their bounds
+_LONG = 1 << 12  # characters of a chunk: the library keeps the interpreter, but for many texts at once
+_NOTHING = (1 << 32) - 1  # the id of what has none
+_SECRET = "\0"  # no word has it: it is a control character, which BERT drops
+_MOST = 100  # characters of a word; all of BERT's vocabularies were published with this bound
 
 
 class WordPiece:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, groupby, islice
 from threading import Lock
-from typing import Final
 
 import regex
 
-SPACE: Final = "\u2581"
-MAX_CHARACTERS: Final = 1 << 21
+SPACE = "\u2581"
+MAX_CHARACTERS = 1 << 21
 # `regex` and not `re`, here and in all that reads people's texts: it lets go of the interpreter while it looks.
-SURROGATES: Final = regex.compile("[\ud800-\udfff]")  # bytes that were no UTF-8 stand in a str as these
-_WORD: Final = 8  # a word counts as so many characters more
-_AT_ONCE: Final = 1 << 12  # words
-_LONG: Final = 256  # characters: longer words are not remembered
+SURROGATES = regex.compile("[\ud800-\udfff]")  # bytes that were no UTF-8 stand in a str as these
+_WORD = 8  # a word counts as so many characters more
+_AT_ONCE = 1 << 12  # words
+_LONG = 256  # characters: longer words are not remembered
 
 
 class WordCache:

@@ -13,10 +13,7 @@ from PIL import Image
 from transformers import BatchFeature
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
-from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
-from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
@@ -80,8 +77,10 @@ def test_tiles_and_an_overview(Processor: type, edge: int, tile: int, size: tupl
     whole = steps.resize(resized, sizes.whole_tiles(resized.size, tile), "lanczos")
     parts, grid = [whole], (0, 0)
     if whole.size != (tile, tile):
-        parts = [*steps.tile(whole, (tile, tile)), steps.resize(whole, (tile, tile), "lanczos")]
         grid = (whole.width // tile, whole.height // tile)
+        corners = [(x * tile, y * tile) for y in range(grid[1]) for x in range(grid[0])]
+        parts = [whole.crop((x, y, x + tile, y + tile)) for x, y in corners]
+        parts.append(steps.resize(whole, (tile, tile), "lanczos"))
     assert grid == (said["cols"][0][0], said["rows"][0][0])
     check([planes(steps.normalise(part, HALF, HALF)) for part in parts], said["pixel_values"][0])
 
@@ -112,47 +111,6 @@ def test_shrunk_within_an_edge(size: tuple[int, int], mode: str) -> None:
     processor = PixtralImageProcessorPil(size={"longest_edge": 512}, patch_size={"height": 16, "width": 16})
     resized = steps.resize(steps.flatten(picture), sizes.within(picture.size, 512, 16), "bicubic")
     check([planes(steps.normalise(resized, MEAN, STD))], processor(image)["pixel_values"])
-
-
-@cases
-def test_stretched_over_the_closest_grid(size: tuple[int, int], mode: str) -> None:
-    image, picture = both(size, mode)
-    processor = GotOcr2ImageProcessorPil(size={"height": 112, "width": 112}, crop_to_patches=True, max_patches=12)
-    flat = steps.flatten(picture)
-    columns, rows = sizes.closest_grid(picture.size, (112, 112), 1, 12)
-    parts = steps.tile(steps.resize(flat, (112 * columns, 112 * rows), "bicubic"), (112, 112))
-    if len(parts) > 1:
-        parts.append(steps.resize(flat, (112, 112), "bicubic"))
-    check([planes(steps.normalise(part, MEAN, STD)) for part in parts], processor(image)["pixel_values"])
-
-
-@cases
-def test_on_the_best_canvas(size: tuple[int, int], mode: str) -> None:
-    image, picture = both(size, mode)
-    canvases = [(224, 112), (112, 224), (224, 224), (336, 112), (112, 336)]
-    processor = LlavaNextImageProcessorPil(
-        size={"shortest_edge": 112},
-        crop_size={"height": 112, "width": 112},
-        image_grid_pinpoints=[list(canvas[::-1]) for canvas in canvases],
-    )
-    flat = steps.flatten(picture)
-    canvas = sizes.best_canvas(picture.size, canvases)
-    inside = steps.resize(flat, sizes.fit_inside(picture.size, canvas), "bicubic")
-    at = ((canvas[0] - inside.width) // 2, (canvas[1] - inside.height) // 2)
-    parts = [steps.resize(flat, (112, 112), "bicubic"), *steps.tile(steps.pad(inside, canvas, at=at), (112, 112))]
-    check([planes(steps.normalise(part, MEAN, STD)) for part in parts], processor(image)["pixel_values"][0])
-
-
-@cases
-def test_on_the_smallest_canvas(size: tuple[int, int], mode: str) -> None:
-    image, picture = both(size, mode)
-    processor = MllamaImageProcessorPil(size={"height": 112, "width": 112}, max_image_tiles=4)
-    canvas = sizes.smallest_canvas(picture.size, 112, 4)
-    inside = steps.resize(steps.flatten(picture), sizes.fit_canvas(picture.size, canvas, 112), "bilinear")
-    parts = steps.tile(steps.pad(inside, canvas), (112, 112))
-    want = processor(image)["pixel_values"][0, 0]
-    assert not want[len(parts) :].any()
-    check([planes(steps.normalise(part, HALF, HALF)) for part in parts], want[: len(parts)])
 
 
 def test_sixteen_bits_are_scaled_where_the_processor_cuts_them_off() -> None:

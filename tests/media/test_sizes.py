@@ -11,12 +11,9 @@ import pytest
 from drawn import SIZES
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 from transformers.image_transforms import get_resize_output_image_size
 from transformers.image_utils import ChannelDimension
-from transformers.models.got_ocr2 import image_processing_pil_got_ocr2 as stretching
 from transformers.models.idefics3 import image_processing_pil_idefics3 as idefics3
-from transformers.models.mllama import image_processing_pil_mllama as padding
 from transformers.models.pixtral import image_processing_pil_pixtral as pixtral
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as qwen2_vl
 
@@ -104,38 +101,6 @@ def test_within(most: int, factor: int) -> None:
             continue
         want = pixtral.get_resize_output_image_size(shape, most, factor, ChannelDimension.LAST)
         assert sizes.within(size, most, factor) == want[::-1]
-
-
-@pytest.mark.parametrize(("tile", "least", "most"), [(448, 1, 12), (384, 2, 6), (448, 1, 1)])
-def test_closest_grid(tile: int, least: int, most: int) -> None:
-    squares = [(side, side) for side in range(50, 1700, 25)]  # where several grids are equally near
-    for size in [*many_sizes(), *squares]:
-        want = stretching.get_optimal_tiled_canvas(size[::-1], (tile, tile), least, most)
-        assert sizes.closest_grid(size, (tile, tile), least, most) == want
-
-
-def test_best_canvas_and_the_size_on_it() -> None:
-    canvases = [(672, 336), (336, 672), (672, 672), (336, 1008), (1008, 336)]
-    for size in many_sizes():
-        want = select_best_resolution(size[::-1], [canvas[::-1] for canvas in canvases])
-        if want is None:
-            with pytest.raises(RequestError, match="would vanish"):
-                sizes.best_canvas(size, canvases)
-            continue
-        best = sizes.best_canvas(size, canvases)
-        assert best == want[::-1]
-        inside = get_patch_output_size(Shape(size), want, ChannelDimension.FIRST)
-        assert sizes.fit_inside(size, best) == inside[::-1]
-
-
-@pytest.mark.parametrize(("tile", "most"), [(560, 4), (448, 4), (100, 9)])
-def test_smallest_canvas_and_the_size_on_it(tile: int, most: int) -> None:
-    for size in many_sizes():
-        want = tuple(int(side) for side in padding.get_optimal_tiled_canvas(size[1], size[0], most, tile))
-        canvas = sizes.smallest_canvas(size, tile, most)
-        assert canvas == want[::-1]
-        fitted = padding.get_image_size_fit_to_canvas(size[1], size[0], *want, tile)
-        assert sizes.fit_canvas(size, canvas, tile) == tuple(int(side) for side in fitted[::-1])
 
 
 def test_areas_cover_the_picture_without_gaps() -> None:

@@ -27,7 +27,6 @@ from opsin.models import rules as all_rules
 from opsin.quants import BY_NAME, QuantType
 
 Format = Literal["auto", "f32", "f16", "bf16", "q8_0"]
-FORMATS = ("auto", "f32", "f16", "bf16", "q8_0")
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}  # llama.cpp's numbers
 _RUN = 1 << 22  # values that are read at once
 

@@ -7,7 +7,6 @@ each function names the one that it follows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 from opsin.errors import RequestError
 from opsin.media.limits import Size
@@ -90,79 +89,6 @@ def within(size: Size, most: int, factor: int) -> Size:
             hint="cut it into pieces that are less long and thin",
         )
     return ((width - 1) // factor + 1) * factor, ((height - 1) // factor + 1) * factor
-
-
-def closest_grid(size: Size, tile: Size, least: int, most: int) -> Grid:
-    """The grid of least to most tiles whose shape is nearest to the picture's.
-
-    Among equals the larger, while the picture has more than half its pixels. `get_optimal_tiled_canvas` of those
-    processors that stretch a picture over its tiles.
-    """
-    ratio, area = size[0] / size[1], size[0] * size[1]
-    best, nearest = (1, 1), math.inf
-    grids = [(columns, rows) for columns in range(1, most + 1) for rows in range(1, most + 1)]
-    for columns, rows in sorted((g for g in grids if least <= g[0] * g[1] <= most), key=lambda g: g[0] * g[1]):
-        distance = abs(ratio - columns / rows)
-        is_tie = distance == nearest and area > 0.5 * tile[0] * tile[1] * columns * rows
-        if distance < nearest or is_tie:
-            best, nearest = (columns, rows), distance
-    return best
-
-
-def best_canvas(size: Size, canvases: Iterable[Size]) -> Size:
-    """The canvas on which most of the picture's pixels survive; among equals the one that is filled best.
-
-    `select_best_resolution`, whose pairs are (height, width); the first wins where all is equal.
-    """
-    width, height = size
-    best, most, least_waste = None, 0, math.inf
-    for canvas in canvases:
-        scale = min(canvas[0] / width, canvas[1] / height)
-        pixels = min(int(width * scale) * int(height * scale), width * height)
-        waste = canvas[0] * canvas[1] - pixels
-        if pixels > most or (pixels == most and waste < least_waste):
-            best, most, least_waste = canvas, pixels, waste
-    if best is None:
-        raise RequestError(
-            f"a picture of {width} x {height} would vanish on every canvas of this model",
-            hint="cut it into pieces that are less long and thin",
-        )
-    return best
-
-
-def fit_inside(size: Size, canvas: Size) -> Size:
-    """As large as a canvas allows, with the same shape; rounded up. `get_patch_output_size`."""
-    width, height = size
-    across, down = canvas[0] / width, canvas[1] / height
-    if across < down:
-        return canvas[0], min(math.ceil(height * across), canvas[1])
-    return min(math.ceil(width * down), canvas[0]), canvas[1]
-
-
-def smallest_canvas(size: Size, tile: int, most: int) -> Size:
-    """The grid of at most `most` tiles that enlarges a picture least, or shrinks it least where all must shrink it.
-
-    As a size in pixels. `get_optimal_tiled_canvas` of those processors that pad.
-    """
-    grids = [(columns, rows) for rows in range(1, most + 1) for columns in range(1, most + 1) if columns * rows <= most]
-    canvases = [(columns * tile, rows * tile) for columns, rows in grids]
-    scales = [min(canvas[0] / size[0], canvas[1] / size[1]) for canvas in canvases]
-    enlarging = [scale for scale in scales if scale >= 1]
-    chosen = min(enlarging) if enlarging else max(scales)
-    return min((c for c, scale in zip(canvases, scales, strict=True) if scale == chosen), key=lambda c: c[0] * c[1])
-
-
-def fit_canvas(size: Size, canvas: Size, tile: int) -> Size:
-    """A picture's size on a canvas: no side below a tile's unless the shape asks for it; rounded down.
-
-    `get_image_size_fit_to_canvas`.
-    """
-    width, height = size
-    wide, high = (min(max(side, tile), most) for side, most in zip(size, canvas, strict=True))
-    across, down = wide / width, high / height
-    if across < down:
-        return wide, min(math.floor(height * across) or 1, high)
-    return min(math.floor(width * down) or 1, wide), high
 
 
 def areas(size: Size, grid: Grid) -> list[Area]:

@@ -82,22 +82,6 @@ def centre_crop(image: Image.Image, size: Size) -> Image.Image:
     return image.crop((left, top, left + size[0], top + size[1]))
 
 
-def tile(image: Image.Image, size: Size) -> list[Image.Image]:
-    """Cut into tiles, row by row; the image's sides are multiples of a tile's."""
-    width, height = size
-    assert image.width % width == 0 and image.height % height == 0, (image.size, size)
-    return [
-        image.crop((left, top, left + width, top + height))
-        for top in range(0, image.height, height)
-        for left in range(0, image.width, width)
-    ]
-
-
-def rescale(image: Image.Image, scale: float = 1 / 255) -> Floats:
-    """Values [height, width, 3]: samples times `scale`."""
-    return normalise(image, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), scale=scale)
-
-
 def normalise(image: Image.Image, mean: Sequence[float], std: Sequence[float], *, scale: float = 1 / 255) -> Floats:
     """Values [height, width, 3]: (sample * scale - mean) / std in float32, as transformers rounds it.
 

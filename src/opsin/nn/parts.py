@@ -82,17 +82,6 @@ class RmsNorm(Module):
         return x.ops.rms_norm(x, self.weight, eps)
 
 
-class LayerNorm(Module):
-    weight: Array
-    bias: Array | None
-
-    def __call__(self, x: Array, eps: float) -> Array:
-        _fit(self, "weight", self.weight, x.width)
-        if self.bias is not None:
-            _fit(self, "bias", self.bias, x.width)
-        return x.ops.layer_norm(x, self.weight, self.bias, eps)
-
-
 def _fit(part: Module, name: str, values: Array, width: int) -> None:
     """A kernel would read past the end of a vector that is too short."""
     if values.shape != (width,):

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from opsin.errors import ModelError
 
-Float = npt.NDArray[np.float32]
 Pairing = Literal["neighbours", "halves"]
 Activation = Literal["silu", "gelu", "gelu_erf", "gelu_quick", "relu"]
 PageType = Literal["f32", "f16", "q8_0"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from rows_of_logits import candidates_of
 from tiny import MIXED, Shape, tiny_llama, weights, write_llama
 from tiny_sight import tiny_pair, tower_metadata, tower_tensors, write_tower
 
@@ -100,8 +101,7 @@ def test_logits_of_given_embeddings_that_overflow_are_the_requests_fault(model, 
     embeddings, step = model.encode(PICTURE), model.runner.step
 
     def overflowing(plan):
-        logits, best = step(plan)
-        return np.full_like(logits, np.nan), best
+        return candidates_of(np.full_like(step(plan).whole(), np.nan))
 
     monkeypatch.setattr(model.runner, "step", overflowing)
     with pytest.raises(RequestError, match="no numbers .*embeddings that were given are too large"):

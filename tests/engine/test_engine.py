@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from rows_of_logits import candidates_of
 from tiny import Shape
 from waiting import PATIENCE, until
 
@@ -84,10 +85,10 @@ def test_logits_of_steps_equal_those_of_a_whole_pass(engine, runner, monkeypatch
     prompt, seen, step = ids_of(150), [], runner.step
 
     def watched(plan):
-        logits, best = step(plan)
+        candidates = step(plan)
         if plan[-1].wanted:
-            seen.append(logits[-1].copy())
-        return logits, best
+            seen.append(candidates.whole()[-1].copy())
+        return candidates
 
     monkeypatch.setattr(runner, "step", watched)
     known = prompt + ids(engine.submit(Prompt.of([prompt]), Sampling(seed=3, max_tokens=30)))
@@ -319,14 +320,14 @@ def test_a_surprise_in_planning_reaches_every_stream(engine, monkeypatch):
 
 def test_one_sampler_that_fails_harms_nobody_else(engine, monkeypatch):
     expected = [ids(engine.submit(prompt_of(30, seed=i), Sampling(seed=i, max_tokens=9))) for i in range(4)]
-    choose = Sampler.choose
+    roll = Sampler.roll
 
-    def failing(self, logits, likeliest=None):
+    def failing(self):
         if self.sampling.seed == 2:
             raise ZeroDivisionError
-        return choose(self, logits, likeliest)
+        return roll(self)
 
-    monkeypatch.setattr(Sampler, "choose", failing)
+    monkeypatch.setattr(Sampler, "roll", failing)
     streams = [engine.submit(prompt_of(30, seed=i), Sampling(seed=i, max_tokens=9)) for i in range(4)]
     with pytest.raises(DeviceError, match="ZeroDivisionError"):
         ids(streams.pop(2))
@@ -338,10 +339,7 @@ def test_logits_that_are_no_numbers_are_an_error(engine, runner, monkeypatch, kn
     step = runner.step
 
     def broken(plan):
-        logits, best = step(plan)
-        logits = logits.copy()
-        logits[:] = np.nan
-        return logits, best
+        return candidates_of(np.full_like(step(plan).whole(), np.nan))
 
     monkeypatch.setattr(runner, "step", broken)
     with pytest.raises(FileError, match="no numbers"):

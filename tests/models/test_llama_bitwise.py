@@ -95,10 +95,12 @@ def test_fifteen_others_in_the_step_change_nothing(runners, whole, kind, place):
             if rows:
                 plan.append(Slice(sequence, done[i], rows, True))
                 done[i] += rows
-        logits, best = runner.step(plan)
+        told = runner.step(plan)
         mine = next(i for i, part in enumerate(plan) if part.sequence is sequences[place])
-        assert np.array_equal(logits[mine], whole[kind][done[place] - 1])
-        assert best[mine] == whole[kind][done[place] - 1].argmax()
+        wanted = whole[kind][done[place] - 1]
+        assert np.array_equal(told.whole()[mine], wanted)
+        assert told.ids[mine, 0] == wanted.argmax()
+        assert np.array_equal(told.logits[mine], np.sort(wanted)[::-1][: told.logits.shape[1]])
     assert done[place] == ROWS
 
 

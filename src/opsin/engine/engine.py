@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from opsin.engine.candidates import Candidates, Floats
+from opsin.engine.draws import Draw, sample
 from opsin.engine.encoding import Encodes, Turn
 from opsin.engine.logprobs import logprobs
 from opsin.engine.media_work import EmbedRequest, MediaWork
@@ -19,7 +20,7 @@ from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.reply import Call, Reply
 from opsin.engine.rows import PromptRows
 from opsin.engine.runner import Runner
-from opsin.engine.sampling import Floats, Sampling
+from opsin.engine.sampling import Sampling
 from opsin.engine.scheduler import Plan, Scheduler
 from opsin.engine.sequence import LOOK_UP_SECONDS, Sequence, Stream, TokenOutput
 from opsin.engine.step_budget import StepBudget
@@ -319,7 +320,7 @@ class Engine(Stays):
     def _compute(self, plan: Plan) -> None:
         start = time.perf_counter()
         try:
-            logits, best = self._run(plan)
+            candidates = self._run(plan)
         except Stopped:
             return
         except Exception as error:  # noqa: BLE001 - those who took part must hear of it, the others go on
@@ -328,14 +329,13 @@ class Engine(Stays):
         seconds = time.perf_counter() - start
         self._budget.saw(sum(part.rows for part in plan), seconds)
         self.step_seconds.append(seconds)
-        place = 0
+        chosen = iter(enumerate(sample(candidates, [Draw(p.sequence.sampler) for p in plan if p.wanted])))
         for part in plan:
             self._scheduler.computed(part.sequence, part.rows)
             if part.wanted:
-                self._accept(part.sequence, logits[place], int(best[place]))
-                place += 1
+                self._accept(part.sequence, candidates, *next(chosen))
 
-    def _run(self, plan: Plan) -> tuple[Floats, npt.NDArray[np.int32]]:
+    def _run(self, plan: Plan) -> Candidates:
         """A step, which `_cancelled` may stop; a stop never outlives it, but when closing."""
         with self._lock:
             self._computing = [part.sequence for part in plan]
@@ -360,11 +360,13 @@ class Engine(Stays):
                 if not lives:
                     raise _closed() from None
 
-    def _accept(self, sequence: Sequence, logits: Floats, best: int) -> None:
-        """Choose the next id of one sequence. What goes wrong here is its own failure."""
+    def _accept(self, sequence: Sequence, candidates: Candidates, row: int, id: int | Exception) -> None:
+        """Take the next id of one sequence. What goes wrong here, or in choosing it, is its own failure."""
         try:
-            id, most = sequence.sampler.choose(logits, best), sequence.sampling.logprobs
-            told = None if most is None else logprobs(logits, id, most)
+            if isinstance(id, Exception):
+                raise id
+            most = sequence.sampling.logprobs
+            told = None if most is None else logprobs(candidates.whole()[row], id, most)
             if sequence.accept(id, self._room(sequence.rows.memory_pages), told) is not None:
                 self._scheduler.remove(sequence)
         except FileError as error:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opsin.engine.sampling import Floats, top_ids
+from opsin.engine.candidates import Floats
+from opsin.engine.sampling import top_ids
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
+from opsin.engine.candidates import CANDIDATES, Candidates, Floats
 from opsin.engine.media_store import MediaStore
 from opsin.engine.rows import Ints, PromptRows
 from opsin.engine.scheduler import Plan, Slice
@@ -18,8 +19,6 @@ from opsin.nn.batch import MEMORY, Batch, Group
 from opsin.ops import PAGE, Array, Pages, PageType, Reads
 from opsin.ops.device import Device, Recorded
 from opsin.spans import MediaSpan, Prompt
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,9 @@ class Runner:
             media=tape.rows(ops, "media", limits.rows) if media is not None else None,
         )
         logits = decoder.forward(batch)
-        best = ops.argmax(logits)
-        self.program: Recorded = tape.finish({"logits": logits, "best": best})
+        self._most = min(CANDIDATES, decoder.vocabulary)
+        ids, values, sums = ops.candidates(logits, tape.count("candidates", self._most))
+        self.program: Recorded = tape.finish({"logits": logits, "ids": ids, "values": values, "sums": sums})
         self._placed = False  # whether the step before had media
 
     @property
@@ -105,12 +105,12 @@ class Runner:
     def cache_bytes(self) -> int:
         return sum(pages.bytes for pages in self.pages.values())
 
-    def step(self, plan: Plan) -> tuple[Floats, Ints]:
-        """Logits [wanted, vocabulary] and likeliest ids [wanted], for the slices that want them, in order.
+    def step(self, plan: Plan) -> Candidates:
+        """Candidates of the slices that want an id, in order: as many as the largest top_k that they can serve.
 
-        Both are views that hold until the next step. Raises as `Recorded.run`; then nothing counts as computed.
+        They hold until the next step. Raises as `Recorded.run`; then nothing counts as computed.
         """
-        row, outputs = 0, 0
+        row, outputs, most = 0, 0, 1
         self._clear_media()
         for number, part in enumerate(plan):
             sequence, end = part.sequence, part.start + part.rows
@@ -121,8 +121,9 @@ class Runner:
             if part.wanted:
                 self.program.inputs["outputs"][outputs] = row - 1
                 outputs += 1
-        self.program.run(rows=row, outputs=outputs)
-        return self._results(outputs)
+                most = max(most, sequence.sampler.top_k if sequence.sampler.top_k <= self._most else 1)
+        self.program.run(rows=row, outputs=outputs, candidates=most)
+        return self._candidates(outputs, most)
 
     def score(self, prompt: Prompt | Sequence[int], pages: list[int], sizes: Sequence[int] = ()) -> Floats:
         """Logits [rows, vocabulary] after each row of a prompt or of ids, in a sequence of its own on `pages`.
@@ -138,8 +139,8 @@ class Runner:
             for first in range(start, end, self.limits.outputs):
                 wanted = min(self.limits.outputs, end - first)
                 self.program.inputs["outputs"][:wanted] = np.arange(first - start, first - start + wanted)
-                self.program.run(rows=end - start, outputs=wanted)
-                result[first : first + wanted] = self._results(wanted)[0]
+                self.program.run(rows=end - start, outputs=wanted, candidates=1)
+                result[first : first + wanted] = self._logits(wanted)
         return result
 
     def _fill(self, row: int, number: int, rows: PromptRows, ids: Sequence[int], start: int, pages: list[int]) -> None:
@@ -221,9 +222,14 @@ class Runner:
             self.program.rows["media"].clear()
             self._placed = False
 
-    def _results(self, outputs: int) -> tuple[Floats, Ints]:
-        logits = self.program.output("logits")[:outputs]
-        return logits, self.program.output("best")[:outputs]  # type: ignore[return-value]
+    def _candidates(self, outputs: int, most: int) -> Candidates:
+        ids, logits, sums = (self.program.output(name)[:outputs] for name in ("ids", "values", "sums"))
+        whole = functools.partial(self._logits, outputs)
+        return Candidates(cast(Ints, ids[:, :most]), cast(Floats, logits[:, :most]), cast(Floats, sums), whole)
+
+    def _logits(self, outputs: int) -> Floats:
+        """All logits [outputs, vocabulary] of the step before."""
+        return cast(Floats, self.program.output("logits")[:outputs])
 
 
 def _first(window: int) -> str:

@@ -1,4 +1,4 @@
-"""How the next id is chosen: frozen knobs of one request, and the choice itself."""
+"""How the next id is chosen: frozen knobs of one request, its random numbers, and the likeliest ids of a row."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from numbers import Integral, Real
 import numpy as np
 import numpy.typing as npt
 
+from opsin.engine.candidates import Floats
 from opsin.errors import FileError, RequestError
 
-Floats = npt.NDArray[np.float32]
 _BLOCK = 64  # for finding the top k: maxima of so many logits bound the k-th largest value from below
 
 
@@ -64,34 +64,23 @@ def _within(name: str, value: float, low: float, high: float, *, whole: bool = F
 
 
 class Sampler:
-    """Chooses ids for one request; its random numbers are its own, so company changes nothing."""
+    """How ids are drawn for one request; its random numbers are its own, so company changes nothing.
+
+    Attributes:
+        knobs: temperature, min_p, and top_p or infinity where that keeps all.
+        top_k: 1 for greedy, 0 for all.
+    """
 
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
+        top_p = float(sampling.top_p)
+        self.knobs = float(sampling.temperature), float(sampling.min_p), top_p if top_p < 1.0 else np.inf
+        self.top_k = 1 if sampling.greedy else int(sampling.top_k)
         self._random = np.random.default_rng(sampling.seed)
 
-    def choose(self, logits: Floats, likeliest: int | None = None) -> int:
-        """One id for a row of logits [vocabulary]; `likeliest` where the device knows it already.
-
-        Raises FileError where the logits are no numbers.
-        """
-        s = self.sampling
-        best = int(logits.argmax()) if likeliest is None else likeliest  # NaN counts as the largest
-        if not np.isfinite(logits[best]):
-            raise _damaged()
-        if s.greedy:
-            return best
-        ids = top_ids(logits, s.top_k)
-        wide = logits[ids].astype(np.float64)
-        with np.errstate(over="ignore"):  # a temperature near 0 sends all but the best to minus infinity
-            p = np.exp((wide - wide[0]) / s.temperature)
-        p /= p.sum()
-        keep = p >= s.min_p * p[0]
-        if s.top_p < 1.0:
-            keep &= np.concatenate(([True], np.cumsum(p)[:-1] < s.top_p))
-        ids, p = ids[keep], p[keep]
-        place = int(np.searchsorted(np.cumsum(p), self._random.random() * p.sum(), side="right"))
-        return int(ids[min(place, len(ids) - 1)])
+    def roll(self) -> float:
+        """The next of its random numbers, from 0 up to 1."""
+        return self._random.random()
 
 
 def top_ids(logits: Floats, k: int) -> npt.NDArray[np.intp]:
@@ -103,7 +92,7 @@ def top_ids(logits: Floats, k: int) -> npt.NDArray[np.intp]:
     whole = n // _BLOCK * _BLOCK
     maxima = logits[:whole].reshape(_BLOCK, -1).max(0)  # of columns: NumPy takes whole vectors then
     if np.isnan(maxima).any() or np.isnan(logits[whole:]).any():  # a maximum with NaN is NaN
-        raise _damaged()
+        raise damaged()
     if k == 0 or k >= n:
         return np.argsort(-logits, kind="stable")
     candidates = np.arange(n) if len(maxima) <= k else _reaching(logits, maxima, k)
@@ -111,7 +100,8 @@ def top_ids(logits: Floats, k: int) -> npt.NDArray[np.intp]:
     return candidates[order]
 
 
-def _damaged() -> FileError:
+def damaged() -> FileError:
+    """Of logits from which nothing can be chosen."""
     return FileError("the model gave logits that are no numbers", hint="the file is damaged, or overflows")
 
 

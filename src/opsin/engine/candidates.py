@@ -1,0 +1,31 @@
+"""What a step tells of its logits: the likeliest ids of each row, and whole rows for those who ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
+
+CANDIDATES = 64  # the most that a step tells: published models recommend a top_k of 20 to 64
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The rows of a step that choose an id. Views, which hold until the next step.
+
+    Attributes:
+        ids: [rows, k] the likeliest, likeliest first; equal ones in the order of ids.
+        logits: [rows, k] theirs.
+        sums: [rows] of e**(logit - the largest) over the vocabulary; not finite where the logits are no numbers.
+        whole: reads all logits, [rows, vocabulary]; it costs, and is for those alone whom the others do not serve.
+    """
+
+    ids: Ints
+    logits: Floats
+    sums: Floats
+    whole: Callable[[], Floats]

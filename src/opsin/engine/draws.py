@@ -1,0 +1,156 @@
+"""One id for each row of a step, all rows in one call: from its candidates, or from all logits where these do not do.
+
+Row by row it would be the same, to the bit: a row's sums are taken over its own values, in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.engine.candidates import Candidates, Floats, Ints
+from opsin.engine.sampling import Sampler, damaged, top_ids
+from opsin.errors import RequestError
+
+Bits = npt.NDArray[np.uint8]
+Wide = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one row is drawn with: its sampler, and what steers the logits before the top k are taken.
+
+    Attributes:
+        mask: bit i % 8 of byte i // 8 says whether id i may be drawn, for the whole vocabulary; None lets all.
+        biases: ids [n], each once, and what is added to their logits [n].
+    """
+
+    sampler: Sampler
+    mask: Bits | None = None
+    biases: tuple[Ints, Floats] | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing steers it."""
+        return self.mask is None and self.biases is None
+
+
+class _Ranked(NamedTuple):
+    """Ids that a row draws from, likeliest first, and their logits."""
+
+    ids: npt.NDArray[np.integer]
+    logits: Floats
+
+
+class _Rolled(NamedTuple):
+    """A row whose random number is known. Without `ranked` it draws from the first top_k of its candidates."""
+
+    row: int
+    sampler: Sampler
+    dice: float
+    ranked: _Ranked | None
+
+
+def sample(candidates: Candidates, draws: Sequence[Draw]) -> list[int | Exception]:
+    """An id for each row of a step, or the error that kept this one row from it. Raises nothing for one row.
+
+    FileError stands where the logits are no numbers, RequestError where mask and biases leave no id.
+    """
+    chosen: list[int | Exception] = candidates.ids[:, 0].tolist()
+    rolled: list[_Rolled] = []
+    width = candidates.ids.shape[1]
+    for row, is_number in enumerate(np.isfinite(candidates.sums).tolist()):
+        draw = draws[row]
+        top_k = draw.sampler.top_k
+        try:
+            if not is_number:
+                raise damaged()
+            ranked = None if draw.is_free and 0 < top_k <= width else _rank(candidates, row, draw)
+            if top_k != 1:
+                rolled.append(_Rolled(row, draw.sampler, draw.sampler.roll(), ranked))
+            elif ranked is not None:
+                chosen[row] = int(ranked.ids[0])
+        except Exception as error:  # noqa: BLE001 - this row's own
+            chosen[row] = error
+    together = [one for one in rolled if one.ranked is None or len(one.ranked.ids) <= width]
+    alone = [[one] for one in rolled if one.ranked is not None and len(one.ranked.ids) > width]
+    for group in [together, *alone] if together else alone:
+        for one, id in zip(group, _draw(candidates, group), strict=True):
+            chosen[one.row] = id
+    return chosen
+
+
+def _rank(candidates: Candidates, row: int, draw: Draw) -> _Ranked:
+    """The top k of one row after its mask and biases: of the candidates where these prove it, else of all logits."""
+    top_k, mask = draw.sampler.top_k, draw.mask
+    if mask is not None and draw.biases is None:
+        ids = candidates.ids[row]
+        allowed = (mask[ids >> 3] >> (ids & 7) & 1).astype(bool)
+        if 0 < top_k <= allowed.sum():
+            return _Ranked(ids[allowed][:top_k], candidates.logits[row][allowed][:top_k])
+    logits = candidates.whole()[row]
+    if draw.is_free:
+        every = top_ids(logits, top_k)
+        return _Ranked(every, logits[every])
+    logits = logits.copy()
+    if draw.biases is not None:
+        logits[draw.biases[0]] += draw.biases[1]
+    if mask is not None:
+        logits[np.unpackbits(mask, count=len(logits), bitorder="little") == 0] = -np.inf
+    if not np.isfinite(logits.max()):
+        raise RequestError("no token can follow", hint="what steers this answer leaves none with a finite logit")
+    every = top_ids(logits, top_k)
+    every = every[logits[every] > -np.inf]
+    return _Ranked(every, logits[every])
+
+
+def _draw(candidates: Candidates, rolled: Sequence[_Rolled]) -> list[int | Exception]:
+    """Ids of some rows; where they cannot be drawn together, one by one."""
+    try:
+        return [*_drawn(candidates, rolled)]
+    except Exception as error:  # noqa: BLE001 - whose it is comes out below
+        if len(rolled) == 1:
+            return [error]
+        return [id for one in rolled for id in _draw(candidates, [one])]
+
+
+def _drawn(candidates: Candidates, rolled: Sequence[_Rolled]) -> list[int]:
+    ids, logits, count = _lists(candidates, rolled)
+    dice = np.array([one.dice for one in rolled])[:, None]
+    temperature, min_p, top_p = np.array([one.sampler.knobs for one in rolled]).T[:, :, None]  # each [rows, 1]
+    wide = logits.astype(np.float64)
+    with np.errstate(over="ignore"):  # a temperature near 0 sends all but the best to minus infinity
+        p = np.exp((wide - wide[:, :1]) / temperature)
+    p /= _sums(p, count)
+    reached = np.cumsum(p, axis=1)
+    keep = p >= min_p * p[:, :1]
+    keep[:, 1:] &= reached[:, :-1] < top_p
+    keep &= np.arange(keep.shape[1]) < count[:, None]
+    kept = keep.sum(axis=1)  # the first of each row: likeliest come first
+    place = (keep & (reached <= dice * _sums(p, kept))).sum(axis=1)
+    chosen: list[int] = ids[np.arange(len(ids)), np.minimum(place, kept - 1)].tolist()
+    return chosen
+
+
+def _lists(candidates: Candidates, rolled: Sequence[_Rolled]) -> tuple[npt.NDArray[np.integer], Floats, Ints]:
+    """Ids and logits [rows, k] that rows draw from, and how many of them each row has."""
+    first = rolled[0].ranked
+    if len(rolled) == 1 and first is not None:
+        return first.ids[None], first.logits[None], np.array([len(first.ids)], np.int32)
+    rows = [one.row for one in rolled]
+    ids, logits = candidates.ids[rows], candidates.logits[rows]
+    count = [one.sampler.top_k if one.ranked is None else len(one.ranked.ids) for one in rolled]
+    for i, one in enumerate(rolled):
+        if one.ranked is not None:
+            ids[i, : count[i]], logits[i, : count[i]] = one.ranked
+    return ids, logits, np.array(count, np.int32)
+
+
+def _sums(p: Wide, count: npt.NDArray[np.integer]) -> Wide:
+    """The sum of so many first values of each row, [rows, 1]. Pairwise sums depend on their number, bit for bit."""
+    sums = [np.add.reduce(values[:n]) for values, n in zip(p, count.tolist(), strict=True)]
+    return np.array(sums)[:, None]

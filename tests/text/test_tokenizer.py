@@ -139,6 +139,15 @@ def test_phi3_swallows_whitespace_behind_its_markers(sources: Path) -> None:
     assert phi.encode("<|user|>\n x<|end|>\n", special=True) == [32010, *phi.encode("x"), 32007]
 
 
+def test_phi3_is_known_by_its_vocabulary_whatever_the_file_is_called(sources: Path) -> None:
+    with File.open(sources / "ggml-vocab-phi-3.gguf") as file:
+        phi = Tokenizer.from_metadata({**file.metadata, "general.name": "Mine"})
+    with File.open(sources / "ggml-vocab-llama-spm.gguf") as file:
+        llama = Tokenizer.from_metadata({**file.metadata, "general.name": "phi-3"})
+    assert phi.encode("<|user|>\n", special=True) == [32010]
+    assert len(llama.encode("</s>\n", special=True)) > 1
+
+
 @pytest.mark.parametrize(
     ("name", "ends"),
     [("llama-bpe", {128001, 128009}), ("phi-3", {2, 32000, 32007}), ("gemma-4", {1, 50, 106}), ("llama-spm", {2})],

@@ -7,7 +7,7 @@ share: special tokens, BOS and EOS, and the way back to text. It knows nothing o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -59,13 +59,14 @@ class Rules:
     add_bos: bool
     add_eos: bool
     space_prefix: bool
-    byte_encoded: bool  # token texts spell bytes by GPT-2's table
+    byte_encoded: bool = False  # token texts spell bytes by GPT-2's table
+    separator_ends: bool = False  # where `add_eos` adds a token, it is the separator
 
 
 class Tokenizer(Stays):
     """Text to ids and back. Make one with `from_metadata`; it never changes afterwards."""
 
-    def __init__(self, vocabulary: Vocabulary, encoder: Encoder, rules: Rules, name: str) -> None:
+    def __init__(self, vocabulary: Vocabulary, encoder: Encoder, rules: Rules) -> None:
         self.vocabulary_size = len(vocabulary)
         self.bos = vocabulary.bos
         self.eos = vocabulary.eos
@@ -73,12 +74,12 @@ class Tokenizer(Stays):
         self.notes = tuple(vocabulary.notes)  # what the file lacks or says wrongly
         self.add_bos = rules.add_bos
         self.add_eos = rules.add_eos
-        self._last = vocabulary.separator if isinstance(encoder, WordPiece) else vocabulary.eos
+        self._last = vocabulary.separator if rules.separator_ends else vocabulary.eos
         self._vocabulary = vocabulary
         self._encoder = encoder
         self._rules = rules
         self._longest = max(map(len, vocabulary.texts))
-        self._specials = specials = _read_specials(vocabulary, name)
+        self._specials = specials = _read_specials(vocabulary)
         self._all = Partition(specials)
         self._written = Partition(token for token in specials if vocabulary.kinds[token.id] == USER_DEFINED)
         escaped = {token.id for token in specials if _is_escaped(vocabulary, token.id)}
@@ -105,7 +106,7 @@ class Tokenizer(Stays):
             raise ModelError(f"vocabularies of the kind {model!r} are not supported",
                              hint=f"supported are {', '.join(_FAMILIES)}")  # fmt: skip
         vocabulary, encoder, rules = build(metadata)
-        return cls(vocabulary, encoder, rules, (read_text(metadata, "general.name") or "").lower())
+        return cls(vocabulary, encoder, rules)
 
     def encode(
         self, text: str, *, special: bool = False, add_special: bool = False, check: Callable[[], None] = lambda: None
@@ -190,10 +191,9 @@ def _is_marker(text: str, markers: Sequence[str]) -> bool:
     return text in markers or (len(text.strip()) > 2 and any(text in marker for marker in markers))
 
 
-def _read_specials(vocabulary: Vocabulary, name: str) -> list[SpecialToken]:
-    """Tokens found by their text. GGUF has no field for the whitespace they swallow; only Phi-3 is known to need it."""
-    strips = "phi-3" in name or "phi3" in name
-    kept = ("<unk>", "<s>", "<|endoftext|>")
+def _read_specials(vocabulary: Vocabulary) -> list[SpecialToken]:
+    """Tokens found by their text."""
+    strips, kept = vocabulary.strips_right, ("<unk>", "<s>", "<|endoftext|>")
     return [
         SpecialToken(id, text, strip_right=strips and text not in kept)
         for id in vocabulary.of_kind(CONTROL, USER_DEFINED, UNKNOWN)
@@ -201,7 +201,7 @@ def _read_specials(vocabulary: Vocabulary, name: str) -> list[SpecialToken]:
     ]
 
 
-def _read_rules(metadata: Mapping[str, object], defaults: Defaults, *, byte_encoded: bool = False) -> Rules:
+def _read_rules(metadata: Mapping[str, object], defaults: Defaults) -> Rules:
     def flag(name: str, default: bool) -> bool:
         return read_flag(metadata, PREFIX + name, default)
 
@@ -209,7 +209,6 @@ def _read_rules(metadata: Mapping[str, object], defaults: Defaults, *, byte_enco
         add_bos=flag("add_bos_token", defaults.add_bos),
         add_eos=flag("add_eos_token", defaults.add_eos),
         space_prefix=flag("add_space_prefix", defaults.space_prefix),
-        byte_encoded=byte_encoded,
     )
 
 
@@ -245,7 +244,7 @@ def _need_none(vocabulary: Vocabulary, what: str) -> None:
 def _build_gpt2(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
     pre = _find_pre(metadata)
     ids = {"bos": 11, "eos": 11} if pre.default_bos else {"eos": 11}
-    rules = _read_rules(metadata, Defaults(ids, pre.add_bos, False, False), byte_encoded=pre.byte_encoded)
+    rules = replace(_read_rules(metadata, Defaults(ids, pre.add_bos, False, False)), byte_encoded=pre.byte_encoded)
     vocabulary = _read_vocabulary(metadata, ids)
     lowercase = read_flag(metadata, f"{PREFIX}normalizer.lowercase", False)
     merges = _read_merges(metadata)
@@ -279,7 +278,7 @@ def _build_llama(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, R
 
 def _build_bert(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
     ids = {"bos": 101, "unknown": 100, "seperator": 102}
-    rules = _read_rules(metadata, Defaults(ids, True, True, False))
+    rules = replace(_read_rules(metadata, Defaults(ids, True, True, False)), separator_ends=True)
     vocabulary = Vocabulary(metadata, ids)
     lowercase = read_flag(metadata, f"{PREFIX}normalizer.lowercase", True)
     strip_accents = read_flag(metadata, f"{PREFIX}normalizer.strip_accents", lowercase)

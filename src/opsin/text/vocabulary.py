@@ -43,6 +43,8 @@ END_TEXTS = (
     "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
     "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[",
 )  # fmt: skip
+# Phi-3's own texts: its special tokens swallow the whitespace behind them, which GGUF has no field for.
+_STRIPPING_TEXTS = ("<|assistant|>", "<|placeholder1|>", "<|system|>", "<|end|>", "<|user|>")
 # gpt-oss speaks through these, so they are shown like text although the file calls them control.
 _SHOWN_TEXTS = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
 
@@ -87,6 +89,11 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def strips_right(self) -> bool:
+        """Whether special tokens swallow the whitespace behind them."""
+        return all(text in self.ids for text in _STRIPPING_TEXTS)
 
     def of_kind(self, *kinds: int) -> list[int]:
         """Ids of the tokens of these kinds, in order."""

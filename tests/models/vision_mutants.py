@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from opsin.media.steps import STEPS
+from opsin.media import steps
 from opsin.ops.cpu import Operations
 
 Mutant = Callable[[pytest.MonkeyPatch, Any], Any]  # (patches, encoder) -> a wrong encoder
@@ -24,8 +24,8 @@ def step(name: str, wrong: Callable[..., object]) -> Mutant:
     """Of one step of preparation: wrong(right, *args, **options)."""
 
     def apply(patch, encoder):
-        right = getattr(STEPS, name)
-        patch.setitem(vars(STEPS), name, lambda *args, **options: wrong(right, *args, **options))
+        right = getattr(steps, name)
+        patch.setattr(steps, name, lambda *args, **options: wrong(right, *args, **options))
         return encoder
 
     return apply

@@ -158,7 +158,7 @@ class Model(Stays):
         """What stands in a prompt for a picture: its rows, grid, markers, rectangles. Nothing is computed yet.
 
         A picture is a path, a file's bytes, a Pillow image or an array [height, width] or [height, width, channels].
-        `steps` are functions that take the place of the preparation's own, by their names in `opsin.media.steps.Steps`;
+        `steps` are functions that take the place of the preparation's own, by their names in `opsin.media.steps`;
         they are called like these, at once, and must give images and arrays of the same sizes.
         """
         check_functions(steps, "steps")

@@ -27,8 +27,7 @@ from opsin.media.decode import Source, open_picture
 from opsin.media.fetch import Rules
 from opsin.media.fetch import fetch as fetch_bytes
 from opsin.media.limits import Limits
-from opsin.media.steps import STEPS
-from opsin.media.swapping import Step, Swapped
+from opsin.media.swapping import Step, StepOverrides
 from opsin.models import Decoder, Encoder, load_encoder
 from opsin.nn.meta import MetaReader
 from opsin.nn.module import FileReader
@@ -146,18 +145,19 @@ class Vision:
             return source
         if isinstance(source, Embeddings):
             return source.placed()
-        swapped, data = Swapped(own) if own else None, None
+        overrides, data = StepOverrides(own or {}), None
         if isinstance(source, bytes | bytearray | memoryview):
             source = data = bytes(source)
         with self._decoding:
             picture = open_picture(source, self.limits, name=name)
         try:
-            patches = self._meta.layout(picture, swapped.steps if swapped else STEPS)
+            patches = self._meta.layout(picture)
         except RequestError as error:
             raise RequestError(f"{name or 'the picture'}: {error.message}", hint=error.hint) from error
-        if swapped is not None:
-            patches = _made(patches)
-            swapped.check_called()
+        if own:
+            with overrides.active():
+                patches = _made(patches)
+            overrides.check_called()
         elif data is not None:
             patches = waiting(patches, data, partial(self._again, name), self.budgets, picture.bytes)
         return replace(patches, original=picture.size)

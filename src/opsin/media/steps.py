@@ -1,5 +1,7 @@
 """The steps from a Picture to what an encoder eats. A family composes them in its own order, filter and rounding.
 
+Those marked `@step` may be swapped by whoever prepares a picture (`opsin.media.swapping`): call them as `steps.NAME`.
+
 Each is pure: an image or an array goes in, another comes out. Up to `normalise` they work on Pillow's RGB images, with
 Pillow's own filters, which is what the PIL processors of transformers do. Sizes are (width, height).
 """
@@ -7,8 +9,9 @@ Pillow's own filters, which is what the PIL processors of transformers do. Sizes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +25,33 @@ Colour = tuple[int, int, int]
 Floats = npt.NDArray[np.float32]
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
+Arguments = ParamSpec("Arguments")
+Made = TypeVar("Made")
+Caller = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], object]
+
+CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)  # calls steps; None: they are called as they are
+STEPS: dict[str, Callable[..., Any]] = {}  # those that may be swapped, by name, as they are
 WHITE: Colour = (255, 255, 255)
 BLACK: Colour = (0, 0, 0)
 MOST_PIXELS = 64_000_000  # of a resized image: a picture of 1 x 30000 grows a lot when its short side must be 336
 _FILTERS = {name: Image.Resampling[name.upper()] for name in Filter.__args__}  # type: ignore[attr-defined]
 
 
+def step(function: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
+    """A step that may be swapped: where there is a CALLER, it calls."""
+    STEPS[function.__name__] = function
+
+    @wraps(function)
+    def call(*args: Arguments.args, **options: Arguments.kwargs) -> Made:
+        caller = CALLER.get()
+        if caller is None:
+            return function(*args, **options)
+        return cast(Made, caller(function.__name__, function, args, options))
+
+    return call
+
+
+@step
 def flatten(picture: Picture, background: Colour | None = WHITE) -> Image.Image:
     """The picture on a background; None leaves transparent pixels in whatever colour the file gives them."""
     if picture.coverage is None or background is None:
@@ -51,6 +75,7 @@ def check_growth(size: Size, target: Size) -> None:
         )
 
 
+@step
 def resize(image: Image.Image, size: Size, filter: Filter) -> Image.Image:
     """Stretched or shrunk to a size; shrinking averages all pixels (no aliasing). An equal size changes nothing."""
     if size == image.size:
@@ -70,18 +95,21 @@ def pad(image: Image.Image, size: Size, *, at: tuple[int, int] = (0, 0), colour:
     return canvas
 
 
+@step
 def pad_to_square(image: Image.Image, colour: Colour) -> Image.Image:
     """In the middle of a square as large as its longer side."""
     side = max(image.size)
     return pad(image, (side, side), at=((side - image.width) // 2, (side - image.height) // 2), colour=colour)
 
 
+@step
 def centre_crop(image: Image.Image, size: Size) -> Image.Image:
     """The middle of an image; black around it where the image is smaller."""
     left, top = (image.width - size[0]) // 2, (image.height - size[1]) // 2
     return image.crop((left, top, left + size[0], top + size[1]))
 
 
+@step
 def normalise(image: Image.Image, mean: Sequence[float], std: Sequence[float], *, scale: float = 1 / 255) -> Floats:
     """Values [height, width, 3]: (sample * scale - mean) / std in float32, as transformers rounds it.
 
@@ -96,6 +124,7 @@ def normalise(image: Image.Image, mean: Sequence[float], std: Sequence[float], *
     return values
 
 
+@step
 def patchify(values: Floats, patch: int, *, block: int = 1, frames: int = 1) -> Floats:
     """Patches [count, 3 * frames * patch * patch] of values [height, width, 3]; inside one: channel, frame, y, x.
 
@@ -110,21 +139,3 @@ def patchify(values: Floats, patch: int, *, block: int = 1, frames: int = 1) -> 
     ordered = split.transpose(0, 3, 1, 4, 6, 2, 5)  # down, across, row and column in the block, channel, y, x
     still = np.broadcast_to(ordered[:, :, :, :, :, None], (*ordered.shape[:5], frames, patch, patch))
     return np.ascontiguousarray(still).reshape(down * across * block * block, channels * frames * patch * patch)
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The steps that families call, each by its name; whoever wants another one swaps it (`opsin.media.swapping`).
-
-    Each takes and gives what the function of its name above does.
-    """
-
-    flatten: Callable[..., Image.Image] = flatten
-    resize: Callable[..., Image.Image] = resize
-    pad_to_square: Callable[..., Image.Image] = pad_to_square
-    centre_crop: Callable[..., Image.Image] = centre_crop
-    normalise: Callable[..., Floats] = normalise
-    patchify: Callable[..., Floats] = patchify
-
-
-STEPS = Steps()

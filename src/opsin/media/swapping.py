@@ -6,54 +6,64 @@ family does not take all steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from opsin.errors import RequestError
 from opsin.media.limits import Size
 from opsin.media.picture import Picture
-from opsin.media.steps import STEPS, Floats, Steps
+from opsin.media.steps import CALLER, STEPS
 
 Step = Callable[..., object]
+Floats = npt.NDArray[np.float32]
 
 
-class Swapped:
-    """Standard steps but for some; remembers which were called.
+class StepOverrides:
+    """Steps that take the place of the standard ones; remembers which steps were called. For one picture, one thread.
 
     Args:
-        own: functions by the names of the steps whose place they take.
+        overrides: functions by the names of the steps whose place they take.
 
     Raises RequestError for names that are no steps.
     """
 
-    def __init__(self, own: Mapping[str, Step]) -> None:
-        known = [field.name for field in fields(Steps)]
-        wrong = next((name for name in own if name not in known), None)
+    def __init__(self, overrides: Mapping[str, Step]) -> None:
+        wrong = next((name for name in overrides if name not in STEPS), None)
         if wrong is not None:
-            raise RequestError(f"{wrong!a:.80} is no step of preparation", hint=f"swap {', '.join(known)}")
-        self._own, self._called = dict(own), set[str]()
-        self.steps = replace(STEPS, **{name: self._watched(name) for name in known})
+            raise RequestError(f"{wrong!a:.80} is no step of preparation", hint=f"swap {', '.join(STEPS)}")
+        self._overrides, self._called = dict(overrides), set[str]()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """What this thread prepares meanwhile is prepared with them."""
+        before = CALLER.set(self._call)
+        try:
+            yield
+        finally:
+            CALLER.reset(before)
 
     def check_called(self) -> None:
         """Raises RequestError where a step was swapped that the family does not take."""
-        idle = [name for name in self._own if name not in self._called]
+        idle = [name for name in self._overrides if name not in self._called]
         if idle:
-            used = ", ".join(field.name for field in fields(Steps) if field.name in self._called)
+            used = ", ".join(name for name in STEPS if name in self._called)
             raise RequestError(f"this model's preparation has no step {idle[0]!r}", hint=f"it has {used}")
 
-    def _watched(self, name: str) -> Callable[..., Any]:
-        def step(*args: Any, **options: Any) -> object:
-            self._called.add(name)
-            if name not in self._own:
-                return getattr(STEPS, name)(*args, **options)
-            made = self._own[name](*args, **options)
-            return _patches(name, made, args, options) if name == "patchify" else _checked(name, made, args)
-
-        return step
+    def _call(self, name: str, standard: Step, args: tuple[Any, ...], options: dict[str, Any]) -> object:
+        self._called.add(name)
+        if name not in self._overrides:
+            return standard(*args, **options)
+        before = CALLER.set(None)  # an override may call the standard steps
+        try:
+            made = self._overrides[name](*args, **options)
+        finally:
+            CALLER.reset(before)
+        return _patches(name, made, args, options) if name == "patchify" else _checked(name, made, args)
 
 
 def _checked(name: str, made: object, args: tuple[Any, ...]) -> object:
@@ -78,7 +88,7 @@ def _promised(name: str, args: tuple[Any, ...]) -> Size:
 
 
 def _patches(name: str, made: object, args: tuple[Any, ...], options: Mapping[str, Any]) -> Floats:
-    return _values(name, made, STEPS.patchify(*args, **options).shape)
+    return _values(name, made, STEPS["patchify"](*args, **options).shape)
 
 
 def _values(name: str, made: object, shape: tuple[int, ...]) -> Floats:

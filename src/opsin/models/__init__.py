@@ -15,7 +15,6 @@ from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Rules
 from opsin.media.picture import Picture
-from opsin.media.steps import STEPS, Steps
 from opsin.nn.batch import Batch, GroupShape
 from opsin.nn.module import Reader
 from opsin.ops import Array, Pages
@@ -76,10 +75,10 @@ class Encoder(Protocol):
         """What the family's chat template writes for one picture."""
         ...
 
-    def layout(self, picture: Picture, steps: Steps = STEPS) -> Patches:
+    def layout(self, picture: Picture) -> Patches:
         """What stands in a prompt for a picture. Cheap: sizes are computed, no pixel is touched.
 
-        Its features are made by `steps`, when they are needed.
+        Its features are made when they are needed.
         """
         ...
 

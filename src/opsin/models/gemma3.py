@@ -22,7 +22,6 @@ from opsin.gguf.rules import Key, Rules, Settings, Tensor, plus_one
 from opsin.gguf.text_rules import KEYS, tensors
 from opsin.gguf.vision_rules import look, named, siglip, tower_sizes
 from opsin.media.picture import Picture
-from opsin.media.steps import STEPS, Steps
 from opsin.nn.attention import Heads, SelfAttention, heads_of
 from opsin.nn.batch import Batch, GroupShape
 from opsin.nn.decoder import Body
@@ -209,9 +208,9 @@ class Gemma3Vision:
     def width(self) -> int:
         return self.projector.input_projection.outputs
 
-    def layout(self, picture: Picture, steps: Steps = STEPS) -> Patches:
+    def layout(self, picture: Picture) -> Patches:
         size = (self.tower.shape.side, self.tower.shape.side)
-        span = self.preparation.stretched(picture, steps, size, "bilinear", atomic=True)
+        span = self.preparation.stretched(picture, size, "bilinear", atomic=True)
         return Patches(("\n\n<start_of_image>", span, "<end_of_image>\n\n"), picture.notes, original=picture.size)
 
     def encode(self, features: Floats) -> Array:

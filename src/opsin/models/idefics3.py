@@ -18,9 +18,8 @@ from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.vision_rules import look, named, siglip, tower_sizes
-from opsin.media import sizes
+from opsin.media import sizes, steps
 from opsin.media.picture import Picture
-from opsin.media.steps import STEPS, Steps
 from opsin.nn.keys import positive_int
 from opsin.nn.module import Floats, Module, Reader, at
 from opsin.nn.parts import Linear
@@ -70,14 +69,14 @@ class Idefics3Vision:
     def width(self) -> int:
         return self.projector.fc.outputs
 
-    def layout(self, picture: Picture, steps: Steps = STEPS) -> Patches:
+    def layout(self, picture: Picture) -> Patches:
         side = self.tower.shape.side
         first = sizes.longest_edge(picture.size, self.longest)
         whole = sizes.whole_tiles(first, side)
         columns, rows = whole[0] // side, whole[1] // side
         areas = sizes.areas(picture.size, (columns, rows)) if columns * rows > 1 else []
-        sheet = Shared(partial(_sheet, picture, steps, first, whole), len(areas) + 1)
-        span = partial(self._span, picture, partial(self._prepare, sheet, steps))
+        sheet = Shared(partial(_sheet, picture, first, whole), len(areas) + 1)
+        span = partial(self._span, picture, partial(self._prepare, sheet))
         parts: list[str | MediaSpan] = []
         for i, area in enumerate(areas):
             row, column = divmod(i, columns)
@@ -100,15 +99,15 @@ class Idefics3Vision:
             picture, "sheet", self.longest, side, corner, make=partial(prepare, corner), size=(side, side), area=area
         )
 
-    def _prepare(self, sheet: Shared[Image], steps: Steps, corner: Corner) -> Floats:
+    def _prepare(self, sheet: Shared[Image], corner: Corner) -> Floats:
         image, side = sheet.get(), self.tower.shape.side
         if corner is None:
-            return self.preparation.patches(steps.resize(image, (side, side), "lanczos"), steps)
+            return self.preparation.patches(steps.resize(image, (side, side), "lanczos"))
         left, top = corner
-        return self.preparation.patches(image.crop((left, top, left + side, top + side)), steps)
+        return self.preparation.patches(image.crop((left, top, left + side, top + side)))
 
 
-def _sheet(picture: Picture, steps: Steps, first: tuple[int, int], whole: tuple[int, int]) -> Image:
+def _sheet(picture: Picture, first: tuple[int, int], whole: tuple[int, int]) -> Image:
     """All tiles in one image. transformers resizes twice, too."""
     return steps.resize(steps.resize(steps.flatten(picture), first, "lanczos"), whole, "lanczos")
 

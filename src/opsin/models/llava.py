@@ -17,9 +17,8 @@ from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.vision_rules import CLIP, expect, look, named, siglip, tower_sizes
-from opsin.media import sizes
+from opsin.media import sizes, steps
 from opsin.media.picture import Picture
-from opsin.media.steps import STEPS, Steps, check_growth
 from opsin.nn.module import Floats, Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
@@ -63,10 +62,10 @@ class LlavaVision:
     def width(self) -> int:
         return self.projector.down.outputs
 
-    def layout(self, picture: Picture, steps: Steps = STEPS) -> Patches:
+    def layout(self, picture: Picture) -> Patches:
         side, (size, area) = self.tower.shape.side, self._cut(picture)
-        check_growth(picture.size, (max(picture.size),) * 2 if self.padded else size)
-        make = partial(self._prepare, picture, steps, size)
+        steps.check_growth(picture.size, (max(picture.size),) * 2 if self.padded else size)
+        make = partial(self._prepare, picture, size)
         way = "pad" if self.padded else "crop"
         span = self.preparation.span(picture, way, size, make=make, size=(side, side), area=area)
         return Patches((span,), picture.notes, original=picture.size)
@@ -91,14 +90,14 @@ class LlavaVision:
         across, down = width / wide, height / high
         return (wide, high), (left * across, top * down, (left + side) * across, (top + side) * down)
 
-    def _prepare(self, picture: Picture, steps: Steps, size: tuple[int, int]) -> Floats:
+    def _prepare(self, picture: Picture, size: tuple[int, int]) -> Floats:
         image = steps.flatten(picture)
         if self.padded:
             red, green, blue = (int(value * 255) for value in self.preparation.mean)
             image = steps.pad_to_square(image, (red, green, blue))
         side = self.tower.shape.side
         image = steps.centre_crop(steps.resize(image, size, "bicubic"), (side, side))
-        return self.preparation.patches(image, steps)
+        return self.preparation.patches(image)
 
 
 def layers_of(file: File, stored: int) -> int:

@@ -21,7 +21,6 @@ from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant, neighbours
 from opsin.gguf.vision_rules import CLIP, blocks, expect, look, named, tower_sizes
 from opsin.media import sizes
 from opsin.media.picture import Picture
-from opsin.media.steps import STEPS, Steps
 from opsin.nn.decoder import PreNormDecoder
 from opsin.nn.keys import positive_int
 from opsin.nn.module import Floats, Module, Reader, at
@@ -98,11 +97,11 @@ class PixtralVision:
     def width(self) -> int:
         return self.projector.down.outputs
 
-    def layout(self, picture: Picture, steps: Steps = STEPS) -> Patches:
+    def layout(self, picture: Picture) -> Patches:
         shape = self.tower.shape
         size = sizes.within(picture.size, shape.side, shape.patch * self.preparation.block)
         parts: list[str | MediaSpan] = []
-        for row in self.preparation.stretched(picture, steps, size, "bicubic").by_rows():
+        for row in self.preparation.stretched(picture, size, "bicubic").by_rows():
             parts += [row, BREAK]
         return Patches((*parts[:-1], END), picture.notes, original=picture.size)
 

@@ -22,7 +22,6 @@ from opsin.gguf.text_rules import pre_norm_rules
 from opsin.gguf.vision_rules import CLIP, blocks, look, named, part, part_shape, tower_sizes
 from opsin.media import sizes
 from opsin.media.picture import Picture
-from opsin.media.steps import STEPS, Steps
 from opsin.nn.decoder import PreNormDecoder
 from opsin.nn.keys import positive_int
 from opsin.nn.module import Floats, Module, Reader, at
@@ -113,11 +112,11 @@ class Qwen2VlVision:
     def width(self) -> int:
         return self.projector.down.outputs
 
-    def layout(self, picture: Picture, steps: Steps = STEPS) -> Patches:
+    def layout(self, picture: Picture) -> Patches:
         shape, merge = self.tower.shape, self.preparation.block
         size = sizes.fit_pixels(picture.size, shape.patch * merge, self.least, self.most)
         span = self.preparation.stretched(
-            picture, steps, size, "bicubic", self.window, arrange=self._arrange,
+            picture, size, "bicubic", self.window, arrange=self._arrange,
             positions=max(size) // shape.patch // merge,
         )  # fmt: skip
         return Patches((span,), picture.notes, original=picture.size)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from opsin.errors import ModelError
 from opsin.gguf import File
+from opsin.media import steps
 from opsin.media.limits import Size
 from opsin.media.picture import Picture
-from opsin.media.steps import Filter, Steps
+from opsin.media.steps import Filter
 from opsin.nn.module import Floats
 from opsin.spans import Area, Features, MediaSpan
 
@@ -49,7 +50,7 @@ class Preparation:
             )
         return cls(mean, std, patch, block)
 
-    def patches(self, image: Image, steps: Steps) -> Floats:
+    def patches(self, image: Image) -> Floats:
         """[patches, 3 * patch * patch] of an RGB image whose sides are whole numbers of blocks."""
         return steps.patchify(steps.normalise(image, self.mean, self.std), self.patch, block=self.block)
 
@@ -82,13 +83,13 @@ class Preparation:
         )
 
     def stretched(
-        self, picture: Picture, steps: Steps, size: Size, filter: Filter, *way: object,
+        self, picture: Picture, size: Size, filter: Filter, *way: object,
         arrange: Callable[[Floats, Size], Floats] | None = None, positions: int | None = None, atomic: bool = False,
     ) -> MediaSpan:  # fmt: skip
         """The rows of a whole picture, stretched to `size`. `arrange` gives its patches another order than blocks'."""
 
         def make() -> Floats:
-            patches = self.patches(steps.resize(steps.flatten(picture), size, filter), steps)
+            patches = self.patches(steps.resize(steps.flatten(picture), size, filter))
             return patches if arrange is None else arrange(patches, size)
 
         return self.span(

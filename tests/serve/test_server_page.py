@@ -24,7 +24,7 @@ def test_the_page_names_every_address():
     bare = {re.sub(r"^/v1(?=/)", "", route.path) for route in routes if route.path not in ELSEWHERE}
     table = PAGE[: PAGE.index("The addresses of chats")]
     named = {
-        address for row in table.splitlines() if row[:2] == "| " for address in re.findall(r"(/[\w/-]*)`", row[:80])
+        address for row in table.splitlines() if row[:2] == "| " for address in re.findall(r"(/[\w/.-]*)`", row[:80])
     }
     named = {re.sub(r"^/v1(?=/)", "", address.replace("NAME", "{name:path}")) for address in named}
     assert named == bare

@@ -23,7 +23,7 @@ from opsin.serve.options import Options, is_address, is_loopback
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/?#@\\]*))(?::[0-9]*)?")
 _LOCAL = (".local", ".localhost", ".internal", ".home.arpa", ".lan", ".home", ".corp")  # public DNS has none of these
-PUBLIC = frozenset({"/", "/health", "/v1/health"})
+PUBLIC = frozenset({"/", "/docs", "/openapi.json", "/health", "/v1/health"})
 
 
 class AccessMiddleware:

@@ -15,14 +15,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from opsin.errors import OpsinError
-from opsin.serve import errors
+from opsin.serve import errors, openapi
 from opsin.serve.access import AccessMiddleware
-from opsin.serve.chat import ChatRoutes
-from opsin.serve.completions import CompletionRoutes
+from opsin.serve.chat import ChatFields, ChatRoutes
+from opsin.serve.completions import CompletionFields, CompletionRoutes
+from opsin.serve.conversation import Conversation
+from opsin.serve.fields import Fields
 from opsin.serve.metrics import TYPE
 from opsin.serve.models import ModelRoutes
+from opsin.serve.openapi import Described
+from opsin.serve.raw_prompts import Prompts
 from opsin.serve.service import Service
-from opsin.serve.tokens import TokenRoutes
+from opsin.serve.tokens import DetokenizeRequest, TokenizeRequest, TokenRoutes
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 ELSEWHERE = (
@@ -39,39 +43,54 @@ def build_app(service: Service) -> Starlette:
     go_on, spell = CompletionRoutes(service), TokenRoutes(service)
 
     async def health(request: Request) -> Response:
+        """Whether the model is there; 503 while it is being loaded."""
         _ = service.model  # 503 while it loads
         return JSONResponse({"status": "ok"})
 
     async def metrics(request: Request) -> Response:
+        """Counters for Prometheus."""
         headers = {"Process-Start-Time-Unix": str(service.started)}
         return Response(service.metrics.text(service.gauges()), media_type=TYPE, headers=headers)
 
     html = _PAGE.read_bytes()
 
     async def page(request: Request) -> Response:
+        """A page to try the model."""
         return Response(html, media_type="text/html", headers=_page_headers(html))
 
-    routes = [
-        Route("/", page),
+    async def api(request: Request) -> Response:
+        """This document."""
+        return JSONResponse(written)
+
+    async def docs(request: Request) -> Response:
+        """The same as a page."""
+        return Response(manual, media_type="text/html", headers=_page_headers(manual))
+
+    described = [
+        *_get("/", page),
+        *_get("/docs", docs),
+        *_get("/openapi.json", api),
         *_both("/health", health, "GET"),
-        Route("/metrics", metrics),
+        *_get("/metrics", metrics),
         *_both("/models", tell.list, "GET"),
-        Route("/v1/models/{name:path}", tell.one),
-        Route("/props", tell.props, methods=["GET", "POST"]),
-        Route("/slots", tell.slots),
-        Route("/lora-adapters", tell.adapters, methods=["GET", "POST"]),
-        *_both("/chat/completions", talk.complete, "POST"),
-        *_both("/chat/completions/input_tokens", talk.count, "POST"),
-        Route("/apply-template", talk.template, methods=["POST"]),
-        Route("/v1/completions", go_on.openai, methods=["POST"]),
-        Route("/completions", go_on.native, methods=["POST"]),
-        Route("/completion", go_on.native, methods=["POST"]),
-        Route("/tokenize", spell.tokenize, methods=["POST"]),
-        Route("/detokenize", spell.detokenize, methods=["POST"]),
-        *(Route(path, tell.elsewhere, methods=["GET", "POST"]) for path in ELSEWHERE),
+        *_get("/v1/models/{name:path}", tell.one),
+        Described(Route("/props", tell.props, methods=["GET", "POST"])),
+        *_get("/slots", tell.slots),
+        Described(Route("/lora-adapters", tell.adapters, methods=["GET", "POST"])),
+        *_both("/chat/completions", talk.complete, "POST", Conversation, ChatFields),
+        *_both("/chat/completions/input_tokens", talk.count, "POST", Conversation),
+        *_post("/apply-template", talk.template, Conversation),
+        *_post("/v1/completions", go_on.openai, Prompts, CompletionFields),
+        *_post("/completions", go_on.native, Prompts, CompletionFields),
+        *_post("/completion", go_on.native, Prompts, CompletionFields),
+        *_post("/tokenize", spell.tokenize, TokenizeRequest),
+        *_post("/detokenize", spell.detokenize, DetokenizeRequest),
+        *(Described(Route(path, tell.elsewhere, methods=["GET", "POST"]), built=False) for path in ELSEWHERE),
     ]
+    written = openapi.document(described)
+    manual = openapi.page(written)
     return Starlette(
-        routes=routes,
+        routes=[one.route for one in described],
         middleware=[Middleware(AccessMiddleware, options=service.options, ended=service.ended)],
         exception_handlers={
             OpsinError: errors.on_opsin_error,
@@ -82,12 +101,13 @@ def build_app(service: Service) -> Starlette:
 
 def _page_headers(html: bytes) -> dict[str, str]:
     """Only the script and the style that stand in the page may work, and they may ask only this server."""
-    hashes = {}
+    own = {}
     for tag in ("script", "style"):
         inside = html.partition(f"<{tag}>".encode())[2].partition(f"</{tag}>".encode())[0]
-        hashes[tag] = base64.b64encode(hashlib.sha256(inside).digest()).decode()
+        digest = base64.b64encode(hashlib.sha256(inside).digest()).decode()
+        own[tag] = f"'sha256-{digest}'" if inside else "'none'"
     policy = (
-        f"default-src 'none'; script-src 'sha256-{hashes['script']}'; style-src 'sha256-{hashes['style']}'; "
+        f"default-src 'none'; script-src {own['script']}; style-src {own['style']}; "
         "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return {
@@ -98,6 +118,14 @@ def _page_headers(html: bytes) -> dict[str, str]:
     }
 
 
-def _both(path: str, endpoint: Endpoint, method: str) -> list[Route]:
+def _get(path: str, endpoint: Endpoint) -> list[Described]:
+    return [Described(Route(path, endpoint))]
+
+
+def _post(path: str, endpoint: Endpoint, *body: type[Fields]) -> list[Described]:
+    return [Described(Route(path, endpoint, methods=["POST"]), body)]
+
+
+def _both(path: str, endpoint: Endpoint, method: str, *body: type[Fields]) -> list[Described]:
     """A route under OpenAI's prefix and, as llama-server has it, without."""
-    return [Route(prefix + path, endpoint, methods=[method]) for prefix in ("/v1", "")]
+    return [Described(Route(prefix + path, endpoint, methods=[method]), body) for prefix in ("/v1", "")]

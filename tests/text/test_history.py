@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from opsin.api.messages import checked
+from opsin.api.messages import check_messages
 from opsin.errors import OpsinError, RequestError
 from opsin.text import ChatTemplate, Written, escape_special_tokens, written
 from opsin.text.escaping import SpecialTokenEscaper, unescape
@@ -80,7 +80,7 @@ def templates(sources: Path) -> dict[str, ChatTemplate]:
 
 
 def write(template: ChatTemplate, messages: object) -> str:
-    given = written(checked(messages, lambda role: True))  # type: ignore[arg-type]
+    given = written(check_messages(messages, lambda role: True))  # type: ignore[arg-type]
     assert isinstance(given, list)
     return template.render(template.fit(given))
 
@@ -200,12 +200,12 @@ def test_results_know_the_name_of_their_call() -> None:
 )
 def test_calls_of_another_form_are_refused_by_name(message: dict[str, object], said: str) -> None:
     with pytest.raises(RequestError, match=said):
-        checked([message], lambda role: True)
+        check_messages([message], lambda role: True)
 
 
 def test_a_refusal_is_what_the_assistant_said() -> None:
     refused = {"role": "assistant", "content": None, "refusal": "I cannot."}
-    assert checked([refused], lambda role: True) == [{"role": "assistant", "content": "I cannot."}]
+    assert check_messages([refused], lambda role: True) == [{"role": "assistant", "content": "I cannot."}]
 
 
 # What a template reads is what people wrote

@@ -13,7 +13,7 @@ _Kind = TypeVar("_Kind")
 _IDS = "give a list of whole numbers"
 
 
-def checked(given: object, kind: type[_Kind], name: str, hint: str | None = None) -> _Kind:
+def check_type(given: object, kind: type[_Kind], name: str, hint: str | None = None) -> _Kind:
     """The same, if it is of this kind; else RequestError."""
     if not isinstance(given, kind):
         raise RequestError(f"{name} is of the type {type(given).__name__}", hint=hint or f"give a {kind.__name__}")
@@ -39,7 +39,7 @@ def check_whole(given: object, name: str) -> None:
         raise RequestError(f"{name}={given!r:.80}", hint="give a whole number from 1 on")
 
 
-def ids_of(ids: object, vocabulary: int) -> list[int]:
+def check_ids(ids: object, vocabulary: int) -> list[int]:
     """Ids as ints. Raises RequestError for what is no sequence of them, or lies outside the vocabulary."""
     if not isinstance(ids, Iterable) or isinstance(ids, str | bytes | bytearray | memoryview | Mapping):
         raise RequestError(f"ids of the type {type(ids).__name__}", hint=_IDS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from opsin.api.byte_budget import ByteBudget
 from opsin.api.fetching import Fetching
-from opsin.api.messages import Message, checked
+from opsin.api.messages import Message, check_messages
 from opsin.errors import RequestError
 from opsin.media.fetch import Rules, is_remote
 from opsin.spans import Patches, check_context
@@ -34,7 +34,7 @@ class Conversation:
     pictures: list[tuple[str, Patches]]
 
 
-def read(
+def read_messages(
     messages: Sequence[Message], vision: Vision | None, *, no_vision_hint: str, knows_role: Callable[[str], bool],
     check: Callable[[], None] = lambda: None, context: int | None = None,
 ) -> Conversation:  # fmt: skip
@@ -45,7 +45,7 @@ def read(
 
     Raises RequestError, naming the part, for what is no message or no picture.
     """
-    messages = checked(messages, knows_role)
+    messages = check_messages(messages, knows_role)
     rules, files = (vision.rules, vision.budgets.files) if vision is not None else (Rules(), ByteBudget(0))
     with Fetching(rules, _remote(messages) if vision is not None else (), files, check) as fetching:
         reading = _Reading(
@@ -143,7 +143,7 @@ class _Reading:
         return vision.fetch(source, name)  # a string is never a path here: such parts may come from strangers
 
 
-def plain(messages: Sequence[Message], marker: str) -> list[dict[str, object]]:
+def flatten_contents(messages: Sequence[Message], marker: str) -> list[dict[str, object]]:
     """The same messages with texts as contents, for templates that know no parts; `marker` stands for a picture."""
     return [{**message, "content": _joined(message.get("content"), marker)} for message in messages]
 

@@ -38,11 +38,11 @@ class Facts:
             bytes=sum(info.nbytes for info in own),
             file_type=file_type_name(file.metadata.get("general.file_type")),
             vocabulary_type=vocabulary_type(file.metadata),
-            sampling=recommended(file),
+            sampling=read_sampling(file),
         )
 
 
-def recommended(file: File) -> Sampling:
+def read_sampling(file: File) -> Sampling:
     """What a file says of sampling (general.sampling.*), over our own defaults.
 
     Raises FileError where that is no sampling.

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from opsin.api.arguments import check_whole, checked
+from opsin.api.arguments import check_type, check_whole
 from opsin.api.facts import Facts
 from opsin.api.files import Files, find
 from opsin.api.model import Model, Text
-from opsin.api.notes import notes_of
+from opsin.api.notes import find_notes
 from opsin.api.pairing import pair
 from opsin.api.prompting import Prompting
 from opsin.api.vision import Vision
@@ -73,7 +73,7 @@ def load(
     check_devices(device)
     rules, limits = Rules() if rules is None else rules, PictureLimits() if limits is None else limits
     for given, kind, name in ((vision, bool, "vision"), (rules, Rules, "rules"), (limits, PictureLimits, "limits")):
-        checked(given, kind, name)
+        check_type(given, kind, name)
     _check_counts(threads=threads, context=context, sequences=sequences)
     if not isinstance(pages, str) or pages not in get_args(PageType):
         raise RequestError(f"pages={pages!r:.80}", hint=f"give one of {', '.join(get_args(PageType))}")
@@ -174,7 +174,7 @@ class _Loading:
                 f"{file.path}: the tokenizer has {tokenizer.vocabulary_size} tokens, the model {decoder.vocabulary}"
             )
         template = ChatTemplate.from_metadata(file.metadata)
-        self.notes.extend(notes_of(file, tokenizer, template))
+        self.notes.extend(find_notes(file, tokenizer, template))
         return _Read(decoder, tokenizer, template, Facts.of(file))
 
     def vision(self, file: File, path: Path) -> Vision:

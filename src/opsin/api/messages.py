@@ -33,7 +33,7 @@ _PART_HINT = 'give pictures as parts of the content, as {"type": "image_url", ..
 _CALL_HINT = 'give {"function": {"name": "...", "arguments": "{...}"}}'
 
 
-def checked(messages: Sequence[Message], knows_role: Callable[[str], bool]) -> list[dict[str, object]]:
+def check_messages(messages: Sequence[Message], knows_role: Callable[[str], bool]) -> list[dict[str, object]]:
     """Each has a role that is known, and a content: None, a text or a list. Fields that say nothing are gone.
 
     Calls stand in `tool_calls`, also those of OpenAI's first form (`function_call`), and their results have the role

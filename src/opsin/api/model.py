@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.api.answer import Answer, PictureUse
-from opsin.api.arguments import check_functions, check_texts, checked, ids_of
-from opsin.api.contents import Conversation, read
+from opsin.api.arguments import check_functions, check_ids, check_texts, check_type
+from opsin.api.contents import Conversation, read_messages
 from opsin.api.facts import Facts
 from opsin.api.prompting import Prompting
 from opsin.api.sampling_options import SamplingOptions
-from opsin.api.shorthand import Messages, messages_of
+from opsin.api.shorthand import Messages, to_messages
 from opsin.api.vision import Embeddings, Tower, Vision
 from opsin.engine.engine import Engine
 from opsin.engine.runner import Runner
@@ -146,11 +146,11 @@ class Model(Stays):
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a text. `special`: texts of special tokens become their ids; give it no stranger's text."""
-        return self.tokenizer.encode(checked(text, str, "the text"), special=special)
+        return self.tokenizer.encode(check_type(text, str, "the text"), special=special)
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Text of ids; special tokens have none."""
-        return self.tokenizer.decode(ids_of(ids, self.tokenizer.vocabulary_size))
+        return self.tokenizer.decode(check_ids(ids, self.tokenizer.vocabulary_size))
 
     # Pictures
 
@@ -162,7 +162,7 @@ class Model(Stays):
         they are called like these, at once, and must give images and arrays of the same sizes.
         """
         check_functions(steps, "steps")
-        return self._seeing().prepare(picture, own=steps)
+        return self._need_vision().prepare(picture, own=steps)
 
     @overload
     def encode(self, pictures: Source | Patches) -> Embeddings: ...  # type: ignore[overload-overlap] # str, bytes: one
@@ -170,7 +170,7 @@ class Model(Stays):
     def encode(self, pictures: Sequence[Source | Patches]) -> list[Embeddings]: ...
     def encode(self, pictures: Source | Patches | Sequence[Source | Patches]) -> Embeddings | list[Embeddings]:
         """Embeddings [rows, width] of a picture, or of several, which are encoded together where their shapes allow."""
-        vision = self._seeing()
+        vision = self._need_vision()
         several = isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes | bytearray | memoryview)
         many = cast("Sequence[Source | Patches]", pictures if several else [pictures])
         if not many:
@@ -182,7 +182,7 @@ class Model(Stays):
         made = [Embeddings(part, p) for part, p in zip(np.split(rows, ends[:-1]), prepared, strict=True)]
         return made if several else made[0]
 
-    def _seeing(self) -> Vision:
+    def _need_vision(self) -> Vision:
         if self.vision is None:
             raise RequestError("this model takes text only", hint=self._no_vision_hint)
         return self.vision
@@ -213,12 +213,12 @@ class Model(Stays):
 
         Where people wrote what looks like special tokens, invisible marks keep `raw` from reading them so.
         """
-        return self.text.prompting.write(self._read(messages_of(messages), check, None))
+        return self.text.prompting.write(self._read(to_messages(messages), check, None))
 
     def _read(self, messages: Messages, check: Callable[[], None], context: int | None) -> Conversation:
         knows = self.text.prompting.knows_role
-        return read(
-            messages_of(messages), self.vision, no_vision_hint=self._no_vision_hint, knows_role=knows, check=check,
+        return read_messages(
+            to_messages(messages), self.vision, no_vision_hint=self._no_vision_hint, knows_role=knows, check=check,
             context=context,
         )  # fmt: skip
 
@@ -231,7 +231,7 @@ class Model(Stays):
         Each `picture_marker` in the texts is the place of a picture. Raises RequestError where they are not as many.
         """
         prompting = self.text.prompting
-        checked(pictures, Sequence, "pictures", "give a list")  # type: ignore[type-abstract]
+        check_type(pictures, Sequence, "pictures", "give a list")  # type: ignore[type-abstract]
         pieces = self._pieces(pieces)
         prompting.refuse_too_long(pieces, (), self.context)
         prompting.check_places(pieces, len(pictures))
@@ -239,7 +239,7 @@ class Model(Stays):
         for number, picture in enumerate(pictures):
             check()
             name = f"picture {number + 1}"
-            prepared.append((name, self._seeing().prepare(picture, name)))
+            prepared.append((name, self._need_vision().prepare(picture, name)))
             rows = sum(patches.rows for _, patches in prepared)
             check_context(rows, self.context, at_least=True, picture=f"{name} of {len(pictures)}")
         patches = [patches for _, patches in prepared]
@@ -249,7 +249,7 @@ class Model(Stays):
         if not isinstance(pieces, list | tuple):
             raise RequestError(f"pieces of the type {type(pieces).__name__}", hint='give a list, as ["Once", [3, 7]]')
         vocabulary = self.runner.decoder.vocabulary
-        return [piece if isinstance(piece, str) else ids_of(piece, vocabulary) for piece in pieces]
+        return [piece if isinstance(piece, str) else check_ids(piece, vocabulary) for piece in pieces]
 
     @property
     def picture_marker(self) -> str:
@@ -275,15 +275,16 @@ class Model(Stays):
 
     def complete(self, text: str, *, stop: Sequence[str] = (), **sampling: Unpack[SamplingOptions]) -> Answer:
         """Go on with a text, without a template."""
-        self.text.prompting.refuse_too_long([checked(text, str, "the text")], (), self.context, special=False)
+        self.text.prompting.refuse_too_long([check_type(text, str, "the text")], (), self.context, special=False)
         ids = self.tokenizer.encode(text, add_special=True)
         return self.generate(Prompt.of([ids]), self._sampling(sampling), stop=stop)
 
     def generate(self, question: Question | Prompt, sampling: Sampling, *, stop: Sequence[str] = ()) -> Answer:
         """Go on with a prompt. Work begins now; dropping the answer ends it."""
         check_texts(stop, "stop")
-        asked = Question(question) if isinstance(question, Prompt) else checked(question, Question, "question", _ASKED)
-        checked(sampling, Sampling, "sampling")
+        asked = Question(question) if isinstance(question, Prompt) else question
+        check_type(asked, Question, "question", _ASKED)
+        check_type(sampling, Sampling, "sampling")
         self._check_pictures(asked)
         stream = self.engine.submit(asked.prompt, sampling)
         return Answer(stream, self.tokenizer.stream(), StopStrings(stop), len(asked.prompt), asked.pictures)
@@ -338,7 +339,7 @@ class Model(Stays):
         return self.engine.call(lambda: trace(self.device, self.runner.decoder, known, taps, edits or {}))
 
     def _ids(self, ids: Sequence[int]) -> list[int]:
-        found = ids_of(ids, self.runner.decoder.vocabulary)
+        found = check_ids(ids, self.runner.decoder.vocabulary)
         self._check_length(len(found))
         return found
 

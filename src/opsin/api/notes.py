@@ -29,7 +29,7 @@ _MOST = 16  # notes of one kind: a hostile file has thousands of keys
 _STRUCTURE = re.compile(r"<\|[^\s<>|]{1,40}\|>|<｜[^\s<>｜]{1,40}｜>|<(?:start|end)_of_turn>")
 
 
-def notes_of(file: File, tokenizer: Tokenizer, template: ChatTemplate | None) -> Iterator[str]:
+def find_notes(file: File, tokenizer: Tokenizer, template: ChatTemplate | None) -> Iterator[str]:
     """One line each. Call it when the model was read: keys that nobody asked for are told."""
     yield from tokenizer.notes
     if template is None:

@@ -44,7 +44,7 @@ def pair(files: Files, open_vision: Callable[[Path], Vision], decoder: Decoder, 
     if files.chosen or own:
         path = files.vision[0] if files.chosen else files.text
         vision = open_vision(path)
-        reason = vision.misfit(decoder, tokenizer)
+        reason = vision.find_misfit(decoder, tokenizer)
         if reason is not None:
             raise ModelError(f"{path} does not fit {files.text}: {reason}", hint="give the model's own mmproj file")
         return Pair(vision)
@@ -64,7 +64,7 @@ def _best(files: Files, open_vision: Callable[[Path], Vision], decoder: Decoder,
             misfits[path] = str(error)
             hint = hint or "the file for pictures beside it is damaged, or of a kind that is not supported"
             continue
-        reason = vision.misfit(decoder, tokenizer)
+        reason = vision.find_misfit(decoder, tokenizer)
         if reason is None:
             fitting.append(vision)
         else:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from opsin.api.contents import Conversation, plain
+from opsin.api.contents import Conversation, flatten_contents
 from opsin.errors import RequestError
 from opsin.spans import MediaSpan, Patches, Prompt, check_context
 from opsin.text import ChatTemplate, Tokenizer, Written, escape_special_tokens, join, split_at_marker, written
@@ -94,7 +94,7 @@ class Prompting:
             runs = split_at_marker(self._render(messages), self._marker, self.tokenizer)
             if len(runs) == pictures + 1:
                 return runs
-        runs = split_at_marker(self._render(plain(messages, self.own)), self.own, self.tokenizer)
+        runs = split_at_marker(self._render(flatten_contents(messages, self.own)), self.own, self.tokenizer)
         if len(runs) != pictures + 1:
             raise RequestError(
                 f"the chat template has places for {len(runs) - 1} of {pictures} pictures",
@@ -105,7 +105,7 @@ class Prompting:
     def _render(self, messages: list[dict[str, object]]) -> str:
         """A text in which nothing that people wrote becomes a special token or a place of a picture."""
         if self.template is None:
-            text = join("\n", (cast(str, m.get("content") or "") for m in plain(messages, self.own)))
+            text = join("\n", (cast(str, m.get("content") or "") for m in flatten_contents(messages, self.own)))
         else:
             text = self.template.render(self.template.fit(messages))
         return escape_special_tokens(text, self.tokenizer)

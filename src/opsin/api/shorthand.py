@@ -16,7 +16,7 @@ _URLS = ("data:", "http://", "https://", "file:")
 _LONGEST_NAME = 1024  # characters
 
 
-def messages_of(given: Messages) -> Sequence[Message]:
+def to_messages(given: Messages) -> Sequence[Message]:
     """Messages: a text is what one user says. What is no message is left to whoever reads them.
 
     Raises RequestError for a string among parts that reads like a picture's place.

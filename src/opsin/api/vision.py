@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from opsin.api.byte_budget import ByteBudget
-from opsin.api.waiting import PictureBudgets, waiting
+from opsin.api.waiting import PictureBudgets, keep_decoded
 from opsin.config import available_threads
 from opsin.engine.encoding import Turn, check_finite
 from opsin.errors import RequestError
@@ -159,7 +159,7 @@ class Vision:
                 patches = _made(patches)
             overrides.check_called()
         elif data is not None:
-            patches = waiting(patches, data, partial(self._again, name), self.budgets, picture.bytes)
+            patches = keep_decoded(patches, data, partial(self._again, name), self.budgets, picture.bytes)
         return replace(patches, original=picture.size)
 
     def _again(self, name: str | None, data: bytes) -> Patches:
@@ -169,7 +169,7 @@ class Vision:
         """A picture behind a URL, by the rules."""
         return self.prepare(fetch_bytes(url, self.rules, name=name), name)
 
-    def misfit(self, decoder: Decoder, tokenizer: Tokenizer) -> str | None:
+    def find_misfit(self, decoder: Decoder, tokenizer: Tokenizer) -> str | None:
         """Why this part does not belong to a text model, if it does not. Names no file: strangers read it, too."""
         if self.width != decoder.width:
             return f"it gives embeddings of {self.width} values, the model takes {decoder.width}"

@@ -25,7 +25,7 @@ class PictureBudgets:
     files: ByteBudget
 
 
-def waiting(
+def keep_decoded(
     patches: Patches, data: bytes, again: Callable[[bytes], Patches], budgets: PictureBudgets, count: int
 ) -> Patches:
     """The same patches, whose picture stays decoded while there is room for its `count` bytes.

@@ -128,12 +128,12 @@ def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None
 
 def _notes(file: File) -> tuple[tuple[str, ...], str | None]:
     """What the file lacks or says wrongly; or why its texts cannot be read. The decoder was built before."""
-    from opsin.api.notes import notes_of
+    from opsin.api.notes import find_notes
     from opsin.text import ChatTemplate, Tokenizer
 
     try:
         tokenizer = Tokenizer.from_metadata(file.metadata)
-        return tuple(notes_of(file, tokenizer, ChatTemplate.from_metadata(file.metadata))), None
+        return tuple(find_notes(file, tokenizer, ChatTemplate.from_metadata(file.metadata))), None
     except OpsinError as error:
         return (), str(error)
 

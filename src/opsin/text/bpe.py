@@ -81,7 +81,7 @@ class BytePairs:
             text = _UNSPACED_LINE.sub(SPACE, text)
         return self._word_cache.encode(cut(self._to_words, text))
 
-    def kept(self, text: str) -> int:
+    def count_kept(self, text: str) -> int:
         """See `Encoder`. A character is lost where none of its bytes has a token."""
         if self._pre.spaces_vanish:
             return 0

@@ -34,7 +34,7 @@ class Encoder(Protocol):
         """Ids of `text`, in portions; `first` where nothing or a special token stands before it."""
         ...
 
-    def kept(self, text: str) -> int:
+    def count_kept(self, text: str) -> int:
         """Characters of `text` that cannot but be in its tokens, each of which spells no more than its own text has.
 
         0 where many can become one, or none.
@@ -139,7 +139,7 @@ class Tokenizer(Stays):
         """
         if special:
             text = unescape(text)
-        kept = self._encoder.kept(text)
+        kept = self._encoder.count_kept(text)
         if kept and any(token.strip_left or token.strip_right for token in self._specials):
             kept -= sum(map(text.count, WHITESPACE))
         return -(-max(0, kept) // self._longest)

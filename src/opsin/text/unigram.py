@@ -48,7 +48,7 @@ class Unigram:
         yield self._encode(self._place_spaces(self._normalize(next(chunks))))
         yield from self._chunk_cache.encode(chunks)
 
-    def kept(self, text: str) -> int:
+    def count_kept(self, text: str) -> int:
         """See `Encoder`: a word of any length may be one unknown token."""
         return 0
 

@@ -51,7 +51,7 @@ class WordPiece:
         """Ids of `text`. `first` tells what stands before it, which WordPiece ignores."""
         return self._chunk_cache.encode(match.group() for match in _CHUNKS.finditer(text))
 
-    def kept(self, text: str) -> int:
+    def count_kept(self, text: str) -> int:
         """See `Encoder`: a word of any length may be one unknown token."""
         return 0
 

@@ -18,6 +18,7 @@ from opsin.errors import RequestError
 
 Bits = npt.NDArray[np.uint8]
 Wide = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -119,38 +120,38 @@ def _draw(candidates: Candidates, rolled: Sequence[_Rolled]) -> list[int | Excep
 
 
 def _drawn(candidates: Candidates, rolled: Sequence[_Rolled]) -> list[int]:
-    ids, logits, count = _lists(candidates, rolled)
-    dice = np.array([one.dice for one in rolled])[:, None]
-    temperature, min_p, top_p = np.array([one.sampler.knobs for one in rolled]).T[:, :, None]  # each [rows, 1]
+    ids, logits, has = _lists(candidates, rolled)
+    knobs = np.array([(*one.sampler.knobs, one.dice) for one in rolled])
+    temperature, min_p, top_p, dice = knobs[:, 0:1], knobs[:, 1:2], knobs[:, 2:3], knobs[:, 3:4]
     wide = logits.astype(np.float64)
     with np.errstate(over="ignore"):  # a temperature near 0 sends all but the best to minus infinity
         p = np.exp((wide - wide[:, :1]) / temperature)
-    p /= _sums(p, count)
-    reached = np.cumsum(p, axis=1)
+    p /= _sums(p, has)
+    reached = p.cumsum(axis=1)
     keep = p >= min_p * p[:, :1]
     keep[:, 1:] &= reached[:, :-1] < top_p
-    keep &= np.arange(keep.shape[1]) < count[:, None]
-    kept = keep.sum(axis=1)  # the first of each row: likeliest come first
-    place = (keep & (reached <= dice * _sums(p, kept))).sum(axis=1)
-    chosen: list[int] = ids[np.arange(len(ids)), np.minimum(place, kept - 1)].tolist()
+    keep &= has  # the first of each row still: likeliest come first
+    reaching = keep & (reached <= dice * _sums(p, keep))
+    place = np.minimum(np.add.reduce(reaching, axis=1, dtype=np.intp), np.add.reduce(keep, axis=1, dtype=np.intp) - 1)
+    chosen: list[int] = ids[np.arange(len(ids)), place].tolist()
     return chosen
 
 
-def _lists(candidates: Candidates, rolled: Sequence[_Rolled]) -> tuple[npt.NDArray[np.integer], Floats, Ints]:
-    """Ids and logits [rows, k] that rows draw from, and how many of them each row has."""
+def _lists(candidates: Candidates, rolled: Sequence[_Rolled]) -> tuple[npt.NDArray[np.integer], Floats, Mask]:
+    """Ids and logits [rows, k] that rows draw from, and which of them each row has: so many first ones."""
     first = rolled[0].ranked
     if len(rolled) == 1 and first is not None:
-        return first.ids[None], first.logits[None], np.array([len(first.ids)], np.int32)
+        return first.ids[None], first.logits[None], np.ones((1, len(first.ids)), np.bool_)
     rows = [one.row for one in rolled]
     ids, logits = candidates.ids[rows], candidates.logits[rows]
     count = [one.sampler.top_k if one.ranked is None else len(one.ranked.ids) for one in rolled]
     for i, one in enumerate(rolled):
         if one.ranked is not None:
             ids[i, : count[i]], logits[i, : count[i]] = one.ranked
-    return ids, logits, np.array(count, np.int32)
+    return ids, logits, np.arange(ids.shape[1]) < np.array(count)[:, None]
 
 
-def _sums(p: Wide, count: npt.NDArray[np.integer]) -> Wide:
-    """The sum of so many first values of each row, [rows, 1]. Pairwise sums depend on their number, bit for bit."""
-    sums = [np.add.reduce(values[:n]) for values, n in zip(p, count.tolist(), strict=True)]
-    return np.array(sums)[:, None]
+def _sums(p: Wide, has: Mask) -> Wide:
+    """The sum [rows, 1] of the first values of each row. Zeros after them would change its bits: sums go by pairs."""
+    sums: Wide = np.add.reduce(p, axis=1, where=has, keepdims=True)
+    return sums

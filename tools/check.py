@@ -1,10 +1,11 @@
-"""Rules about the tree that no linter knows: lengths, twins, names, docstrings.
+"""Rules about the tree that no linter knows: lengths, twins, classes, names, docstrings.
 
     python tools/check.py [ROOT]        # prints what breaks a rule, and exits with 1 if anything does
 
 lengths     a file of src/ has at most 400 lines, one of kernels 500; a function 60, one of kernels 100. A function
             inside another counts by itself.
 twins       no two functions or classes of 8 lines and more have the same body.
+classes     no public class name stands twice in the package: one word, one class.
 names       a family's name stands only in its own file of models/ (and in text/, whose tables are keyed by the names
             that files use). The names are those of the files of models/ and of the architectures they list. A name
             that begins another family's may stand in that family's file. A class of transformers may be called after
@@ -34,6 +35,11 @@ MAY_NAME_FAMILIES = (PACKAGE / "text",)
 
 # What is too long today and may not grow: path, or path and function, with its lines. To be emptied.
 RATCHET: dict[str, int] = {}
+
+# Public class names that stand twice today. To be emptied.
+STAND_TWICE = {
+    "Block", "Body", "Encoder", "Header", "Limits", "Place", "Projector", "Rules", "Weights",
+}  # fmt: skip
 
 # What follows a family's name in words that mean a project's programs, formats and environment variables.
 OTHER_WORDS = (
@@ -133,6 +139,21 @@ def twins(sources: list[Source]) -> Iterator[str]:
             seen.setdefault(key, place)
 
 
+def classes(sources: list[Source]) -> Iterator[str]:
+    """Public names that several classes of the package have."""
+    seen: dict[str, str] = {}
+    for source in sources:
+        if not source.path.is_relative_to(PACKAGE):
+            continue
+        for node in source.scopes():
+            if not isinstance(node, ast.ClassDef) or node.name.startswith("_") or node.name in STAND_TWICE:
+                continue
+            place = f"{source.path}:{node.lineno}"
+            if node.name in seen:
+                yield f"{place}: class {node.name} stands in {seen[node.name]}, too"
+            seen.setdefault(node.name, place)
+
+
 def names(sources: list[Source]) -> Iterator[str]:
     """Families named outside their own files, in code, strings or comments."""
     families = family_names(sources)
@@ -226,6 +247,7 @@ def check(root: Path, ratchet: dict[str, int] | None = None) -> list[str]:
     return [
         *lengths(sources, RATCHET if ratchet is None else ratchet),
         *twins(sources),
+        *classes(sources),
         *names(sources),
         *projectors(sources),
         *docstrings([*sources, *tests]),

@@ -16,7 +16,7 @@ from raw_gguf import ARRAY, STRING, RawFile, RawTensor, every_value, f32
 
 from opsin.errors import FileError
 from opsin.gguf import File, cursor, write
-from opsin.gguf.part import Part
+from opsin.gguf.open_file import OpenFile
 
 
 @pytest.fixture
@@ -210,8 +210,8 @@ def test_short_reads_are_continued(every: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_file_that_is_refused_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = RawFile([(b"bad", 99, 1)]).save(tmp_path / "bad.gguf")
     closed: list[Path] = []
-    honest = Part.close
-    monkeypatch.setattr(Part, "close", lambda part: (closed.append(part.path), honest(part)))
+    honest = OpenFile.close
+    monkeypatch.setattr(OpenFile, "close", lambda part: (closed.append(part.path), honest(part)))
     with pytest.raises(FileError):
         File.open(path)
     assert closed == [path]

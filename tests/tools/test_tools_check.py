@@ -112,6 +112,18 @@ def test_short_or_different_bodies_are_no_twins(tool, tree) -> None:
     assert tool.check(tree(two_files(BODY, BODY.replace("x7 = 7", "x7 = 8")))) == []
 
 
+def test_a_public_class_name_stands_once(tool, tree) -> None:
+    def two_files(first: str, second: str) -> dict[str, str]:
+        return {
+            "src/opsin/a.py": f'"""A."""\n\n\nclass {first}:\n    x = 1\n',
+            "src/opsin/b.py": f'"""B."""\n\n\nclass {second}:\n    x = 2\n',
+        }
+
+    assert tool.check(tree(two_files("One", "Two"))) == []
+    assert tool.check(tree(two_files("_One", "_One"))) == []
+    assert tool.check(tree(two_files("One", "One"))) == ["src/opsin/b.py:4: class One stands in src/opsin/a.py:4, too"]
+
+
 def test_a_family_is_named_in_its_file_alone(tool, tree) -> None:
     home = {"src/opsin/models/zebra.py": FAMILY}
     allowed = {"src/opsin/text/tables.py": '"""Tables."""\n\nPRE = "zebra"\n', "tests/test_z.py": '"""Zebra."""\n'}

@@ -22,7 +22,7 @@ _PART_HINT = 'give a text, a picture, or {"type": "text" or "image_url", ...}'
 
 
 @dataclass(frozen=True)
-class Conversation:
+class PreparedMessages:
     """Messages whose contents are None, a text, or a list of `{"type": "text", ...}` and `{"type": "image"}`.
 
     Attributes:
@@ -37,7 +37,7 @@ class Conversation:
 def read_messages(
     messages: Sequence[Message], vision: Vision | None, *, no_vision_hint: str, knows_role: Callable[[str], bool],
     check: Callable[[], None] = lambda: None, context: int | None = None,
-) -> Conversation:  # fmt: skip
+) -> PreparedMessages:  # fmt: skip
     """Check messages, and prepare the pictures in them. `no_vision_hint`: what to do where there is no part for them.
 
     `knows_role`: whether there is such a role. `check` is called before each part: what it raises ends the work.
@@ -51,7 +51,7 @@ def read_messages(
         reading = _Reading(
             vision, no_vision_hint, check, fetching, context, sum(not _is_text(part) for _, part in _parts(messages))
         )
-        return Conversation([reading.message(*numbered) for numbered in enumerate(messages)], reading.pictures)
+        return PreparedMessages([reading.message(*numbered) for numbered in enumerate(messages)], reading.pictures)
 
 
 def _parts(messages: Sequence[Message]) -> Iterator[tuple[str, object]]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from opsin.api.answer import Answer, PictureUse
 from opsin.api.arguments import check_functions, check_ids, check_texts, check_type
-from opsin.api.contents import Conversation, read_messages
+from opsin.api.contents import PreparedMessages, read_messages
 from opsin.api.facts import Facts
 from opsin.api.prompting import Prompting
 from opsin.api.sampling_options import SamplingOptions
@@ -215,7 +215,7 @@ class Model(Stays):
         """
         return self.text.prompting.write(self._read(to_messages(messages), check, None))
 
-    def _read(self, messages: Messages, check: Callable[[], None], context: int | None) -> Conversation:
+    def _read(self, messages: Messages, check: Callable[[], None], context: int | None) -> PreparedMessages:
         knows = self.text.prompting.knows_role
         return read_messages(
             to_messages(messages), self.vision, no_vision_hint=self._no_vision_hint, knows_role=knows, check=check,

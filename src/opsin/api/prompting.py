@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from opsin.api.contents import Conversation, flatten_contents
+from opsin.api.contents import PreparedMessages, flatten_contents
 from opsin.errors import RequestError
 from opsin.spans import MediaSpan, Patches, Prompt, check_context
 from opsin.text import ChatTemplate, Tokenizer, Written, escape_special_tokens, join, split_at_marker, written
@@ -35,7 +35,7 @@ class Prompting:
         self.tokenizer = tokenizer if marker is None else tokenizer.escaping(marker, self.own)
 
     def prompt(
-        self, conversation: Conversation, *, context: int | None = None, check: Callable[[], None] = lambda: None
+        self, conversation: PreparedMessages, *, context: int | None = None, check: Callable[[], None] = lambda: None
     ) -> Prompt:
         """Raises RequestError where the template has no place for the pictures.
 
@@ -50,7 +50,7 @@ class Prompting:
         self.refuse_too_long(runs, pictures, context)
         return Prompt.of(self._spans(runs, pictures, first=True, check=check))
 
-    def write(self, conversation: Conversation) -> str:
+    def write(self, conversation: PreparedMessages) -> str:
         """What the template makes of a conversation, with `own` in place of each picture."""
         messages = [_marked(message) for message in conversation.messages]
         return self.own.join(self._runs(messages, len(conversation.pictures)))
@@ -110,7 +110,7 @@ class Prompting:
             text = self.template.render(self.template.fit(messages))
         return escape_special_tokens(text, self.tokenizer)
 
-    def _check_texts(self, conversation: Conversation, context: int | None) -> None:
+    def _check_texts(self, conversation: PreparedMessages, context: int | None) -> None:
         """Refuse what no template could make fit: what users say stands in every prompt, but for space around it."""
         texts = [text for message in conversation.messages if message["role"] == "user" for text in _texts(message)]
         if context is None or sum(map(len, texts)) + _MESSAGE * len(conversation.messages) <= _COUNTED:

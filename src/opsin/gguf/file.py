@@ -16,7 +16,7 @@ from opsin.errors import FileError, ModelError
 from opsin.gguf.byte_order import swap_blocks
 from opsin.gguf.header import Header, TensorInfo
 from opsin.gguf.new_tensor import NewTensor
-from opsin.gguf.part import Part
+from opsin.gguf.open_file import OpenFile
 from opsin.gguf.split import merge_tensors, open_parts
 from opsin.gguf.strings import Strings
 from opsin.gguf.value import Array, Typed, Value, ValueType
@@ -251,7 +251,7 @@ def _show(value: Value) -> str:
     return f"{value!r:.80}" if isinstance(value, str | int | float) else f"an array of {len(value)} strings"
 
 
-def _read_swapped(part: Part, info: TensorInfo, buffer: npt.NDArray[np.uint8], first_byte: int) -> None:
+def _read_swapped(part: OpenFile, info: TensorInfo, buffer: npt.NDArray[np.uint8], first_byte: int) -> None:
     """Read from a big-endian file: whole blocks, because scalars are swapped inside them."""
     kind = info.kind
     start = first_byte // kind.block_bytes * kind.block_bytes

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from opsin.errors import FileError
 from opsin.gguf.header import Header, TensorInfo, open_header
-from opsin.gguf.part import Part
+from opsin.gguf.open_file import OpenFile
 
 NUMBER_KEY = "split.no"
 COUNT_KEY = "split.count"
@@ -31,7 +31,7 @@ def open_parts(path: Path) -> list[Header]:
 
     Raises FileError if it is another than the first, or if parts are missing or do not belong together.
     """
-    headers = [open_header(Part(path))]
+    headers = [open_header(OpenFile(path))]
     try:
         count = _read_key(headers[0], COUNT_KEY, default=1)
         if count > 1:
@@ -82,7 +82,7 @@ def _open_next(path: Path, index: int, count: int) -> Header:
     """Open part `index`, checking that it says so itself."""
     if not path.exists():
         raise FileError(f"{path} is missing", hint=f"all {count} parts must lie in one folder; fetch it too")
-    header = open_header(Part(path), index)
+    header = open_header(OpenFile(path), index)
     try:
         for key, wanted in ((NUMBER_KEY, index), (COUNT_KEY, count)):
             found = _read_key(header, key, default=None)

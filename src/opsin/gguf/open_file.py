@@ -12,7 +12,7 @@ from typing import BinaryIO
 from opsin.errors import FileError
 
 
-class Part:
+class OpenFile:
     """An open file of known size that is read by place.
 
     `size` is the size when opened. A file that was cut short since then gives a `FileError`, never a signal.
@@ -24,7 +24,7 @@ class Part:
         self._stream = _open_regular(path)
         self.size = os.fstat(self._stream.fileno()).st_size
 
-    def again(self) -> Part:
+    def again(self) -> OpenFile:
         """The same open file once more, to be closed by itself; what lies at its path meanwhile does not matter."""
         made = copy(self)
         made._stream = os.fdopen(os.dup(self._stream.fileno()), "rb", buffering=0)

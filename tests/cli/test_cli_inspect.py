@@ -12,7 +12,7 @@ from tiny_vision import tiny_projector
 import opsin
 from opsin import gguf
 from opsin.cli import main
-from opsin.cli.inspect import look
+from opsin.cli.file_report import report_file
 
 
 @pytest.mark.model
@@ -29,7 +29,7 @@ def test_a_real_file_is_counted(run, smollm2: Path) -> None:
 @pytest.mark.model
 def test_the_cache_is_what_a_loaded_model_takes(smollm2: Path) -> None:
     with gguf.File.open(smollm2) as file:
-        contents = look(file, 1024)
+        contents = report_file(file, 1024)
     assert contents.cache_bytes is not None
     for kind, pages in (("f16", "f16"), ("q8_0", "q8_0")):
         with opsin.load(smollm2, threads=1, context=1024, sequences=1, pages=pages) as model:

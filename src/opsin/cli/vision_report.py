@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from PIL import Image
+
 from opsin.errors import FileError, OpsinError
 from opsin.gguf import File
+from opsin.gguf.roles import is_projector
+from opsin.media.picture import Picture
+from opsin.models import load_encoder
+from opsin.nn.keys import positive_int
+from opsin.nn.meta import MetaReader
 
 _LARGEST = 4096  # pixels a side of the picture that is tried
 
@@ -33,8 +40,6 @@ class VisionReport:
 
 def find_vision(file: File) -> VisionReport | None:
     """The vision part of a file, if it has one."""
-    from opsin.gguf.roles import is_projector
-
     if "clip.has_vision_encoder" not in file.metadata and "clip.vision.block_count" not in file.metadata:
         return None
     infos = [info for name, info in file.tensors.items() if is_projector(name) and not name.startswith(("a.", "mm.a."))]
@@ -56,12 +61,6 @@ def find_vision(file: File) -> VisionReport | None:
 
 def _try(file: File) -> tuple[int | None, int | None, str | None]:
     """Rows and bytes, found by building the part from shapes alone; or why it cannot be built."""
-    from PIL import Image
-
-    from opsin.media.picture import Picture
-    from opsin.models import load_encoder
-    from opsin.nn.keys import positive_int
-    from opsin.nn.meta import MetaReader
 
     reader = MetaReader(file, vectors=True)
     try:

@@ -1,0 +1,172 @@
+"""What `opsin inspect` tells of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from opsin.api.notes import find_notes
+from opsin.cli.vision_report import VisionReport, find_vision, vision_lines
+from opsin.errors import OpsinError
+from opsin.gguf import File
+from opsin.gguf.roles import PROJECTOR
+from opsin.models import Decoder, load_decoder
+from opsin.nn.meta import MetaReader
+from opsin.ops import PAGE
+from opsin.ops.layout import page_bytes
+from opsin.quants import by_id
+from opsin.text import ChatTemplate, Tokenizer
+
+_SHOWN = 100  # characters of a value
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The tensors of one type."""
+
+    count: int
+    parameters: int
+    file_bytes: int
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What a file holds. Memory is None where opsin cannot run the model, and `problem` says why.
+
+    `metadata` has short values as they are and long ones cut or counted.
+    """
+
+    path: str
+    architecture: str
+    name: str
+    parameters: int
+    file_bytes: int
+    tensors: dict[str, Tensors]
+    metadata: dict[str, str | int | float | bool]
+    context: int | None
+    weight_bytes: int | None
+    cache_bytes: dict[str, int] | None
+    problem: str | None
+    vision: VisionReport | None = None
+    notes: tuple[str, ...] = ()
+
+
+def report_file(file: File, context: int | None = None) -> FileReport:
+    """Count what a file holds. `context` is in tokens; None takes the model's own."""
+    kinds: dict[str, Tensors] = {}
+    for info in file.tensors.values():
+        name = by_id(info.type).name
+        before = kinds.get(name, Tensors(0, 0, 0))
+        size = prod(info.shape)
+        kinds[name] = Tensors(before.count + 1, before.parameters + size, before.file_bytes + info.nbytes)
+    memory, problem = _memory(file, context)
+    notes, problem = _notes(file) if problem is None else ((), problem)
+    return FileReport(
+        path=str(file.path),
+        architecture=file.get_str("general.architecture"),
+        name=file.get_str("general.name", ""),
+        parameters=sum(kind.parameters for kind in kinds.values()),
+        file_bytes=sum(kind.file_bytes for kind in kinds.values()),
+        tensors=dict(sorted(kinds.items(), key=lambda item: -item[1].file_bytes)),
+        metadata={key: _short(value) for key, value in file.metadata.items()},
+        context=memory.context if memory else None,
+        weight_bytes=memory.weights if memory else None,
+        cache_bytes=memory.cache if memory else None,
+        problem=problem,
+        vision=find_vision(file),
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Memory:
+    context: int
+    weights: int
+    cache: dict[str, int]
+
+
+def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None]:
+    """What the model would take, found by building it from shapes alone; or why it cannot be built."""
+    if file.get_str("general.architecture") == PROJECTOR:
+        return None, "it has no part for text; give it as --mmproj beside the model that it belongs to"
+    reader = MetaReader(file, vectors=True)
+    try:
+        decoder = load_decoder(file, reader)
+    except OpsinError as error:
+        return None, str(error)
+    rows = min(context or decoder.context, decoder.context)
+    return _Memory(rows, reader.bytes, _cache_bytes(decoder, rows)), None
+
+
+def _notes(file: File) -> tuple[tuple[str, ...], str | None]:
+    """What the file lacks or says wrongly; or why its texts cannot be read. The decoder was built before."""
+    try:
+        tokenizer = Tokenizer.from_metadata(file.metadata)
+        return tuple(find_notes(file, tokenizer, ChatTemplate.from_metadata(file.metadata))), None
+    except OpsinError as error:
+        return (), str(error)
+
+
+def _cache_bytes(decoder: Decoder, rows: int) -> dict[str, int]:
+    """Bytes of the KV cache of one sequence, by number format."""
+    pages = -(-rows // PAGE)
+    shapes = decoder.groups.values()
+    return {
+        kind: sum(2 * pages * s.layers * s.heads * page_bytes(s.width, kind) for s in shapes)
+        for kind in ("f16", "q8_0", "f32")
+    }
+
+
+def _short(value: object) -> str | int | float | bool:
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}... ({len(value)} characters)"
+    size = len(value) if hasattr(value, "__len__") else 0
+    return f"{size} values"
+
+
+def page(report: FileReport) -> str:
+    lines = [
+        f"{report.path}: {report.name!a}, architecture {report.architecture!a}",
+        f"parameters  {report.parameters:,}",
+        f"weights     {report.file_bytes / 1e6:.1f} MB in the file",
+        "",
+        "tensors",
+        *(
+            f"  {name:8} {kind.count:5}  {kind.parameters:15,} parameters  {kind.file_bytes / 1e6:9.1f} MB"
+            for name, kind in report.tensors.items()
+        ),
+        "",
+        "memory",
+        *_memory_lines(report),
+        *_vision_lines(report.vision),
+        *(["", "notes", *(f"  {ascii(note)[1:-1]}" for note in report.notes)] if report.notes else []),
+        "",
+        "metadata",
+        *_metadata_lines(report.metadata),
+    ]
+    return "\n".join(lines)
+
+
+def _memory_lines(report: FileReport) -> list[str]:
+    if report.weight_bytes is None or report.cache_bytes is None:
+        return [f"  opsin cannot run this model: {report.problem}"]
+    return [
+        f"  weights   {report.weight_bytes / 1e6:9.1f} MB",
+        *(
+            f"  cache     {size / 1e6:9.1f} MB in {kind}, {report.context} tokens"
+            for kind, size in report.cache_bytes.items()
+        ),
+    ]
+
+
+def _vision_lines(vision: VisionReport | None) -> list[str]:
+
+    return [] if vision is None else ["", "vision", *vision_lines(vision)]
+
+
+def _metadata_lines(metadata: Mapping[str, object]) -> list[str]:
+    """Strings in quotes, so that nothing in them reaches the terminal as it is."""
+    return [f"  {key}: {ascii(value) if isinstance(value, str) else value}" for key, value in metadata.items()]

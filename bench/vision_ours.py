@@ -22,7 +22,7 @@ import opsin
 from opsin.config import from_environment
 from opsin.gguf import File
 from opsin.media.decode import open_picture
-from opsin.models import Encoder, load_encoder
+from opsin.models import VisionEncoder, load_encoder
 from opsin.nn.module import FileReader
 from opsin.ops.cpu import Cpu
 from opsin.spans import TextSpan
@@ -47,16 +47,16 @@ class Seeing:
         return Cpu(from_environment(), threads=self.threads)
 
     @cached_property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> VisionEncoder:
         return self._encoder(None)
 
     @cached_property
-    def profiled(self) -> tuple[Encoder, dict[str, float]]:
+    def profiled(self) -> tuple[VisionEncoder, dict[str, float]]:
         """An encoder, and what its operations took since that was cleared."""
         spent: dict[str, float] = {}
         return self._encoder(spent), spent
 
-    def _encoder(self, spent: dict[str, float] | None) -> Encoder:
+    def _encoder(self, spent: dict[str, float] | None) -> VisionEncoder:
         """Its operations add the seconds that they take to `spent`."""
         ops = self.device.eager()
         if spent is not None:
@@ -65,7 +65,7 @@ class Seeing:
         with File.open(self.files[1]) as file:
             return load_encoder(file, FileReader(file, ops))
 
-    def _features(self, encoder: Encoder, numbers: list[int]) -> Floats:
+    def _features(self, encoder: VisionEncoder, numbers: list[int]) -> Floats:
         spans = [span for number in numbers for span in encoder.layout(open_picture(picture(number))).spans]
         return np.stack([span.features.make() for span in spans if span.features is not None])
 

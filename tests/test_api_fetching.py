@@ -15,8 +15,8 @@ from waiting import PATIENCE
 import opsin
 from opsin.api.fetching import AT_ONCE
 from opsin.errors import BusyError
-from opsin.media.fetch import Rules
-from opsin.media.limits import Limits
+from opsin.media.fetch import FetchRules
+from opsin.media.limits import PictureLimits
 
 FILES = {f"/{seed}.png": png(picture(seed=seed)) for seed in range(8)}
 
@@ -68,7 +68,7 @@ def web() -> Iterator[Web]:
 
 
 def load(pair, **rules):  # noqa: F811
-    return opsin.load(pair[0], threads=2, context=512, sequences=4, rules=Rules(allow_private=True, **rules))
+    return opsin.load(pair[0], threads=2, context=512, sequences=4, rules=FetchRules(allow_private=True, **rules))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_more_than_the_context_holds_are_not_even_fetched(pair, web):  # noqa: F
 
 def test_what_comes_and_what_waits_share_a_limit_of_all_requests(pair, web):  # noqa: F811
     size = max(map(len, FILES.values()))
-    rules, limits = Rules(allow_private=True), Limits(waiting_bytes=6 * size)
+    rules, limits = FetchRules(allow_private=True), PictureLimits(waiting_bytes=6 * size)
     with opsin.load(pair[0], threads=1, context=512, sequences=1, rules=rules, limits=limits) as small:
         with pytest.raises(BusyError, match="come again"):
             small.question(ask(*web.parts(*FILES)))

@@ -17,7 +17,7 @@ import opsin
 from opsin.api import Embeddings
 from opsin.gguf import File, NewTensor, write
 from opsin.media.decode import open_picture
-from opsin.media.fetch import Rules
+from opsin.media.fetch import FetchRules
 from opsin.spans import MediaSpan, Patches, TextSpan
 
 # Random choices among all ids: a small change of the logits changes the answer.
@@ -502,7 +502,7 @@ def test_a_message_that_is_nested_without_end_is_refused(model):
 def test_local_files_are_read_below_allowed_folders(pair, tmp_path):
     picture().save(tmp_path / "a.png")
     url = {"type": "image_url", "image_url": {"url": (tmp_path / "a.png").as_uri()}}
-    with opsin.load(pair[0], threads=2, context=512, rules=Rules(folders=(tmp_path,))) as model:
+    with opsin.load(pair[0], threads=2, context=512, rules=FetchRules(folders=(tmp_path,))) as model:
         assert answer(model, ask(url)) == answer(model, ask(picture()))
 
 

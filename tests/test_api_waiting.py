@@ -22,7 +22,7 @@ from opsin.api.byte_budget import ByteBudget
 from opsin.api.waiting import PictureBudgets
 from opsin.config import available_threads
 from opsin.errors import BusyError
-from opsin.media.limits import Limits
+from opsin.media.limits import PictureLimits
 
 WIDE = png(picture(150, 60))
 
@@ -74,7 +74,7 @@ def test_room_is_given_back_by_who_was_encoded_and_by_who_was_dropped(tiled, mon
 
 
 def test_files_that_wait_have_a_limit_where_there_is_one(pair):  # noqa: F811
-    limits = Limits(waiting_bytes=5 * len(WIDE) // 2)
+    limits = PictureLimits(waiting_bytes=5 * len(WIDE) // 2)
     with opsin.load(pair[0], threads=1, context=512, sequences=1, limits=limits) as small:
         kept = [small.prepare(WIDE) for _ in range(2)]
         with pytest.raises(BusyError, match="come again"):

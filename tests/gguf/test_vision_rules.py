@@ -7,7 +7,7 @@ import pytest
 
 from opsin.errors import ModelError
 from opsin.gguf.rules import Settings
-from opsin.gguf.vision_rules import look, named, part, part_shape, siglip, tower_sizes
+from opsin.gguf.vision_rules import normalisation_keys, part, part_shape, projector_keys, siglip, tower_sizes
 
 DEFAULTS = {
     "image_size": 224, "patch_size": 32, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
@@ -32,7 +32,7 @@ def test_sizes_of_a_tower_are_told_or_its_class_s():
 
 
 def test_colours_are_those_of_the_preprocessor_or_the_family_s():
-    keys = look((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    keys = normalisation_keys((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     told = written(keys, {"preprocessor": {"image_mean": [0, 1, 0.5]}})
     assert told == {"vision.image_mean": [0.0, 1.0, 0.5], "vision.image_std": [0.25, 0.25, 0.25]}
 
@@ -44,12 +44,16 @@ def test_colours_are_those_of_the_preprocessor_or_the_family_s():
 )  # fmt: skip
 def test_the_activation_is_a_flag_or_the_quick_one(told, flags):
     tree = {"vision_config": {"hidden_act": told}}
-    assert written(named("mlp", "silu"), tree) == {"has_vision_encoder": True, "projector_type": "mlp", **flags}
+    assert written(projector_keys("mlp", "silu"), tree) == {
+        "has_vision_encoder": True,
+        "projector_type": "mlp",
+        **flags,
+    }
 
 
 def test_an_activation_that_no_key_says_is_refused():
     with pytest.raises(ModelError, match="vision_config.hidden_act is 'relu6'"):
-        written(named("mlp", "gelu"), {"vision_config": {"hidden_act": "relu6"}})
+        written(projector_keys("mlp", "gelu"), {"vision_config": {"hidden_act": "relu6"}})
 
 
 def test_a_tower_s_tensors_lie_below_its_name():

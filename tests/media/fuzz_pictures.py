@@ -22,9 +22,9 @@ from PIL import Image
 from opsin.errors import RequestError
 from opsin.media import steps
 from opsin.media.decode import open_picture
-from opsin.media.limits import Limits
+from opsin.media.limits import PictureLimits
 
-LIMITS = Limits(pixels=1_000_000, side=4096)
+LIMITS = PictureLimits(pixels=1_000_000, side=4096)
 SLOW_SECONDS = 10.0
 STUCK_SECONDS = 20
 MOST_KILOBYTES = 400_000  # that all mutants together may add to the process

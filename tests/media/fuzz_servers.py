@@ -12,7 +12,7 @@ from scripted_server import ScriptedServer
 from waiting import PATIENCE
 
 from opsin.errors import RequestError
-from opsin.media.fetch import Rules, fetch
+from opsin.media.fetch import FetchRules, fetch
 
 BODY = bytes(range(256)) * 8
 MOST_BYTES = 4096
@@ -154,7 +154,7 @@ def resolve(host: str, port: int) -> list[tuple[int, str]]:
     return [(socket.AF_INET, "127.0.0.1")] if host == "127.0.0.1" else []
 
 
-RULES = Rules(bytes=MOST_BYTES, allow_private=True, resolve=resolve,
+RULES = FetchRules(bytes=MOST_BYTES, allow_private=True, resolve=resolve,
               connect_seconds=PATIENCE, read_seconds=PATIENCE, total_seconds=PATIENCE)  # fmt: skip
 
 

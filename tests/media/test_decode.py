@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 from opsin.errors import RequestError
 from opsin.media import steps
 from opsin.media.decode import open_picture
-from opsin.media.limits import Limits
+from opsin.media.limits import PictureLimits
 
 FILES = {
     "JPEG": ("JPEG", "RGB", {"quality": 90}),
@@ -278,11 +278,11 @@ def test_a_picture_on_white_is_what_a_family_sees() -> None:
 
 def test_limits_are_the_callers() -> None:
     data = file("PNG")
-    assert open_picture(data, Limits(pixels=64 * 40, side=64, bytes=len(data))).size == (64, 40)
+    assert open_picture(data, PictureLimits(pixels=64 * 40, side=64, bytes=len(data))).size == (64, 40)
     for limits, words in [
-        (Limits(pixels=64 * 40 - 1), "64 x 40 pixels are"),
-        (Limits(side=63), "at most 63 a side"),
-        (Limits(bytes=len(data) - 1), f"{len(data)} bytes, at most"),
+        (PictureLimits(pixels=64 * 40 - 1), "64 x 40 pixels are"),
+        (PictureLimits(side=63), "at most 63 a side"),
+        (PictureLimits(bytes=len(data) - 1), f"{len(data)} bytes, at most"),
     ]:
         with pytest.raises(RequestError, match=words) as refused:
             open_picture(data, limits, name="messages[1].content[2]")

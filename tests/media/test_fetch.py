@@ -22,10 +22,10 @@ from waiting import PATIENCE
 
 from opsin.errors import RequestError
 from opsin.media.decode import open_picture
-from opsin.media.fetch import Rules, fetch
+from opsin.media.fetch import FetchRules, fetch
 
 PICTURE = encode(draw((40, 30)), "PNG")
-LOCAL = Rules(allow_private=True, connect_seconds=PATIENCE, read_seconds=PATIENCE, total_seconds=PATIENCE)
+LOCAL = FetchRules(allow_private=True, connect_seconds=PATIENCE, read_seconds=PATIENCE, total_seconds=PATIENCE)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def server() -> Iterator[ScriptedServer]:
     made.close()
 
 
-def refusal(url: str, rules: Rules = LOCAL) -> str:
+def refusal(url: str, rules: FetchRules = LOCAL) -> str:
     """What is said."""
     with pytest.raises(RequestError) as refused:
         fetch(url, rules)
@@ -57,16 +57,16 @@ def test_data_comes_in_base64_or_percents(data: bytes) -> None:
         "data:;base64, " + "\r\n".join(plain[at : at + 7] for at in range(0, len(plain), 7)),
         f"data:image/png,{quote_from_bytes(data)}",
     ):
-        assert fetch(url, Rules(bytes=200)) == data
+        assert fetch(url, FetchRules(bytes=200)) == data
 
 
 def test_data_is_measured_before_it_is_decoded() -> None:
-    rules = Rules(bytes=30)
+    rules = FetchRules(bytes=30)
     assert fetch("data:;base64," + base64.b64encode(bytes(30)).decode(), rules) == bytes(30)
     assert fetch("data:," + "%00" * 30, rules) == bytes(30)
     assert refusal("data:;base64," + base64.b64encode(bytes(31)).decode(), rules).endswith(": 31 bytes, at most 30")
     assert refusal("data:;base64," + "!" * 10**6, rules).endswith("750000 bytes, at most 30")
-    assert refusal("data:,a%", Rules(bytes=1)).endswith("2 bytes, at most 1")
+    assert refusal("data:,a%", FetchRules(bytes=1)).endswith("2 bytes, at most 1")
     assert refusal("data:," + "%00" * 31, rules).endswith(": 31 bytes, at most 30")
 
 
@@ -230,14 +230,14 @@ def test_nobody_listens() -> None:
                                   "[fe80::1]", "10.1.2.3", "LOCALHOST", "127.0.0.1."])  # fmt: skip
 def test_addresses_of_this_machine_are_not_connected_to(server: ScriptedServer, host: str) -> None:
     server.add_file("/", PICTURE)
-    said = refusal(f"http://{host}:{server.port}/", Rules())
+    said = refusal(f"http://{host}:{server.port}/", FetchRules())
     assert "is not on the public internet" in said or "no server is called" in said
     assert not server.requests
 
 
 def test_a_name_with_one_private_address_is_refused(server: ScriptedServer) -> None:
     found = [(socket.AF_INET, "93.184.216.34"), (socket.AF_INET, "192.168.0.1")]
-    rules = Rules(resolve=lambda host, port: found)
+    rules = FetchRules(resolve=lambda host, port: found)
     assert "pictures.example is not on the public internet" in refusal("http://pictures.example/", rules)
 
 
@@ -278,9 +278,9 @@ def test_names_that_nobody_has_or_that_are_not_found_in_time() -> None:
     def fail(host: str, port: int) -> list[tuple[int, str]]:
         raise socket.gaierror(-2, "Name or service not known")
 
-    assert "no server is called a.example" in refusal("http://a.example/", Rules(resolve=fail))
+    assert "no server is called a.example" in refusal("http://a.example/", FetchRules(resolve=fail))
     released = threading.Event()
-    slow = Rules(resolve=lambda host, port: [] if released.wait(PATIENCE) else [], connect_seconds=0.2)
+    slow = FetchRules(resolve=lambda host, port: [] if released.wait(PATIENCE) else [], connect_seconds=0.2)
     assert "a.example was too slow: its name was not found in time" in refusal("http://a.example/", slow)
     assert not released.is_set()
     released.set()
@@ -304,14 +304,14 @@ def test_names_that_nobody_has_or_that_are_not_found_in_time() -> None:
     ],
 )
 def test_urls_that_are_none(url: str, words: str) -> None:
-    said = refusal(url, Rules(resolve=lambda host, port: pytest.fail("looked up")))
+    said = refusal(url, FetchRules(resolve=lambda host, port: pytest.fail("looked up")))
     assert words in said and "word" not in said.replace("password", "") and len(said) < 300
 
 
 def test_other_schemes_are_not_read() -> None:
     for url in ("ftp://example.org/a.png", "gopher://x", "javascript:alert(1)", "blob:http://x"):
         assert "URLs are not read" in refusal(url)
-    assert "not fetched from other servers" in refusal("https://example.org/a.png", Rules(remote=False))
+    assert "not fetched from other servers" in refusal("https://example.org/a.png", FetchRules(remote=False))
 
 
 @given(
@@ -319,7 +319,9 @@ def test_other_schemes_are_not_read() -> None:
 )
 def test_any_text_gives_bytes_or_a_refusal(text: str, start: str) -> None:
     try:
-        assert isinstance(fetch(start + text, Rules(resolve=lambda host, port: [], folders=(Path("/nowhere"),))), bytes)
+        assert isinstance(
+            fetch(start + text, FetchRules(resolve=lambda host, port: [], folders=(Path("/nowhere"),))), bytes
+        )
     except RequestError as error:
         assert error.hint and error.message.isprintable()
 
@@ -373,18 +375,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_files_below_an_allowed_folder_are_read(folder: Path) -> None:
-    rules = Rules(folders=(Path("/nowhere"), folder))
+    rules = FetchRules(folders=(Path("/nowhere"), folder))
     for url in (f"file://{folder}/deep/a%20b.png", f"file://localhost{folder}/deep/a%20b.png", f"{folder}/deep/a b.png",
                 f"{folder}/deep/../deep/a b.png"):  # fmt: skip
         assert fetch(url, rules) == PICTURE
 
 
 def test_no_file_is_read_where_no_folder_is_allowed(folder: Path) -> None:
-    assert "local files may not be read" in refusal(f"{folder}/deep/a b.png", Rules())
+    assert "local files may not be read" in refusal(f"{folder}/deep/a b.png", FetchRules())
 
 
 def test_nothing_outside_is_read_and_nobody_learns_what_there_is(folder: Path) -> None:
-    rules = Rules(folders=(folder,))
+    rules = FetchRules(folders=(folder,))
     (folder / "link.png").symlink_to(folder.parent / "secret.png")
     (folder / "up").symlink_to(folder.parent)
     (folder / "loop").symlink_to(folder / "loop")
@@ -412,7 +414,7 @@ def test_nothing_outside_is_read_and_nobody_learns_what_there_is(folder: Path) -
 
 def test_links_inside_are_followed(folder: Path) -> None:
     (folder / "link.png").symlink_to(folder / "deep" / "a b.png")
-    assert fetch(f"{folder}/link.png", Rules(folders=(folder,))) == PICTURE
+    assert fetch(f"{folder}/link.png", FetchRules(folders=(folder,))) == PICTURE
 
 
 def test_a_folder_that_becomes_a_link_while_it_is_read_leads_nowhere(
@@ -429,11 +431,11 @@ def test_a_folder_that_becomes_a_link_while_it_is_read_leads_nowhere(
         return real(path, flags, *rest, **more)
 
     monkeypatch.setattr(os, "open", swap)
-    assert "cannot be read" in refusal(f"{folder}/deep/a b.png", Rules(folders=(folder,)))
+    assert "cannot be read" in refusal(f"{folder}/deep/a b.png", FetchRules(folders=(folder,)))
 
 
 def test_pipes_folders_and_long_files_are_refused(folder: Path) -> None:
-    rules = Rules(folders=(folder,), bytes=len(PICTURE))
+    rules = FetchRules(folders=(folder,), bytes=len(PICTURE))
     os.mkfifo(folder / "pipe")
     assert "not a file" in refusal(f"{folder}/pipe", rules)
     before = len(list(Path("/proc/self/fd").iterdir()))

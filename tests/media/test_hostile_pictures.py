@@ -164,7 +164,7 @@ def test_frames_without_end_are_not_counted_to_the_end() -> None:
     picture = open_picture(gif[:-1] + frame * 50_000 + b";")
     assert picture.notes == ("frame 1 of more than 1000",)
     page = encode(draw((9, 9)), "TIFF")
-    assert headers.read_header(page, headers.Limits()).frames == 1
+    assert headers.read_header(page, headers.PictureLimits()).frames == 1
 
 
 @given(st.sampled_from(STARTS), st.binary(max_size=300))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opsin.errors import RequestError
-from opsin.media.fetch import Rules, fetch
+from opsin.media.fetch import FetchRules, fetch
 
 KINDS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
 FILES = {kind: encode(draw((24, 18)), kind) for kind in KINDS}
@@ -19,7 +19,7 @@ PLAIN = base64.b64encode(PICTURE).decode()
 assert "+" in PLAIN
 
 
-def refusal(url: str, rules: Rules | None = None) -> RequestError:
+def refusal(url: str, rules: FetchRules | None = None) -> RequestError:
     """What is said."""
     with pytest.raises(RequestError) as refused:
         fetch(url, rules, name="picture 7")
@@ -31,13 +31,13 @@ def refusal(url: str, rules: Rules | None = None) -> RequestError:
 @pytest.mark.parametrize("kind", KINDS)
 def test_plain_base64_is_taken_where_it_holds_a_picture(kind: str) -> None:
     plain = base64.b64encode(FILES[kind]).decode()
-    assert fetch(plain, Rules()) == FILES[kind]
-    assert fetch(f" {plain[:50]}\r\n{plain[50:].rstrip('=')}\n", Rules()) == FILES[kind]
-    assert fetch(base64.urlsafe_b64encode(FILES[kind]).decode(), Rules()) == FILES[kind]
+    assert fetch(plain, FetchRules()) == FILES[kind]
+    assert fetch(f" {plain[:50]}\r\n{plain[50:].rstrip('=')}\n", FetchRules()) == FILES[kind]
+    assert fetch(base64.urlsafe_b64encode(FILES[kind]).decode(), FetchRules()) == FILES[kind]
 
 
 def test_plain_base64_is_measured_too() -> None:
-    assert "bytes, at most 100" in refusal(PLAIN, Rules(bytes=100)).message
+    assert "bytes, at most 100" in refusal(PLAIN, FetchRules(bytes=100)).message
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_plain_base64_is_measured_too() -> None:
     ],
 )
 def test_base64_in_a_data_url_is_read_in_all_spellings(url: str) -> None:
-    assert fetch(url, Rules()) == PICTURE
+    assert fetch(url, FetchRules()) == PICTURE
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,6 @@ def test_what_is_wrong_with_a_url_is_said(url: str, words: str, way: str) -> Non
 def test_any_damage_to_a_data_url_is_read_or_refused(noise: str, at: int, cut: int) -> None:
     whole = f"data:image/png;base64,{PLAIN}"
     try:
-        assert isinstance(fetch(whole[:at] + noise + whole[at + cut :], Rules(remote=False), name="it"), bytes)
+        assert isinstance(fetch(whole[:at] + noise + whole[at + cut :], FetchRules(remote=False), name="it"), bytes)
     except RequestError as error:
         assert error.message.startswith("it: ") and error.message.isprintable() and error.hint

@@ -15,13 +15,13 @@ from drawn import draw, encode
 
 from opsin.errors import RequestError
 from opsin.media.decode import open_picture
-from opsin.media.limits import Limits
+from opsin.media.limits import PictureLimits
 
 PICTURE = encode(draw((40, 30)), "PNG")
 WHOLE = open_picture(PICTURE)
 
 
-def refusal(source: object, limits: Limits | None = None) -> RequestError:
+def refusal(source: object, limits: PictureLimits | None = None) -> RequestError:
     """What is said."""
     with pytest.raises(RequestError) as refused:
         open_picture(source, limits, name="picture 7")
@@ -112,10 +112,10 @@ def test_no_more_is_read_than_a_picture_may_have() -> None:
             taken += len(buffer)
             return len(buffer)
 
-    assert refusal(Endless(), Limits(bytes=100_000)).message == "picture 7: more than 100000 bytes"
+    assert refusal(Endless(), PictureLimits(bytes=100_000)).message == "picture 7: more than 100000 bytes"
     assert taken <= 200_000
-    assert open_picture(io.BytesIO(PICTURE), Limits(bytes=len(PICTURE))).digest == WHOLE.digest
-    assert "more than" in refusal(io.BytesIO(PICTURE), Limits(bytes=len(PICTURE) - 1)).message
+    assert open_picture(io.BytesIO(PICTURE), PictureLimits(bytes=len(PICTURE))).digest == WHOLE.digest
+    assert "more than" in refusal(io.BytesIO(PICTURE), PictureLimits(bytes=len(PICTURE) - 1)).message
 
 
 def fill(pipe: int) -> None:

@@ -77,7 +77,16 @@ def test_the_page_names_what_is_there() -> None:
         room: (ROOT / "src" / "opsin" / room).read_text() for room in re.findall(r"`((?:nn|gguf|media)/\w+\.py)`", text)
     }
     assert len(rooms) >= 8
-    for word in ("vit_shape", "plane_table", "block_order", "sight", "by_rows", "stretched", "expect", "siglip"):
+    for word in (
+        "vit_shape",
+        "plane_table",
+        "block_order",
+        "attention_spans",
+        "by_rows",
+        "stretched",
+        "expect",
+        "siglip",
+    ):
         source = " ".join(rooms.values()) + (ROOT / "src" / "opsin" / "spans.py").read_text()
         assert word in text and f"def {word}(" in source
     for path in re.findall(r"`((?:tests|tools)/\w+(?:/\w+)?\.py)`", text):

@@ -158,7 +158,7 @@ def raster(count):
 MUTANTS = {
     **TOWERS,
     **PLACES,
-    "positions in raster order": tower_of(places=lambda right: moved(right, raster)),
+    "positions in raster order": tower_of(position_embeddings=lambda right: moved(right, raster)),
     "neighbours of a row are averaged": step("patchify", lambda right, values, patch, block: right(values, patch)),
     "no norm at the end of the tower": without("post_ln"),
     "another filter": step("resize", lambda right, image, size, kind: right(image, size, "bicubic")),

@@ -195,7 +195,7 @@ def channels_first(values, patches):
 MUTANTS = {
     **TOWERS,
     **PLACES,
-    "positions in raster order": tower_of(places=lambda right: moved(right, raster)),
+    "positions in raster order": tower_of(position_embeddings=lambda right: moved(right, raster)),
     "patches in raster order": step("patchify", lambda right, values, patch, block: right(values, patch)),
     "columns before rows in a square": operation(
         "fold", lambda right, ops, x, k: right(ops, ops.take(x, ops.constant(across(x.shape[0]))), k)

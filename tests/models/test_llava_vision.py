@@ -173,9 +173,9 @@ def keeping(right, ops, x, rows):
 MUTANTS = {
     **{name: mutant for name, mutant in TOWERS.items() if name != "the last layer is left out"},
     **PLACES,
-    "the class row comes last": tower_of(places=lambda right: moved(right, lambda n: np.roll(np.arange(n), -1))),
+    "the class row comes last": tower_of(position_embeddings=lambda t: moved(t, lambda n: np.roll(np.arange(n), -1))),
     "the class row is kept": operation("take", keeping),
-    "no class embedding": tower_of(places=lambda right: moved(right, lambda n: np.maximum(np.arange(n), 1))),
+    "no class embedding": tower_of(position_embeddings=lambda t: moved(t, lambda n: np.maximum(np.arange(n), 1))),
     "the state before the last layer's end": lambda patch, encoder: replace(encoder, layers=LAYERS - 2),
     "the last state": lambda patch, encoder: replace(encoder, layers=LAYERS),
     "no norm at the beginning of the tower": without("pre_ln"),

@@ -12,8 +12,8 @@ import pytest
 from opsin.api.vision import Vision
 from opsin.errors import OpsinError, RequestError
 from opsin.media.decode import open_picture
-from opsin.media.fetch import Rules as FetchRules
-from opsin.media.limits import Limits
+from opsin.media.fetch import FetchRules
+from opsin.media.limits import PictureLimits
 from opsin.models import pixtral as family
 
 torch = pytest.importorskip("torch")
@@ -184,7 +184,7 @@ def test_a_merger_and_its_key_go_together(open_tower, truth):
 @pytest.mark.parametrize(("missing", "said"), [((), None), (("[IMG_END]",), r"writes '\[IMG_END\]' around pictures")])
 def test_a_text_model_without_the_tokens_around_rows_is_another_ones(truth, tmp_path, missing, said):
     path = write_tower(tmp_path / "mmproj.gguf", truth)
-    vision = Vision(path, FetchRules(), Limits())
+    vision = Vision(path, FetchRules(), PictureLimits())
     tokenizer = SimpleNamespace(encode=lambda text, special: [1, 2] if text in missing else [1])
     found = vision.find_misfit(SimpleNamespace(width=64, axes=1), tokenizer)
     assert found is None if said is None else re.search(said, found)

@@ -65,8 +65,8 @@ def without(name: str) -> Mutant:
 
 
 def moved(right, rows):
-    """The places of a tower, in another order."""
-    return right.ops.constant(right.places.numpy()[rows(len(right.places.numpy()))])
+    """The position embeddings of a tower, in another order."""
+    return right.ops.constant(right.position_embeddings.numpy()[rows(len(right.position_embeddings.numpy()))])
 
 
 TOWERS: dict[str, Mutant] = {
@@ -88,6 +88,8 @@ TOWERS: dict[str, Mutant] = {
     "values are not normalised": step("normalise", lambda right, image, mean, std: right(image, [0] * 3, [1] * 3)),
 }
 PLACES: dict[str, Mutant] = {
-    "no positions": tower(places=lambda right: None),
-    "positions of the patch before": tower(places=lambda right: moved(right, lambda n: np.roll(np.arange(n), 1))),
+    "no positions": tower(position_embeddings=lambda right: None),
+    "positions of the patch before": tower(
+        position_embeddings=lambda right: moved(right, lambda n: np.roll(np.arange(n), 1))
+    ),
 }

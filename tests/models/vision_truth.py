@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from opsin.gguf import File, NewTensor, write
-from opsin.models import Encoder, load_encoder
+from opsin.models import VisionEncoder, load_encoder
 from opsin.nn.module import FileReader
 from opsin.ops.cpu import Cpu
 from opsin.spans import Patches
@@ -78,10 +78,10 @@ class Truth:
         self.processor().tokenizer.save_pretrained(folder)
 
 
-def opener(device: Cpu, truth: object, write: Callable[..., Path], folder: Path) -> Callable[..., Encoder]:
+def opener(device: Cpu, truth: object, write: Callable[..., Path], folder: Path) -> Callable[..., VisionEncoder]:
     """Opens the tower of a truth: written by `write(path, truth, **options)`, read back."""
 
-    def open_file(**options: object) -> Encoder:
+    def open_file(**options: object) -> VisionEncoder:
         with File.open(write(folder / "tower.gguf", truth, **options)) as file:
             return load_encoder(file, FileReader(file, device.eager()))
 

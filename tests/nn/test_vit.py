@@ -11,7 +11,7 @@ import pytest
 from memory_decoder import Made
 
 from opsin.nn.attention import Heads
-from opsin.nn.vit import Vit, VitShape, VitWeights, block_order, sight
+from opsin.nn.vit import Vit, VitShape, VitWeights, attention_spans, block_order
 
 SHAPE = VitShape(
     width=48, layers=2, heads=Heads(4, 4, 12, 12**-0.5), patch=4, side=72, eps=1e-6, norm="layer", activation="gelu"
@@ -76,7 +76,7 @@ def test_windows_keep_rows_apart(open_tower):
 
     def run(features):
         x = tower.embed(features)
-        return tower.run(x, [sight(x.ops, [0, 10, 25, 30], 2)] * 2).numpy().reshape(2, 30, -1)
+        return tower.run(x, [attention_spans(x.ops, [0, 10, 25, 30], 2)] * 2).numpy().reshape(2, 30, -1)
 
     before = run(given)
     given[1, 12] += 1
@@ -145,7 +145,7 @@ def test_the_same_code_over_torch_gives_the_same(open_tower):
         ops, x = tower.ops, tower.embed(given)
         axis, numbers = np.repeat(np.int32([0, 1]), 3), np.float32([1, 0.2, 0.05] * 2)
         turns = ops.rope_table(ops.constant(places), ops.constant(numbers), axis=ops.constant(axis))
-        seen = [sight(ops, bounds, 2), sight(ops, [0, 30], 2)]
+        seen = [attention_spans(ops, bounds, 2), attention_spans(ops, [0, 30], 2)]
         return ops.mean_rows(tower.finish(tower.run(x, seen, turns)), 2).numpy()
 
     ours, theirs = run(open_tower(tensors())), run(twin)

@@ -23,7 +23,7 @@ from opsin.gguf import File, NewTensor, write
 from opsin.media.decode import open_picture
 from opsin.models import load_encoder
 from opsin.nn.module import FileReader
-from opsin.nn.vit import sight
+from opsin.nn.vit import attention_spans
 
 xllamacpp = pytest.importorskip("xllamacpp")
 pytest.importorskip("torch")
@@ -103,13 +103,13 @@ def as_llama_cpp_does(mmproj, image, device):
     with File.open(mmproj) as file:
         encoder = load_encoder(file, FileReader(file, device.eager()))
         positions = FileReader(file, device.eager()).values("v.position_embd.weight")
-    places = encoder.tower.places.numpy()
+    places = encoder.tower.position_embeddings.numpy()
     class_row = places[0] - positions[0]
     shifted = device.eager().constant(np.concatenate([(class_row + positions[-1])[None], positions[:-1]]))
     ops = shifted.ops
     (span,) = encoder.layout(open_picture(image)).spans
-    tower = replace(encoder.tower, places=shifted)
-    x = tower.run(tower.embed(span.features.make()[None]), [sight(ops, [0, 65], 1)] * encoder.layers)
+    tower = replace(encoder.tower, position_embeddings=shifted)
+    x = tower.run(tower.embed(span.features.make()[None]), [attention_spans(ops, [0, 65], 1)] * encoder.layers)
     kept = ops.take(x, ops.constant(np.int32([*range(2, 65), 0])))
     return encoder.projector.down(encoder.projector.up(kept, activation="gelu")).numpy()
 

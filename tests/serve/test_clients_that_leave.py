@@ -15,7 +15,7 @@ from test_serve_pictures import model, part, user  # noqa: F401 - a fixture
 from waiting import PATIENCE, slow, wait_for
 
 from opsin.api.fetching import AT_ONCE
-from opsin.media.fetch import Rules
+from opsin.media.fetch import FetchRules
 
 LONG = {"messages": MESSAGES, "max_tokens": 400, "ignore_eos": True}
 
@@ -122,7 +122,7 @@ def test_pictures_that_come_slowly_are_given_up_when_their_client_leaves(model, 
 def test_time_runs_while_pictures_come(model):  # noqa: F811
     with socket.create_server(("127.0.0.1", 0)) as silent:
         content = user(part(f"http://127.0.0.1:{silent.getsockname()[1]}/a.png"))
-        rules = Rules(allow_private=True, read_seconds=PATIENCE, total_seconds=PATIENCE)
+        rules = FetchRules(allow_private=True, read_seconds=PATIENCE, total_seconds=PATIENCE)
         with running(lambda: model, seconds=0.3, media=rules) as server:
             assert server.chat(messages=content).status == 504
             silent.close()

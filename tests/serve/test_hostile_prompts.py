@@ -16,7 +16,7 @@ from test_hostile_bodies import HARDLY, MESSAGE, VALUES
 from test_llama_server_api import PNG
 from waiting import wait_for
 
-from opsin.media.limits import Limits
+from opsin.media.limits import PictureLimits
 
 URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
 PATHS = ("/completion", "/v1/completions", "/tokenize", "/detokenize", "/apply-template", "/v1/chat/completions")
@@ -34,7 +34,7 @@ BODIES = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module")
 def sight(tmp_path_factory):
-    small = {"limits": Limits(waiting_bytes=64 << 20)}
+    small = {"limits": PictureLimits(waiting_bytes=64 << 20)}
     with running_sight(tmp_path_factory.mktemp("hostile"), loading=small) as made:
         yield made
 

@@ -16,7 +16,7 @@ from test_chat import MESSAGES
 from test_llama_server_api import PNG
 from waiting import PATIENCE, wait_for
 
-from opsin.media.fetch import Rules
+from opsin.media.fetch import FetchRules
 
 
 class Slow:
@@ -57,7 +57,7 @@ def slow() -> Iterator[Slow]:
 
 @pytest.fixture(scope="module")
 def sight(tmp_path_factory) -> Iterator[Running]:
-    open_to_all = {"rules": Rules(allow_private=True)}
+    open_to_all = {"rules": FetchRules(allow_private=True)}
     with running_sight(tmp_path_factory.mktemp("pings"), loading=open_to_all, ping_seconds=0.1) as made:
         yield made
 

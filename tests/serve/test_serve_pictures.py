@@ -18,7 +18,7 @@ from tiny_sight import ROWS, tiny_pair
 
 import opsin
 from opsin.api import Model
-from opsin.media.fetch import Rules
+from opsin.media.fetch import FetchRules
 
 # A tiny random model is sure of one id: this makes its answers differ, and repeat.
 LIVELY = {"seed": 5, "temperature": 9.0, "max_tokens": 12, "top_p": 1.0, "extra_body": {"top_k": 0, "min_p": 0.0}}
@@ -80,7 +80,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     folder = tmp_path_factory.mktemp("sight")
     tiny_pair(folder)
     (folder / "local.png").write_bytes(picture(1))
-    rules = Rules(allow_private=True, folders=(folder,))
+    rules = FetchRules(allow_private=True, folders=(folder,))
     with opsin.load(folder / "model.gguf", threads=2, context=512, sequences=16, rules=rules) as made:
         yield made
 

@@ -10,7 +10,7 @@ from opsin.api.byte_budget import ByteBudget
 from opsin.api.fetching import Fetching
 from opsin.api.messages import Message, check_messages
 from opsin.errors import RequestError
-from opsin.media.fetch import Rules, is_remote
+from opsin.media.fetch import FetchRules, is_remote
 from opsin.spans import Patches, check_context
 from opsin.text import join
 
@@ -46,7 +46,7 @@ def read_messages(
     Raises RequestError, naming the part, for what is no message or no picture.
     """
     messages = check_messages(messages, knows_role)
-    rules, files = (vision.rules, vision.budgets.files) if vision is not None else (Rules(), ByteBudget(0))
+    rules, files = (vision.rules, vision.budgets.files) if vision is not None else (FetchRules(), ByteBudget(0))
     with Fetching(rules, _remote(messages) if vision is not None else (), files, check) as fetching:
         reading = _Reading(
             vision, no_vision_hint, check, fetching, context, sum(not _is_text(part) for _, part in _parts(messages))

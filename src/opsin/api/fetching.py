@@ -10,7 +10,7 @@ from types import TracebackType
 
 from opsin.api.byte_budget import ByteBudget
 from opsin.errors import RequestError
-from opsin.media.fetch import Rules, fetch
+from opsin.media.fetch import FetchRules, fetch
 
 AT_ONCE = 4
 _LOOK_UP_SECONDS = 0.1
@@ -27,7 +27,7 @@ class Fetching:
     """
 
     def __init__(
-        self, rules: Rules, urls: Iterable[tuple[str, str]], budget: ByteBudget, check: Callable[[], None]
+        self, rules: FetchRules, urls: Iterable[tuple[str, str]], budget: ByteBudget, check: Callable[[], None]
     ) -> None:
         self._rules, self._budget, self._check, self._left = rules, budget, check, deque(urls)
         self._came, self._lock = 0, threading.Lock()

@@ -26,8 +26,8 @@ from opsin.errors import ModelError, RequestError
 from opsin.gguf import File
 from opsin.gguf.roles import PROJECTOR
 from opsin.hub.bundled import bundled
-from opsin.media.fetch import Rules
-from opsin.media.limits import Limits as PictureLimits
+from opsin.media.fetch import FetchRules
+from opsin.media.limits import PictureLimits
 from opsin.models import Decoder, load_decoder
 from opsin.nn.module import FileReader
 from opsin.ops import PAGE, PageType
@@ -44,7 +44,7 @@ PARTS, DEVICES = ("text", "vision"), ("cpu",)
 def load(
     path: str | Path | None = None, *, mmproj: str | Path | None = None, vision: bool = True,
     threads: int | None = None, context: int | None = None, pages: PageType = "f16", sequences: int = 32,
-    rules: Rules | None = None, limits: PictureLimits | None = None, device: str | Mapping[str, str] = "cpu",
+    rules: FetchRules | None = None, limits: PictureLimits | None = None, device: str | Mapping[str, str] = "cpu",
     notice: Notice | None = None, config: Config | None = None,
 ) -> Model:  # fmt: skip
     """Read a model into memory.
@@ -71,8 +71,12 @@ def load(
     """
     start = time.perf_counter()
     check_devices(device)
-    rules, limits = Rules() if rules is None else rules, PictureLimits() if limits is None else limits
-    for given, kind, name in ((vision, bool, "vision"), (rules, Rules, "rules"), (limits, PictureLimits, "limits")):
+    rules, limits = FetchRules() if rules is None else rules, PictureLimits() if limits is None else limits
+    for given, kind, name in (
+        (vision, bool, "vision"),
+        (rules, FetchRules, "rules"),
+        (limits, PictureLimits, "limits"),
+    ):
         check_type(given, kind, name)
     _check_counts(threads=threads, context=context, sequences=sequences)
     if not isinstance(pages, str) or pages not in get_args(PageType):
@@ -159,7 +163,7 @@ class _Loading:
     """What all steps of loading need."""
 
     device: Device
-    rules: Rules
+    rules: FetchRules
     limits: PictureLimits
     notes: list[str] = field(default_factory=list)
 

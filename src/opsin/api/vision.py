@@ -24,11 +24,11 @@ from opsin.errors import RequestError
 from opsin.gguf import TENSOR_TYPES, File, TensorType
 from opsin.gguf.roles import is_projector
 from opsin.media.decode import Source, open_picture
-from opsin.media.fetch import Rules
+from opsin.media.fetch import FetchRules
 from opsin.media.fetch import fetch as fetch_bytes
-from opsin.media.limits import Limits
+from opsin.media.limits import PictureLimits
 from opsin.media.swapping import Step, StepOverrides
-from opsin.models import Decoder, Encoder, load_encoder
+from opsin.models import Decoder, VisionEncoder, load_encoder
 from opsin.nn.meta import MetaReader
 from opsin.nn.module import FileReader
 from opsin.ops.device import Device
@@ -100,7 +100,7 @@ class Vision:
         file: this file, where it is open already.
     """
 
-    def __init__(self, path: Path, rules: Rules, limits: Limits, file: File | None = None) -> None:
+    def __init__(self, path: Path, rules: FetchRules, limits: PictureLimits, file: File | None = None) -> None:
         self.path, self.rules, self.limits = path, rules, limits
         self._home = Home()
         # What is being decoded is in no budget yet, and more threads than processors gain nothing.
@@ -121,10 +121,10 @@ class Vision:
         """What the family's chat template writes for one picture."""
         return self._meta.marker
 
-    def load(self, device: Device) -> Callable[[Turn], Encoder]:
+    def load(self, device: Device) -> Callable[[Turn], VisionEncoder]:
         """What reads the weights, once, see `engine.encoding`."""
 
-        def read(turn: Turn) -> Encoder:
+        def read(turn: Turn) -> VisionEncoder:
             made = load_encoder(self._file, FileReader(self._file, device.eager(turn)))
             self.close()
             return made
@@ -213,7 +213,7 @@ class Tower:
 
     def __init__(self, vision: Vision, device: Device) -> None:
         self._load, self._lock, self._home = vision.load(device), Lock(), device.home
-        self._encoder: Encoder | None = None
+        self._encoder: VisionEncoder | None = None
 
     def embed(self, spans: Sequence[MediaSpan]) -> Floats:
         """Embeddings [rows, width] of media, one after another. Equal shapes are encoded together."""

@@ -13,7 +13,7 @@ from opsin.errors import RequestError
 
 if TYPE_CHECKING:
     from opsin.api import Model
-    from opsin.media.fetch import Rules
+    from opsin.media.fetch import FetchRules
     from opsin.serve.options import Options
 
 
@@ -104,13 +104,13 @@ def greeting(url: str, locked: bool) -> list[str]:
     ]
 
 
-def _load(path: Path, args: argparse.Namespace, rules: Rules) -> Model:
+def _load(path: Path, args: argparse.Namespace, rules: FetchRules) -> Model:
     import opsin
-    from opsin.media.limits import Limits
+    from opsin.media.limits import PictureLimits
 
     model = opsin.load(
         path, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
-        sequences=args.parallel or _PARALLEL, rules=rules, limits=Limits(waiting_bytes=_WAITING_BYTES),
+        sequences=args.parallel or _PARALLEL, rules=rules, limits=PictureLimits(waiting_bytes=_WAITING_BYTES),
         notice=_tell,
     )  # fmt: skip
     options.tell(model)
@@ -122,7 +122,7 @@ def _tell(line: str) -> None:
 
 
 def _settings(args: argparse.Namespace) -> Options:
-    from opsin.media.fetch import Rules
+    from opsin.media.fetch import FetchRules
     from opsin.serve.options import Options
 
     for folder in args.media_path:
@@ -140,7 +140,7 @@ def _settings(args: argparse.Namespace) -> Options:
         ping_seconds=max(0, args.sse_ping_interval),
         origins=tuple(args.allow_origin),
         hosts=tuple(args.allow_host),
-        media=Rules(
+        media=FetchRules(
             remote=not args.no_remote_media,
             allow_private=args.allow_private_media,
             folders=tuple(folder.resolve() for folder in args.media_path),

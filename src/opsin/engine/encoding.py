@@ -27,7 +27,7 @@ _FAILED = "a picture could not be encoded"
 
 
 class Encodes(Protocol):
-    """The part of `models.Encoder` that makes embeddings."""
+    """The part of `models.VisionEncoder` that makes embeddings."""
 
     def encode(self, features: npt.NDArray[np.float32]) -> Array: ...
 

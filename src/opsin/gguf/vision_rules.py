@@ -17,7 +17,10 @@ SIZES = {
     "feed_forward_length": "intermediate_size", "block_count": "num_hidden_layers",
     "attention.head_count": "num_attention_heads",
 }  # fmt: skip
-CLIP = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])  # its mean and std, for `look`
+CLIP = (
+    [0.48145466, 0.4578275, 0.40821073],
+    [0.26862954, 0.26130258, 0.27577711],
+)  # its mean and std, for `normalisation_keys`
 _BLOCK = {
     "layer_norm1": "ln1", "layer_norm2": "ln2", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v", "self_attn.out_proj": "attn_out", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down",
@@ -31,7 +34,7 @@ def tower_sizes(defaults: Mapping[str, int], names: Mapping[str, str] = SIZES) -
     )
 
 
-def look(mean: Sequence[float], std: Sequence[float]) -> tuple[Key, ...]:
+def normalisation_keys(mean: Sequence[float], std: Sequence[float]) -> tuple[Key, ...]:
     """The numbers that colours are normalised with, and these where nothing is said."""
     return (
         Key("clip.vision.image_mean", "preprocessor.image_mean", "floats", list(mean)),
@@ -39,7 +42,7 @@ def look(mean: Sequence[float], std: Sequence[float]) -> tuple[Key, ...]:
     )
 
 
-def named(projector: str, activation: str) -> tuple[Key, ...]:
+def projector_keys(projector: str, activation: str) -> tuple[Key, ...]:
     """What a file with a tower says of itself; the activation is the one where nothing is said."""
     return (
         constant("clip.has_vision_encoder", True, "bool"),

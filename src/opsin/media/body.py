@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from opsin.errors import RequestError
 
 if TYPE_CHECKING:
-    from opsin.media.fetch import Rules
+    from opsin.media.fetch import FetchRules
 
 PIECE_BYTES = 1 << 16
 _MOST_LINE = 4096
@@ -30,7 +30,7 @@ class BodyError(HTTPException):
         self.strerror = strerror
 
 
-def read_body(response: HTTPResponse, rules: Rules, came: Callable[[int], None]) -> bytes:
+def read_body(response: HTTPResponse, rules: FetchRules, came: Callable[[int], None]) -> bytes:
     """All of it. Raises BodyError for what is no body, RequestError where it is too long or ends too early."""
     coding = ", ".join(response.headers.get_all("Transfer-Encoding", [])).strip().lower()
     if coding not in ("", "identity", "chunked"):
@@ -71,7 +71,7 @@ def _plain(stream: io.BufferedReader, length: int | None) -> Iterator[bytes]:
         yield piece
 
 
-def _chunks(stream: io.BufferedReader, rules: Rules) -> Iterator[bytes]:
+def _chunks(stream: io.BufferedReader, rules: FetchRules) -> Iterator[bytes]:
     """The bytes of all chunks; an empty piece where they end before. Trailers are left unread."""
     while True:
         line = stream.readline(_MOST_LINE)

@@ -26,8 +26,8 @@ from opsin.media.beside import Stripped
 from opsin.media.colour import to_rgb
 from opsin.media.files import Readable, is_readable, read_open, read_path
 from opsin.media.formats import STRIP
-from opsin.media.headers import MOST_COUNTED, SAVE_AGAIN, Header, read_header
-from opsin.media.limits import Limits
+from opsin.media.headers import MOST_COUNTED, SAVE_AGAIN, PictureHeader, read_header
+from opsin.media.limits import PictureLimits
 from opsin.media.picture import Picture, digest_of_file, digest_of_pixels
 
 Source = (
@@ -43,7 +43,7 @@ DEEP_LOW = "RGB;16L"
 CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-def open_picture(source: Source, limits: Limits | None = None, *, name: str | None = None) -> Picture:
+def open_picture(source: Source, limits: PictureLimits | None = None, *, name: str | None = None) -> Picture:
     """Decode a picture; a Picture is given back as it is.
 
     Args:
@@ -58,7 +58,7 @@ def open_picture(source: Source, limits: Limits | None = None, *, name: str | No
     """
     if isinstance(source, Picture):
         return source
-    limits = limits or Limits()
+    limits = limits or PictureLimits()
     name = name or (str(os.fspath(source)) if isinstance(source, str | os.PathLike) else "the picture")
     try:
         if isinstance(source, str | os.PathLike):
@@ -77,7 +77,7 @@ def open_picture(source: Source, limits: Limits | None = None, *, name: str | No
         raise RequestError(f"{name}: {error.message}", hint=error.hint) from error.__cause__
 
 
-def _from_file(data: bytes, limits: Limits) -> Picture:
+def _from_file(data: bytes, limits: PictureLimits) -> Picture:
     if not data:
         raise RequestError("an empty file", hint="send the picture's bytes")
     limits.check_bytes(len(data))
@@ -146,7 +146,7 @@ def _reason(error: Exception) -> str:
     return str(error).partition("<_io")[0].strip()[:200] or type(error).__name__
 
 
-def _frame_notes(image: Image.Image, header: Header) -> list[str]:
+def _frame_notes(image: Image.Image, header: PictureHeader) -> list[str]:
     """What is said of a file with more than one picture."""
     frames = header.frames
     if frames is None:
@@ -157,7 +157,7 @@ def _frame_notes(image: Image.Image, header: Header) -> list[str]:
     return [f"{'page' if header.format == 'TIFF' else 'frame'} 1 of {count}"]
 
 
-def _from_image(image: Image.Image, limits: Limits) -> Picture:
+def _from_image(image: Image.Image, limits: PictureLimits) -> Picture:
     """Of an image that somebody else holds, and may change later."""
     limits.check_size(image.size)
     try:
@@ -171,7 +171,7 @@ def _from_image(image: Image.Image, limits: Limits) -> Picture:
     return Picture(rgb, coverage, digest_of_pixels(rgb, coverage), tuple(notes))
 
 
-def _from_array(array: npt.NDArray[np.generic], limits: Limits) -> Picture:
+def _from_array(array: npt.NDArray[np.generic], limits: PictureLimits) -> Picture:
     shape = array.shape
     channels = shape[2] if len(shape) == 3 else 1
     if len(shape) not in (2, 3) or channels not in CHANNELS:

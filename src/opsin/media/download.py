@@ -25,7 +25,7 @@ from opsin.media.addresses import is_public
 from opsin.media.body import PIECE_BYTES, read_body
 
 if TYPE_CHECKING:
-    from opsin.media.fetch import Rules
+    from opsin.media.fetch import FetchRules
 
 MOST_URL = 8192
 MOST_OVERHEAD = 1 << 20  # bytes of headers, chunk sizes and the like
@@ -39,7 +39,7 @@ LOOK_UP_SECONDS = 0.2  # somebody may not want it any more
 Address = tuple[int, str]  # socket family, IP address
 
 
-def download(url: str, rules: Rules, came: Callable[[int], None]) -> bytes:
+def download(url: str, rules: FetchRules, came: Callable[[int], None]) -> bytes:
     """The body at the end of at most so many redirects. Raises RequestError for all that goes wrong.
 
     What `came` raises ends it; it is called now and then with the bytes that came since, perhaps none.
@@ -68,7 +68,7 @@ def download(url: str, rules: Rules, came: Callable[[int], None]) -> bytes:
 class _Clock:
     """Seconds left of all that a fetch may take."""
 
-    def __init__(self, rules: Rules, came: Callable[[int], None]) -> None:
+    def __init__(self, rules: FetchRules, came: Callable[[int], None]) -> None:
         self.came = came
         self.end = time.monotonic() + rules.total_seconds
         self.total = rules.total_seconds
@@ -133,7 +133,7 @@ def _parse(url: str, base: str) -> _Target:
     return _Target(parts.scheme == "https", host, port, path if parts.query else path[:-1])
 
 
-def _get(target: _Target, rules: Rules, clock: _Clock) -> bytes | _Redirect:
+def _get(target: _Target, rules: FetchRules, clock: _Clock) -> bytes | _Redirect:
     """One request: the body, or where else to look."""
     addresses = _resolve(target, rules, clock)
     if not rules.allow_private and not all(is_public(address) for _, address in addresses):
@@ -151,7 +151,7 @@ def _get(target: _Target, rules: Rules, clock: _Clock) -> bytes | _Redirect:
             return _answer(response, target, rules, clock)
 
 
-def _answer(response: HTTPResponse, target: _Target, rules: Rules, clock: _Clock) -> bytes | _Redirect:
+def _answer(response: HTTPResponse, target: _Target, rules: FetchRules, clock: _Clock) -> bytes | _Redirect:
     location = response.getheader("Location")
     if response.status in REDIRECTS and location:
         return _Redirect(location.strip())
@@ -166,7 +166,7 @@ def _answer(response: HTTPResponse, target: _Target, rules: Rules, clock: _Clock
     return read_body(response, rules, clock.came)
 
 
-def _resolve(target: _Target, rules: Rules, clock: _Clock) -> list[Address]:
+def _resolve(target: _Target, rules: FetchRules, clock: _Clock) -> list[Address]:
     """All addresses of a host. Looking up cannot be interrupted, so it runs beside, and is left alone when too slow."""
     answers: queue.SimpleQueue[list[Address] | Exception] = queue.SimpleQueue()
 
@@ -191,7 +191,7 @@ def _system_resolver(host: str, port: int) -> list[Address]:
     return [(family, str(where[0])) for family, _, _, _, where in found]
 
 
-def _connect(target: _Target, addresses: list[Address], rules: Rules, clock: _Clock) -> socket.socket:
+def _connect(target: _Target, addresses: list[Address], rules: FetchRules, clock: _Clock) -> socket.socket:
     """A socket to the first address that answers."""
     failure: OSError = OSError("no address")
     for family, address in addresses[:8]:
@@ -208,7 +208,7 @@ def _connect(target: _Target, addresses: list[Address], rules: Rules, clock: _Cl
     raise failure
 
 
-def _secure(plain: socket.socket, target: _Target, rules: Rules, clock: _Clock) -> socket.socket:
+def _secure(plain: socket.socket, target: _Target, rules: FetchRules, clock: _Clock) -> socket.socket:
     """The same connection, with TLS where the URL says so; the certificate must be that of the name."""
     if not target.secure:
         return plain
@@ -220,7 +220,7 @@ def _secure(plain: socket.socket, target: _Target, rules: Rules, clock: _Clock) 
 class _Wire(io.RawIOBase):
     """Reads from a socket while there is time, and not without end."""
 
-    def __init__(self, connection: socket.socket, rules: Rules, clock: _Clock) -> None:
+    def __init__(self, connection: socket.socket, rules: FetchRules, clock: _Clock) -> None:
         self._connection, self._rules, self._clock = connection, rules, clock
         self._left = rules.bytes + rules.bytes // 8 + MOST_OVERHEAD
 

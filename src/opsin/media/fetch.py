@@ -23,7 +23,7 @@ Resolver = Callable[[str, int], list[tuple[int, str]]]  # name, port -> socket f
 
 
 @dataclass(frozen=True)
-class Rules:
+class FetchRules:
     """What may be fetched, and what it may cost.
 
     Attributes:
@@ -65,7 +65,11 @@ def is_remote(url: str) -> bool:
 
 
 def fetch(
-    url: str, rules: Rules | None = None, *, name: str | None = None, came: Callable[[int], None] = lambda count: None
+    url: str,
+    rules: FetchRules | None = None,
+    *,
+    name: str | None = None,
+    came: Callable[[int], None] = lambda count: None,
 ) -> bytes:
     """What stands behind a URL.
 
@@ -78,7 +82,7 @@ def fetch(
     Raises:
         RequestError: it is not allowed, does not answer in time, is too long, or is a page.
     """
-    rules = rules or Rules()
+    rules = rules or FetchRules()
     url = url.strip()
     name = name or _shorten(url)
     try:
@@ -110,7 +114,7 @@ def _shorten(url: str) -> str:
     return ascii(plain[:120])[1:-1] + ("..." if len(plain) > 120 else "")
 
 
-def _read_bare(url: str, rules: Rules) -> bytes:
+def _read_bare(url: str, rules: FetchRules) -> bytes:
     """What begins with no scheme: base64 of a picture (that of a JPEG begins with a slash), or an absolute path."""
     data = read_plain(url, rules)
     if data is not None:
@@ -130,7 +134,7 @@ def _local_path(url: str) -> Path:
     return Path(unquote(parts.path))
 
 
-def _read_local(path: Path, rules: Rules) -> bytes:
+def _read_local(path: Path, rules: FetchRules) -> bytes:
     """A file below an allowed folder. Links may lead anywhere inside these folders, and nowhere else."""
     if not rules.folders:
         raise RequestError(
@@ -149,7 +153,7 @@ def _read_local(path: Path, rules: Rules) -> bytes:
     raise RequestError("not below a folder that may be read", hint="ask the operator to allow its folder")
 
 
-def _read_below(folder: Path, parts: tuple[str, ...], rules: Rules) -> bytes:
+def _read_below(folder: Path, parts: tuple[str, ...], rules: FetchRules) -> bytes:
     """Walk down without following links, so that nobody can swap one in between check and use."""
     at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from opsin.config import expanded
 from opsin.errors import RequestError
-from opsin.media.limits import Limits
+from opsin.media.limits import PictureLimits
 
 _PIECE_BYTES = 1 << 20
 
@@ -25,7 +25,7 @@ def is_readable(source: object) -> bool:
     return callable(getattr(source, "read", None))
 
 
-def read_path(path: str | os.PathLike[str], limits: Limits) -> bytes:
+def read_path(path: str | os.PathLike[str], limits: PictureLimits) -> bytes:
     """A file's bytes; `~` is the home folder."""
     if isinstance(path, str) and path.startswith(("http://", "https://", "data:", "file:")):
         raise RequestError("a URL, not a path", hint="fetch it first: opsin.media.fetch")
@@ -39,7 +39,7 @@ def read_path(path: str | os.PathLike[str], limits: Limits) -> bytes:
         raise RequestError(f"cannot be read: {_reason(error)}", hint="give the path of a picture") from error
 
 
-def read_open(source: Readable, limits: Limits) -> bytes:
+def read_open(source: Readable, limits: PictureLimits) -> bytes:
     """All bytes from its beginning, to which it goes back where it can, as Pillow does; else from where it stands.
 
     So a buffer that was just written is read, and one that stands in a conversation is read again with each turn.

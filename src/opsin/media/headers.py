@@ -12,7 +12,7 @@ from struct import error as StructError  # noqa: N812 - the module calls it just
 from struct import unpack_from
 
 from opsin.errors import RequestError
-from opsin.media.limits import Limits, Size
+from opsin.media.limits import PictureLimits, Size
 
 MOST_SCANS = 100  # of a JPEG: each passes over all pixels; ten are usual
 MOST_PARTS = 50_000  # chunks or segments of one file: each costs Pillow a turn of a Python loop
@@ -22,7 +22,7 @@ SAVE_AGAIN = "save it again as PNG or JPEG"
 
 
 @dataclass(frozen=True)
-class Header:
+class PictureHeader:
     """Kind of a file by Pillow's name; its size where it is plainly said; frames where Pillow is slow to count them."""
 
     format: str
@@ -31,7 +31,7 @@ class Header:
     scratch: int = 0  # pixels of the largest piece that is decoded at once
 
 
-def read_header(data: bytes, limits: Limits) -> Header:
+def read_header(data: bytes, limits: PictureLimits) -> PictureHeader:
     """The header of a picture that may be decoded. Raises RequestError for all else."""
     for is_kind, read in _KINDS:
         if is_kind(data):
@@ -98,7 +98,7 @@ def read_segments(data: bytes) -> Iterator[tuple[int, int]]:
             place += max(2, int.from_bytes(data[place : place + 2], "big"))
 
 
-def _read_jpeg(data: bytes) -> Header:
+def _read_jpeg(data: bytes) -> PictureHeader:
     size: Size | None = None
     for code, place in read_segments(data):
         if code in _FRAME_SIZES:
@@ -111,7 +111,7 @@ def _read_jpeg(data: bytes) -> Header:
         raise RequestError("a JPEG without a size", hint="send all of it")
     if data.count(b"\xff\xda") > MOST_SCANS and _count_scans(data) > MOST_SCANS:
         raise RequestError(f"a JPEG of more than {MOST_SCANS} scans", hint=SAVE_AGAIN)
-    return Header("JPEG", size)
+    return PictureHeader("JPEG", size)
 
 
 def _count_scans(data: bytes) -> int:
@@ -124,7 +124,7 @@ def _count_scans(data: bytes) -> int:
     return scans
 
 
-def _read_png(data: bytes) -> Header:
+def _read_png(data: bytes) -> PictureHeader:
     width, height = unpack_from(">II", data, 16)
     unpack_from("5B", data, 24)
     if data[12:16] != b"IHDR":
@@ -142,10 +142,10 @@ def _read_png(data: bytes) -> Header:
         count += 1
         if count > MOST_PARTS:
             raise RequestError(f"a PNG of more than {MOST_PARTS} chunks", hint=SAVE_AGAIN)
-    return Header("PNG", (width, height), frames)
+    return PictureHeader("PNG", (width, height), frames)
 
 
-def _read_gif(data: bytes) -> Header:
+def _read_gif(data: bytes) -> PictureHeader:
     width, height = unpack_from("<HH", data, 6)
     place = 13 + table_bytes(data[10])
     frames = steps = 0
@@ -165,7 +165,7 @@ def _read_gif(data: bytes) -> Header:
         steps += 1
     if not frames:
         raise RequestError("a GIF without a frame near its beginning", hint=SAVE_AGAIN)
-    return Header("GIF", (width, height), frames)
+    return PictureHeader("GIF", (width, height), frames)
 
 
 def table_bytes(flags: int) -> int:
@@ -173,18 +173,18 @@ def table_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _read_bmp(data: bytes) -> Header:
+def _read_bmp(data: bytes) -> PictureHeader:
     (dib,) = unpack_from("<I", data, 14)
     if dib == 12:
-        return Header("BMP", unpack_from("<HH", data, 18))
+        return PictureHeader("BMP", unpack_from("<HH", data, 18))
     width, height = unpack_from("<ii", data, 18)
     (compression,) = unpack_from("<I", data, 30)
     if compression in (1, 2) and len(data) > MOST_RUN_LENGTHS:
         raise RequestError(f"a run-length BMP of more than {MOST_RUN_LENGTHS} bytes", hint=SAVE_AGAIN)
-    return Header("BMP", (abs(width), abs(height)))
+    return PictureHeader("BMP", (abs(width), abs(height)))
 
 
-def _read_webp(data: bytes) -> Header:
+def _read_webp(data: bytes) -> PictureHeader:
     kind = data[12:16]
     if kind == b"VP8X":
         width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
@@ -193,10 +193,10 @@ def _read_webp(data: bytes) -> Header:
         width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     else:
         width, height = (side & 0x3FFF for side in unpack_from("<HH", data, 26))
-    return Header("WEBP", (width, height))
+    return PictureHeader("WEBP", (width, height))
 
 
-def _read_tiff(data: bytes) -> Header:
+def _read_tiff(data: bytes) -> PictureHeader:
     order = "<" if data[:2] == b"II" else ">"
     is_big = unpack_from(order + "H", data, 2)[0] == 43
     count_code, offset_code, entry_bytes = ("Q", "Q", 20) if is_big else ("H", "I", 12)
@@ -220,22 +220,22 @@ def _read_tiff(data: bytes) -> Header:
                 raise
             break
     size = (tags[256], tags[257]) if 256 in tags and 257 in tags else None
-    return Header("TIFF", size, len(seen), tags.get(322, 0) * tags.get(323, 0))
+    return PictureHeader("TIFF", size, len(seen), tags.get(322, 0) * tags.get(323, 0))
 
 
-def _read_avif(data: bytes) -> Header:
+def _read_avif(data: bytes) -> PictureHeader:
     sizes: list[Size] = [(0, 0)]
     for found in list(re.finditer(rb"ispe\0\0\0\0", data[: 1 << 16]))[:100]:
         sizes.append(unpack_from(">II", data, found.end()))
     largest = max(sizes, key=lambda size: size[0] * size[1])
-    return Header("AVIF", largest if len(sizes) > 1 else None)
+    return PictureHeader("AVIF", largest if len(sizes) > 1 else None)
 
 
 def _is_avif(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and any(data[at : at + 4] in (b"avif", b"avis") for at in range(8, 64, 4))
 
 
-_KINDS: list[tuple[Callable[[bytes], bool], Callable[[bytes], Header]]] = [
+_KINDS: list[tuple[Callable[[bytes], bool], Callable[[bytes], PictureHeader]]] = [
     (lambda data: data[:3] == b"\xff\xd8\xff", _read_jpeg),
     (lambda data: data[:8] == b"\x89PNG\r\n\x1a\n", _read_png),
     (lambda data: data[:6] in (b"GIF87a", b"GIF89a"), _read_gif),

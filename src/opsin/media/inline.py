@@ -14,7 +14,7 @@ from opsin.errors import RequestError
 from opsin.media.headers import is_picture
 
 if TYPE_CHECKING:
-    from opsin.media.fetch import Rules
+    from opsin.media.fetch import FetchRules
 
 WRITE = "write data:image/png;base64, and then the picture's bytes in base64"
 _IS_BASE64 = re.compile(r";\s*base64\s*$", re.IGNORECASE)
@@ -28,7 +28,7 @@ _URL_SAFE = {ord("-"): "+", ord("_"): "/"}
 _PATH = re.compile(r"[~.]?[/\\]|[A-Za-z]:[/\\]|[^\r\n]*\.\w{2,5}$")
 
 
-def read_data(url: str, rules: Rules) -> bytes:
+def read_data(url: str, rules: FetchRules) -> bytes:
     """The bytes of a data: URL. Raises RequestError, saying what is wrong with it."""
     head, comma, body = url[5:].partition(",")
     if not comma:
@@ -50,7 +50,7 @@ def read_data(url: str, rules: Rules) -> bytes:
     return data
 
 
-def read_plain(text: str, rules: Rules) -> bytes | None:
+def read_plain(text: str, rules: FetchRules) -> bytes | None:
     """The picture in base64 without anything before it; None for all that does not begin as a picture does."""
     return _decode(text, rules) if _begins_picture(text) else None
 
@@ -88,7 +88,7 @@ def explain(url: str) -> RequestError:
     return RequestError("not a URL", hint=f"{WRITE}, or give a URL that begins with https://")
 
 
-def _decode(body: str, rules: Rules) -> bytes:
+def _decode(body: str, rules: FetchRules) -> bytes:
     if body.startswith(("b'", 'b"')):
         raise RequestError(_BYTES_OF_PYTHON, hint="make it a text by .decode()")
     if body[:5].lower() == "data:":

@@ -10,7 +10,7 @@ Size = tuple[int, int]  # width, height
 
 
 @dataclass(frozen=True)
-class Limits:
+class PictureLimits:
     """What a picture may cost.
 
     Attributes:

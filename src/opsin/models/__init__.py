@@ -62,7 +62,7 @@ class Remembers(Protocol):
         ...
 
 
-class Encoder(Protocol):
+class VisionEncoder(Protocol):
     """What turns pictures into rows of a sequence."""
 
     @property
@@ -91,7 +91,7 @@ class Encoder(Protocol):
 
 
 LoadDecoder = Callable[[File, Reader], Decoder]
-LoadEncoder = Callable[[File, Reader], Encoder]
+LoadEncoder = Callable[[File, Reader], VisionEncoder]
 
 
 def families() -> list[ModuleType]:
@@ -123,7 +123,7 @@ def load_decoder(file: File, source: Reader) -> Decoder:
     return known[name](file, source)
 
 
-def load_encoder(file: File, source: Reader) -> Encoder:
+def load_encoder(file: File, source: Reader) -> VisionEncoder:
     """The encoder of pictures of a file. Raises ModelError where it has none, or one that nobody here knows."""
     if not file.get_bool("clip.has_vision_encoder", False):
         raise ModelError(f"{file.path} holds no part for pictures", hint="it may be a model of text: give its mmproj")

@@ -20,11 +20,11 @@ from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, plus_one
 from opsin.gguf.text_rules import KEYS, tensors
-from opsin.gguf.vision_rules import look, named, siglip, tower_sizes
+from opsin.gguf.vision_rules import normalisation_keys, projector_keys, siglip, tower_sizes
 from opsin.media.picture import Picture
 from opsin.nn.attention import Heads, SelfAttention, heads_of
 from opsin.nn.batch import Batch, GroupShape
-from opsin.nn.decoder import Body
+from opsin.nn.decoder import DecoderWeights
 from opsin.nn.ffn import GatedFfn
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Floats, Module, Reader, at
@@ -40,7 +40,7 @@ POOL = 4  # patches along a side of a row's square, where the file does not say
 LARGEST = 62  # layers of the 27B model, whose scores are scaled by width / heads instead of the width of a head
 
 
-class Block(Module):
+class Gemma3Block(Module):
     attn_norm: RmsNorm
     attn: Annotated[SelfAttention, at("")]
     post_attention_norm: RmsNorm
@@ -49,8 +49,8 @@ class Block(Module):
     post_ffw_norm: RmsNorm
 
 
-class Weights(Body):
-    blk: list[Block]
+class Gemma3Weights(DecoderWeights):
+    blk: list[Gemma3Block]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Place:
+class LayerPlace:
     """Where a layer's keys and values lie: its kind, and its number in that kind's group."""
 
     kind: int
@@ -73,17 +73,17 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Gemma3:
-    weights: Weights
+    weights: Gemma3Weights
     heads: Heads
     eps: float
     context: int
     kinds: tuple[Kind, ...]
-    places: tuple[Place, ...]
+    places: tuple[LayerPlace, ...]
     axes: int = 1
 
     @classmethod
     def load(cls, file: File, source: Reader) -> Gemma3:
-        weights = Weights.read(source)
+        weights = Gemma3Weights.read(source)
         weights.check(file, "gemma3", weights.blk)
         if file.get_float("gemma3.final_logit_softcapping", 0.0):
             raise ModelError(f"{file.path} caps its logits", hint="no published Gemma 3 does, and opsin does not yet")
@@ -126,7 +126,7 @@ class Gemma3:
             x = self._block(block, x, batch, i, tables[self.places[i].kind])
         return w.logits(tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps)))
 
-    def _block(self, block: Block, x: Array, batch: Batch, layer: int, table: Array) -> Array:
+    def _block(self, block: Gemma3Block, x: Array, batch: Batch, layer: int, table: Array) -> Array:
         place, name = self.places[layer], f"blk.{layer}.attn"
         out = block.attn(
             block.attn_norm(x, self.eps), batch, group=self.kinds[place.kind].group, layer=place.number,
@@ -167,9 +167,9 @@ def _kinds(file: File, source: Reader, width: int, local: list[bool]) -> tuple[K
     return (part,) if all(local) else (whole, part)
 
 
-def _places(local: list[bool]) -> tuple[Place, ...]:
+def _places(local: list[bool]) -> tuple[LayerPlace, ...]:
     mixed = any(local) and not all(local)
-    return tuple(Place(int(mixed and near), local[:i].count(near)) for i, near in enumerate(local))
+    return tuple(LayerPlace(int(mixed and near), local[:i].count(near)) for i, near in enumerate(local))
 
 
 class Transposed(Reordered):
@@ -319,9 +319,9 @@ RULES = (
         architecture="gemma3",
         classes=("Gemma3ForConditionalGeneration",),
         keys=(
-            *named("gemma3", "gelu_pytorch_tanh"),
+            *projector_keys("gemma3", "gelu_pytorch_tanh"),
             *tower_sizes(_TOWER),
-            *look([0.5] * 3, [0.5] * 3),
+            *normalisation_keys([0.5] * 3, [0.5] * 3),
             Key("clip.vision.projection_dim", "text_config.hidden_size", "int", _DEFAULTS["hidden_size"]),
             Key("clip.vision.attention.layer_norm_epsilon", "vision_config.layer_norm_eps", "float", 1e-6),
             Key("clip.vision.projector.scale_factor", _pool),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
-from opsin.gguf.vision_rules import look, named, siglip, tower_sizes
+from opsin.gguf.vision_rules import normalisation_keys, projector_keys, siglip, tower_sizes
 from opsin.media import sizes, steps
 from opsin.media.picture import Picture
 from opsin.nn.keys import positive_int
@@ -137,9 +137,9 @@ RULES = (
         architecture="idefics3",
         classes=("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration"),
         keys=(
-            *named("idefics3", "gelu_pytorch_tanh"),
+            *projector_keys("idefics3", "gelu_pytorch_tanh"),
             *tower_sizes(_TOWER),
-            *look([0.5] * 3, [0.5] * 3),
+            *normalisation_keys([0.5] * 3, [0.5] * 3),
             Key("clip.vision.projection_dim", "text_config.hidden_size"),
             Key("clip.vision.attention.layer_norm_epsilon", "vision_config.layer_norm_eps", "float", 1e-6),
             Key("clip.vision.projector.scale_factor", "scale_factor", "int", 2),

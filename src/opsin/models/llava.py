@@ -16,13 +16,13 @@ import numpy as np
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
-from opsin.gguf.vision_rules import CLIP, expect, look, named, siglip, tower_sizes
+from opsin.gguf.vision_rules import CLIP, expect, normalisation_keys, projector_keys, siglip, tower_sizes
 from opsin.media import sizes, steps
 from opsin.media.picture import Picture
 from opsin.nn.module import Floats, Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
-from opsin.nn.vit import Vit, sight, vit_shape
+from opsin.nn.vit import Vit, attention_spans, vit_shape
 from opsin.ops import Array
 from opsin.spans import Area, Patches
 
@@ -73,7 +73,7 @@ class LlavaVision:
     def encode(self, features: Floats) -> Array:
         tower, ops = self.tower, self.tower.ops
         pictures, rows = len(features), tower.rows(features)
-        x = tower.run(tower.embed(features), [sight(ops, [0, rows], pictures)] * self.layers)
+        x = tower.run(tower.embed(features), [attention_spans(ops, [0, rows], pictures)] * self.layers)
         if tower.extra:
             kept = np.arange(pictures)[:, None] * rows + np.arange(tower.extra, rows)
             x = ops.take(x, ops.constant(kept.reshape(-1).astype(np.int32)))
@@ -143,9 +143,9 @@ RULES = (
         classes=("LlavaForConditionalGeneration",),
         types=("clip_vision_model",),
         keys=(
-            *named("mlp", "quick_gelu"),
+            *projector_keys("mlp", "quick_gelu"),
             *tower_sizes(_TOWER),
-            *look(*CLIP),
+            *normalisation_keys(*CLIP),
             Key("clip.vision.projection_dim", "text_config.hidden_size", "int", 4096),
             Key("clip.vision.attention.layer_norm_epsilon", "vision_config.layer_norm_eps", "float", 1e-5),
             Key("clip.vision.feature_layer", _layers, "ints"),

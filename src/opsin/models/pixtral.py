@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant, neighbours
-from opsin.gguf.vision_rules import CLIP, blocks, expect, look, named, tower_sizes
+from opsin.gguf.vision_rules import CLIP, blocks, expect, normalisation_keys, projector_keys, tower_sizes
 from opsin.media import sizes
 from opsin.media.picture import Picture
 from opsin.nn.decoder import PreNormDecoder
@@ -148,9 +148,9 @@ def _rules(name: str, tower: Mapping[str, int], wanted: Mapping[str, object], *m
         classes=(name,),
         types=("pixtral",),
         keys=(
-            *named("pixtral", "silu"),
+            *projector_keys("pixtral", "silu"),
             *tower_sizes(tower),
-            *look(*CLIP),
+            *normalisation_keys(*CLIP),
             Key("clip.vision.projection_dim", "text_config.hidden_size", "int", 5120),
             constant("clip.vision.attention.layer_norm_epsilon", _EPS, "float"),
             *(key for key in more if isinstance(key, Key)),

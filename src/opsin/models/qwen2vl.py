@@ -19,7 +19,7 @@ from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
 from opsin.gguf.text_rules import pre_norm_rules
-from opsin.gguf.vision_rules import CLIP, blocks, look, named, part, part_shape, tower_sizes
+from opsin.gguf.vision_rules import CLIP, blocks, normalisation_keys, part, part_shape, projector_keys, tower_sizes
 from opsin.media import sizes
 from opsin.media.picture import Picture
 from opsin.nn.decoder import PreNormDecoder
@@ -28,7 +28,7 @@ from opsin.nn.module import Floats, Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
 from opsin.nn.rope import frequencies, plane_table
-from opsin.nn.vit import MOST_PIXELS, MOST_ROWS, Ints, NormKind, Vit, plane, sight, vit_shape
+from opsin.nn.vit import MOST_PIXELS, MOST_ROWS, Ints, NormKind, Vit, attention_spans, plane, vit_shape
 from opsin.ops import Array
 from opsin.spans import Patches
 
@@ -125,8 +125,8 @@ class Qwen2VlVision:
         pictures, high, wide, _ = features.shape
         tower, ops, square = self.tower, self.tower.ops, self.preparation.block**2
         order = self._order(high, wide)
-        everything = sight(ops, [0, high * wide], pictures)
-        windows = sight(ops, order.windows, pictures) if self.window else everything
+        everything = attention_spans(ops, [0, high * wide], pictures)
+        windows = attention_spans(ops, order.windows, pictures) if self.window else everything
         seen = [windows if (i + 1) % self.whole else everything for i in range(tower.shape.layers)]
         turning = frequencies(tower.shape.heads.width // 2, BASE)
         table = plane_table(ops, np.tile(order.places, (pictures, 1)), turning, turning)
@@ -164,7 +164,7 @@ _SECOND_TOWER = {**_TOWER, "hidden_size": 3584, "intermediate_size": 3420, "wind
 _SIZES = {"patch_size": "patch_size", "block_count": "depth", "attention.head_count": "num_heads",
           "spatial_merge_size": "spatial_merge_size"}  # fmt: skip
 _SHARED_KEYS = (
-    *look(*CLIP),
+    *normalisation_keys(*CLIP),
     constant("clip.vision.image_size", 560, "int"),  # of no meaning, but llama.cpp wants one
     constant("clip.vision.attention.layer_norm_epsilon", 1e-6, "float"),
     Key("clip.vision.projection_dim", "text_config.hidden_size|hidden_size"),
@@ -229,7 +229,7 @@ RULES = (
         classes=("Qwen2VLForConditionalGeneration",),
         assumed=_LOOK,
         keys=(
-            *named("qwen2vl_merger", "quick_gelu"),
+            *projector_keys("qwen2vl_merger", "quick_gelu"),
             *tower_sizes(_TOWER, {**_SIZES, "embedding_length": "embed_dim"}),
             *_SHARED_KEYS,
             Key("clip.vision.feed_forward_length", _inner),
@@ -242,7 +242,7 @@ RULES = (
         classes=("Qwen2_5_VLForConditionalGeneration",),
         assumed=_LOOK,
         keys=(
-            *named("qwen2.5vl_merger", "silu"),
+            *projector_keys("qwen2.5vl_merger", "silu"),
             *tower_sizes(
                 _SECOND_TOWER,
                 {

@@ -1,6 +1,6 @@
 """The decoder that most families share: a norm before each part, rotary positions, grouped heads, a gated FFN.
 
-A family that differs in more than numbers writes its own around `Body`.
+A family that differs in more than numbers writes its own around `DecoderWeights`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from opsin.nn.rope import Rope, axis_of, rope_of
 from opsin.ops import Array, Pairing
 
 
-class Body(Module):
+class DecoderWeights(Module):
     """What every decoder has around its blocks."""
 
     token_embd: Embedding
@@ -49,15 +49,15 @@ class Body(Module):
             raise ModelError(f"output.weight has {self.output.outputs} rows, token_embd.weight {self.vocabulary}")
 
 
-class Block(Module):
+class PreNormBlock(Module):
     attn_norm: RmsNorm
     attn: Annotated[SelfAttention, at("")]
     ffn_norm: RmsNorm
     ffn: Annotated[GatedFfn, at("")]
 
 
-class Weights(Body):
-    blk: list[Block]
+class PreNormWeights(DecoderWeights):
+    blk: list[PreNormBlock]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class PreNormDecoder:
     `axis` [pairs] says which of a row's positions turns which pair, where there are three (M-RoPE).
     """
 
-    weights: Weights
+    weights: PreNormWeights
     heads: Heads
     rope: Rope
     eps: float
@@ -81,7 +81,7 @@ class PreNormDecoder:
         """The decoder of a file whose keys begin with `prefix`; `mrope`: with the sections of M-RoPE."""
         heads = heads_of(file, prefix)
         factors = source.values("rope_freqs.weight") if source.has("rope_freqs.weight") else None
-        rope, weights = rope_of(file, prefix, heads.width, factors), Weights.read(source)
+        rope, weights = rope_of(file, prefix, heads.width, factors), PreNormWeights.read(source)
         weights.check(file, prefix, weights.blk)
         for block in weights.blk:  # a cache is made for these heads before anything runs
             block.attn.check(heads)
@@ -126,7 +126,7 @@ class PreNormDecoder:
             return ops.rope_table(batch.axes, self.frequencies, self.rope.scale, self.axis)
         return ops.rope_table(batch.positions, self.frequencies, self.rope.scale)
 
-    def _block(self, block: Block, x: Array, batch: Batch, layer: int, table: Array) -> Array:
+    def _block(self, block: PreNormBlock, x: Array, batch: Batch, layer: int, table: Array) -> Array:
         normed = block.attn_norm(x, self.eps)
         x = block.attn(
             normed, batch, layer=layer, heads=self.heads, rope=table, pairing=self.pairing, eps=self.eps,

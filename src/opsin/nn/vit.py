@@ -122,14 +122,14 @@ class PatchEmbedding(Module):
                 )
         _check_widths(self, shape.width, bias=self.bias)
 
-    def __call__(self, patches: Array, places: Array | None) -> Array:
-        """patches [rows, values] -> [rows, width], with `places` added."""
-        x = patches.ops.linear(patches, self.weight, self.bias, places)
+    def __call__(self, patches: Array, residual: Array | None) -> Array:
+        """patches [rows, values] -> [rows, width], with `residual` added."""
+        x = patches.ops.linear(patches, self.weight, self.bias, residual)
         return x if self.second is None else patches.ops.linear(patches, self.second, None, x)
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class AttentionSpans:
     """The rows of its own picture that each row sees: first <= row < last, int32 [pictures * rows]."""
 
     first: Array
@@ -137,11 +137,11 @@ class Sight:
     pictures: int
 
 
-def sight(ops: Ops, bounds: Sequence[int], pictures: int) -> Sight:
+def attention_spans(ops: Ops, bounds: Sequence[int], pictures: int) -> AttentionSpans:
     """Rows of a picture between two of its bounds see each other; all pictures have the same."""
     lengths = np.diff(bounds)
     first, last = (np.tile(np.repeat(edges, lengths), pictures) for edges in (bounds[:-1], bounds[1:]))
-    return Sight(ops.constant(first.astype(np.int32)), ops.constant(last.astype(np.int32)), pictures)
+    return AttentionSpans(ops.constant(first.astype(np.int32)), ops.constant(last.astype(np.int32)), pictures)
 
 
 class VitAttention(Projection):
@@ -153,12 +153,14 @@ class VitAttention(Projection):
             matrix.check(shape.width, matrix.outputs)
         self.attn_out.check(shape.heads.query * shape.heads.width, shape.width)
 
-    def __call__(self, x: Array, seen: Sight, table: Array | None, shape: VitShape, residual: Array | None) -> Array:
+    def __call__(
+        self, x: Array, spans: AttentionSpans, table: Array | None, shape: VitShape, residual: Array | None
+    ) -> Array:
         heads = shape.heads
         q, k, v = self.project(x, heads)
         if table is not None:
             q, k = x.ops.rope(q, table, shape.pairing), x.ops.rope(k, table, shape.pairing)
-        out = x.ops.attend_dense(q, k, v, seen.first, seen.last, scale=heads.scale, parts=seen.pictures)
+        out = x.ops.attend_dense(q, k, v, spans.first, spans.last, scale=heads.scale, parts=spans.pictures)
         return self.attn_out(out.reshape(heads.query * heads.width), residual)
 
 
@@ -204,12 +206,12 @@ class VitBlock(Module):
         self.ffn.check(shape.width)
         _check_widths(self, shape.width, ls1=self.scale1, ls2=self.scale2)
 
-    def __call__(self, x: Array, seen: Sight, table: Array | None, shape: VitShape) -> Array:
+    def __call__(self, x: Array, spans: AttentionSpans, table: Array | None, shape: VitShape) -> Array:
         inner = self.ln1(x, shape)
         if self.scale1 is None:
-            x = self.attn(inner, seen, table, shape, x)
+            x = self.attn(inner, spans, table, shape, x)
         else:
-            x = x + self.attn(inner, seen, table, shape, None) * self.scale1
+            x = x + self.attn(inner, spans, table, shape, None) * self.scale1
         inner = self.ln2(x, shape)
         if self.scale2 is None:
             return self.ffn(inner, shape.activation, x)
@@ -229,13 +231,13 @@ class Vit:
     """A tower.
 
     Attributes:
-        places: [rows of a picture, width], added to the patches; None where positions only turn.
+        position_embeddings: [rows of a picture, width], added to the patches; None where positions only turn.
     """
 
     ops: Ops
     weights: VitWeights
     shape: VitShape
-    places: Array | None = None
+    position_embeddings: Array | None = None
 
     @classmethod
     def load(cls, file: File, source: Reader, shape: VitShape, order: Ints | None = None) -> Vit:
@@ -253,8 +255,8 @@ class Vit:
                 norm.check(shape.width)
         for block in weights.blk:
             block.check(shape)
-        places = None if order is None else source.ops.constant(_places(source, weights, shape, order))
-        return cls(source.ops, weights, shape, places)
+        table = None if order is None else source.ops.constant(_position_embeddings(source, weights, shape, order))
+        return cls(source.ops, weights, shape, table)
 
     @property
     def extra(self) -> int:
@@ -266,21 +268,21 @@ class Vit:
         pictures, rows = len(features), self.rows(features)
         given = features.reshape(pictures, rows - self.extra, -1)
         given = np.pad(given, ((0, 0), (self.extra, 0), (0, 0))) if self.extra else given
-        places = self.places
-        if places is not None:
+        positions = self.position_embeddings
+        if positions is not None:
             which = np.tile(np.arange(rows, dtype=np.int32), pictures)
-            places = self.ops.take(places, self.ops.constant(which))
-        x = self.weights.patch_embd(self.ops.constant(given.reshape(pictures * rows, -1)), places)
+            positions = self.ops.take(positions, self.ops.constant(which))
+        x = self.weights.patch_embd(self.ops.constant(given.reshape(pictures * rows, -1)), positions)
         return x if self.weights.pre_ln is None else self.weights.pre_ln(x, self.shape)
 
     def rows(self, features: Floats) -> int:
         """Rows that each of the pictures gets."""
         return math.prod(features.shape[1:-1]) + self.extra
 
-    def run(self, x: Array, seen: Sequence[Sight], table: Array | None = None) -> Array:
-        """As many layers as `seen` has entries. `table` is one of `Ops.rope_table`."""
-        for block, bounds in zip(self.weights.blk, seen, strict=False):
-            x = block(x, bounds, table, self.shape)
+    def run(self, x: Array, spans: Sequence[AttentionSpans], table: Array | None = None) -> Array:
+        """As many layers as `spans` has entries. `table` is one of `Ops.rope_table`."""
+        for block, visible in zip(self.weights.blk, spans, strict=False):
+            x = block(x, visible, table, self.shape)
         return x
 
     def finish(self, x: Array) -> Array:
@@ -289,23 +291,23 @@ class Vit:
 
     def whole(self, features: Floats, table: Array | None = None) -> Array:
         """All of a tower in which all patches of a picture see each other: [pictures * patches, width]."""
-        seen = sight(self.ops, [0, self.rows(features)], len(features))
-        return self.finish(self.run(self.embed(features), [seen] * self.shape.layers, table))
+        spans = attention_spans(self.ops, [0, self.rows(features)], len(features))
+        return self.finish(self.run(self.embed(features), [spans] * self.shape.layers, table))
 
 
-def _places(source: Reader, weights: VitWeights, shape: VitShape, order: Ints) -> Floats:
+def _position_embeddings(source: Reader, weights: VitWeights, shape: VitShape, order: Ints) -> Floats:
     """What is added to each row of a picture. The class row is no patch: its embedding comes in here."""
     name = "v.position_embd.weight"
     table = source.values(name)
     extra = 0 if weights.class_embd is None else 1
     if table.shape != (len(order) + extra, shape.width):
         raise ModelError(f"{name} is {table.shape}; {(len(order) + extra, shape.width)} is needed")
-    places = np.concatenate([table[:extra], table[extra + order]])
+    made = np.concatenate([table[:extra], table[extra + order]])
     if weights.class_embd is not None:
-        places[0] += _vector(source, "v.class_embd", shape)
+        made[0] += _vector(source, "v.class_embd", shape)
         if weights.patch_embd.bias is not None:  # which every row gets
-            places[0] -= _vector(source, "v.patch_embd.bias", shape)
-    return places
+            made[0] -= _vector(source, "v.patch_embd.bias", shape)
+    return made
 
 
 def _vector(source: Reader, name: str, shape: VitShape) -> Floats:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from opsin.errors import RequestError
-from opsin.media.fetch import Rules
+from opsin.media.fetch import FetchRules
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Options:
     drain_seconds: float = 5.0
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
-    media: Rules = field(default_factory=Rules)
+    media: FetchRules = field(default_factory=FetchRules)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:

@@ -5,7 +5,8 @@
 lengths     a file of src/ has at most 400 lines, one of kernels 500; a function 60, one of kernels 100. A function
             inside another counts by itself.
 twins       no two functions or classes of 8 lines and more have the same body.
-classes     no public class name stands twice in the package: one word, one class.
+classes     no public class name stands twice in the package: one word, one class. Families may have
+            classes of one name (Projector), if nobody else has it.
 names       a family's name stands only in its own file of models/ (and in text/, whose tables are keyed by the names
             that files use). The names are those of the files of models/ and of the architectures they list. A name
             that begins another family's may stand in that family's file. A class of transformers may be called after
@@ -37,9 +38,7 @@ MAY_NAME_FAMILIES = (PACKAGE / "text",)
 RATCHET: dict[str, int] = {}
 
 # Public class names that stand twice today. To be emptied.
-STAND_TWICE = {
-    "Block", "Body", "Encoder", "Header", "Limits", "Place", "Projector", "Rules", "Weights",
-}  # fmt: skip
+STAND_TWICE = {"Encoder", "Rules"}
 
 # What follows a family's name in words that mean a project's programs, formats and environment variables.
 OTHER_WORDS = (
@@ -141,17 +140,17 @@ def twins(sources: list[Source]) -> Iterator[str]:
 
 def classes(sources: list[Source]) -> Iterator[str]:
     """Public names that several classes of the package have."""
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[Path, int]] = {}
     for source in sources:
         if not source.path.is_relative_to(PACKAGE):
             continue
         for node in source.scopes():
             if not isinstance(node, ast.ClassDef) or node.name.startswith("_") or node.name in STAND_TWICE:
                 continue
-            place = f"{source.path}:{node.lineno}"
-            if node.name in seen:
-                yield f"{place}: class {node.name} stands in {seen[node.name]}, too"
-            seen.setdefault(node.name, place)
+            path, line = seen.setdefault(node.name, (source.path, node.lineno))
+            families = path != source.path and path.parent == source.path.parent == FAMILIES
+            if (path, line) != (source.path, node.lineno) and not families:
+                yield f"{source.path}:{node.lineno}: class {node.name} stands in {path}:{line}, too"
 
 
 def names(sources: list[Source]) -> Iterator[str]:

@@ -77,9 +77,13 @@ def tree(texts: Mapping[str, str]) -> dict[str, object]:
     lengths = [len(text.splitlines()) for text in texts.values()]
     trees = {name: ast.parse(text) for name, text in texts.items()}
     classes = Counter(
-        node.name for parsed in trees.values() for node in ast.walk(parsed)
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+        node.name for name, parsed in trees.items() for node in ast.walk(parsed)
+        if isinstance(node, ast.ClassDef) and not (node.name.startswith("_") or name.startswith("opsin.models."))
     )  # fmt: skip
+    classes += Counter({  # families may repeat one another's
+        node.name for name, parsed in trees.items() for node in ast.walk(parsed)
+        if isinstance(node, ast.ClassDef) and name.startswith("opsin.models.")
+    })  # fmt: skip
     imports = {name: set(_imports(parsed.body, name, trees)) for name, parsed in trees.items()}
     return {
         "files": len(lengths),

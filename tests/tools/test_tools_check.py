@@ -124,6 +124,14 @@ def test_a_public_class_name_stands_once(tool, tree) -> None:
     assert tool.check(tree(two_files("One", "One"))) == ["src/opsin/b.py:4: class One stands in src/opsin/a.py:4, too"]
 
 
+def test_families_may_name_their_classes_alike_and_not_as_others_do(tool, tree) -> None:
+    text = '"""A part."""\n\n\nclass Projector:\n    """Projects."""\n'
+    families = {"src/opsin/models/lion.py": text, "src/opsin/models/tiger.py": text}
+    assert tool.check(tree(families)) == []
+    broken = tool.check(tree({"src/opsin/nn/part.py": text}))
+    assert broken == ["src/opsin/nn/part.py:4: class Projector stands in src/opsin/models/lion.py:4, too"]
+
+
 def test_a_family_is_named_in_its_file_alone(tool, tree) -> None:
     home = {"src/opsin/models/zebra.py": FAMILY}
     allowed = {"src/opsin/text/tables.py": '"""Tables."""\n\nPRE = "zebra"\n', "tests/test_z.py": '"""Zebra."""\n'}

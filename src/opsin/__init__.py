@@ -1,4 +1,4 @@
-"""opsin answers questions about pictures, sound and text with GGUF models.
+"""opsin answers questions about pictures and text with GGUF models.
 
 >>> import opsin
 >>> model = opsin.load("model.gguf")

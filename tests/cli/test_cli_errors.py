@@ -54,9 +54,18 @@ def test_an_unknown_family(run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--temperature", "-1"), ("--top-p", "2"), ("--min-p", "nan"), ("--temperature", "nan")]
+    ("option", "value"),
+    [
+        ("--temperature", "-1"),
+        ("--top-p", "2"),
+        ("--min-p", "nan"),
+        ("--temperature", "nan"),
+        ("--top-k", "-1"),
+        ("--max-tokens", "-2"),
+        ("--seed", str(1 << 64)),
+    ],
 )
-def test_a_knob_out_of_range(run, smollm2: Path, option: str, value: str) -> None:
+def test_a_sampling_option_out_of_range(run, smollm2: Path, option: str, value: str) -> None:
     assert_one_line(run("chat", "-m", smollm2, "Hi", option, value), 2, option.strip("-").replace("-", "_"), value)
 
 

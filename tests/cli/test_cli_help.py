@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from opsin.cli import main
+from opsin.engine.sampling import Sampling
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
@@ -25,6 +26,15 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], comma
     assert err == ""
     assert main.run(["help", command]) == 0
     assert capsys.readouterr() == (out, "")
+
+
+def test_the_help_of_chat_tells_the_defaults_of_sampling(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["chat", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split()).rpartition("sampling:")[2]
+    own = Sampling()
+    for name in ("temperature", "top_k", "top_p", "min_p"):
+        rest = told.partition(f"--{name.replace('_', '-')} ")[2].partition("(default: the model's, or ")[2]
+        assert rest.startswith(f"{getattr(own, name)})"), name
 
 
 def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:

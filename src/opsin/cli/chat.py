@@ -47,16 +47,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("-c", "--context", type=options.positive, metavar="N", help="tokens of prompt and answer")
     parser.add_argument("-s", "--system", metavar="TEXT", help="system message")
-    parser.add_argument("-n", "--max-tokens", type=options.natural, metavar="N", help="end an answer after N tokens")
+    parser.add_argument("-n", "--max-tokens", type=int, metavar="N", help="end an answer after N tokens")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)")
     parser.add_argument("--ignore-eos", action="store_true", help="go on past the end of the answer")
     parser.add_argument("--stats", action="store_true", help="write times and rates to stderr")
-    sampling = parser.add_argument_group("sampling")
+    sampling = parser.add_argument_group("sampling")  # whose ranges `Sampling` knows
     sampling.add_argument(
         "--temperature", type=float, metavar="X", help="0 takes the likeliest token (default: the model's, or 0.8)"
     )
     sampling.add_argument(
-        "--top-k", type=options.natural, metavar="N", help="keep the N likeliest; 0: all (default: the model's, or 40)"
+        "--top-k", type=int, metavar="N", help="keep the N likeliest; 0: all (default: the model's, or 40)"
     )
     sampling.add_argument(
         "--top-p", type=float, metavar="X", help="keep the likeliest that sum to X (default: the model's, or 0.95)"
@@ -64,7 +64,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     sampling.add_argument(
         "--min-p", type=float, metavar="X", help="keep X times the best's share (default: the model's, or 0.05)"
     )
-    sampling.add_argument("--seed", type=options.natural, metavar="N", help="repeatable random choices")
+    sampling.add_argument("--seed", type=int, metavar="N", help="repeatable random choices")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""How the next id is chosen: frozen knobs of one request, its random numbers, and the likeliest ids of a row."""
+"""How the next id is chosen: one request's sampling options, its random numbers, and the likeliest ids of a row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BLOCK = 64  # for finding the top k: maxima of so many logits bound the k-th la
 
 @dataclass(frozen=True)
 class Sampling:
-    """Knobs of one request. temperature 0 takes the likeliest id.
+    """Sampling options of one request. temperature 0 takes the likeliest id.
 
     Attributes:
         temperature: divides logits; 0 for greedy.
@@ -60,7 +60,8 @@ class Sampling:
 def _within(name: str, value: float, low: float, high: float, *, whole: bool = False) -> None:
     kind = Integral if whole else Real
     if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
-        raise RequestError(f"{name}={value!r:.80}", hint=f"give {'a whole number, ' * whole}{low:g} to {high:g}")
+        wanted = f"a whole number, {low} to {high}" if whole else f"{low:g} to {high:g}"
+        raise RequestError(f"{name}={value!r:.80}", hint=f"give {wanted}")
 
 
 class Sampler:

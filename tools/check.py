@@ -37,9 +37,6 @@ MAY_NAME_FAMILIES = (PACKAGE / "text",)
 # What is too long today and may not grow: path, or path and function, with its lines. To be emptied.
 RATCHET: dict[str, int] = {}
 
-# Public class names that stand twice today. To be emptied.
-STAND_TWICE = {"Encoder", "Rules"}
-
 # What follows a family's name in words that mean a project's programs, formats and environment variables.
 OTHER_WORDS = (
     ".cpp",
@@ -145,7 +142,7 @@ def classes(sources: list[Source]) -> Iterator[str]:
         if not source.path.is_relative_to(PACKAGE):
             continue
         for node in source.scopes():
-            if not isinstance(node, ast.ClassDef) or node.name.startswith("_") or node.name in STAND_TWICE:
+            if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
                 continue
             path, line = seen.setdefault(node.name, (source.path, node.lineno))
             families = path != source.path and path.parent == source.path.parent == FAMILIES

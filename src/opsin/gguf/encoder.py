@@ -13,7 +13,7 @@ from opsin.gguf.value import SCALAR_CODES, Array, Scalar, Typed, ValueType
 STRINGS_AT_ONCE = 4096
 
 
-class Encoder:
+class ValueEncoder:
     """Encodes in one byte order."""
 
     def __init__(self, big_endian: bool) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from opsin.errors import DeviceError, FileError, RequestError
 from opsin.gguf.byte_order import swap_blocks
-from opsin.gguf.encoder import Encoder
+from opsin.gguf.encoder import ValueEncoder
 from opsin.gguf.header import DEFAULT_ALIGNMENT, MAGIC, MAX_KEY_BYTES, is_alignment
 from opsin.gguf.new_tensor import NewTensor
 from opsin.gguf.split import COUNT_KEY, MAX_PARTS, NUMBER_KEY, SPLIT_KEYS, TENSORS_KEY, name_part
@@ -57,7 +57,7 @@ def write(
         with ExitStack() as stack:
             for part in parts:
                 stack.callback(part.draft.unlink, missing_ok=True)
-                _write_part(part, Encoder(big_endian), alignment)
+                _write_part(part, ValueEncoder(big_endian), alignment)
             for part in parts:
                 part.draft.replace(part.target)
     except OSError as error:
@@ -166,7 +166,7 @@ def _share_keys(metadata: Mapping[str, Typed], plan: list[list[NewTensor]]) -> l
     ]
 
 
-def _write_part(part: _Part, encoder: Encoder, alignment: int) -> None:
+def _write_part(part: _Part, encoder: ValueEncoder, alignment: int) -> None:
     """Write the draft of one part. Raises FileError for a value or tensor that does not fit, OSError for the disk."""
     with part.draft.open("wb") as stream:
         stream.write(MAGIC + encoder.encode_u32(VERSION))
@@ -193,7 +193,7 @@ def _swap(blocks: npt.NDArray[np.uint8], tensor: NewTensor) -> npt.NDArray[np.ui
     return swapped
 
 
-def _write_infos(stream: BinaryIO, encoder: Encoder, tensors: list[NewTensor], alignment: int) -> None:
+def _write_infos(stream: BinaryIO, encoder: ValueEncoder, tensors: list[NewTensor], alignment: int) -> None:
     offset = 0
     for tensor in tensors:
         stream.write(encoder.encode_string(tensor.name) + encoder.encode_u32(len(tensor.shape)))

@@ -82,7 +82,7 @@ class BytePairs:
         return self._word_cache.encode(cut(self._to_words, text))
 
     def count_kept(self, text: str) -> int:
-        """See `Encoder`. A character is lost where none of its bytes has a token."""
+        """See `TokenEncoder`. A character is lost where none of its bytes has a token."""
         if self._pre.spaces_vanish:
             return 0
         if not self._byte_encoded:

@@ -49,7 +49,7 @@ class SentencePiece:
         return self._word_cache.encode(self._words.findall(text) if boundaries is None else boundaries.cut_text(text))
 
     def count_kept(self, text: str) -> int:
-        """See `Encoder`."""
+        """See `TokenEncoder`."""
         return len(text) if None not in self._bytes else 0
 
     def _encode_part(self, part: str) -> Iterator[Sequence[int]]:

@@ -27,7 +27,7 @@ from opsin.text.wordpiece import WordPiece
 from opsin.text.words import SPACE
 
 
-class Encoder(Protocol):
+class TokenEncoder(Protocol):
     """One family's way from ordinary text to ids."""
 
     def encode(self, text: str, *, first: bool) -> Iterator[Sequence[int]]:
@@ -53,7 +53,7 @@ class Defaults:
 
 
 @dataclass(frozen=True)
-class Rules:
+class TokenizerOptions:
     """What the file says, or its family's default."""
 
     add_bos: bool
@@ -66,18 +66,18 @@ class Rules:
 class Tokenizer(Stays):
     """Text to ids and back. Make one with `from_metadata`; it never changes afterwards."""
 
-    def __init__(self, vocabulary: Vocabulary, encoder: Encoder, rules: Rules) -> None:
+    def __init__(self, vocabulary: Vocabulary, encoder: TokenEncoder, options: TokenizerOptions) -> None:
         self.vocabulary_size = len(vocabulary)
         self.bos = vocabulary.bos
         self.eos = vocabulary.eos
         self.end_ids = vocabulary.end_ids
         self.notes = tuple(vocabulary.notes)  # what the file lacks or says wrongly
-        self.add_bos = rules.add_bos
-        self.add_eos = rules.add_eos
-        self._last = vocabulary.separator if rules.separator_ends else vocabulary.eos
+        self.add_bos = options.add_bos
+        self.add_eos = options.add_eos
+        self._last = vocabulary.separator if options.separator_ends else vocabulary.eos
         self._vocabulary = vocabulary
         self._encoder = encoder
-        self._rules = rules
+        self._options = options
         self._longest = max(map(len, vocabulary.texts))
         self._specials = specials = _read_specials(vocabulary)
         self._all = Partition(specials)
@@ -105,8 +105,8 @@ class Tokenizer(Stays):
         if build is None:
             raise ModelError(f"vocabularies of the kind {model!r} are not supported",
                              hint=f"supported are {', '.join(_FAMILIES)}")  # fmt: skip
-        vocabulary, encoder, rules = build(metadata)
-        return cls(vocabulary, encoder, rules)
+        vocabulary, encoder, options = build(metadata)
+        return cls(vocabulary, encoder, options)
 
     def encode(
         self, text: str, *, special: bool = False, add_special: bool = False, check: Callable[[], None] = lambda: None
@@ -163,11 +163,11 @@ class Tokenizer(Stays):
             return _read_byte(text)
         if kind != NORMAL:
             return b""
-        return _spell_bytes(text) if self._rules.byte_encoded else _to_bytes(text.replace(SPACE, " "))
+        return _spell_bytes(text) if self._options.byte_encoded else _to_bytes(text.replace(SPACE, " "))
 
     def stream(self, *, special: bool = False) -> Detokenizer:
         """A new stream of text, to push ids into."""
-        return Detokenizer(lambda id: self.piece(id, special=special), strip_space=self._rules.space_prefix)
+        return Detokenizer(lambda id: self.piece(id, special=special), strip_space=self._options.space_prefix)
 
     def _fragments(self, text: str, special: bool) -> Iterable[Fragment]:
         if not special:
@@ -201,11 +201,11 @@ def _read_specials(vocabulary: Vocabulary) -> list[SpecialToken]:
     ]
 
 
-def _read_rules(metadata: Mapping[str, object], defaults: Defaults) -> Rules:
+def _read_options(metadata: Mapping[str, object], defaults: Defaults) -> TokenizerOptions:
     def flag(name: str, default: bool) -> bool:
         return read_flag(metadata, PREFIX + name, default)
 
-    return Rules(
+    return TokenizerOptions(
         add_bos=flag("add_bos_token", defaults.add_bos),
         add_eos=flag("add_eos_token", defaults.add_eos),
         space_prefix=flag("add_space_prefix", defaults.space_prefix),
@@ -241,10 +241,10 @@ def _need_none(vocabulary: Vocabulary, what: str) -> None:
         )
 
 
-def _build_gpt2(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
+def _build_gpt2(metadata: Mapping[str, object]) -> tuple[Vocabulary, TokenEncoder, TokenizerOptions]:
     pre = _find_pre(metadata)
     ids = {"bos": 11, "eos": 11} if pre.default_bos else {"eos": 11}
-    rules = replace(_read_rules(metadata, Defaults(ids, pre.add_bos, False, False)), byte_encoded=pre.byte_encoded)
+    options = replace(_read_options(metadata, Defaults(ids, pre.add_bos, False, False)), byte_encoded=pre.byte_encoded)
     vocabulary = _read_vocabulary(metadata, ids)
     lowercase = read_flag(metadata, f"{PREFIX}normalizer.lowercase", False)
     merges = _read_merges(metadata)
@@ -255,46 +255,46 @@ def _build_gpt2(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Ru
         )
     if not merges and pre is not PRE_TOKENIZERS["whitespace"]:
         _need_none(vocabulary, "merges")
-    return vocabulary, BytePairs(vocabulary, merges, pre, lowercase=lowercase), rules
+    return vocabulary, BytePairs(vocabulary, merges, pre, lowercase=lowercase), options
 
 
-def _build_gemma4(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
-    rules = _read_rules(metadata, Defaults({}, True, False, False))
+def _build_gemma4(metadata: Mapping[str, object]) -> tuple[Vocabulary, TokenEncoder, TokenizerOptions]:
+    options = _read_options(metadata, Defaults({}, True, False, False))
     vocabulary = _read_vocabulary(metadata, {})
     merges = _read_merges(metadata)
     if not merges:
         _need_none(vocabulary, "merges")
-    return vocabulary, BytePairs(vocabulary, merges, PRE_TOKENIZERS["gemma4"]), rules
+    return vocabulary, BytePairs(vocabulary, merges, PRE_TOKENIZERS["gemma4"]), options
 
 
-def _build_llama(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
+def _build_llama(metadata: Mapping[str, object]) -> tuple[Vocabulary, TokenEncoder, TokenizerOptions]:
     ids = {"bos": 1, "eos": 2, "unknown": 0}
-    rules = _read_rules(metadata, Defaults(ids, True, False, True))
+    options = _read_options(metadata, Defaults(ids, True, False, True))
     vocabulary = Vocabulary(metadata, ids)
     if f"{PREFIX}scores" not in metadata:
         _need_none(vocabulary, "scores")
-    return vocabulary, SentencePiece(vocabulary, space_prefix=rules.space_prefix), rules
+    return vocabulary, SentencePiece(vocabulary, space_prefix=options.space_prefix), options
 
 
-def _build_bert(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
+def _build_bert(metadata: Mapping[str, object]) -> tuple[Vocabulary, TokenEncoder, TokenizerOptions]:
     ids = {"bos": 101, "unknown": 100, "seperator": 102}
-    rules = replace(_read_rules(metadata, Defaults(ids, True, True, False)), separator_ends=True)
+    options = replace(_read_options(metadata, Defaults(ids, True, True, False)), separator_ends=True)
     vocabulary = Vocabulary(metadata, ids)
     lowercase = read_flag(metadata, f"{PREFIX}normalizer.lowercase", True)
     strip_accents = read_flag(metadata, f"{PREFIX}normalizer.strip_accents", lowercase)
     encoder = WordPiece(vocabulary, lowercase=lowercase, strip_accents=strip_accents)
-    return vocabulary, encoder, rules
+    return vocabulary, encoder, options
 
 
-def _build_t5(metadata: Mapping[str, object]) -> tuple[Vocabulary, Encoder, Rules]:
+def _build_t5(metadata: Mapping[str, object]) -> tuple[Vocabulary, TokenEncoder, TokenizerOptions]:
     ids = {"eos": 1, "unknown": 2}
-    rules = _read_rules(metadata, Defaults(ids, False, True, True))
+    options = _read_options(metadata, Defaults(ids, False, True, True))
     vocabulary = _read_vocabulary(metadata, ids)
     raw = read_numbers(metadata, f"{PREFIX}precompiled_charsmap", whole=True)
     charsmap = None if raw is None else np.asarray(raw).astype(np.uint8).tobytes()
     merge_spaces = read_flag(metadata, f"{PREFIX}remove_extra_whitespaces", False)
-    encoder = Unigram(vocabulary, charsmap, space_prefix=rules.space_prefix, merge_spaces=merge_spaces)
-    return vocabulary, encoder, rules
+    encoder = Unigram(vocabulary, charsmap, space_prefix=options.space_prefix, merge_spaces=merge_spaces)
+    return vocabulary, encoder, options
 
 
 _FAMILIES = {

@@ -49,7 +49,7 @@ class Unigram:
         yield from self._chunk_cache.encode(chunks)
 
     def count_kept(self, text: str) -> int:
-        """See `Encoder`: a word of any length may be one unknown token."""
+        """See `TokenEncoder`: a word of any length may be one unknown token."""
         return 0
 
     def _encode_chunk(self, chunk: str) -> Iterator[Sequence[int]]:

@@ -52,7 +52,7 @@ class WordPiece:
         return self._chunk_cache.encode(match.group() for match in _CHUNKS.finditer(text))
 
     def count_kept(self, text: str) -> int:
-        """See `Encoder`: a word of any length may be one unknown token."""
+        """See `TokenEncoder`: a word of any length may be one unknown token."""
         return 0
 
     def _encode_chunk(self, chunk: str) -> Iterator[Sequence[int]]:

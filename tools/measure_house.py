@@ -47,7 +47,7 @@ def look(frame, event, arg):
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         kind = first if isinstance(first, type) else type(first)
         seen[key] = kind.__qualname__ if kind.__module__.startswith("opsin.") else ""
-    elif key == logits and arg is not None and len(arg[0]):
+    elif key == logits and arg is not None and len(arg.ids):
         state["on"] = False
         with open(out + ".part", "w") as file:
             json.dump([[*key, kind] for key, kind in list(seen.items())], file)

@@ -20,6 +20,7 @@ from opsin.serve.access import AccessMiddleware
 from opsin.serve.chat import ChatFields, ChatRoutes
 from opsin.serve.completions import CompletionFields, CompletionRoutes
 from opsin.serve.conversation import Conversation
+from opsin.serve.exchange import AnswerRoute, Exchange
 from opsin.serve.fields import Fields
 from opsin.serve.metrics import TYPE
 from opsin.serve.models import ModelRoutes
@@ -28,7 +29,7 @@ from opsin.serve.raw_prompts import Prompts
 from opsin.serve.service import Service
 from opsin.serve.tokens import DetokenizeRequest, TokenizeRequest, TokenRoutes
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response]] | AnswerRoute
 ELSEWHERE = (
     *("/v1/responses", "/responses", "/v1/responses/input_tokens", "/responses/input_tokens", "/v1/messages"),
     *("/v1/messages/count_tokens", "/v1/audio/transcriptions", "/audio/transcriptions", "/infill", "/v1/embeddings"),
@@ -41,6 +42,9 @@ def build_app(service: Service) -> Starlette:
     """Routes over a service; whoever builds it starts and closes the service."""
     talk, tell = ChatRoutes(service), ModelRoutes(service)
     go_on, spell = CompletionRoutes(service), TokenRoutes(service)
+
+    def answering(handler: Callable[[Exchange], Awaitable[None]]) -> AnswerRoute:
+        return AnswerRoute(handler, service.options, service.ended)
 
     async def health(request: Request) -> Response:
         """Whether the model is there; 503 while it is being loaded."""
@@ -77,14 +81,14 @@ def build_app(service: Service) -> Starlette:
         Described(Route("/props", tell.props, methods=["GET", "POST"])),
         *_get("/slots", tell.slots),
         Described(Route("/lora-adapters", tell.adapters, methods=["GET", "POST"])),
-        *_both("/chat/completions", talk.complete, "POST", Conversation, ChatFields),
-        *_both("/chat/completions/input_tokens", talk.count, "POST", Conversation),
-        *_post("/apply-template", talk.template, Conversation),
-        *_post("/v1/completions", go_on.openai, Prompts, CompletionFields),
-        *_post("/completions", go_on.native, Prompts, CompletionFields),
-        *_post("/completion", go_on.native, Prompts, CompletionFields),
-        *_post("/tokenize", spell.tokenize, TokenizeRequest),
-        *_post("/detokenize", spell.detokenize, DetokenizeRequest),
+        *_both("/chat/completions", answering(talk.complete), "POST", Conversation, ChatFields),
+        *_both("/chat/completions/input_tokens", answering(talk.count), "POST", Conversation),
+        *_post("/apply-template", answering(talk.template), Conversation),
+        *_post("/v1/completions", answering(go_on.openai), Prompts, CompletionFields),
+        *_post("/completions", answering(go_on.native), Prompts, CompletionFields),
+        *_post("/completion", answering(go_on.native), Prompts, CompletionFields),
+        *_post("/tokenize", answering(spell.tokenize), TokenizeRequest),
+        *_post("/detokenize", answering(spell.detokenize), DetokenizeRequest),
         *(Described(Route(path, tell.elsewhere, methods=["GET", "POST"]), built=False) for path in ELSEWHERE),
     ]
     written = openapi.document(described)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from starlette.requests import Request
 from starlette.types import Message, Receive
@@ -13,6 +13,20 @@ from opsin.serve.errors import HttpError
 from opsin.serve.options import Options
 
 GONE: Final = 499
+
+
+T = TypeVar("T")
+
+
+class Owned(Generic[T]):
+    """Something large, until whoever needs it last takes it: nobody in between keeps it in memory."""
+
+    def __init__(self, value: T) -> None:
+        self._values = [value]
+
+    def take(self) -> T:
+        """It, once."""
+        return self._values.pop()
 
 
 class Body:
@@ -55,7 +69,7 @@ class Body:
         while not self._whole:
             message = await self()
             if message["type"] != "http.request":
-                raise HttpError(GONE, "the client went away")
+                raise gone()
             data += message.get("body", b"")
         return data
 
@@ -63,6 +77,11 @@ class Body:
         """What was made of it is gone too: others may have its room."""
         self._budget.give_back(self._bytes)
         self._bytes = 0
+
+
+def gone() -> HttpError:
+    """What ends work that nobody waits for."""
+    return HttpError(GONE, "the client went away")
 
 
 def too_long(options: Options) -> HttpError:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
 from msgspec import Meta
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from opsin.api import Message, Model, Question
-from opsin.serve.body import Body
+from opsin.serve.body import Owned
 from opsin.serve.conversation import conversation
 from opsin.serve.errors import FieldError
+from opsin.serve.exchange import Exchange
 from opsin.serve.fields import read, unbuilt
+from opsin.serve.generation import Answers, generate, write
 from opsin.serve.generation_request import MOST_LOGPROBS, AnswerFields, GenerationRequest, generation_request
-from opsin.serve.job import Job, Told
 from opsin.serve.service import Service
-from opsin.serve.stream import unless_gone
 from opsin.serve.usage import FINGERPRINT, finish_reason
 
 
@@ -33,48 +31,50 @@ class ChatFields(AnswerFields, kw_only=True):
     n_probs: Annotated[Any, unbuilt(0, send="logprobs and top_logprobs")] = None
 
 
+@dataclass(frozen=True)
+class ChatRequest:
+    """A conversation, and what is wanted of it."""
+
+    messages: Owned[Sequence[Message]]
+    request: GenerationRequest
+
+
 class ChatRoutes:
     """Routes of conversations."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def complete(self, request: Request) -> Response:
+    async def complete(self, exchange: Exchange) -> None:
         """Answer a conversation."""
-        service, body = self._service, Body.of(request)
-        asked = await service.read(body, self._asked)
-        job = Job(service, asked[1], ChatShape(), partial(_ask, asked[0]), kind="chatcmpl", made=body.let_go)
-        del asked  # it may be large, and the job knows when it is done with it
-        return await job.respond(request)
-
-    async def count(self, request: Request) -> Response:
-        """Tokens of a conversation, pictures included; nothing is computed."""
-
-        def count(model: Model, messages: Sequence[Message], check: Callable[[], None]) -> Response:
-            told = {"object": "response.input_tokens", "input_tokens": model.count(messages, check=check)}
-            return JSONResponse(told)
-
-        return await self._of_messages(request, count)
-
-    async def template(self, request: Request) -> Response:
-        """What the template makes of a conversation."""
-
-        def write(model: Model, messages: Sequence[Message], check: Callable[[], None]) -> Response:
-            return JSONResponse({"prompt": model.write(messages, check=check)})
-
-        return await self._of_messages(request, write)
-
-    async def _of_messages(
-        self, request: Request, work: Callable[[Model, Sequence[Message], Callable[[], None]], Response]
-    ) -> Response:
         service = self._service
-        messages = await service.read(Body.of(request), conversation)
-        until = asyncio.get_running_loop().time() + service.options.seconds
-        with service.admit():
-            making = service.make(lambda check: work(service.model, messages, check), until)
-            return await unless_gone(request, making)
+        asked = await service.parse(exchange.body, self._asked)
+        exchange.ping_seconds = asked.request.ping(service.options.ping_seconds)
+        with service.admit(asked.request.choices):
+            async with exchange:
+                questions = await service.prompt(exchange.body, partial(_questions, service.model, asked.messages))
+                answers = await generate(service, exchange, questions, asked.request, kind="chatcmpl")
+                await write(exchange, answers, ChatFormat())
 
-    def _asked(self, body: Mapping[str, Any]) -> tuple[Sequence[Message], GenerationRequest]:
+    async def count(self, exchange: Exchange) -> None:
+        """Tokens of a conversation, pictures included; nothing is computed."""
+        service = self._service
+        messages = await service.parse(exchange.body, _conversation)
+        with service.admit():
+            async with exchange:
+                count = await service.prompt(exchange.body, partial(service.model.count, messages.take()))
+                await exchange.value({"object": "response.input_tokens", "input_tokens": count})
+
+    async def template(self, exchange: Exchange) -> None:
+        """What the template makes of a conversation."""
+        service = self._service
+        messages = await service.parse(exchange.body, _conversation)
+        with service.admit():
+            async with exchange:
+                text = await service.prompt(exchange.body, partial(service.model.write, messages.take()))
+                await exchange.value({"prompt": text})
+
+    def _asked(self, body: Mapping[str, Any]) -> ChatRequest:
         messages, fields = conversation(body), read(body, ChatFields)
         if fields.top_logprobs and not fields.logprobs:
             raise FieldError("top_logprobs", "logprobs is not set", hint="send logprobs: true")
@@ -82,19 +82,23 @@ class ChatRoutes:
             fields, answers=self._service.options.requests, base=self._service.model.facts.sampling,
             logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
         )  # fmt: skip
-        return messages, request
+        return ChatRequest(Owned(messages), request)
 
 
-def _ask(messages: Sequence[Message], model: Model, check: Callable[[], None]) -> list[Question]:
-    return [model.question(messages, check=check)]
+def _conversation(body: Mapping[str, Any]) -> Owned[Sequence[Message]]:
+    return Owned(conversation(body))
 
 
-class ChatShape:
+def _questions(model: Model, messages: Owned[Sequence[Message]], *, check: Callable[[], None]) -> list[Question]:
+    return [model.question(messages.take(), check=check)]
+
+
+class ChatFormat:
     """OpenAI's chat.completion."""
 
     is_marked = True
 
-    def whole(self, told: Told, texts: list[str]) -> Mapping[str, Any]:
+    def whole(self, told: Answers, texts: list[str]) -> Mapping[str, Any]:
         choices = [
             {
                 "index": index,
@@ -107,31 +111,32 @@ class ChatShape:
         head = {**told.head, "object": "chat.completion", "system_fingerprint": FINGERPRINT}
         return {**head, "choices": choices, "usage": told.usage, "timings": told.timings(0)}
 
-    def begin(self, told: Told) -> Iterable[Mapping[str, Any]]:
-        return [self._chunk(told, i, {"role": "assistant", "content": ""}) for i in range(told.wanted.choices)]
+    def begin(self, told: Answers) -> Iterable[Mapping[str, Any]]:
+        return [self._chunk(told, i, {"role": "assistant", "content": ""}) for i in range(told.request.choices)]
 
-    def piece(self, told: Told, index: int, text: str) -> Mapping[str, Any]:
+    def piece(self, told: Answers, index: int, text: str) -> Mapping[str, Any]:
         return self._chunk(told, index, {"content": text}, _logprobs(told, index))
 
-    def end(self, told: Told, index: int) -> Mapping[str, Any]:
+    def end(self, told: Answers, index: int) -> Mapping[str, Any]:
         logprobs = _logprobs(told, index, rest=True)
         chunk = self._chunk(told, index, {}, logprobs, end=finish_reason(told.answers[index]))
         return {**chunk, "timings": told.timings(index)}
 
-    def usage(self, told: Told) -> Mapping[str, Any]:
+    def usage(self, told: Answers) -> Mapping[str, Any]:
         return {**_head(told), "choices": [], "usage": told.usage}
 
     def _chunk(
-        self, told: Told, index: int, delta: Mapping[str, object], logprobs: object = None, *, end: str | None = None
-    ) -> Mapping[str, Any]:
+        self, told: Answers, index: int, delta: Mapping[str, object], logprobs: object = None, *,
+        end: str | None = None,
+    ) -> Mapping[str, Any]:  # fmt: skip
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": end}
         return {**_head(told), "choices": [choice]}
 
 
-def _head(told: Told) -> dict[str, Any]:
+def _head(told: Answers) -> dict[str, Any]:
     return {**told.head, "object": "chat.completion.chunk", "system_fingerprint": FINGERPRINT}
 
 
-def _logprobs(told: Told, index: int, *, rest: bool = False) -> dict[str, object] | None:
+def _logprobs(told: Answers, index: int, *, rest: bool = False) -> dict[str, object] | None:
     content = told.logprobs(index, rest=rest)
     return None if content is None else {"content": content, "refusal": None}

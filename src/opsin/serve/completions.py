@@ -11,15 +11,14 @@ from functools import partial
 from typing import Annotated, Any
 
 from msgspec import Meta
-from starlette.requests import Request
-from starlette.responses import Response
 
 from opsin.api import Answer, Model, Question
-from opsin.serve.body import Body
+from opsin.serve.body import Owned
 from opsin.serve.errors import FieldError
+from opsin.serve.exchange import Exchange
 from opsin.serve.fields import read
+from opsin.serve.generation import Answers, ResponseFormat, generate, write
 from opsin.serve.generation_request import MOST_LOGPROBS, AnswerFields, GenerationRequest, generation_request
-from opsin.serve.job import Job, Shape, Told
 from opsin.serve.raw_prompts import RawPrompt, prompts_of
 from opsin.serve.service import Service
 from opsin.serve.usage import FINGERPRINT, finish_reason, settings_of
@@ -36,31 +35,40 @@ class CompletionFields(AnswerFields, kw_only=True):
     n_probs: _Logprobs | None = None
 
 
+@dataclass(frozen=True)
+class CompletionRequest:
+    """What to go on with (`texts` without ids and pictures), and what is wanted of it."""
+
+    prompts: Owned[tuple[RawPrompt, ...]]
+    texts: list[str]
+    request: GenerationRequest
+
+
 class CompletionRoutes:
     """Routes of prompts as they stand."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def openai(self, request: Request) -> Response:
-        """OpenAI's shape."""
-        return await self._complete(request, lambda prompts: TextShape(), "cmpl")
+    async def openai(self, exchange: Exchange) -> None:
+        """Go on with prompts, in OpenAI's shape."""
+        await self._complete(exchange, lambda texts: TextFormat(), "cmpl")
 
-    async def native(self, request: Request) -> Response:
-        """llama-server's shape."""
-        return await self._complete(request, NativeShape, "native")
+    async def native(self, exchange: Exchange) -> None:
+        """Go on with prompts, in llama-server's shape."""
+        await self._complete(exchange, NativeFormat, "native")
 
-    async def _complete(self, request: Request, shape: Callable[[list[str]], Shape], kind: str) -> Response:
-        service, body = self._service, Body.of(request)
-        asked = await service.read(body, self._asked)
-        job = Job(
-            service, asked[1], shape([prompt.text for prompt in asked[0]]), partial(_ask, asked[0]),
-            kind=kind, made=body.let_go, prompts=len(asked[0]),
-        )  # fmt: skip
-        del asked  # it may be large, and the job knows when it is done with it
-        return await job.respond(request)
+    async def _complete(self, exchange: Exchange, form: Callable[[list[str]], ResponseFormat], kind: str) -> None:
+        service = self._service
+        asked = await service.parse(exchange.body, self._asked)
+        exchange.ping_seconds = asked.request.ping(service.options.ping_seconds)
+        with service.admit(len(asked.texts) * asked.request.choices):
+            async with exchange:
+                questions = await service.prompt(exchange.body, partial(_questions, service.model, asked.prompts))
+                answers = await generate(service, exchange, questions, asked.request, kind=kind)
+                await write(exchange, answers, form(asked.texts))
 
-    def _asked(self, body: Mapping[str, Any]) -> tuple[tuple[RawPrompt, ...], GenerationRequest]:
+    def _asked(self, body: Mapping[str, Any]) -> CompletionRequest:
         answers = self._service.options.requests
         prompts, fields = prompts_of(body), read(body, CompletionFields)
         logprobs = fields.n_probs if fields.logprobs is None else fields.logprobs
@@ -70,19 +78,19 @@ class CompletionRoutes:
             raise FieldError(
                 "prompt", f"{len(prompts)} prompts with {request.choices} answers each", hint="ask for fewer"
             )
-        return prompts, request
+        return CompletionRequest(Owned(prompts), [prompt.text for prompt in prompts], request)
 
 
-def _ask(prompts: tuple[RawPrompt, ...], model: Model, check: Callable[[], None]) -> list[Question]:
-    return [model.raw(prompt.pieces, prompt.pictures, check=check) for prompt in prompts]
+def _questions(model: Model, prompts: Owned[tuple[RawPrompt, ...]], *, check: Callable[[], None]) -> list[Question]:
+    return [model.raw(prompt.pieces, prompt.pictures, check=check) for prompt in prompts.take()]
 
 
-class TextShape:
+class TextFormat:
     """OpenAI's text_completion."""
 
     is_marked = True
 
-    def whole(self, told: Told, texts: list[str]) -> Mapping[str, Any]:
+    def whole(self, told: Answers, texts: list[str]) -> Mapping[str, Any]:
         choices = [
             {
                 "index": index,
@@ -94,46 +102,46 @@ class TextShape:
         ]
         return {**_head(told), "choices": choices, "usage": told.usage, "timings": told.timings(0)}
 
-    def begin(self, told: Told) -> Iterable[Mapping[str, Any]]:
+    def begin(self, told: Answers) -> Iterable[Mapping[str, Any]]:
         return ()
 
-    def piece(self, told: Told, index: int, text: str) -> Mapping[str, Any]:
+    def piece(self, told: Answers, index: int, text: str) -> Mapping[str, Any]:
         choice = {"index": index, "text": text, "logprobs": _logprobs(told, index), "finish_reason": None}
         return {**_head(told), "choices": [choice]}
 
-    def end(self, told: Told, index: int) -> Mapping[str, Any]:
+    def end(self, told: Answers, index: int) -> Mapping[str, Any]:
         reason, logprobs = finish_reason(told.answers[index]), _logprobs(told, index, rest=True)
         choice = {"index": index, "text": "", "logprobs": logprobs, "finish_reason": reason}
         return {**_head(told), "choices": [choice], "timings": told.timings(index)}
 
-    def usage(self, told: Told) -> Mapping[str, Any]:
+    def usage(self, told: Answers) -> Mapping[str, Any]:
         return {**_head(told), "choices": [], "usage": told.usage}
 
 
 @dataclass(frozen=True)
-class NativeShape:
+class NativeFormat:
     """llama-server's own, which has no usage and no mark at its end. `prompts` are their texts."""
 
     prompts: list[str]
     is_marked = False
 
-    def whole(self, told: Told, texts: list[str]) -> Mapping[str, Any] | list[Any]:
+    def whole(self, told: Answers, texts: list[str]) -> Mapping[str, Any] | list[Any]:
         made = [self._last(told, index, text, told.logprobs(index)) for index, text in enumerate(texts)]
         return made if len(made) > 1 else made[0]
 
-    def begin(self, told: Told) -> Iterable[Mapping[str, Any]]:
+    def begin(self, told: Answers) -> Iterable[Mapping[str, Any]]:
         return ()
 
-    def piece(self, told: Told, index: int, text: str) -> Mapping[str, Any]:
+    def piece(self, told: Answers, index: int, text: str) -> Mapping[str, Any]:
         return self._chunk(told, index, text, told.logprobs(index)) | {"stop": False}
 
-    def end(self, told: Told, index: int) -> Mapping[str, Any]:
+    def end(self, told: Answers, index: int) -> Mapping[str, Any]:
         return self._last(told, index, "", told.logprobs(index, rest=True))
 
-    def usage(self, told: Told) -> Mapping[str, Any]:
+    def usage(self, told: Answers) -> Mapping[str, Any]:
         return {**told.head, "usage": told.usage}
 
-    def _chunk(self, told: Told, index: int, text: str, logprobs: object) -> dict[str, Any]:
+    def _chunk(self, told: Answers, index: int, text: str, logprobs: object) -> dict[str, Any]:
         answer = told.answers[index]
         chunk = {
             "index": index,
@@ -145,15 +153,15 @@ class NativeShape:
         }
         return chunk if logprobs is None else {**chunk, "completion_probabilities": logprobs}
 
-    def _last(self, told: Told, index: int, text: str, logprobs: object) -> dict[str, Any]:
-        answer, wanted = told.answers[index], told.wanted
+    def _last(self, told: Answers, index: int, text: str, logprobs: object) -> dict[str, Any]:
+        answer, request = told.answers[index], told.request
         return {
             **self._chunk(told, index, text, logprobs),
             "stop": True,
-            "tokens": answer.ids if not wanted.stream else [],
+            "tokens": answer.ids if not request.stream else [],
             "model": told.service.name,
-            "generation_settings": settings_of(wanted.sampling, wanted.stop, stream=wanted.stream),
-            "prompt": self.prompts[index // wanted.choices],
+            "generation_settings": settings_of(request.sampling, request.stop, stream=request.stream),
+            "prompt": self.prompts[index // request.choices],
             "has_new_line": "\n" in text,
             "truncated": False,
             "stop_type": _stop_type(answer),
@@ -169,10 +177,10 @@ def _stop_type(answer: Answer) -> str:
     return "limit" if answer.reason == "length" else "eos"
 
 
-def _head(told: Told) -> dict[str, Any]:
+def _head(told: Answers) -> dict[str, Any]:
     return {**told.head, "object": "text_completion", "system_fingerprint": FINGERPRINT}
 
 
-def _logprobs(told: Told, index: int, *, rest: bool = False) -> dict[str, object] | None:
+def _logprobs(told: Answers, index: int, *, rest: bool = False) -> dict[str, object] | None:
     content = told.logprobs(index, rest=rest)
     return None if content is None else {"content": content}

@@ -179,6 +179,10 @@ class GenerationRequest:
     choices: int = 1
     ping_seconds: float | None = None
 
+    def ping(self, own: float) -> float:
+        """Seconds of silence after which a comment is sent, where the server's `own` holds if nothing is said."""
+        return 0.0 if not self.stream else own if self.ping_seconds is None else self.ping_seconds
+
 
 def generation_request(
     fields: AnswerFields, *, answers: int, logprobs: int | None, base: Sampling

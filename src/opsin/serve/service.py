@@ -8,19 +8,25 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from opsin.api import Model
 from opsin.errors import BusyError, ModelError
-from opsin.serve.body import GONE, Body
+from opsin.serve.body import GONE, Body, gone
 from opsin.serve.errors import HttpError
 from opsin.serve.fields import parse
 from opsin.serve.metrics import Metrics
 from opsin.serve.options import Options
-from opsin.serve.running import late, off_loop
 
 T = TypeVar("T")
+Made = TypeVar("Made", covariant=True)
 _PARSERS = 2
+
+
+class OnThread(Protocol[Made]):
+    """What is done on a thread. `check` raises when nobody waits any more; it is called now and then."""
+
+    def __call__(self, *, check: Callable[[], None]) -> Made: ...
 
 
 class Service:
@@ -75,7 +81,7 @@ class Service:
 
     async def start(self) -> None:
         """Load the model. Raises what loading raises, and ModelError for one that cannot write."""
-        self._model = await off_loop(self.makers, self._writing)
+        self._model = await asyncio.get_running_loop().run_in_executor(self.makers, self._writing)
 
     def _writing(self) -> Model:
         model = self._load()
@@ -96,43 +102,28 @@ class Service:
         for pool in (self._parsers, self.makers, self.readers):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def read(self, body: Body, reader: Callable[[Mapping[str, Any]], T]) -> T:
+    async def parse(self, body: Body, reader: Callable[[Mapping[str, Any]], T]) -> T:
         """What a body says. A large one takes seconds to be read, which nobody else shall feel."""
         _ = self.model  # 503 while it loads
         data = await body.read()
-        return await off_loop(self._parsers, lambda: reader(parse(data)))
+        return await asyncio.get_running_loop().run_in_executor(self._parsers, _parsed, data, reader)
 
-    async def make(self, work: Callable[[Callable[[], None]], T], until: float) -> T:
-        """Make prompts, on a thread: pictures may have to be fetched. Raises HttpError 504 at `until`.
+    async def prompt(self, body: Body, work: OnThread[T]) -> T:
+        """Make prompts of what a body says: pictures may have to be fetched. Then its room is given back."""
+        made = await self.work(work)
+        body.let_go()
+        return made
 
-        `work` is given a function that raises when nobody waits any more, to call now and then. Until it has ended,
-        work that nobody waits for keeps a place.
-        """
-        left = threading.Event()
-
-        def check() -> None:
-            if left.is_set():
-                raise HttpError(GONE, "the client went away")
-
-        making = asyncio.ensure_future(off_loop(self.makers, lambda: work(check)))
+    async def work(self, work: OnThread[T]) -> T:
+        """Do work on a thread. Until it has ended, work that nobody waits for keeps a place."""
+        errand = _Errand(self)
         try:
-            async with asyncio.timeout_at(until):
-                return await asyncio.shield(making)
-        except TimeoutError:
-            raise late(self.options.seconds) from None
+            return await asyncio.shield(errand.start(work))
         finally:
-            if not making.done():
-                left.set()
-                self._count(1)
-                making.add_done_callback(self._left)
-            del making  # its error would hold this frame, and the pictures of a request, until a collection
+            errand.leave()
 
-    def _left(self, made: asyncio.Future[T]) -> None:
-        self._count(-1)
-        if not made.cancelled():
-            made.exception()  # nobody else asks
-
-    def _count(self, places: int) -> None:
+    def count(self, places: int) -> None:
+        """So many places are taken, or given back."""
         with self._lock:
             self._active += places
 
@@ -146,11 +137,53 @@ class Service:
         self.metrics.add("requests_total")
         try:
             yield
-        except (asyncio.CancelledError, GeneratorExit):
-            self.metrics.add("requests_cancelled_total")
-            raise
-        except BaseException:
-            self.metrics.add("requests_failed_total")
+        except BaseException as error:
+            left = isinstance(error, HttpError) and error.status == GONE
+            left |= isinstance(error, asyncio.CancelledError)
+            self.metrics.add("requests_cancelled_total" if left else "requests_failed_total")
             raise
         finally:
-            self._count(-answers)
+            self.count(-answers)
+
+
+def _parsed(data: bytearray, reader: Callable[[Mapping[str, Any]], T]) -> T:
+    return reader(parse(data))
+
+
+def _look(done: asyncio.Future[Any]) -> None:
+    """At an error that nobody waits for, so that nobody misses it."""
+    if not done.cancelled():
+        done.exception()
+
+
+class _Errand:
+    """Work on a thread, which whoever waits for it may leave. It has no future that would hold it with its error."""
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._lock = service, threading.Lock()
+        self._over, self._left = False, False
+
+    def start(self, work: OnThread[T]) -> asyncio.Future[T]:
+        running = asyncio.get_running_loop().run_in_executor(self._service.makers, self._do, work)
+        running.add_done_callback(_look)
+        return running
+
+    def leave(self) -> None:
+        """Nobody waits any more. What still runs keeps a place."""
+        with self._lock:
+            self._left = True
+            if not self._over:
+                self._service.count(1)
+
+    def _do(self, work: OnThread[T]) -> T:
+        try:
+            return work(check=self._check)
+        finally:
+            with self._lock:
+                self._over = True
+                if self._left:
+                    self._service.count(-1)
+
+    def _check(self) -> None:
+        if self._left:
+            raise gone()

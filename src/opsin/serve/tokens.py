@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from msgspec import Meta
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from opsin.api import Model
-from opsin.serve.body import Body
 from opsin.serve.errors import FieldError
+from opsin.serve.exchange import Exchange
 from opsin.serve.fields import Fields, read
 from opsin.serve.raw_prompts import Id, Piece, pieces_of
 from opsin.serve.service import Service
-from opsin.serve.stream import unless_gone
 
 _MOST, _SLICE = 1 << 23, 1 << 12  # characters or ids
 
@@ -53,26 +51,23 @@ class TokenRoutes:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def tokenize(self, request: Request) -> Response:
+    async def tokenize(self, exchange: Exchange) -> None:
         """Ids of a text; `with_pieces` says the text of each, or its bytes where they are no text."""
         service = self._service
-        asked = await service.read(Body.of(request), _asked)
-        return await self._make(request, lambda check: _listed(service.model, asked, check))
-
-    async def detokenize(self, request: Request) -> Response:
-        """Text of ids."""
-        service, model = self._service, self._service.model
-        asked = await service.read(Body.of(request), lambda body: read(body, DetokenizeRequest))
-        return await self._make(
-            request, lambda check: JSONResponse({"content": model.tokenizer.decode(asked.tokens, special=True)})
-        )
-
-    async def _make(self, request: Request, work: Callable[[Callable[[], None]], Response]) -> Response:
-        """On a thread. `work` is given a function to call now and then, which raises when the client has gone."""
-        service = self._service
-        until = asyncio.get_running_loop().time() + service.options.seconds
+        asked = await service.parse(exchange.body, _asked)
         with service.admit():
-            return await unless_gone(request, service.make(work, until))
+            async with exchange:
+                listed = await service.prompt(exchange.body, partial(_listed, service.model, asked))
+                await exchange.respond(Response(listed, media_type="application/json"))
+
+    async def detokenize(self, exchange: Exchange) -> None:
+        """Text of ids."""
+        service = self._service
+        asked = await service.parse(exchange.body, _ids)
+        with service.admit():
+            async with exchange:
+                text = await service.prompt(exchange.body, partial(_decoded, service.model, asked.tokens))
+                await exchange.value({"content": text})
 
 
 def _asked(body: Mapping[str, Any]) -> TokenizeRequest:
@@ -83,7 +78,16 @@ def _asked(body: Mapping[str, Any]) -> TokenizeRequest:
     return asked
 
 
-def _listed(model: Model, asked: TokenizeRequest, check: Callable[[], None]) -> Response:
+def _ids(body: Mapping[str, Any]) -> DetokenizeRequest:
+    return read(body, DetokenizeRequest)
+
+
+def _decoded(model: Model, ids: list[int], *, check: Callable[[], None]) -> str:
+    check()
+    return model.tokenizer.decode(ids, special=True)
+
+
+def _listed(model: Model, asked: TokenizeRequest, *, check: Callable[[], None]) -> str:
     """Written slice by slice: all at once, nobody else would have a turn."""
     ids = _ids_of(model, asked, check)
     lists = []
@@ -92,7 +96,7 @@ def _listed(model: Model, asked: TokenizeRequest, check: Callable[[], None]) -> 
         some = ids[start : start + _SLICE]
         listed = [{"id": id, "piece": _piece(model, id)} for id in some] if asked.with_pieces else some
         lists.append(json.dumps(listed, separators=(",", ":"))[1:-1])
-    return Response('{"tokens":[' + ",".join(lists) + "]}", media_type="application/json")
+    return '{"tokens":[' + ",".join(lists) + "]}"
 
 
 def _ids_of(model: Model, asked: TokenizeRequest, check: Callable[[], None]) -> list[int]:

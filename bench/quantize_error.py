@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from opsin.quants import BY_NAME, Bytes, Floats, QuantType
+from opsin.arrays import Bytes, Floats
+from opsin.quants import BY_NAME, QuantType
 
 BLOCKS = 4096
 FORMATS = ("Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0")

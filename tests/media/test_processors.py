@@ -18,12 +18,12 @@ from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImag
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
+from opsin.arrays import Floats
 from opsin.errors import RequestError
 from opsin.media import sizes, steps
 from opsin.media.decode import open_picture
 from opsin.media.picture import Picture
 
-Floats = npt.NDArray[np.float32]
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5)
 CASES = [*((size, "RGB") for size in SIZES), *(((321, 200), mode) for mode in MODES if mode != "I;16")]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from opsin.arrays import Bytes, Floats
 from opsin.quants import QuantType
-from opsin.quants._format import Bytes, Floats
 
 # Zero, the smallest and the largest subnormal, -0, the largest number, both infinities, two NaNs.
 HARD_HALVES = np.array([0, 0x0001, 0x03FF, 0x8000, 0x7BFF, 0x7C00, 0xFC00, 0x7E00, 0xFE01], dtype="<u2")

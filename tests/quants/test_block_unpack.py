@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hard_blocks import make_blocks
 
+from opsin.arrays import Bytes, Floats
 from opsin.quants import TYPES, Planes, QuantType
-from opsin.quants._format import Bytes, Floats
 
 KINDS = [kind for kind in TYPES.values() if kind.planes is not None]
 UNTOUCHED = np.float32(-77)

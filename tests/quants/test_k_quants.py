@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hard_blocks import make_weights
 
+from opsin.arrays import Bytes, Floats
 from opsin.errors import ModelError
 from opsin.quants import BY_NAME, QuantType
-from opsin.quants._format import Bytes, Floats
 from opsin.quants.q4_k_q5_k import join_pairs, split_pairs
 
 K_QUANTS = [BY_NAME[name] for name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")]

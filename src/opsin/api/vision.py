@@ -18,6 +18,7 @@ from PIL import Image
 
 from opsin.api.byte_budget import ByteBudget
 from opsin.api.waiting import PictureBudgets, keep_decoded
+from opsin.arrays import Floats
 from opsin.config import available_threads
 from opsin.engine.encoding import Turn, check_finite
 from opsin.errors import RequestError
@@ -36,7 +37,6 @@ from opsin.process import Home
 from opsin.spans import Features, MediaSpan, Patches
 from opsin.text import Tokenizer
 
-Floats = npt.NDArray[np.float32]
 _DECODED = 256 << 20  # bytes of pictures that wait for the encoder and stay decoded meanwhile
 _WORD = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")  # how families write the markers that are tokens
 

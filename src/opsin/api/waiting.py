@@ -13,7 +13,7 @@ from functools import partial
 from threading import Lock
 
 from opsin.api.byte_budget import ByteBudget
-from opsin.nn.module import Floats
+from opsin.arrays import Floats
 from opsin.spans import Features, MediaSpan, Patches
 
 

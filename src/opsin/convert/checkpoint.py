@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
+from opsin.arrays import Floats
 from opsin.convert.safetensors import Safetensors, Stored
 from opsin.errors import FileError
 from opsin.gguf.kinds import START_BYTES, recognise
-from opsin.gguf.rules import Floats, Rules, Settings, canonical
+from opsin.gguf.rules import Rules, Settings, canonical
 
 MAX_JSON = 256 << 20  # bytes; a tokenizer of 262,000 tokens has 33 million
 _INDEX = "model.safetensors.index.json"

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
+from opsin.arrays import Floats, Ints
 
 CANDIDATES = 64  # the most that a step tells: published models recommend a top_k of 20 to 64
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from opsin.engine.candidates import Candidates, Floats, Ints
+from opsin.arrays import Floats, Ints
+from opsin.engine.candidates import Candidates
 from opsin.engine.sampling import Sampler, damaged, top_ids
 from opsin.errors import RequestError
 

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from opsin.engine.candidates import Candidates, Floats
+from opsin.arrays import Floats
+from opsin.engine.candidates import Candidates
 from opsin.engine.draws import Draw, sample
 from opsin.engine.encoding import Encodes, Turn
 from opsin.engine.logprobs import logprobs

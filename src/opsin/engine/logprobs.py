@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opsin.engine.candidates import Floats
+from opsin.arrays import Floats
 from opsin.engine.sampling import top_ids
 
 

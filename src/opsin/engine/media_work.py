@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from opsin.arrays import Floats
 from opsin.engine.encoding import Encodes, Encoding, Turn
 from opsin.engine.media_store import MediaStore
 from opsin.engine.reply import Reply
@@ -16,7 +16,6 @@ from opsin.errors import OpsinError
 from opsin.ops import Array, product
 from opsin.spans import MediaSpan
 
-Floats = npt.NDArray[np.float32]
 VALUES = 1 << 22  # of features that are encoded together: more do not make it faster
 VALUES_WHILE_STREAMING = 1 << 20  # so that an operation is short
 

@@ -6,12 +6,10 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from opsin.arrays import Ints
 from opsin.ops import PAGE
 from opsin.spans import MediaSpan, Prompt, TextSpan
-
-Ints = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)

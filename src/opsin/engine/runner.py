@@ -9,9 +9,10 @@ from typing import cast
 
 import numpy as np
 
-from opsin.engine.candidates import CANDIDATES, Candidates, Floats
+from opsin.arrays import Floats, Ints
+from opsin.engine.candidates import CANDIDATES, Candidates
 from opsin.engine.media_store import MediaStore
-from opsin.engine.rows import Ints, PromptRows
+from opsin.engine.rows import PromptRows
 from opsin.engine.scheduler import Plan, Slice
 from opsin.errors import RequestError
 from opsin.models import Decoder, Remembers

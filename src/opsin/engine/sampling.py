@@ -8,7 +8,7 @@ from numbers import Integral, Real
 import numpy as np
 import numpy.typing as npt
 
-from opsin.engine.candidates import Floats
+from opsin.arrays import Floats
 from opsin.errors import FileError, RequestError
 
 _BLOCK = 64  # for finding the top k: maxima of so many logits bound the k-th largest value from below

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
-import numpy.typing as npt
 
+from opsin.arrays import Floats
 from opsin.engine.rows import PromptRows
 from opsin.errors import RequestError
 from opsin.models import Decoder
@@ -16,7 +16,6 @@ from opsin.ops import PAGE, Array, Ops, Reads
 from opsin.ops.device import Device
 from opsin.spans import Prompt
 
-Floats = npt.NDArray[np.float32]
 Edits = Mapping[str, Callable[[Floats], Floats]]
 
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from opsin.arrays import Floats
 from opsin.errors import FileError
 
-Floats = npt.NDArray[np.float32]
 Shape = tuple[int, ...]
 Kind = Literal["int", "float", "bool", "str", "ints", "floats", "bools"]
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from opsin.arrays import Floats
 from opsin.errors import ModelError
-from opsin.gguf.rules import Change, ComputedTensor, Floats, Key, Rules, Settings, Tensor
+from opsin.gguf.rules import Change, ComputedTensor, Key, Rules, Settings, Tensor
 
 HEADS, KV_HEADS = "num_attention_heads", "num_key_value_heads|num_attention_heads"
 _ROPES = "rope_parameters.full_attention|rope_parameters|rope_scaling"

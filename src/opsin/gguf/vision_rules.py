@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from opsin.arrays import Floats
 from opsin.errors import ModelError
-from opsin.gguf.rules import Change, Floats, Key, Settings, Tensor, constant
+from opsin.gguf.rules import Change, Key, Settings, Tensor, constant
 
 _GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
 SIZES = {

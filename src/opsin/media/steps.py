@@ -14,15 +14,14 @@ from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from opsin.arrays import Floats
 from opsin.errors import RequestError
 from opsin.media.limits import Size
 from opsin.media.picture import STRIP_ROWS, Picture
 
 Colour = tuple[int, int, int]
-Floats = npt.NDArray[np.float32]
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 Arguments = ParamSpec("Arguments")

@@ -11,16 +11,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from opsin.arrays import Floats
 from opsin.errors import RequestError
 from opsin.media.limits import Size
 from opsin.media.picture import Picture
 from opsin.media.steps import CALLER, STEPS
 
 Step = Callable[..., object]
-Floats = npt.NDArray[np.float32]
 
 
 class StepOverrides:

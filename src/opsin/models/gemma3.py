@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
+from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, plus_one
@@ -27,7 +28,7 @@ from opsin.nn.batch import Batch, GroupShape
 from opsin.nn.decoder import DecoderWeights
 from opsin.nn.ffn import GatedFfn
 from opsin.nn.keys import positive_float, positive_int
-from opsin.nn.module import Floats, Module, Reader, at
+from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Reordered, RmsNorm
 from opsin.nn.pictures import Preparation
 from opsin.nn.rope import as_frequencies, frequencies, rope_of

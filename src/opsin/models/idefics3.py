@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
@@ -21,7 +22,7 @@ from opsin.gguf.vision_rules import normalisation_keys, projector_keys, siglip, 
 from opsin.media import sizes, steps
 from opsin.media.picture import Picture
 from opsin.nn.keys import positive_int
-from opsin.nn.module import Floats, Module, Reader, at
+from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation, Shared
 from opsin.nn.vit import Vit, block_order, vit_shape

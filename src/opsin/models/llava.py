@@ -13,13 +13,14 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
+from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.vision_rules import CLIP, expect, normalisation_keys, projector_keys, siglip, tower_sizes
 from opsin.media import sizes, steps
 from opsin.media.picture import Picture
-from opsin.nn.module import Floats, Module, Reader, at
+from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
 from opsin.nn.vit import Vit, attention_spans, vit_shape

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar
 
+from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant, neighbours
@@ -23,7 +24,7 @@ from opsin.media import sizes
 from opsin.media.picture import Picture
 from opsin.nn.decoder import PreNormDecoder
 from opsin.nn.keys import positive_int
-from opsin.nn.module import Floats, Module, Reader, at
+from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear, Reordered, RmsNorm
 from opsin.nn.pictures import Preparation
 from opsin.nn.rope import frequencies, plane_table

@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
+from opsin.arrays import Floats, Ints
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
@@ -24,11 +25,11 @@ from opsin.media import sizes
 from opsin.media.picture import Picture
 from opsin.nn.decoder import PreNormDecoder
 from opsin.nn.keys import positive_int
-from opsin.nn.module import Floats, Module, Reader, at
+from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
 from opsin.nn.rope import frequencies, plane_table
-from opsin.nn.vit import MOST_PIXELS, MOST_ROWS, Ints, NormKind, Vit, attention_spans, plane, vit_shape
+from opsin.nn.vit import MOST_PIXELS, MOST_ROWS, NormKind, Vit, attention_spans, plane, vit_shape
 from opsin.ops import Array
 from opsin.spans import Patches
 

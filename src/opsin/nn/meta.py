@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from opsin.arrays import Floats
 from opsin.gguf import File
-from opsin.nn.module import Change, FileReader, Floats
+from opsin.nn.module import Change, FileReader
 from opsin.ops.layout import weight_bytes
 from opsin.ops.reference import Reference
 from opsin.quants import BY_NAME, by_id

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Protocol, Self, get_args, get_origin, get_typ
 import numpy as np
 import numpy.typing as npt
 
+from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.ops import Array, Ops, Raw, Weight
 from opsin.quants import BY_NAME, by_id
 
-Floats = npt.NDArray[np.float32]
 Change = Callable[[Floats], Floats]  # of a matrix [outputs, inputs]
 
 

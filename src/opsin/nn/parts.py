@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Self
 
+from opsin.arrays import Floats
 from opsin.errors import ModelError
-from opsin.nn.module import Floats, Module, Reader
+from opsin.nn.module import Module, Reader
 from opsin.ops import Activation, Array, Weight
 
 

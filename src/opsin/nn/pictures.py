@@ -8,13 +8,13 @@ from hashlib import blake2b
 from threading import Lock
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.media import steps
 from opsin.media.limits import Size
 from opsin.media.picture import Picture
 from opsin.media.steps import Filter
-from opsin.nn.module import Floats
 from opsin.spans import Area, Features, MediaSpan
 
 if TYPE_CHECKING:

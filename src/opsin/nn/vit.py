@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from opsin.arrays import Floats, Ints
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.nn.attention import Heads, Projection
 from opsin.nn.keys import positive_float, positive_int
-from opsin.nn.module import Floats, Module, Reader, at
+from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.ops import Activation, Array, Ops, Pairing, Weight
 
 NormKind = Literal["layer", "rms"]
-Ints = npt.NDArray[np.int32]
 MOST_ROWS = 1 << 16  # of one picture; a file that asks for more is damaged, or means harm
 MOST_PIXELS = 1 << 24  # of one picture, likewise
 

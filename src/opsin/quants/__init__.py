@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from opsin.arrays import Bytes, Floats
 from opsin.errors import FileError
-from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType, Unpack
+from opsin.quants._format import Half, Planes, QuantType, Unpack
 
 __all__ = ["BY_NAME", "TYPES", "Bytes", "Floats", "Half", "Planes", "QuantType", "Unpack", "by_id"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from opsin.arrays import Bytes, Floats
 from opsin.errors import ModelError
-from opsin.quants._format import Bytes, Floats
 
 
 def read_half(blocks: Bytes, at: int) -> Floats:

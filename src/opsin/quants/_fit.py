@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from opsin.arrays import Bytes, Floats
 from opsin.errors import ModelError
-from opsin.quants._format import Bytes, Floats
 
 # How far past the smallest and the largest weight the steps reach, counted in steps; below zero they end before it.
 REACHES = (-0.2, 0.15, 0.5)

@@ -6,13 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
+from opsin.arrays import Bytes, Floats
 from opsin.errors import ModelError
 
-Bytes: TypeAlias = npt.NDArray[np.uint8]
-Floats: TypeAlias = npt.NDArray[np.float32]
 Half: TypeAlias = Callable[[Any, int], Any]
 Unpack: TypeAlias = Callable[[Any, Any, Any, Any, Any], None]
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from opsin.arrays import Bytes, Floats
 from opsin.errors import OpsinError
-from opsin.quants._format import Bytes, Floats, QuantType
+from opsin.quants._format import QuantType
 
 
 def _codebook(name: str, id: int, size: int) -> QuantType:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from opsin.arrays import Bytes, Floats
 from opsin.quants._bits import read_half, split_bits
-from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
+from opsin.quants._format import Half, Planes, QuantType
 
 STEPS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=np.float32)
 BIASED = tuple(int(step) + 128 for step in STEPS)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from opsin.arrays import Bytes, Floats
 from opsin.quants._bits import join_bits, read_half, split_bits, write_half
-from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
+from opsin.quants._format import Half, Planes, QuantType
 
 
 def _format(name: str, id: int, bits: int, *, minimum: bool) -> QuantType:

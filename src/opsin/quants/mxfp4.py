@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from opsin.arrays import Bytes, Floats
 from opsin.errors import ModelError
 from opsin.quants._bits import join_bits, split_bits
-from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
+from opsin.quants._format import Half, Planes, QuantType
 from opsin.quants._fp4 import BIASED, BOUNDS, FP4
 
 

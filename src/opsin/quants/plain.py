@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from opsin.arrays import Bytes, Floats
 from opsin.errors import ModelError
-from opsin.quants._format import Bytes, Floats, QuantType
+from opsin.quants._format import QuantType
 
 
 def _read(kind: str, id: int, dtype: str) -> QuantType:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from opsin.arrays import Bytes, Floats
 from opsin.quants._bits import join_bits, read_half, split_bits, write_half
 from opsin.quants._fit import encode_in_chunks, fit_with_minima
-from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
+from opsin.quants._format import Half, Planes, QuantType
 
 
 @np.errstate(invalid="ignore")

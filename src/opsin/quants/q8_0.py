@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from opsin.arrays import Bytes, Floats
 from opsin.quants._bits import read_half, write_half
-from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
+from opsin.quants._format import Half, Planes, QuantType
 
 
 @np.errstate(invalid="ignore")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from opsin.arrays import Bytes, Floats
 from opsin.quants._bits import join_bits, read_half, split_bits, write_half
-from opsin.quants._format import Bytes, Floats, Half, Planes, QuantType
+from opsin.quants._format import Half, Planes, QuantType
 
 # Runs of bytes in TQ1_0 and their digits each: bytes 0-31, 32-47 and 48-51.
 RUNS = ((0, 32, 5), (32, 48, 5), (48, 52, 4))

@@ -43,6 +43,7 @@ OPTIONS = (
     "limits",
     "device",
     "notice",
+    "verify",
 )
 # Each public method, called with one value in the place of something that it asks for.
 ENTRANCES = {

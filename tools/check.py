@@ -51,6 +51,9 @@ OTHER_WORDS = (
     "_CHAT_TEMPLATE",
 )
 
+# Names of projects in which a family's name is only letters.
+OTHER_NAMES = re.compile(r"ollama", re.IGNORECASE)
+
 # Classes of checkpoints, which several families' files may have to name, and what one family takes from another.
 CLASS = re.compile(r"\b[A-Z]\w*For[A-Z]\w+")
 IMPORT = re.compile(r"from opsin\.models\.\w+ import ")
@@ -162,7 +165,7 @@ def names(sources: list[Source]) -> Iterator[str]:
         own = {name for name, home in families.items() if home == source.path}
         own |= {name for name in families if any(mine.startswith(name) for mine in own)}
         is_family = source.path.parent == FAMILIES
-        for number, line in enumerate(source.text.splitlines(), 1):
+        for number, line in enumerate(OTHER_NAMES.sub("", source.text).splitlines(), 1):
             if is_family:
                 line = CLASS.sub("", "" if IMPORT.match(line) else line)
             for found in words.finditer(line):

@@ -58,6 +58,14 @@ def server_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("LLAMA_ARG_") or name in others}
 
 
+def ollama_folders() -> tuple[Path, ...]:
+    """Where Ollama keeps models: OLLAMA_MODELS, else a user's folder and that of its service on Linux."""
+    named = os.environ.get("OLLAMA_MODELS", "").strip().strip("'\"")
+    if named:
+        return (expanded(named),)
+    return expanded("~/.ollama/models"), Path("/usr/share/ollama/.ollama/models")
+
+
 def expanded(path: str | os.PathLike[str]) -> Path:
     """A path that a person gave: a leading ~ is their home folder. It stays as it is where nobody has such a home."""
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):

@@ -185,3 +185,14 @@ def test_no_test_asserts_what_a_clock_says(tool, tree) -> None:
     timed = '"""T."""\n\n\ndef test_it():\n    assert time.process_time() - start < 1\n'
     assert tool.check(tree({"tests/test_t.py": timed.replace("assert ", "spent = ")})) == []
     assert tool.check(tree({"tests/test_t.py": timed})) == ["tests/test_t.py:5: asserts what a clock says"]
+
+
+def test_a_name_of_a_project_that_has_a_familys_letters_is_none(tool, tree) -> None:
+    family = '"""A family."""\n\nDECODERS = {"llama": 1}\n'
+    files = {
+        "src/opsin/models/llama.py": family,
+        "src/opsin/hub/store.py": '"""Ollama\'s store."""\n\nX = "ollama:x"\n',
+    }
+    assert tool.check(tree(files)) == []
+    files["src/opsin/hub/store.py"] += "# Unlike llama\n"
+    assert len(tool.check(tree(files))) == 1

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsin.config import expanded
-from opsin.errors import FileError
+from opsin.errors import FileError, RequestError
+from opsin.gguf import File
+from opsin.hub.found import Found, Notice
+from opsin.hub.locate import is_place, locate
 
 # The number format at an end of a name: f16, Q8_0, UD-Q4_K_XL, IQ2_XXS, and which split it is.
 _FORMAT = re.compile(
@@ -25,19 +28,44 @@ class Files:
         text: the file of the text model, or of all.
         vision: files of the part for pictures: the one that a person named, else all that lie beside the text's, the
             likelier ones by their names first.
-        chosen: whether a person named the vision file.
+        chosen: whether a person named the vision file, or the store that holds both.
+        found: what a store says of them, where they come from one.
     """
 
     text: Path
     vision: tuple[Path, ...] = ()
     chosen: bool = False
+    found: Found | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call the model."""
+        return self.found.name if self.found is not None else self.text.name.removesuffix(".gguf")
+
+    def open(self) -> tuple[File, tuple[str, ...]]:
+        """The text's file with what a store says beside it, and what a person should know of that."""
+        file = File.open(self.text)
+        if self.found is None:
+            return file, ()
+        missing = {key: value for key, value in self.found.defaults.items() if key not in file.metadata}
+        taken = [f"the file lacks {key}: a template of the form that its store has is taken" for key in missing]
+        return file.with_keys({**missing, **self.found.keys}), (*self.found.notes, *taken)
 
 
-def find(path: str | Path, mmproj: str | Path | None, *, vision: bool) -> Files:
-    """The files that belong together. `path` may be a folder with one model in it.
+def find(
+    path: str | Path, mmproj: str | Path | None, *, vision: bool, verify: bool = False, notice: Notice | None = None
+) -> Files:
+    """The files that belong together. `path` may be a folder with one model in it, or a name in a store.
 
-    Raises FileError for a folder that holds none or several.
+    `verify` compares files of a store with their digests. Raises FileError for a folder that holds none or several.
     """
+    if isinstance(path, str) and is_place(path):
+        found = locate(path, vision=vision and mmproj is None, notice=notice)
+        if verify:
+            found.verify(notice)
+        return _of_store(found, mmproj, vision=vision)
+    if verify:
+        raise RequestError(f"there is no digest to compare {path} with", hint="stores have: ollama:NAME")
     path = expanded(path)
     text = _model_in(path) if path.is_dir() else path
     if not vision:
@@ -46,6 +74,14 @@ def find(path: str | Path, mmproj: str | Path | None, *, vision: bool) -> Files:
         return Files(text, (expanded(mmproj),), chosen=True)
     beside = _files_in(text.parent, lambda file: _is_vision(file) and file.name != text.name)
     return Files(text, tuple(sorted(beside, key=lambda file: -kinship(text.name, file.name))))
+
+
+def _of_store(found: Found, mmproj: str | Path | None, *, vision: bool) -> Files:
+    if not vision:
+        return Files(found.text, found=found)
+    if mmproj is not None:
+        return Files(found.text, (expanded(mmproj),), chosen=True, found=found)
+    return Files(found.text, found.vision, chosen=len(found.vision) == 1, found=found)
 
 
 def kinship(text: str, vision: str) -> int:

@@ -45,23 +45,26 @@ def load(
     path: str | Path | None = None, *, mmproj: str | Path | None = None, vision: bool = True,
     threads: int | None = None, context: int | None = None, pages: PageType = "f16", sequences: int = 32,
     rules: FetchRules | None = None, limits: PictureLimits | None = None, device: str | Mapping[str, str] = "cpu",
-    notice: Notice | None = None, config: Config | None = None,
+    notice: Notice | None = None, verify: bool = False, config: Config | None = None,
 ) -> Model:  # fmt: skip
     """Read a model into memory.
 
     Args:
-        path: a GGUF file, the first of its splits, or a folder with one model in it. An mmproj file alone gives a model
-            that encodes pictures and cannot write. None takes the small model that comes with opsin.
+        path: a GGUF file, the first of its splits, or a folder with one model in it; "ollama:name:tag" takes a model of
+            Ollama's store. An mmproj file alone gives a model that encodes pictures and cannot write. None takes the
+            small model that comes with opsin.
         mmproj: the file of the part for pictures; None takes the model's own, or the best that fits of those beside it.
         vision: False leaves it out. Its weights are read when the first picture comes.
         threads: compute threads; None takes what this process may use.
-        context: tokens that a prompt and its answer may have; None takes the model's own, at most 8192.
+        context: tokens that a prompt and its answer may have; None takes what a store says of the model (num_ctx),
+            else the model's own, at most 8192.
         pages: how the KV cache is kept: f16, q8_0 (half of it) or f32.
         sequences: how many may run at once. The cache is shared by all.
         rules: what may be fetched for messages with URLs in them; None allows public http(s) addresses and no files.
         limits: how large a picture may be.
         device: where to compute; {"text": ..., "vision": ...} says it of each part. There is "cpu" so far.
         notice: told in a line when something slow happens.
+        verify: compare the files of a store with the digests under which they were published, which reads them whole.
 
     `Model.notes` says what a person should know: parts that were left out and why, which of several files was taken,
     and what the file lacks, says wrongly, or asks for that is not built. That fewer tokens fit than the model was
@@ -72,11 +75,8 @@ def load(
     start = time.perf_counter()
     check_devices(device)
     rules, limits = FetchRules() if rules is None else rules, PictureLimits() if limits is None else limits
-    for given, kind, name in (
-        (vision, bool, "vision"),
-        (rules, FetchRules, "rules"),
-        (limits, PictureLimits, "limits"),
-    ):
+    for given, kind, name in ((vision, bool, "vision"), (rules, FetchRules, "rules"),
+                              (limits, PictureLimits, "limits"), (verify, bool, "verify")):  # fmt: skip
         check_type(given, kind, name)
     _check_counts(threads=threads, context=context, sequences=sequences)
     if not isinstance(pages, str) or pages not in get_args(PageType):
@@ -89,21 +89,26 @@ def load(
     text: Text | None = None
     seeing: Vision | None
     try:
-        files = find(path, mmproj, vision=vision)
-        with File.open(files.text) as file:
+        files = find(path, mmproj, vision=vision, verify=verify, notice=notice)
+        file, notes = files.open()
+        loading.notes.extend(notes)
+        with file:
             _check_is_model(file)
             if file.get_str("general.architecture") == PROJECTOR:
                 seeing, hint = loading.vision(file, files.text), ""
             else:
                 read = loading.read(file)
                 seeing, hint = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
-                text = loading.text(read, seeing, context=context, sequences=sequences, pages=pages)
+                usual = files.found.context if files.found is not None else None
+                rows = _rows(read.decoder, context, usual or _CONTEXT)
+                text = loading.text(read, seeing, rows=rows, sequences=sequences, pages=pages)
     except BaseException:
         opened.close()
         raise
     seconds = time.perf_counter() - start
     return Model(
-        files.text, opened, text, seeing, no_vision_hint=hint, notes=tuple(loading.notes), load_seconds=seconds
+        files.text, opened, text, seeing, no_vision_hint=hint, notes=tuple(loading.notes), load_seconds=seconds,
+        name=files.name,
     )  # fmt: skip
 
 
@@ -131,6 +136,14 @@ def check_devices(device: str | Mapping[str, str]) -> None:
             raise RequestError(f"device={{{part!r}: ...}}: no part of a model", hint=f"parts are {', '.join(PARTS)}")
         if not isinstance(name, str) or name not in DEVICES:
             raise RequestError(f"there is no device {name!r:.80} for {part}", hint=f"there is {', '.join(DEVICES)}")
+
+
+def _rows(decoder: Decoder, asked: int | None, usual: int) -> int:
+    """Of the context. Raises RequestError where more is asked than the model was trained for."""
+    rows = min(decoder.context, usual) if asked is None else asked
+    if not 0 < rows <= decoder.context:
+        raise RequestError(f"context={rows}", hint=f"this model was trained for 1 to {decoder.context}")
+    return rows
 
 
 def _check_is_model(file: File) -> None:
@@ -192,11 +205,8 @@ class _Loading:
         self.notes.extend(found.notes)
         return found.vision, found.no_vision_hint
 
-    def text(self, read: _Read, vision: Vision | None, *, context: int | None, sequences: int, pages: PageType) -> Text:
+    def text(self, read: _Read, vision: Vision | None, *, rows: int, sequences: int, pages: PageType) -> Text:
         decoder = read.decoder
-        rows = min(decoder.context, _CONTEXT) if context is None else context
-        if not 0 < rows <= decoder.context:
-            raise RequestError(f"context={rows}", hint=f"this model was trained for 1 to {decoder.context}")
         limits = Limits(
             rows=max(512, sequences), outputs=max(64, sequences), sequences=sequences, context=rows,
             pages=-(-rows // PAGE) + sequences,

@@ -60,8 +60,9 @@ class Model(Stays):
 
     def __init__(
         self, path: Path, device: Device, text: Text | None, vision: Vision | None, *, no_vision_hint: str,
-        notes: tuple[str, ...], load_seconds: float,
+        notes: tuple[str, ...], load_seconds: float, name: str,
     ) -> None:  # fmt: skip
+        self.name = name  # its file's without the ending, or a store's
         self.path, self.device, self.vision, self.load_seconds = path, device, vision, load_seconds
         self.notes = notes  # what a person should know: a file for pictures that was left out
         self._text = text

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     with Progress(f"loading {args.model}") as progress:
         model = opsin.load(
             args.model, threads=args.threads, context=work.context, pages=args.cache_type, sequences=work.parallel,
-            notice=progress,
+            notice=progress, verify=args.verify,
         )  # fmt: skip
     options.tell(options.check_writes(model))
     with model:

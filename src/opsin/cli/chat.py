@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     with Progress(f"loading {path}") as progress:
         model = opsin.load(
             path, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
-            sequences=1, notice=progress,
+            sequences=1, notice=progress, verify=args.verify,
         )  # fmt: skip
     options.tell(options.check_writes(model))
     with model:
@@ -194,7 +194,7 @@ def _write(text: str) -> None:
 
 def _converse(chat: Chat) -> int:
     """Read questions from a terminal until it ends."""
-    print(f"{chat.model.path.name}: {_COMMANDS}", file=sys.stderr)
+    print(f"{chat.model.name}: {_COMMANDS}", file=sys.stderr)
     with suppress(ImportError):  # not on every platform
         import readline  # noqa: F401 - gives input() a history and line editing
     while True:

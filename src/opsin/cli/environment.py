@@ -34,7 +34,7 @@ def _file(text: str) -> list[object]:
 
 KEYS = ("LLAMA_API_KEY", "LLAMA_ARG_API_KEY", "OPSIN_API_KEY", "VLLM_API_KEY")
 _READ = {
-    "LLAMA_ARG_MODEL": _Variable("model", Path),
+    "LLAMA_ARG_MODEL": _Variable("model", options.place),
     "LLAMA_ARG_MMPROJ": _Variable("mmproj", Path),
     "LLAMA_ARG_ALIAS": _Variable("alias"),
     "LLAMA_ARG_CTX_SIZE": _Variable("context", options.positive, auto="0"),

@@ -4,27 +4,51 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opsin.cli import options
-from opsin.config import expanded
+
+if TYPE_CHECKING:
+    from opsin.cli.file_report import FileReport
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The options of this subcommand."""
     parser = commands.add_parser("inspect", help="show what a model file holds", description=__doc__)
     parser.set_defaults(run=run)
-    parser.add_argument("file", type=expanded, metavar="FILE", help="GGUF file, or the first of its splits")
+    parser.add_argument(
+        "file", type=options.place, metavar="FILE", help="GGUF file, the first of its splits, or ollama:NAME"
+    )
+    options.add_verify(parser)
     parser.add_argument("-c", "--context", type=options.positive, metavar="N", help="tokens to count memory for")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
     """Open, look, print."""
-    from opsin.cli.file_report import page, report_file
-    from opsin.gguf import File
+    from opsin.cli.file_report import page
 
-    with File.open(args.file) as file:
-        report = report_file(file, args.context)
+    report = _report(args.file, args.context, verify=args.verify)
     print(json.dumps(asdict(report)) if args.json else page(report))
     return 0
+
+
+def _report(place: str | Path, context: int | None, *, verify: bool) -> FileReport:
+    """A file, or what a store has under a name: then with the part for pictures and what stands beside them."""
+    from opsin.api.files import Files, find
+    from opsin.cli.file_report import report_file
+    from opsin.cli.vision_report import find_vision
+    from opsin.gguf import File
+
+    stored = isinstance(place, str) or verify
+    files = find(place, None, vision=True, verify=verify) if stored else Files(Path(place))
+    file, notes = files.open()
+    with file:
+        report = report_file(file, context)
+    for path in files.vision:
+        with File.open(path) as projector:
+            report = replace(report, vision=report.vision or find_vision(projector))
+        notes = (*notes, f"its file for pictures is {path}")
+    return replace(report, notes=(*notes, *report.notes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from opsin.errors import ModelError
 
@@ -17,8 +17,11 @@ from opsin.config import expanded
 
 def add_model(parser: argparse.ArgumentParser, *, bundled: bool = False) -> None:
     """The model file and how it is loaded. `bundled`: without a file, the model that comes with opsin is taken."""
-    what = "GGUF file, its first split, or a folder" + (" (default: the bundled opsin-nano)" if bundled else "")
-    parser.add_argument("-m", "--model", type=expanded, required=not bundled, metavar="FILE", help=what)
+    what = "GGUF file, its first split, a folder, or ollama:NAME" + (
+        " (default: the bundled opsin-nano)" if bundled else ""
+    )
+    parser.add_argument("-m", "--model", type=place, required=not bundled, metavar="FILE", help=what)
+    add_verify(parser)
     parser.add_argument("-t", "--threads", type=positive, metavar="N", help="compute threads (default: all allowed)")
     parser.add_argument(
         "--cache-type", choices=("f16", "q8_0", "f32"), default="f16", help="number format of the KV cache"
@@ -35,15 +38,29 @@ def add_mmproj(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    """The check of digests."""
+    parser.add_argument(
+        "--verify", action="store_true", help="compare files of a store with their digests; reads them whole"
+    )
+
+
 def add_output(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """The file to write, by the same name everywhere."""
     parser.add_argument("-o", "--output", type=expanded, required=required, metavar="OUT", help="GGUF file to write")
 
 
-def model_file(args: argparse.Namespace) -> Path:
-    """The file that was named, or the bundled one; then a line on stderr says what that is good for."""
+def place(text: str) -> str | Path:
+    """Where a model is: a path, or a name in a store."""
+    from opsin.hub.locate import is_place
+
+    return text if is_place(text) else expanded(text)
+
+
+def model_file(args: argparse.Namespace) -> str | Path:
+    """What was named, or the bundled file; then a line on stderr says what that is good for."""
     if args.model is not None:
-        return Path(args.model)
+        return cast("str | Path", args.model)
     from opsin.hub.bundled import ABOUT, LARGER, bundled
 
     path = bundled()

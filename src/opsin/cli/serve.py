@@ -104,14 +104,14 @@ def greeting(url: str, locked: bool) -> list[str]:
     ]
 
 
-def _load(path: Path, args: argparse.Namespace, rules: FetchRules) -> Model:
+def _load(path: str | Path, args: argparse.Namespace, rules: FetchRules) -> Model:
     import opsin
     from opsin.media.limits import PictureLimits
 
     model = opsin.load(
         path, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
         sequences=args.parallel or _PARALLEL, rules=rules, limits=PictureLimits(waiting_bytes=_WAITING_BYTES),
-        notice=_tell,
+        notice=_tell, verify=args.verify,
     )  # fmt: skip
     options.tell(model)
     return model

@@ -19,7 +19,7 @@ from opsin.gguf.new_tensor import NewTensor
 from opsin.gguf.open_file import OpenFile
 from opsin.gguf.split import merge_tensors, open_parts
 from opsin.gguf.strings import Strings
-from opsin.gguf.value import Array, Typed, Value, ValueType
+from opsin.gguf.value import Array, Typed, Value, ValueType, find_type
 
 T = TypeVar("T")
 
@@ -66,6 +66,13 @@ class File:
         joined.metadata = MappingProxyType(_add_missing(model.metadata, projector.metadata))
         joined.types = MappingProxyType(_add_missing(model.types, projector.types))
         return joined
+
+    def with_keys(self, keys: Mapping[str, Value]) -> File:
+        """The same open file, whose metadata has these keys in place of its own; closing one closes both."""
+        made = File(self.path, self._headers)
+        made.metadata = MappingProxyType({**self.metadata, **keys})
+        made.types = MappingProxyType({**self.types, **{key: find_type(value).type for key, value in keys.items()}})
+        return made
 
     def again(self) -> File:
         """The same open files once more, to be closed by themselves; what lies at their paths now does not matter."""

@@ -1,1 +1,1 @@
-"""Where models come from: so far a path, or the model that comes with the package."""
+"""Where models come from: the one in the package, and those that stores have by name."""

@@ -61,13 +61,13 @@ class Service:
 
     @property
     def name(self) -> str:
-        """What the model is called: its file's name without the ending, if nobody says otherwise."""
-        return self.options.name or self.model.path.name.removesuffix(".gguf")
+        """What the model is called: as its file without the ending or in its store, if nobody says otherwise."""
+        return self.options.name or self.model.name
 
     @property
     def names(self) -> list[str]:
         """All that it may be asked for by."""
-        return list(dict.fromkeys((self.name, self.model.path.name.removesuffix(".gguf"), self.model.path.name)))
+        return list(dict.fromkeys((self.name, self.model.name, self.model.path.name)))
 
     def gauges(self) -> dict[str, float]:
         """What is so at this moment."""

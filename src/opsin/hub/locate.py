@@ -1,4 +1,4 @@
-"""Names of models in stores: `ollama:llama3.2-vision`. One reader a scheme, each in a file of its own."""
+"""Names of models in stores: `ollama:name:tag`. One reader a scheme, each in a file of its own."""
 
 from __future__ import annotations
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from opsin.arrays import Floats, Ints
 
 CANDIDATES = 64  # the most that a step tells: published models recommend a top_k of 20 to 64
 
 
-@dataclass(frozen=True)
-class Candidates:
+class Candidates(NamedTuple):
     """The rows of a step that choose an id. Views, which hold until the next step.
 
     Attributes:

@@ -6,7 +6,6 @@ Row by row it would be the same, to the bit: a row's sums are taken over its own
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +21,7 @@ Wide = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Draw:
+class Draw(NamedTuple):
     """What one row is drawn with: its sampler, and what steers the logits before the top k are taken.
 
     Attributes:

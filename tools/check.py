@@ -13,6 +13,7 @@ names       a family's name stands only in its own file of models/ (and in text/
             a family ("XForY"), and one family's file may import from another's. Of projectors, whose names may be
             ordinary words, only a string that is the whole name counts.
 docstrings  a module that holds anything says what it is.
+threads     a file of engine/ says on which thread it runs, in a line of its docstring that begins with "Thread:".
 clocks      no test asserts what a clock says: machines are busy now and then. Speed is measured in bench/.
 """
 
@@ -223,6 +224,15 @@ def docstrings(sources: list[Source]) -> Iterator[str]:
             yield f"{source.path}: no docstring"
 
 
+def threads(sources: list[Source]) -> Iterator[str]:
+    """Files of the engine that do not say whose thread runs them."""
+    for source in sources:
+        if source.path.parent == PACKAGE / "engine" and source.tree.body:
+            lines = (ast.get_docstring(source.tree) or "").splitlines()
+            if not any(line.startswith("Thread: ") for line in lines):
+                yield f"{source.path}: does not say on which thread it runs (a line 'Thread: ...' in its docstring)"
+
+
 CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time", "time", "times", "getrusage"}
 
 
@@ -250,6 +260,7 @@ def check(root: Path, ratchet: dict[str, int] | None = None) -> list[str]:
         *names(sources),
         *projectors(sources),
         *docstrings([*sources, *tests]),
+        *threads(sources),
         *clocks(tests),
     ]
 

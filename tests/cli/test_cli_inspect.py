@@ -67,7 +67,7 @@ def test_the_part_that_sees_is_shown_alone_and_in_one_file(
         assert lines[where + 1].startswith("  projector 'gemma3', 39 tensors, ")
         assert lines[where + 2] == "  pictures  32 pixels a side, patches of 4"
         assert lines[where + 3] == "  network   2 layers of width 32, to embeddings of 64"
-        assert lines[where + 5] == "  rows      4 for a square picture"
+        assert lines[where + 5] == "  tokens    4 for a square picture"
         vision = json.loads(told(capsys, "inspect", path, "--json"))["vision"]
         with gguf.File.open(eyes) as file:
             assert vision["file_bytes"] == sum(info.nbytes for info in file.tensors.values())

@@ -331,7 +331,7 @@ def test_closing_ends_what_waits_for_media(engine, ear):
 @pytest.mark.parametrize(
     ("span", "said"),
     [
-        (melody(range(65), atomic=True), "takes 65 rows that see each other, a step holds 64"),
+        (melody(range(65), atomic=True), "takes 65 tokens that see each other, a step holds 64"),
         (MediaSpan(b"x", 4, 4), "neither features nor embeddings"),
         (MediaSpan(b"x", 2, 2, embeddings=np.zeros((2, 63), np.float32)), r"\(2, 63\).*\(2, 64\)"),
         (MediaSpan(b"x", 2, 2, embeddings=np.full((2, 64), np.inf, np.float32)), "finite"),

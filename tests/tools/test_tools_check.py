@@ -196,3 +196,9 @@ def test_a_name_of_a_project_that_has_a_familys_letters_is_none(tool, tree) -> N
     assert tool.check(tree(files)) == []
     files["src/opsin/hub/store.py"] += "# Unlike llama\n"
     assert len(tool.check(tree(files))) == 1
+
+
+def test_the_engines_files_say_on_which_thread_they_run(tool, tree) -> None:
+    assert tool.check(tree({"src/opsin/engine/a.py": '"""A.\n\nThread: the engine\'s.\n"""\nx = 1\n'})) == []
+    (broken,) = tool.check(tree({"src/opsin/engine/a.py": '"""A thread: the engine\'s."""\nx = 1\n'}))
+    assert broken.startswith("src/opsin/engine/a.py: does not say on which thread")

@@ -34,7 +34,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     options.add_model(parser)
     parser.add_argument("-p", "--prompt", type=options.natural, default=512, metavar="P", help="tokens of the prompt")
     parser.add_argument("-n", "--decode", type=options.natural, default=64, metavar="N", help="tokens to generate")
-    parser.add_argument("--depth", type=options.natural, default=0, metavar="D", help="rows in the cache before")
+    parser.add_argument("--depth", type=options.natural, default=0, metavar="D", help="tokens in the cache before")
     parser.add_argument("--parallel", type=options.positive, default=1, metavar="S", help="sequences at once")
     parser.add_argument("--repeat", type=options.positive, default=1, metavar="R", help="runs; medians are given")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

@@ -121,7 +121,7 @@ def _limits(found: Findings) -> list[str]:
     largest = max(0.0, (free - _OVERHEAD) / 1.15)
     said = [
         f"a model file may have about {largest / 1e9:.1f} GB with the memory now free, less its KV cache",
-        f"a step computes at most {limits.rows} rows, of at most {limits.sequences} sequences",
+        f"a step computes at most {limits.rows} tokens, of at most {limits.sequences} sequences",
         f"a context is {limits.context} tokens unless more are asked for",
     ]
     if (platform.system(), platform.machine()) not in _PROVEN:

@@ -86,7 +86,7 @@ def vision_lines(vision: VisionReport) -> list[str]:
     return [
         *lines,
         f"  weights   {vision.weight_bytes / 1e6:.1f} MB",
-        f"  rows      {vision.rows} for a square picture",
+        f"  tokens    {vision.rows} for a square picture",
     ]
 
 

@@ -1,4 +1,7 @@
-"""What a step tells of its logits: the likeliest ids of each row, and whole rows for those who ask."""
+"""What a step tells of its logits: the likeliest ids of each row, and whole rows for those who ask.
+
+Thread: made by each step and read until the next one, both on the engine's thread.
+"""
 
 from __future__ import annotations
 

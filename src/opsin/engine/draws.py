@@ -1,6 +1,8 @@
 """One id for each row of a step, all rows in one call: from its candidates, or from all logits where these do not do.
 
 Row by row it would be the same, to the bit: a row's sums are taken over its own values, in their order.
+
+Thread: the engine's.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Only one of the two threads uses the device at any time. The encoding thread asks before each operation (`turn`), and
 the engine lets it work for a while between two steps (`let`). What needs no device, such as making features out of
 pixels, goes on beside steps.
+
+Thread: `Encoding`'s methods are the engine's; what they start runs on the encoding thread, which calls `turn`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The engine: one thread owns the device; everybody else submits prompts and reads streams."""
+"""The engine: one thread owns the device; everybody else submits prompts and reads streams.
+
+Thread: public methods are anybody's and take the lock; from `_live` on all is the engine's.
+"""
 
 from __future__ import annotations
 
@@ -125,11 +128,11 @@ class Engine(Stays):
             raise RequestError("the prompt holds media", hint="this model takes text only")
         if span.atomic and span.rows > self._runner.limits.rows:
             raise RequestError(
-                f"a picture takes {span.rows} rows that see each other, a step holds {self._runner.limits.rows}",
+                f"a picture takes {span.rows} tokens that see each other, a step holds {self._runner.limits.rows}",
                 hint="give a smaller picture",
             )
         if not 0 <= span.first <= span.shown.stop <= span.kept:
-            raise RequestError(f"a span shows rows {span.first} to {span.shown.stop} of {span.kept}")
+            raise RequestError(f"a span shows embeddings {span.first} to {span.shown.stop} of {span.kept}")
         if span.memory and MEMORY not in self._runner.decoder.groups:
             raise RequestError("the prompt holds media for cross-attention", hint="this model has none")
         if span.embeddings is not None:
@@ -211,7 +214,7 @@ class Engine(Stays):
         self._home.check()
         pages = self._pool.take(pages_for(rows))
         if pages is None:
-            raise RequestError(f"{rows} rows do not fit in the cache now", hint="load with a larger context")
+            raise RequestError(f"{rows} tokens do not fit in the cache now", hint="load with a larger context")
         return pages
 
     def return_pages(self, pages: list[int]) -> None:

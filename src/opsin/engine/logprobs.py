@@ -1,4 +1,7 @@
-"""How likely the model held a token that was chosen, and its rivals: of its logits, before any knob of sampling."""
+"""How likely the model held a token that was chosen, and its rivals: of its logits, before any knob of sampling.
+
+Thread: the engine's makes them; finished ones are anybody's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Embeddings of media by digest, on the device. It does not know how they are made."""
+"""Embeddings of media by digest, on the device. It does not know how they are made.
+
+Thread: the engine's, once the model is loaded.
+"""
 
 from __future__ import annotations
 

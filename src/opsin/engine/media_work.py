@@ -1,4 +1,7 @@
-"""What is to be encoded, and when: for sequences that wait for it, and for whoever asks for embeddings alone."""
+"""What is to be encoded, and when: for sequences that wait for it, and for whoever asks for embeddings alone.
+
+Thread: the engine's.
+"""
 
 from __future__ import annotations
 

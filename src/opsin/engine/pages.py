@@ -3,6 +3,8 @@
 A full page may be kept under the key of its rows: when its last user is gone, it waits for somebody with the same
 rows, until the page is needed otherwise. So may the last page of a sequence that ended, with the rows that it has:
 whoever begins with some of them takes it over and goes on writing behind these.
+
+Thread: the engine's.
 """
 
 from __future__ import annotations

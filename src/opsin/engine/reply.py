@@ -2,6 +2,8 @@
 
 Like a `concurrent.futures.Future`, whose lock stays taken for ever where Ctrl-C comes between the taking and its use:
 the thread that has to give the result would wait for it. A queue in C holds no lock that an interrupt can leave behind.
+
+Thread: the engine's gives, whoever asked waits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The rows of a prompt, one by one: which are media, what RoPE sees of them, and what they see."""
+"""The rows of a prompt, one by one: which are media, what RoPE sees of them, and what they see.
+
+Thread: the caller's, which submits a prompt; then the engine's.
+"""
 
 from __future__ import annotations
 

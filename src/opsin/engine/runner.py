@@ -1,4 +1,7 @@
-"""Runs steps on the device: a plan becomes a flat batch, the recorded program gives logits."""
+"""Runs steps on the device: a plan becomes a flat batch, the recorded program gives logits.
+
+Thread: the loader's makes it, afterwards only the engine's touches it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How the next id is chosen: one request's sampling options, its random numbers, and the likeliest ids of a row."""
+"""How the next id is chosen: one request's sampling options, its random numbers, and the likeliest ids of a row.
+
+Thread: `Sampling` is anybody's and never changes; a `Sampler` is the engine's.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 There are no phases. Decode, chunked prefill, prompts whose beginning is cached and restarted sequences are one rule:
 rows known minus rows computed. Rows of media wait until the media is encoded; rows that see each other stay together.
+
+Thread: the engine's.
 """
 
 from __future__ import annotations

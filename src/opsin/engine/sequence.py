@@ -1,4 +1,7 @@
-"""A sequence: a prompt that grows, and how far it has been computed."""
+"""A sequence: a prompt that grows, and how far it has been computed.
+
+Thread: the submitter's makes it, then it is the engine's; its `Stream` is read by one thread and ended by any.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How much a step may do, so that streams go on."""
+"""How much a step may do, so that streams go on.
+
+Thread: the engine's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A forward pass with open windows: values by name, and edits of them. Eager, for looking, not for speed."""
+"""A forward pass with open windows: values by name, and edits of them. Eager, for looking, not for speed.
+
+Thread: the engine's: `Engine.call` brings it there.
+"""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from tiny import tiny_llama
 from tiny_sight import MARKERS, tiny_pair, tiny_tower, tower_metadata, tower_tensors
 
 import opsin
-from opsin.api.files import kinship
 from opsin.gguf import NewTensor, write
+from opsin.hub.file_names import kinship
 from opsin.quants import BY_NAME
 
 FORMATS = ("F16", "Q8_0", "BF16", "F32", "Q4_0")  # the first of those that lie there is taken

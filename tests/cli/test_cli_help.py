@@ -12,7 +12,7 @@ from opsin.engine.sampling import Sampling
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
-    heavy = ("numpy", "llvmlite", "numba", "jinja2", "tokenizers", "regex", "torch")
+    heavy = ("numpy", "llvmlite", "numba", "jinja2", "tokenizers", "regex", "torch", "huggingface_hub", "httpx2")
     code = f"import sys, opsin.cli.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"

@@ -31,7 +31,7 @@ def test_no_option_of_any_command_may_be_abbreviated(capsys, command: str) -> No
 
 @pytest.mark.parametrize(
     "option",
-    ["-n", "-mm", "-mmu", "-mmFILE", "-mu", "-md", "-hf", "-hfr", "-tb", "-to", "-cb", "-ctk", "-ctv", "-cram", "-ngl",
+    ["-n", "-mm", "-mmu", "-mmFILE", "-mu", "-md", "-hft", "-hfd", "-tb", "-to", "-cb", "-ctk", "-ctv", "-cram", "-ngl",
      "-fa", "-npx", "--ctx-sizes", "--mlock", "--xyz=secret", "-vv=secret"],
 )  # fmt: skip
 def test_an_option_that_there_is_not_is_named_as_it_was_typed(capsys, option: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from fake_hub import fake_hub
 from ollama_store import pull
 from tiny_sight import tiny_pair
 
+from opsin.cli import environment, main, options
 from opsin.gguf import File
 
 
@@ -52,3 +54,68 @@ def test_a_model_that_is_not_there_is_a_line_and_bad_file(run, store, command):
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 3
     assert "'absent'" in last and "tiny:latest" in last and "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def hub(store):
+    """A fake hub with the same model, and the variables by which a process finds it."""
+    with fake_hub() as made:
+        made.repos["owner/tiny-GGUF"] = {
+            "tiny-Q8_0.gguf": (store.parent / "model.gguf").read_bytes(),
+            "tiny-F16.gguf": (store.parent / "model.gguf").read_bytes(),
+            "mmproj-F16.gguf": (store.parent / "mmproj.gguf").read_bytes(),
+        }
+        variables = {"HF_ENDPOINT": made.url, "HF_HOME": str(store.parent / "hf"), "HF_TOKEN": "", "HF_HUB_CACHE": "",
+                     "HF_HUB_OFFLINE": ""}  # fmt: skip
+        yield made, variables
+
+
+def test_chat_fetches_from_the_hub_once(run, store, hub):
+    made, variables = hub
+    wanted = run("chat", "-m", store.parent / "model.gguf", "-n", 8, "--temperature", 0, "--ignore-eos", "hi")
+    rest = ("-n", 8, "--temperature", 0, "--ignore-eos", "hi")
+    first = run("chat", "-hf", "owner/tiny-GGUF:Q8_0", "--verify", *rest, **variables)
+    assert (first.returncode, first.stdout) == (0, wanted.stdout), first.stderr
+    assert first.stderr.count("fetching tiny-Q8_0.gguf") == first.stderr.count("fetching mmproj-F16.gguf") == 1
+    offline = run("chat", "-m", "hf:owner/tiny-GGUF:Q8_0", *rest, **{**variables, "HF_HUB_OFFLINE": "1"})
+    assert (offline.returncode, offline.stdout) == (0, wanted.stdout), offline.stderr
+    assert sorted(made.fetched()) == ["mmproj-F16.gguf", "tiny-Q8_0.gguf"]
+
+
+def test_inspect_and_bench_take_the_hubs_names(run, hub):
+    told = json.loads(run("inspect", "hf:owner/tiny-GGUF:Q8_0", "--json", **hub[1]).stdout)
+    assert told["vision"]["projector"] == "gemma3"
+    done = run("bench", "-hfr", "owner/tiny-GGUF:Q8_0", "-hff", "tiny-F16.gguf", "-p", 8, "-n", 2, "--json", **hub[1])
+    assert json.loads(done.stdout)["model"] == "hf:owner/tiny-GGUF/tiny-F16.gguf"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("chat", "-hf", "owner/absent", "hi"), 3, "there is no owner/absent"),
+        (("bench", "--hf-repo", "owner/tiny-GGUF:Q2_K"), 3, "there are F16, Q8_0"),
+        (("chat", "-hf", "nothing", "hi"), 2, "owner/repo"),
+        (("chat", "-hff", "x.gguf", "hi"), 2, "give -hf owner/repo"),
+        (("chat", "-hf", "a/b", "-m", "c", "hi"), 2, "not allowed with"),
+    ],
+)
+def test_what_the_hub_lacks_is_a_line(run, hub, arguments, code, said):
+    done = run(*arguments, **hub[1])
+    assert done.returncode == code
+    assert said in done.stderr.strip().splitlines()[-1] and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "variables", "model"),
+    [
+        ((), {"LLAMA_ARG_HF_REPO": "o/r:Q8_0"}, "hf:o/r:Q8_0"),
+        ((), {"LLAMA_ARG_HF_REPO": "o/r:Q8_0", "LLAMA_ARG_HF_FILE": "x.gguf"}, "hf:o/r/x.gguf"),
+        ((), {"LLAMA_ARG_MODEL": "ollama:tiny"}, "ollama:tiny"),
+        (("-m", "hf:a/b"), {"LLAMA_ARG_HF_REPO": "o/r", "LLAMA_ARG_HF_FILE": "x.gguf"}, "hf:a/b"),
+        (("-hf", "hf:a/b", "-hff", "y.gguf"), {}, "hf:a/b/y.gguf"),
+    ],
+)
+def test_serve_takes_names_from_the_environment_too(typed, variables, model):
+    args = main.parser().parse_args(["serve", *typed])
+    environment.fill(args, variables)
+    assert options.model_file(args) == model

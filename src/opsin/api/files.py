@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,9 @@ from pathlib import Path
 from opsin.config import expanded
 from opsin.errors import FileError, RequestError
 from opsin.gguf import File
+from opsin.hub.file_names import is_later_split, is_vision, kinship
 from opsin.hub.found import Found, Notice
 from opsin.hub.locate import is_place, locate
-
-# The number format at an end of a name: f16, Q8_0, UD-Q4_K_XL, IQ2_XXS, and which split it is.
-_FORMAT = re.compile(
-    r"[-_.]?(?:(?<![a-z0-9])(?:ud[-_.])?(?:b?f16|fp16|f32|fp32|i?q\d+(?:_[a-z0-9]+)*|tq\d_\d|mxfp4(?:_[a-z]+)?)"
-    r"|\d{5}-of-\d{5})(?![a-z0-9])"
-)
 
 
 @dataclass(frozen=True)
@@ -65,14 +59,14 @@ def find(
             found.verify(notice)
         return _of_store(found, mmproj, vision=vision)
     if verify:
-        raise RequestError(f"there is no digest to compare {path} with", hint="stores have: ollama:NAME")
+        raise RequestError(f"there is no digest to compare {path} with", hint="stores have: ollama:NAME, hf:REPO")
     path = expanded(path)
     text = _model_in(path) if path.is_dir() else path
     if not vision:
         return Files(text)
     if mmproj is not None:
         return Files(text, (expanded(mmproj),), chosen=True)
-    beside = _files_in(text.parent, lambda file: _is_vision(file) and file.name != text.name)
+    beside = _files_in(text.parent, lambda file: is_vision(file.name) and file.name != text.name)
     return Files(text, tuple(sorted(beside, key=lambda file: -kinship(text.name, file.name))))
 
 
@@ -84,28 +78,8 @@ def _of_store(found: Found, mmproj: str | Path | None, *, vision: bool) -> Files
     return Files(found.text, found.vision, chosen=len(found.vision) == 1, found=found)
 
 
-def kinship(text: str, vision: str) -> int:
-    """What two file names say: 1 for one model, 0 for nothing (mmproj-F16.gguf), -1 for two models."""
-    own, other = _words(text), _words(vision)
-    if not own or not other:
-        return 0
-    least = min(len(own), len(other))
-    return 1 if own[:least] == other[:least] or own[-least:] == other[-least:] else -1
-
-
-def _words(name: str) -> list[str]:
-    """The parts of a name that name the model."""
-    stem = _FORMAT.sub("", name.lower().removesuffix(".gguf").replace("mmproj", "-"))
-    return [word for word in re.split(r"[-_.\s]+", stem) if word]
-
-
-def _is_vision(path: Path) -> bool:
-    """By its name, as llama.cpp's users name such files."""
-    return "mmproj" in path.name.lower()
-
-
 def _model_in(folder: Path) -> Path:
-    models = _files_in(folder, lambda path: not _is_vision(path))
+    models = _files_in(folder, lambda path: not is_vision(path.name))
     if len(models) != 1:
         hint = f"give one of {', '.join(path.name for path in models)}" if models else _hint(folder)
         raise FileError(f"{folder} holds {len(models) or 'no'} models", hint=hint)
@@ -124,11 +98,5 @@ def _files_in(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
         names = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".gguf")
     except OSError:  # it is not there, which whoever opens the file will say, or cannot be listed
         return []
-    found = [path for path in names if wanted(path) and not path.name.startswith(".") and not _is_later_split(path)]
+    found = [path for path in names if wanted(path) and not path.name.startswith(".") and not is_later_split(path.name)]
     return list({path.resolve(): path for path in reversed(found) if path.is_file()}.values())[::-1]
-
-
-def _is_later_split(path: Path) -> bool:
-    """Whether it is named NAME-00002-of-00003.gguf or the like, and so no beginning."""
-    parts = path.stem.rsplit("-", 3)
-    return len(parts) == 4 and parts[2] == "of" and parts[1].isdigit() and int(parts[1]) != 1

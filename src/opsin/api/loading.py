@@ -51,8 +51,9 @@ def load(
 
     Args:
         path: a GGUF file, the first of its splits, or a folder with one model in it; "ollama:name:tag" takes a model of
-            Ollama's store. An mmproj file alone gives a model that encodes pictures and cannot write. None takes the
-            small model that comes with opsin.
+            Ollama's store, "hf:owner/repo:quant" one of Hugging Face's hub, fetched where it is not in the cache. An
+            mmproj file alone gives a model that encodes pictures and cannot write. None takes the small model that
+            comes with opsin.
         mmproj: the file of the part for pictures; None takes the model's own, or the best that fits of those beside it.
         vision: False leaves it out. Its weights are read when the first picture comes.
         threads: compute threads; None takes what this process may use.

@@ -9,15 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from opsin.api.files import Files, kinship
+from opsin.api.files import Files
 from opsin.api.vision import Vision
 from opsin.errors import ModelError, OpsinError
+from opsin.hub.file_names import BEST_FOR_VISION, kinship
 from opsin.models import Decoder
 from opsin.text import Tokenizer
-
-# F16 holds what towers need and is read as it is; Q8_0 is nearly as good; BF16 has three bits less than F16; F32 is
-# twice as large for nothing that could be seen. Other formats come after these, those of more bits first.
-_BEST = ("F16", "Q8_0", "BF16", "F32")
 
 
 @dataclass(frozen=True)
@@ -90,5 +87,5 @@ def _choice(taken: Vision, others: list[Vision], passed: list[str]) -> list[str]
 def _order(text: Path, vision: Vision) -> tuple[int, int, float]:
     """Smaller for what is taken rather."""
     kind = vision.format
-    rank = _BEST.index(kind.name) if kind.name in _BEST else len(_BEST)
+    rank = BEST_FOR_VISION.index(kind.name) if kind.name in BEST_FOR_VISION else len(BEST_FOR_VISION)
     return -kinship(text.name, vision.path.name), rank, -kind.block_bytes / kind.block_elements

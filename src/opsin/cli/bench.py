@@ -49,9 +49,10 @@ def run(args: argparse.Namespace) -> int:
     import opsin
 
     work = Work(args.prompt, args.decode, args.depth, args.parallel)
-    with Progress(f"loading {args.model}") as progress:
+    path = options.model_file(args)
+    with Progress(f"loading {path}") as progress:
         model = opsin.load(
-            args.model, threads=args.threads, context=work.context, pages=args.cache_type, sequences=work.parallel,
+            path, threads=args.threads, context=work.context, pages=args.cache_type, sequences=work.parallel,
             notice=progress, verify=args.verify,
         )  # fmt: skip
     options.tell(options.check_writes(model))
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             "load_seconds": model.load_seconds,
             "peak_bytes": peak_bytes(),
             "threads": model.device.threads,
-            "model": str(args.model),
+            "model": str(path),
             "depth": work.depth,
             "parallel": work.parallel,
         }

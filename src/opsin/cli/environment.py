@@ -35,6 +35,8 @@ def _file(text: str) -> list[object]:
 KEYS = ("LLAMA_API_KEY", "LLAMA_ARG_API_KEY", "OPSIN_API_KEY", "VLLM_API_KEY")
 _READ = {
     "LLAMA_ARG_MODEL": _Variable("model", options.place),
+    "LLAMA_ARG_HF_REPO": _Variable("model", options.repository),
+    "LLAMA_ARG_HF_FILE": _Variable("hf_file"),
     "LLAMA_ARG_MMPROJ": _Variable("mmproj", Path),
     "LLAMA_ARG_ALIAS": _Variable("alias"),
     "LLAMA_ARG_CTX_SIZE": _Variable("context", options.positive, auto="0"),
@@ -57,6 +59,7 @@ def fill(args: argparse.Namespace, variables: Mapping[str, str]) -> list[str]:
     if tls is not None:
         raise RequestError(f"{tls} is set, and this server speaks no TLS", hint=_NO_TLS)
     given = {variable.option for variable in _READ.values() if getattr(args, variable.option) not in (None, [])}
+    given |= {"hf_file"} if "model" in given else set()  # it is a file of another repository
     taken, aside = [], []
     for name, variable in _READ.items():
         value = variables.get(name)

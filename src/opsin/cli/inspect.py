@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsin.cli import options
+from opsin.cli.progress import FirstLines
 
 if TYPE_CHECKING:
     from opsin.cli.file_report import FileReport
@@ -19,7 +20,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("inspect", help="show what a model file holds", description=__doc__)
     parser.set_defaults(run=run)
     parser.add_argument(
-        "file", type=options.place, metavar="FILE", help="GGUF file, the first of its splits, or ollama:NAME"
+        "file", type=options.place, metavar="FILE", help="GGUF file, its first split, ollama:NAME or hf:REPO"
     )
     options.add_verify(parser)
     parser.add_argument("-c", "--context", type=options.positive, metavar="N", help="tokens to count memory for")
@@ -43,7 +44,7 @@ def _report(place: str | Path, context: int | None, *, verify: bool) -> FileRepo
     from opsin.gguf import File
 
     stored = isinstance(place, str) or verify
-    files = find(place, None, vision=True, verify=verify) if stored else Files(Path(place))
+    files = find(place, None, vision=True, verify=verify, notice=FirstLines()) if stored else Files(Path(place))
     file, notes = files.open()
     with file:
         report = report_file(file, context)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from opsin.errors import ModelError
+from opsin.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
     from opsin.api import Model
@@ -17,10 +17,16 @@ from opsin.config import expanded
 
 def add_model(parser: argparse.ArgumentParser, *, bundled: bool = False) -> None:
     """The model file and how it is loaded. `bundled`: without a file, the model that comes with opsin is taken."""
-    what = "GGUF file, its first split, a folder, or ollama:NAME" + (
+    what = "GGUF file, its first split, a folder, ollama:NAME or hf:REPO" + (
         " (default: the bundled opsin-nano)" if bundled else ""
     )
-    parser.add_argument("-m", "--model", type=place, required=not bundled, metavar="FILE", help=what)
+    given = parser.add_mutually_exclusive_group(required=not bundled)
+    given.add_argument("-m", "--model", type=place, metavar="FILE", help=what)
+    given.add_argument(
+        "-hf", "-hfr", "--hf-repo", dest="model", type=repository, metavar="REPO",
+        help="owner/repo[:quant] on Hugging Face's hub, fetched once",
+    )  # fmt: skip
+    parser.add_argument("-hff", "--hf-file", metavar="FILE", help="a file of --hf-repo, in place of a quant")
     add_verify(parser)
     parser.add_argument("-t", "--threads", type=positive, metavar="N", help="compute threads (default: all allowed)")
     parser.add_argument(
@@ -57,8 +63,15 @@ def place(text: str) -> str | Path:
     return text if is_place(text) else expanded(text)
 
 
+def repository(text: str) -> str:
+    """A name on Hugging Face's hub as a place."""
+    return f"hf:{text.removeprefix('hf:')}"
+
+
 def model_file(args: argparse.Namespace) -> str | Path:
     """What was named, or the bundled file; then a line on stderr says what that is good for."""
+    if args.hf_file is not None:
+        return _file_of(args.model, args.hf_file)
     if args.model is not None:
         return cast("str | Path", args.model)
     from opsin.hub.bundled import ABOUT, LARGER, bundled
@@ -66,6 +79,14 @@ def model_file(args: argparse.Namespace) -> str | Path:
     path = bundled()
     print(f"opsin: {ABOUT} ({LARGER})", file=sys.stderr, flush=True)
     return path
+
+
+def _file_of(repo: object, file: str) -> str:
+    """A file of a repository; its quant does not count then, as in llama-server."""
+    if not isinstance(repo, str) or not repo.startswith("hf:"):
+        raise RequestError(f"--hf-file {file} needs the repository that it is in", hint="give -hf owner/repo")
+    name = repo.removeprefix("hf:").partition(":")[0]
+    return f"hf:{name}/{file}"
 
 
 def check_writes(model: Model) -> Model:

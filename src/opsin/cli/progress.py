@@ -9,13 +9,32 @@ from types import TracebackType
 from opsin.cli.streams import draw
 
 
+class FirstLines:
+    """What takes long, as it goes on: a terminal's line changes, a log gets the first line of each thing.
+
+    Lines are `what: how far`.
+    """
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, line: str) -> None:
+        """It goes on."""
+        what = line.rpartition(": ")[0] or line
+        if sys.stderr.isatty():
+            draw(line)
+        elif what not in self._told:
+            print(f"opsin: {line}", file=sys.stderr, flush=True)
+        self._told.add(what)
+
+
 class Progress:
     """Use it with `with`; call it with a line whenever something slow begins."""
 
     def __init__(self, first: str) -> None:
         self._terminal = sys.stderr.isatty()
         self._start = time.perf_counter()
-        self._first, self._steps = first, 0
+        self._first, self._steps, self._others = first, 0, FirstLines()
 
     def __enter__(self) -> Progress:
         draw(self._first)
@@ -23,6 +42,9 @@ class Progress:
 
     def __call__(self, line: str) -> None:
         """A slow step begins."""
+        if not line.startswith("compiling"):
+            self._others(line)
+            return
         self._steps += 1
         if self._terminal:
             draw(line)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsin.cli import environment, options
+from opsin.cli.progress import FirstLines
 from opsin.config import expanded
 from opsin.errors import RequestError
 
@@ -111,7 +112,7 @@ def _load(path: str | Path, args: argparse.Namespace, rules: FetchRules) -> Mode
     model = opsin.load(
         path, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
         sequences=args.parallel or _PARALLEL, rules=rules, limits=PictureLimits(waiting_bytes=_WAITING_BYTES),
-        notice=_tell, verify=args.verify,
+        notice=FirstLines(), verify=args.verify,
     )  # fmt: skip
     options.tell(model)
     return model

@@ -22,7 +22,7 @@ class Found:
         name: what people call the model.
         text: the file of the text model, or of all.
         vision: files of the part for pictures. Where there is one, it is the model's own.
-        digests: SHA-256 in hex, by file.
+        digests: SHA-256 in hex of all files, "" where a store has none.
         keys: GGUF keys that count before those of the file: its owner set them.
         defaults: GGUF keys that count where the file has none.
         context: tokens of prompt and answer, where nobody asks for another number; None: the file's.
@@ -40,9 +40,8 @@ class Found:
 
     def verify(self, notice: Notice | None = None) -> None:
         """Read all files whole. Raises FileError for one that is not what its digest says, or that has none."""
-        for path in (self.text, *self.vision):
-            wanted = self.digests.get(path)
-            if wanted is None:
+        for path, wanted in self.digests.items():
+            if not wanted:
                 raise FileError(f"{path} was published without a SHA-256 digest", hint="load it without the check")
             if notice is not None:
                 notice(f"checking the digest of {self.name} ({path.stat().st_size / 1e6:.0f} MB)")

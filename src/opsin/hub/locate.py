@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from opsin.hub import ollama
+from opsin.hub import hugging_face, ollama
 from opsin.hub.found import Found, Notice
 
 
@@ -26,7 +26,10 @@ class Query:
     notice: Notice | None = None
 
 
-READERS: Final[Mapping[str, Callable[[Query], Found]]] = {"ollama": lambda query: ollama.find(query.name)}
+READERS: Final[Mapping[str, Callable[[Query], Found]]] = {
+    "hf": lambda query: hugging_face.find(query.name, vision=query.vision, notice=query.notice),
+    "ollama": lambda query: ollama.find(query.name),
+}
 
 
 def is_place(path: object) -> bool:

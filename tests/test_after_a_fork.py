@@ -119,7 +119,7 @@ DOORS = """
         "add": lambda: array + array,
         "relu": lambda: ops.activate(array, "relu"),
         "eager": lambda: ops.constant(np.ones((2, 4), np.float32)) * 2.0,
-        "run": lambda: program.run(rows=1, outputs=1),
+        "run": lambda: program.run(rows=1, outputs=1, candidates=1),
         "thread": lambda: multiprocessing.pool.ThreadPool(1).apply(lambda: model.logits([1, 2])),
         "cancel": lambda: (begun.cancel(), "quiet"),
         "forget": forgotten,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import urllib.request
 
 import pytest
 from fake_hub import fake_hub
 from ollama_store import pull
+from opsin_process import COMMAND
+from opsin_process import environment as environment_of_tests
 from tiny_sight import tiny_pair
 
 from opsin.cli import environment, main, options
@@ -119,3 +123,22 @@ def test_serve_takes_names_from_the_environment_too(typed, variables, model):
     args = main.parser().parse_args(["serve", *typed])
     environment.fill(args, variables)
     assert options.model_file(args) == model
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(("-m", "ollama:tiny"), "tiny"), (("-hf", "owner/tiny-GGUF:Q8_0"), "owner/tiny-GGUF:Q8_0")]
+)
+def test_serve_calls_the_model_as_its_store_does(store, hub, given, name):
+    variables = environment_of_tests(OLLAMA_MODELS=str(store), **hub[1])
+    command = [*COMMAND, "serve", "--port", "0", "-c", "128", *given]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables) as process:
+        said = ""
+        while "OPENAI_BASE_URL=" not in said:
+            line = process.stderr.readline()
+            assert line, f"it ended: {said}"
+            said = said + line
+        url = said.rpartition("OPENAI_BASE_URL=")[2].split()[0]
+        with urllib.request.urlopen(f"{url}/models", timeout=600) as reply:
+            assert [model["id"] for model in json.load(reply)["data"]] == [name]
+        process.terminate()
+        process.stderr.read()

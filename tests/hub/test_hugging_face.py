@@ -14,6 +14,7 @@ from tiny_sight import tiny_pair
 
 import opsin
 from opsin.errors import DeviceError, FileError, OpsinError, RequestError
+from opsin.hub import hugging_face
 from opsin.hub.file_names import number_format, splits
 from opsin.hub.locate import locate
 
@@ -250,3 +251,23 @@ def test_the_commit_is_kept_for_starts_without_the_hub(hub, tmp_path):
     hub.repos["m/m"] = {"m-Q8_0.gguf": b"1"}
     locate("hf:m/m")
     assert (tmp_path / "cache/models--m--m/refs/main").read_text() == COMMIT
+
+
+def test_other_files_of_a_repository_are_no_models_whatever_a_model_is_called(hub):
+    hub.repos["m/flora"] = dict.fromkeys(
+        ("flora-Q8_0.gguf", "style-lora-Q8_0.gguf", "flora.imatrix.gguf", "flora-mmproj-Q8_0.gguf"), b"1"
+    )
+    assert names_of(locate("hf:m/flora")) == ("flora-Q8_0.gguf", ["flora-mmproj-Q8_0.gguf"])
+
+
+def test_the_librarys_other_way_of_fetching_tells_the_same_lines():
+    from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
+
+    report = namedtuple("report", "total_bytes total_bytes_completed total_transfer_bytes_completed "
+                                  "total_bytes_completion_rate total_transfer_bytes_completion_rate")  # fmt: skip
+    lines: list[str] = []
+    options = {"reconstruction_desc": "a", "transfer_desc": "b", "total": 4_000_000, "log_level": 0}
+    with XetDownloadProgressReporter(**options, tqdm_class=hugging_face._bar("m.gguf", lines.append)) as made:
+        for done in (1, 2, 4):
+            made.update_progress(report(4_000_000, done * 1_000_000, done * 500_000, 1.0, 1.0))
+    assert lines == [f"fetching m.gguf: {percent} % of 4 MB" for percent in (0, 25, 50, 100)]

@@ -23,7 +23,7 @@ _NAME: Final = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0
                           r"(?::(?P<quant>[\w.-]{1,40})|/(?P<file>[^:]{1,300}\.gguf))?", re.ASCII)  # fmt: skip
 _USUAL: Final = ("Q4_K_M", "Q8_0")  # where nobody names a quant, as llama-server
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_NO_MODELS: Final = ("mmproj", "imatrix", "lora")
+_NO_MODEL: Final = re.compile(r"(?<![a-z])(?:mmproj|imatrix|lora)(?![a-z])")
 _LISTED, _SECONDS = 12, 20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -70,7 +70,7 @@ def _choose(repo: _Repo, quant: str | None, file: str | None) -> tuple[str, list
         if file not in repo.sizes:
             raise FileError(f"{repo.name} has no file {file!r:.100}", hint=f"there are {_listed(list(repo.sizes))}")
         return file, []
-    models = [n for n in repo.sizes if not is_later_split(n) and not any(w in Path(n).name.lower() for w in _NO_MODELS)]
+    models = [n for n in repo.sizes if not is_later_split(n) and not _NO_MODEL.search(Path(n).name.lower())]
     kinds = {n: number_format(n) for n in models}
     if not models:
         raise FileError(f"{repo.name} has no GGUF file of a model", hint="look for a repository with GGUF in its name")

@@ -130,7 +130,7 @@ def test_embeddings_of_parts_are_the_rows_that_they_show(engine, ear):  # noqa: 
 def test_rows_that_nobody_encodes_are_refused(engine, first, encoded):  # noqa: F811
     span = melody((1, 2))
     wrong = span.__class__(span.digest, 2, 2, first=first, encoded=encoded, features=span.features)
-    with pytest.raises(RequestError, match=f"shows rows {first} to {first + 2} of {encoded}"):
+    with pytest.raises(RequestError, match=f"shows embeddings {first} to {first + 2} of {encoded}"):
         submit(engine, [1], wrong)
 
 

@@ -12,11 +12,18 @@ import pytest
 from real_model import fetch
 from tiny import MIXED, tiny_llama
 
+LONG = 900  # seconds: who asks for more time than this is long
+
 # The same examples each time, and as long as each takes: what fails here fails again, also on a busy machine.
 hypothesis.settings.register_profile(
     "opsin", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("opsin")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What may take longest begins first: another worker has the rest meanwhile."""
+    items.sort(key=lambda item: not any(mark.args[0] > LONG for mark in item.iter_markers("timeout")))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -322,7 +322,7 @@ def test_edited_embeddings_change_the_answer(model):
 
 def test_embeddings_of_another_number_of_rows_are_refused(model):
     made = model.encode(picture())
-    with pytest.raises(opsin.OpsinError, match="15, 64.*picture of 16 rows"):
+    with pytest.raises(opsin.OpsinError, match="15, 64.*picture of 16 tokens"):
         model.chat(ask(Embeddings(made.values[1:], made.patches)))
 
 

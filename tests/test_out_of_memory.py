@@ -89,20 +89,22 @@ def once(monkeypatch, owner, name, error):
 
 
 @pytest.mark.parametrize("form", [MemoryError(), RuntimeError("can't start new thread")], ids=repr)
-@pytest.mark.parametrize("where", ["step", "sampler", "features", "encoder"])
+@pytest.mark.parametrize("where", ["step", "sample", "sampler", "features", "encoder"])
 def test_one_requests_lack_of_memory_is_its_own(model, monkeypatch, where, form):
     expected = model.chat(HI, **GREEDY).text
     question = [{"role": "user", "content": [PICTURE, "?"]}]
     if where == "step":
         once(monkeypatch, model.runner, "step", form)
+    elif where == "sample":
+        once(monkeypatch, opsin.engine.engine, "sample", form)
     elif where == "sampler":
-        once(monkeypatch, opsin.engine.sequence.Sampler, "choose", form)
+        once(monkeypatch, opsin.engine.sequence.Sampler, "roll", form)
     elif where == "features":
         once(monkeypatch, type(model.vision._meta.preparation), "patches", form)
     else:
         once(monkeypatch, model.engine._media._encoding, "_load", form)
     with pytest.raises(OutOfMemoryError, match="memory ran out"):
-        assert model.chat(question, **GREEDY).text
+        assert model.chat(question, **(GREEDY | {"temperature": float(where == "sampler")})).text
     assert model.chat(HI, **GREEDY).text == expected
     assert model.chat(question, **GREEDY).text
 

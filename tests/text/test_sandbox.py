@@ -11,6 +11,7 @@ import pytest
 from opsin.errors import ModelError, OpsinError, RequestError
 from opsin.text import ChatTemplate
 from opsin.text import template as template_module
+from opsin.text.budget import Budget
 
 ENDLESS = 120  # seconds; what these take where they are not stopped is hours
 
@@ -226,3 +227,16 @@ def test_trying_what_a_template_takes_ends_in_time_too(source: str) -> None:
 @pytest.mark.parametrize("source", ["{{ a }}" * 1900, "{{ 1" + "+1" * 20 + " }}", "{{ [" + "1, " * 2900 + "] }}"])
 def test_templates_twice_as_large_as_any_published_one_compile(source: str) -> None:
     ChatTemplate(source).render([])
+
+
+def test_a_budgets_clock_runs_from_its_beginning_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.0, 9.0, 9.25])
+    monkeypatch.setattr("opsin.text.budget.time.thread_time", lambda: next(clock, 9.25))
+    budget = Budget(1.0)
+    time_before = budget.spent  # compiling, and the collector's work meanwhile, have limits of their own
+    gc.disable()
+    try:
+        with budget:
+            assert (time_before, budget.spent) == (0.0, 0.25)
+    finally:
+        gc.enable()

@@ -325,15 +325,15 @@ class Engine(Stays):
         start = time.perf_counter()
         try:
             candidates = self._run(plan)
+            seconds = time.perf_counter() - start
+            chosen = iter(enumerate(sample(candidates, [Draw(p.sequence.sampler) for p in plan if p.wanted])))
         except Stopped:
             return
         except Exception as error:  # noqa: BLE001 - those who took part must hear of it, the others go on
             self._fail([part.sequence for part in plan], error)
             return
-        seconds = time.perf_counter() - start
         self._budget.saw(sum(part.rows for part in plan), seconds)
         self.step_seconds.append(seconds)
-        chosen = iter(enumerate(sample(candidates, [Draw(p.sequence.sampler) for p in plan if p.wanted])))
         for part in plan:
             self._scheduler.computed(part.sequence, part.rows)
             if part.wanted:

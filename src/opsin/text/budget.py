@@ -82,6 +82,7 @@ class Budget:
 
     def __enter__(self) -> Budget:
         gc.callbacks.append(self._collect)
+        self._began = time.thread_time()  # what came before, such as compiling, has limits of its own
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -114,6 +114,17 @@ class TestDefinition:
         given = (q, k, v, np.int32([0, 1, 0, 2, 4, 0]), np.int32([5, 5, 1, 5, 5, 4]))
         agree(TorchOps(), lambda o: o.attend_dense(*(o.constant(a) for a in given), scale=0.3, parts=2), 1e-5)
 
+    @pytest.mark.parametrize(("rows", "heads"), [(3, 1), (6, 2)])
+    def test_dense_attention_with_a_bias(self, rows, heads):
+        q, k, v = normal(6, 2, 24), normal(10, 2, 24), normal(10, 2, 24, seed=1)
+        given, bias = (q, k, v, np.int32([0, 1, 0, 2, 4, 0]), np.int32([5, 5, 1, 5, 5, 4])), normal(rows, heads, 5)
+        bias[1, :, 1:] = -np.inf
+        agree(
+            TorchOps(),
+            lambda o: o.attend_dense(*map(o.constant, given), scale=0.3, parts=2, bias=o.constant(bias)),
+            1e-5,
+        )
+
     @pytest.mark.parametrize("pairing", ["neighbours", "halves"])
     def test_rope(self, pairing):
         x, table = normal(5, 2, 24), normal(5, 2, 8)

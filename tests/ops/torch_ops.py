@@ -169,12 +169,17 @@ class TorchOps:
         return self.apply_weights(weights, pages, layer, reads)
 
     def attend_dense(
-        self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1
-    ) -> Array:
+        self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1,
+        bias: Array | None = None,
+    ) -> Array:  # fmt: skip
         place = torch.arange(k.shape[0])
         start = (torch.arange(parts) * (k.shape[0] // parts)).repeat_interleave(q.shape[0] // parts)
         seen = (place >= (start + first.data)[:, None]) & (place < (start + last.data)[:, None])
         heads = (x.data.transpose(0, 1)[None] for x in (q, k, v))
+        if bias is not None:
+            rows = torch.arange(q.shape[0]) % bias.shape[0]
+            added = bias.data[rows].repeat(1, 1, parts).transpose(0, 1)  # [heads or 1, rows, keys]
+            seen = added.masked_fill(~seen, -torch.inf)[None]
         out = functional.scaled_dot_product_attention(*heads, attn_mask=seen, scale=scale, enable_gqa=True)
         return self.wrap(out[0].transpose(0, 1).nan_to_num(0.0))  # rows that see nothing
 

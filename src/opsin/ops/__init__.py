@@ -296,13 +296,17 @@ class Ops(Protocol):
         ...
 
     def attend_dense(
-        self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1
-    ) -> Array:
-        """softmax(scale * q k) v without a cache: q [n, heads, width], k, v [n, KV heads, width] -> q's shape.
+        self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1,
+        bias: Array | None = None,
+    ) -> Array:  # fmt: skip
+        """softmax(scale * q k + bias) v without a cache: q [n, heads, width], k, v [m, KV heads, width] -> q's shape.
 
         Row i sees rows first[i] <= j < last[i] (int32 [n]) of k and v; zeros come out where it sees none. Query
         head h reads KV head h // (heads / KV heads). Rows fall into `parts` of equal size, from whose beginning
         first and last count: none sees another, and each gives the bits that it gives alone.
+
+        bias [n, heads, m / parts] may have the rows of one part, which then serve all, and 1 head, which serves all
+        heads. -inf hides a key as if it were not there, if its value is a number.
         """
         ...
 

@@ -190,19 +190,23 @@ class Reference:
         return self.apply_weights(weights, pages, layer, reads)
 
     def attend_dense(
-        self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1
-    ) -> Array:
+        self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1,
+        bias: Array | None = None,
+    ) -> Array:  # fmt: skip
         queries, keys, values = data(q), data(k), data(v)
         starts = np.arange(len(queries)) * parts // len(queries) * (len(keys) // parts)
         repeats = queries.shape[1] // keys.shape[1]
         out = np.zeros(queries.shape, self.kind)
         for row, query in enumerate(queries):
-            seen = slice(int(starts[row] + data(first)[row]), int(starts[row] + data(last)[row]))
+            low, high = int(data(first)[row]), int(data(last)[row])
+            seen = slice(int(starts[row]) + low, int(starts[row]) + high)
             some = np.repeat(keys[seen], repeats, axis=1)  # [keys, query heads, width]
             if len(some):
                 scores = np.einsum("hd,khd->hk", query, some) * self.kind(scale)
-                weights = np.exp(scores - scores.max(-1, keepdims=True))
-                weights /= weights.sum(-1, keepdims=True)
+                if bias is not None:
+                    scores = scores + data(bias)[row % len(data(bias)), :, low:high]
+                weights = np.exp(scores - np.maximum(scores.max(-1, keepdims=True), np.finfo(self.kind).min))
+                weights /= np.maximum(weights.sum(-1, keepdims=True), np.finfo(self.kind).tiny)
                 out[row] = np.einsum("hk,khd->hd", weights, np.repeat(values[seen], repeats, axis=1))
         return self.array(out)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from samples import FEW, agree, normal
+from samples import FEW, agree, close, normal
 
 from opsin.errors import ModelError
 
@@ -170,3 +170,74 @@ def test_other_shapes_are_refused(ops):
     ):
         with pytest.raises(ModelError, match="attend_dense"):
             dense(ops, *wrong)
+
+
+def biased(o, q, k, v, first, last, bias, parts=1):
+    given = (o.constant(a) for a in (q, k, v, first, last))
+    return o.attend_dense(*given, scale=0.2, parts=parts, bias=o.constant(bias))
+
+
+@pytest.mark.parametrize(("heads", "kv", "width"), SHAPES)
+@pytest.mark.parametrize(("rows", "keys"), [(1, 1), (65, 130), (130, 63), (3, 1100), (700, 530)])
+def test_bias(ops, heads, kv, width, rows, keys):
+    q, (_, k, v) = normal(rows, heads, width), inputs(keys, heads, kv, width)
+    first, last = np.zeros(rows, np.int32), np.full(rows, keys, np.int32)
+    bias = 3 * normal(rows, heads, keys, seed=3)
+    agree(ops, lambda o: biased(o, q, k, v, first, last, bias), 6e-6)
+    agree(ops, lambda o: biased(o, q, k, v, first, last, bias[:, :1].copy()), 6e-6)
+    if keys > 1:
+        none = biased(ops, q, k, v, first, last, 0 * bias).numpy()
+        np.testing.assert_array_equal(none, dense(ops, q, k, v, first, last, 0.2).numpy())
+        assert np.abs(none - biased(ops, q, k, v, first, last, bias).numpy()).max() > 0.01
+
+
+@pytest.mark.parametrize("rows", [9, 18])
+@pytest.mark.parametrize("heads", [1, 4])
+def test_bias_of_parts_and_windows(ops, rows, heads):
+    """18 rows of queries in two parts; a bias of 9 serves both."""
+    q, (_, k, v) = normal(18, 4, 40), inputs(2 * 530, 4, 2, 40)
+    first, last = np.int32([*[0] * 5, 3, 70, 514, 7] * 2), np.int32([530, 1, 0, 100, 529, 8, 530, 520, 530] * 2)
+    bias = 3 * normal(rows, heads, 530, seed=3)
+    agree(ops, lambda o: biased(o, q, k, v, first, last, bias, parts=2), 6e-6)
+
+
+def test_bias_hides_keys(ops):
+    q, k, v = inputs(1100, 2, 1, 40)
+    first, last = np.zeros(1100, np.int32), np.full(1100, 1100, np.int32)
+    bias = np.where(np.arange(1100) < np.arange(1100)[:, None], 0, -np.inf)[:, None].astype(np.float32)
+    got = biased(ops, q, k, v, first, last, bias).numpy()
+    agree(ops, lambda o: biased(o, q, k, v, first, last, bias), 6e-6)
+    close(got, dense(ops, q, k, v, first, np.arange(1100, dtype=np.int32), 0.2).numpy(), 6e-6)
+    assert not got[0].any()
+    assert got[1:].any((1, 2)).all()
+
+
+@pytest.mark.parametrize("rows", [1, 5, 97])
+def test_a_biased_row_has_the_same_bits_in_any_company(teams, rows):
+    q, k, v = inputs(1100, 3, 1, 72)
+    first, last, bias = np.zeros(1100, np.int32), np.full(1100, 1100, np.int32), normal(1100, 3, 1100, seed=3)
+    whole = biased(teams[1].eager(), q, k, v, first, last, bias).numpy()
+    for start in (0, 333, 1100 - rows):
+        part = slice(start, start + rows)
+        got = biased(teams[3].eager(), q[part], k, v, first[part], last[part], bias[part]).numpy()
+        np.testing.assert_array_equal(got, whole[part])
+
+
+def test_bias_in_a_recorded_program(cpu):
+    ops, tape = cpu.record()
+    q, k, v = inputs(100, 2, 2, 32)
+    bias = normal(100, 2, 100, seed=3)
+    x = tape.input(ops, "bias", bias.shape, "f32")
+    given = [ops.constant(a) for a in (q, k, v, *spans(60, 40))]
+    program = tape.finish({"y": ops.attend_dense(*given, scale=0.2, bias=x)})
+    for values in (bias, -bias):
+        program.inputs["bias"][:] = values
+        program.run()
+        np.testing.assert_array_equal(program.output("y"), biased(cpu.eager(), q, k, v, *spans(60, 40), values).numpy())
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 3), (5, 4, 3), (6, 3, 6), (6, 4, 12), (4, 1, 6), (6, 24)])
+def test_a_bias_of_another_shape_is_refused(ops, shape):
+    q, k, v = inputs(12, 4, 2, 24)
+    with pytest.raises(ModelError, match=r"the bias is .*; \(12 or 6, 4 or 1, 6\) is needed"):
+        biased(ops, q, k, v, *spans(6, 6), np.zeros(shape, np.float32), parts=2)

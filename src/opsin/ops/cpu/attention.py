@@ -49,12 +49,21 @@ class _Held:
 
 @dataclass(frozen=True)
 class _Dense:
-    """Rows of matrices as keys and values, and how many rows of queries and of keys make a part."""
+    """Rows of matrices as keys and values, how many rows of queries and of keys make a part, what scores get added."""
 
     k: Place
     v: Place
     rows: int
     keys: int
+    bias: Array | None
+
+    def bias_args(self) -> tuple[int, ...]:
+        """What `attend` takes of the bias."""
+        if self.bias is None:
+            return ()
+        rows, heads = most(self.bias.shape[0]), most(self.bias.shape[1])
+        head = 4 * self.bias.width if heads > 1 else 0
+        return place(self.bias).address, place(self.bias).row, head, rows, float_bits(_LOG2E)
 
 
 class Attention:
@@ -87,7 +96,10 @@ class Attention:
         held = _Held(pool.keys[layer], pool.values[layer], pool.heads, pool.kind, pool)
         return self._attend(q, held, reads, scale, softcap)
 
-    def attend_dense(self, q: Array, k: Array, v: Array, first: Array, last: Array, scale: float, parts: int) -> Array:
+    def attend_dense(
+        self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int,
+        bias: Array | None,
+    ) -> Array:  # fmt: skip
         """Keys and values are read where they lie."""
         heads, width = most(k.shape[1]), k.width
         if q.rank != 3 or q.width != width or most(q.shape[1]) % heads or v.shape != k.shape:
@@ -98,9 +110,11 @@ class Attention:
         rows, keys = most(q.shape[0]), most(k.shape[0])
         if parts < 1 or rows % parts or keys % parts:
             raise ModelError(f"attend_dense: {rows} rows and {keys} keys are not {parts} equal parts")
+        _check_bias(bias, rows, rows // parts, most(q.shape[1]), keys // parts)
         reads = self._dense_reads(first, last)
         held = _Held(place(k).block, place(v).block, heads, "dense", (k, v))
-        return self._attend(q, held, reads, scale, 0.0, _Dense(place(k), place(v), rows // parts, keys // parts))
+        dense = _Dense(place(k), place(v), rows // parts, keys // parts, bias)
+        return self._attend(q, held, reads, scale, 0.0, dense)
 
     def _dense_reads(self, first: Array, last: Array) -> Reads:
         """What rows see; the same as last time for the same rows, so that a plan serves all layers of an encoder."""
@@ -130,9 +144,12 @@ class Attention:
             *steps, place(reads.sequence).address, place(reads.first).address, place(reads.last).address, group,
             held.heads, q.width, float_bits(factor), float_bits(softcap * _LOG2E),
             float_bits(2 / softcap if softcap else 0.0), place(partial).address, scratch.block.address, size, *part,
+            *(dense.bias_args() if dense is not None else ()),
         )  # fmt: skip
-        kernel = Kernel.of("attend", kind=held.kind, softcap=softcap > 0, vectors=vectors)
-        sources = [q, plan.tiles, reads.tables, reads.sequence, reads.first, reads.last]
+        bias = [dense.bias] if dense is not None and dense.bias is not None else []
+        biased: dict[str, bool] = {"biased": True} if bias else {}  # else the kernel keeps its name
+        kernel = Kernel.of("attend", kind=held.kind, softcap=softcap > 0, vectors=vectors, **biased)
+        sources = [q, plan.tiles, reads.tables, reads.sequence, reads.first, reads.last, *bias]
         ops.tape.emit(
             kernel, args, items=plan.items[:1], reads=[*sources, held.keys, held.values], writes=[out, partial],
             keep=(held, plan, scratch),
@@ -201,6 +218,15 @@ class Attention:
 
     def _back(self, x: Array) -> Array:
         return self._ops.constant(x.numpy())
+
+
+def _check_bias(bias: Array | None, rows: int, part: int, heads: int, keys: int) -> None:
+    """Raises ModelError for a bias that is not of all rows or of a part, of all heads or of one, of a part's keys."""
+    if bias is None:
+        return
+    fits = bias.rank == 3 and most(bias.shape[0]) in (rows, part) and most(bias.shape[1]) in (heads, 1)
+    if not fits or bias.width != keys:
+        raise ModelError(f"attend_dense: the bias is {bias.shape}; ({rows} or {part}, {heads} or 1, {keys}) is needed")
 
 
 def _pool(pages: Pages) -> KvPages:

@@ -293,9 +293,10 @@ class Operations:
         return self._attention.attend(q, pages, layer, reads, scale, softcap)
 
     def attend_dense(
-        self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1
-    ) -> Array:
-        return self._attention.attend_dense(q, k, v, first, last, scale, parts)
+        self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1,
+        bias: Array | None = None,
+    ) -> Array:  # fmt: skip
+        return self._attention.attend_dense(q, k, v, first, last, scale=scale, parts=parts, bias=bias)
 
     def attention_weights(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0

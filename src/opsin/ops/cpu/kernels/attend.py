@@ -12,7 +12,9 @@ keys (dense): all their chunks, or one, whose sums go to `partial` for `merge_ch
 Arguments: q, bytes a row of q, out, bytes a row of out, keys of the layer, values, table of tiles, page tables (dense:
 bytes a row of keys), bytes a page table (dense: bytes a row of values), sequence of rows, first, last, query heads a
 KV head, KV heads, width, factor of queries (f32 bits), cap and pull of scores, partial, scratch, bytes of scratch a
-thread; dense: rows of queries and of keys that make a part, from whose beginning first and last count.
+thread; dense: rows of queries and of keys that make a part, from whose beginning first and last count; biased: what is
+added to scores, bytes a row of it, bytes a query head (0: all have the same), rows after which it begins again, its
+factor (f32 bits).
 """
 
 from __future__ import annotations
@@ -46,15 +48,16 @@ from opsin.ops.layout import SHARED
     FACTOR,
 ) = (8 * i for i in range(16))
 CAP, PULL, PARTIAL, SCRATCH, SCRATCH_BYTES, PART_ROWS, PART_KEYS = (8 * i for i in range(16, 23))
+BIAS, BIAS_ROW, BIAS_HEAD, BIAS_ROWS, BIAS_FACTOR = (8 * i for i in range(23, 28))
 K_ROW, V_ROW = TABLES, TABLE_BYTES
 BY_HAND = True  # no loop gains by LLVM's own unrolling and vectors, which take half its time
 TILE_WORDS = 4  # first row, rows, chunk or -1, slot in `partial`
 
 
-def make(simd: Simd, kind: str, softcap: bool, vectors: int) -> Any:
+def make(simd: Simd, kind: str, softcap: bool, vectors: int, biased: bool = False) -> Any:
     at, i32, put_i32, lanes = simd.i64_at, simd.i32_at, simd.put_i32, simd.lanes
     load_queries, write, keep = _rows(simd)
-    clear, merge, sum_chunk = clearing(simd), merging(simd), _sum_chunk(simd, kind, softcap, vectors)
+    clear, merge, sum_chunk = clearing(simd), merging(simd), _sum_chunk(simd, kind, softcap, vectors, biased)
     wide, dense = vectors * lanes, kind == "dense"
 
     @jit
@@ -155,11 +158,11 @@ def _rows(simd: Simd) -> tuple[Any, Any, Any]:
     return load_queries, write, keep
 
 
-def _sum_chunk(simd: Simd, kind: str, softcap: bool, vectors: int) -> Any:
+def _sum_chunk(simd: Simd, kind: str, softcap: bool, vectors: int, biased: bool) -> Any:
     """Blocks of a chunk for all queries of a tile."""
     at, f32_at, dense = simd.i64_at, simd.f32_at, kind == "dense"
     blocks = _gathered(simd) if dense else _paged(simd, kind)
-    take = summing(simd, softcap, *blocks, *products(simd, kind, vectors))
+    take = summing(simd, softcap, *blocks, *products(simd, kind, vectors), _biasing(simd) if biased else None)
 
     @jit
     def sum_chunk(
@@ -173,6 +176,23 @@ def _sum_chunk(simd: Simd, kind: str, softcap: bool, vectors: int) -> Any:
         )  # fmt: skip
 
     return sum_chunk
+
+
+def _biasing(simd: Simd) -> Any:
+    """add_bias(args, row, head, query, start, low, high, scores): keys are counted from `start` behind the first."""
+    at, i32, load, load_part, store = simd.i64_at, simd.i32_at, simd.load, simd.load_part, simd.store
+    fma, splat, f32_at, lanes = simd.fma, simd.splat, simd.f32_at, simd.lanes
+
+    @jit
+    def add_bias(args: int, row: int, head: int, query: int, start: int, low: int, high: int, scores: int) -> None:
+        group = at(args + GROUP)
+        bias = at(args + BIAS) + (row + query // group) % at(args + BIAS_ROWS) * at(args + BIAS_ROW)
+        bias += (head * group + query % group) * at(args + BIAS_HEAD) + 4 * (i32(at(args + FIRST) + 4 * row) + start)
+        factor = splat(f32_at(args + BIAS_FACTOR))
+        for i in range(low, high, lanes):
+            store(scores + 4 * i, fma(load_part(bias + 4 * i, high - i), factor, load(scores + 4 * i)))
+
+    return add_bias
 
 
 def _paged(simd: Simd, kind: str) -> tuple[Any, Any, Any]:

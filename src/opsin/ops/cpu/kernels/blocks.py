@@ -15,7 +15,7 @@ from typing import Any
 from opsin.ops import CHUNK, PAGE
 from opsin.ops.cpu.dots import Dots
 from opsin.ops.cpu.kernels.shared import jit
-from opsin.ops.cpu.kernels.softmax import STATE, weighing
+from opsin.ops.cpu.kernels.softmax import LOWEST, STATE, weighing
 from opsin.ops.cpu.panel import Panel, transpose
 from opsin.ops.cpu.simd import Simd
 from opsin.ops.cpu.tiles import PANEL, SCORES, score_vectors
@@ -26,15 +26,18 @@ ELEMENT = {"f32": 4, "f16": 2, "q8_0": 1}
 ROW = 4 * SCORES  # bytes of a query's scores
 
 
-def summing(simd: Simd, softcap: bool, keys_of: Any, values_of: Any, ahead: Any, score: Any, spread: Any) -> Any:
+def summing(
+    simd: Simd, softcap: bool, keys_of: Any, values_of: Any, ahead: Any, score: Any, spread: Any, add_bias: Any = None
+) -> Any:
     """The function of a chunk, PANEL queries at a time, or up to FEW where `few` says so.
 
     keys_of and values_of(args, row, head, block, base, padded, count, room, few) give a block's address, laid out in
     `room` where that is done; ahead(args, row, head, block, part, parts, which, few) fetches a part of a later block;
     score(keys, q, width, padded, some, scores, few); spread(values, weights, width, padded, some, low, high, sums,
-    few).
+    few); add_bias(args, row, head, query, start, low, high, scores) where something is added to scores.
     """
     i32, weigh = simd.i32_at, weighing(simd, softcap)
+    f32_at, put_f32, biased = simd.f32_at, simd.put_f32, add_bias is not None
 
     @jit
     def common(ranges: int, k: int, some: int, start: int) -> tuple[int, int, int]:
@@ -114,7 +117,11 @@ def summing(simd: Simd, softcap: bool, keys_of: Any, values_of: Any, ahead: Any,
         for j in range(queries):
             a, b = max(i32(ranges + 8 * j) - origin, 0), min(i32(ranges + 8 * j + 4) - origin, CHUNK)
             if a < b:
+                if biased:
+                    add_bias(args, row, head, j, origin, a, b, scratch + j * ROW)
                 weigh(cap, pull, scratch + j * ROW, a, b, state + j * STATE)
+                if biased and f32_at(state + j * STATE) == LOWEST:
+                    put_f32(state + j * STATE + 4, 0.0)  # all was hidden
         values_to(
             args, row, head, begin, end, base, queries, width, padded, keys_end, sums, ranges, scratch, room, few,
         )  # fmt: skip

@@ -107,3 +107,26 @@ def test_areas_cover_the_picture_without_gaps() -> None:
     tiles = sizes.areas((100, 60), (4, 3))
     assert tiles[0] == (0, 0, 25, 20) and tiles[1] == (25, 0, 50, 20) and tiles[-1] == (75, 40, 100, 60)
     assert sum((right - left) * (bottom - top) for left, top, right, bottom in tiles) == 6000
+
+
+@given(side, side, st.integers(2, 4))
+def test_crops_of_long_pictures(width: int, height: int, most: int) -> None:
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    whole = np.broadcast_to(np.stack(np.mgrid[:height, :width]).astype(np.int32), (2, height, width))
+    theirs = Gemma3ImageProcessorPil().pan_and_scan(whole, 256, most, 1.2)
+    made = sizes.pan_and_scan((width, height), most)
+    assert [(int(x0), int(y0), int(x1) - 1, int(y1) - 1) for x0, y0, x1, y1 in made] == [
+        (*crop[::-1, 0, 0].tolist(), *crop[::-1, -1, -1].tolist()) for crop in theirs
+    ]
+
+
+@given(side, side, st.integers(1, 2000))
+def test_edges_leave_something_of_each_side(width: int, height: int, most: int) -> None:
+    edges = sizes.edges((width, height), most)
+    assert edges[0] == most
+    if max(width, height) > most * min(width, height):
+        assert len(edges) == 1  # too thin for any
+        return
+    areas = [math.prod(sizes.within((width, height), edge, 14)) for edge in edges]
+    assert areas == sorted(areas, reverse=True) and areas[-1] > 0

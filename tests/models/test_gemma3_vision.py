@@ -7,6 +7,7 @@ import pytest
 
 from opsin.errors import OpsinError
 from opsin.media import steps
+from opsin.media.budget import PictureBudget
 from opsin.media.decode import open_picture
 from opsin.nn.vit import block_order
 
@@ -70,6 +71,35 @@ def test_markers_and_rows_equal_the_processors(tower):
     )
     assert [theirs.tokenizer(spelling)["input_ids"]] == ids
     assert theirs.tokenizer.decode(ids[0]) == spelling
+
+
+SCAN = {"pan_and_scan_min_crop_size": 256, "pan_and_scan_max_num_crops": 4, "pan_and_scan_min_ratio_to_activate": 1.2}
+
+
+@pytest.mark.parametrize(("size", "crops"), [
+    ((800, 300), 3), ((300, 800), 3), ((2000, 301), 4), ((601, 500), 2), ((599, 500), 0), ((500, 500), 0),
+    ((400, 255), 0),
+])  # fmt: skip
+@pytest.mark.parametrize("most", [4, 2, 1])
+def test_at_high_detail_it_pans_and_scans(tower, size, crops, most):
+    image, theirs = picture(*size), processor()
+    budget = PictureBudget("high", max_image_tokens=ROWS * (1 + most))
+    patches = tower.layout(open_picture(image).at(budget if most < 4 else PictureBudget("high")))
+    scan = most > 1 and {"do_pan_and_scan": True, **SCAN, "pan_and_scan_max_num_crops": most}
+    made = theirs(images=[image], text="So <start_of_image>?", images_kwargs=scan or {}, return_tensors="np")
+    assert len(patches.spans) == 1 + (min(crops, most) if most > 1 else 0) == len(made["pixel_values"])
+    assert theirs.tokenizer(f"So {spelt(patches, SOFT)}?")["input_ids"] == made["input_ids"][0].tolist()
+    wanted = rows(made["pixel_values"])
+    for ours, right in zip(features(patches), wanted, strict=True):
+        assert np.abs(ours.reshape(right.shape) - right).max() <= 1e-5
+
+
+def test_each_crop_says_what_it_shows(tower):
+    patches = tower.layout(open_picture(picture(800, 301)).at(PictureBudget("high")))
+    assert [span.area for span in patches.spans[1:]] == [(0, 0, 267, 301), (267, 0, 534, 301), (534, 0, 800, 301)]
+    assert all(span.atomic and span.grid == (4, 4) for span in patches.spans)
+    assert (patches.area, patches.size) == ((0, 0, 800, 301), (SIDE, SIDE))
+    assert len({span.digest for span in patches.spans}) == 4
 
 
 def test_a_picture_is_one_span_whose_rows_see_each_other(tower):

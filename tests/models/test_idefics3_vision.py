@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from opsin.errors import OpsinError
+from opsin.media.budget import PictureBudget
 from opsin.media.decode import open_picture
 from opsin.nn.vit import block_order
 
@@ -47,8 +48,11 @@ def embed(truth, given):
 
 
 def assert_prepared(tower, image, theirs):
-    made = np.stack(features(tower.layout(open_picture(image))))
-    wanted = rows(theirs(image, return_tensors="np")["pixel_values"][0])
+    assert_equal(tower.layout(open_picture(image)), theirs(image, return_tensors="np"))
+
+
+def assert_equal(patches, theirs):
+    made, wanted = np.stack(features(patches)), rows(theirs["pixel_values"][0])
     made = made.reshape(len(made), -1, made.shape[-1])
     assert made.shape == wanted.shape
     assert np.abs(made - wanted).max() <= 1e-5
@@ -82,6 +86,40 @@ def test_markers_and_rows_equal_the_processors(tower, size):
     spelling = first + ours[0] + second + ours[1] + last
     assert [theirs.tokenizer(spelling)["input_ids"]] == ids
     assert theirs.tokenizer.decode(ids[0]) == spelling
+
+
+def other(**options):
+    """The processor with other settings."""
+    return processor().image_processor.__class__(**{
+        "size": {"longest_edge": LONGEST}, "max_image_size": {"longest_edge": SIDE}, "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3, **options,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_at_low_detail_a_picture_is_not_cut(tower, size):
+    patches = tower.layout(open_picture(picture(*size)).at(PictureBudget("low")))
+    assert patches.markers == ("<fake_token_around_image><global-img>", "<fake_token_around_image>")
+    assert (patches.rows, patches.size) == (ROWS, (SIDE, SIDE))
+    assert_equal(patches, other(do_image_splitting=False)(picture(*size), return_tensors="np"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("budget", [
+    PictureBudget(max_image_tokens=10 * ROWS), PictureBudget(max_image_tokens=5 * ROWS),
+    PictureBudget(max_pixels=(3 * SIDE) ** 2), PictureBudget("high", max_pixels=2 * SIDE**2),
+])  # fmt: skip
+def test_a_budget_is_the_longest_edge_that_it_allows(tower, size, budget):
+    patches = tower.layout(open_picture(picture(*size)).at(budget))
+    settings = [{"size": {"longest_edge": longest}} for longest in range(LONGEST, SIDE, -SIDE)]
+    for setting in (*settings, {"do_image_splitting": False}):
+        theirs = other(**setting)(picture(*size), return_tensors="np")
+        tiles = max(1, theirs["pixel_values"].shape[1] - 1)
+        if budget.fits((SIDE, tiles * SIDE), ROWS * theirs["pixel_values"].shape[1]):
+            break
+    assert patches.size[0] * patches.size[1] == tiles * SIDE**2
+    assert patches.rows == ROWS * len(theirs["pixel_values"][0])
+    assert_equal(patches, theirs)
 
 
 def test_one_tile_is_the_whole_picture(open_tower):

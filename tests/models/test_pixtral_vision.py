@@ -11,6 +11,7 @@ import pytest
 
 from opsin.api.vision import Vision
 from opsin.errors import OpsinError, RequestError
+from opsin.media.budget import LOW_TOKENS, PictureBudget
 from opsin.media.decode import open_picture
 from opsin.media.fetch import FetchRules
 from opsin.media.limits import PictureLimits
@@ -83,6 +84,30 @@ def test_pixels_equal_the_processors(tower, both, size):
 @pytest.mark.parametrize("mode", MODES)
 def test_pixels_of_other_modes_equal_the_processors(tower, both, mode):
     assert_prepared(both, tower, picture(93, 61, mode))
+
+
+BUDGETS = (
+    PictureBudget(max_image_tokens=100), PictureBudget(max_image_tokens=30), PictureBudget(max_pixels=2500),
+    PictureBudget("low"), PictureBudget("low", max_pixels=1600),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("size", [(96, 96), (301, 200), (90, 20), (8, 700)])
+def test_a_budget_is_the_largest_edge_that_it_allows(tower, both, size, budget):
+    image, factor = picture(*size), PATCH * merges(both[0])
+    most = min(budget.max_image_tokens or LOW_TOKENS, LOW_TOKENS if budget.detail == "low" else 1 << 20)
+    for edge in range(SIDE, 0, -1):  # as the processor with this setting has it
+        theirs = both[1].image_processor(
+            [image], return_tensors="pt", patch_size=factor, size={"longest_edge": edge}
+        )  # fmt: skip
+        high, wide = theirs["image_sizes"][0].tolist()
+        if high * wide // factor**2 <= most and high * wide <= (budget.max_pixels or high * wide):
+            break
+    layout = tower.layout(open_picture(image).at(budget))
+    assert layout.size == (wide, high) and layout.rows <= most
+    wanted = rows(both[0], theirs["pixel_values"])
+    assert np.abs(first_features(layout) - wanted).max() <= 1e-5
 
 
 def test_a_picture_of_which_nothing_would_be_left_is_refused(tower, both):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from opsin.errors import OpsinError, RequestError
+from opsin.media.budget import PictureBudget
 from opsin.media.decode import open_picture
 from opsin.models import qwen2vl as family
 
@@ -15,6 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from qwen2vl_truth import (  # noqa: E402
+    LEAST,
     MERGE,
     MOST,
     PAD,
@@ -137,6 +139,33 @@ def test_a_picture_is_one_span_of_its_own_size(tower):
     assert (span.size, span.grid, span.rows, span.positions, span.atomic) == ((96, 64), (8, 12), 96, 12, False)
     assert patches.rectangles()[13] == (100 / 12, 8.0, 200 / 12, 16.0)
     assert len({tower.layout(open_picture(picture(*size))).spans[0].digest for size in SIZES}) == len(SIZES)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (301, 200), (20, 300), (9, 8)])
+@pytest.mark.parametrize(("budget", "bounds"), [
+    (PictureBudget(min_pixels=50 * 50, max_pixels=90 * 90), (50 * 50, 90 * 90)),
+    (PictureBudget(min_pixels=200 * 200), (200 * 200, 200 * 200)),
+    (PictureBudget(max_pixels=400 * 400), (LEAST, 400 * 400)),
+    (PictureBudget(min_image_tokens=30, max_image_tokens=60), (30 * 64, 60 * 64)),
+    (PictureBudget(max_pixels=5000, max_image_tokens=60), (LEAST, 60 * 64)),
+    (PictureBudget("low"), (LEAST, 256 * 64)), (PictureBudget("high"), (LEAST, MOST)),
+])  # fmt: skip
+def test_a_budget_is_the_processors_bounds(tower, truth, size, budget, bounds):
+    least, most = bounds
+    layout = tower.layout(open_picture(picture(*size)).at(budget))
+    made = processor().image_processor(
+        picture(*size), return_tensors="np", size={"shortest_edge": least, "longest_edge": most}
+    )
+    high, wide = (made["image_grid_thw"][0, 1:] * PATCH).tolist()
+    assert layout.size == (wide, high)
+    (ours,) = features(layout)
+    assert np.abs(ours - rows(truth, made["pixel_values"], made["image_grid_thw"])).max() <= 1e-5
+
+
+def test_nobody_gets_more_than_the_tower_can(tower):
+    asked = PictureBudget(min_pixels=1 << 31)
+    layout = tower.layout(open_picture(picture(8, 8)).at(asked))
+    assert layout.size[0] * layout.size[1] == tower.tower.shape.most_pixels
 
 
 def test_files_without_bounds_have_those_of_transformers(open_tower):

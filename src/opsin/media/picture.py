@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from opsin.media.budget import USUAL, PictureBudget
 
 STRIP_ROWS = 256  # rows handled at once where a whole copy would double the memory
 
@@ -21,12 +23,14 @@ class Picture:
         coverage: mode L: how opaque each pixel is; None where all are.
         digest: 16 bytes; equal for equal files, and for equal pixels handed over as images or arrays.
         notes: what a person should know: "frame 1 of 12".
+        budget: how finely it is to be looked at.
     """
 
     image: Image.Image = field(repr=False, compare=False)
     coverage: Image.Image | None = field(repr=False, compare=False)
     digest: bytes
     notes: tuple[str, ...] = ()
+    budget: PictureBudget = USUAL
 
     @property
     def size(self) -> tuple[int, int]:
@@ -42,6 +46,10 @@ class Picture:
     def height(self) -> int:
         """Pixels from top to bottom."""
         return self.image.height
+
+    def at(self, budget: PictureBudget) -> Picture:
+        """The same picture, to be looked at so."""
+        return replace(self, budget=budget)
 
     @property
     def bytes(self) -> int:

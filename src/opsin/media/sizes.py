@@ -91,6 +91,27 @@ def within(size: Size, most: int, factor: int) -> Size:
     return ((width - 1) // factor + 1) * factor, ((height - 1) // factor + 1) * factor
 
 
+def edges(size: Size, most: int) -> range:
+    """What `within` may be given: from `most` down to where the shorter side is left a pixel."""
+    return range(most, min(most, -(-max(size) // min(size))) - 1, -1)
+
+
+def pan_and_scan(size: Size, most: int, *, least: int = 256, ratio: float = 1.2) -> list[Area]:
+    """At most so many crops, one beside the other along the longer side, of pictures that are long and large enough.
+
+    The `pan_and_scan` of transformers, with its defaults: crops have `least` pixels a side, pictures this `ratio`.
+    """
+    long, short = max(size), min(size)
+    if long / short < ratio:
+        return []
+    count = min(most, max(2, min(long // least, math.floor(long / short + 0.5))))
+    step = math.ceil(long / count)
+    if min(step, short) < least:
+        return []
+    spans = [(i * step, min((i + 1) * step, long)) for i in range(count)]
+    return [(a, 0, b, short) if size[0] >= size[1] else (0, a, short, b) for a, b in spans]
+
+
 def areas(size: Size, grid: Grid) -> list[Area]:
     """What the tiles of a grid show of a picture that was stretched over it, row by row."""
     columns, rows = grid

@@ -5,7 +5,7 @@ Layers with a window and those that see everything have ropes of their own.
 Its tower is SigLIP, whose patches are averaged in squares to the rows of a sequence.
 
 GGUF: general.architecture = "gemma3", clip.projector_type = "gemma3"; norms hold their "+1". Oracle: transformers'
-Gemma3ForConditionalGeneration, and its processor without pan and scan.
+Gemma3ForConditionalGeneration, and its processor; with pan and scan where high detail is asked for.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, plus_one
 from opsin.gguf.text_rules import KEYS, tensors
 from opsin.gguf.vision_rules import normalisation_keys, projector_keys, siglip, tower_sizes
+from opsin.media import sizes, steps
+from opsin.media.limits import Size
 from opsin.media.picture import Picture
 from opsin.nn.attention import Heads, SelfAttention, heads_of
 from opsin.nn.batch import Batch, GroupShape
@@ -34,11 +36,14 @@ from opsin.nn.pictures import Preparation
 from opsin.nn.rope import as_frequencies, frequencies, rope_of
 from opsin.nn.vit import Vit, block_order, vit_shape
 from opsin.ops import Array
-from opsin.spans import Patches
+from opsin.spans import Area, MediaSpan, Patches
 
 PERIOD = 6  # every sixth layer sees everything, where the file does not say
 POOL = 4  # patches along a side of a row's square, where the file does not say
 LARGEST = 62  # layers of the 27B model, whose scores are scaled by width / heads instead of the width of a head
+MOST_CROPS = 4  # of a picture at high detail, beside the whole
+BEGIN, END = "\n\n<start_of_image>", "<end_of_image>\n\n"
+ORIGINAL, CROPS = "Here is the original image ", " and here are some crops to help you see better "
 
 
 class Gemma3Block(Module):
@@ -211,8 +216,27 @@ class Gemma3Vision:
 
     def layout(self, picture: Picture) -> Patches:
         size = (self.tower.shape.side, self.tower.shape.side)
-        span = self.preparation.stretched(picture, size, "bilinear", atomic=True)
-        return Patches(("\n\n<start_of_image>", span, "<end_of_image>\n\n"), picture.notes, original=picture.size)
+        whole = self.preparation.stretched(picture, size, "bilinear", atomic=True)
+        areas = self._crops(picture, size, whole.rows)
+        parts: list[str | MediaSpan] = [ORIGINAL if areas else "", BEGIN, whole, END]
+        for i, area in enumerate(areas):
+            parts += [" " if i else CROPS, BEGIN, self._crop(picture, size, area), END]
+        return Patches(tuple(filter(None, parts)), picture.notes, original=picture.size)
+
+    def _crops(self, picture: Picture, size: Size, rows: int) -> list[Area]:
+        """Of pan and scan, which is for high detail."""
+        if picture.budget.detail != "high":
+            return []
+        ways = [sizes.pan_and_scan(picture.size, most) for most in range(MOST_CROPS, 1, -1)]
+        return picture.budget.choose([*ways, []], lambda areas: (size, rows * (1 + len(areas))))
+
+    def _crop(self, picture: Picture, size: Size, area: Area) -> MediaSpan:
+        def make() -> Floats:
+            left, top, right, bottom = map(int, area)
+            image = steps.flatten(picture).crop((left, top, right, bottom))
+            return self.preparation.patches(steps.resize(image, size, "bilinear"))
+
+        return self.preparation.span(picture, "crop", area, size, make=make, size=size, area=area, atomic=True)
 
     def encode(self, features: Floats) -> Array:
         x = self.tower.whole(features)

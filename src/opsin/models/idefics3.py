@@ -9,7 +9,7 @@ of published models (26, 27 and 32 patches a side) the table's own order comes o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -20,6 +20,7 @@ from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.vision_rules import normalisation_keys, projector_keys, siglip, tower_sizes
 from opsin.media import sizes, steps
+from opsin.media.limits import Size
 from opsin.media.picture import Picture
 from opsin.nn.keys import positive_int
 from opsin.nn.module import Module, Reader, at
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 BORDER, OVERVIEW = "<fake_token_around_image>", "<global-img>"
 TILES = 4  # along the longer side, where the file does not say
 MOST_TILES = 32
+Way = tuple[Size, Size]  # what a picture first becomes, and what its tiles are together
 Corner = tuple[int, int] | None  # of a tile on the sheet; None for the whole sheet
 
 
@@ -72,12 +74,11 @@ class Idefics3Vision:
 
     def layout(self, picture: Picture) -> Patches:
         side = self.tower.shape.side
-        first = sizes.longest_edge(picture.size, self.longest)
-        whole = sizes.whole_tiles(first, side)
+        first, whole = picture.budget.choose(self._ways(picture.size), self._cost)
         columns, rows = whole[0] // side, whole[1] // side
         areas = sizes.areas(picture.size, (columns, rows)) if columns * rows > 1 else []
         sheet = Shared(partial(_sheet, picture, first, whole), len(areas) + 1)
-        span = partial(self._span, picture, partial(self._prepare, sheet))
+        span = partial(self._span, picture, partial(self._prepare, sheet), (first, whole))
         parts: list[str | MediaSpan] = []
         for i, area in enumerate(areas):
             row, column = divmod(i, columns)
@@ -93,11 +94,26 @@ class Idefics3Vision:
         x = self.tower.whole(features)
         return self.projector.fc(x.ops.fold(x, self.preparation.block**2))
 
-    def _span(self, picture: Picture, prepare: Callable[[Corner], Floats], area: Area, corner: Corner) -> MediaSpan:
+    def _ways(self, size: Size) -> Iterator[Way]:
+        """How it may be cut, from the file's own way down to the whole picture in one tile."""
+        side = self.tower.shape.side
+        for longest in (self.longest, *range((self.longest - 1) // side * side, side, -side)):
+            first = sizes.longest_edge(size, longest)
+            yield first, sizes.whole_tiles(first, side)
+        yield sizes.longest_edge(size, self.longest), (side, side)
+
+    def _cost(self, way: Way) -> tuple[Size, int]:
+        shape, (_, (wide, high)) = self.tower.shape, way
+        tiles = wide * high // shape.side**2
+        return way[1], (tiles + (tiles > 1)) * (shape.grid // self.preparation.block) ** 2
+
+    def _span(
+        self, picture: Picture, prepare: Callable[[Corner], Floats], way: Way, area: Area, corner: Corner
+    ) -> MediaSpan:
         """A tile that begins at a corner of the sheet, or the whole sheet."""
         side = self.tower.shape.side
         return self.preparation.span(
-            picture, "sheet", self.longest, side, corner, make=partial(prepare, corner), size=(side, side), area=area
+            picture, "sheet", way, corner, make=partial(prepare, corner), size=(side, side), area=area
         )
 
     def _prepare(self, sheet: Shared[Image], corner: Corner) -> Floats:

@@ -99,8 +99,9 @@ class PixtralVision:
         return self.projector.down.outputs
 
     def layout(self, picture: Picture) -> Patches:
-        shape = self.tower.shape
-        size = sizes.within(picture.size, shape.side, shape.patch * self.preparation.block)
+        shape, factor = self.tower.shape, self.tower.shape.patch * self.preparation.block
+        ways = (sizes.within(picture.size, edge, factor) for edge in sizes.edges(picture.size, shape.side))
+        size = picture.budget.in_tokens().choose(ways, lambda size: (size, size[0] * size[1] // factor**2))
         parts: list[str | MediaSpan] = []
         for row in self.preparation.stretched(picture, size, "bicubic").by_rows():
             parts += [row, BREAK]

@@ -29,7 +29,7 @@ from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
 from opsin.nn.rope import frequencies, plane_table
-from opsin.nn.vit import MOST_PIXELS, MOST_ROWS, NormKind, Vit, attention_spans, plane, vit_shape
+from opsin.nn.vit import NormKind, Vit, attention_spans, plane, vit_shape
 from opsin.ops import Array
 from opsin.spans import Patches
 
@@ -97,7 +97,7 @@ class Qwen2VlVision:
         merge = positive_int(file, "clip.vision.spatial_merge_size", MERGE)
         least = positive_int(file, "clip.vision.image_min_pixels", LEAST)
         most = positive_int(file, "clip.vision.image_max_pixels", max(MOST, least))
-        if least > most or most > min(MOST_ROWS * shape.patch**2, MOST_PIXELS):
+        if least > most or most > shape.most_pixels:
             raise ModelError(
                 f"{file.path}: clip.vision.image_min_pixels is {least}, image_max_pixels {most}",
                 hint="the file is damaged",
@@ -115,7 +115,9 @@ class Qwen2VlVision:
 
     def layout(self, picture: Picture) -> Patches:
         shape, merge = self.tower.shape, self.preparation.block
-        size = sizes.fit_pixels(picture.size, shape.patch * merge, self.least, self.most)
+        side, ceiling = shape.patch * merge, shape.most_pixels
+        bounds = picture.budget.pixels(side**2, self.least, self.most, ceiling=ceiling)
+        size = sizes.fit_pixels(picture.size, side, *bounds)
         span = self.preparation.stretched(
             picture, size, "bicubic", self.window, arrange=self._arrange,
             positions=max(size) // shape.patch // merge,

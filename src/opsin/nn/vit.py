@@ -51,6 +51,11 @@ class VitShape:
         """Numbers of one patch."""
         return 3 * self.patch**2
 
+    @property
+    def most_pixels(self) -> int:
+        """Of one picture, whatever a file or a person asks for."""
+        return min(MOST_ROWS * self.patch**2, MOST_PIXELS)
+
 
 def vit_shape(file: File, norm: NormKind = "layer", pairing: Pairing = "halves") -> VitShape:
     """Raises ModelError for numbers that do not go together, naming their keys."""

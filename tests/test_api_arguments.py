@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_sight import tiny_pair
 
 import opsin
-from opsin.api.sampling_options import SamplingOptions
+from opsin.api.picture_options import ChatOptions, PictureOptions
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,7 @@ OPTIONS = (
     "device",
     "notice",
     "verify",
+    "budget",
 )
 # Each public method, called with one value in the place of something that it asks for.
 ENTRANCES = {
@@ -51,27 +52,37 @@ ENTRANCES = {
     "detokenize": lambda model, value: model.detokenize(value),
     "prepare": lambda model, value: model.prepare(value),
     "prepare steps": lambda model, value: model.prepare(Image.new("RGB", (8, 8)), steps=value),
+    **{
+        f"prepare {name}": lambda model, value, name=name: model.prepare(Image.new("RGB", (8, 8)), **{name: value})
+        for name in get_type_hints(PictureOptions)
+    },
     "encode": lambda model, value: model.encode(value),
     "encode several": lambda model, value: model.encode([value, value]),
     "question": lambda model, value: model.question(value),
     "question message": lambda model, value: model.question([value]),
     "question content": lambda model, value: model.question([{"role": "user", "content": value}]),
     "question part": lambda model, value: model.question([{"role": "user", "content": [value]}]),
+    "question budget": lambda model, value: model.question("Hi", budget=value),
+    "question detail": lambda model, value: model.question(
+        [{"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (8, 8)), "detail": value}]}]
+    ),
     "question role": lambda model, value: model.question([{"role": value, "content": "Hi"}]),
     "question url": lambda model, value: model.question(
         [{"role": "user", "content": [{"type": "image_url", "image_url": value}]}]
     ),
     "write": lambda model, value: model.write(value),
     "raw": lambda model, value: model.raw(value),
+    "raw budget": lambda model, value: model.raw(["Hi"], budget=value),
     "raw piece": lambda model, value: model.raw([value]),
     "raw pictures": lambda model, value: model.raw([model.picture_marker], value),
     "chat_prompt": lambda model, value: model.chat_prompt(value),
     "count": lambda model, value: model.count(value),
+    "count budget": lambda model, value: model.count("Hi", budget=value),
     "chat": lambda model, value: model.chat(value, max_tokens=1),
     "chat stop": lambda model, value: model.chat("Hi", stop=value, max_tokens=1),
     **{
         f"chat {name}": lambda model, value, name=name: model.chat("Hi", **{"max_tokens": 1, name: value})
-        for name in get_type_hints(SamplingOptions)
+        for name in get_type_hints(ChatOptions)
     },
     "complete": lambda model, value: model.complete(value, max_tokens=1),
     "generate": lambda model, value: model.generate(value, opsin.Sampling(max_tokens=1)),

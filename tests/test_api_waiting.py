@@ -19,7 +19,7 @@ from waiting import wait_for
 import opsin
 from opsin.api import vision
 from opsin.api.byte_budget import ByteBudget
-from opsin.api.waiting import PictureBudgets
+from opsin.api.waiting import PictureBytes
 from opsin.config import available_threads
 from opsin.errors import BusyError
 from opsin.media.limits import PictureLimits
@@ -47,7 +47,7 @@ def features(patches):
 @pytest.mark.parametrize("room", [0, 1 << 20])
 def test_a_picture_that_was_dropped_has_the_same_values(tiled, monkeypatch, opened, room):  # noqa: F811
     expected = features(tiled.prepare(picture(150, 60)))
-    monkeypatch.setattr(tiled.vision, "budgets", PictureBudgets(ByteBudget(room), ByteBudget(None)))
+    monkeypatch.setattr(tiled.vision, "budgets", PictureBytes(ByteBudget(room), ByteBudget(None)))
     opened.clear()
     patches = tiled.prepare(WIDE)
     assert len(expected) > 2
@@ -60,7 +60,7 @@ def test_a_picture_that_was_dropped_has_the_same_values(tiled, monkeypatch, open
 
 def test_room_is_given_back_by_who_was_encoded_and_by_who_was_dropped(tiled, monkeypatch):  # noqa: F811
     room, files = ByteBudget(1 << 20), ByteBudget(None)
-    monkeypatch.setattr(tiled.vision, "budgets", PictureBudgets(room, files))
+    monkeypatch.setattr(tiled.vision, "budgets", PictureBytes(room, files))
     first, second = tiled.prepare(WIDE), tiled.prepare(png(picture(80, 80)))
     assert room.used == 4 * (150 * 60 + 80 * 80)
     features(first)
@@ -87,7 +87,7 @@ def test_files_that_wait_have_a_limit_where_there_is_one(pair):  # noqa: F811
 def test_answers_are_the_same_where_nothing_may_wait_decoded(tiled, monkeypatch):  # noqa: F811
     questions = [ask(png(picture(90 + seed, 60, seed)), f"What is {seed}?") for seed in range(6)]
     expected = [tiled.chat(question, **OPTIONS).text for question in questions]
-    monkeypatch.setattr(tiled.vision, "budgets", PictureBudgets(ByteBudget(0), ByteBudget(None)))
+    monkeypatch.setattr(tiled.vision, "budgets", PictureBytes(ByteBudget(0), ByteBudget(None)))
     other = [ask(png(picture(90 + seed, 60, seed)) + b" ", f"What is {seed}?") for seed in range(6)]  # unknown files
     with ThreadPoolExecutor(6) as threads:
         assert list(threads.map(lambda question: tiled.chat(question, **OPTIONS).text, other)) == expected

@@ -16,6 +16,7 @@ from opsin.errors import BusyError, ContextError, DeviceError, FileError, ModelE
 if TYPE_CHECKING:
     from opsin.api import Answer, Embeddings, Message, Model, PictureUse, Question, Usage, load
     from opsin.engine.sampling import Sampling
+    from opsin.media.budget import PictureBudget
     from opsin.spans import Patches
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "ModelError",
     "OpsinError",
     "Patches",
+    "PictureBudget",
     "PictureUse",
     "Question",
     "RequestError",
@@ -39,7 +41,11 @@ __all__ = [
 ]
 __version__ = "0.1.0.dev0"
 
-_ELSEWHERE = {"Sampling": "opsin.engine.sampling", "Patches": "opsin.spans"}
+_ELSEWHERE = {
+    "Sampling": "opsin.engine.sampling",
+    "PictureBudget": "opsin.media.budget",
+    "Patches": "opsin.spans",
+}
 
 
 def __getattr__(name: str) -> object:

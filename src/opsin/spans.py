@@ -139,7 +139,7 @@ class Patches:
         parts: strings are the family's own markers, which may spell special tokens; spans are the picture's rows.
         notes: said to whoever sent it, as "frame 1 of 12".
         original: (width, height) of the picture that was given.
-        whole: (width, height) at which it is processed as a whole, where it is cut into several spans.
+        whole: (width, height) that all of the original has in it, where it is cut into several spans.
     """
 
     parts: tuple[str | MediaSpan, ...]
@@ -178,6 +178,34 @@ class Patches:
     def size(self) -> tuple[int, int] | None:
         """(width, height) in pixels at which it is really processed."""
         return self.whole or (self.spans[0].size if self.spans else None)
+
+    @property
+    def area(self) -> Area | None:
+        """The part of the original picture that it shows at `size`; beyond its edges where it was padded."""
+        areas = [span.area for span in self.spans if span.area is not None]
+        if self.whole is not None and self.original is not None:
+            return 0.0, 0.0, float(self.original[0]), float(self.original[1])
+        if not areas:
+            return None
+        x0, y0, x1, y1 = zip(*areas, strict=True)
+        return min(x0), min(y0), max(x1), max(y1)
+
+    def to_original(self, box: Area, scale: tuple[float, float] | None = None) -> Area:
+        """A box that a model gives, (x0, y0, x1, y1), in pixels of the original picture and cut at its edges.
+
+        Its numbers count pixels of the picture as it is processed (`size`), or parts of another `scale`: (1000, 1000)
+        for models that call the lower right corner so.
+
+        Raises ValueError where it is not known what the picture shows.
+        """
+        area, seen = self.area, scale or self.size
+        if area is None or seen is None or self.original is None:
+            raise ValueError("this picture does not say which part of an original it shows")
+        left, top, right, bottom = area
+        width, height = self.original
+        xs = [min(max(left + (right - left) * x / seen[0], 0.0), width) for x in box[::2]]
+        ys = [min(max(top + (bottom - top) * y / seen[1], 0.0), height) for y in box[1::2]]
+        return xs[0], ys[0], xs[1], ys[1]
 
     def rectangles(self) -> list[Area]:
         """For each of its rows, the part of the original picture that it shows."""

@@ -27,6 +27,7 @@ class PictureUse:
         rows: tokens that it takes, without the markers around it.
         notes: what a person should know: "frame 1 of 12".
         end: the tokens of the prompt up to its last one.
+        area: the part of what was sent that is seen at this size, in its pixels; beyond its edges where it was padded.
     """
 
     name: str
@@ -35,6 +36,7 @@ class PictureUse:
     rows: int
     notes: tuple[str, ...]
     end: int
+    area: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)

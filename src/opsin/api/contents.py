@@ -10,6 +10,7 @@ from opsin.api.byte_budget import ByteBudget
 from opsin.api.fetching import Fetching
 from opsin.api.messages import Message, check_messages
 from opsin.errors import RequestError
+from opsin.media.budget import USUAL, PictureBudget
 from opsin.media.fetch import FetchRules, is_remote
 from opsin.spans import Patches, check_context
 from opsin.text import join
@@ -36,12 +37,12 @@ class PreparedMessages:
 
 def read_messages(
     messages: Sequence[Message], vision: Vision | None, *, no_vision_hint: str, knows_role: Callable[[str], bool],
-    check: Callable[[], None] = lambda: None, context: int | None = None,
+    check: Callable[[], None] = lambda: None, context: int | None = None, budget: PictureBudget = USUAL,
 ) -> PreparedMessages:  # fmt: skip
     """Check messages, and prepare the pictures in them. `no_vision_hint`: what to do where there is no part for them.
 
     `knows_role`: whether there is such a role. `check` is called before each part: what it raises ends the work.
-    `context`: tokens that the prompt and its answer may have together.
+    `context`: tokens that the prompt and its answer may have together. `budget`: of all pictures; each may say more.
 
     Raises RequestError, naming the part, for what is no message or no picture.
     """
@@ -49,8 +50,9 @@ def read_messages(
     rules, files = (vision.rules, vision.budgets.files) if vision is not None else (FetchRules(), ByteBudget(0))
     with Fetching(rules, _remote(messages) if vision is not None else (), files, check) as fetching:
         reading = _Reading(
-            vision, no_vision_hint, check, fetching, context, sum(not _is_text(part) for _, part in _parts(messages))
-        )
+            vision, no_vision_hint, check, fetching, context, sum(not _is_text(part) for _, part in _parts(messages)),
+            budget,
+        )  # fmt: skip
         return PreparedMessages([reading.message(*numbered) for numbered in enumerate(messages)], reading.pictures)
 
 
@@ -86,6 +88,13 @@ def _source(part: object) -> object:
     return source.get("url") if isinstance(source, Mapping) else source
 
 
+def _budget(part: Mapping[str, object], name: str) -> PictureBudget:
+    """What a part says of how finely its picture is looked at, beside the picture's place or with it."""
+    budget, kind = PictureBudget.read(part, name), str(part["type"])
+    source = part[kind]
+    return PictureBudget.read(source, f"{name}.{kind}").within(budget) if isinstance(source, Mapping) else budget
+
+
 @dataclass
 class _Reading:
     """Messages on their way into the form of templates."""
@@ -96,6 +105,7 @@ class _Reading:
     fetching: Fetching
     context: int | None
     count: int
+    budget: PictureBudget
     pictures: list[tuple[str, Patches]] = field(default_factory=list)
     rows: int = 0
 
@@ -131,16 +141,17 @@ class _Reading:
 
     def _picture(self, part: object, name: str, vision: Vision) -> Patches:
         if not isinstance(part, Mapping):
-            return vision.prepare(cast("Source", part), name)
+            return vision.prepare(cast("Source", part), name, budget=self.budget)
         source = _source(part)
         if source is None:
             hint = 'give {"type": "image_url", "image_url": {"url": "..."}}'
             raise RequestError(f"{name} has no {part['type']}", hint=hint)
+        budget = _budget(part, name).within(self.budget)
         if not isinstance(source, str):
-            return vision.prepare(cast("Source", source), name)
+            return vision.prepare(cast("Source", source), name, budget=budget)
         if is_remote(source):
-            return vision.prepare(self.fetching.take(), name)
-        return vision.fetch(source, name)  # a string is never a path here: such parts may come from strangers
+            return vision.prepare(self.fetching.take(), name, budget=budget)
+        return vision.fetch(source, name, budget)  # a string is never a path here: such parts may come from strangers
 
 
 def flatten_contents(messages: Sequence[Message], marker: str) -> list[dict[str, object]]:

@@ -26,6 +26,7 @@ from opsin.errors import ModelError, RequestError
 from opsin.gguf import File
 from opsin.gguf.roles import PROJECTOR
 from opsin.hub.bundled import bundled
+from opsin.media.budget import USUAL, PictureBudget
 from opsin.media.fetch import FetchRules
 from opsin.media.limits import PictureLimits
 from opsin.models import Decoder, load_decoder
@@ -45,7 +46,7 @@ def load(
     path: str | Path | None = None, *, mmproj: str | Path | None = None, vision: bool = True,
     threads: int | None = None, context: int | None = None, pages: PageType = "f16", sequences: int = 32,
     rules: FetchRules | None = None, limits: PictureLimits | None = None, device: str | Mapping[str, str] = "cpu",
-    notice: Notice | None = None, verify: bool = False, config: Config | None = None,
+    notice: Notice | None = None, verify: bool = False, budget: PictureBudget = USUAL, config: Config | None = None,
 ) -> Model:  # fmt: skip
     """Read a model into memory.
 
@@ -66,6 +67,8 @@ def load(
         device: where to compute; {"text": ..., "vision": ...} says it of each part. There is "cpu" so far.
         notice: told in a line when something slow happens.
         verify: compare the files of a store with the digests under which they were published, which reads them whole.
+        budget: how finely pictures are looked at where a question does not say. None gets more than its most pixels
+            and tokens.
 
     `Model.notes` says what a person should know: parts that were left out and why, which of several files was taken,
     and what the file lacks, says wrongly, or asks for that is not built. That fewer tokens fit than the model was
@@ -77,7 +80,8 @@ def load(
     check_devices(device)
     rules, limits = FetchRules() if rules is None else rules, PictureLimits() if limits is None else limits
     for given, kind, name in ((vision, bool, "vision"), (rules, FetchRules, "rules"),
-                              (limits, PictureLimits, "limits"), (verify, bool, "verify")):  # fmt: skip
+                              (limits, PictureLimits, "limits"), (verify, bool, "verify"),
+                              (budget, PictureBudget, "budget")):  # fmt: skip
         check_type(given, kind, name)
     _check_counts(threads=threads, context=context, sequences=sequences)
     if not isinstance(pages, str) or pages not in get_args(PageType):
@@ -86,7 +90,7 @@ def load(
         raise RequestError(f"notice={notice!r:.80}", hint="give a function that takes a line")
     path = bundled() if path is None else path
     opened = open_device(config or from_environment(), threads=threads, notice=notice)
-    loading = _Loading(opened, rules, limits)
+    loading = _Loading(opened, rules, limits, budget)
     text: Text | None = None
     seeing: Vision | None
     try:
@@ -179,6 +183,7 @@ class _Loading:
     device: Device
     rules: FetchRules
     limits: PictureLimits
+    budget: PictureBudget
     notes: list[str] = field(default_factory=list)
 
     def read(self, file: File) -> _Read:
@@ -197,7 +202,7 @@ class _Loading:
 
     def vision(self, file: File, path: Path) -> Vision:
         """The part for pictures of a file, which may be the one that is open."""
-        return Vision(path, self.rules, self.limits, file if path == file.path else None)
+        return Vision(path, self.rules, self.limits, file if path == file.path else None, self.budget)
 
     def pair(self, files: Files, file: File, read: _Read) -> tuple[Vision | None, str]:
         """The part for pictures that belongs to a text model; where there is none, what to do about it."""

@@ -14,6 +14,7 @@ from opsin.api.answer import Answer, PictureUse
 from opsin.api.arguments import check_functions, check_ids, check_texts, check_type
 from opsin.api.contents import PreparedMessages, read_messages
 from opsin.api.facts import Facts
+from opsin.api.picture_options import ChatOptions, PictureOptions
 from opsin.api.prompting import Prompting
 from opsin.api.sampling_options import SamplingOptions
 from opsin.api.shorthand import Messages, to_messages
@@ -23,6 +24,7 @@ from opsin.engine.runner import Runner
 from opsin.engine.sampling import Sampling
 from opsin.engine.trace import Edits, trace
 from opsin.errors import RequestError
+from opsin.media.budget import USUAL, WORDS, PictureBudget
 from opsin.media.decode import Source
 from opsin.media.swapping import Step
 from opsin.ops.device import Device
@@ -155,15 +157,19 @@ class Model(Stays):
 
     # Pictures
 
-    def prepare(self, picture: Source | Patches | Embeddings, *, steps: Mapping[str, Step] | None = None) -> Patches:
+    def prepare(
+        self, picture: Source | Patches | Embeddings, *, steps: Mapping[str, Step] | None = None,
+        **asked: Unpack[PictureOptions],
+    ) -> Patches:  # fmt: skip
         """What stands in a prompt for a picture: its rows, grid, markers, rectangles. Nothing is computed yet.
 
         A picture is a path, a file's bytes, a Pillow image or an array [height, width] or [height, width, channels].
         `steps` are functions that take the place of the preparation's own, by their names in `opsin.media.steps`;
         they are called like these, at once, and must give images and arrays of the same sizes.
+        Keywords are those of `PictureBudget`, such as detail or max_image_tokens: how finely to look at it.
         """
         check_functions(steps, "steps")
-        return self._need_vision().prepare(picture, own=steps)
+        return self._need_vision().prepare(picture, own=steps, budget=PictureBudget(**asked))
 
     @overload
     def encode(self, pictures: Source | Patches) -> Embeddings: ...  # type: ignore[overload-overlap] # str, bytes: one
@@ -190,20 +196,25 @@ class Model(Stays):
 
     # Prompts
 
-    def question(self, messages: Messages, *, check: Callable[[], None] = lambda: None) -> Question:
+    def question(
+        self, messages: Messages, *, check: Callable[[], None] = lambda: None, budget: PictureBudget = USUAL
+    ) -> Question:
         """Messages as the file's template writes them. A file without one gets the contents as plain text.
 
         A text alone is what one user says. A content is a text, or a list of parts: texts, pictures in any form that
         `prepare` takes but for paths as strings, `Embeddings`, and parts as OpenAI writes them. Strings in these are
         URLs, which are fetched by the rules that `load` was given.
         `check` is called before each part: what it raises ends the work.
+        `budget` is how finely to look at pictures; each part of OpenAI's kind may say more of its own.
         """
-        return self._question(messages, check, self.context)
+        return self._question(messages, check, self.context, budget)
 
-    def _question(self, messages: Messages, check: Callable[[], None], context: int | None) -> Question:
+    def _question(
+        self, messages: Messages, check: Callable[[], None], context: int | None, budget: PictureBudget
+    ) -> Question:
         prompting = self.text.prompting
         try:
-            conversation = self._read(messages, check, context)
+            conversation = self._read(messages, check, context, budget)
             prompt = prompting.prompt(conversation, context=context, check=check)
         except RecursionError as error:
             raise RequestError("a message is nested too deeply", hint="send plain messages") from error
@@ -214,25 +225,29 @@ class Model(Stays):
 
         Where people wrote what looks like special tokens, invisible marks keep `raw` from reading them so.
         """
-        return self.text.prompting.write(self._read(to_messages(messages), check, None))
+        return self.text.prompting.write(self._read(to_messages(messages), check, None, USUAL))
 
-    def _read(self, messages: Messages, check: Callable[[], None], context: int | None) -> PreparedMessages:
+    def _read(
+        self, messages: Messages, check: Callable[[], None], context: int | None, budget: PictureBudget
+    ) -> PreparedMessages:
         knows = self.text.prompting.knows_role
         return read_messages(
             to_messages(messages), self.vision, no_vision_hint=self._no_vision_hint, knows_role=knows, check=check,
-            context=context,
+            context=context, budget=check_type(budget, PictureBudget, "budget"),
         )  # fmt: skip
 
     def raw(
         self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Source | Patches] = (), *,
-        check: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None, budget: PictureBudget = USUAL,
     ) -> Question:  # fmt: skip
         """Texts and ids as they stand, without a template; special tokens are read, so give no stranger's text.
 
         Each `picture_marker` in the texts is the place of a picture. Raises RequestError where they are not as many.
+        `budget` is how finely to look at pictures.
         """
         prompting = self.text.prompting
         check_type(pictures, Sequence, "pictures", "give a list")  # type: ignore[type-abstract]
+        check_type(budget, PictureBudget, "budget")
         pieces = self._pieces(pieces)
         prompting.refuse_too_long(pieces, (), self.context)
         prompting.check_places(pieces, len(pictures))
@@ -240,7 +255,7 @@ class Model(Stays):
         for number, picture in enumerate(pictures):
             check()
             name = f"picture {number + 1}"
-            prepared.append((name, self._need_vision().prepare(picture, name)))
+            prepared.append((name, self._need_vision().prepare(picture, name, budget=budget)))
             rows = sum(patches.rows for _, patches in prepared)
             check_context(rows, self.context, at_least=True, picture=f"{name} of {len(pictures)}")
         patches = [patches for _, patches in prepared]
@@ -261,18 +276,25 @@ class Model(Stays):
         """The prompt of `question`."""
         return self.question(messages).prompt
 
-    def count(self, messages: Messages, *, check: Callable[[], None] = lambda: None) -> int:
-        """Tokens of a conversation, pictures included. Computes nothing. `check` as `question` has it."""
-        return len(self._question(messages, check, None).prompt)
+    def count(
+        self, messages: Messages, *, check: Callable[[], None] = lambda: None, budget: PictureBudget = USUAL
+    ) -> int:
+        """Tokens of a conversation, pictures included. Computes nothing. `check` and `budget` as in `question`."""
+        return len(self._question(messages, check, None, budget).prompt)
 
     # Answers
 
-    def chat(self, messages: Messages, *, stop: Sequence[str] = (), **sampling: Unpack[SamplingOptions]) -> Answer:
+    def chat(self, messages: Messages, *, stop: Sequence[str] = (), **options: Unpack[ChatOptions]) -> Answer:
         """Answer a conversation. Keywords are those of `Sampling`, such as temperature, seed, max_tokens.
+
+        Those of `PictureBudget`, such as detail, say how finely to look at all its pictures.
 
         What is not named is as the model's file recommends (`facts.sampling`).
         """
-        return self.generate(self.question(messages), self._sampling(sampling), stop=stop)
+        asked = {word: value for word, value in options.items() if word in WORDS}
+        sampling = self._sampling({name: value for name, value in options.items() if name not in WORDS})
+        budget = PictureBudget(**asked)  # type: ignore[arg-type]  # checked there
+        return self.generate(self.question(messages, budget=budget), sampling, stop=stop)
 
     def complete(self, text: str, *, stop: Sequence[str] = (), **sampling: Unpack[SamplingOptions]) -> Answer:
         """Go on with a text, without a template."""
@@ -355,5 +377,6 @@ def _question(prompt: Prompt, pictures: Sequence[tuple[str, Patches]]) -> Questi
     uses, place = [], 0
     for name, p in pictures:
         place += len([span for span in p.spans if span.rows])
-        uses.append(PictureUse(name, p.original, p.size, p.rows, p.notes, ends[place - 1] if place else 0))
+        end = ends[place - 1] if place else 0
+        uses.append(PictureUse(name, p.original, p.size, p.rows, p.notes, end, p.area))
     return Question(prompt, tuple(uses))

@@ -17,17 +17,19 @@ import numpy.typing as npt
 from PIL import Image
 
 from opsin.api.byte_budget import ByteBudget
-from opsin.api.waiting import PictureBudgets, keep_decoded
+from opsin.api.waiting import PictureBytes, keep_decoded
 from opsin.arrays import Floats
 from opsin.config import available_threads
 from opsin.engine.encoding import Turn, check_finite
 from opsin.errors import RequestError
 from opsin.gguf import TENSOR_TYPES, File, TensorType
 from opsin.gguf.roles import is_projector
+from opsin.media.budget import USUAL, Detail, PictureBudget
 from opsin.media.decode import Source, open_picture
 from opsin.media.fetch import FetchRules
 from opsin.media.fetch import fetch as fetch_bytes
 from opsin.media.limits import PictureLimits
+from opsin.media.picture import Picture
 from opsin.media.swapping import Step, StepOverrides
 from opsin.models import Decoder, VisionEncoder, load_encoder
 from opsin.nn.meta import MetaReader
@@ -38,6 +40,7 @@ from opsin.spans import Features, MediaSpan, Patches
 from opsin.text import Tokenizer
 
 _DECODED = 256 << 20  # bytes of pictures that wait for the encoder and stay decoded meanwhile
+_PREPARED = "prepared before it was asked about: it keeps its size and tokens"
 _WORD = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")  # how families write the markers that are tokens
 
 
@@ -98,14 +101,18 @@ class Vision:
         rules: what may be fetched.
         limits: how large a picture may be.
         file: this file, where it is open already.
+        budget: how finely pictures are looked at, where a question does not say.
     """
 
-    def __init__(self, path: Path, rules: FetchRules, limits: PictureLimits, file: File | None = None) -> None:
-        self.path, self.rules, self.limits = path, rules, limits
+    def __init__(
+        self, path: Path, rules: FetchRules, limits: PictureLimits, file: File | None = None,
+        budget: PictureBudget = USUAL,
+    ) -> None:  # fmt: skip
+        self.path, self.rules, self.limits, self.budget = path, rules, limits, budget
         self._home = Home()
         # What is being decoded is in no budget yet, and more threads than processors gain nothing.
         self._decoding = BoundedSemaphore(available_threads())
-        self.budgets = PictureBudgets(ByteBudget(_DECODED), ByteBudget(limits.waiting_bytes))
+        self.budgets = PictureBytes(ByteBudget(_DECODED), ByteBudget(limits.waiting_bytes))
         self._file = File.open(path) if file is None else file.again()
         self.close = finalize(self, self._file.close)  # by whoever loads the weights, or when nobody holds it any more
         self._meta = load_encoder(self._file, MetaReader(self._file))
@@ -132,26 +139,28 @@ class Vision:
         return read
 
     def prepare(
-        self, source: Source | Patches | Embeddings, name: str | None = None, *, own: Mapping[str, Step] | None = None
-    ) -> Patches:
+        self, source: Source | Patches | Embeddings, name: str | None = None, *, own: Mapping[str, Step] | None = None,
+        budget: PictureBudget = USUAL,
+    ) -> Patches:  # fmt: skip
         """What stands in a prompt for a picture. `name` is what errors call it; `own` steps take the place of others.
 
-        Own steps are run at once. Raises DeviceError in a forked child.
+        Own steps are run at once. `budget` is what is asked of this picture; what is prepared already stays as it is,
+        and says so. Raises DeviceError in a forked child.
         """
         self._home.check()
         if own and isinstance(source, Patches | Embeddings):
             raise RequestError("a picture that is prepared already has no steps before it", hint="give the picture")
-        if isinstance(source, Patches):
-            return source
-        if isinstance(source, Embeddings):
-            return source.placed()
+        if isinstance(source, Patches | Embeddings):
+            patches = source if isinstance(source, Patches) else source.placed()
+            return patches if budget == USUAL else replace(patches, notes=(*patches.notes, _PREPARED))
         overrides, data = StepOverrides(own or {}), None
         if isinstance(source, bytes | bytearray | memoryview):
             source = data = bytes(source)
         with self._decoding:
             picture = open_picture(source, self.limits, name=name)
+        picture = picture.at(picture.budget.within(budget).within(self.budget))
         try:
-            patches = self._meta.layout(picture)
+            patches = self._layout(picture, budget)
         except RequestError as error:
             raise RequestError(f"{name or 'the picture'}: {error.message}", hint=error.hint) from error
         if own:
@@ -159,15 +168,34 @@ class Vision:
                 patches = _made(patches)
             overrides.check_called()
         elif data is not None:
-            patches = keep_decoded(patches, data, partial(self._again, name), self.budgets, picture.bytes)
+            again = partial(self._again, name, picture.budget)
+            patches = keep_decoded(patches, data, again, self.budgets, picture.bytes)
         return replace(patches, original=picture.size)
 
-    def _again(self, name: str | None, data: bytes) -> Patches:
-        return self._meta.layout(open_picture(data, self.limits, name=name))
+    def _layout(self, picture: Picture, asked: PictureBudget) -> Patches:
+        """With notes of what was asked for and is not so."""
+        patches = self._meta.layout(picture)
+        budgets = (asked, picture.budget)
+        notes = dict.fromkeys(note for budget in budgets for note in budget.unmet(patches.size, patches.rows))
+        if asked.detail != "auto" and self._is_alike(picture):
+            notes[f"detail is {asked.detail}: this model sees it alike at each"] = None
+        return replace(patches, notes=(*patches.notes, *notes))
 
-    def fetch(self, url: str, name: str) -> Patches:
+    def _is_alike(self, picture: Picture) -> bool:
+        """Whether every detail shows it in the same way."""
+        details: tuple[Detail, ...] = ("low", "high")
+        try:
+            shown = [self._meta.layout(picture.at(replace(picture.budget, detail=detail))).spans for detail in details]
+        except RequestError:
+            return False
+        return shown[0] == shown[1]
+
+    def _again(self, name: str | None, budget: PictureBudget, data: bytes) -> Patches:
+        return self._meta.layout(open_picture(data, self.limits, name=name).at(budget))
+
+    def fetch(self, url: str, name: str, budget: PictureBudget = USUAL) -> Patches:
         """A picture behind a URL, by the rules."""
-        return self.prepare(fetch_bytes(url, self.rules, name=name), name)
+        return self.prepare(fetch_bytes(url, self.rules, name=name), name, budget=budget)
 
     def find_misfit(self, decoder: Decoder, tokenizer: Tokenizer) -> str | None:
         """Why this part does not belong to a text model, if it does not. Names no file: strangers read it, too."""

@@ -18,7 +18,7 @@ from opsin.spans import Features, MediaSpan, Patches
 
 
 @dataclass(frozen=True)
-class PictureBudgets:
+class PictureBytes:
     """For pictures as they are decoded, and for their files."""
 
     decoded: ByteBudget
@@ -26,7 +26,7 @@ class PictureBudgets:
 
 
 def keep_decoded(
-    patches: Patches, data: bytes, again: Callable[[bytes], Patches], budgets: PictureBudgets, count: int
+    patches: Patches, data: bytes, again: Callable[[bytes], Patches], budgets: PictureBytes, count: int
 ) -> Patches:
     """The same patches, whose picture stays decoded while there is room for its `count` bytes.
 

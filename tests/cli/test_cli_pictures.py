@@ -46,6 +46,27 @@ def test_pictures_as_options_come_before_the_question(run, folder, model):
     assert "2.png: " in done.stderr
 
 
+def test_a_picture_takes_as_many_tokens_as_were_asked_for(run, tmp_path):
+    tiny_pair(tmp_path, "idefics3")
+    picture(1).resize((120, 60)).save(tmp_path / "1.png")
+    given = ("chat", "-m", tmp_path / "model.gguf", *ANY, "--image", tmp_path / "1.png", "What?")
+    assert "seen at 128 x 64, 144 tokens\n" in run(*given).stderr
+    for options in (
+        ("--detail", "low"),
+        ("--max-image-tokens", 20),
+        ("--image-max-tokens", 16),
+        ("--max-pixels", 1024),
+    ):
+        assert "seen at 32 x 32, 16 tokens\n" in run(*given, *options).stderr, options
+    assert "16 tokens; max_image_tokens is 5: it takes 16 tokens" in run(*given, "--image-max-tokens", 5).stderr
+
+
+def test_numbers_that_contradict_each_other_are_told_before_a_model_is_loaded(run):
+    done = run("chat", "-m", "none.gguf", "--image-min-tokens", 9, "--max-image-tokens", 8, "What?")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "min_image_tokens is 9, more than max_image_tokens, 8" in done.stderr
+
+
 def test_the_part_for_pictures_may_lie_elsewhere(run, folder, model, tmp_path):
     text, tower = tmp_path / "model.gguf", tmp_path / "eyes" / "tower.gguf"
     text.write_bytes((folder / "model.gguf").read_bytes())

@@ -14,8 +14,9 @@ from test_cli_serve import greeting
 from waiting import PATIENCE
 
 from opsin.cli import environment as variables
-from opsin.cli import main, serve
+from opsin.cli import main, options, serve
 from opsin.errors import RequestError
+from opsin.media.budget import PictureBudget
 
 
 def settings(*arguments, **named):
@@ -79,6 +80,14 @@ def test_the_environment_of_a_container_is_taken_where_the_thing_is_there(tmp_pa
     assert len(lines) == 2 and "LLAMA_API_KEY" in lines[0] and "in-file" not in "".join(lines)
     assert "LLAMA_ARG_N_GPU_LAYERS, LLAMA_MEDIA_MARKER" in lines[1]
     assert settings()[1] == []
+
+
+def test_tokens_of_pictures_are_taken_from_the_environment_too():
+    args = main.parser().parse_args(["serve", "-m", "x.gguf", "--image-max-tokens", "64"])
+    named = {"LLAMA_ARG_IMAGE_MIN_TOKENS": "16", "LLAMA_ARG_IMAGE_MAX_TOKENS": "99"}
+    taken, aside = variables.fill(args, named)
+    assert options.picture_budget(args) == PictureBudget(min_image_tokens=16, max_image_tokens=64)
+    assert "IMAGE_MIN_TOKENS" in taken and "IMAGE_MAX_TOKENS" in aside
 
 
 def test_the_command_line_wins_and_says_what_it_leaves_aside():

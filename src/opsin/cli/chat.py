@@ -51,6 +51,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)")
     parser.add_argument("--ignore-eos", action="store_true", help="go on past the end of the answer")
     parser.add_argument("--stats", action="store_true", help="write times and rates to stderr")
+    options.add_pictures(parser)
     sampling = parser.add_argument_group("sampling")  # whose ranges `Sampling` knows
     sampling.add_argument(
         "--temperature", type=float, metavar="X", help="0 takes the likeliest token (default: the model's, or 0.8)"
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     """Answer once, or converse where stdin is a terminal and no question was given."""
     converses = args.prompt is None and sys.stdin.isatty()
     prompt = None if converses else _question(args.prompt)
-    asked = _sampling_options(args)
+    asked, budget = _sampling_options(args), options.picture_budget(args)
 
     import opsin
 
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     with Progress(f"loading {path}") as progress:
         model = opsin.load(
             path, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
-            sequences=1, notice=progress, verify=args.verify,
+            sequences=1, notice=progress, verify=args.verify, budget=budget,
         )  # fmt: skip
     options.tell(options.check_writes(model))
     with model:

@@ -41,6 +41,8 @@ _READ = {
     "LLAMA_ARG_ALIAS": _Variable("alias"),
     "LLAMA_ARG_CTX_SIZE": _Variable("context", options.positive, auto="0"),
     "LLAMA_ARG_N_PARALLEL": _Variable("parallel", options.positive, auto="-1"),
+    "LLAMA_ARG_IMAGE_MIN_TOKENS": _Variable("min_image_tokens", options.positive, auto="-1"),
+    "LLAMA_ARG_IMAGE_MAX_TOKENS": _Variable("max_image_tokens", options.positive, auto="-1"),
     "LLAMA_ARG_THREADS": _Variable("threads", options.positive, auto="-1"),
     "LLAMA_ARG_HOST": _Variable("host"),
     "LLAMA_ARG_PORT": _Variable("port", options.natural),

@@ -11,6 +11,7 @@ from opsin.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
     from opsin.api import Model
+    from opsin.media.budget import PictureBudget
 
 from opsin.config import expanded
 
@@ -42,6 +43,25 @@ def add_mmproj(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the model's file for pictures (default: one beside the model)",
     )
+
+
+def add_pictures(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """How finely pictures are looked at."""
+    group = parser.add_argument_group("pictures")
+    group.add_argument("--detail", choices=("low", "high", "auto"), default="auto", help="how finely to look at them")
+    for word, what in (("min", "least"), ("max", "most")):
+        group.add_argument(f"--{word}-pixels", type=positive, metavar="N", help=f"{what} pixels of one, as processed")
+        group.add_argument(
+            f"--{word}-image-tokens", f"--image-{word}-tokens", type=positive, metavar="N", help=f"{what} tokens of one"
+        )
+    return group
+
+
+def picture_budget(args: argparse.Namespace) -> PictureBudget:
+    """How finely pictures are looked at. Raises RequestError for numbers that contradict each other."""
+    from opsin.media.budget import WORDS, PictureBudget
+
+    return PictureBudget(**{word: getattr(args, word) for word in WORDS})
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from opsin.errors import RequestError
 
 if TYPE_CHECKING:
     from opsin.api import Model
+    from opsin.media.budget import PictureBudget
     from opsin.media.fetch import FetchRules
     from opsin.serve.options import Options
 
@@ -60,7 +61,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--sse-ping-interval", type=int, default=30, metavar="S",
         help="a silent stream sends a comment after so many seconds (30); -1: never",
     )  # fmt: skip
-    media = parser.add_argument_group("pictures")
+    media = options.add_pictures(parser)
     media.add_argument(
         "--media-path", type=expanded, action="append", default=[], metavar="DIR", help="allow files below"
     )
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     give_memory_back()
     for line in environment.fill(args, server_variables()):
         _tell(line)
-    settings, path = _settings(args), options.model_file(args)
+    settings, budget, path = _settings(args), options.picture_budget(args), options.model_file(args)
     made = listen(settings)
     url = address(made)
 
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     _tell(f"listening on {url}, loading {path}")
     if not settings.on_loopback and not settings.keys:
         _tell("anybody who reaches this address may ask; --api-key KEY changes that")
-    asyncio.run(serve(made, Service(settings, lambda: _load(path, args, settings.media)), ready=ready))
+    asyncio.run(serve(made, Service(settings, lambda: _load(path, args, settings.media, budget)), ready=ready))
     return 0
 
 
@@ -105,14 +106,14 @@ def greeting(url: str, locked: bool) -> list[str]:
     ]
 
 
-def _load(path: str | Path, args: argparse.Namespace, rules: FetchRules) -> Model:
+def _load(path: str | Path, args: argparse.Namespace, rules: FetchRules, budget: PictureBudget) -> Model:
     import opsin
     from opsin.media.limits import PictureLimits
 
     model = opsin.load(
         path, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
         sequences=args.parallel or _PARALLEL, rules=rules, limits=PictureLimits(waiting_bytes=_WAITING_BYTES),
-        notice=FirstLines(), verify=args.verify,
+        notice=FirstLines(), verify=args.verify, budget=budget,
     )  # fmt: skip
     options.tell(model)
     return model

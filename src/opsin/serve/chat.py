@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from opsin.api import Message, Model, Question
+from opsin.media.budget import PictureBudget
 from opsin.serve.body import Owned
 from opsin.serve.conversation import conversation
 from opsin.serve.errors import FieldError
@@ -33,9 +34,10 @@ class ChatFields(AnswerFields, kw_only=True):
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A conversation, and what is wanted of it."""
+    """A conversation, how finely its pictures are looked at, and what is wanted of it."""
 
     messages: Owned[Sequence[Message]]
+    budget: PictureBudget
     request: GenerationRequest
 
 
@@ -52,45 +54,48 @@ class ChatRoutes:
         exchange.ping_seconds = asked.request.ping(service.options.ping_seconds)
         with service.admit(asked.request.choices):
             async with exchange:
-                questions = await service.prompt(exchange.body, partial(_questions, service.model, asked.messages))
+                questions = await service.prompt(exchange.body, partial(_questions, service.model, asked))
                 answers = await generate(service, exchange, questions, asked.request, kind="chatcmpl")
                 await write(exchange, answers, ChatFormat())
 
     async def count(self, exchange: Exchange) -> None:
         """Tokens of a conversation, pictures included; nothing is computed."""
         service = self._service
-        messages = await service.parse(exchange.body, _conversation)
+        messages, budget = await service.parse(exchange.body, _conversation)
         with service.admit():
             async with exchange:
-                count = await service.prompt(exchange.body, partial(service.model.count, messages.take()))
+                count = await service.prompt(
+                    exchange.body, partial(service.model.count, messages.take(), budget=budget)
+                )
                 await exchange.value({"object": "response.input_tokens", "input_tokens": count})
 
     async def template(self, exchange: Exchange) -> None:
         """What the template makes of a conversation."""
         service = self._service
-        messages = await service.parse(exchange.body, _conversation)
+        messages, _ = await service.parse(exchange.body, _conversation)
         with service.admit():
             async with exchange:
                 text = await service.prompt(exchange.body, partial(service.model.write, messages.take()))
                 await exchange.value({"prompt": text})
 
     def _asked(self, body: Mapping[str, Any]) -> ChatRequest:
-        messages, fields = conversation(body), read(body, ChatFields)
+        (messages, budget), fields = conversation(body), read(body, ChatFields)
         if fields.top_logprobs and not fields.logprobs:
             raise FieldError("top_logprobs", "logprobs is not set", hint="send logprobs: true")
         request = generation_request(
             fields, answers=self._service.options.requests, base=self._service.model.facts.sampling,
             logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
         )  # fmt: skip
-        return ChatRequest(Owned(messages), request)
+        return ChatRequest(Owned(messages), budget, request)
 
 
-def _conversation(body: Mapping[str, Any]) -> Owned[Sequence[Message]]:
-    return Owned(conversation(body))
+def _conversation(body: Mapping[str, Any]) -> tuple[Owned[Sequence[Message]], PictureBudget]:
+    messages, budget = conversation(body)
+    return Owned(messages), budget
 
 
-def _questions(model: Model, messages: Owned[Sequence[Message]], *, check: Callable[[], None]) -> list[Question]:
-    return [model.question(messages.take(), check=check)]
+def _questions(model: Model, asked: ChatRequest, *, check: Callable[[], None]) -> list[Question]:
+    return [model.question(asked.messages.take(), check=check, budget=asked.budget)]
 
 
 class ChatFormat:

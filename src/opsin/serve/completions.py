@@ -82,7 +82,7 @@ class CompletionRoutes:
 
 
 def _questions(model: Model, prompts: Owned[tuple[RawPrompt, ...]], *, check: Callable[[], None]) -> list[Question]:
-    return [model.raw(prompt.pieces, prompt.pictures, check=check) for prompt in prompts.take()]
+    return [model.raw(prompt.pieces, prompt.pictures, check=check, budget=prompt.budget) for prompt in prompts.take()]
 
 
 class TextFormat:

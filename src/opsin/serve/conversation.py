@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from opsin.api import Message
+from opsin.media.budget import WORDS, PictureBudget
+from opsin.serve.budget_fields import BudgetFields, budget_of
 from opsin.serve.errors import FieldError
 from opsin.serve.fields import Fields, read, unbuilt
 from opsin.serve.prompt_fields import PromptFields
@@ -20,25 +22,21 @@ _NAME = Meta(
 )
 
 
-class ImageUrl(Fields, kw_only=True):
+class ImageUrl(BudgetFields, kw_only=True):
     """Where a picture is."""
 
     url: Annotated[str, Meta(description="http, https, or data with base64.")]
-    min_pixels: Annotated[Any, unbuilt()] = None
-    max_pixels: Annotated[Any, unbuilt()] = None
     resized_height: Annotated[Any, unbuilt()] = None
     resized_width: Annotated[Any, unbuilt()] = None
 
 
-class Part(Fields, kw_only=True):
+class Part(BudgetFields, kw_only=True):
     """A part of a content: a text, a refusal, or a picture."""
 
     type: Annotated[str | None, Meta(description='"text", "refusal" or "image_url".')] = None
     text: Annotated[str | None, Meta(description="Of a text.")] = None
     refusal: Annotated[str | None, Meta(description="Of a refusal.")] = None
     image_url: Annotated[ImageUrl | str | None, Meta(description="Of a picture: its URL.")] = None
-    min_pixels: Annotated[Any, unbuilt()] = None
-    max_pixels: Annotated[Any, unbuilt()] = None
     resized_height: Annotated[Any, unbuilt()] = None
     resized_width: Annotated[Any, unbuilt()] = None
 
@@ -99,14 +97,30 @@ class Conversation(PromptFields, kw_only=True):
     safe_prompt: Annotated[Any, unbuilt(False)] = None
 
 
-def conversation(body: Mapping[str, Any]) -> Sequence[Message]:
-    """The messages of a body, as the client wrote them, of checked shape. Raises FieldError, naming the field."""
-    for number, message in enumerate(read(body, Conversation).messages):
+def conversation(body: Mapping[str, Any]) -> tuple[Sequence[Message], PictureBudget]:
+    """The messages of a body, as the client wrote them, of checked shape, and what holds for all their pictures.
+
+    Raises FieldError, naming the field.
+    """
+    fields = read(body, Conversation)
+    for number, message in enumerate(fields.messages):
         for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
-            # What a part of this type does not hold would be lost.
-            stray = "text" if part.type == "image_url" else "image_url" if part.type in ("text", "refusal") else None
-            if stray is not None and getattr(part, stray):
-                path = f"messages[{number}].content[{place}].{stray}"
-                raise FieldError(path, "nothing is read from here", hint="send it as a part of its own")
+            _check_part(part, f"messages[{number}].content[{place}].")
     messages: list[Message] = body["messages"]
-    return messages
+    return messages, budget_of(fields)
+
+
+def _check_part(part: Part, path: str) -> None:
+    """Raises FieldError for what would be lost, since a part of this type does not hold it, or contradicts itself."""
+    stray = "text" if part.type == "image_url" else "image_url" if part.type in ("text", "refusal") else None
+    if stray is not None and getattr(part, stray):
+        raise FieldError(path + stray, "nothing is read from here", hint="send it as a part of its own")
+    if part.type != "image_url":
+        for word in WORDS:
+            if getattr(part, word) is not None:
+                raise FieldError(
+                    path + word, "this part is no picture", hint="say it of one, or of all beside messages"
+                )
+    budget_of(part, path)
+    if isinstance(part.image_url, ImageUrl):
+        budget_of(part.image_url, f"{path}image_url.")

@@ -31,11 +31,15 @@ _STEP = re.compile(r"[^.\[\]]+")  # of a path
 
 
 class Fields(Struct, kw_only=True):
-    """What all bodies, and objects in them, extend."""
+    """What all bodies, and objects in them, extend.
+
+    `elsewhere`: fields of the same body that are read as another kind.
+    """
 
     media_hint: ClassVar[str] = (
         'send pictures as parts of a content: {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}'
     )
+    elsewhere: ClassVar[frozenset[str]] = frozenset()
 
 
 T = TypeVar("T", bound=Fields)
@@ -117,7 +121,7 @@ def _whole(value: object) -> object:
 def _refuse_unbuilt(given: Mapping[str, Any], kind: type[Fields], path: str) -> None:
     declared = _declared(kind)
     for name, value in given.items():
-        if value and name not in declared and names_media(name):
+        if value and name not in declared and name not in kind.elsewhere and names_media(name):
             raise FieldError(path + name, "nothing is read from here", hint=kind.media_hint)
     for name, field in declared.items():
         value = given.get(name)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from msgspec import Meta
 
 from opsin.api import Sampling
+from opsin.media.budget import WORDS
 from opsin.serve.errors import FieldError
 from opsin.serve.fields import Fields, unbuilt
 
@@ -30,6 +31,8 @@ class StreamOptions(Fields, kw_only=True):
 
 class AnswerFields(Fields, kw_only=True):
     """How to answer. What is left open is as the model's file recommends."""
+
+    elsewhere: ClassVar[frozenset[str]] = frozenset(WORDS)
 
     temperature: (
         Annotated[float, Meta(ge=0, le=100, description="Divides logits; 0 takes the likeliest token.")] | None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from opsin.serve.fields import Fields, unbuilt
+from opsin.serve.budget_fields import BudgetFields
+from opsin.serve.fields import unbuilt
 
 
-class PromptFields(Fields, kw_only=True):
-    """None of them is built."""
+class PromptFields(BudgetFields, kw_only=True):
+    """Of these, only how finely pictures are looked at is built."""
 
-    mm_processor_kwargs: Annotated[Any, unbuilt({})] = None
+    mm_processor_kwargs: Annotated[Any, unbuilt({}, send="min_pixels and max_pixels beside it")] = None
     truncate_prompt_tokens: Annotated[Any, unbuilt()] = None
     truncate: Annotated[Any, unbuilt()] = None
     system: Annotated[Any, unbuilt("", send='a message of the role "system"')] = None

@@ -8,8 +8,10 @@ from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
+from opsin.media.budget import USUAL, PictureBudget
+from opsin.serve.budget_fields import BudgetFields, budget_of
 from opsin.serve.errors import FieldError
-from opsin.serve.fields import Fields, read, unbuilt
+from opsin.serve.fields import read, unbuilt
 from opsin.serve.prompt_fields import PromptFields
 
 Id = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
@@ -18,7 +20,7 @@ _HINT = 'give a text, a list of ids, or {"prompt_string": "...", "multimodal_dat
 _RAW_PICTURES = 'send "prompt": {"prompt_string": "...", "multimodal_data": ["BASE64"]}'
 
 
-class PromptWithMedia(Fields, kw_only=True):
+class PromptWithMedia(BudgetFields, kw_only=True):
     """A text with markers, and the pictures that stand there."""
 
     media_hint: ClassVar[str] = _RAW_PICTURES
@@ -58,10 +60,14 @@ class Prompts(PromptFields, kw_only=True):
 
 @dataclass(frozen=True)
 class RawPrompt:
-    """Texts and ids, one after another, and the files of the pictures whose markers stand in the texts."""
+    """Texts and ids, one after another, and the files of the pictures whose markers stand in the texts.
+
+    `budget` says how finely these are looked at.
+    """
 
     pieces: tuple[Piece, ...]
     pictures: tuple[bytes, ...] = ()
+    budget: PictureBudget = USUAL
 
     @property
     def text(self) -> str:
@@ -70,17 +76,19 @@ class RawPrompt:
 
 def prompts_of(body: Mapping[str, Any]) -> tuple[RawPrompt, ...]:
     """The prompts of a body. Raises FieldError, naming the field."""
-    prompt = read(body, Prompts).prompt
+    fields = read(body, Prompts)
+    prompt, budget = fields.prompt, budget_of(fields)
     if isinstance(prompt, list) and prompt and not any(isinstance(part, int) for part in prompt):
-        return tuple(_prompt(one, f"prompt[{number}]") for number, one in enumerate(prompt))
-    return (_prompt(prompt, "prompt"),)
+        return tuple(_prompt(one, f"prompt[{number}]", budget) for number, one in enumerate(prompt))
+    return (_prompt(prompt, "prompt", budget),)
 
 
-def _prompt(prompt: object, name: str) -> RawPrompt:
+def _prompt(prompt: object, name: str, budget: PictureBudget) -> RawPrompt:
     if isinstance(prompt, str):
         return RawPrompt((prompt,))
     if isinstance(prompt, PromptWithMedia):
-        return RawPrompt((prompt.prompt_string,), tuple(prompt.multimodal_data or ()))
+        own = budget_of(prompt, f"{name}.").within(budget)
+        return RawPrompt((prompt.prompt_string,), tuple(prompt.multimodal_data or ()), own)
     if not isinstance(prompt, list) or not prompt:
         raise FieldError(name, f"{prompt!r:.40} is no prompt", hint=_HINT)
     return RawPrompt(pieces_of(prompt, name))

@@ -30,7 +30,14 @@ def usage_of(answers: list[Answer], choices: int = 1) -> dict[str, Any]:
         "total_tokens": prompt + generated,
         "prompt_tokens_details": details,
         "pictures": [
-            {"part": p.name, "original": p.original, "size": p.size, "tokens": p.rows, "notes": p.notes}
+            {
+                "part": p.name,
+                "original": p.original,
+                "size": p.size,
+                "area": p.area,
+                "tokens": p.rows,
+                "notes": p.notes,
+            }  # fmt: skip
             for usage in prompts
             for p in usage.each
         ],

@@ -19,11 +19,16 @@ _TEXT_CONFIGS = ("text_config", "llm_config", "lm_config", "language_config")
 _UNUSED = (".rotary_emb.inv_freq", ".attention.masked_bias", ".embeddings.position_ids")
 
 
-class Checkpoint:
-    """An open folder. `names` maps tensors' canonical names (see `rules.canonical`) to what is stored."""
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is meant as one, whole or not."""
+    return any(any(folder.glob(name)) for name in ("config.json", "adapter_config.json", "*.safetensors"))
+
+
+class Description:
+    """What the settings of a folder say of its model. Its tensors need not be there."""
 
     def __init__(self, path: Path) -> None:
-        """Raises FileError for a folder that is incomplete, damaged or of a kind that is not read."""
+        """Raises FileError for a folder without settings, or of a kind that is not read."""
         self.path = path
         if not path.is_dir():
             raise FileError(f"{path} is no folder", hint="give the folder that holds config.json and *.safetensors")
@@ -35,29 +40,6 @@ class Checkpoint:
         if isinstance(quantised, Mapping):
             kind = quantised.get("quant_method")
             raise FileError(f"{path} is quantised ({kind!r:.40})", hint="give the checkpoint that it was made from")
-        self._shards: list[Safetensors] = []
-        self._homes: dict[str, tuple[Safetensors, str]] = {}
-        try:
-            for shard in _shards(path):
-                self._add(Safetensors(shard))
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Checkpoint:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        for shard in self._shards:
-            shard.close()
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files that hold its tensors."""
-        return tuple(shard.path for shard in self._shards)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -94,6 +76,38 @@ class Checkpoint:
         added = read_json(self.path / "tokenizer.json", optional=True).get("added_tokens")
         tokens = [token for token in added if isinstance(token, Mapping)] if isinstance(added, list) else []
         return {str(token.get("content")): id for token in tokens if isinstance(id := token.get("id"), int)}
+
+
+class Checkpoint(Description):
+    """An open folder. `names` maps tensors' canonical names (see `rules.canonical`) to what is stored."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises FileError for a folder that is incomplete, damaged or of a kind that is not read."""
+        super().__init__(path)
+        self._shards: list[Safetensors] = []
+        self._homes: dict[str, tuple[Safetensors, str]] = {}
+        try:
+            for shard in _shards(path):
+                self._add(Safetensors(shard))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its files; closing twice is harmless."""
+        for shard in self._shards:
+            shard.close()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that hold its tensors."""
+        return tuple(shard.path for shard in self._shards)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
-"""A checkpoint of transformers becomes GGUF: one file, or a model and its mmproj. Executes what families list as RULES.
+"""A checkpoint of transformers becomes GGUF: one file, a model and its mmproj, or a file that is read, not written.
 
-Tensors are read, changed and written one at a time; those that are not changed, some rows at a time.
+Executes what families list as RULES. Tensors are read and changed one at a time; those that are not changed, some rows
+at a time.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.convert.assumptions import check_assumptions
-from opsin.convert.checkpoint import Checkpoint
+from opsin.convert.checkpoint import Checkpoint, Description
 from opsin.convert.vocabulary import vocabulary_keys
 from opsin.errors import FileError, ModelError, RequestError
-from opsin.gguf import NewTensor, Typed, ValueType, check_target, write
+from opsin.gguf import File, MadeRows, NewTensor, Typed, ValueType, check_target, open_unwritten, write
 from opsin.gguf.roles import PROJECTOR, is_checkpoint_media
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.writer import Writable
@@ -28,7 +29,7 @@ from opsin.quants import BY_NAME, QuantType
 
 Format = Literal["auto", "f32", "f16", "bf16", "q8_0"]
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}  # llama.cpp's numbers
-_RUN = 1 << 22  # values that are read at once
+_RUN = 1 << 22  # values that are compared at once
 
 
 @dataclass
@@ -70,36 +71,64 @@ def convert(
     with Checkpoint(Path(folder)) as checkpoint:
         for target in (out, *([mmproj] if mmproj is not None else [])):
             check_target(Path(target), checkpoint.paths)
-        text, tower = find_rules(checkpoint, vision=vision)
-        if mmproj is not None and tower is None:
+        if mmproj is not None and find_rules(checkpoint, vision=vision)[1] is None:
             raise ModelError(f"{folder} has no part for pictures", hint="leave mmproj away")
         if mmproj is not None and Path(mmproj).resolve() == Path(out).resolve():
             raise RequestError(f"{out} cannot hold the model and the part for pictures", hint="leave mmproj away")
-        kind = _format(checkpoint, format)
-        parts = [text, *([tower] if tower else [])]
-        _check_known(checkpoint, parts, vision=vision)
-        model = _content(checkpoint, text, kind)
-        rows = next((t.shape[0] for t in model.tensors if t.name == "token_embd.weight"), None)
-        if rows is None:
-            raise FileError(f"{folder} has no embeddings of tokens", hint="it is incomplete")
-        keys, about = vocabulary_keys(checkpoint.path, rows, has_vision=tower is not None)
-        model.metadata |= keys
-        seen = _content(checkpoint, tower, kind) if tower else Content()
-        notes = (*checkpoint.notes, *about, *(note for part in parts for note in check_assumptions(checkpoint, part)))
+        model, seen, notes = _contents(checkpoint, format, vision=vision)
         if mmproj is None:
-            whole = {**seen.metadata, **_general(checkpoint, text.architecture, "model", kind), **model.metadata}
+            whole = {**seen.metadata, **model.metadata}
             return Converted(tuple(write(out, whole, [*model.tensors, *seen.tensors])), notes)
-        first = write(mmproj, {**_general(checkpoint, PROJECTOR, "mmproj", kind), **seen.metadata}, seen.tensors)
+        general = _general(checkpoint, PROJECTOR, "mmproj", _format(checkpoint, format))
+        first = write(mmproj, {**general, **seen.metadata}, seen.tensors)
         try:
-            whole = {**_general(checkpoint, text.architecture, "model", kind), **model.metadata}
-            return Converted((*write(out, whole, model.tensors), *first), notes)
+            return Converted((*write(out, model.metadata, model.tensors), *first), notes)
         except BaseException:
             for path in first:  # half a pair helps nobody
                 path.unlink()
             raise
 
 
-def find_rules(checkpoint: Checkpoint, *, vision: bool = True) -> tuple[Rules, Rules | None]:
+def open_folder(folder: Path, *, format: Format = "auto", vision: bool = True) -> tuple[File, tuple[str, ...]]:
+    """The one file that `convert` would write of `folder`, and its notes. Nothing is written.
+
+    A tensor is converted when it is read: what a rule changes as a whole, the rest some rows at a time. Raises as
+    `convert`, and a tensor's own trouble when it is read.
+    """
+    checkpoint = Checkpoint(folder)
+    try:
+        model, seen, notes = _contents(checkpoint, format, vision=vision)
+        metadata, tensors = {**seen.metadata, **model.metadata}, [*model.tensors, *seen.tensors]
+        made = open_unwritten(folder, metadata, tensors, sources=checkpoint.paths, close=checkpoint.close)
+        return made, notes
+    except BaseException:
+        checkpoint.close()
+        raise
+
+
+def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[Content, Content, tuple[str, ...]]:
+    """What becomes of the text, what of the pictures (nothing where there is no such part), and notes."""
+    text, tower = find_rules(checkpoint, vision=vision)
+    kind = _format(checkpoint, format)
+    parts = [text, *([tower] if tower else [])]
+    _check_known(checkpoint, parts, vision=vision)
+    model = _content(checkpoint, text, kind)
+    rows = next((t.shape[0] for t in model.tensors if t.name == "token_embd.weight"), None)
+    if rows is None:
+        raise FileError(f"{checkpoint.path} has no embeddings of tokens", hint="it is incomplete")
+    keys, about = vocabulary_keys(checkpoint.path, rows, has_vision=tower is not None)
+    model.metadata = {**_general(checkpoint, text.architecture, "model", kind), **model.metadata, **keys}
+    seen = _content(checkpoint, tower, kind) if tower else Content()
+    notes = (*checkpoint.notes, *about, *(note for part in parts for note in check_assumptions(checkpoint, part)))
+    return model, seen, notes
+
+
+def check_folder(folder: Path) -> None:
+    """Raises what `convert` would raise of a folder's settings. Its tensors need not be there."""
+    find_rules(Description(folder))
+
+
+def find_rules(checkpoint: Description, *, vision: bool = True) -> tuple[Rules, Rules | None]:
     """The rules of a checkpoint's text, and those of its pictures. Raises ModelError where nobody knows it."""
     known, text = all_rules(), checkpoint.text_config
     inner = text.get("architectures")
@@ -118,7 +147,7 @@ def find_rules(checkpoint: Checkpoint, *, vision: bool = True) -> tuple[Rules, R
     return found[0], _tower(checkpoint, [rule for rule in known if fits(rule, "vision")]) if vision else None
 
 
-def _tower(checkpoint: Checkpoint, towers: Sequence[Rules]) -> Rules | None:
+def _tower(checkpoint: Description, towers: Sequence[Rules]) -> Rules | None:
     """Of the rules of a class the one for its kind of tower. Raises ModelError where no rule knows that."""
     config = checkpoint.config.get("vision_config")
     kind = config.get("model_type") if isinstance(config, Mapping) else None
@@ -253,7 +282,7 @@ def _tensor(
     kind = BY_NAME[rule.type] if rule.type else _kind_of(target, shape, format)
     kind = BY_NAME["F16"] if rule.plain and kind.elements > 1 else kind
     if rule.change is None:
-        return NewTensor(target, shape, kind.id, partial(_runs, checkpoint, name, shape, kind))
+        return NewTensor(target, shape, kind.id, MadeRows(partial(_rows, checkpoint, name, kind)))
 
     def changed() -> npt.NDArray[np.uint8]:
         assert rule.change is not None
@@ -275,16 +304,9 @@ def _kind_of(target: str, shape: tuple[int, ...], format: QuantType) -> QuantTyp
     return format if shape[-1] % format.elements == 0 else BY_NAME["F16"]
 
 
-def _runs(
-    checkpoint: Checkpoint, name: str, shape: tuple[int, ...], kind: QuantType
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """The blocks of a tensor that stays as it is, some rows at a time."""
-    if len(checkpoint.stored(name).shape) < 2:
-        yield _encode(checkpoint.read(name), kind)
-        return
-    step = max(1, _RUN // max(1, int(np.prod(shape[1:]))))
-    for first in range(0, shape[0], step):
-        yield _encode(checkpoint.read(name, first, min(shape[0], first + step)), kind)
+def _rows(checkpoint: Checkpoint, name: str, kind: QuantType, first: int, last: int) -> npt.NDArray[np.uint8]:
+    """The blocks of rows of a tensor that stays as it is."""
+    return _encode(checkpoint.read(name, first, last), kind)
 
 
 def _encode(values: npt.NDArray[np.float32], kind: QuantType) -> npt.NDArray[np.uint8]:

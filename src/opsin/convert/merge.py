@@ -8,19 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from opsin.errors import FileError
-from opsin.gguf import File, Typed, check_target, write
+from opsin.gguf import File, Typed, check_target, opened, write
 from opsin.gguf.roles import PROJECTOR, is_projector
 
 _PARTS = ("vision", "audio")
 
 
-def merge(model: str | Path, projector: str | Path, target: str | Path) -> None:
+def merge(model: str | Path | File, projector: str | Path, target: str | Path) -> None:
     """Write `model` and `projector` to `target` as one file, which appears when it is whole.
 
     Raises FileError naming both files where they do not belong together, and RequestError where the target is one of
     them.
     """
-    with File.open(model) as text, File.open(projector) as eyes:
+    with opened(model) as text, File.open(projector) as eyes:
         check_target(Path(target), (*text.paths, *eyes.paths))
         check_pair(text, eyes)
         joined = File.join(text, eyes)

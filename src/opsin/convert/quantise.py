@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from opsin.convert.mix import Choice, find_mix, plan
 from opsin.errors import ModelError, RequestError
-from opsin.gguf import File, NewTensor, Typed, ValueType, check_target, write
+from opsin.gguf import File, NewTensor, Typed, ValueType, check_target, opened, write
 from opsin.quants import BY_NAME, QuantType, by_id
 
 QUANTISATION_VERSION = 2  # of the block formats, as ggml counts
@@ -47,20 +47,21 @@ class Quantised:
         return [choice for choice in self.choices if choice.wanted is not None]
 
 
-def preview(source: str | Path, mix: str, *, allow_requantise: bool = False) -> Quantised:
+def preview(source: str | Path | File, mix: str, *, allow_requantise: bool = False) -> Quantised:
     """What `quantise` would do, without writing or reading a weight. Raises as it does."""
-    with File.open(source) as file:
+    with opened(source) as file:
         return _decide(file, mix, allow_requantise)
 
 
 def quantise(
-    source: str | Path, target: str | Path, mix: str, *,
+    source: str | Path | File, target: str | Path, mix: str, *,
     threads: int = 1, allow_requantise: bool = False, told: Told | None = None,
 ) -> Quantised:  # fmt: skip
     """Write `source` to `target` with its weights in other number formats. The target appears when it is whole.
 
     Args:
-        source: a GGUF file or the first of its splits; a model, a projector, or both in one. It is not changed.
+        source: a GGUF file or the first of its splits; a model, a projector, or both in one. It is not changed. One
+            that is open stays open.
         target: the file to write. It may exist already, but may not be (a part of) the source.
         mix: a name of `mix.MIXES`, such as Q8_0 or Q4_K_M.
         threads: how many round at once.
@@ -69,7 +70,7 @@ def quantise(
 
     Raises FileError, ModelError (naming the tensor) or RequestError.
     """
-    with File.open(source) as file:
+    with opened(source) as file:
         check_target(Path(target), file.paths)
         work = _decide(file, mix, allow_requantise)
         metadata = file.typed | {

@@ -4,11 +4,12 @@ This room knows the container: metadata, tensor shapes and raw blocks. What bloc
 mean is for the rooms that ask for them.
 """
 
-from opsin.gguf.file import File
+from opsin.gguf.file import File, opened
 from opsin.gguf.header import TensorInfo
-from opsin.gguf.new_tensor import NewTensor
+from opsin.gguf.new_tensor import MadeRows, NewTensor
 from opsin.gguf.strings import Strings
 from opsin.gguf.tensor_type import TENSOR_TYPES, TensorType
+from opsin.gguf.unwritten import open_unwritten
 from opsin.gguf.value import Typed, Value, ValueType
 from opsin.gguf.writer import check_target, write
 
@@ -16,6 +17,7 @@ __all__ = [
     "TENSOR_TYPES",
     "File",
     "NewTensor",
+    "MadeRows",
     "Strings",
     "TensorInfo",
     "TensorType",
@@ -23,5 +25,7 @@ __all__ = [
     "Value",
     "ValueType",
     "check_target",
+    "open_unwritten",
+    "opened",
     "write",
 ]

@@ -12,7 +12,7 @@ from itertools import repeat
 import numpy as np
 
 from opsin.errors import FileError
-from opsin.gguf.open_file import OpenFile
+from opsin.gguf.open_file import ByteSource
 from opsin.gguf.strings import LENGTH_BYTES, Strings
 from opsin.gguf.value import SCALAR_CODES, SCALAR_LETTERS, Array, Value, ValueType
 
@@ -23,7 +23,7 @@ MAX_STRING_BYTES = 1 << 26
 class Cursor:
     """Reads one value after the other. `place` is where the next begins; every length is held against `remaining`."""
 
-    def __init__(self, part: OpenFile) -> None:
+    def __init__(self, part: ByteSource) -> None:
         self.part = part
         self.big_endian = False
         self._order = "<"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from opsin.errors import FileError, ModelError
 from opsin.gguf.byte_order import swap_blocks
 from opsin.gguf.header import Header, TensorInfo
 from opsin.gguf.new_tensor import NewTensor
-from opsin.gguf.open_file import OpenFile
+from opsin.gguf.open_file import ByteSource
 from opsin.gguf.split import merge_tensors, open_parts
 from opsin.gguf.strings import Strings
 from opsin.gguf.value import Array, Typed, Value, ValueType, find_type
@@ -80,8 +81,8 @@ class File:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files behind this view, in the order of the tensors' `part`."""
-        return tuple(header.part.path for header in self._headers)
+        """The files behind this view. Those of a GGUF file are in the order of the tensors' `part`."""
+        return tuple(path for header in self._headers for path in header.part.sources)
 
     @property
     def typed(self) -> dict[str, Typed]:
@@ -246,6 +247,11 @@ class File:
         return FileError(f"{self.path}: key {key!r} is {_show(value)}, not {wanted}", hint="convert the model again")
 
 
+def opened(source: str | Path | File) -> AbstractContextManager[File]:
+    """The file at a path, until the `with` block ends; or one that is open already, and stays so."""
+    return nullcontext(source) if isinstance(source, File) else File.open(source)
+
+
 def _add_missing(first: Mapping[str, T], second: Mapping[str, T]) -> dict[str, T]:
     """What `first` holds, then what only `second` holds."""
     return {**first, **{key: value for key, value in second.items() if key not in first}}
@@ -258,7 +264,7 @@ def _show(value: Value) -> str:
     return f"{value!r:.80}" if isinstance(value, str | int | float) else f"an array of {len(value)} strings"
 
 
-def _read_swapped(part: OpenFile, info: TensorInfo, buffer: npt.NDArray[np.uint8], first_byte: int) -> None:
+def _read_swapped(part: ByteSource, info: TensorInfo, buffer: npt.NDArray[np.uint8], first_byte: int) -> None:
     """Read from a big-endian file: whole blocks, because scalars are swapped inside them."""
     kind = info.kind
     start = first_byte // kind.block_bytes * kind.block_bytes

@@ -13,7 +13,7 @@ from typing import TypeGuard
 from opsin.errors import FileError
 from opsin.gguf.cursor import Cursor
 from opsin.gguf.kinds import START_BYTES, recognise
-from opsin.gguf.open_file import OpenFile
+from opsin.gguf.open_file import ByteSource
 from opsin.gguf.tensor_type import MAX_DIMENSIONS, MAX_NAME_BYTES, TensorType, check_shape
 from opsin.gguf.value import Value, ValueType
 
@@ -60,7 +60,7 @@ class TensorInfo:
 class Header:
     """All that one file says of itself. `types` are those of scalars, and of the elements of arrays."""
 
-    part: OpenFile
+    part: ByteSource
     version: int
     big_endian: bool
     alignment: int
@@ -69,7 +69,7 @@ class Header:
     tensors: dict[str, TensorInfo]
 
 
-def open_header(part: OpenFile, index: int = 0) -> Header:
+def open_header(part: ByteSource, index: int = 0) -> Header:
     """Read the header of `part`, whose tensors get the part number `index`; `part` is closed if that fails.
 
     Raises FileError for anything amiss.
@@ -81,7 +81,7 @@ def open_header(part: OpenFile, index: int = 0) -> Header:
         raise
 
 
-def _read_header(part: OpenFile, index: int) -> Header:
+def _read_header(part: ByteSource, index: int) -> Header:
     cursor = Cursor(part)
     version = _read_version(cursor)
     tensor_count = cursor.read_integer(ValueType.UINT64, "the number of tensors")
@@ -142,7 +142,7 @@ def _read_metadata(cursor: Cursor, count: int) -> tuple[dict[str, Value], dict[s
     return metadata, types
 
 
-def _find_alignment(part: OpenFile, metadata: dict[str, Value]) -> int:
+def _find_alignment(part: ByteSource, metadata: dict[str, Value]) -> int:
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not is_alignment(alignment):
         raise FileError(
@@ -173,7 +173,7 @@ def _read_tensor(cursor: Cursor, index: int) -> TensorInfo:
     return TensorInfo(name, shape, type_id, offset, kind.bytes_of(shape), index)
 
 
-def _place_tensors(part: OpenFile, infos: list[TensorInfo], start: int, alignment: int) -> dict[str, TensorInfo]:
+def _place_tensors(part: ByteSource, infos: list[TensorInfo], start: int, alignment: int) -> dict[str, TensorInfo]:
     """Turn offsets into places in the file and check that each tensor lies inside it and alone."""
     tensors: dict[str, TensorInfo] = {}
     needed = max((start + info.offset + info.nbytes for info in infos), default=0)

@@ -1,4 +1,4 @@
-"""One file on disk: bytes at a place, by any thread, with nothing mapped and nothing shared but the descriptor."""
+"""Bytes at a place, by any thread: of a file on disk, with nothing mapped and nothing shared but the descriptor."""
 
 from __future__ import annotations
 
@@ -7,9 +7,34 @@ import stat
 from copy import copy
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from opsin.errors import FileError
+
+
+class ByteSource(Protocol):
+    """What a header and its tensors are read from: an `OpenFile`, or what would be one if it were written.
+
+    `path` is what errors call it, `size` is in bytes.
+    """
+
+    path: Path
+    size: int
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files that its bytes come from, which nobody may write over."""
+        ...
+
+    def again(self) -> ByteSource:
+        """The same once more, to be closed by itself."""
+        ...
+
+    def close(self) -> None: ...
+
+    def read_into(self, buffer: memoryview, place: int) -> None:
+        """Fill `buffer` with what lies at `place`. Raises FileError where there is no more."""
+        ...
 
 
 class OpenFile:
@@ -23,6 +48,11 @@ class OpenFile:
         self._lock = Lock()
         self._stream = _open_regular(path)
         self.size = os.fstat(self._stream.fileno()).st_size
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Itself."""
+        return (self.path,)
 
     def again(self) -> OpenFile:
         """The same open file once more, to be closed by itself; what lies at its path meanwhile does not matter."""
@@ -79,5 +109,5 @@ def _open_regular(path: Path) -> BinaryIO:
 
 def _about_folder(path: Path) -> str:
     if (path / "config.json").is_file():
-        return "it is a checkpoint of transformers: opsin convert makes a GGUF of it"
+        return "it is a checkpoint of transformers, which goes as the model; opsin convert makes a GGUF of it"
     return "give the path of a .gguf file"

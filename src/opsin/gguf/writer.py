@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -65,6 +66,14 @@ def write(
             f"{path} cannot be written: {error.strerror}", hint="check its folder and the space"
         ) from error
     return [part.target for part in parts]
+
+
+def encode_header(path: Path, metadata: Mapping[str, Writable], tensors: Iterable[NewTensor]) -> bytes:
+    """What would stand before the tensors if `write` wrote them to one file. Raises as that does."""
+    typed = {key: _check_value(path, key, value) for key, value in metadata.items()}
+    part, stream = _Part(path, typed, _check_tensors(path, tensors)), BytesIO()
+    _write_header(stream, part, ValueEncoder(False), _find_alignment(path, typed))
+    return stream.getvalue()
 
 
 def check_target(path: Path, sources: Iterable[Path] = ()) -> None:
@@ -169,15 +178,7 @@ def _share_keys(metadata: Mapping[str, Typed], plan: list[list[NewTensor]]) -> l
 def _write_part(part: _Part, encoder: ValueEncoder, alignment: int) -> None:
     """Write the draft of one part. Raises FileError for a value or tensor that does not fit, OSError for the disk."""
     with part.draft.open("wb") as stream:
-        stream.write(MAGIC + encoder.encode_u32(VERSION))
-        stream.write(encoder.encode_u64(len(part.tensors)) + encoder.encode_u64(len(part.metadata)))
-        for key, typed in part.metadata.items():
-            stream.write(encoder.encode_string(key))
-            try:
-                stream.writelines(encoder.encode_value(typed))
-            except ValueError as error:
-                raise FileError(f"{part.target}: key {key!r}: {error}", hint="give another value or type") from error
-        _write_infos(stream, encoder, part.tensors, alignment)
+        _write_header(stream, part, encoder, alignment)
         for tensor in part.tensors:
             try:
                 for blocks in tensor.pieces():
@@ -185,6 +186,18 @@ def _write_part(part: _Part, encoder: ValueEncoder, alignment: int) -> None:
             except ValueError as error:
                 raise FileError(f"{part.target}: {error}", hint="its data is not what its shape says") from error
             _pad(stream, alignment)
+
+
+def _write_header(stream: BinaryIO, part: _Part, encoder: ValueEncoder, alignment: int) -> None:
+    stream.write(MAGIC + encoder.encode_u32(VERSION))
+    stream.write(encoder.encode_u64(len(part.tensors)) + encoder.encode_u64(len(part.metadata)))
+    for key, typed in part.metadata.items():
+        stream.write(encoder.encode_string(key))
+        try:
+            stream.writelines(encoder.encode_value(typed))
+        except ValueError as error:
+            raise FileError(f"{part.target}: key {key!r}: {error}", hint="give another value or type") from error
+    _write_infos(stream, encoder, part.tensors, alignment)
 
 
 def _swap(blocks: npt.NDArray[np.uint8], tensor: NewTensor) -> npt.NDArray[np.uint8]:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -24,6 +27,7 @@ class FakeHub:
     status: int = 0  # of every answer
     body: bytes | None = None  # of every list
     break_after: int | None = None  # bytes of the next file, then the connection ends
+    vanishes: bool = False  # after that there is no hub any more
     asked: list[str] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)
     url: str = ""
@@ -51,6 +55,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.asked.append(f"{self.command} {path}")
         if self.hub.status:
             return self.send(self.hub.status, b"")
+        if self.hub.vanishes and self.hub.break_after is None and "/resolve/" in path:
+            self.close_connection = True
+            return None
         if path.startswith("/api/models/"):
             return self.listing(path.removeprefix("/api/models/"))
         repo, _, rest = path.removeprefix("/").partition("/resolve/")
@@ -107,6 +114,24 @@ class _Handler(BaseHTTPRequestHandler):
             data, self.hub.break_after = data[: self.hub.break_after], None
             self.close_connection = True
         self.wfile.write(data)
+
+
+@contextmanager
+def as_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A fake hub, which the library takes for the real one, with a cache in a folder of its own."""
+    from huggingface_hub import constants
+
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with fake_hub() as made:
+        monkeypatch.setattr(constants, "ENDPOINT", made.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
+        monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(folder / "cache"), raising=False)
+        yield made
 
 
 @contextmanager

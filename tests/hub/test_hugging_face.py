@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from collections import namedtuple
 
 import numpy as np
 import pytest
-from fake_hub import COMMIT, fake_hub
+from fake_hub import COMMIT, as_the_hub
 from PIL import Image
 from tiny_sight import tiny_pair
 
@@ -22,18 +23,7 @@ from opsin.hub.locate import locate
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A fake hub, which the library takes for the real one, and a cache of this test alone."""
-    from huggingface_hub import constants
-
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    with fake_hub() as made:
-        monkeypatch.setattr(constants, "ENDPOINT", made.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "cache"), raising=False)
+    with as_the_hub(tmp_path, monkeypatch) as made:
         yield made
 
 
@@ -150,6 +140,66 @@ def test_a_connection_that_breaks_is_taken_up_where_it_ended(hub, monkeypatch):
     assert locate("hf:m/m").text.read_bytes() == data
     assert len(hub.ranges) == 1
     assert hub.ranges[0] != "bytes=0-"
+
+
+@pytest.fixture
+def cut(hub, monkeypatch):
+    """A repository whose only file was fetched by half when the hub went away for good; what it holds."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    data = bytes(range(256)) * 4096
+    hub.repos["m/m"] = {"m-Q8_0.gguf": data}
+    hub.break_after, hub.vanishes = 100_000, True
+    assert "cannot be reached" in refused("m/m")
+    hub.vanishes = False
+    hub.ranges.clear()
+    return data
+
+
+def partial(folder):
+    (found,) = (folder / "cache/models--m--m/blobs").iterdir()
+    return found
+
+
+def test_what_was_fetched_is_taken_up_by_the_next_process(hub, cut, tmp_path):
+    size = partial(tmp_path).stat().st_size
+    assert 0 < size <= 100_000
+    lines: list[str] = []
+    found = locate("hf:m/m", notice=lines.append)
+    assert found.text.read_bytes() == cut
+    assert hub.ranges == [f"bytes={size}-"]
+    assert lines[0] == f"fetching m-Q8_0.gguf: {100 * size // len(cut)} % of 1 MB"
+    assert partial(tmp_path).name == found.digests[found.text]
+    found.verify()
+
+
+def test_what_was_whole_but_for_its_name_is_not_fetched_again(hub, cut, tmp_path):
+    partial(tmp_path).write_bytes(cut)
+    hub.asked.clear()
+    assert locate("hf:m/m").text.read_bytes() == cut
+    assert hub.fetched() == []
+
+
+@pytest.mark.parametrize("wrong", [b"x" * 5_000, b"x" * (1 << 20)])
+def test_what_is_taken_up_and_damaged_is_told_and_begun_anew(hub, cut, tmp_path, wrong):
+    partial(tmp_path).write_bytes(wrong)
+    assert "was taken up, and is damaged" in refused("m/m")
+    assert list((tmp_path / "cache/models--m--m/blobs").iterdir()) == []
+    assert locate("hf:m/m").text.read_bytes() == cut
+
+
+def test_more_than_the_file_has_is_begun_anew(hub, cut, tmp_path):
+    partial(tmp_path).write_bytes(cut * 2)
+    assert locate("hf:m/m").text.read_bytes() == cut
+    assert hub.ranges == []
+
+
+def test_where_the_hub_has_no_digest_the_library_fetches(hub, monkeypatch):
+    hub.repos["m/m"] = {"m-Q8_0.gguf": b"1" * 1000}
+    monkeypatch.setattr("opsin.hub.blobs._DIGEST", re.compile("none"))
+    assert locate("hf:m/m").text.read_bytes() == b"1" * 1000
 
 
 def test_a_token_opens_what_is_private_and_gated(hub, monkeypatch):

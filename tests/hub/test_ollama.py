@@ -105,11 +105,44 @@ def test_parameters_are_taken_and_what_is_not_taken_is_told(store, pair):
         assert (model.facts.sampling.temperature, model.facts.sampling.top_k) == (0.25, 7)
         assert model.context == 128
         assert model.name == "tiny"
+        assert model.facts.stop == ("<|im_end|>", "Human:")
         said = "\n".join(model.notes)
-    assert "penalty_repeat" in said and "Human:" in said and "system message" in said
+    assert "penalty_repeat" in said and "system message" in said
     assert "im_end" not in said and "num_gpu" not in said
     with opsin.load("ollama:tiny", threads=1, context=64) as model:
         assert model.context == 64
+
+
+def test_the_stores_system_message_is_sent_where_a_conversation_has_none(store, pair):
+    pull(store, [("model", pair[0].read_bytes()), ("system", b"Be <|im_end|> brief.")])
+    ask = {"role": "user", "content": "hi"}
+    with (
+        opsin.load(pair[0], threads=1, context=128) as plain,
+        opsin.load("ollama:tiny", threads=1, context=128) as model,
+    ):
+        with_system = [{"role": "system", "content": "Be <|im_end|> brief."}, ask]
+        assert model.question([ask]).prompt == plain.question(with_system).prompt
+        assert model.count("hi") == plain.count(with_system)
+        for role in ("system", "developer"):
+            own = [{"role": role, "content": "Be long."}, ask]
+            assert model.question(own).prompt == plain.question(own).prompt
+        with pytest.raises(RequestError, match=r"messages\[0\] has"):
+            model.question([{"role": "user", "content": 3}])
+
+
+def test_the_stores_stop_strings_end_answers_where_nobody_gives_others(store, pair):
+    with opsin.load(pair[0], threads=1, context=128) as plain:
+        text = plain.chat("hi", max_tokens=24, temperature=0, ignore_eos=True).text
+    stop = text[4:6]
+    pull(store, [("model", pair[0].read_bytes()), ("params", json.dumps({"stop": stop}).encode())])
+    with opsin.load("ollama:tiny", threads=1, context=128) as model:
+
+        def said(**options):
+            return model.chat("hi", max_tokens=24, temperature=0, ignore_eos=True, **options).text
+
+        assert said() == text[: text.index(stop)] != text
+        assert said(stop=[]) == text
+        assert said(stop=[text[8]]) == text[: text.index(text[8])]
 
 
 def test_a_window_larger_than_the_model_was_trained_for_is_cut(store, pair):
@@ -245,7 +278,10 @@ def test_wrong_sizes_and_media_types_are_refused_in_a_line(store, pair, change):
 
 
 @pytest.mark.parametrize("params", [b"[]", b"{", b'{"temperature": "warm"}', b'{"top_k": NaN}', b'{"top_p": 1e999}',
-                                    b'{"num_ctx": true}', b'{"num_ctx": ' + b"9" * 400 + b"}", 
+                                    b'{"num_ctx": true}', b'{"stop": 7}', b'{"stop": ["a", null]}',
+                                    json.dumps({"stop": [str(n) for n in range(65)]}).encode(),
+                                    json.dumps({"stop": "x" * (1 << 17)}).encode(),
+                                    b'{"num_ctx": ' + b"9" * 400 + b"}",
                                     b" " * (2 << 20)])  # fmt: skip
 def test_hostile_parameters_are_refused_in_a_line(store, pair, params):
     pull(store, [("model", pair[0].read_bytes()), ("params", params)])

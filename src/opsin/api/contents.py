@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 from opsin.api.byte_budget import ByteBudget
@@ -33,6 +33,12 @@ class PreparedMessages:
 
     messages: list[dict[str, object]]
     pictures: list[tuple[str, Patches]]
+
+    def with_system(self, text: str) -> PreparedMessages:
+        """The same, begun by this system message where there is none; "" is no message."""
+        if not text or any(message["role"] in ("system", "developer") for message in self.messages):
+            return self
+        return replace(self, messages=[{"role": "system", "content": text}, *self.messages])
 
 
 def read_messages(

@@ -22,6 +22,8 @@ class Facts:
         file_type: what most of them are, as llama.cpp's programs call it; "" where the file does not say.
         vocabulary_type: the number of llama.cpp's enum.
         sampling: the sampling options that its maker recommends, for whoever names no others.
+        stop: texts that end an answer, and
+        system: the system message, for whoever gives no others; stores know them, files do not.
     """
 
     parameters: int
@@ -29,6 +31,8 @@ class Facts:
     file_type: str
     vocabulary_type: int
     sampling: Sampling
+    stop: tuple[str, ...] = ()
+    system: str = ""
 
     @classmethod
     def of(cls, file: File) -> Facts:

@@ -231,10 +231,11 @@ class Model(Stays):
         self, messages: Messages, check: Callable[[], None], context: int | None, budget: PictureBudget
     ) -> PreparedMessages:
         knows = self.text.prompting.knows_role
-        return read_messages(
+        read = read_messages(
             to_messages(messages), self.vision, no_vision_hint=self._no_vision_hint, knows_role=knows, check=check,
             context=context, budget=check_type(budget, PictureBudget, "budget"),
         )  # fmt: skip
+        return read.with_system(self.facts.system)
 
     def raw(
         self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Source | Patches] = (), *,
@@ -284,26 +285,27 @@ class Model(Stays):
 
     # Answers
 
-    def chat(self, messages: Messages, *, stop: Sequence[str] = (), **options: Unpack[ChatOptions]) -> Answer:
+    def chat(self, messages: Messages, *, stop: Sequence[str] | None = None, **options: Unpack[ChatOptions]) -> Answer:
         """Answer a conversation. Keywords are those of `Sampling`, such as temperature, seed, max_tokens.
 
         Those of `PictureBudget`, such as detail, say how finely to look at all its pictures.
 
-        What is not named is as the model's file recommends (`facts.sampling`).
+        What is not named is as the model's file or store recommends (`facts.sampling`, `facts.stop`).
         """
         asked = {word: value for word, value in options.items() if word in WORDS}
         sampling = self._sampling({name: value for name, value in options.items() if name not in WORDS})
         budget = PictureBudget(**asked)  # type: ignore[arg-type]  # checked there
         return self.generate(self.question(messages, budget=budget), sampling, stop=stop)
 
-    def complete(self, text: str, *, stop: Sequence[str] = (), **sampling: Unpack[SamplingOptions]) -> Answer:
+    def complete(self, text: str, *, stop: Sequence[str] | None = None, **sampling: Unpack[SamplingOptions]) -> Answer:
         """Go on with a text, without a template."""
         self.text.prompting.refuse_too_long([check_type(text, str, "the text")], (), self.context, special=False)
         ids = self.tokenizer.encode(text, add_special=True)
         return self.generate(Prompt.of([ids]), self._sampling(sampling), stop=stop)
 
-    def generate(self, question: Question | Prompt, sampling: Sampling, *, stop: Sequence[str] = ()) -> Answer:
-        """Go on with a prompt. Work begins now; dropping the answer ends it."""
+    def generate(self, question: Question | Prompt, sampling: Sampling, *, stop: Sequence[str] | None = None) -> Answer:
+        """Go on with a prompt. Work begins now; dropping the answer ends it. `stop`: None takes `facts.stop`."""
+        stop = self.facts.stop if stop is None else stop
         check_texts(stop, "stop")
         asked = Question(question) if isinstance(question, Prompt) else question
         check_type(asked, Question, "question", _ASKED)

@@ -20,12 +20,14 @@ class Found:
 
     Attributes:
         name: what people call the model.
-        text: the file of the text model, or of all.
+        text: the file of the text model, or of all; or a folder as transformers saves it.
         vision: files of the part for pictures. Where there is one, it is the model's own.
         digests: SHA-256 in hex of all files, "" where a store has none.
         keys: GGUF keys that count before those of the file: its owner set them.
         defaults: GGUF keys that count where the file has none.
         context: tokens of prompt and answer, where nobody asks for another number; None: the file's.
+        stop: texts that end an answer, and
+        system: the system message, where nobody gives others; "" where there is none.
         notes: what a person should know.
     """
 
@@ -36,6 +38,8 @@ class Found:
     keys: Mapping[str, str | int | float] = field(default_factory=dict)
     defaults: Mapping[str, str | int | float] = field(default_factory=dict)
     context: int | None = None
+    stop: tuple[str, ...] = ()
+    system: str = ""
     notes: tuple[str, ...] = ()
 
     def verify(self, notice: Notice | None = None) -> None:
@@ -45,11 +49,12 @@ class Found:
                 raise FileError(f"{path} was published without a SHA-256 digest", hint="load it without the check")
             if notice is not None:
                 notice(f"checking the digest of {self.name} ({path.stat().st_size / 1e6:.0f} MB)")
-            if _digest(path) != wanted:
+            if digest_of(path) != wanted:
                 raise FileError(f"{path} is damaged: its SHA-256 is not {wanted}", hint="remove it and fetch it again")
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """SHA-256 in hex of a file, which is read whole."""
     made = hashlib.sha256()
     try:
         with path.open("rb") as stream:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import errno
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from opsin.errors import DeviceError, FileError, OpsinError, RequestError
+from opsin.hub.blobs import cache_folder, fetch_blob
+from opsin.hub.checkpoint_files import SETTINGS, checkpoint_files, is_of_checkpoint
 from opsin.hub.file_names import BEST_FOR_VISION, is_later_split, is_vision, kinship, number_format, splits
 from opsin.hub.found import Found, Notice
 
@@ -30,7 +32,10 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class _Repo:
-    """What a repository has at one commit: bytes and SHA-256 of its GGUF files; 0 and "" where they are not known."""
+    """What a repository has at one commit: bytes and SHA-256 of GGUF files and of those of a checkpoint.
+
+    They are 0 and "" where they are not known.
+    """
 
     name: str
     commit: str
@@ -38,9 +43,19 @@ class _Repo:
     digests: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
+    @property
+    def ggufs(self) -> list[str]:
+        return [name for name in self.sizes if name.endswith(".gguf")]
 
-def find(name: str, *, vision: bool, notice: Notice | None = None) -> Found:
+
+def find(
+    name: str, *, vision: bool, notice: Notice | None = None, checkpoint: bool = False,
+    check: Callable[[Path], None] = lambda folder: None,
+) -> Found:  # fmt: skip
     """The model of this name, fetched where it is not in the cache, with the best of its files for pictures.
+
+    Where the repository has no GGUF file of a model, or with `checkpoint`, it is the folder of a checkpoint of
+    transformers; `check` gets that as soon as the settings are there, and what it raises ends the work.
 
     Raises RequestError for what is no name, FileError where the hub has no such model, does not give it or cannot be
     reached, DeviceError where the disk has no place for it.
@@ -52,11 +67,15 @@ def find(name: str, *, vision: bool, notice: Notice | None = None) -> Found:
             hint="names are owner/repo[:quant] or owner/repo/FILE.gguf",
         )
     with _plain_errors(parts["repo"]):
-        repo = _list(parts["repo"])
+        repo, tell = _list(parts["repo"]), notice or (lambda line: None)
+        if parts["file"] is None and (checkpoint or not _models(repo)) and checkpoint_files(repo.sizes)[1]:
+            return _folder(repo, parts["quant"], tell, check)
         text, notes = _choose(repo, parts["quant"], parts["file"])
+        if checkpoint:
+            raise FileError(f"{repo.name} has GGUF files and no safetensors", hint="there is nothing to convert")
         eyes = _choose_vision(repo, text) if vision else ()
-        wanted = [*splits(text, list(repo.sizes)), *eyes]
-        paths = _fetch_all(repo, wanted, notice or (lambda line: None))
+        wanted = [part for name in (text, *eyes) for part in splits(name, repo.ggufs)]
+        paths = _fetch_all(repo, wanted, tell)
     kind = number_format(text)
     return Found(
         name=f"{repo.name}:{kind}" if kind else repo.name, text=paths[text], vision=tuple(paths[n] for n in eyes),
@@ -64,16 +83,39 @@ def find(name: str, *, vision: bool, notice: Notice | None = None) -> Found:
     )  # fmt: skip
 
 
+def _folder(repo: _Repo, quant: str | None, notice: Notice, check: Callable[[Path], None]) -> Found:
+    """The checkpoint of a repository."""
+    if quant is not None:
+        raise FileError(f"{repo.name} has no {quant}: it holds safetensors",
+                        hint=f"hf:{repo.name} takes them as they are, opsin quantize makes others")  # fmt: skip
+    settings, weights = checkpoint_files(repo.sizes)
+    folder = _fetch_all(repo, settings, notice)[SETTINGS].parent
+    check(folder)
+    paths = _fetch_all(repo, weights, notice)
+    return Found(
+        name=repo.name, text=folder, digests={path: _digest(repo, name, path) for name, path in paths.items()},
+        keys={"general.name": repo.name}, notes=repo.notes,
+    )  # fmt: skip
+
+
+def _models(repo: _Repo) -> list[str]:
+    """GGUF files that may be one, each by its first split."""
+    return [n for n in repo.ggufs if not is_later_split(n) and not _NO_MODEL.search(Path(n).name.lower())]
+
+
 def _choose(repo: _Repo, quant: str | None, file: str | None) -> tuple[str, list[str]]:
     """The file of the text, and what a person should know of the choice."""
     if file is not None:
-        if file not in repo.sizes:
-            raise FileError(f"{repo.name} has no file {file!r:.100}", hint=f"there are {_listed(list(repo.sizes))}")
+        if file not in repo.ggufs:
+            raise FileError(f"{repo.name} has no file {file!r:.100}", hint=f"there are {_listed(repo.ggufs)}")
         return file, []
-    models = [n for n in repo.sizes if not is_later_split(n) and not _NO_MODEL.search(Path(n).name.lower())]
+    models = _models(repo)
     kinds = {n: number_format(n) for n in models}
+    if not models and "adapter_config.json" in repo.sizes:
+        raise FileError(f"{repo.name} is an adapter (LoRA), not a model", hint="merge it into its model")
     if not models:
-        raise FileError(f"{repo.name} has no GGUF file of a model", hint="look for a repository with GGUF in its name")
+        raise FileError(f"{repo.name} has no GGUF file of a model, and no safetensors with their {SETTINGS}",
+                        hint="look for a repository with GGUF in its name")  # fmt: skip
     if quant is None:
         usual = next((kind for kind in _USUAL if kind in kinds.values()), kinds[sorted(models)[0]])
         found = [n for n in models if kinds[n] == usual]
@@ -99,7 +141,7 @@ def _choose_vision(repo: _Repo, text: str) -> tuple[str, ...]:
         rank = BEST_FOR_VISION.index(kind) if kind in BEST_FOR_VISION else len(BEST_FOR_VISION)
         return -kinship(Path(text).name, Path(name).name), Path(name).parent != Path(text).parent, rank, name
 
-    return tuple(sorted((n for n in repo.sizes if is_vision(n) and not is_later_split(n)), key=order)[:1])
+    return tuple(sorted((n for n in repo.ggufs if is_vision(n) and not is_later_split(n)), key=order)[:1])
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -121,40 +163,46 @@ def _list(name: str) -> _Repo:
         if cached is None:
             raise
         return cached
-    files = [file for file in told.siblings or [] if file.rfilename.endswith(".gguf")]
+    files = [file for file in told.siblings or [] if _is_taken(file.rfilename)]
     return _Repo(
         name, told.sha or "main", {file.rfilename: file.size or 0 for file in files},
         {file.rfilename: file.lfs.sha256 for file in files if file.lfs is not None},
     )  # fmt: skip
 
 
+def _is_taken(name: str) -> bool:
+    """Whether a file may be of use here."""
+    return name.endswith(".gguf") or is_of_checkpoint(name)
+
+
 def _list_cached(name: str, *, offline: bool) -> _Repo | None:
     """The files of the newest commit in the cache, or None."""
-    from huggingface_hub import constants
-
-    folder = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    folder = cache_folder(name)
     try:
         commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return None
     snapshot = folder / "snapshots" / commit
-    sizes = {path.relative_to(snapshot).as_posix(): 0 for path in sorted(snapshot.rglob("*.gguf")) if path.is_file()}
+    files = [path.relative_to(snapshot).as_posix() for path in sorted(snapshot.rglob("*")) if path.is_file()]
+    sizes = {file: 0 for file in files if _is_taken(file)}
     note = () if offline else (f"the hub cannot be reached: {name} is taken as it is in the cache",)
     return _Repo(name, commit, sizes, {}, note) if sizes else None
 
 
 def _fetch_all(repo: _Repo, names: Sequence[str], notice: Notice) -> dict[str, Path]:
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     missing = [n for n in names if not isinstance(try_to_load_from_cache(repo.name, n, revision=repo.commit), str)]
     _check_space(sum(repo.sizes[n] for n in missing), repo.name)
     paths = {}
     for name in names:
         bar: Any = _bar(name, notice)
+        if name in missing:
+            fetch_blob(repo.name, repo.commit, name, digest=repo.digests.get(name, ""), size=repo.sizes[name], bar=bar)
         path = hf_hub_download(repo.name, name, revision=repo.commit, tqdm_class=bar, library_name="opsin")
         paths[name] = Path(path)
     if missing:  # a later start without the hub finds the commit under its branch
-        ref = Path(constants.HF_HUB_CACHE) / f"models--{repo.name.replace('/', '--')}" / "refs" / "main"
+        ref = cache_folder(repo.name) / "refs" / "main"
         ref.parent.mkdir(parents=True, exist_ok=True)
         ref.write_text(repo.commit, encoding="utf-8")
     return paths

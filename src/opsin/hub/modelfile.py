@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,7 +16,7 @@ _ASIDE: Final = frozenset(
      "vocab_only", "logits_all", "num_keep", "seed", "embedding_only", "num_gqa", "rope_frequency_base",
      "rope_frequency_scale")
 )  # fmt: skip
-_END_TOKEN: Final = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{1,20}\]|<<?/?SYS>>?|(?:USER|ASSISTANT|User|Assistant):\s?")
+_STOPS, _STOP_CHARACTERS = 64, 1 << 16  # of a request as well
 
 
 @dataclass(frozen=True)
@@ -26,18 +25,19 @@ class Parameters:
 
     keys: Mapping[str, str | int | float] = field(default_factory=dict)
     context: int | None = None
+    stop: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def read_parameters(given: Mapping[str, object], model: str) -> Parameters:
     """Knobs become `general.sampling.*`; num_ctx is the context. Raises FileError for values that cannot be so."""
     keys: dict[str, int | float] = {}
-    context, notes = None, []
+    context, notes, stop = None, [], tuple[str, ...]()
     for name, value in given.items():
         if name in _ASIDE or (name == "num_predict" and value in (-1, -2)):
             continue
         if name == "stop":
-            notes += _about_stops(value)
+            stop = _stops(value, model)
             continue
         number = _number(value, f"parameter {name!r:.40} of {model}")
         if name == "num_ctx":
@@ -46,7 +46,7 @@ def read_parameters(given: Mapping[str, object], model: str) -> Parameters:
             notes.append(f"{model}: num_predict {number} is not taken; give --max-tokens")
         else:
             keys[f"general.sampling.{_NAMES.get(name, name):.60}"] = number
-    return Parameters(keys, context, tuple(notes))
+    return Parameters(keys, context, stop, tuple(notes))
 
 
 def _number(value: object, what: str) -> int | float:
@@ -55,11 +55,16 @@ def _number(value: object, what: str) -> int | float:
     return value
 
 
-def _about_stops(value: object) -> list[str]:
-    """Most stop strings repeat what ends an answer by itself."""
-    stops = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
-    others = [text for text in stops if _END_TOKEN.fullmatch(text) is None]
-    return [f"stop strings in Ollama's store are not taken: {', '.join(map(repr, others[:4]))}"] if others else []
+def _stops(value: object, model: str) -> tuple[str, ...]:
+    """Texts that end an answer. Raises FileError for others, or for more than a request may have."""
+    listed = value if isinstance(value, list) else [value]
+    stops = tuple(dict.fromkeys(text for text in listed if isinstance(text, str) and text))
+    if not all(isinstance(text, str) for text in listed) or len(stops) > _STOPS:
+        raise FileError(f"parameter 'stop' of {model} in Ollama's store is {value!r:.40}, which it cannot be",
+                        hint=f"set it again: at most {_STOPS} texts")  # fmt: skip
+    if sum(map(len, stops)) > _STOP_CHARACTERS:
+        raise FileError(f"parameter 'stop' of {model} in Ollama's store is too long", hint="set it again")
+    return stops
 
 
 _LOOP, _END = "{% for m in messages %}", "{% endfor %}"

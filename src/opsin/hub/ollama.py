@@ -117,11 +117,11 @@ class _Store:
             raise FileError(f"{self.name} has {len(models)} model layers in {manifest}, not one", hint=_DAMAGED)
         model = self._blob(models[0])
         eyes = {self._blob(layer): layer.digest for layer in layers if layer.kind == "projector"}
-        parameters, template, notes = self._beside(layers)
+        parameters, template, system, notes = self._beside(layers)
         return Found(
             name=self.name, text=model, vision=tuple(eyes), digests={model: models[0].digest, **eyes},
             keys=parameters.keys, defaults={} if template is None else {"tokenizer.chat_template": template},
-            context=parameters.context, notes=(*notes, *parameters.notes),
+            context=parameters.context, stop=parameters.stop, system=system, notes=(*notes, *parameters.notes),
         )  # fmt: skip
 
     def _layers(self, manifest: object) -> Iterator[_Layer]:
@@ -156,18 +156,20 @@ class _Store:
             raise ModelError(f"{self.name} is a model with an adapter (LoRA), which is not built",
                              hint="give the model that it is made from, or merge the adapter into it")  # fmt: skip
 
-    def _beside(self, layers: Sequence[_Layer]) -> tuple[Parameters, str | None, list[str]]:
-        """Parameters, template and notes out of the small layers."""
-        parameters, template, notes = Parameters(), None, []
+    def _beside(self, layers: Sequence[_Layer]) -> tuple[Parameters, str | None, str, list[str]]:
+        """Parameters, template, system message and notes out of the small layers."""
+        parameters, template, system, notes = Parameters(), None, "", []
         for layer in layers:
             if layer.kind == "params":
                 parameters = read_parameters(self._object(layer), self.name)
             elif layer.kind in ("template", "prompt"):
                 template = read_template(self._text(layer))
-            elif layer.kind in ("system", "messages"):
-                what = "system message" if layer.kind == "system" else "messages to begin with"
-                notes.append(f"{self.name} has {what} in Ollama's store, which opsin does not send: give yours")
-        return parameters, template, notes
+            elif layer.kind == "system":
+                system = self._text(layer)
+                notes.append(f"{self.name} has a system message in Ollama's store: it is sent where you give none")
+            elif layer.kind == "messages":
+                notes.append(f"{self.name} has messages to begin with in Ollama's store, which opsin does not send")
+        return parameters, template, system, notes
 
     def _object(self, layer: _Layer) -> Mapping[str, object]:
         made = self._json(self._blob(layer), _TEXT_BYTES, f"the {layer.kind} layer of {self.name}")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Final
 from msgspec import Meta
 
 from opsin.api import Sampling
+from opsin.api.facts import Facts
 from opsin.media.budget import WORDS
 from opsin.serve.errors import FieldError
 from opsin.serve.fields import Fields, unbuilt
@@ -187,10 +188,8 @@ class GenerationRequest:
         return 0.0 if not self.stream else own if self.ping_seconds is None else self.ping_seconds
 
 
-def generation_request(
-    fields: AnswerFields, *, answers: int, logprobs: int | None, base: Sampling
-) -> GenerationRequest:
-    """`answers` is how many a request may ask for, `base` what holds where it says nothing of sampling.
+def generation_request(fields: AnswerFields, *, answers: int, logprobs: int | None, base: Facts) -> GenerationRequest:
+    """`answers` is how many a request may ask for, `base` what holds where it says nothing of sampling or stopping.
 
     Raises FieldError, naming the field.
     """
@@ -202,8 +201,8 @@ def generation_request(
         raise FieldError("n", f"{choices} is out of range", hint=f"give 1 to {answers}")
     ping, options = fields.sse_ping_interval, fields.stream_options
     return GenerationRequest(
-        sampling=_sampling(fields, logprobs, base),
-        stop=stop,
+        sampling=_sampling(fields, logprobs, base.sampling),
+        stop=stop or base.stop,
         stream=fields.stream,
         usage=bool(options is not None and options.include_usage),
         choices=choices,

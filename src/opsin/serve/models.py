@@ -36,7 +36,7 @@ class ModelRoutes:
         return JSONResponse(
             {
                 "default_generation_settings": {
-                    "params": settings_of(model.facts.sampling, (), stream=False),
+                    "params": settings_of(model.facts.sampling, model.facts.stop, stream=False),
                     "n_ctx": model.context,
                 },
                 "total_slots": model.sequences,

@@ -1,6 +1,8 @@
-"""What loading found out reaches stderr, whichever subcommand loads; files that cannot write are refused."""
+"""What loading found out reaches stderr, whichever subcommand loads; a file that is no model says what it is."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pytest
@@ -8,9 +10,11 @@ from test_cli_errors import assert_one_line
 from tiny import tiny_llama
 from tiny_sight import tiny_tower
 
+from opsin.cli import main
 from opsin.gguf import NewTensor, write
 
 COMMANDS = {"chat": ("Hi", "-n", "2"), "bench": ("-p", "2", "-n", "2")}
+SERVE = {"serve": ("--port", "0")}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -33,25 +37,86 @@ def test_notes_are_part_of_what_inspect_tells(run, tmp_path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_file_for_pictures_alone_is_refused(run, tmp_path, command):
     tower = tiny_tower(tmp_path / "mmproj.gguf")
-    assert_one_line(run(command, "-m", tower, *COMMANDS[command]), 4, "mmproj.gguf holds no text model", "--mmproj")
+    said = ("mmproj.gguf holds no text model: it is a part for pictures (mmproj)", "--mmproj")
+    assert_one_line(run(command, "-m", tower, *COMMANDS[command]), 4, *said)
 
 
+# Keys, a tensor's name, what it is, and what to do.
 OTHERS = {
-    "adapter": ({"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}, "adapter"),
-    "imatrix": ({"general.type": "imatrix", "imatrix.chunk_count": 3}, "imatrix"),
-    "control vector": ({"general.architecture": "controlvector", "controlvector.layer_count": 3}, "control vector"),
-    "vocabulary": ({"general.architecture": "llama", "tokenizer.ggml.tokens": ["a"]}, "vocabulary alone"),
-    "embedding model": ({"general.architecture": "nomic-bert"}, "'nomic-bert' is not supported"),
-    "draft model": ({"general.architecture": "eagle3"}, "'eagle3' is not supported"),
-    "diffusion model": ({"general.architecture": "flux"}, "'flux' is not supported"),
+    "adapter": (
+        {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora",
+         "general.base_model.0.name": "Llama\x1b[2J 3"},
+        "blk.0.attn_q.weight.lora_a", r"an adapter (LoRA) for 'Llama\x1b[2J 3'", "merge it into the model",
+    ),
+    "imatrix": (
+        {"general.type": "imatrix", "imatrix.chunk_count": 3}, "blk.0.attn_q.weight.in_sum2",
+        "statistics for quantising (imatrix)", "give the model itself",
+    ),
+    "control vector": (
+        {"general.architecture": "controlvector", "controlvector.layer_count": 3}, "direction.1",
+        "a control vector", "give the model itself",
+    ),
+    "vocabulary": (
+        {"general.architecture": "llama", "tokenizer.ggml.tokens": ["a"]}, "",
+        "a vocabulary alone: it has no tensors", "give the model itself",
+    ),
+    "embedding model": (
+        {"general.architecture": "nomic-bert"}, "token_embd.weight",
+        "a model for embeddings of texts (nomic-bert)", "give a model that writes",
+    ),
+    "embedding model on a decoder": (
+        {"general.architecture": "qwen3", "qwen3.pooling_type": 3}, "blk.0.attn_q.weight",
+        "a model for embeddings of texts (qwen3)", "give a model that writes",
+    ),
+    "reranker": (
+        {"general.architecture": "qwen3", "qwen3.pooling_type": 4}, "cls.output.weight",
+        "a model that ranks texts (qwen3)", "give a model that writes",
+    ),
+    "draft model": ({"general.architecture": "eagle3"}, "fc.weight", "a draft model", "give the model itself"),
+    "the head alone that guesses ahead": (
+        {"general.architecture": "qwen3", "qwen3.nextn_predict_layers": 1}, "blk.36.nextn.eh_proj.weight",
+        "a draft model (it guesses for another one)", "give the model itself",
+    ),
+    "painter": (
+        {"general.architecture": "flux"}, "double_blocks.0.img_mod.lin.weight",
+        "a model that makes pictures or films (flux)", "give a model that writes",
+    ),
+    "speaker": (
+        {"general.architecture": "wavtokenizer-dec"}, "conv1d.weight", "a model that makes sound",
+        "give a model that writes",
+    ),
+    "part for sound": (
+        {"general.architecture": "clip", "general.type": "mmproj", "clip.has_audio_encoder": True}, "a.conv1d.1.weight",
+        "the part for sound of a model (mmproj)", "give the model itself; sound is not built",
+    ),
+    "unknown": ({"general.architecture": "never-heard-of"}, "x", "'never-heard-of' is not supported", "gemma3, "),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", OTHERS)
-def test_what_is_no_model_says_what_it_is(run, tmp_path, kind):
-    metadata, said = OTHERS[kind]
-    tensors = (
-        [] if kind == "vocabulary" else [NewTensor.of("blk.0.attn_q.weight.lora_a", np.zeros((1, 32), np.float32))]
-    )
+@pytest.fixture(params=OTHERS)
+def other(request, tmp_path):
+    metadata, tensor, what, do = OTHERS[request.param]
+    tensors = [NewTensor.of(tensor, np.zeros((1, 32), np.float32))] if tensor else []
     write(tmp_path / "file.gguf", metadata, tensors)
-    assert_one_line(run("chat", "-m", tmp_path / "file.gguf", "Hi"), 4, "file.gguf", said, "(")
+    return tmp_path / "file.gguf", what, do
+
+
+def test_what_is_no_model_says_what_it_is_and_what_to_do(other, capsys):
+    """`serve` ends as the others do: it was never healthy, because that needs a model."""
+    path, what, do = other
+    for command, rest in {**COMMANDS, **SERVE}.items():
+        assert main.run([command, "-m", str(path), *rest]) == 4
+        out, err = capsys.readouterr()
+        last = err.splitlines()[-1]
+        assert out == "" and "Traceback" not in err and "ready" not in err
+        assert "file.gguf" in last and what in last and do in last
+
+
+def test_inspect_shows_what_is_no_model_and_says_what_it_is(other, capsys):
+    path, what, do = other
+    assert main.run(["inspect", str(path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["parameters"] in (0, 32) and told["weight_bytes"] is None
+    assert what in told["problem"] and do in told["problem"]
+    assert main.run(["inspect", str(path)]) == 0
+    assert "opsin cannot run this model: " in (shown := capsys.readouterr().out) and "\x1b" not in shown

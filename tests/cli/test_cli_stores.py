@@ -142,3 +142,38 @@ def test_serve_calls_the_model_as_its_store_does(store, hub, given, name):
             assert [model["id"] for model in json.load(reply)["data"]] == [name]
         process.terminate()
         process.stderr.read()
+
+
+def test_merge_and_quantize_take_names(run, store, hub, tmp_path):
+    variables = {"OLLAMA_MODELS": str(store), **hub[1]}
+    pair = (store.parent / "model.gguf", store.parent / "mmproj.gguf")
+    assert run("merge", *pair, "-o", tmp_path / "wanted.gguf").returncode == 0
+    with File.open(tmp_path / "wanted.gguf") as file:
+        wanted = {name: file.read(name).tobytes() for name in file.tensors}
+    for given in (["ollama:tiny"], ["hf:owner/tiny-GGUF:Q8_0"], [pair[0]], ["ollama:tiny", pair[1]]):
+        done = run("merge", *given, "-o", tmp_path / "one.gguf", **variables)
+        assert done.returncode == 0, done.stderr
+        with File.open(tmp_path / "one.gguf") as file:
+            assert {name: file.read(name).tobytes() for name in file.tensors} == wanted
+            if given == ["ollama:tiny"]:
+                assert file.get_float("general.sampling.temp") == 0
+    assert run("quantize", pair[0], "-o", tmp_path / "wanted.gguf", "Q8_0").returncode == 0
+    with File.open(tmp_path / "wanted.gguf") as file:
+        wanted = {name: file.read(name).tobytes() for name in file.tensors}
+    for place in ("ollama:tiny", "hf:owner/tiny-GGUF:Q8_0"):
+        done = run("quantize", place, "-o", tmp_path / "small.gguf", "Q8_0", **variables)
+        assert done.returncode == 0, done.stderr
+        with File.open(tmp_path / "small.gguf") as file:
+            assert {name: file.read(name).tobytes() for name in file.tensors} == wanted
+
+
+def test_merge_asks_where_there_is_not_one_file_for_pictures(run, store, tmp_path):
+    alone = tmp_path / "alone.gguf"
+    alone.write_bytes((store.parent / "model.gguf").read_bytes())
+    done = run("merge", alone, "-o", tmp_path / "one.gguf")
+    assert done.returncode == 2 and "no files for pictures beside it" in done.stderr
+    for name in ("mmproj-a.gguf", "mmproj-b.gguf"):
+        (tmp_path / name).write_bytes((store.parent / "mmproj.gguf").read_bytes())
+    done = run("merge", alone, "-o", tmp_path / "one.gguf")
+    assert done.returncode == 2 and "name one: mmproj-a.gguf, mmproj-b.gguf" in done.stderr
+    assert not (tmp_path / "one.gguf").exists()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsin.config import expanded
+from opsin.convert.checkpoint import is_checkpoint
+from opsin.convert.hf import check_folder, open_folder
 from opsin.errors import FileError, RequestError
 from opsin.gguf import File
 from opsin.hub.file_names import is_later_split, is_vision, kinship
@@ -19,7 +21,7 @@ class Files:
     """The files of one model.
 
     Attributes:
-        text: the file of the text model, or of all.
+        text: the file of the text model, or of all; or a folder as transformers saves it.
         vision: files of the part for pictures: the one that a person named, else all that lie beside the text's, the
             likelier ones by their names first.
         chosen: whether a person named the vision file, or the store that holds both.
@@ -34,27 +36,33 @@ class Files:
     @property
     def name(self) -> str:
         """What people call the model."""
-        return self.found.name if self.found is not None else self.text.name.removesuffix(".gguf")
+        if self.found is not None:
+            return self.found.name
+        return self.text.resolve().name if self.text.is_dir() else self.text.name.removesuffix(".gguf")
 
-    def open(self) -> tuple[File, tuple[str, ...]]:
-        """The text's file with what a store says beside it, and what a person should know of that."""
-        file = File.open(self.text)
+    def open(self, *, vision: bool = True) -> tuple[File, tuple[str, ...]]:
+        """The text's file with what a store says beside it, and what a person should know of that.
+
+        A folder of transformers is the one file that `opsin convert` would write of it; `vision`: with its part for
+        pictures.
+        """
+        file, notes = open_folder(self.text, vision=vision) if self.text.is_dir() else (File.open(self.text), ())
         if self.found is None:
-            return file, ()
+            return file, notes
         missing = {key: value for key, value in self.found.defaults.items() if key not in file.metadata}
         taken = [f"the file lacks {key}: a template of the form that its store has is taken" for key in missing]
-        return file.with_keys({**missing, **self.found.keys}), (*self.found.notes, *taken)
+        return file.with_keys({**missing, **self.found.keys}), (*notes, *self.found.notes, *taken)
 
 
 def find(
     path: str | Path, mmproj: str | Path | None, *, vision: bool, verify: bool = False, notice: Notice | None = None
 ) -> Files:
-    """The files that belong together. `path` may be a folder with one model in it, or a name in a store.
+    """The files that belong together. `path` may be a folder with one model in it, of transformers, or a store's name.
 
     `verify` compares files of a store with their digests. Raises FileError for a folder that holds none or several.
     """
     if isinstance(path, str) and is_place(path):
-        found = locate(path, vision=vision and mmproj is None, notice=notice)
+        found = locate(path, vision=vision and mmproj is None, notice=notice, check=check_folder)
         if verify:
             found.verify(notice)
         return _of_store(found, mmproj, vision=vision)
@@ -66,7 +74,8 @@ def find(
         return Files(text)
     if mmproj is not None:
         return Files(text, (expanded(mmproj),), chosen=True)
-    beside = _files_in(text.parent, lambda file: is_vision(file.name) and file.name != text.name)
+    folder = text if text.is_dir() else text.parent
+    beside = _files_in(folder, lambda file: is_vision(file.name) and file.name != text.name)
     return Files(text, tuple(sorted(beside, key=lambda file: -kinship(text.name, file.name))))
 
 
@@ -79,17 +88,17 @@ def _of_store(found: Found, mmproj: str | Path | None, *, vision: bool) -> Files
 
 
 def _model_in(folder: Path) -> Path:
+    """The GGUF file of a folder, or the folder where it is a checkpoint of transformers without such a file."""
     models = _files_in(folder, lambda path: not is_vision(path.name))
+    if not models and is_checkpoint(folder):
+        return folder
     if len(models) != 1:
-        hint = f"give one of {', '.join(path.name for path in models)}" if models else _hint(folder)
-        raise FileError(f"{folder} holds {len(models) or 'no'} models", hint=hint)
+        listed = f"give one of {', '.join(path.name for path in models)}"
+        raise FileError(
+            f"{folder} holds {len(models) or 'no'} models",
+            hint=listed if models else "give a .gguf file, the first of its splits, or a folder of safetensors",
+        )
     return models[0]
-
-
-def _hint(folder: Path) -> str:
-    if (folder / "config.json").is_file():
-        return f"it is a checkpoint of transformers: opsin convert {folder} -o model.gguf"
-    return "give a .gguf file or the first of its splits"
 
 
 def _files_in(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -24,8 +24,9 @@ from opsin.engine.media_store import MediaStore
 from opsin.engine.runner import Limits, Runner
 from opsin.errors import ModelError, RequestError
 from opsin.gguf import File
-from opsin.gguf.roles import PROJECTOR
+from opsin.gguf.roles import PROJECTOR, find_other
 from opsin.hub.bundled import bundled
+from opsin.hub.found import Found
 from opsin.media.budget import USUAL, PictureBudget
 from opsin.media.fetch import FetchRules
 from opsin.media.limits import PictureLimits
@@ -51,10 +52,10 @@ def load(
     """Read a model into memory.
 
     Args:
-        path: a GGUF file, the first of its splits, or a folder with one model in it; "ollama:name:tag" takes a model of
-            Ollama's store, "hf:owner/repo:quant" one of Hugging Face's hub, fetched where it is not in the cache. An
-            mmproj file alone gives a model that encodes pictures and cannot write. None takes the small model that
-            comes with opsin.
+        path: a GGUF file, the first of its splits, a folder with one model in it, or a folder of transformers, whose
+            safetensors are converted in memory; "ollama:name:tag" takes a model of Ollama's store,
+            "hf:owner/repo:quant" one of Hugging Face's hub, fetched where it is not in the cache. An mmproj file alone
+            gives a model that encodes pictures and cannot write. None takes the small model that comes with opsin.
         mmproj: the file of the part for pictures; None takes the model's own, or the best that fits of those beside it.
         vision: False leaves it out. Its weights are read when the first picture comes.
         threads: compute threads; None takes what this process may use.
@@ -95,14 +96,14 @@ def load(
     seeing: Vision | None
     try:
         files = find(path, mmproj, vision=vision, verify=verify, notice=notice)
-        file, notes = files.open()
+        file, notes = files.open(vision=vision and not files.chosen)
         loading.notes.extend(notes)
         with file:
             _check_is_model(file)
             if file.get_str("general.architecture") == PROJECTOR:
                 seeing, hint = loading.vision(file, files.text), ""
             else:
-                read = loading.read(file)
+                read = loading.read(file, files.found)
                 seeing, hint = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
                 usual = files.found.context if files.found is not None else None
                 rows = _rows(read.decoder, context, usual or _CONTEXT)
@@ -152,18 +153,11 @@ def _rows(decoder: Decoder, asked: int | None, usual: int) -> int:
 
 
 def _check_is_model(file: File) -> None:
-    """Raises ModelError for GGUF files that are something beside a model."""
-    kind, architecture = file.get_str("general.type", ""), file.get_str("general.architecture", "")
-    others = {
-        "adapter": ("an adapter (LoRA)", "merge it into the model that it was made for, and give that"),
-        "imatrix": ("statistics for quantising (imatrix)", "give the model itself"),
-        "controlvector": ("a control vector", "give the model itself"),
-    }  # fmt: skip
-    for name, (what, hint) in others.items():
-        if name in (kind, architecture) or any(key.startswith(f"{name}.") for key in file.metadata):
-            raise ModelError(f"{file.path} is {what}, not a model", hint=hint)
-    if not file.tensors and "tokenizer.ggml.tokens" in file.metadata:
-        raise ModelError(f"{file.path} is a vocabulary alone: it has no tensors", hint="give the model itself")
+    """Raises ModelError for GGUF files that are something else than a model that writes, or its mmproj."""
+    other = find_other(file)
+    if other is not None:
+        what, hint = other
+        raise ModelError(f"{file.path} is {what}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -186,7 +180,7 @@ class _Loading:
     budget: PictureBudget
     notes: list[str] = field(default_factory=list)
 
-    def read(self, file: File) -> _Read:
+    def read(self, file: File, found: Found | None) -> _Read:
         with ThreadPoolExecutor(1) as beside:
             # A large vocabulary takes as long as the weights of a small model: both at once.
             coming = beside.submit(Tokenizer.from_metadata, file.metadata)
@@ -198,7 +192,10 @@ class _Loading:
             )
         template = ChatTemplate.from_metadata(file.metadata)
         self.notes.extend(find_notes(file, tokenizer, template))
-        return _Read(decoder, tokenizer, template, Facts.of(file))
+        facts = Facts.of(file)
+        if found is not None:
+            facts = replace(facts, stop=found.stop, system=found.system)
+        return _Read(decoder, tokenizer, template, facts)
 
     def vision(self, file: File, path: Path) -> Vision:
         """The part for pictures of a file, which may be the one that is open."""

@@ -84,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
     options.tell(options.check_writes(model))
     with model:
-        chat = Chat(model, replace(model.facts.sampling, **asked), tuple(args.stop), args.system, args.stats)
+        stop = tuple(args.stop) or model.facts.stop
+        chat = Chat(model, replace(model.facts.sampling, **asked), stop, args.system, args.stats)
         for path in args.image:
             chat.show(path)
         if prompt is None:

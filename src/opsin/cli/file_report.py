@@ -10,7 +10,7 @@ from opsin.api.notes import find_notes
 from opsin.cli.vision_report import VisionReport, find_vision, vision_lines
 from opsin.errors import OpsinError
 from opsin.gguf import File
-from opsin.gguf.roles import PROJECTOR
+from opsin.gguf.roles import PROJECTOR, find_other
 from opsin.models import Decoder, load_decoder
 from opsin.nn.meta import MetaReader
 from opsin.ops import PAGE
@@ -64,7 +64,7 @@ def report_file(file: File, context: int | None = None) -> FileReport:
     notes, problem = _notes(file) if problem is None else ((), problem)
     return FileReport(
         path=str(file.path),
-        architecture=file.get_str("general.architecture"),
+        architecture=file.get_str("general.architecture", ""),
         name=file.get_str("general.name", ""),
         parameters=sum(kind.parameters for kind in kinds.values()),
         file_bytes=sum(kind.file_bytes for kind in kinds.values()),
@@ -88,7 +88,10 @@ class _Memory:
 
 def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None]:
     """What the model would take, found by building it from shapes alone; or why it cannot be built."""
-    if file.get_str("general.architecture") == PROJECTOR:
+    other = find_other(file)
+    if other is not None:
+        return None, f"it is {other[0]}; {other[1]}"
+    if file.get_str("general.architecture", "") == PROJECTOR:
         return None, "it has no part for text; give it as --mmproj beside the model that it belongs to"
     reader = MetaReader(file, vectors=True)
     try:

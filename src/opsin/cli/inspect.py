@@ -19,9 +19,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """The options of this subcommand."""
     parser = commands.add_parser("inspect", help="show what a model file holds", description=__doc__)
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "file", type=options.place, metavar="FILE", help="GGUF file, its first split, ollama:NAME or hf:REPO"
-    )
+    what = "GGUF file, its first split, a folder of GGUF or safetensors, ollama:NAME or hf:REPO"
+    options.add_place(parser, "FILE", what)
     options.add_verify(parser)
     parser.add_argument("-c", "--context", type=options.positive, metavar="N", help="tokens to count memory for")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -31,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Open, look, print."""
     from opsin.cli.file_report import page
 
-    report = _report(args.file, args.context, verify=args.verify)
+    report = _report(options.named(args), args.context, verify=args.verify)
     print(json.dumps(asdict(report)) if args.json else page(report))
     return 0
 
@@ -43,8 +42,9 @@ def _report(place: str | Path, context: int | None, *, verify: bool) -> FileRepo
     from opsin.cli.vision_report import find_vision
     from opsin.gguf import File
 
-    stored = isinstance(place, str) or verify
-    files = find(place, None, vision=True, verify=verify, notice=FirstLines()) if stored else Files(Path(place))
+    alone = isinstance(place, Path) and not place.is_dir() and not verify
+    vision = isinstance(place, str)  # a path is looked at by itself
+    files = Files(Path(place)) if alone else find(place, None, vision=vision, verify=verify, notice=FirstLines())
     file, notes = files.open()
     with file:
         report = report_file(file, context)

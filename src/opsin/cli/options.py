@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -11,6 +12,7 @@ from opsin.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
     from opsin.api import Model
+    from opsin.gguf import File
     from opsin.media.budget import PictureBudget
 
 from opsin.config import expanded
@@ -18,21 +20,37 @@ from opsin.config import expanded
 
 def add_model(parser: argparse.ArgumentParser, *, bundled: bool = False) -> None:
     """The model file and how it is loaded. `bundled`: without a file, the model that comes with opsin is taken."""
-    what = "GGUF file, its first split, a folder, ollama:NAME or hf:REPO" + (
+    what = "GGUF file, its first split, a folder of GGUF or safetensors, ollama:NAME or hf:REPO" + (
         " (default: the bundled opsin-nano)" if bundled else ""
     )
     given = parser.add_mutually_exclusive_group(required=not bundled)
     given.add_argument("-m", "--model", type=place, metavar="FILE", help=what)
-    given.add_argument(
-        "-hf", "-hfr", "--hf-repo", dest="model", type=repository, metavar="REPO",
-        help="owner/repo[:quant] on Hugging Face's hub, fetched once",
-    )  # fmt: skip
+    _add_hf(given, "model")
     parser.add_argument("-hff", "--hf-file", metavar="FILE", help="a file of --hf-repo, in place of a quant")
     add_verify(parser)
     parser.add_argument("-t", "--threads", type=positive, metavar="N", help="compute threads (default: all allowed)")
     parser.add_argument(
         "--cache-type", choices=("f16", "q8_0", "f32"), default="f16", help="number format of the KV cache"
     )
+
+
+def add_place(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
+    """A place without an option before it, or -hf; `named` gives which."""
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("place", type=place, nargs="?", metavar=metavar, help=what)
+    _add_hf(given, "repository")
+
+
+def named(args: argparse.Namespace) -> str | Path:
+    """What `add_place` has read."""
+    return cast("str | Path", args.repository or args.place)
+
+
+def _add_hf(given: argparse._MutuallyExclusiveGroup, name: str) -> None:
+    given.add_argument(
+        "-hf", "-hfr", "--hf-repo", dest=name, type=repository, metavar="REPO",
+        help="owner/repo[:quant] on Hugging Face's hub, fetched once",
+    )  # fmt: skip
 
 
 def add_mmproj(parser: argparse.ArgumentParser) -> None:
@@ -113,13 +131,31 @@ def check_writes(model: Model) -> Model:
     """The model. Raises ModelError for an mmproj file given as one: Python can use it, a conversation cannot."""
     if not model.has_text:
         model.close()
-        raise ModelError(f"{model.path} holds no text model", hint="give it as --mmproj of the model that it is of")
+        raise ModelError(
+            f"{model.path} holds no text model: it is a part for pictures (mmproj)",
+            hint="give it as --mmproj, and the model that it is of as -m",
+        )
     return model
 
 
+def open_model(place: str | Path) -> File:
+    """The file of a model at a place, or the one that would be made of a checkpoint; what a store says is told."""
+    from opsin.api.files import find
+    from opsin.cli.progress import FirstLines
+
+    file, notes = find(place, None, vision=False, notice=FirstLines()).open()
+    tell_notes(notes)
+    return file
+
+
 def tell(model: Model) -> None:
-    """What loading found out, on stderr. Nothing in it reaches a terminal as it is: files come from strangers."""
-    for note in model.notes:
+    """What loading found out, on stderr."""
+    tell_notes(model.notes)
+
+
+def tell_notes(notes: Iterable[str]) -> None:
+    """Notes on stderr. Nothing in them reaches a terminal as it is: files come from strangers."""
+    for note in notes:
         line = "".join(c if c.isprintable() else "?" for c in note)
         print(f"opsin: {line}", file=sys.stderr, flush=True)
 

@@ -33,7 +33,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "quantize", help="write a model file in another number format", description=__doc__, epilog=_TYPES
     )
     parser.set_defaults(run=run)
-    parser.add_argument("source", type=expanded, metavar="IN", help="GGUF file to read, or the first of its splits")
+    parser.add_argument(
+        "source", type=options.place, metavar="IN",
+        help="GGUF file to read, its first split, a folder of GGUF or safetensors, ollama:NAME or hf:REPO",
+    )  # fmt: skip
     parser.add_argument("target", type=expanded, nargs="?", metavar="OUT", help="GGUF file to write, if not by -o")
     options.add_output(parser, required=False)
     parser.add_argument("type", metavar="TYPE", help="number format or mix, such as Q8_0 or Q4_K_M")
@@ -51,19 +54,20 @@ def run(args: argparse.Namespace) -> int:
 
     start = time.perf_counter()
     target = _target(args)
-    planned = preview(args.source, args.type, allow_requantise=args.allow_requantize)
-    if args.dry_run:
-        print("\n".join(_line(choice) for choice in planned.choices))
-        _tell_fallbacks(planned)
-        print(f"{target or 'the result'} would have {_sum_up(planned)}")
-        return 0
-    if target is None:
-        raise RequestError("there is no file to write", hint="say -o OUT")
-    with _Progress(planned) as progress:
-        done = quantise(
-            args.source, target, args.type,
-            threads=args.threads or available_threads(), allow_requantise=args.allow_requantize, told=progress,
-        )  # fmt: skip
+    with options.open_model(args.source) as file:
+        planned = preview(file, args.type, allow_requantise=args.allow_requantize)
+        if args.dry_run:
+            print("\n".join(_line(choice) for choice in planned.choices))
+            _tell_fallbacks(planned)
+            print(f"{target or 'the result'} would have {_sum_up(planned)}")
+            return 0
+        if target is None:
+            raise RequestError("there is no file to write", hint="say -o OUT")
+        with _Progress(planned) as progress:
+            done = quantise(
+                file, target, args.type,
+                threads=args.threads or available_threads(), allow_requantise=args.allow_requantize, told=progress,
+            )  # fmt: skip
     _tell_fallbacks(done)
     print(f"{target} has {_sum_up(done)}; {time.perf_counter() - start:.1f} s")
     return 0

@@ -11,7 +11,7 @@ _PACKED = {b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", 
 _OLD = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt, ggla: as numbers, so that they stand reversed
 _AGAIN = "fetch it again, with what that needs: a login, an accepted licence, the address of the file itself"
 _UNPACK = "unpack it and give the .gguf file"
-_CONVERT = "opsin convert makes a GGUF of its folder"
+_CONVERT = "give its folder, with config.json and the tokenizer in it"
 
 
 def recognise(start: bytes, size: int) -> tuple[str, str]:
@@ -24,6 +24,8 @@ def recognise(start: bytes, size: int) -> tuple[str, str]:
         (start.startswith((b"\x80\2", b"\x80\4", b"\x80\5")),
          "a pickle (an old pytorch_model.bin)", "save the model as safetensors; then opsin convert makes a GGUF of it"),
         (_is_safetensors(start, size), "a safetensors file", _CONVERT),
+        (start[8:12] in (b"blk.", b"outp", b"toke"), "statistics for quantising (an old imatrix)",
+         "give the model itself"),
         (start.startswith(b"PK\3\4"), "a zip archive (a pytorch_model.bin is one, too)",
          "unpack it, or save the model as safetensors and convert that"),
         (start.startswith(b"%PDF"), "a PDF", "give a .gguf file"),

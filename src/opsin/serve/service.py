@@ -87,7 +87,10 @@ class Service:
         model = self._load()
         if not model.has_text:
             model.close()
-            raise ModelError(f"{model.path} holds no text model", hint="give it as --mmproj of the model that it is of")
+            raise ModelError(
+                f"{model.path} holds no text model: it is a part for pictures (mmproj)",
+                hint="give it as --mmproj, and the model that it is of as -m",
+            )
         return model
 
     async def close(self) -> None:

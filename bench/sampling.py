@@ -42,7 +42,7 @@ class Head:
     width = WIDTH
 
     def __init__(self, ops: Ops, vocabulary: int) -> None:
-        self.vocabulary = vocabulary
+        self.vocabulary = self.ids = vocabulary
         values = np.random.default_rng(0).normal(0, 0.3, (vocabulary, WIDTH)).astype(np.float32)
         stored = values.view(np.uint8).reshape(vocabulary, -1)
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 
 from opsin.nn.attention import Heads, SelfAttention, attend
-from opsin.nn.batch import Batch, Group, GroupShape
+from opsin.nn.batch import Batch, Group, GroupShape, Memory
 from opsin.nn.ffn import GatedFfn
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Embedding, Linear, RmsNorm
@@ -34,9 +34,9 @@ class MemoryAttention(Module):
         k, v = (part(memory).reshape(KV, HEAD) for part in (self.cross_attn_k, self.cross_attn_v))
         memory.ops.store(group.pages, layer, k, v, group.slots)
 
-    def __call__(self, x: Array, batch: Batch, layer: int, residual: Array) -> Array:
+    def __call__(self, x: Array, batch: Batch, kept: Memory, layer: int, residual: Array) -> Array:
         q = self.cross_attn_q(x).reshape(HEADS, HEAD)
-        seen = attend(q, batch, batch.groups["memory"], layer=layer, heads=SHAPE, name=f"blk.{layer}.memory")
+        seen = attend(q, batch, kept, layer=layer, heads=SHAPE, name=f"blk.{layer}.memory")
         return self.cross_attn_output(batch.tap(f"blk.{layer}.seen", seen).reshape(HEADS * HEAD), residual)
 
 
@@ -64,6 +64,7 @@ class MemoryDecoder:
     weights: Weights
     frequencies: Array
     vocabulary: int = VOCABULARY
+    ids: int = VOCABULARY
     context: int = 1024
     width: int = WIDTH
     axes: int = 1
@@ -94,9 +95,17 @@ class MemoryDecoder:
                 block.attn_norm(x, EPS), batch, layer=i, heads=SHAPE, rope=table, pairing="neighbours", eps=EPS,
                 name=f"blk.{i}.attn", residual=x,
             )  # fmt: skip
-            x = block.memory(block.memory_norm(x, EPS), batch, i, x)
+            x = self._look(block, x, batch, i)
             x = block.ffn(block.ffn_norm(x, EPS), "silu", residual=x)
         return w.token_embd.logits(w.output_norm(x.ops.take(x, batch.outputs), EPS))
+
+    def _look(self, block: Block, x: Array, batch: Batch, layer: int) -> Array:
+        """Rows that remember something attend to it; the others stay as they are."""
+        kept = batch.memory
+        if kept is None:
+            return x
+        rows = x.ops.take(x, kept.rows)
+        return x.ops.put(x, block.memory(block.memory_norm(rows, EPS), batch, kept, layer, rows), kept.places)
 
 
 class Made:

@@ -9,7 +9,7 @@ classes     no public class name stands twice in the package: one word, one clas
             classes of one name (Projector), if nobody else has it.
 names       a family's name stands only in its own file of models/ (and in text/, whose tables are keyed by the names
             that files use). The names are those of the files of models/ and of the architectures they list. A name
-            that begins another family's may stand in that family's file. A class of transformers may be called after
+            that stands in another family's may stand in that family's file. A class of transformers may be called after
             a family ("XForY"), and one family's file may import from another's. Of projectors, whose names may be
             ordinary words, only a string that is the whole name counts.
 docstrings  a module that holds anything says what it is.
@@ -164,7 +164,7 @@ def names(sources: list[Source]) -> Iterator[str]:
         if not source.path.is_relative_to(PACKAGE) or any(map(source.path.is_relative_to, MAY_NAME_FAMILIES)):
             continue
         own = {name for name, home in families.items() if home == source.path}
-        own |= {name for name in families if any(mine.startswith(name) for mine in own)}
+        own |= {name for name in families if any(name in mine for mine in own)}
         is_family = source.path.parent == FAMILIES
         for number, line in enumerate(OTHER_NAMES.sub("", source.text).splitlines(), 1):
             if is_family:
@@ -178,12 +178,12 @@ def names(sources: list[Source]) -> Iterator[str]:
 
 
 def projectors(sources: list[Source]) -> Iterator[str]:
-    """Projectors named outside the files that list them."""
-    homes: dict[str, set[Path]] = {}
-    for source in sources:
-        if source.path.parent == FAMILIES:
-            for key in filter(None, _listed(source, "ENCODERS")):
-                homes.setdefault(key, set()).add(source.path)
+    """Projectors named outside the files that list them, as projectors or as architectures of the same name."""
+    listed = [source for source in sources if source.path.parent == FAMILIES]
+    homes: dict[str, set[Path]] = {key: set() for source in listed for key in _listed(source, "ENCODERS") if key}
+    for source in listed:
+        for key in homes.keys() & {*_listed(source, "ENCODERS"), *_listed(source, "DECODERS")}:
+            homes[key].add(source.path)
     for source in sources:
         if not source.path.is_relative_to(PACKAGE) or any(map(source.path.is_relative_to, MAY_NAME_FAMILIES)):
             continue

@@ -167,6 +167,11 @@ class Patches:
         return sum(span.rows for span in self.spans)
 
     @property
+    def embedded(self) -> int:
+        """Rows of embeddings that it shows, in places of the sequence or beside it."""
+        return sum(span.shown.stop - span.shown.start for span in self.spans)
+
+    @property
     def grid(self) -> tuple[int, int] | None:
         """Rows high and wide; None where it is several pictures or its rows lie in no grid."""
         grids = [span.grid for span in self.spans]

@@ -18,7 +18,7 @@ from opsin.errors import RequestError
 from opsin.spans import Features, MediaSpan, Prompt
 
 TENSORS = toy.tensors()
-LIMITS = Limits(rows=64, outputs=16, sequences=8, context=320, pages=30)
+LIMITS = Limits(rows=64, outputs=16, sequences=8, context=320, pages=30, memory=20)
 GREEDY = Sampling(temperature=0.0, max_tokens=6)
 
 
@@ -62,8 +62,9 @@ def start(device, decoder, eye, limits=LIMITS):
 def engine(device, decoder, eye):
     made = start(device, decoder, eye)
     yield made
-    assert until(lambda: made._pool.free == LIMITS.pages)
+    assert until(lambda: (made._pool.free, made.memory.pool.free) == (LIMITS.pages, LIMITS.memory))
     made._pool.check()
+    made.memory.pool.check()
     made.close()
 
 
@@ -187,17 +188,30 @@ def test_memories_beside_text_alone(engine):
 
 
 def test_a_small_cache_makes_them_wait_and_changes_nothing(device, decoder, eye):
-    small = start(device, decoder, eye, Limits(rows=64, outputs=8, sequences=6, context=192, pages=6))
+    small = start(device, decoder, eye, Limits(rows=64, outputs=8, sequences=6, context=192, pages=6, memory=4))
     jobs = [(text(50 + i, i), memory(70 + 60 * (i % 2), i % 3)) for i in range(9)]
     streams = [small.submit(Prompt.of([known[:20], span, known[20:]]), GREEDY) for known, (span, _) in jobs]
     for (known, (_, values)), stream in zip(jobs, streams, strict=True):
         assert ids(stream) == greedy(known[:20], known[20:], values)
-    assert until(lambda: small._pool.free == 6)
+    assert until(lambda: (small._pool.free, small.memory.pool.free) == (6, 4))
     small._pool.check()
+    small.memory.pool.check()
     small.close()
 
 
+def test_many_who_ask_about_one_picture_share_its_pages(device, decoder, eye):
+    """What is there takes no room once more: all of them run at once."""
+    one = start(device, decoder, eye, Limits(rows=64, outputs=8, sequences=6, context=192, pages=20, memory=3))
+    span, values = memory(150)
+    assert ids(one.submit(Prompt.of([span, text(3)]), GREEDY)) == greedy([], text(3), values)
+    streams = [one.submit(Prompt.of([span, text(30, i)]), GREEDY) for i in range(6)]
+    assert [ids(stream) for stream in streams] == [greedy([], text(30, i), values) for i in range(6)]
+    assert eye.seen == 1
+    one.close()
+
+
 def test_more_than_the_cache_remembers_is_refused(engine):
-    span, _ = memory(64 * 30)
-    with pytest.raises(RequestError, match="the context holds 0"):
+    span, _ = memory(64 * 20 + 1)
+    with pytest.raises(RequestError, match="take 1344 rows beside it, there is room for 1280") as caught:
         engine.submit(Prompt.of([span, text(3)]), GREEDY)
+    assert "fewer or smaller pictures" in caught.value.hint

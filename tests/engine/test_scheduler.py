@@ -7,6 +7,7 @@ from hashlib import blake2b
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from opsin.engine.memory import MemoryPages
 from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.sampling import Sampling
 from opsin.engine.scheduler import BESIDE_MEDIA, Scheduler
@@ -31,7 +32,7 @@ class Cache:
     """What pages hold: for each row, all that its keys and values depend on."""
 
     def __init__(self):
-        self.pages = {}
+        self.pages, self.memory = {}, {}
 
     def compute(self, part):
         """Check that all rows before are there, and write those of a slice."""
@@ -46,10 +47,10 @@ class Cache:
             filled = min(PAGE, part.start + part.rows - block * PAGE)
             names = s.names(block * PAGE, block * PAGE + filled)
             self.pages[s.pages[block]] = (rows[block] if filled == PAGE else names, filled)
-        for placed, pages in s.unfilled:
-            self.pages |= dict(zip(pages, memory_keys(placed.whole, PAGE), strict=True))
+        for placed, pages in s.memory.unfilled:
+            self.memory |= dict(zip(pages, memory_keys(placed.whole, PAGE), strict=True))
         met = [placed.whole for placed in s.rows.memory if placed.start < part.start + part.rows]
-        assert [self.pages[page] for page in s.memory_pages] == [
+        assert [self.memory[page] for page in s.memory.pages] == [
             key for whole in met for key in memory_keys(whole, PAGE)
         ]
 
@@ -63,9 +64,13 @@ def step(scheduler, budget, cache=None):
     assert sum(part.rows for part in plan) <= (scheduler.rows if stretched else budget)
     assert len({id(part.sequence) for part in plan}) == len(plan)
     assert all(part.rows > 0 and part.start == part.sequence.computed for part in plan)
-    held = {page for s in scheduler.running for page in (*s.pages, *s.memory_pages)}
-    assert len(held) == scheduler.pool.count - scheduler.pool.free
-    assert not any(s.pages for s in scheduler.waiting)
+    scheduler.memory.pool.check()
+    for pool, held in (
+        (scheduler.pool, {page for s in scheduler.running for page in s.pages}),
+        (scheduler.memory.pool, {page for s in scheduler.running for page in s.memory.pages}),
+    ):
+        assert len(held) == pool.count - pool.free
+    assert not any(s.pages or s.memory.pages for s in scheduler.waiting)
     ready = [part for part in plan if part.sequence in decoding]
     assert stretched or plan[: len(ready)] == ready  # those who stream come first
     for part in plan:
@@ -394,12 +399,17 @@ jobs = st.lists(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    jobs=jobs, pages=st.integers(16, 26), most=st.integers(1, 5), budget=st.integers(8, 128),
-    arrivals=st.integers(0, 4), data=st.data(),
+    jobs=jobs, pages=st.integers(16, 26), beside=st.integers(12, 18), most=st.integers(1, 5),
+    budget=st.integers(8, 128), arrivals=st.integers(0, 4), data=st.data(),
 )  # fmt: skip
-def test_whatever_is_cached_cancelled_or_encoded_late_answers_are_the_same(jobs, pages, most, budget, arrivals, data):
+def test_whatever_is_cached_cancelled_or_encoded_late_answers_are_the_same(
+    jobs, pages, beside, most, budget, arrivals, data
+):
     there = set()
-    scheduler = Scheduler(PagePool(pages), sequences=most, rows=128, ready=lambda span: span.digest in there)
+    scheduler = Scheduler(
+        PagePool(pages), sequences=most, rows=128, ready=lambda span: span.digest in there,
+        memory=MemoryPages(beside),
+    )  # fmt: skip
     cache, live, cancelled = Cache(), [], []
 
     def turn():
@@ -425,7 +435,7 @@ def test_whatever_is_cached_cancelled_or_encoded_late_answers_are_the_same(jobs,
     while scheduler.running or scheduler.waiting:
         turn()
     scheduler.pool.check()
-    assert scheduler.pool.free == pages
+    assert (scheduler.pool.free, scheduler.memory.pool.free) == (pages, beside)
     for s in live:
         if s not in cancelled:
             expected = s.ids[: s.prompt_rows]

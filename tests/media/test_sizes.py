@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from transformers.image_transforms import get_resize_output_image_size
 from transformers.image_utils import ChannelDimension
 from transformers.models.idefics3 import image_processing_pil_idefics3 as idefics3
+from transformers.models.mllama import image_processing_pil_mllama as mllama
 from transformers.models.pixtral import image_processing_pil_pixtral as pixtral
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as qwen2_vl
 
@@ -130,3 +131,18 @@ def test_edges_leave_something_of_each_side(width: int, height: int, most: int) 
         return
     areas = [math.prod(sizes.within((width, height), edge, 14)) for edge in edges]
     assert areas == sorted(areas, reverse=True) and areas[-1] > 0
+
+
+@given(side, side, st.sampled_from([(560, 4), (448, 4), (24, 4), (336, 6), (100, 1)]))
+def test_canvases_of_tiles(width: int, height: int, rule: tuple[int, int]) -> None:
+    tile, most = rule
+    canvas = mllama.get_optimal_tiled_canvas(height, width, most, tile)
+    wide, high = sizes.tile_grid((width, height), tile, most)
+    assert (high * tile, wide * tile) == canvas
+    want = mllama.get_image_size_fit_to_canvas(height, width, *canvas, tile)
+    assert sizes.onto_tiles((width, height), (wide, high), tile) == want[::-1]
+
+
+@pytest.mark.parametrize("most", [1, 4, 7])
+def test_grids_of_tiles_stand_in_the_order_of_their_numbers(most: int) -> None:
+    assert [grid[::-1] for grid in sizes.tile_grids(most)] == mllama.get_all_supported_aspect_ratios(most)

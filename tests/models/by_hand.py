@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from opsin.gguf import File
 from opsin.models import Decoder, load_decoder
-from opsin.nn.batch import Batch, Group
+from opsin.nn.batch import MEMORY, Batch, Group
 from opsin.nn.module import FileReader
 from opsin.ops import PAGE, Array, Reads
 
@@ -73,6 +73,7 @@ class Bench:
         self.pages = {
             name: ops.pages(layers=g.layers, heads=g.heads, width=g.width, count=count, kind="f32")
             for name, g in decoder.groups.items()
+            if name != MEMORY  # nobody remembers anything
         }
         self.embeddings = [None if s.media is None else ops.constant(s.media) for s in sequences]
 
@@ -85,6 +86,7 @@ class Bench:
         groups = {
             name: Group(self.pages[name], self._reads(rows, shape.window), self._array(slots))
             for name, shape in self.decoder.groups.items()
+            if name != MEMORY
         }
         axes = None
         if self.decoder.axes > 1:

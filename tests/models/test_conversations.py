@@ -9,6 +9,7 @@ import pytest
 
 import opsin
 from opsin.convert.hf import convert
+from opsin.engine import scoring
 from opsin.engine.sampling import Sampling
 from opsin.spans import MediaSpan, Prompt
 
@@ -78,16 +79,7 @@ def test_the_pictures_matter(both):
 
 def score(ours, given, sizes):
     """Logits of a prompt that is computed in steps of these sizes."""
-    ours.engine.embed([span for span in given.spans if isinstance(span, MediaSpan)])
-
-    def run():
-        pages = ours.engine.borrow_pages(len(given))
-        try:
-            return ours.runner.score(given, pages, sizes)
-        finally:
-            ours.engine.return_pages(pages)
-
-    return ours.engine.call(run)
+    return scoring.score(ours.engine, ours.runner, given, sizes)
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
@@ -126,8 +118,10 @@ def test_answers_follow_transformers(both):
 
 
 def spans_changed(change):
+    """Of those that stand among the rows."""
+
     def apply(given):
-        return Prompt.of([change(span) if isinstance(span, MediaSpan) else span for span in given.spans])
+        return Prompt.of([change(span) if isinstance(span, MediaSpan) and span.rows else span for span in given.spans])
 
     return apply
 

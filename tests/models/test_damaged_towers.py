@@ -59,6 +59,8 @@ def test_a_damaged_tensor_is_refused_by_its_name(device, whole, tmp_path, damage
         if ".blk." in name and ".blk.1." not in name:
             continue
         changed = DAMAGES[damage](values)
+        if changed is not None and not changed.size:
+            continue  # no file can hold it
         if changed is not None and changed.shape == values.shape and damage != "not a number":
             continue
         others = {**tensors, name: changed} if changed is not None else {k: v for k, v in tensors.items() if k != name}

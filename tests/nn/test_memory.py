@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import memory_decoder as toy
 import numpy as np
 import pytest
 
-from opsin.nn.batch import Batch, Group
+from opsin.nn.batch import Batch, Group, Memory
 from opsin.ops import PAGE, Reads
 from opsin.ops.reference import Reference
 
@@ -58,28 +58,35 @@ def table_of(lists):
     return table
 
 
-def step(sequences, parts):
-    """The arrays of one step: parts are (sequence, first row, last row)."""
+def step(sequences, parts, memories=MEMORIES):
+    """The arrays of one step: parts are (sequence, first row, last row). Those of the memory are of rows with one."""
     ids, positions, sequence, slots, memory_last = [], [], [], [], []
     for number, first, last in parts:
         ids += sequences.ids[number][first:last]
         positions += range(first, last)
         sequence += [number] * (last - first)
         slots += slots_of(sequences.own[number], first, last).tolist()
-        memory_last += [MEMORIES[number]] * (last - first)
+        memory_last += [memories[number]] * (last - first)
+    rows = np.flatnonzero(memory_last)
+    places = np.full(len(ids), -1)
+    places[rows] = np.arange(len(rows))
     return {
         "ids": ids, "positions": positions, "sequence": sequence, "slots": slots, "last": np.array(positions) + 1,
-        "memory_last": memory_last, "first": [0] * len(ids), "outputs": range(len(ids)),
-        "tables": table_of(sequences.own), "memory_tables": table_of(sequences.kept),
+        "first": [0] * len(ids), "outputs": range(len(ids)), "tables": table_of(sequences.own), "places": places,
+        "memory_last": np.array(memory_last)[rows], "memory_first": [0] * len(rows), "rows": rows,
+        "memory_sequence": np.array(sequence)[rows], "memory_tables": table_of(sequences.kept),
     }  # fmt: skip
 
 
 def batch_of(inputs, own, kept):
     """A batch over Arrays of these names. The memory has no slots: it is only read."""
     reads = Reads(inputs["tables"], inputs["sequence"], inputs["first"], inputs["last"])
-    memory = Reads(inputs["memory_tables"], inputs["sequence"], inputs["first"], inputs["memory_last"])
-    groups = {"self": Group(own, reads, inputs["slots"]), "memory": Group(kept, memory)}
-    return Batch(inputs["ids"], inputs["positions"], groups, inputs["outputs"])
+    memory = Memory(
+        pages=kept, reads=Reads(*(inputs[f"memory_{name}"] for name in ("tables", "sequence", "first", "last"))),
+        rows=inputs["rows"], places=inputs["places"],
+    )  # fmt: skip
+    groups = {"self": Group(own, reads, inputs["slots"])}
+    return Batch(inputs["ids"], inputs["positions"], groups, inputs["outputs"], memory=memory)
 
 
 def constants(ops, arrays):
@@ -148,8 +155,9 @@ class Recorded:
         ops, tape = device.record()
         self.decoder = toy.MemoryDecoder.load(toy.Made(self.eager, toy.tensors()))
         self.own, self.kept = pages_of(ops, kind)
-        rows, outputs = tape.count("rows", 100), tape.count("outputs", 100)
+        rows, outputs, remembering = (tape.count(name, 100) for name in ("rows", "outputs", "remembering"))
         shapes = {"tables": (4, 10), "memory_tables": (4, 10), "outputs": (outputs,)}
+        shapes |= dict.fromkeys(("rows", "memory_sequence", "memory_first", "memory_last"), (remembering,))
         names = step(case(), WHOLE)
         inputs = {name: tape.input(ops, name, shapes.get(name, (rows,)), "i32") for name in names}
         self.program = tape.finish({"logits": self.decoder.forward(batch_of(inputs, self.own, self.kept))})
@@ -158,7 +166,7 @@ class Recorded:
         for name, values in arrays.items():
             self.program.inputs[name][: len(values)] = values
         rows = len(arrays["ids"])
-        self.program.run(rows=rows, outputs=rows)
+        self.program.run(rows=rows, outputs=rows, remembering=len(arrays["rows"]))
         return self.program.output("logits")[:rows].copy()
 
 
@@ -189,7 +197,7 @@ def test_company_and_chunks_change_no_bit(recorded):
     assert np.array_equal(found, whole)
 
 
-def test_without_memory_zeros_come_out(device):
+def test_rows_without_memory_are_not_computed(device):
     ops, sequences = device.eager(), case()
     decoder = toy.MemoryDecoder.load(toy.Made(ops, toy.tensors()))
     own, kept = pages_of(ops)
@@ -197,11 +205,22 @@ def test_without_memory_zeros_come_out(device):
     seen = {}
     batch = batch_of(constants(ops, step(sequences, WHOLE)), own, kept)
     tap = lambda name, value: seen.setdefault(name, value) and value  # noqa: E731
-    decoder.forward(Batch(batch.ids, batch.positions, batch.groups, batch.outputs, tap=tap))
+    decoder.forward(replace(batch, tap=tap))
     for layer in range(toy.LAYERS):
         values = seen[f"blk.{layer}.seen"].numpy()
-        assert not values[:5].any()
-        assert (np.abs(values[5:]).max((1, 2)) > 0.01).all()
+        assert len(values) == sum(ROWS) - ROWS[0]
+        assert (np.abs(values).max((1, 2)) > 0.01).all()
+
+
+def test_a_batch_without_any_memory_gives_the_bits_of_one_in_which_nobody_remembers(recorded, device):
+    ops, sequences, parts = device.eager(), case(), WHOLE[:1]
+    decoder = toy.MemoryDecoder.load(toy.Made(ops, toy.tensors()))
+    own, kept = pages_of(ops)
+    arrays = step(sequences, parts)
+    assert not len(arrays["rows"])
+    some = {name: values if len(values) else [0] for name, values in arrays.items()}  # eagerly there is no empty array
+    batch = replace(batch_of(constants(ops, some), own, kept), memory=None)
+    assert np.array_equal(decoder.forward(batch).numpy(), recorded.run(arrays))
 
 
 def test_another_memory_gives_other_logits_only_to_its_sequence(device, recorded):
@@ -225,9 +244,7 @@ def test_two_sequences_share_one_memory(device):
         [sequences.ids[2], sequences.ids[2]], [], [sequences.own[2], sequences.own[3] + sequences.own[0]],
         [sequences.kept[2]] * 2,
     )  # fmt: skip
-    arrays = step(together, [(0, 0, 40), (1, 0, 40)])
-    arrays["memory_last"] = [70] * 80
-    logits = shared.run(arrays)
+    logits = shared.run(step(together, [(0, 0, 40), (1, 0, 40)], memories=[70, 70]))
     assert np.array_equal(logits[:40], logits[40:])
 
 

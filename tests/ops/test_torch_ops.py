@@ -96,7 +96,10 @@ class TestDefinition:
             rows.clear(2, 1)
             return o.overlay(o.constant(x), rows)
 
-        for run in (overlaid, lambda o: o.fold(o.constant(x), 3), lambda o: o.mean_rows(o.constant(x), 3)):
+        def put(o):
+            return o.put(o.constant(x), o.constant(other), o.constant(np.arange(len(x), dtype=np.int32) % 4 - 1))
+
+        for run in (overlaid, put, lambda o: o.fold(o.constant(x), 3), lambda o: o.mean_rows(o.constant(x), 3)):
             agree(TorchOps(), run, 2e-7)
 
     def test_positions_on_axes(self):

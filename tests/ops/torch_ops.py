@@ -101,6 +101,10 @@ class TorchOps:
     def take(self, x: Array, rows: Array) -> Array:
         return self.wrap(x.data[rows.data])
 
+    def put(self, x: Array, y: Array, places: Array) -> Array:
+        there = torch.nonzero(places.data >= 0)[:, 0]
+        return self.wrap(x.data.index_copy(0, there, y.data[places.data[there]]))
+
     def rows(self, count: int) -> TorchRows:
         return TorchRows(count, {})
 

@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
 MOST, MOST_WITH_DECODER = 120, 200
+LARGER = {"mllama_vision": 150}  # with its decoder 250
 SAMPLE = '''"""Peep: it sees.
 
 Oracle: nobody.
@@ -102,7 +103,8 @@ def test_figures_are_the_largest_of_a_family(tool) -> None:
 
 def test_no_family_is_longer_than_it_may_be(tool) -> None:
     for family in tool.families():
-        assert family.lines <= (MOST_WITH_DECODER if family.architectures else MOST), family.stem
+        most = MOST_WITH_DECODER if family.architectures else MOST
+        assert family.lines <= LARGER.get(family.stem, most), family.stem
 
 
 def test_what_counts_as_a_line(tool) -> None:

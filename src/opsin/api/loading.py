@@ -21,6 +21,7 @@ from opsin.api.vision import Vision
 from opsin.config import Config, from_environment
 from opsin.engine.engine import Engine
 from opsin.engine.media_store import MediaStore
+from opsin.engine.pages import pages_for
 from opsin.engine.runner import Limits, Runner
 from opsin.errors import ModelError, RequestError
 from opsin.gguf import File
@@ -31,6 +32,7 @@ from opsin.media.budget import USUAL, PictureBudget
 from opsin.media.fetch import FetchRules
 from opsin.media.limits import PictureLimits
 from opsin.models import Decoder, load_decoder
+from opsin.nn.batch import MEMORY
 from opsin.nn.module import FileReader
 from opsin.ops import PAGE, PageType
 from opsin.ops.cpu import Cpu
@@ -40,6 +42,7 @@ from opsin.text import ChatTemplate, Tokenizer
 
 _CONTEXT = 8192  # rows of a sequence where nobody asks for more
 _EMBEDDINGS = 256 << 20  # bytes of pictures that are kept
+_PICTURES = 4  # of the largest kind, that text may remember at once where layers look at them beside it
 PARTS, DEVICES = ("text", "vision"), ("cpu",)
 
 
@@ -186,9 +189,9 @@ class _Loading:
             coming = beside.submit(Tokenizer.from_metadata, file.metadata)
             decoder = load_decoder(file, FileReader(file, self.device.eager()))
             tokenizer = coming.result()
-        if tokenizer.vocabulary_size > decoder.vocabulary:
+        if tokenizer.vocabulary_size > decoder.ids:
             raise ModelError(
-                f"{file.path}: the tokenizer has {tokenizer.vocabulary_size} tokens, the model {decoder.vocabulary}"
+                f"{file.path}: the tokenizer has {tokenizer.vocabulary_size} tokens, the model {decoder.ids}"
             )
         template = ChatTemplate.from_metadata(file.metadata)
         self.notes.extend(find_notes(file, tokenizer, template))
@@ -213,6 +216,7 @@ class _Loading:
         limits = Limits(
             rows=max(512, sequences), outputs=max(64, sequences), sequences=sequences, context=rows,
             pages=-(-rows // PAGE) + sequences,
+            memory=_PICTURES * pages_for(vision.memory_rows) if vision is not None and MEMORY in decoder.groups else 1,
         )  # fmt: skip
         store = MediaStore(_EMBEDDINGS) if vision is not None else None
         runner = Runner(self.device, decoder, limits, pages, store)

@@ -22,6 +22,7 @@ from opsin.api.vision import Embeddings, Tower, Vision
 from opsin.engine.engine import Engine
 from opsin.engine.runner import Runner
 from opsin.engine.sampling import Sampling
+from opsin.engine.scoring import score
 from opsin.engine.trace import Edits, trace
 from opsin.errors import RequestError
 from opsin.media.budget import USUAL, WORDS, PictureBudget
@@ -185,7 +186,7 @@ class Model(Stays):
         prepared = [vision.prepare(picture) for picture in many]
         spans = [span for patches in prepared for span in patches.spans]
         rows = self._tower.embed(spans) if self._tower is not None else self.engine.embed(spans)
-        ends = np.cumsum([patches.rows for patches in prepared])
+        ends = np.cumsum([patches.embedded for patches in prepared])
         made = [Embeddings(part, p) for part, p in zip(np.split(rows, ends[:-1]), prepared, strict=True)]
         return made if several else made[0]
 
@@ -265,8 +266,8 @@ class Model(Stays):
     def _pieces(self, pieces: Sequence[str | Sequence[int]]) -> Sequence[str | Sequence[int]]:
         if not isinstance(pieces, list | tuple):
             raise RequestError(f"pieces of the type {type(pieces).__name__}", hint='give a list, as ["Once", [3, 7]]')
-        vocabulary = self.runner.decoder.vocabulary
-        return [piece if isinstance(piece, str) else check_ids(piece, vocabulary) for piece in pieces]
+        known = self.runner.decoder.ids
+        return [piece if isinstance(piece, str) else check_ids(piece, known) for piece in pieces]
 
     @property
     def picture_marker(self) -> str:
@@ -336,18 +337,7 @@ class Model(Stays):
         """
         prompt = ids if isinstance(ids, Prompt) else Prompt.of([self._ids(ids)])
         self._check_length(len(prompt))
-        media = [span for span in prompt.spans if isinstance(span, MediaSpan)]
-        if media:
-            self.engine.embed(media)
-
-        def score() -> npt.NDArray[np.float32]:
-            pages = self.engine.borrow_pages(len(prompt))
-            try:
-                return self.runner.score(prompt, pages)
-            finally:
-                self.engine.return_pages(pages)
-
-        return self.engine.call(score)
+        return score(self.engine, self.runner, prompt)
 
     def trace(
         self, ids: Sequence[int], taps: Sequence[str] = ("*",), edits: Edits | None = None
@@ -364,7 +354,7 @@ class Model(Stays):
         return self.engine.call(lambda: trace(self.device, self.runner.decoder, known, taps, edits or {}))
 
     def _ids(self, ids: Sequence[int]) -> list[int]:
-        found = check_ids(ids, self.runner.decoder.vocabulary)
+        found = check_ids(ids, self.runner.decoder.ids)
         self._check_length(len(found))
         return found
 
@@ -378,7 +368,7 @@ def _question(prompt: Prompt, pictures: Sequence[tuple[str, Patches]]) -> Questi
     ends = [start + len(span) for start, span in prompt.placed() if isinstance(span, MediaSpan)]
     uses, place = [], 0
     for name, p in pictures:
-        place += len([span for span in p.spans if span.rows])
+        place += len([span for span in p.spans if span.rows or span.memory])
         end = ends[place - 1] if place else 0
         uses.append(PictureUse(name, p.original, p.size, p.rows, p.notes, end, p.area))
     return Question(prompt, tuple(uses))

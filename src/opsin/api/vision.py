@@ -41,6 +41,7 @@ from opsin.text import Tokenizer
 
 _DECODED = 256 << 20  # bytes of pictures that wait for the encoder and stay decoded meanwhile
 _PREPARED = "prepared before it was asked about: it keeps its size and tokens"
+_LARGEST = 4096  # pixels a side of a picture that takes as many tiles as there may be
 _WORD = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")  # how families write the markers that are tokens
 
 
@@ -77,16 +78,17 @@ class Embeddings:
     def placed(self) -> Patches:
         """The picture with these values in its rows. Raises RequestError where there are not as many."""
         values = np.ascontiguousarray(self.values, np.float32)
-        if values.ndim != 2 or len(values) != self.patches.rows:
-            raise RequestError(f"embeddings {values.shape} for a picture of {self.patches.rows} tokens")
+        if values.ndim != 2 or len(values) != self.patches.embedded:
+            raise RequestError(f"embeddings {values.shape} for a picture of {self.patches.embedded} rows")
         parts: list[str | MediaSpan] = []
         row = 0
         for part in self.patches.parts:
             if isinstance(part, MediaSpan):
-                own = values[row : row + part.rows]
+                count = part.shown.stop - part.shown.start
+                own = values[row : row + count]
                 digest = blake2b(part.digest + own.tobytes(), digest_size=16, person=b"embeddings").digest()
                 parts.append(replace(part, digest=digest, embeddings=own, features=None, first=0, encoded=0))
-                row += part.rows
+                row += count
             else:
                 parts.append(part)
         return replace(self.patches, parts=tuple(parts))
@@ -127,6 +129,12 @@ class Vision:
     def marker(self) -> str:
         """What the family's chat template writes for one picture."""
         return self._meta.marker
+
+    @property
+    def memory_rows(self) -> int:
+        """Of the largest picture, beside the text: 0 where pictures stand in it."""
+        picture = Picture(Image.new("1", (_LARGEST, _LARGEST)), None, bytes(16))
+        return sum(span.memory for span in self._meta.layout(picture).spans)
 
     def load(self, device: Device) -> Callable[[Turn], VisionEncoder]:
         """What reads the weights, once, see `engine.encoding`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -11,14 +11,16 @@ from opsin.cli.vision_report import VisionReport, find_vision, vision_lines
 from opsin.errors import OpsinError
 from opsin.gguf import File
 from opsin.gguf.roles import PROJECTOR, find_other
-from opsin.models import Decoder, load_decoder
+from opsin.models import load_decoder
+from opsin.nn.batch import MEMORY, GroupShape
 from opsin.nn.meta import MetaReader
-from opsin.ops import PAGE
+from opsin.ops import PAGE, PageType
 from opsin.ops.layout import page_bytes
 from opsin.quants import by_id
 from opsin.text import ChatTemplate, Tokenizer
 
 _SHOWN = 100  # characters of a value
+_KINDS: tuple[PageType, ...] = ("f16", "q8_0", "f32")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Tensors:
 class FileReport:
     """What a file holds. Memory is None where opsin cannot run the model, and `problem` says why.
 
-    `metadata` has short values as they are and long ones cut or counted.
+    `metadata` has short values as they are and long ones cut or counted. `memory_row_bytes` is what the cache takes for
+    a row of a picture that layers look at beside the text, by number format; None where no layers do.
     """
 
     path: str
@@ -47,6 +50,7 @@ class FileReport:
     context: int | None
     weight_bytes: int | None
     cache_bytes: dict[str, int] | None
+    memory_row_bytes: dict[str, float] | None
     problem: str | None
     vision: VisionReport | None = None
     notes: tuple[str, ...] = ()
@@ -73,6 +77,7 @@ def report_file(file: File, context: int | None = None) -> FileReport:
         context=memory.context if memory else None,
         weight_bytes=memory.weights if memory else None,
         cache_bytes=memory.cache if memory else None,
+        memory_row_bytes=memory.beside if memory else None,
         problem=problem,
         vision=find_vision(file),
         notes=notes,
@@ -84,6 +89,7 @@ class _Memory:
     context: int
     weights: int
     cache: dict[str, int]
+    beside: dict[str, float] | None
 
 
 def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None]:
@@ -99,7 +105,14 @@ def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None
     except OpsinError as error:
         return None, str(error)
     rows = min(context or decoder.context, decoder.context)
-    return _Memory(rows, reader.bytes, _cache_bytes(decoder, rows)), None
+    own = [shape for name, shape in decoder.groups.items() if name != MEMORY]
+    beside = decoder.groups.get(MEMORY)
+    return _Memory(
+        rows,
+        reader.bytes,
+        {kind: _page_bytes(own, kind) * -(-rows // PAGE) for kind in _KINDS},
+        None if beside is None else {kind: _page_bytes([beside], kind) / PAGE for kind in _KINDS},
+    ), None
 
 
 def _notes(file: File) -> tuple[tuple[str, ...], str | None]:
@@ -111,14 +124,9 @@ def _notes(file: File) -> tuple[tuple[str, ...], str | None]:
         return (), str(error)
 
 
-def _cache_bytes(decoder: Decoder, rows: int) -> dict[str, int]:
-    """Bytes of the KV cache of one sequence, by number format."""
-    pages = -(-rows // PAGE)
-    shapes = decoder.groups.values()
-    return {
-        kind: sum(2 * pages * s.layers * s.heads * page_bytes(s.width, kind) for s in shapes)
-        for kind in ("f16", "q8_0", "f32")
-    }
+def _page_bytes(shapes: Iterable[GroupShape], kind: PageType) -> int:
+    """Bytes of a page of all these groups."""
+    return sum(2 * shape.layers * shape.heads * page_bytes(shape.width, kind) for shape in shapes)
 
 
 def _short(value: object) -> str | int | float | bool:
@@ -162,6 +170,18 @@ def _memory_lines(report: FileReport) -> list[str]:
             f"  cache     {size / 1e6:9.1f} MB in {kind}, {report.context} tokens"
             for kind, size in report.cache_bytes.items()
         ),
+        *_picture_lines(report),
+    ]
+
+
+def _picture_lines(report: FileReport) -> list[str]:
+    """What the largest picture takes, where layers look at pictures beside the text."""
+    rows = report.vision.memory_rows if report.vision is not None else None
+    if report.memory_row_bytes is None or not rows:
+        return []
+    return [
+        f"  a picture {rows * size / 1e6:9.1f} MB in {kind} at most, {rows} rows beside the text"
+        for kind, size in report.memory_row_bytes.items()
     ]
 
 

@@ -22,7 +22,8 @@ class VisionReport:
     """A vision part. Numbers that the file lacks are None; `problem` says why opsin cannot run it, if so.
 
     `width` is that of its own rows, `projection` that of the embeddings which it makes. `rows` are what a square
-    picture of `image_size` pixels takes of a context. Audio tensors count in neither bytes.
+    picture of `image_size` pixels takes of a context, `memory_rows` what the largest picture has beside it, for layers
+    of the text model that look at it there. Audio tensors count in neither bytes.
     """
 
     projector: str
@@ -35,6 +36,7 @@ class VisionReport:
     file_bytes: int
     weight_bytes: int | None
     rows: int | None
+    memory_rows: int | None
     problem: str | None
 
 
@@ -43,7 +45,7 @@ def find_vision(file: File) -> VisionReport | None:
     if "clip.has_vision_encoder" not in file.metadata and "clip.vision.block_count" not in file.metadata:
         return None
     infos = [info for name, info in file.tensors.items() if is_projector(name) and not name.startswith(("a.", "mm.a."))]
-    rows, size, problem = _try(file)
+    tried, size, problem = _try(file)
     return VisionReport(
         projector=_text(file, "clip.vision.projector_type") or _text(file, "clip.projector_type"),
         image_size=_number(file, "image_size"),
@@ -54,20 +56,23 @@ def find_vision(file: File) -> VisionReport | None:
         tensors=len(infos),
         file_bytes=sum(info.nbytes for info in infos),
         weight_bytes=size,
-        rows=rows,
+        rows=tried[0] if tried else None,
+        memory_rows=tried[1] if tried else None,
         problem=problem,
     )
 
 
-def _try(file: File) -> tuple[int | None, int | None, str | None]:
-    """Rows and bytes, found by building the part from shapes alone; or why it cannot be built."""
+def _try(file: File) -> tuple[tuple[int, int] | None, int | None, str | None]:
+    """Rows, also beside the text, and bytes, found by building the part from shapes alone; or why it cannot be."""
 
     reader = MetaReader(file, vectors=True)
     try:
         encoder = load_encoder(file, reader)
         side = min(positive_int(file, "clip.vision.image_size"), _LARGEST)
-        picture = Picture(Image.new("RGB", (side, side)), None, bytes(16))
-        return encoder.layout(picture).rows, reader.bytes, None
+        usual, largest = (
+            encoder.layout(Picture(Image.new("RGB", (pixels, pixels)), None, bytes(16))) for pixels in (side, _LARGEST)
+        )
+        return (usual.rows, sum(span.memory for span in largest.spans)), reader.bytes, None
     except OpsinError as error:
         return None, None, str(error)
 
@@ -87,6 +92,7 @@ def vision_lines(vision: VisionReport) -> list[str]:
         *lines,
         f"  weights   {vision.weight_bytes / 1e6:.1f} MB",
         f"  tokens    {vision.rows} for a square picture",
+        *([f"  beside    {vision.memory_rows} rows for the largest picture"] if vision.memory_rows else []),
     ]
 
 

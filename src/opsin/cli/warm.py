@@ -53,7 +53,7 @@ def _rows(ops: Ops, x: Array, places: Array) -> None:
     ops.add(x, x)
     ops.glu(x, x, "silu")
     ops.glu(x, x, "gelu")
-    ops.take(x, places)
+    ops.put(x, ops.take(x, places), places)
     ops.argmax(x)
     ops.candidates(x, 1)
     table = ops.rope_table(places, ops.constant(np.ones(_HEAD // 2, np.float32)))

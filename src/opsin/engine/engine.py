@@ -20,6 +20,7 @@ from opsin.engine.draws import Draw, sample
 from opsin.engine.encoding import Encodes, Turn
 from opsin.engine.logprobs import logprobs
 from opsin.engine.media_work import EmbedRequest, MediaWork
+from opsin.engine.memory import MemoryPages
 from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.reply import Call, Reply
 from opsin.engine.rows import PromptRows
@@ -56,10 +57,10 @@ class Engine(Stays):
         self._media = (
             MediaWork(store, load, runner.device.eager().constant) if store is not None and load is not None else None
         )
-        self._pool = PagePool(limits.pages)
+        self._pool, self.memory = PagePool(limits.pages), MemoryPages(limits.memory)
         self._scheduler = Scheduler(
             self._pool, sequences=limits.sequences, rows=limits.rows,
-            ready=lambda span: store is not None and span.digest in store,
+            ready=lambda span: store is not None and span.digest in store, memory=self.memory,
         )  # fmt: skip
         self._budget = StepBudget(runner.limits.rows)
         # Callers take the lock itself: Ctrl-C inside a Condition's own Python code would leave it taken for ever.
@@ -82,11 +83,7 @@ class Engine(Stays):
     @property
     def context(self) -> int:
         """Rows that one sequence may have."""
-        return self._room(0)
-
-    def _room(self, memory_pages: int) -> int:
-        """Rows that a sequence may have beside what it remembers."""
-        return min(self._runner.limits.context, max(0, self._pool.count - memory_pages) * PAGE)
+        return min(self._runner.limits.context, self._pool.count * PAGE)
 
     def submit(self, prompt: Prompt, sampling: Sampling) -> Stream:
         """Start a sequence. Raises RequestError where it cannot fit, DeviceError once closed or after a fork."""
@@ -111,17 +108,18 @@ class Engine(Stays):
         """Refuse what would fail in a step, where it would be everybody's failure."""
         if len(prompt) == 0:
             raise RequestError("the prompt is empty", hint="give at least one token")
-        remembers = any(isinstance(span, MediaSpan) and span.memory for span in prompt.spans)
-        room = self._room(PromptRows(prompt).memory_pages if remembers else 0)  # few prompts are spelt out for it
-        check_context(len(prompt), room)
-        vocabulary = self._runner.decoder.vocabulary
+        check_context(len(prompt), self.context)
+        ids, remembers = self._runner.decoder.ids, False
         for span in prompt.spans:
             if not isinstance(span, TextSpan):
                 self._check_media(span)
+                remembers = remembers or span.memory > 0
                 continue
-            wrong = next((i for i in span.ids if not 0 <= i < vocabulary), None)
+            wrong = next((i for i in span.ids if not 0 <= i < ids), None)
             if wrong is not None:
-                raise RequestError(f"id {wrong} lies outside the vocabulary of {vocabulary}")
+                raise RequestError(f"id {wrong} lies outside the vocabulary of {ids}")
+        if remembers:
+            self.memory.check(PromptRows(prompt))
 
     def _check_media(self, span: MediaSpan) -> None:
         if self._media is None:
@@ -371,7 +369,7 @@ class Engine(Stays):
                 raise id
             most = sequence.sampling.logprobs
             told = None if most is None else logprobs(candidates.whole()[row], id, most)
-            if sequence.accept(id, self._room(sequence.rows.memory_pages), told) is not None:
+            if sequence.accept(id, self.context, told) is not None:
                 self._scheduler.remove(sequence)
         except FileError as error:
             given = any(placed.span.embeddings is not None for placed in sequence.rows.media)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from opsin.arrays import Ints
 from opsin.ops import PAGE
-from opsin.spans import MediaSpan, Prompt, TextSpan
+from opsin.spans import MediaSpan, Prompt, TextSpan, memory_keys
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,16 @@ class Placed:
     def memory(self) -> int:
         """Rows that rows after it remember."""
         return sum(span.memory for span in self.whole)
+
+    @property
+    def pages(self) -> int:
+        """Of these."""
+        return -(-self.memory // PAGE)
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        """Of these pages: equal keys mean equal keys and values."""
+        return memory_keys(self.whole, PAGE)
 
 
 class PromptRows:
@@ -143,15 +154,20 @@ class PromptRows:
             index += 1  # of those that end there, only the first can have rows
         return self.media[index:]
 
+    def divide(self, pages: list[int]) -> list[tuple[Placed, list[int]]]:
+        """All that is remembered, each with its part of the pages of all."""
+        ends = np.cumsum([placed.pages for placed in self.memory], dtype=int).tolist()
+        return [(placed, pages[end - placed.pages : end]) for placed, end in zip(self.memory, ends, strict=True)]
+
     @property
     def memory_pages(self) -> int:
         """Pages of all that is remembered; what is remembered together begins a page."""
-        return sum(-(-placed.memory // PAGE) for placed in self.memory)
+        return sum(placed.pages for placed in self.memory)
 
     def remembered(self, places: Ints) -> tuple[Ints, Ints]:
         """For each row, the first and the last of the rows of memory that it sees: those of the media before it."""
         sizes = [placed.memory for placed in self.memory]
-        pages = np.cumsum([0] + [-(-size // PAGE) for size in sizes], dtype=np.int32)
+        pages = np.cumsum([0, *(placed.pages for placed in self.memory)], dtype=np.int32)
         which = np.searchsorted([placed.start for placed in self.memory], places, side="right") - 1
         first = np.where(which < 0, 0, pages[which] * PAGE).astype(np.int32)
         rows = np.where(which < 0, 0, np.array([*sizes, 0], np.int32)[which]).astype(np.int32)

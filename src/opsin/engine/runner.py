@@ -15,14 +15,15 @@ import numpy as np
 from opsin.arrays import Floats, Ints
 from opsin.engine.candidates import CANDIDATES, Candidates
 from opsin.engine.media_store import MediaStore
-from opsin.engine.rows import PromptRows
-from opsin.engine.scheduler import Plan, Slice
+from opsin.engine.memory import MemoryInputs, write_memory
+from opsin.engine.rows import Placed, PromptRows
+from opsin.engine.scheduler import Plan
 from opsin.errors import RequestError
-from opsin.models import Decoder, Remembers
+from opsin.models import Decoder
 from opsin.nn.batch import MEMORY, Batch, Group
 from opsin.ops import PAGE, Array, Pages, PageType, Reads
 from opsin.ops.device import Device, Recorded
-from opsin.spans import MediaSpan, Prompt
+from opsin.spans import Prompt
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Limits:
         sequences: sequences that run at once.
         context: rows of one sequence.
         pages: pages of the cache, shared by all sequences.
+        memory: pages of what they remember beside it, where the decoder has a group for that.
     """
 
     rows: int = 512
@@ -42,9 +44,10 @@ class Limits:
     sequences: int = 32
     context: int = 8192
     pages: int = 8192 // PAGE
+    memory: int = 8192 // PAGE
 
     def __post_init__(self) -> None:
-        fewest = min(self.rows, self.outputs, self.context, self.pages)
+        fewest = min(self.rows, self.outputs, self.context, self.pages, self.memory)
         if not 0 < self.sequences <= min(self.rows, self.outputs) or fewest < 1:
             raise RequestError(f"{self}", hint="a step needs a row and an output for each sequence")
 
@@ -64,9 +67,14 @@ class Runner:
         rows, outputs = tape.count("rows", limits.rows), tape.count("outputs", limits.outputs)
         shapes = decoder.groups
         self._windows = sorted({shape.window for name, shape in shapes.items() if name != MEMORY})
-        self._remembers = MEMORY in shapes
         self.pages: dict[str, Pages] = {
-            name: ops.pages(layers=s.layers, heads=s.heads, width=s.width, count=limits.pages, kind=kind)
+            name: ops.pages(
+                layers=s.layers,
+                heads=s.heads,
+                width=s.width,
+                kind=kind,
+                count=limits.memory if name == MEMORY else limits.pages,
+            )
             for name, s in shapes.items()
         }
 
@@ -77,22 +85,20 @@ class Runner:
         sequence, last, slots = each_row("sequence"), each_row("last"), each_row("slots")
         # Groups with the same window share their reads, and so the plan of them that the device makes.
         reads = {w: Reads(tables, sequence, each_row(_first(w)), last) for w in self._windows}
-        memory: Reads | None = None
-        if self._remembers:
-            memory_tables = tape.input(ops, "memory_tables", (limits.sequences, limits.pages), "i32")
-            memory = Reads(memory_tables, sequence, each_row("memory_first"), each_row("memory_last"))
+        self._memory: MemoryInputs | None = None
+        if MEMORY in shapes:
+            size = (limits.sequences, limits.memory)
+            self._memory = MemoryInputs(ops, tape, self.pages[MEMORY], rows, size)
         batch = Batch(
             ids=each_row("ids"),
             positions=each_row("positions"),
             groups={
-                name: Group(self.pages[name], memory)
-                if memory is not None and name == MEMORY
-                else Group(self.pages[name], reads[s.window], slots)
-                for name, s in shapes.items()
+                name: Group(self.pages[name], reads[s.window], slots) for name, s in shapes.items() if name != MEMORY
             },
             outputs=tape.input(ops, "outputs", (outputs,), "i32"),
             axes=tape.input(ops, "axes", (rows, decoder.axes), "i32") if decoder.axes > 1 else None,
             media=tape.rows(ops, "media", limits.rows) if media is not None else None,
+            memory=self._memory.group if self._memory is not None else None,
         )
         logits = decoder.forward(batch)
         self._most = min(CANDIDATES, decoder.vocabulary)
@@ -115,35 +121,41 @@ class Runner:
         They hold until the next step. Raises as `Recorded.run`; then nothing counts as computed.
         """
         row, outputs, most = 0, 0, 1
-        self._clear_media()
+        self._clear()
         for number, part in enumerate(plan):
             sequence, end = part.sequence, part.start + part.rows
             self._fill(row, number, sequence.rows, sequence.ids[part.start : end], part.start, sequence.pages)
-            if self._remembers:
-                self._fill_memory(row, number, part)
+            self._write_memory(sequence.memory.unfilled)
+            self._fill_memory(row, number, sequence.rows, range(part.start, end), sequence.memory.pages)
             row += part.rows
             if part.wanted:
                 self.program.inputs["outputs"][outputs] = row - 1
                 outputs += 1
                 most = max(most, sequence.sampler.top_k if sequence.sampler.top_k <= self._most else 1)
-        self.program.run(rows=row, outputs=outputs, candidates=most)
+        self._run(rows=row, outputs=outputs, candidates=most)
         return self._candidates(outputs, most)
 
-    def score(self, prompt: Prompt | Sequence[int], pages: list[int], sizes: Sequence[int] = ()) -> Floats:
+    def score(
+        self, prompt: Prompt | Sequence[int], pages: list[int], sizes: Sequence[int] = (), *,
+        memory: list[int] | None = None,
+    ) -> Floats:  # fmt: skip
         """Logits [rows, vocabulary] after each row of a prompt or of ids, in a sequence of its own on `pages`.
 
-        All its media must be in the store. `sizes` are rows of the first steps.
+        All its media must be in the store; `memory` are pages for what it remembers. `sizes` are rows of the first
+        steps.
         """
         rows = PromptRows(prompt if isinstance(prompt, Prompt) else Prompt.of([prompt]), self.decoder.axes)
         result = np.empty((rows.count, self.decoder.vocabulary), np.float32)
+        self._write_memory(rows.divide(memory or []))
         for start, end in _chunks(rows, [*sizes], min(self.limits.outputs, self.limits.rows)):
-            self._clear_media()
+            self._clear()
             self._fill(0, 0, rows, rows.ids[start:end], start, pages)
+            self._fill_memory(0, 0, rows, range(start, end), memory or [])
             # Rows that belong together may be more than outputs: they are computed again, to the same bits.
             for first in range(start, end, self.limits.outputs):
                 wanted = min(self.limits.outputs, end - first)
                 self.program.inputs["outputs"][:wanted] = np.arange(first - start, first - start + wanted)
-                self.program.run(rows=end - start, outputs=wanted, candidates=1)
+                self._run(rows=end - start, outputs=wanted, candidates=1)
                 result[first : first + wanted] = self._logits(wanted)
         return result
 
@@ -181,29 +193,19 @@ class Runner:
         if "axes" in inputs:
             inputs["axes"][row] = position
 
-    def _fill_memory(self, row: int, number: int, part: Slice) -> None:
-        """What the rows of a slice remember. What nobody wrote yet is computed now, beside the program."""
-        sequence, inputs = part.sequence, self.program.inputs
-        for placed, pages in sequence.unfilled:
-            start = 0
-            for span in placed.whole:
-                self._remember(span, pages, start)
-                start += span.memory
-        inputs["memory_tables"][number, : len(sequence.memory_pages)] = sequence.memory_pages
-        places = np.arange(part.start, part.start + part.rows, dtype=np.int32)
-        first, last = sequence.rows.remembered(places)
-        inputs["memory_first"][row : row + part.rows] = first
-        inputs["memory_last"][row : row + part.rows] = last
+    def _fill_memory(self, row: int, number: int, rows: PromptRows, places: range, pages: list[int]) -> None:
+        """What rows of one sequence remember, if anything."""
+        if self._memory is not None and rows.memory:
+            self._memory.fill(self.program.inputs, row, number, rows, places, pages)
 
-    def _remember(self, span: MediaSpan, pages: list[int], start: int) -> None:
-        """Write the memory of a span into its pages, from row `start` of them on."""
-        assert self.media is not None
-        found, ops = self.media.get(span.digest), self.device.eager()
-        rows = ops.constant(np.arange(found.row, found.row + span.memory, dtype=np.int32))
-        memory = ops.take(Array(ops, found.array.data, found.array.shape, found.array.dtype), rows)
-        places = np.arange(start, start + span.memory, dtype=np.int32)
-        slots = np.asarray(pages, np.int32)[places // PAGE] * PAGE + places % PAGE
-        cast(Remembers, self.decoder).remember(memory, self.pages[MEMORY], ops.constant(slots.astype(np.int32)))
+    def _write_memory(self, unfilled: Sequence[tuple[Placed, list[int]]]) -> None:
+        """What nobody wrote yet is computed now, beside the program."""
+        if unfilled and self.media is not None:
+            write_memory(self.device, self.decoder, self.media, self.pages[MEMORY], unfilled)
+
+    def _run(self, **counts: int) -> None:
+        remembering = {} if self._memory is None else {"remembering": self._memory.count}
+        self.program.run(**counts, **remembering)
 
     def _place_media(self, row: int, rows: PromptRows, start: int, end: int) -> None:
         """Let embeddings stand in the rows of media from `start` to `end`; `row` is where `start` is in the batch."""
@@ -221,10 +223,13 @@ class Runner:
             self.program.rows["media"].set(row + first - start, found.array, shown, last - first)
             self._placed = True
 
-    def _clear_media(self) -> None:
+    def _clear(self) -> None:
+        """No media, and nobody remembers any."""
         if self._placed:
             self.program.rows["media"].clear()
             self._placed = False
+        if self._memory is not None:
+            self._memory.clear(self.program.inputs)
 
     def _candidates(self, outputs: int, most: int) -> Candidates:
         ids, logits, sums = (self.program.output(name)[:outputs] for name in ("ids", "values", "sums"))

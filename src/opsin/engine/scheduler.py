@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from opsin.engine.memory import MemoryPages
 from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.rows import Placed
 from opsin.engine.sequence import Sequence
 from opsin.ops import PAGE
-from opsin.spans import MediaSpan, memory_keys
+from opsin.spans import MediaSpan
 
 BESIDE_MEDIA = 32  # rows before media that may wait for it: alone they cost a step, which reads all weights
 
@@ -46,12 +47,15 @@ class Scheduler:
         sequences: how many may run at once.
         rows: what a step can hold; a plan's budget may be less.
         ready: whether the embeddings of some media are there.
+        memory: the pages of what they remember.
     """
 
     def __init__(
-        self, pool: PagePool, *, sequences: int, rows: int, ready: Callable[[MediaSpan], bool] = always
-    ) -> None:
+        self, pool: PagePool, *, sequences: int, rows: int, ready: Callable[[MediaSpan], bool] = always,
+        memory: MemoryPages | None = None,
+    ) -> None:  # fmt: skip
         self.pool, self.most, self.rows, self.ready = pool, sequences, rows, ready
+        self.memory = MemoryPages(pool.count) if memory is None else memory
         self.running: list[Sequence] = []
         self.waiting: list[Sequence] = []
         self._passed: Sequence | None = None  # one whose media found no room in the step before
@@ -102,10 +106,7 @@ class Scheduler:
         """Some rows of it are in the cache. Full pages can be found from now on."""
         before, sequence.computed = sequence.computed // PAGE, sequence.computed + rows
         full = sequence.computed // PAGE
-        for placed, pages in sequence.unfilled:
-            for page, key in zip(pages, memory_keys(placed.whole, PAGE), strict=True):
-                self.pool.keep(page, key)
-        sequence.unfilled = []
+        self.memory.wrote(sequence.memory)
         if full > before:
             for page, key in list(zip(sequence.pages, sequence.keys(full), strict=False))[before:]:
                 self.pool.keep(page, key)
@@ -149,9 +150,11 @@ class Scheduler:
             cached = self.pool.find(keys)
             if len(cached) < len(keys) and self._is_coming(keys[len(cached)], len(cached)):
                 continue
-            promised = sum(max(0, s.all_pages - len(s.pages) - len(s.memory_pages)) for s in self.running)
+            promised = sum(max(0, s.all_pages - len(s.pages)) for s in self.running)
             need = sequence.all_pages - len(cached) + promised
             if len(self.running) >= self.most or need > self.pool.free - self.pool.count_idle(cached):
+                return
+            if sum(self.memory.need(s.memory) for s in (sequence, *self.running)) > self.memory.pool.free:
                 return
             for page in cached:
                 self.pool.share(page)
@@ -178,44 +181,33 @@ class Scheduler:
 
     def _reserve(self, sequence: Sequence, rows: int, plan: Plan) -> bool:
         """Pages for `rows` rows, and for the media that they remember; False where there are none."""
-        for placed in sequence.unmet:
+        for placed in sequence.memory.unmet:
             if placed.start >= rows:
                 break
-            keys = memory_keys(placed.whole, PAGE)
-            pages = self.pool.find(keys)
-            if len(pages) == len(keys):
-                for page in pages:
-                    self.pool.share(page)
-            else:
-                taken = self._take(len(keys), sequence, plan)
-                if taken is None:
+            while not self.memory.hold(sequence.memory, placed):
+                if not self._make_room(sequence, plan, [s for s in self.running if s.memory.pages or s is sequence]):
                     return False
-                pages = taken
-                sequence.unfilled.append((placed, pages))
-            sequence.memory_pages += pages
-            sequence.held += 1
-        more = self._take(max(0, pages_for(rows) - len(sequence.pages)), sequence, plan)
-        sequence.pages += more or []
-        return more is not None
-
-    def _take(self, need: int, sequence: Sequence, plan: Plan) -> list[int] | None:
-        """Pages; where there are none, the youngest sequence not in this plan waits again."""
+        need = max(0, pages_for(rows) - len(sequence.pages))
         while need > self.pool.free:
-            planned = {id(part.sequence) for part in plan}
-            victim = next((s for s in reversed(self.running) if id(s) not in planned), None)
-            if victim is None:
-                return None
-            self._restart_later(victim)
-            if victim is sequence:
-                return None
-        return self.pool.take(need)
+            if not self._make_room(sequence, plan, self.running):
+                return False
+        sequence.pages += self.pool.take(need) or []
+        return True
+
+    def _make_room(self, sequence: Sequence, plan: Plan, among: list[Sequence]) -> bool:
+        """The youngest of some sequences that is not in this plan waits again; False where that leaves nobody else."""
+        planned = {id(part.sequence) for part in plan}
+        victim = next((s for s in reversed(among) if id(s) not in planned), None)
+        if victim is None:
+            return False
+        self._restart_later(victim)
+        return victim is not sequence
 
     def _is_there(self, placed: Placed) -> bool:
         """Whether rows after some media can be computed: its embeddings are there, or what is remembered of it."""
         if all(self.ready(span) for span in placed.whole):
             return True
-        keys = memory_keys(placed.whole, PAGE)
-        return bool(keys) and not placed.span.rows and len(self.pool.find(keys)) == len(keys)
+        return not placed.span.rows and self.memory.has(placed)
 
     def _restart_later(self, sequence: Sequence) -> None:
         """Its rows are computed again, to the same bits, but for those that are still cached then."""
@@ -230,5 +222,5 @@ class Scheduler:
             before = sequence.keys(full)[-1] if full else b""
             self.pool.keep_tail(sequence.pages[full], before, sequence.names(full * PAGE, sequence.computed))
         self.pool.give_back(sequence.pages)
-        self.pool.give_back(sequence.memory_pages)
-        sequence.pages, sequence.memory_pages, sequence.unfilled, sequence.held = [], [], [], 0
+        self.memory.release(sequence.memory)
+        sequence.pages = []

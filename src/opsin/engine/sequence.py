@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from opsin.engine.logprobs import Logprobs
+from opsin.engine.memory import Remembered
 from opsin.engine.pages import pages_for
 from opsin.engine.rows import Placed, PromptRows
 from opsin.engine.sampling import Sampler, Sampling
@@ -100,9 +101,7 @@ class Sequence:
         self.computed = 0
         self.was_started = False
         self.pages: list[int] = []
-        self.memory_pages: list[int] = []  # of the first `held` pieces of media that it remembers
-        self.held = 0
-        self.unfilled: list[tuple[Placed, list[int]]] = []  # those whose pages nobody wrote yet
+        self.memory = Remembered(self.rows.memory)
         self.ends = frozenset() if sampling.ignore_eos else ends
         self.sampler = Sampler(sampling)
         self.stream = Stream()
@@ -118,23 +117,17 @@ class Sequence:
         return len(self.ids) - self.computed
 
     @property
-    def unmet(self) -> list[Placed]:
-        """Media that it remembers, and of which it holds no pages."""
-        return self.rows.memory[self.held :]
-
-    @property
     def lacking(self) -> list[Placed]:
         """Media without which its next rows, or later ones, cannot be computed."""
         ahead = [placed for placed in self.rows.media_from(self.computed) if not placed.absorbed]
-        if not self.rows.memory:
+        if not self.memory.media:
             return ahead
-        unwritten = [placed for placed, _ in self.unfilled]
-        return sorted({*ahead, *self.unmet, *unwritten}, key=lambda placed: placed.start)
+        return sorted({*ahead, *self.memory.lacking}, key=lambda placed: placed.start)
 
     @property
     def all_pages(self) -> int:
-        """Pages for all that it knows and one row more."""
-        return pages_for(self.known + 1) + self.rows.memory_pages
+        """Pages for all that it knows and one row more, without what it remembers."""
+        return pages_for(self.known + 1)
 
     @property
     def generated(self) -> int:

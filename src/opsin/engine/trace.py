@@ -78,16 +78,10 @@ def _batch(
         first = ops.constant(rows.first(places, shape.window))
         return Group(pages, Reads(tables, sequence, first, last), positions)
 
-    def nothing(shape: GroupShape) -> Group:
-        """A memory of nothing."""
-        pages = ops.pages(layers=shape.layers, heads=shape.heads, width=shape.width, count=1, kind="f32")
-        none = ops.constant(np.zeros(count, np.int32))
-        return Group(pages, Reads(ops.constant(np.zeros((1, 1), np.int32)), sequence, none, none))
-
     return Batch(
         ids=ops.constant(np.asarray(ids, np.int32)),
         positions=positions,
-        groups={name: nothing(shape) if name == MEMORY else group(shape) for name, shape in shapes.items()},
+        groups={name: group(shape) for name, shape in shapes.items() if name != MEMORY},
         outputs=positions,
         axes=ops.constant(places[:, None].repeat(decoder.axes, axis=1)) if decoder.axes > 1 else None,
         tap=tap,

@@ -112,6 +112,32 @@ def pan_and_scan(size: Size, most: int, *, least: int = 256, ratio: float = 1.2)
     return [(a, 0, b, short) if size[0] >= size[1] else (0, a, short, b) for a, b in spans]
 
 
+def tile_grids(most: int) -> list[Grid]:
+    """All of at most so many tiles, fewer rows first. `get_all_supported_aspect_ratios`."""
+    return [(wide, high) for high in range(1, most + 1) for wide in range(1, most + 1) if wide * high <= most]
+
+
+def tile_grid(size: Size, tile: int, most: int) -> Grid:
+    """The grid of tiles onto which a picture is scaled: up by least, else down by least, and then with fewest tiles.
+
+    `get_optimal_tiled_canvas`.
+    """
+    width, height = size
+    scales = {grid: min(grid[0] * tile / width, grid[1] * tile / height) for grid in tile_grids(most)}
+    growing = [scale for scale in scales.values() if scale >= 1]
+    best = min(growing) if growing else max(scales.values())
+    return min((grid for grid, scale in scales.items() if scale == best), key=lambda grid: grid[0] * grid[1])
+
+
+def onto_tiles(size: Size, grid: Grid, tile: int) -> Size:
+    """The size of a picture on a grid of tiles; it grows to one tile at most. `get_image_size_fit_to_canvas`."""
+    width, height = size
+    wide, high = (min(max(side, tile), tile * count) for side, count in zip(size, grid, strict=True))
+    if wide / width < high / height:
+        return wide, min(math.floor(height * (wide / width)) or 1, high)
+    return min(math.floor(width * (high / height)) or 1, wide), high
+
+
 def areas(size: Size, grid: Grid) -> list[Area]:
     """What the tiles of a grid show of a picture that was stretched over it, row by row."""
     columns, rows = grid

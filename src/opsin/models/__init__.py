@@ -32,7 +32,14 @@ class Decoder(Protocol):
         ...
 
     @property
-    def vocabulary(self) -> int: ...
+    def vocabulary(self) -> int:
+        """Ids that it gives: the width of its logits."""
+        ...
+
+    @property
+    def ids(self) -> int:
+        """Ids that it takes: its vocabulary, and perhaps some that it never gives."""
+        ...
 
     @property
     def context(self) -> int:
@@ -55,7 +62,7 @@ class Decoder(Protocol):
 
 
 class Remembers(Protocol):
-    """A decoder with a group MEMORY: its rows attend to media beside their sequence."""
+    """A decoder with a group MEMORY: some of its layers attend to media beside the sequence (`Batch.memory`)."""
 
     def remember(self, memory: Array, pages: Pages, slots: Array) -> None:
         """Write the keys and values of memory [rows, width] to slots [rows] of the group's pages. Eager, once."""

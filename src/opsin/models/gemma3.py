@@ -121,6 +121,10 @@ class Gemma3:
         return self.weights.vocabulary
 
     @property
+    def ids(self) -> int:
+        return self.weights.vocabulary
+
+    @property
     def width(self) -> int:
         return self.weights.width
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from opsin.errors import ModelError
 from opsin.gguf import File
-from opsin.nn.batch import Batch, Group
+from opsin.nn.batch import Batch, Group, Memory
 from opsin.nn.keys import number, positive_int
-from opsin.nn.module import Module
+from opsin.nn.module import Module, at
 from opsin.nn.parts import Linear, RmsNorm
-from opsin.ops import Array, Pairing
+from opsin.ops import Array, Pages, Pairing
 
 WIDEST = 1 << 14  # no head is nearly so wide; tables are made of that size before any tensor is looked at
 LARGEST_SCALE = 1e4  # of scores; published ones are at most 1
@@ -101,6 +102,37 @@ class SelfAttention(Projection):
         x.ops.store(kept.pages, layer, k, v, kept.slots)
         out = attend(q, batch, kept, layer=layer, heads=heads, name=name)
         return batch.tap(f"{name}.sum", self.attn_output(out.reshape(heads.query * heads.width), residual))
+
+
+class CrossAttention(Module):
+    """Attention to what rows remember, whose keys and values are written once; norms of q and k."""
+
+    q: Annotated[Linear, at("cross_attn_q_proj")]
+    k: Annotated[Linear, at("cross_attn_k_proj")]
+    v: Annotated[Linear, at("cross_attn_v_proj")]
+    o: Annotated[Linear, at("cross_attn_o_proj")]
+    q_norm: Annotated[RmsNorm, at("cross_attn_q_norm")]
+    k_norm: Annotated[RmsNorm, at("cross_attn_k_norm")]
+
+    def check(self, heads: Heads, width: int) -> None:
+        """Raises ModelError, naming the tensor, where something is of another size."""
+        self.q.check(width, heads.query * heads.width)
+        self.k.check(width, heads.kv * heads.width)
+        self.v.check(width, heads.kv * heads.width)
+        self.o.check(heads.query * heads.width, width)
+        self.q_norm.check(heads.width)
+        self.k_norm.check(heads.width)
+
+    def remember(self, memory: Array, pages: Pages, slots: Array, *, layer: int, heads: Heads, eps: float) -> None:
+        """Keys and values of memory [rows, width] into slots [rows] of the pages."""
+        k, v = (part(memory).reshape(heads.kv, heads.width) for part in (self.k, self.v))
+        memory.ops.store(pages, layer, self.k_norm(k, eps), v, slots)
+
+    def __call__(self, x: Array, kept: Memory, *, layer: int, heads: Heads, eps: float) -> Array:
+        """x [remembering, width], the rows of `kept` -> what they see, in the same shape."""
+        q = self.q_norm(self.q(x).reshape(heads.query, heads.width), eps)
+        seen = x.ops.attend(q, kept.pages, layer, kept.reads, scale=heads.scale)
+        return self.o(seen.reshape(heads.query * heads.width))
 
 
 def _sized(part: Linear, outputs: int, heads: Heads) -> Linear:

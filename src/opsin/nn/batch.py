@@ -47,6 +47,19 @@ class Group:
     slots: Array | None = None
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Memory(Group):
+    """The group MEMORY in one step: `reads` are those of the rows that remember something, and of no others.
+
+    Attributes:
+        rows: int32 [remembering], which rows of the batch these are.
+        places: int32 [rows], where each row of the batch stands among them; negative where it remembers nothing.
+    """
+
+    rows: Array
+    places: Array
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Rows of many sequences, one after another; a sequence's rows stand together.
@@ -54,12 +67,13 @@ class Batch:
     Attributes:
         ids: int32 [rows].
         positions: int32 [rows], what RoPE sees.
-        groups: KV groups by name; "self" is the sequence's own. They differ in what a row sees (`Reads.first`, `last`),
-            not in pages and slots.
+        groups: KV groups by name but MEMORY; "self" is the sequence's own. They differ in what a row sees
+            (`Reads.first`, `last`), not in pages and slots.
         outputs: int32 [outputs], the rows whose logits are wanted.
         axes: int32 [rows, axes], time, row and column of each row, for decoders with more than one axis. None: all
             of them are `positions`.
         media: rows of embeddings that stand in for those of ids.
+        memory: what rows remember of media; None where nobody can remember any.
         tap: sees, and may replace, values by name ("blk.3.out").
     """
 
@@ -69,6 +83,7 @@ class Batch:
     outputs: Array
     axes: Array | None = None
     media: Rows | None = None
+    memory: Memory | None = None
     tap: Tap = untapped
     wants_weights: Callable[[str], bool] = lambda name: False
 

@@ -105,6 +105,10 @@ class PreNormDecoder:
         return self.weights.vocabulary
 
     @property
+    def ids(self) -> int:
+        return self.weights.vocabulary
+
+    @property
     def width(self) -> int:
         return self.weights.width
 

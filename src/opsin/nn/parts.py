@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
+
+import numpy as np
 
 from opsin.arrays import Floats
 from opsin.errors import ModelError
@@ -59,6 +63,45 @@ class Reordered(Linear):
         raise NotImplementedError
 
 
+@dataclass(frozen=True, eq=False)
+class JoinedLinear:
+    """A layer over several arrays side by side, which are never joined: each has its own columns of the matrix."""
+
+    weights: tuple[Weight, ...]
+    bias: Array
+    path: str
+
+    @classmethod
+    def load(cls, source: Reader, path: str, columns: Sequence[slice]) -> JoinedLinear:
+        """`columns`: those of each array."""
+
+        def own(which: slice) -> Weight:
+            return source.weight(f"{path}.weight", change=lambda values: np.ascontiguousarray(values[:, which]))
+
+        weights = tuple(own(which) for which in columns)
+        return cls(weights, source.ops.constant(source.values(f"{path}.bias").reshape(-1)), path)
+
+    def check(self, inputs: int, outputs: int) -> None:
+        """Raises ModelError unless each of the arrays has so many values, and the result has so many."""
+        shapes = {weight.shape for weight in self.weights}
+        if shapes != {(outputs, inputs)}:
+            raise ModelError(f"{self.path}.weight is no {outputs} x {len(self.weights)} times {inputs}")
+        if self.bias.shape != (outputs,):
+            raise ModelError(f"{self.path}.bias has {self.bias.width} values, where {outputs} are needed")
+
+    @property
+    def outputs(self) -> int:
+        return self.weights[0].shape[0]
+
+    def __call__(self, arrays: Sequence[Array]) -> Array:
+        """[rows, inputs] of each -> [rows, outputs]."""
+        ops = self.bias.ops
+        y = ops.linear(arrays[0], self.weights[0], self.bias)
+        for x, weight in zip(arrays[1:], self.weights[1:], strict=True):
+            y = ops.linear(x, weight, None, y)
+        return y
+
+
 class Embedding(Module):
     """Rows of a table by id; the same table makes logits where a model ties them."""
 
@@ -81,6 +124,21 @@ class RmsNorm(Module):
     def __call__(self, x: Array, eps: float) -> Array:
         _fit(self, "weight", self.weight, x.width)
         return x.ops.rms_norm(x, self.weight, eps)
+
+
+class Gate(Module):
+    """One number, by which something is multiplied."""
+
+    value: float
+
+    @classmethod
+    def read(cls, source: Reader, path: str = "") -> Self:
+        part = cls.__new__(cls)
+        values = source.values(path).reshape(-1)
+        if len(values) != 1:
+            raise ModelError(f"{path} has {len(values)} values, where 1 is needed")
+        part._path, part.value = path, float(values[0])
+        return part
 
 
 def _fit(part: Module, name: str, values: Array, width: int) -> None:

@@ -276,7 +276,10 @@ class Vit:
         if positions is not None:
             which = np.tile(np.arange(rows, dtype=np.int32), pictures)
             positions = self.ops.take(positions, self.ops.constant(which))
-        x = self.weights.patch_embd(self.ops.constant(given.reshape(pictures * rows, -1)), positions)
+        return self.begin(self.weights.patch_embd(self.ops.constant(given.reshape(pictures * rows, -1)), positions))
+
+    def begin(self, x: Array) -> Array:
+        """The norm before the first layer, where the tower has one."""
         return x if self.weights.pre_ln is None else self.weights.pre_ln(x, self.shape)
 
     def rows(self, features: Floats) -> int:

@@ -226,6 +226,13 @@ class Ops(Protocol):
         """x [n, width], rows [m] int32 -> [m, width]."""
         ...
 
+    def put(self, x: Array, y: Array, places: Array) -> Array:
+        """x [n, width] with rows of y [m, width] among its own: row i becomes y[places[i]]; where negative, it stays.
+
+        places: int32 [n].
+        """
+        ...
+
     def rows(self, count: int) -> Rows:
         """A table for `overlay`, of batches of up to `count` rows. Nothing stands in it yet."""
         ...

@@ -112,6 +112,11 @@ class Reference:
     def take(self, x: Array, rows: Array) -> Array:
         return self.array(data(x)[data(rows)])
 
+    def put(self, x: Array, y: Array, places: Array) -> Array:
+        which, rows = data(places), data(x).copy()
+        rows[which >= 0] = data(y)[which[which >= 0]]
+        return self.array(rows)
+
     def rows(self, count: int) -> DenseRows:
         return DenseRows(count)
 

@@ -34,6 +34,10 @@ EACH = {
     "candidates": lambda o, x, at: o.candidates(o.constant(x.reshape(len(x), -1)), 50)[1],
     "sums of candidates": lambda o, x, at: o.candidates(o.constant(x.reshape(len(x), -1)), 50)[2],
     "take": lambda o, x, at: o.take(o.constant(x), o.constant(np.arange(len(x), dtype=np.int32))),
+    "put": lambda o, x, at: o.put(
+        o.constant(x.reshape(len(x), -1)), o.constant(-x.reshape(len(x), -1)),
+        o.constant(np.where(at % 2, np.arange(len(x)), -1).astype(np.int32)),
+    ),
 }  # fmt: skip
 
 

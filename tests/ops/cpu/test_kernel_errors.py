@@ -31,6 +31,13 @@ def test_a_row_that_is_not_there(ops, row):
     assert works(ops)
 
 
+def test_a_row_that_cannot_be_put_anywhere(ops):
+    x = ops.constant(normal(3, 8))
+    with pytest.raises(DeviceError, match="rows"):
+        ops.put(x, ops.constant(normal(2, 8)), ops.constant(np.array([0, -1, 2], np.int32)))
+    assert works(ops)
+
+
 @pytest.mark.parametrize("kind", ["f32", "f16", "q8_0"])
 def test_a_slot_outside_the_pages(ops, kind):
     pages = ops.pages(layers=1, heads=1, width=32, count=2, kind=kind)

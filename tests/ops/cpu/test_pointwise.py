@@ -37,6 +37,14 @@ class TestOddSizes:
         agree(ops, lambda o: o.take(o.constant(x), o.constant(picked)), 0)
         agree(ops, lambda o: o.argmax(o.constant(x)), 0)
 
+    def test_put(self, ops, rows, width):
+        x, y = normal(rows, width), normal(3, width, seed=1)
+        places = np.random.default_rng(rows).integers(-2, 3, rows).astype(np.int32)
+        agree(ops, lambda o: o.put(o.constant(x), o.constant(y), o.constant(places)), 0)
+        got = ops.put(ops.constant(x), ops.constant(y), ops.constant(places)).numpy()
+        for row, place in enumerate(places):
+            assert np.array_equal(got[row], x[row] if place < 0 else y[place])
+
     def test_neighbours_side_by_side_and_their_mean(self, ops, rows, width):
         for k in (1, 2, 9):
             x = normal(rows * k, width)

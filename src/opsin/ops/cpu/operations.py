@@ -158,6 +158,18 @@ class Operations:
         self.tape.emit(kernel, args, items=rows.shape[0], reads=[x, rows], writes=[y], keep=(count,))
         return y
 
+    def put(self, x: Array, y: Array, places: Array) -> Array:
+        if x.rank != 2 or y.rank != 2 or x.width != y.width or places.shape != x.shape[:1]:
+            raise ModelError(f"put: x is {x.shape}, y {y.shape}, places {places.shape}")
+        out, count = self.new(x.shape), self.tape.cell(y.shape[0])
+        args = (
+            place(places).address, place(x).address, place(x).row, place(y).address, place(y).row, x.width,
+            place(out).address, count if isinstance(count, int) else int(count.ctypes.data),
+        )  # fmt: skip
+        kernel = Kernel.of("rows", part="put")
+        self.tape.emit(kernel, args, items=x.shape[0], reads=[x, y, places], writes=[out], keep=(count,))
+        return out
+
     def rows(self, count: int) -> Rows:
         return PlacedRows(count)
 

@@ -1,9 +1,10 @@
 """Whole rows: looked up in a packed table, taken by number, or reduced to the place of their largest value.
 
 Arguments of embed: ids (int32), weights, outputs, inputs, out. Of take: rows (int32), x, bytes a row of x, width,
-out, rows of x (address of the count). Of argmax: x, bytes a row of x, width, out (int32). Of overlay: x, bytes a row
-of x, addresses of rows that stand instead (0: none), width, out. Of mean: x, bytes a row of x, rows that make one,
-width, out. Items are rows of the result.
+out, rows of x (address of the count). Of put: places (int32, negative where x stays), x, bytes a row of x, y, bytes a
+row of y, width, out, rows of y (address of the count). Of argmax: x, bytes a row of x, width, out (int32). Of overlay:
+x, bytes a row of x, addresses of rows that stand instead (0: none), width, out. Of mean: x, bytes a row of x, rows that
+make one, width, out. Items are rows of the result.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from opsin.ops.layout import FLOAT_BYTES, PLANES, RECORD, RECORDS, STRIP, Layout
 
 IDS, TABLE, OUTPUTS, INPUTS, OUT = (8 * i for i in range(5))
 ROWS, X, X_ROW, WIDTH, TO, COUNT = (8 * i for i in range(6))
+P_PLACES, P_X, P_X_ROW, P_Y, P_Y_ROW, P_WIDTH, P_OUT, P_COUNT = (8 * i for i in range(8))
 A_X, A_ROW, A_WIDTH, A_OUT = (8 * i for i in range(4))
 O_X, O_ROW, O_TABLE, O_WIDTH, O_OUT = (8 * i for i in range(5))
 M_X, M_ROW, M_ROWS, M_WIDTH, M_OUT = (8 * i for i in range(5))
@@ -27,7 +29,7 @@ def make(
     simd: Simd, part: str, kind: str = "", bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False,
     codes: bool = False, paired: bool = False, table: tuple[int, ...] = (),
 ) -> Any:  # fmt: skip
-    others = {"take": _take, "argmax": _argmax, "overlay": _overlay, "mean": _mean}
+    others = {"take": _take, "put": _put, "argmax": _argmax, "overlay": _overlay, "mean": _mean}
     if part in others:
         return others[part](simd)
     layout = Layout(kind, bits, group, zero, minimum, codes, paired, table)
@@ -129,6 +131,25 @@ def _take(simd: Simd) -> Any:
         return 0
 
     return take
+
+
+def _put(simd: Simd) -> Any:
+    at, i32, load, store, lanes = simd.i64_at, simd.i32_at, simd.load_part, simd.store_part, simd.lanes
+
+    def put(args: int, first: int, last: int, thread: int) -> int:
+        width = at(args + P_WIDTH)
+        for row in range(first, last):
+            number = i32(at(args + P_PLACES) + 4 * row)
+            if number >= at(at(args + P_COUNT)):
+                return BAD_ID
+            x, out = at(args + P_X) + row * at(args + P_X_ROW), at(args + P_OUT) + row * width * 4
+            if number >= 0:
+                x = at(args + P_Y) + number * at(args + P_Y_ROW)
+            for i in range(0, width, lanes):
+                store(out + 4 * i, load(x + 4 * i, width - i), width - i)
+        return 0
+
+    return put
 
 
 def _argmax(simd: Simd) -> Any:

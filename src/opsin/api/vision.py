@@ -79,7 +79,7 @@ class Embeddings:
         """The picture with these values in its rows. Raises RequestError where there are not as many."""
         values = np.ascontiguousarray(self.values, np.float32)
         if values.ndim != 2 or len(values) != self.patches.embedded:
-            raise RequestError(f"embeddings {values.shape} for a picture of {self.patches.embedded} rows")
+            raise RequestError(f"embeddings {values.shape} for a picture of {self.patches.embedded} tokens")
         parts: list[str | MediaSpan] = []
         row = 0
         for part in self.patches.parts:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from opsin.engine.candidates import Candidates
 from opsin.engine.draws import Draw, sample
 from opsin.engine.sampling import damaged, top_ids
 from opsin.ops.reference import Reference
+
+
+def any_row(most):
+    """A strategy: rows of 1 to `most` logits, among which are many equal ones and minus infinity."""
+    some, any_value = st.sampled_from([0.0, -0.0, 1.0, 2.0, -np.inf]), st.floats(-50, 50, width=32)
+    return hnp.arrays(np.float32, st.integers(1, most), elements=st.one_of(some, any_value))
 
 
 def candidates_of(logits, k=64):

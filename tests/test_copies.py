@@ -11,7 +11,7 @@ import pytest
 from tiny_sight import tiny_pair
 
 import opsin
-from opsin.errors import RequestError
+from opsin.errors import ContextError, FieldError, RequestError
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 GREEDY = {"temperature": 0.0, "max_tokens": 6, "ignore_eos": True}
@@ -87,8 +87,12 @@ def test_a_tokenizer_that_guards_markers_is_another_one(model):
     assert escaping.escaper is not tokenizer.escaper
 
 
-def test_prompts_errors_and_knobs_are_sent(model):
+def test_prompts_sampling_and_errors_are_sent(model):
     for value in (model.question(ask("Hi")).prompt, opsin.Sampling(seed=3)):
         assert pickle.loads(pickle.dumps(value)) == value
-    error = pickle.loads(pickle.dumps(RequestError("no", hint="do this")))
-    assert str(error) == "no (do this)"
+    field = FieldError("messages[0]", "no", hint="do this").below("body.")
+    for error in (RequestError("no", hint="do this"), field, ContextError("no", prompt_tokens=3, context_tokens=2)):
+        sent = pickle.loads(pickle.dumps(error))
+        assert (type(sent), str(sent), sent.__dict__) == (type(error), str(error), error.__dict__)
+    assert str(sent_field := pickle.loads(pickle.dumps(field))) == "body.messages[0]: no (do this)"
+    assert sent_field.param == "body.messages[0]"

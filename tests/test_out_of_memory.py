@@ -109,6 +109,26 @@ def test_one_requests_lack_of_memory_is_its_own(model, monkeypatch, where, form)
     assert model.chat(question, **GREEDY).text
 
 
+def test_a_step_that_cannot_be_sampled_fails_and_who_waits_is_answered(pair, monkeypatch):
+    plain, waits, left = opsin.engine.engine.sample, threading.Event(), [1]
+
+    def failing(*args):
+        if left:
+            left.pop()
+            assert waits.wait(60)
+            raise MemoryError
+        return plain(*args)
+
+    with opsin.load(pair, threads=2, context=256, sequences=1) as model:
+        expected = model.chat(HI, **GREEDY).text
+        monkeypatch.setattr(opsin.engine.engine, "sample", failing)
+        first, second = model.chat(HI, **GREEDY), model.chat(HI, **GREEDY)
+        waits.set()
+        with pytest.raises(OutOfMemoryError, match="memory ran out"):
+            assert first.text
+        assert second.text == expected
+
+
 @pytest.mark.parametrize("door", ["logits", "trace", "encode"])
 def test_doors_that_look_inside_tell_it_as_it_is(model, monkeypatch, door):
     doors = {

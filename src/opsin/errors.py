@@ -28,6 +28,16 @@ class OpsinError(Exception):
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """So that it reaches another process, whatever its kind is made of."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[OpsinError], args: tuple[object, ...], state: dict[str, object]) -> OpsinError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class FileError(OpsinError):
     """A model file is missing, damaged or of a kind that we cannot read."""
@@ -51,10 +61,28 @@ class TemplateError(ModelError):
 
 
 class RequestError(OpsinError):
-    """A request that cannot be served as asked: too long, out of range, contradictory."""
+    """A request that cannot be served as asked: too long, out of range, contradictory.
+
+    `param` is the path of the part that is at fault, as messages[0].content[1]; None where none is more than others.
+    """
 
     status = 400
     exit_code = 2
+    param: str | None = None
+
+
+class FieldError(RequestError):
+    """A part of a request that cannot be taken; the message begins with its path."""
+
+    param: str
+
+    def __init__(self, param: str, what: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{param}: {what}", hint=hint)
+        self.param, self.what = param, what
+
+    def below(self, path: str) -> FieldError:
+        """The same of a part that stands below another: `path` comes before its own."""
+        return FieldError(path + self.param, self.what, hint=self.hint)
 
 
 class ContextError(RequestError):
@@ -65,8 +93,12 @@ class ContextError(RequestError):
         context_tokens: how many the context holds.
     """
 
-    def __init__(self, message: str, *, prompt_tokens: int, context_tokens: int, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, prompt_tokens: int, context_tokens: int, hint: str | None = None,
+        param: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(message, hint=hint or "shorten it, or load the model with a larger context")
+        self.param = param
         self.prompt_tokens = prompt_tokens
         self.context_tokens = context_tokens
 

@@ -291,12 +291,18 @@ def block_keys(prompt: Prompt, block: int) -> list[bytes]:
 
 
 def check_context(
-    tokens: int, context: int, *, at_least: bool = False, picture: str | None = None, prompt_tokens: int | None = None
+    tokens: int,
+    context: int,
+    *,
+    at_least: bool = False,
+    picture: str | None = None,
+    param: str | None = None,
+    prompt_tokens: int | None = None,
 ) -> None:
     """Raises ContextError for a prompt of so many tokens, where the context holds no more: there is none for an answer.
 
     `at_least`: there may be more. `picture`: what is named, where it is a picture that ends there, of a prompt of
-    `prompt_tokens` where these are known.
+    `prompt_tokens` where these are known; `param` is its path in the request.
     """
     if tokens < context:
         return
@@ -309,4 +315,5 @@ def check_context(
         hint=hint,
         prompt_tokens=tokens if prompt_tokens is None else prompt_tokens,
         context_tokens=context,
+        param=param,
     )

@@ -27,16 +27,16 @@ def budgets() -> st.SearchStrategy[PictureBudget]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"detail": "medium"}, "detail is 'medium' (give low, high, auto)"),
-        ({"detail": 5}, "detail is 5"),
-        ({"detail": []}, "detail is []"),
+        ({"detail": "medium"}, "detail: 'medium' is not known (give low, high, auto)"),
+        ({"detail": 5}, "detail: 5 is not known"),
+        ({"detail": []}, "detail: [] is not known"),
         *(
-            ({word: value}, f"{word} is {value!r} (give a whole number from 1 to {MOST})")
+            ({word: value}, f"{word}: {value!r} is out of range (give a whole number from 1 to {MOST})")
             for word in WORDS[1:]
             for value in (0, -1, True, 2.0, "7", MOST + 1)
         ),
-        ({"min_pixels": 5, "max_pixels": 4}, "min_pixels is 5, more than max_pixels, 4"),
-        ({"min_image_tokens": 5, "max_image_tokens": 4}, "min_image_tokens is 5, more than max_image_tokens, 4"),
+        ({"min_pixels": 5, "max_pixels": 4}, "min_pixels: 5 is more than max_pixels, 4"),
+        ({"min_image_tokens": 5, "max_image_tokens": 4}, "min_image_tokens: 5 is more than max_image_tokens, 4"),
     ],
 )
 def test_what_cannot_be_taken_is_refused_by_name(words: dict[str, object], said: str) -> None:

@@ -209,9 +209,6 @@ class TorchOps:
         slots = reads.tables.data[:, place // PAGE].long() * PAGE + place % PAGE  # [sequences, keys]
         return pool[slots[reads.sequence.data]].repeat_interleave(heads // pool.shape[1], 2)
 
-    def argmax(self, x: Array) -> Array:
-        return self.wrap(x.data.argmax(-1).int())
-
     def candidates(self, x: Array, k: Size) -> tuple[Array, Array, Array]:
         values, places = x.data.sort(dim=-1, descending=True, stable=True)
         sums = (x.data - values[:, :1]).exp().sum(-1)

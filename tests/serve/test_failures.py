@@ -15,8 +15,8 @@ from tiny_sight import tiny_pair, tiny_tower
 import opsin
 from opsin import errors
 from opsin.api import Model
-from opsin.errors import BusyError, DeviceError, FileError, OpsinError
-from opsin.serve.errors import FieldError, HttpError, body_of, log
+from opsin.errors import BusyError, DeviceError, FieldError, FileError, OpsinError
+from opsin.serve.errors import HttpError, body_of, log
 from opsin.serve.traces import trace
 
 SECRET = "xyzzy-of-a-prompt"

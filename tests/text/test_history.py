@@ -189,13 +189,13 @@ def test_results_know_the_name_of_their_call() -> None:
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        ({"role": "assistant", "tool_calls": "f()"}, r"messages\[0\].tool_calls is str"),
-        ({"role": "assistant", "tool_calls": [{}]}, r"messages\[0\].tool_calls\[0\].function has no name"),
-        ({"role": "assistant", "tool_calls": [{"function": {"name": 1}}]}, "has no name"),
-        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": 5}}]}, "arguments is int"),
-        ({"role": "assistant", "function_call": "f"}, "has no name"),
-        ({"role": "assistant"}, "has no content"),
-        ({"role": "user", "tool_call_id": "x"}, "has no content"),
+        ({"role": "assistant", "tool_calls": "f()"}, r"messages\[0\].tool_calls: is str"),
+        ({"role": "assistant", "tool_calls": [{}]}, r"messages\[0\].tool_calls\[0\].function: there is no name"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": 1}}]}, "there is no name"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": 5}}]}, "arguments: is int"),
+        ({"role": "assistant", "function_call": "f"}, "there is no name"),
+        ({"role": "assistant"}, "there is no content"),
+        ({"role": "user", "tool_call_id": "x"}, "there is no content"),
     ],
 )
 def test_calls_of_another_form_are_refused_by_name(message: dict[str, object], said: str) -> None:

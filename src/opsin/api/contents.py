@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from opsin.api.byte_budget import ByteBudget
 from opsin.api.fetching import Fetching
 from opsin.api.messages import Message, check_messages
-from opsin.errors import RequestError
+from opsin.errors import FieldError
 from opsin.media.budget import USUAL, PictureBudget
 from opsin.media.fetch import FetchRules, is_remote
 from opsin.spans import Patches, check_context
@@ -134,15 +134,15 @@ class _Reading:
             if part.get("type") == "refusal" and isinstance(part.get("refusal"), str):
                 return {"type": "text", "text": part["refusal"]}
             if not _is_picture(part):
-                raise RequestError(f"{name} is of the type {part.get('type')!r:.80}", hint=_PART_HINT)
+                raise FieldError(name, f"is of the type {part.get('type')!r:.80}", hint=_PART_HINT)
         if self.vision is None:
-            raise RequestError(f"{name} is a picture, and this model takes text only", hint=self.no_vision_hint)
+            raise FieldError(name, "is a picture, and this model takes text only", hint=self.no_vision_hint)
         patches = self._picture(part, name, self.vision)
         self.pictures.append((name, patches))
         self.rows += patches.rows
         if self.context is not None:
             which = f"{name}, picture {len(self.pictures)} of {self.count},"
-            check_context(self.rows, self.context, at_least=True, picture=which)
+            check_context(self.rows, self.context, at_least=True, picture=which, param=name)
         return {"type": "image"}
 
     def _picture(self, part: object, name: str, vision: Vision) -> Patches:
@@ -151,7 +151,7 @@ class _Reading:
         source = _source(part)
         if source is None:
             hint = 'give {"type": "image_url", "image_url": {"url": "..."}}'
-            raise RequestError(f"{name} has no {part['type']}", hint=hint)
+            raise FieldError(name, f"there is no {part['type']}", hint=hint)
         budget = _budget(part, name).within(self.budget)
         if not isinstance(source, str):
             return vision.prepare(cast("Source", source), name, budget=budget)

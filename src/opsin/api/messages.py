@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-from opsin.errors import RequestError
+from opsin.errors import FieldError, RequestError
 
 Message = Mapping[str, object]
 _HINT = 'give [{"role": "user", "content": "..."}]'
@@ -52,12 +52,12 @@ def names_media(field: str) -> bool:
 
 def _checked(name: str, message: object, knows_role: Callable[[str], bool]) -> dict[str, object]:
     if not isinstance(message, Mapping) or not isinstance(role := message.get("role"), str):
-        raise RequestError(f"{name} has no role", hint=_HINT)
+        raise FieldError(name, "there is no role", hint=_HINT)
     if not knows_role(role):
-        raise RequestError(f"{name}.role: {role!a:.80} is not known", hint="give user, assistant, system or tool")
+        raise FieldError(f"{name}.role", f"{role!a:.80} is not known", hint="give user, assistant, system or tool")
     for field, value in message.items():
         if isinstance(field, str) and names_media(field) and value is not None and not _is_empty(value):
-            raise RequestError(f"{name}.{field}: nothing is read from here", hint=_PART_HINT)
+            raise FieldError(f"{name}.{field}", "nothing is read from here", hint=_PART_HINT)
     found = {field: value for field, value in message.items() if value is not None and not _is_empty(value)}
     if "tool_calls" in found:
         found["tool_calls"] = _calls(f"{name}.tool_calls", found["tool_calls"])
@@ -65,10 +65,10 @@ def _checked(name: str, message: object, knows_role: Callable[[str], bool]) -> d
     if content is None and isinstance(refusal, str):
         content = refusal
     if not isinstance(content, str | list | tuple | None):
-        raise RequestError(f"{name} has a content of {type(content).__name__}", hint=_HINT)
+        raise FieldError(f"{name}.content", f"is {type(content).__name__}, not a text or a list", hint=_HINT)
     if content is None and "tool_calls" not in found and "function_call" not in found:
         if "content" not in message:
-            raise RequestError(f"{name} has no content", hint=_HINT)
+            raise FieldError(name, "there is no content", hint=_HINT)
         content = ""
     return {**found, "content": content}
 
@@ -90,15 +90,15 @@ def _with_ids(messages: list[dict[str, object]]) -> list[dict[str, object]]:
 
 def _calls(name: str, calls: object) -> list[dict[str, object]]:
     if not isinstance(calls, list | tuple):
-        raise RequestError(f"{name} is {type(calls).__name__}, not a list", hint=_CALL_HINT)
+        raise FieldError(name, f"is {type(calls).__name__}, not a list", hint=_CALL_HINT)
     for number, call in enumerate(calls):
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise RequestError(f"{name}[{number}].function has no name", hint=_CALL_HINT)
+            raise FieldError(f"{name}[{number}].function", "there is no name", hint=_CALL_HINT)
         arguments = function.get("arguments")
         if not isinstance(arguments, str | Mapping | None):
-            what = type(arguments).__name__
-            raise RequestError(f"{name}[{number}].function.arguments is {what}, not JSON as a text", hint=_CALL_HINT)
+            what = f"is {type(arguments).__name__}, not JSON as a text"
+            raise FieldError(f"{name}[{number}].function.arguments", what, hint=_CALL_HINT)
     return [dict(cast(Mapping[str, object], call)) for call in calls]
 
 

@@ -326,7 +326,7 @@ class Model(Stays):
         """Name the picture that does not fit any more."""
         for number, picture in enumerate(asked.pictures):
             which = f"{picture.name}, picture {number + 1} of {len(asked.pictures)},"
-            check_context(picture.end, self.context, picture=which, prompt_tokens=len(asked.prompt))
+            check_context(picture.end, self.context, picture=which, param=picture.name, prompt_tokens=len(asked.prompt))
 
     # Looking inside
 

@@ -21,7 +21,7 @@ from opsin.api.waiting import PictureBytes, keep_decoded
 from opsin.arrays import Floats
 from opsin.config import available_threads
 from opsin.engine.encoding import Turn, check_finite
-from opsin.errors import RequestError
+from opsin.errors import FieldError, RequestError
 from opsin.gguf import TENSOR_TYPES, File, TensorType
 from opsin.gguf.roles import is_projector
 from opsin.media.budget import USUAL, Detail, PictureBudget
@@ -170,7 +170,7 @@ class Vision:
         try:
             patches = self._layout(picture, budget)
         except RequestError as error:
-            raise RequestError(f"{name or 'the picture'}: {error.message}", hint=error.hint) from error
+            raise FieldError(name or "the picture", error.message, hint=error.hint) from error
         if own:
             with overrides.active():
                 patches = _made(patches)

@@ -54,7 +54,6 @@ def _rows(ops: Ops, x: Array, places: Array) -> None:
     ops.glu(x, x, "silu")
     ops.glu(x, x, "gelu")
     ops.put(x, ops.take(x, places), places)
-    ops.argmax(x)
     ops.candidates(x, 1)
     table = ops.rope_table(places, ops.constant(np.ones(_HEAD // 2, np.float32)))
     for pairing in get_args(Pairing):

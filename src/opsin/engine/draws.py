@@ -122,8 +122,8 @@ def _draw(candidates: Candidates, rolled: Sequence[_Rolled]) -> list[int | Excep
 
 def _drawn(candidates: Candidates, rolled: Sequence[_Rolled]) -> list[int]:
     ids, logits, has = _lists(candidates, rolled)
-    knobs = np.array([(*one.sampler.knobs, one.dice) for one in rolled])
-    temperature, min_p, top_p, dice = knobs[:, 0:1], knobs[:, 1:2], knobs[:, 2:3], knobs[:, 3:4]
+    rows = np.array([(*one.sampler.parameters, one.dice) for one in rolled])
+    temperature, min_p, top_p, dice = rows[:, 0:1], rows[:, 1:2], rows[:, 2:3], rows[:, 3:4]
     wide = logits.astype(np.float64)
     with np.errstate(over="ignore"):  # a temperature near 0 sends all but the best to minus infinity
         p = np.exp((wide - wide[:, :1]) / temperature)

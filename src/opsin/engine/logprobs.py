@@ -1,4 +1,4 @@
-"""How likely the model held a token that was chosen, and its rivals: of its logits, before any knob of sampling.
+"""How likely the model held a token that was chosen, and its rivals: of its logits, before any parameter of sampling.
 
 Thread: the engine's makes them; finished ones are anybody's.
 """

@@ -71,14 +71,14 @@ class Sampler:
     """How ids are drawn for one request; its random numbers are its own, so company changes nothing.
 
     Attributes:
-        knobs: temperature, min_p, and top_p or infinity where that keeps all.
+        parameters: temperature, min_p, and top_p or infinity where that keeps all.
         top_k: 1 for greedy, 0 for all.
     """
 
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
         top_p = float(sampling.top_p)
-        self.knobs = float(sampling.temperature), float(sampling.min_p), top_p if top_p < 1.0 else np.inf
+        self.parameters = float(sampling.temperature), float(sampling.min_p), top_p if top_p < 1.0 else np.inf
         self.top_k = 1 if sampling.greedy else int(sampling.top_k)
         self._random = np.random.default_rng(sampling.seed)
 

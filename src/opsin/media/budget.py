@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeVar, get_args
 
-from opsin.errors import RequestError
+from opsin.errors import FieldError
 from opsin.media.limits import Size
 
 Detail = Literal["low", "high", "auto"]
@@ -41,17 +41,17 @@ class PictureBudget:
 
     def __post_init__(self) -> None:
         if not isinstance(self.detail, str) or self.detail not in DETAILS:
-            raise RequestError(f"detail is {self.detail!r:.80}", hint=f"give {', '.join(DETAILS)}")
+            raise FieldError("detail", f"{self.detail!r:.80} is not known", hint=f"give {', '.join(DETAILS)}")
         for name in WORDS[1:]:
             value = getattr(self, name)
             if value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MOST:
-                raise RequestError(f"{name} is {value!r:.80}", hint=f"give a whole number from 1 to {MOST}")
+                raise FieldError(name, f"{value!r:.80} is out of range", hint=f"give a whole number from 1 to {MOST}")
         for what in ("pixels", "image_tokens"):
             least, most = getattr(self, f"min_{what}"), getattr(self, f"max_{what}")
             if least is not None and most is not None and least > most:
-                raise RequestError(f"min_{what} is {least}, more than max_{what}, {most}", hint="give a smaller one")
+                raise FieldError(f"min_{what}", f"{least} is more than max_{what}, {most}", hint="give a smaller one")
 
     @classmethod
     def read(cls, given: Mapping[str, object], name: str) -> PictureBudget:
@@ -59,8 +59,8 @@ class PictureBudget:
         words = {word: given[word] for word in WORDS if given.get(word) is not None}
         try:
             return cls(**words)  # type: ignore[arg-type]  # checked there
-        except RequestError as error:
-            raise RequestError(f"{name}.{error.message}", hint=error.hint) from None
+        except FieldError as error:
+            raise error.below(f"{name}.") from None
 
     def within(self, outer: PictureBudget) -> PictureBudget:
         """Both: what is asked here, and where nothing is, there. Of two mosts the smaller holds, and a least yields."""

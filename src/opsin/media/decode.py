@@ -21,7 +21,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from opsin.errors import OpsinError, RequestError
+from opsin.errors import FieldError, OpsinError, RequestError
 from opsin.media.beside import Stripped
 from opsin.media.colour import to_rgb
 from opsin.media.files import Readable, is_readable, read_open, read_path
@@ -74,7 +74,7 @@ def open_picture(source: Source, limits: PictureLimits | None = None, *, name: s
         hint = "give bytes, a path, an open file, a Pillow image or a NumPy array"
         raise RequestError(f"a {type(source).__name__} is no picture", hint=hint)
     except RequestError as error:
-        raise RequestError(f"{name}: {error.message}", hint=error.hint) from error.__cause__
+        raise FieldError(name, error.message, hint=error.hint) from error.__cause__
 
 
 def _from_file(data: bytes, limits: PictureLimits) -> Picture:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from opsin.errors import RequestError
+from opsin.errors import FieldError, RequestError
 from opsin.media.inline import explain, read_data, read_plain
 
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:")  # one letter is a drive of Windows
@@ -101,7 +101,7 @@ def fetch(
         hint = "send a data: URL, or one that begins with https:// or http://"
         raise RequestError(f"{scheme}: URLs are not read", hint=hint)
     except RequestError as error:
-        raise RequestError(f"{name}: {error.message}", hint=error.hint) from error.__cause__
+        raise FieldError(name, error.message, hint=error.hint) from error.__cause__
 
 
 def _shorten(url: str) -> str:

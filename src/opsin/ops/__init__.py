@@ -327,10 +327,6 @@ class Ops(Protocol):
         """The rest of `attend` after `attention_weights`: [n, heads, width]. For inspection: not recordable."""
         ...
 
-    def argmax(self, x: Array) -> Array:
-        """x [n, width] -> [n] int32: the first of the largest values."""
-        ...
-
     def candidates(self, x: Array, k: Size) -> tuple[Array, Array, Array]:
         """x [n, width] -> places [n, k] int32, values [n, k], sums [n] of e**(x - the largest); k at most the width.
 

@@ -248,9 +248,6 @@ class Reference:
         whole = pool[layer][table].reshape(-1, *pool.shape[3:])
         return np.repeat(whole, heads // pool.shape[3], axis=1)
 
-    def argmax(self, x: Array) -> Array:
-        return self.array(data(x).argmax(-1))
-
     def candidates(self, x: Array, k: Size) -> tuple[Array, Array, Array]:
         places = np.argsort(-data(x), axis=1, kind="stable")[:, : most(k)]
         values = np.take_along_axis(data(x), places, axis=1)

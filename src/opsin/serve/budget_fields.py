@@ -6,9 +6,8 @@ from typing import Annotated, cast
 
 from msgspec import Meta
 
-from opsin.errors import RequestError
+from opsin.errors import FieldError
 from opsin.media.budget import DETAILS, MOST, WORDS, Detail, PictureBudget
-from opsin.serve.errors import FieldError
 from opsin.serve.fields import Fields
 
 _Detail = Annotated[
@@ -37,6 +36,5 @@ def budget_of(fields: BudgetFields, path: str = "") -> PictureBudget:
     numbers = {word: getattr(fields, word) for word in WORDS[1:]}
     try:
         return PictureBudget(detail, **numbers)
-    except RequestError as error:
-        name, _, what = error.message.partition(" ")
-        raise FieldError(path + name, what, hint=error.hint) from None
+    except FieldError as error:
+        raise error.below(path) from None

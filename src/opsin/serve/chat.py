@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from opsin.api import Message, Model, Question
+from opsin.errors import FieldError
 from opsin.media.budget import PictureBudget
 from opsin.serve.body import Owned
 from opsin.serve.conversation import conversation
-from opsin.serve.errors import FieldError
 from opsin.serve.exchange import Exchange
 from opsin.serve.fields import read, unbuilt
 from opsin.serve.generation import Answers, generate, write

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from opsin.api import Answer, Model, Question
+from opsin.errors import FieldError
 from opsin.serve.body import Owned
-from opsin.serve.errors import FieldError
 from opsin.serve.exchange import Exchange
 from opsin.serve.fields import read
 from opsin.serve.generation import Answers, ResponseFormat, generate, write

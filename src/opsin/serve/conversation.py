@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from opsin.api import Message
+from opsin.errors import FieldError
 from opsin.media.budget import WORDS, PictureBudget
 from opsin.serve.budget_fields import BudgetFields, budget_of
-from opsin.serve.errors import FieldError
 from opsin.serve.fields import Fields, read, unbuilt
 from opsin.serve.prompt_fields import PromptFields
 

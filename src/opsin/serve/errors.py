@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -27,15 +26,6 @@ _TYPES = {
 COME_AGAIN_SECONDS = 2
 _HINT = "the server's log has more"
 _LOG = logging.getLogger("opsin.serve")
-_PLACE = re.compile(r"(?:messages|prompt)\[\d+\](?:\.\w+)*(?:\[\d+\])*(?=[:, ])")
-
-
-class FieldError(RequestError):
-    """A field of a request that cannot be taken; `param` is its name."""
-
-    def __init__(self, param: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(f"{param}: {message}", hint=hint)
-        self.param = param
 
 
 class HttpError(OpsinError):
@@ -53,7 +43,7 @@ def ending() -> HttpError:
 
 def body_of(error: OpsinError) -> dict[str, object]:
     """The JSON of an error. Of a failure of ours strangers hear the kind, and the log has the rest."""
-    param = error.param if isinstance(error, FieldError) else _place(error)
+    param = error.param if isinstance(error, RequestError) else None
     kind = _TYPES.get(error.status, "server_error")
     text = str(error) if error.stranger is None else f"{error.stranger} ({_HINT})"
     told: dict[str, object] = {"message": text, "type": kind, "param": param, "code": error.status}
@@ -61,12 +51,6 @@ def body_of(error: OpsinError) -> dict[str, object]:
         told["type"] = "exceed_context_size_error"  # what llama-server's clients look for before they shorten a prompt
         told |= {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.context_tokens}
     return {"error": told}
-
-
-def _place(error: OpsinError) -> str | None:
-    """The part of a request that an error of the rooms below begins with, as `messages[0].content[1]`."""
-    found = _PLACE.match(error.message) if isinstance(error, RequestError) else None
-    return found[0] if found else None
 
 
 def response_of(error: OpsinError) -> Response:

@@ -19,7 +19,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from opsin.api.messages import names_media
-from opsin.serve.errors import FieldError, HttpError
+from opsin.errors import FieldError
+from opsin.serve.errors import HttpError
 
 _DEPTH = 64
 _MARKS = 1 << 20  # a value in memory takes up to 64 bytes for each; what pictures are sent in has none

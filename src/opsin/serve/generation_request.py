@@ -9,8 +9,8 @@ from msgspec import Meta
 
 from opsin.api import Sampling
 from opsin.api.facts import Facts
+from opsin.errors import FieldError
 from opsin.media.budget import WORDS
-from opsin.serve.errors import FieldError
 from opsin.serve.fields import Fields, unbuilt
 
 MOST_LOGPROBS: Final = 20

@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
+from opsin.errors import FieldError
 from opsin.media.budget import USUAL, PictureBudget
 from opsin.serve.budget_fields import BudgetFields, budget_of
-from opsin.serve.errors import FieldError
 from opsin.serve.fields import read, unbuilt
 from opsin.serve.prompt_fields import PromptFields
 

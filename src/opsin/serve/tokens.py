@@ -11,7 +11,7 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from opsin.api import Model
-from opsin.serve.errors import FieldError
+from opsin.errors import FieldError
 from opsin.serve.exchange import Exchange
 from opsin.serve.fields import Fields, read
 from opsin.serve.raw_prompts import Id, Piece, pieces_of

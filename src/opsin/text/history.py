@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from opsin.errors import RequestError
+from opsin.errors import FieldError
 from opsin.text.capabilities import Calls, Capabilities
 from opsin.text.origin import Written, join, plain, written
 
@@ -114,7 +114,7 @@ def _arguments(name: str, arguments: object, calls: Calls) -> object:
         return written(read) if isinstance(arguments, Written) else read
     if calls.texts:
         return arguments
-    raise RequestError(f"{name}: {plain(arguments)!a:.80} is no JSON object", hint="send the arguments of the call")
+    raise FieldError(name, f"{plain(arguments)!a:.80} is no JSON object", hint="send the arguments of the call")
 
 
 def _calls_as_text(message: Message) -> Message:

@@ -30,7 +30,6 @@ EACH = {
     ),
     "mean_rows": lambda o, x, at: o.mean_rows(o.constant(x.reshape(-1, 40)), 4),
     "overlay": lambda o, x, at: _overlaid(o, x),
-    "argmax": lambda o, x, at: o.argmax(o.constant(x.reshape(len(x), -1))),
     "candidates": lambda o, x, at: o.candidates(o.constant(x.reshape(len(x), -1)), 50)[1],
     "sums of candidates": lambda o, x, at: o.candidates(o.constant(x.reshape(len(x), -1)), 50)[2],
     "take": lambda o, x, at: o.take(o.constant(x), o.constant(np.arange(len(x), dtype=np.int32))),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
+from rows_of_logits import any_row
 from samples import FEW, close, normal
 
 from opsin.errors import ModelError
@@ -45,13 +45,7 @@ def test_whatever_the_order(ops, order, width):
 
 
 @settings(max_examples=50 if FEW else 400, deadline=None)
-@given(
-    row=hnp.arrays(
-        np.float32, st.integers(1, 300),
-        elements=st.one_of(st.sampled_from([0.0, -0.0, 1.0, 2.0, -np.inf]), st.floats(-50, 50, width=32)),
-    ),
-    k=st.integers(1, 80),
-)  # fmt: skip
+@given(row=any_row(300), k=st.integers(1, 80))
 def test_of_any_row(cpu, row, k):
     if np.isfinite(row).any():
         agree(cpu.eager(), row[None], min(k, len(row)))

@@ -53,7 +53,7 @@ class Step:
         x = layer(ops, ops.embed(at["ids"], self.weights["embed"]), at, reads, pages, self.weights)
         x = layer(ops, x, at, reads, pages, self.weights)
         logits = ops.linear(ops.take(x, at["outputs"]), self.weights["embed"])
-        return {"logits": logits, "best": ops.argmax(logits)}
+        return {"logits": logits, "best": ops.candidates(logits, 1)[0]}
 
     def record(self):
         ops, tape = self.cpu.record()

@@ -198,12 +198,6 @@ class Operations:
         self.tape.emit(Kernel.of("rows", part="mean"), args, items=y.shape[0], reads=[x], writes=[y])
         return y
 
-    def argmax(self, x: Array) -> Array:
-        y = self.new((x.shape[0],), "i32")
-        args = (place(x).address, place(x).row, x.width, place(y).address)
-        self.tape.emit(Kernel.of("rows", part="argmax"), args, items=x.shape[0], reads=[x], writes=[y])
-        return y
-
     def candidates(self, x: Array, k: Size) -> tuple[Array, Array, Array]:
         if x.rank != 2 or not 1 <= most(k) <= x.width:
             raise ModelError(f"candidates: {k} of x, which is {x.shape}")

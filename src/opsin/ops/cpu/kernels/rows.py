@@ -1,8 +1,8 @@
-"""Whole rows: looked up in a packed table, taken by number, or reduced to the place of their largest value.
+"""Whole rows: looked up in a packed table, taken by number, replaced, or averaged.
 
 Arguments of embed: ids (int32), weights, outputs, inputs, out. Of take: rows (int32), x, bytes a row of x, width,
 out, rows of x (address of the count). Of put: places (int32, negative where x stays), x, bytes a row of x, y, bytes a
-row of y, width, out, rows of y (address of the count). Of argmax: x, bytes a row of x, width, out (int32). Of overlay:
+row of y, width, out, rows of y (address of the count). Of overlay:
 x, bytes a row of x, addresses of rows that stand instead (0: none), width, out. Of mean: x, bytes a row of x, rows that
 make one, width, out. Items are rows of the result.
 """
@@ -19,7 +19,6 @@ from opsin.ops.layout import FLOAT_BYTES, PLANES, RECORD, RECORDS, STRIP, Layout
 IDS, TABLE, OUTPUTS, INPUTS, OUT = (8 * i for i in range(5))
 ROWS, X, X_ROW, WIDTH, TO, COUNT = (8 * i for i in range(6))
 P_PLACES, P_X, P_X_ROW, P_Y, P_Y_ROW, P_WIDTH, P_OUT, P_COUNT = (8 * i for i in range(8))
-A_X, A_ROW, A_WIDTH, A_OUT = (8 * i for i in range(4))
 O_X, O_ROW, O_TABLE, O_WIDTH, O_OUT = (8 * i for i in range(5))
 M_X, M_ROW, M_ROWS, M_WIDTH, M_OUT = (8 * i for i in range(5))
 BAD_ID = cells.BAD_ID
@@ -29,7 +28,7 @@ def make(
     simd: Simd, part: str, kind: str = "", bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False,
     codes: bool = False, paired: bool = False, table: tuple[int, ...] = (),
 ) -> Any:  # fmt: skip
-    others = {"take": _take, "put": _put, "argmax": _argmax, "overlay": _overlay, "mean": _mean}
+    others = {"take": _take, "put": _put, "overlay": _overlay, "mean": _mean}
     if part in others:
         return others[part](simd)
     layout = Layout(kind, bits, group, zero, minimum, codes, paired, table)
@@ -150,27 +149,6 @@ def _put(simd: Simd) -> Any:
         return 0
 
     return put
-
-
-def _argmax(simd: Simd) -> Any:
-    at, f32_at, put, splat, maximum = simd.i64_at, simd.f32_at, simd.put_i32, simd.splat, simd.maximum
-    load, keep, peak, lanes, lowest_of_all = simd.load_part, simd.keep_below, simd.peak, simd.lanes, float("-inf")
-
-    def argmax(args: int, first: int, last: int, thread: int) -> int:
-        width = at(args + A_WIDTH)
-        for row in range(first, last):
-            x = at(args + A_X) + row * at(args + A_ROW)
-            lowest = splat(lowest_of_all)
-            top = lowest
-            for i in range(0, width, lanes):
-                top = maximum(keep(load(x + 4 * i, width - i), lowest, width - i), top)
-            largest, place = peak(top), 0
-            while place < width - 1 and f32_at(x + 4 * place) != largest:
-                place += 1
-            put(at(args + A_OUT) + 4 * row, place)
-        return 0
-
-    return argmax
 
 
 def _overlay(simd: Simd) -> Any:

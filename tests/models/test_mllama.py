@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import opsin
+from opsin.cli.file_report import page, report_file
 from opsin.convert.hf import convert
+from opsin.engine.rows import PromptRows
 from opsin.engine.sampling import Sampling
 from opsin.errors import ModelError, OpsinError, RequestError
 from opsin.gguf import File, NewTensor, write
 from opsin.models import load_decoder
+from opsin.models import mllama as family
+from opsin.nn.attention import CrossAttention
 from opsin.nn.meta import MetaReader
+from opsin.ops.cpu import Operations
 from opsin.spans import MediaSpan
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from mllama_vision_truth import MARKER, MLLAMA, ROWS, SPECIAL, TEXT, TILES, processor, published  # noqa: E402
+from mllama_vision_truth import MARKER, MLLAMA, ROWS, SPECIAL, TEXT, TILES, mllama_truth, processor, published  # noqa: E402
 from vision_truth import distance, picture  # noqa: E402
 
 RED, TALL = picture(60, 44), picture(40, 90, seed=1)
@@ -196,3 +204,90 @@ def test_a_file_whose_parts_do_not_go_together_is_refused(folder, tmp_path, keys
     with File.open(path) as file, pytest.raises(OpsinError, match=said) as caught:
         load_decoder(file, MetaReader(file, vectors=True))
     assert isinstance(caught.value, ModelError | OpsinError)
+
+
+def told(change):
+    """Of what each row remembers: (first, last), int32 [rows]."""
+
+    def apply(patch):
+        right = PromptRows.remembered
+        patch.setattr(PromptRows, "remembered", lambda rows, places: change(*right(rows, places)))
+
+    return apply
+
+
+def gates(change):
+    return lambda patch: patch.setattr(family, "math", SimpleNamespace(tanh=change))
+
+
+def attention(name, wrong):
+    """Of one method of the layers that look: wrong(right, attention, *arguments, **options)."""
+
+    def apply(patch):
+        right = getattr(CrossAttention, name)
+        patch.setattr(CrossAttention, name, lambda part, *args, **options: wrong(right, part, *args, **options))
+
+    return apply
+
+
+class Plain:
+    """A norm that does nothing."""
+
+    def __call__(self, x, eps):
+        return x
+
+
+def without(name):
+    def wrong(right, part, *args, **options):
+        other = CrossAttention.__new__(CrossAttention)
+        vars(other).update({**vars(part), name: Plain()})
+        return right(other, *args, **options)
+
+    return wrong
+
+
+def looking_last(right, part, x, kept, **options):
+    return right(part, x, kept, **{**options, "layer": 1 - options["layer"]})
+
+
+MUTANTS = {
+    "nobody looks": lambda patch: patch.setattr(Operations, "put", lambda ops, x, y, places: x),
+    "gates as they lie in the file": gates(lambda value: value),
+    "no gates": gates(lambda value: 1.0),
+    "queries are not normalised": attention("__call__", without("q_norm")),
+    "keys are not normalised": attention("remember", without("k_norm")),
+    "layers look at what is another's": attention("__call__", looking_last),
+    "scores are not scaled": attention("__call__", lambda right, part, x, kept, **options: right(
+        part, x, kept, **{**options, "heads": replace(options["heads"], scale=1.0)}
+    )),
+    "rows before see the picture": told(lambda first, last: (np.zeros_like(first), np.full_like(last, last.max()))),
+    "a row sees the picture right before it alone": told(
+        lambda first, last: (np.maximum(first, last - ROWS), last)
+    ),
+    "the last row of a picture is not seen": told(lambda first, last: (first, np.maximum(first, last - 1))),
+    "eps of 0.3": attention("__call__", lambda right, part, x, kept, **options: right(
+        part, x, kept, **{**options, "eps": 0.3}
+    )),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mutant", [None, *MUTANTS])
+def test_mutant_is_seen(folder, monkeypatch, mutant):
+    if mutant is not None:
+        MUTANTS[mutant](monkeypatch)
+    text, images = f"Say: {MARKER}{MARKER}Which is older?", (RED, picture(20, 22))
+    with opsin.load(folder / "model.gguf", threads=2, pages="f32", context=256, sequences=1) as wrong:
+        found = distance(wrong.logits(raw(wrong, text, *images)), logits(mllama_truth(), text, *images))
+    assert found < 1e-4 if mutant is None else found > 1e-3
+
+
+def test_what_a_picture_takes_beside_the_text_is_told(folder):
+    with File.open(folder / "model.gguf") as file:
+        report = report_file(file)
+    rows = TILES * ROWS
+    assert report.problem is None and report.vision.problem is None
+    assert report.vision.memory_rows == rows
+    assert report.memory_row_bytes["f16"] == 2 * 2 * 2 * 16 * 2  # layers, keys and values, heads, width, bytes
+    lines = [line.split() for line in page(report).splitlines()]
+    assert ["beside", str(rows), "rows", "for", "the", "largest", "picture"] in lines
+    assert any(line[:2] == ["a", "picture"] and line[5:6] == ["f16"] and str(rows) in line for line in lines)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from opsin.errors import OpsinError
+from opsin.media.budget import PictureBudget
 from opsin.media.decode import open_picture
 from opsin.models import mllama_vision as family
 
@@ -48,14 +49,14 @@ def open_tower(device, truth, tmp_path_factory):
     return opener(device, truth, write_tower, tmp_path_factory.mktemp("mllama"))
 
 
-def prepare(image):
+def prepare(image, tiles=TILES):
     """transformers' pixels of all tiles, and what it says of them."""
-    return processor().image_processor([[image]], return_tensors="pt")
+    return processor().image_processor([[image]], return_tensors="pt", max_image_tiles=tiles)
 
 
-def tiles_of(made):
+def tiles_of(made, tiles=TILES):
     """Our features of transformers' pixels."""
-    wide, high = next(grid for grid in GRIDS if aspect(grid) == int(made["aspect_ratio_ids"][0, 0]))
+    wide, high = family.sizes.tile_grids(tiles)[int(made["aspect_ratio_ids"][0, 0]) - 1]
     pixels = made["pixel_values"][0, 0, : wide * high].numpy()
     return np.stack([patch_rows(tile, PATCH) for tile in pixels]).reshape(high, wide, ROWS - 1, -1)
 
@@ -78,6 +79,19 @@ def test_pixels_equal_the_processors(tower, size):
     made, wanted = features(tower.layout(open_picture(picture(*size))))[0], tiles_of(prepare(picture(*size)))
     assert made.shape == wanted.shape
     assert np.abs(made - wanted).max() <= 1e-5
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("budget", "most"), [
+    (PictureBudget(max_image_tokens=3 * ROWS), 3), (PictureBudget(max_image_tokens=2 * ROWS + 1), 2),
+    (PictureBudget("low"), 1), (PictureBudget("high"), TILES),
+])  # fmt: skip
+def test_a_budget_is_the_processors_number_of_tiles(tower, size, budget, most):
+    layout = tower.layout(open_picture(picture(*size)).at(budget))
+    (made,), wanted = features(layout), tiles_of(prepare(picture(*size), most), most)
+    assert made.shape == wanted.shape and layout.embedded <= most * ROWS
+    assert np.abs(made - wanted).max() <= 1e-5
+    assert layout.to_original((0, 0, *layout.size)) == (0, 0, *size)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -184,7 +184,7 @@ class Vision:
         """With notes of what was asked for and is not so."""
         patches = self._meta.layout(picture)
         budgets = (asked, picture.budget)
-        notes = dict.fromkeys(note for budget in budgets for note in budget.unmet(patches.size, patches.rows))
+        notes = dict.fromkeys(note for budget in budgets for note in budget.unmet(patches.size, patches.embedded))
         if asked.detail != "auto" and self._is_alike(picture):
             notes[f"detail is {asked.detail}: this model sees it alike at each"] = None
         return replace(patches, notes=(*patches.notes, *notes))

@@ -28,7 +28,7 @@ class PictureBudget:
         detail: "low" for as little as the family can do well with, "high" for all that it can show, "auto" for its own
             way.
         min_pixels, max_pixels: of the picture as it is processed.
-        min_image_tokens, max_image_tokens: of its rows in a prompt, without markers.
+        min_image_tokens, max_image_tokens: of its embeddings, in a prompt or beside it; markers do not count.
 
     Raises RequestError, naming the field, for what is no such word or number, and for a least above a most.
     """

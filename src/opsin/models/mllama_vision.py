@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.vision_rules import CLIP, SIZES, blocks, expect, normalisation_keys, projector_keys, tower_sizes
 from opsin.media import sizes, steps
+from opsin.media.limits import Size
 from opsin.media.picture import Picture
 from opsin.nn.keys import positive_int
 from opsin.nn.module import Module, Reader, at
@@ -160,7 +162,8 @@ class MllamaVision:
 
     def layout(self, picture: Picture) -> Patches:
         shape, size = self.tower.shape, picture.size
-        wide, high = sizes.tile_grid(size, shape.side, self.most)
+        ways = (sizes.tile_grid(size, shape.side, most) for most in range(self.most, 0, -1))
+        wide, high = picture.budget.choose(ways, partial(self._cost, size))
         scaled, canvas = sizes.onto_tiles(size, (wide, high), shape.side), (wide * shape.side, high * shape.side)
         features = (high, wide, shape.grid**2, shape.values)
 
@@ -174,6 +177,9 @@ class MllamaVision:
             area=(0.0, 0.0, float(picture.width), float(picture.height)),
         )  # fmt: skip
         return Patches((span, self.marker), picture.notes, original=size)
+
+    def _cost(self, size: Size, grid: sizes.Grid) -> tuple[Size, int]:
+        return sizes.onto_tiles(size, grid, self.tower.shape.side), math.prod(grid) * self.rows
 
     def encode(self, features: Floats) -> Array:
         pictures, high, wide, _, _ = features.shape

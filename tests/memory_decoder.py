@@ -67,6 +67,7 @@ class MemoryDecoder:
     ids: int = VOCABULARY
     context: int = 1024
     width: int = WIDTH
+    media_width: int = WIDTH
     axes: int = 1
 
     @classmethod

@@ -211,7 +211,7 @@ def test_a_text_model_without_the_tokens_around_rows_is_another_ones(truth, tmp_
     path = write_tower(tmp_path / "mmproj.gguf", truth)
     vision = Vision(path, FetchRules(), PictureLimits())
     tokenizer = SimpleNamespace(encode=lambda text, special: [1, 2] if text in missing else [1])
-    found = vision.find_misfit(SimpleNamespace(width=64, axes=1), tokenizer)
+    found = vision.find_misfit(SimpleNamespace(media_width=64, axes=1), tokenizer)
     assert found is None if said is None else re.search(said, found)
 
 

@@ -99,7 +99,13 @@ class TestDefinition:
         def put(o):
             return o.put(o.constant(x), o.constant(other), o.constant(np.arange(len(x), dtype=np.int32) % 4 - 1))
 
-        for run in (overlaid, put, lambda o: o.fold(o.constant(x), 3), lambda o: o.mean_rows(o.constant(x), 3)):
+        def added(o):
+            rows = o.rows(6)
+            rows.set(1, o.constant(np.hstack([other, x[: len(other)], other])), 0, 3)
+            return o.add_rows(o.constant(x), rows, x.shape[1])
+
+        others = (lambda o: o.fold(o.constant(x), 3), lambda o: o.mean_rows(o.constant(x), 3))
+        for run in (overlaid, put, added, *others):
             agree(TorchOps(), run, 2e-7)
 
     def test_positions_on_axes(self):

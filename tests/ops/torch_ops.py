@@ -113,7 +113,15 @@ class TorchOps:
         y = x.data.clone()
         for place, row in rows.values.items():
             if place < len(y):
-                y[place] = row
+                y[place] = row[: x.width]
+        return self.wrap(y)
+
+    def add_rows(self, x: Array, rows: Rows, first: int) -> Array:
+        assert isinstance(rows, TorchRows)
+        y = x.data.clone()
+        for place, row in rows.values.items():
+            if place < len(y):
+                y[place] += row[first : first + x.width]
         return self.wrap(y)
 
     def fold(self, x: Array, k: int) -> Array:

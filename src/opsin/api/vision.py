@@ -207,8 +207,8 @@ class Vision:
 
     def find_misfit(self, decoder: Decoder, tokenizer: Tokenizer) -> str | None:
         """Why this part does not belong to a text model, if it does not. Names no file: strangers read it, too."""
-        if self.width != decoder.width:
-            return f"it gives embeddings of {self.width} values, the model takes {decoder.width}"
+        if self.width != decoder.media_width:
+            return f"it gives embeddings of {self.width} values, the model takes {decoder.media_width}"
         patches = self._meta.layout(open_picture(Image.new("RGB", (640, 480))))
         axes = 3 if any(span.positions != span.rows for span in patches.spans) else 1
         if axes != decoder.axes:

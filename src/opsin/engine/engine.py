@@ -134,7 +134,7 @@ class Engine(Stays):
         if span.memory and MEMORY not in self._runner.decoder.groups:
             raise RequestError("the prompt holds media for cross-attention", hint="this model has none")
         if span.embeddings is not None:
-            wanted = (span.kept, self._runner.decoder.width)
+            wanted = (span.kept, self._runner.decoder.media_width)
             if span.embeddings.shape != wanted or not np.isfinite(span.embeddings).all():
                 raise RequestError(
                     f"embeddings {span.embeddings.shape} of a picture, where {wanted} finite numbers are needed"

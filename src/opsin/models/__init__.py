@@ -52,6 +52,11 @@ class Decoder(Protocol):
         ...
 
     @property
+    def media_width(self) -> int:
+        """Of an embedding of media: `width`, or more where later layers get a part of it (see `Batch.deepen`)."""
+        ...
+
+    @property
     def axes(self) -> int:
         """Positions of a row: 1, or 3 (time, row, column) where pictures are laid out in a plane."""
         ...
@@ -74,7 +79,7 @@ class VisionEncoder(Protocol):
 
     @property
     def width(self) -> int:
-        """Of an embedding; a decoder that takes it has the same."""
+        """Of an embedding; the `media_width` of a decoder that takes it."""
         ...
 
     @property

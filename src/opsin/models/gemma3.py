@@ -128,6 +128,10 @@ class Gemma3:
     def width(self) -> int:
         return self.weights.width
 
+    @property
+    def media_width(self) -> int:
+        return self.width
+
     def forward(self, batch: Batch) -> Array:
         w, tap = self.weights, batch.tap
         x = tap("embed", batch.overlay(self.width**0.5 * w.token_embd(batch.ids)))

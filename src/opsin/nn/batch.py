@@ -90,3 +90,11 @@ class Batch:
     def overlay(self, x: Array) -> Array:
         """Embeddings of ids [rows, width], with those of media in their places."""
         return x if self.media is None else x.ops.overlay(x, self.media)
+
+    def deepen(self, x: Array, part: int) -> Array:
+        """States [rows, width], which are used up, with part `part` of the embeddings of media added to their rows.
+
+        Part 0 of an embedding is what `overlay` takes; further parts, each as wide, follow it (DeepStack, Meng et al.
+        2024, arXiv 2406.04334).
+        """
+        return x if self.media is None else x.ops.add_rows(x, self.media, part * x.width)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 from opsin.errors import ModelError
 from opsin.gguf import File
@@ -77,7 +77,7 @@ class PreNormDecoder:
     axis: Array | None = None
 
     @classmethod
-    def load(cls, file: File, source: Reader, prefix: str, *, pairing: Pairing, mrope: bool = False) -> PreNormDecoder:
+    def load(cls, file: File, source: Reader, prefix: str, *, pairing: Pairing, mrope: bool = False) -> Self:
         """The decoder of a file whose keys begin with `prefix`; `mrope`: with the sections of M-RoPE."""
         heads = heads_of(file, prefix)
         factors = source.values("rope_freqs.weight") if source.has("rope_freqs.weight") else None
@@ -111,6 +111,10 @@ class PreNormDecoder:
     @property
     def width(self) -> int:
         return self.weights.width
+
+    @property
+    def media_width(self) -> int:
+        return self.width
 
     @property
     def axes(self) -> int:

@@ -53,7 +53,8 @@ def most(size: Size) -> int:
 class Array:
     """A value of a forward pass: float32 or int32, of `shape`, somewhere on a device.
 
-    Only the first size may be a `Count`. Operations return new Arrays and nothing is written in place.
+    Only the first size may be a `Count`. Operations return new Arrays and nothing is written in place, but for
+    `Ops.add_rows`, which uses its argument up.
     NumPy functions raise on it: they would run once, when a program is recorded, and go stale.
     """
 
@@ -179,7 +180,8 @@ class Rows(Protocol):
     """For each row of a batch, the row of an embedding that stands there instead, or none. Filled from outside.
 
     A table of places: embeddings are read where they lie, and what is set stays alive until it is replaced or
-    cleared. Change it only while nothing runs that reads it.
+    cleared. All are of one width, which may be more than an operation reads. Change it only while nothing runs that
+    reads it.
     """
 
     @property
@@ -238,7 +240,17 @@ class Ops(Protocol):
         ...
 
     def overlay(self, x: Array, rows: Rows) -> Array:
-        """x [n, width] with the rows that `rows` names in the place of its own; n at most rows.count."""
+        """x [n, width] with the rows that `rows` names in the place of its own; n at most rows.count.
+
+        Of an embedding that is wider, the first `width` values are taken.
+        """
+        ...
+
+    def add_rows(self, x: Array, rows: Rows, first: int) -> Array:
+        """x [n, width] and, in the rows that `rows` names, values `first` to `first + width` of the embeddings.
+
+        x is used up: its memory may be the result's. Where `rows` names nothing, nothing is done.
+        """
         ...
 
     def fold(self, x: Array, k: int) -> Array:

@@ -125,7 +125,15 @@ class Reference:
         y = data(x).copy()
         for place, row in rows.values.items():
             if place < len(y):
-                y[place] = row
+                y[place] = row[: x.width]
+        return self.array(y)
+
+    def add_rows(self, x: Array, rows: Rows, first: int) -> Array:
+        assert isinstance(rows, DenseRows)
+        y = data(x).copy()
+        for place, row in rows.values.items():
+            if place < len(y):
+                y[place] += row[first : first + x.width]
         return self.array(y)
 
     def fold(self, x: Array, k: int) -> Array:

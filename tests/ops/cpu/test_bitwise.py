@@ -30,6 +30,7 @@ EACH = {
     ),
     "mean_rows": lambda o, x, at: o.mean_rows(o.constant(x.reshape(-1, 40)), 4),
     "overlay": lambda o, x, at: _overlaid(o, x),
+    "add_rows": lambda o, x, at: _added(o, x),
     "candidates": lambda o, x, at: o.candidates(o.constant(x.reshape(len(x), -1)), 50)[1],
     "sums of candidates": lambda o, x, at: o.candidates(o.constant(x.reshape(len(x), -1)), 50)[2],
     "take": lambda o, x, at: o.take(o.constant(x), o.constant(np.arange(len(x), dtype=np.int32))),
@@ -45,6 +46,12 @@ def _overlaid(o, x):
     rows.set(0, o.constant(-x.reshape(len(x), -1)), 0, len(x) // 2)
     rows.set(len(x) // 2, o.constant(-x.reshape(len(x), -1)), len(x) // 2, len(x) - len(x) // 2)
     return o.overlay(o.constant(x.reshape(len(x), -1)), rows)
+
+
+def _added(o, x):
+    flat, rows = x.reshape(len(x), -1), o.rows(len(x))
+    rows.set(0, o.constant(np.hstack([flat, flat * 0.3])), 0, len(x))
+    return o.add_rows(o.constant(flat), rows, flat.shape[1])
 
 
 @pytest.mark.parametrize("name", EACH)

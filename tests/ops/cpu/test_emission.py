@@ -55,7 +55,7 @@ KERNELS = [
     *(linear(name) for name in ("F16", "Q4_0", "Q4_K", "Q6_K", "NVFP4")),
     Kernel.of("rows", part="embed", **_options("Q4_K")),
     Kernel.of("rows", part="take"),
-    *(Kernel.of("rows", part=part) for part in ("overlay", "mean", "put")),
+    *(Kernel.of("rows", part=part) for part in ("overlay", "add", "mean", "put")),
     Kernel.of("linear", kind="f16", activation="gelu"),
     Kernel.of("quantise", group=32),
     Kernel.of("dense", kind="f16", activation="gelu_erf"),

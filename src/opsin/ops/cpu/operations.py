@@ -177,13 +177,28 @@ class Operations:
         table = placed(rows)
         if x.rank != 2 or most(x.shape[0]) > table.count:
             raise ModelError(f"overlay: x is {x.shape}, the table has {table.count} rows")
-        table.fit(x.width)
+        table.read(x.width)
         y = self.new(x.shape)
         args = (place(x).address, place(x).row, table.block.address, x.width, place(y).address)
         kernel = Kernel.of("rows", part="overlay")
         grain = max(1, _ROWS_BYTES // x.width)
         self.tape.emit(kernel, args, items=x.shape[0], reads=[x, table.block], writes=[y], grain=grain, keep=(table,))
         return y
+
+    def add_rows(self, x: Array, rows: Rows, first: int) -> Array:
+        table, at = placed(rows), place(x)
+        if x.rank != 2 or most(x.shape[0]) > table.count or first < 0:
+            raise ModelError(f"add_rows: x is {x.shape}, the table has {table.count} rows, from value {first} on")
+        table.read(first + x.width)
+        count = self.tape.cell(x.shape[0])
+        cell = count if isinstance(count, int) else int(count.ctypes.data)
+        args = (at.address, at.row, table.block.address, 4 * first, x.width, cell)
+        kernel = Kernel.of("rows", part="add")
+        grain = max(1, _ROWS_BYTES // x.width)
+        self.tape.emit(
+            kernel, args, items=table.reach, reads=[x, table.block], writes=[x], grain=grain, keep=(table, count)
+        )
+        return x
 
     def fold(self, x: Array, k: int) -> Array:
         rows = _groups("fold", x, k)

@@ -2,9 +2,10 @@
 
 Arguments of embed: ids (int32), weights, outputs, inputs, out. Of take: rows (int32), x, bytes a row of x, width,
 out, rows of x (address of the count). Of put: places (int32, negative where x stays), x, bytes a row of x, y, bytes a
-row of y, width, out, rows of y (address of the count). Of overlay:
-x, bytes a row of x, addresses of rows that stand instead (0: none), width, out. Of mean: x, bytes a row of x, rows that
-make one, width, out. Items are rows of the result.
+row of y, width, out, rows of y (address of the count). Of overlay: x, bytes a row of x, addresses of rows that stand
+instead (0: none), width, out. Of add: x (which it changes), bytes a row of x, addresses of rows that are added (0:
+none), where in them in bytes, width, rows of x (address of the count). Of mean: x, bytes a row of x, rows that make
+one, width, out. Items are rows of the result.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ IDS, TABLE, OUTPUTS, INPUTS, OUT = (8 * i for i in range(5))
 ROWS, X, X_ROW, WIDTH, TO, COUNT = (8 * i for i in range(6))
 P_PLACES, P_X, P_X_ROW, P_Y, P_Y_ROW, P_WIDTH, P_OUT, P_COUNT = (8 * i for i in range(8))
 O_X, O_ROW, O_TABLE, O_WIDTH, O_OUT = (8 * i for i in range(5))
+D_X, D_ROW, D_TABLE, D_OFFSET, D_WIDTH, D_COUNT = (8 * i for i in range(6))
 M_X, M_ROW, M_ROWS, M_WIDTH, M_OUT = (8 * i for i in range(5))
 BAD_ID = cells.BAD_ID
 
@@ -28,7 +30,7 @@ def make(
     simd: Simd, part: str, kind: str = "", bits: int = 0, group: int = 32, zero: int = 0, minimum: bool = False,
     codes: bool = False, paired: bool = False, table: tuple[int, ...] = (),
 ) -> Any:  # fmt: skip
-    others = {"take": _take, "put": _put, "overlay": _overlay, "mean": _mean}
+    others = {"take": _take, "put": _put, "overlay": _overlay, "add": _add, "mean": _mean}
     if part in others:
         return others[part](simd)
     layout = Layout(kind, bits, group, zero, minimum, codes, paired, table)
@@ -166,6 +168,22 @@ def _overlay(simd: Simd) -> Any:
         return 0
 
     return overlay
+
+
+def _add(simd: Simd) -> Any:
+    at, load, store, lanes, add = simd.i64_at, simd.load_part, simd.store_part, simd.lanes, simd.add
+
+    def add_rows(args: int, first: int, last: int, thread: int) -> int:
+        width = at(args + D_WIDTH)
+        for row in range(first, min(last, at(at(args + D_COUNT)))):
+            other = at(at(args + D_TABLE) + 8 * row)
+            if other != 0:
+                x, other = at(args + D_X) + row * at(args + D_ROW), other + at(args + D_OFFSET)
+                for i in range(0, width, lanes):
+                    store(x + 4 * i, add(load(x + 4 * i, width - i), load(other + 4 * i, width - i)), width - i)
+        return 0
+
+    return add_rows
 
 
 def _mean(simd: Simd) -> Any:

@@ -7,7 +7,7 @@ of the order, so patches that are merged later stand together from the start. Th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -267,12 +267,15 @@ class Vit:
         """Rows of a picture before its patches."""
         return 0 if self.weights.class_embd is None else 1
 
-    def embed(self, features: Floats) -> Array:
-        """Patches [pictures, ..., values] on the host -> [pictures * rows, width], the tower's first state."""
+    def embed(self, features: Floats, positions: Array | None = None) -> Array:
+        """Patches [pictures, ..., values] on the host -> [pictures * rows, width], the tower's first state.
+
+        `positions` [rows of a picture, width] are added instead of `position_embeddings`.
+        """
         pictures, rows = len(features), self.rows(features)
         given = features.reshape(pictures, rows - self.extra, -1)
         given = np.pad(given, ((0, 0), (self.extra, 0), (0, 0))) if self.extra else given
-        positions = self.position_embeddings
+        positions = self.position_embeddings if positions is None else positions
         if positions is not None:
             which = np.tile(np.arange(rows, dtype=np.int32), pictures)
             positions = self.ops.take(positions, self.ops.constant(which))
@@ -288,9 +291,15 @@ class Vit:
 
     def run(self, x: Array, spans: Sequence[AttentionSpans], table: Array | None = None) -> Array:
         """As many layers as `spans` has entries. `table` is one of `Ops.rope_table`."""
+        for state in self.states(x, spans, table):
+            x = state
+        return x
+
+    def states(self, x: Array, spans: Sequence[AttentionSpans], table: Array | None = None) -> Iterator[Array]:
+        """The same, layer by layer: what stands after each."""
         for block, visible in zip(self.weights.blk, spans, strict=False):
             x = block(x, visible, table, self.shape)
-        return x
+            yield x
 
     def finish(self, x: Array) -> Array:
         """The norm after the last layer, where the tower has one."""
@@ -322,6 +331,23 @@ def _vector(source: Reader, name: str, shape: VitShape) -> Floats:
     if len(values) != shape.width:
         raise ModelError(f"{name} has {len(values)} values, where {shape.width} are needed")
     return values
+
+
+def interpolated(table: Floats, high: int, wide: int) -> Floats:
+    """A square of position embeddings [side * side, width] for another grid: [high * wide, width], row after row.
+
+    Bilinear, from corner to corner (torch's interpolate with align_corners).
+    """
+    side = math.isqrt(len(table))
+
+    def along(values: Floats, count: int) -> Floats:  # [side, others, width] -> [count, others, width]
+        places = np.linspace(0, side - 1, count)
+        before = places.astype(np.int32)
+        share = (places - before).astype(np.float32)[:, None, None]
+        return values[before] * (1 - share) + values[np.minimum(before + 1, side - 1)] * share
+
+    rows = along(table.reshape(side, side, -1), high)  # [high, side, width]
+    return along(rows.swapaxes(0, 1), wide).swapaxes(0, 1).reshape(high * wide, -1)
 
 
 def plane(high: int, wide: int, block: int, pictures: int) -> Ints:

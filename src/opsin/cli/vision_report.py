@@ -52,7 +52,7 @@ def find_vision(file: File) -> VisionReport | None:
         patch_size=_number(file, "patch_size"),
         layers=_number(file, "block_count"),
         width=_number(file, "embedding_length"),
-        projection=_number(file, "projection_dim"),
+        projection=tried[2] if tried else _number(file, "projection_dim"),
         tensors=len(infos),
         file_bytes=sum(info.nbytes for info in infos),
         weight_bytes=size,
@@ -62,8 +62,8 @@ def find_vision(file: File) -> VisionReport | None:
     )
 
 
-def _try(file: File) -> tuple[tuple[int, int] | None, int | None, str | None]:
-    """Rows, also beside the text, and bytes, found by building the part from shapes alone; or why it cannot be."""
+def _try(file: File) -> tuple[tuple[int, int, int] | None, int | None, str | None]:
+    """Rows, also beside the text, and their width; bytes; found by building it from shapes alone, or why it cannot be."""
 
     reader = MetaReader(file, vectors=True)
     try:
@@ -72,7 +72,8 @@ def _try(file: File) -> tuple[tuple[int, int] | None, int | None, str | None]:
         usual, largest = (
             encoder.layout(Picture(Image.new("RGB", (pixels, pixels)), None, bytes(16))) for pixels in (side, _LARGEST)
         )
-        return (usual.rows, sum(span.memory for span in largest.spans)), reader.bytes, None
+        beside = sum(span.memory for span in largest.spans)
+        return (usual.rows, beside, encoder.width), reader.bytes, None
     except OpsinError as error:
         return None, None, str(error)
 

@@ -190,7 +190,8 @@ def _content(checkpoint: Checkpoint, rules: Rules, format: QuantType) -> Content
             content.metadata[key.name.format(arch=rules.architecture)] = value
     tied = rules.part == "text" and _repeats_embeddings(checkpoint, settings)
     for name in sorted(checkpoint.names, key=_numbers_by_value):
-        for rule, target in _matches(rules, name):
+        for rule, found in _matches(rules, name):
+            target = _target(rule, found, settings)
             if not (tied and target == "output.weight"):
                 content.tensors.append(_tensor(checkpoint, settings, rule, name, target, format))
     for made in rules.made:
@@ -231,13 +232,20 @@ def _value(key: Key, settings: Settings) -> Typed | None:
     return Typed(kinds[key.kind], value)  # type: ignore[arg-type]
 
 
-def _matches(rules: Rules, name: str) -> Iterator[tuple[Tensor, str]]:
-    """The rules that name a tensor, each with the name of what it makes."""
+def _matches(rules: Rules, name: str) -> Iterator[tuple[Tensor, re.Match[str]]]:
+    """The rules that name a tensor, each with the parts of that name."""
     for rule in rules.tensors:
         found = _pattern(rule.source).fullmatch(name)
         if found:
-            numbers = found.groupdict()
-            yield rule, rule.target.format(n=numbers.get("n")) + (found["end"] or "")
+            yield rule, found
+
+
+def _target(rule: Tensor, found: re.Match[str], settings: Settings) -> str:
+    """The name of the tensor that a rule makes."""
+    number = found.groupdict().get("n")
+    if number is not None and rule.number is not None:
+        number = str(rule.number(settings, int(number)))
+    return rule.target.format(n=number) + (found["end"] or "")
 
 
 @cache

@@ -120,6 +120,7 @@ class Tensor:
         shape: gives their shape from the source's, where `change` makes another.
         type: the number format that it always gets.
         plain: it gets F16 where others get blocks.
+        number: "{n}" of the target, from that of the source, where files count otherwise.
     """
 
     source: str
@@ -128,6 +129,7 @@ class Tensor:
     shape: Callable[[Shape], Shape] | None = None
     type: str | None = None
     plain: bool = False
+    number: Callable[[Settings, int], int] | None = None
 
 
 @dataclass(frozen=True)

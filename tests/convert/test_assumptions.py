@@ -32,6 +32,7 @@ PICTURES = {
                "rescale_factor": 0.5},
     "llava": {"resample": 2, "do_center_crop": False, "crop_size": {"height": 9}, "do_resize": False},
     "qwen2vl": {"resample": 2, "patch_size": 3, "merge_size": 7, "temporal_patch_size": 1, "do_rescale": False},
+    "qwen3vl": {"resample": 2, "patch_size": 3, "merge_size": 7, "temporal_patch_size": 1},
     "idefics3": {"resample": 2, "do_convert_rgb": False},
     "pixtral": {"resample": 2, "size": {"longest_edge": 64}},
     "mistral3": {"resample": 2, "size": {"longest_edge": 64}},

@@ -30,6 +30,7 @@ VARIANTS = {
     "qwen2 untied": ("qwen2", {"tied": False}),
     "qwen3": ("qwen3", {}),
     "qwen2vl": ("qwen2vl", {}),
+    "qwen3vl": ("qwen3vl", {}),
     "gemma3": ("gemma3", {}),
     "gemma3 of the usual period": ("gemma3", {"layer_types": None}),
     "gemma3 of no period": (

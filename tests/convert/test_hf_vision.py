@@ -67,7 +67,9 @@ def test_one_file_holds_both_parts(saved, tmp_path):
     (path,) = convert(folder, tmp_path / "one.gguf", format="f32").paths
     with File.open(path) as file:
         reader = FileReader(file, Reference())
-        assert load_encoder(file, reader).width == load_decoder(file, reader).width == 64
+        decoder = load_decoder(file, reader)
+        assert load_encoder(file, reader).width == decoder.media_width
+        assert decoder.width == 64
         assert reader.unread() == ()
 
 
@@ -107,6 +109,9 @@ CONFIG, PICTURES = "config.json", "preprocessor_config.json"
         ("llava", CONFIG, {"vision_feature_layer": [-2, -3]}, "vision_feature_layer"),
         ("llava", CONFIG, {"projector_hidden_act": "relu"}, "projector_hidden_act is 'relu'"),
         ("qwen2.5vl", CONFIG, {"vision_config": {"fullatt_block_indexes": [0, 3]}}, "fullatt_block_indexes"),
+        ("qwen3vl", CONFIG, {"vision_config": {"deepstack_visual_indexes": [2, 0]}}, r"indexes is \[2, 0\]"),
+        ("qwen3vl", CONFIG, {"vision_config": {"deepstack_visual_indexes": [0, 4]}}, r"indexes is \[0, 4\]"),
+        ("qwen3vl", CONFIG, {"vision_config": {"num_position_embeddings": 24}}, "24 positions are no square"),
         ("gemma3", CONFIG, {"vision_config": {"hidden_act": "relu"}}, "hidden_act is 'relu'"),
         ("llava", CONFIG, {"vision_config": {"model_type": "siglip_vision_model"}},
          "a tower of the kind 'siglip_vision_model' cannot.*known in this class: clip_vision_model, pixtral"),

@@ -41,6 +41,7 @@ SPELLINGS = {
         "as on the hub": spell("model.", "", ""),
         "as in memory": spell("model.language_model.", "", "model."),
     },
+    "qwen3vl": {"as on the hub": spell("model.language_model.", "", "model.")},
 }
 CASES = [(family, spelling) for family, known in SPELLINGS.items() for spelling in known]
 

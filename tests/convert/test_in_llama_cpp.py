@@ -24,6 +24,7 @@ FAMILIES = {
     "qwen2": {"head_dim": 16},
     "qwen3": {},
     "qwen2vl": {},
+    "qwen3vl": {},
 }
 
 

@@ -102,7 +102,19 @@ def _qwen2vl(**text: object) -> torch.nn.Module:
     return transformers.Qwen2VLForConditionalGeneration(config)
 
 
+def _qwen3vl(**text: object) -> torch.nn.Module:
+    tower = {"depth": 3, "hidden_size": 32, "out_hidden_size": WIDTH, "num_heads": 2, "intermediate_size": 48,
+             "patch_size": 14, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 2]}  # fmt: skip
+    config = transformers.Qwen3VLConfig(
+        text_config={**text, "model_type": "qwen3_vl_text"}, vision_config=tower, image_token_id=3, video_token_id=4,
+        vision_start_token_id=5, vision_end_token_id=6, tie_word_embeddings=text["tie_word_embeddings"],
+    )  # fmt: skip
+    config._attn_implementation = "eager"
+    return transformers.Qwen3VLForConditionalGeneration(config)
+
+
 SECTIONS = [1, 4, 3]  # pairs of time, rows and columns: no two alike
+INTERLEAVED = [8, 5, 3]
 CHECKPOINTS = {
     "qwen2": Checkpoint(_causal("Qwen2"), options={"rope_theta": 5e4}, keys={"rope.freq_base": 5e4}),
     "qwen3": Checkpoint(_causal("Qwen3"), options={"rope_theta": 5e4}, keys={"rope.freq_base": 5e4}),
@@ -111,6 +123,12 @@ CHECKPOINTS = {
         head=WIDTH // HEADS,  # its class knows no other
         options={"rope_parameters": {"rope_type": "default", "rope_theta": 5e4, "mrope_section": SECTIONS}},
         keys={"rope.freq_base": 5e4, "rope.dimension_sections": [*SECTIONS, 0]},
+    ),
+    "qwen3vl": Checkpoint(
+        _qwen3vl,
+        options={"rope_parameters": {"rope_type": "default", "rope_theta": 5e4, "mrope_section": INTERLEAVED,
+                                     "mrope_interleaved": True}},
+        keys={"rope.freq_base": 5e4, "rope.dimension_sections": [*INTERLEAVED, 0], "n_deepstack_layers": 2},
     ),
     "gemma3": Checkpoint(
         _gemma3,

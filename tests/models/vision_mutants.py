@@ -64,6 +64,12 @@ def without(name: str) -> Mutant:
     return apply
 
 
+def one_moment(patch, encoder):
+    """The kernel for a second moment is left out."""
+    patch.setattr(encoder.tower.weights.patch_embd, "second", None)
+    return encoder
+
+
 def moved(right, rows):
     """The position embeddings of a tower, in another order."""
     return right.ops.constant(right.position_embeddings.numpy()[rows(len(right.position_embeddings.numpy()))])

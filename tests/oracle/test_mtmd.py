@@ -35,6 +35,7 @@ import idefics3_truth  # noqa: E402
 import llava_truth  # noqa: E402
 import pixtral_truth  # noqa: E402
 import qwen2vl_truth  # noqa: E402
+import qwen3vl_truth  # noqa: E402
 from mtmd_reference import embeddings  # noqa: E402
 from vision_truth import picture  # noqa: E402
 
@@ -42,6 +43,8 @@ FAMILIES = {
     "gemma3": (gemma3_truth, gemma3_truth.gemma3_truth, (56, 56)),
     "idefics3": (idefics3_truth, idefics3_truth.idefics3_truth, (192, 96)),
     "qwen2vl": (qwen2vl_truth, qwen2vl_truth.first_truth, (96, 64)),
+    # Of the table's own grid: it stretches other ones by other rules.
+    "qwen3vl": (qwen3vl_truth, qwen3vl_truth.third_truth, (96, 64)),
     # llama.cpp knows windows of 112 pixels alone.
     "qwen2.5vl": (qwen2vl_truth, lambda: qwen2vl_truth.second_truth(window=112), (160, 120)),
     "llava": (llava_truth, llava_truth.llava_truth, (48, 48)),

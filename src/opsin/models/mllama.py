@@ -98,6 +98,10 @@ class MllamaDecoder:
     def width(self) -> int:
         return self.weights.width
 
+    @property
+    def media_width(self) -> int:
+        return self.width
+
     def remember(self, memory: Array, pages: Pages, slots: Array) -> None:
         for layer, block in enumerate(self._crossing):
             block.attn.remember(memory, pages, slots, layer=layer, heads=self.heads, eps=self.eps)

@@ -29,7 +29,7 @@ from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
 from opsin.nn.rope import frequencies, plane_table
-from opsin.nn.vit import NormKind, Vit, attention_spans, plane, vit_shape
+from opsin.nn.vit import AttentionSpans, NormKind, Vit, attention_spans, plane, vit_shape
 from opsin.ops import Array
 from opsin.spans import Patches
 
@@ -88,15 +88,16 @@ class Qwen2VlVision:
 
     @classmethod
     def load(
-        cls, file: File, source: Reader, norm: NormKind = "layer", *, window: int = 0, whole: int = 1
-    ) -> Qwen2VlVision:
-        """A tower with this kind of norms; `window` in pixels."""
+        cls, file: File, source: Reader, norm: NormKind = "layer", *, window: int = 0, whole: int = 1,
+        least: int = LEAST, most: int = MOST,
+    ) -> Qwen2VlVision:  # fmt: skip
+        """A tower with this kind of norms; `window` in pixels. `least` and `most` count where the file has none."""
         shape = vit_shape(file, norm)
         if shape.heads.width % 4:
             raise ModelError(f"{file.path}: a head of {shape.heads.width} values does not turn by rows and columns")
         merge = positive_int(file, "clip.vision.spatial_merge_size", MERGE)
-        least = positive_int(file, "clip.vision.image_min_pixels", LEAST)
-        most = positive_int(file, "clip.vision.image_max_pixels", max(MOST, least))
+        least = positive_int(file, "clip.vision.image_min_pixels", least)
+        most = positive_int(file, "clip.vision.image_max_pixels", max(most, least))
         if least > most or most > shape.most_pixels:
             raise ModelError(
                 f"{file.path}: clip.vision.image_min_pixels is {least}, image_max_pixels {most}",
@@ -126,19 +127,26 @@ class Qwen2VlVision:
 
     def encode(self, features: Floats) -> Array:
         pictures, high, wide, _ = features.shape
-        tower, ops, square = self.tower, self.tower.ops, self.preparation.block**2
-        order = self._order(high, wide)
-        everything = attention_spans(ops, [0, high * wide], pictures)
-        windows = attention_spans(ops, order.windows, pictures) if self.window else everything
-        seen = [windows if (i + 1) % self.whole else everything for i in range(tower.shape.layers)]
-        turning = frequencies(tower.shape.heads.width // 2, BASE)
-        table = plane_table(ops, np.tile(order.places, (pictures, 1)), turning, turning)
-        x = tower.finish(tower.run(tower.embed(features), seen, table))
-        x = self.projector.down(self.projector.up(ops.fold(x, square), activation="gelu_erf"))
+        tower, order = self.tower, self._order(high, wide)
+        x = self.merge(tower.run(tower.embed(features), *self.sight(pictures, order)))
         if not self.window:
             return x
         starts = np.arange(pictures, dtype=np.int32)[:, None] * len(order.rows)
-        return ops.take(x, ops.constant((starts + order.rows).reshape(-1)))
+        return tower.ops.take(x, tower.ops.constant((starts + order.rows).reshape(-1)))
+
+    def sight(self, pictures: int, order: Order) -> tuple[list[AttentionSpans], Array]:
+        """What patches see in each layer, and the table by which they turn."""
+        shape, ops = self.tower.shape, self.tower.ops
+        everything = attention_spans(ops, [0, len(order.patches)], pictures)
+        windows = attention_spans(ops, order.windows, pictures) if self.window else everything
+        seen = [windows if (i + 1) % self.whole else everything for i in range(shape.layers)]
+        turning = frequencies(shape.heads.width // 2, BASE)
+        return seen, plane_table(ops, np.tile(order.places, (pictures, 1)), turning, turning)
+
+    def merge(self, x: Array) -> Array:
+        """Patches after the last layer [patches, width] -> [squares of them, width of the decoder]."""
+        folded = x.ops.fold(self.tower.finish(x), self.preparation.block**2)
+        return self.projector.down(self.projector.up(folded, activation="gelu_erf"))
 
     def _order(self, high: int, wide: int) -> Order:
         return Order.of(high, wide, self.preparation.block, self.window)
@@ -155,24 +163,35 @@ def load_second(file: File, source: Reader) -> Qwen2VlVision:
     return Qwen2VlVision.load(file, source, "rms", window=window, whole=whole)
 
 
-def _sections(settings: Settings) -> list[int]:
+def sections(*default: int) -> Key:
     """Pairs of time, rows and columns, and none of a fourth axis."""
-    found = settings.get("rope_parameters.mrope_section|rope_scaling.mrope_section", "ints", [16, 24, 24])
-    assert isinstance(found, list)
-    return [*found, *[0] * (4 - len(found))]
+
+    def find(settings: Settings) -> list[int]:
+        found = settings.get("rope_parameters.mrope_section|rope_scaling.mrope_section", "ints", [*default])
+        assert isinstance(found, list)
+        return [*found, *[0] * (4 - len(found))]
+
+    return Key("{arch}.rope.dimension_sections", find, "ints")
+
+
+def pixel_keys(least: int, most: int) -> tuple[Key, ...]:
+    """How many pixels a picture has at least and at most, and these where nothing is said."""
+    return (
+        Key("clip.vision.image_min_pixels", "preprocessor.min_pixels|preprocessor.size.shortest_edge", "int", least),
+        Key("clip.vision.image_max_pixels", "preprocessor.max_pixels|preprocessor.size.longest_edge", "int", most),
+    )
 
 
 _TOWER = {"patch_size": 14, "depth": 32, "num_heads": 16, "embed_dim": 1280, "spatial_merge_size": 2}
 _SECOND_TOWER = {**_TOWER, "hidden_size": 3584, "intermediate_size": 3420, "window_size": WINDOW}
-_SIZES = {"patch_size": "patch_size", "block_count": "depth", "attention.head_count": "num_heads",
-          "spatial_merge_size": "spatial_merge_size"}  # fmt: skip
+SIZES = {"patch_size": "patch_size", "block_count": "depth", "attention.head_count": "num_heads",
+         "spatial_merge_size": "spatial_merge_size"}  # fmt: skip
 _SHARED_KEYS = (
     *normalisation_keys(*CLIP),
     constant("clip.vision.image_size", 560, "int"),  # of no meaning, but llama.cpp wants one
     constant("clip.vision.attention.layer_norm_epsilon", 1e-6, "float"),
     Key("clip.vision.projection_dim", "text_config.hidden_size|hidden_size"),
-    Key("clip.vision.image_min_pixels", "preprocessor.min_pixels|preprocessor.size.shortest_edge", "int", LEAST),
-    Key("clip.vision.image_max_pixels", "preprocessor.max_pixels|preprocessor.size.longest_edge", "int", MOST),
+    *pixel_keys(LEAST, MOST),
 )
 
 
@@ -186,9 +205,10 @@ def _moment(number: int) -> Tensor:
     return Tensor("visual.patch_embed.proj.weight", target, change, lambda shape: (*shape[:2], *shape[3:]))
 
 
+MOMENTS = (_moment(0), _moment(1))
 _BLOCK = {"norm1": "ln1", "norm2": "ln2", "attn.proj": "attn_out"}
 _SHARED_TENSORS = (
-    _moment(0), _moment(1),
+    *MOMENTS,
     *(Tensor("visual.blocks.{n}.attn.qkv", f"v.blk.{{n}}.attn_{name}", part(i, 3), part_shape(3))
       for i, name in enumerate("qkv")),
     Tensor("visual.merger.ln_q", "v.post_ln"),
@@ -212,11 +232,11 @@ def _pattern(settings: Settings) -> int:
     return period
 
 
-_LOOK = {
-    "preprocessor.resample": 3, "preprocessor.patch_size": lambda s: s.number("vision_config.patch_size", 14),
-    "preprocessor.merge_size": lambda s: s.number("vision_config.spatial_merge_size", 2),
+LOOK = {
+    "preprocessor.resample": 3, "preprocessor.merge_size": lambda s: s.number("vision_config.spatial_merge_size", 2),
     "preprocessor.temporal_patch_size": 2,
 }  # fmt: skip
+_LOOK = {**LOOK, "preprocessor.patch_size": lambda s: s.number("vision_config.patch_size", 14)}
 DECODERS = {"qwen2vl": partial(PreNormDecoder.load, prefix="qwen2vl", pairing="halves", mrope=True)}
 ENCODERS = {"qwen2vl_merger": Qwen2VlVision.load, "qwen2.5vl_merger": load_second}
 RULES = (
@@ -224,7 +244,7 @@ RULES = (
         "qwen2vl",
         ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"),
         ("qwen2_vl_text", "qwen2_5_vl_text"),
-        Key("{arch}.rope.dimension_sections", _sections, "ints"),
+        sections(16, 24, 24),
     ),
     Rules(
         part="vision",
@@ -233,7 +253,7 @@ RULES = (
         assumed=_LOOK,
         keys=(
             *projector_keys("qwen2vl_merger", "quick_gelu"),
-            *tower_sizes(_TOWER, {**_SIZES, "embedding_length": "embed_dim"}),
+            *tower_sizes(_TOWER, {**SIZES, "embedding_length": "embed_dim"}),
             *_SHARED_KEYS,
             Key("clip.vision.feed_forward_length", _inner),
         ),
@@ -249,7 +269,7 @@ RULES = (
             *tower_sizes(
                 _SECOND_TOWER,
                 {
-                    **_SIZES,
+                    **SIZES,
                     "embedding_length": "hidden_size",
                     "window_size": "window_size",
                     "feed_forward_length": "intermediate_size",

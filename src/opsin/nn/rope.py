@@ -73,11 +73,27 @@ def axis_of(file: File, prefix: str, pairs: int) -> npt.NDArray[np.int32]:
     `{prefix}.rope.dimension_sections` counts the pairs of each, one section after the other, and begins again where
     there are more pairs.
     """
+    counts = _sections(file, prefix)
+    return np.resize(np.repeat(np.arange(counts.size), counts), pairs).astype(np.int32)
+
+
+def interleaved_axis_of(file: File, prefix: str, pairs: int) -> npt.NDArray[np.int32]:
+    """The same where sections are interleaved: time, row, column, time, ... as long as an axis has pairs left.
+
+    Its pairs that are used up, and all that follow, turn by time.
+    """
+    counts, pair = _sections(file, prefix), np.arange(pairs)
+    turn, number = pair % 3, pair // 3
+    return np.where(number < counts[turn], turn, 0).astype(np.int32)
+
+
+def _sections(file: File, prefix: str) -> npt.NDArray[np.int64]:
+    """How many pairs turn by time, rows and columns. Raises ModelError for others."""
     key = f"{prefix}.rope.dimension_sections"
     counts = file.get_ints(key)
     if not 3 <= counts.size <= 4 or counts.min() < 0 or counts.sum() < 1 or counts[3:].any():
         raise ModelError(f"{key} is {counts[:8].tolist()}", hint="sections of time, rows and columns are supported")
-    return np.resize(np.repeat(np.arange(counts.size), counts), pairs).astype(np.int32)
+    return counts
 
 
 def plane_table(

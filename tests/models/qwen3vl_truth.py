@@ -1,0 +1,105 @@
+"""A tiny random Qwen3-VL, in transformers' class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from vision_truth import SPECIAL, Truth, byte_tokenizer, enliven, look, write_mmproj
+
+PATCH, MERGE, WIDTH, HEADS, LAYERS, SIDE = 4, 2, 48, 4, 4, 5  # SIDE: of the table of positions
+DEEP = [0, 2]  # layers of the tower whose states the decoder gets
+LEAST, MOST = 32 * 32, 160 * 160  # pixels
+MEAN, STD = [0.5, 0.47, 0.52], [0.5, 0.46, 0.55]
+SPECIALS = ["<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"]
+START, PAD, END, VIDEO = range(SPECIAL, SPECIAL + 4)
+TEXT = {
+    "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 2048, "pad_token_id": 2, "bos_token_id": 0,
+    "eos_token_id": 1,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 50000.0, "mrope_section": [8, 5, 3],
+                        "mrope_interleaved": True},
+}  # fmt: skip
+VISION = {
+    "depth": LAYERS, "hidden_size": WIDTH, "num_heads": HEADS, "intermediate_size": 80, "patch_size": PATCH,
+    "spatial_merge_size": MERGE, "temporal_patch_size": 2, "out_hidden_size": 64, "num_position_embeddings": SIDE**2,
+    "deepstack_visual_indexes": DEEP,
+}  # fmt: skip
+IDS = {
+    "image_token_id": PAD, "video_token_id": VIDEO, "vision_start_token_id": START, "vision_end_token_id": END,
+    "attn_implementation": "eager", "dtype": torch.float32,
+}  # fmt: skip
+RULES = (
+    (r"visual\.patch_embed\.proj", "v.patch_embd"),
+    (r"visual\.pos_embed", "v.position_embd"),
+    (r"visual\.blocks\.(\d+)\.norm(\d)", r"v.blk.\1.ln\2"),
+    (r"visual\.blocks\.(\d+)\.attn\.qkv", r"v.blk.\1.attn_qkv"),
+    (r"visual\.blocks\.(\d+)\.attn\.proj", r"v.blk.\1.attn_out"),
+    (r"visual\.blocks\.(\d+)\.mlp\.linear_fc1", r"v.blk.\1.ffn_up"),
+    (r"visual\.blocks\.(\d+)\.mlp\.linear_fc2", r"v.blk.\1.ffn_down"),
+    (r"visual\.merger\.norm", "v.post_ln"),
+    (r"visual\.merger\.linear_fc1", "mm.0"),
+    (r"visual\.merger\.linear_fc2", "mm.2"),
+    (r"visual\.deepstack_merger_list\.(\d+)\.norm", r"v.deepstack.\1.norm"),
+    (r"visual\.deepstack_merger_list\.(\d+)\.linear_fc(\d)", r"v.deepstack.\1.fc\2"),
+)
+
+
+def third_truth(seed: int = 0) -> Qwen3VLForConditionalGeneration:
+    torch.manual_seed(seed)
+    model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=TEXT, vision_config=VISION, **IDS)).eval()
+    enliven(model, seed)
+    with torch.no_grad():
+        model.model.visual.pos_embed.weight.mul_(4)  # of the size of patches
+        for name, values in model.named_parameters():
+            if re.search(r"\b[qk]_norm", name):
+                values.mul_(1.5)  # peaked attention
+    return model
+
+
+def write_tower(
+    path: Path, model: PreTrainedModel, *, half: bool = False, keys: Mapping[str, object] | None = None
+) -> Path:
+    sizes = {
+        "image_size": PATCH * SIDE, "patch_size": PATCH, "embedding_length": WIDTH, "feed_forward_length": 80,
+        "block_count": LAYERS, "attention.head_count": HEADS, "projection_dim": 64,
+        "attention.layer_norm_epsilon": 1e-6, "image_min_pixels": LEAST, "image_max_pixels": MOST,
+        "is_deepstack_layers": [layer in DEEP for layer in range(LAYERS)],
+    }  # fmt: skip
+    known = {
+        "clip.projector_type": "qwen3vl_merger", "clip.use_gelu": True,
+        **{f"clip.vision.{key}": value for key, value in sizes.items()}, **look(MEAN, STD), **(keys or {}),
+    }  # fmt: skip
+    known = {key: value for key, value in known.items() if value is not None}
+
+    def change(name, values):
+        if name == "v.patch_embd.weight":
+            return [(name, values[:, :, 0]), (f"{name}.1", values[:, :, 1])]
+        return [(re.sub(r"deepstack\.(\d+)", lambda found: f"deepstack.{DEEP[int(found[1])]}", name), values)]
+
+    return write_mmproj(path, known, model.state_dict(), RULES, half=half, change=change)
+
+
+class StillProcessor(Qwen3VLProcessor):
+    """Qwen3VLProcessor without videos, for which it needs torchvision."""
+
+    def check_argument_for_proper_class(self, name: str, argument: object) -> type:
+        return type(argument)
+
+
+@cache
+def processor() -> StillProcessor:
+    pictures = Qwen2VLImageProcessorPil(
+        patch_size=PATCH, merge_size=MERGE, size={"shortest_edge": LEAST, "longest_edge": MOST}, image_mean=MEAN,
+        image_std=STD,
+    )  # fmt: skip
+    return StillProcessor(pictures, byte_tokenizer(SPECIALS, TURN))
+
+
+TURN = "<|vision_start|><|image_pad|><|vision_end|>"
+TOWERS = {"qwen3vl": Truth("qwen3vl_merger", third_truth, write_tower, processor, TURN)}

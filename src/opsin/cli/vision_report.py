@@ -63,7 +63,7 @@ def find_vision(file: File) -> VisionReport | None:
 
 
 def _try(file: File) -> tuple[tuple[int, int, int] | None, int | None, str | None]:
-    """Rows, also beside the text, and their width; bytes; found by building it from shapes alone, or why it cannot be."""
+    """Rows, also beside the text, and their width; bytes; found by building it from shapes alone, or why it cannot."""
 
     reader = MetaReader(file, vectors=True)
     try:

@@ -209,3 +209,17 @@ def test_memory_of_large_pictures_is_given_back(tmp_path):
             wait_for(lambda: resident() - before < 60)
         finally:
             process.kill()
+
+
+def test_an_operator_says_how_many_tokens_a_picture_may_take(tmp_path):
+    text, _ = tiny_pair(tmp_path, "idefics3")
+    file = io.BytesIO()
+    Image.new("RGB", (120, 60)).save(file, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    part = {"type": "image_url", "image_url": {"url": url}, "max_image_tokens": 144}
+    body = json.dumps({"messages": [{"role": "user", "content": [part]}], "max_tokens": 1, "detail": "high"}).encode()
+    with start("-m", text, "-c", 512, "--image-max-tokens", 48) as process:
+        server, _ = greeting(process)
+        with urllib.request.urlopen(f"{server}/v1/chat/completions", body, timeout=600) as reply:
+            assert json.load(reply)["usage"]["prompt_tokens_details"]["image_tokens"] == 48  # of 144
+        process.kill()

@@ -34,7 +34,7 @@ BUDGETS = [
     )
 ]
 # Stretched, cropped, padded, cut into tiles, and kept in their shape.
-KINDS = ("gemma3", "llava", "llava that pads", "idefics3", "qwen2.5vl", "pixtral", "mistral3")
+KINDS = ("gemma3", "llava", "llava that pads", "idefics3", "qwen2.5vl", "qwen3vl", "pixtral", "mistral3")
 SIDES = st.integers(1, 900)
 
 

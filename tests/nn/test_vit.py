@@ -12,6 +12,7 @@ from memory_decoder import Made
 
 from opsin.nn.attention import Heads
 from opsin.nn.vit import Vit, VitShape, VitWeights, attention_spans, block_order, interpolated
+from opsin.ops.cpu import Operations
 
 SHAPE = VitShape(
     width=48, layers=2, heads=Heads(4, 4, 12, 12**-0.5), patch=4, side=72, eps=1e-6, norm="layer", activation="gelu"
@@ -106,6 +107,46 @@ def test_a_layer_scale_multiplies_what_a_part_adds(open_tower, name, part):
     scaled = open_tower(plain | {f"v.blk.1.{name}.weight": scale}).whole(given).numpy()
     assert np.abs(scaled - open_tower(folded).whole(given).numpy()).max() < 1e-5
     assert np.abs(scaled - open_tower(plain).whole(given).numpy()).max() > 0.1
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_norms_of_q_and_k_see_all_heads_of_a_row(open_tower, monkeypatch, fused):
+    given, random = patches(2, 20), np.random.default_rng(4)
+    made = tensors() | {
+        f"v.blk.{layer}.attn_{name}_norm.weight": random.uniform(0.5, 2, SHAPE.width).astype(np.float32)
+        for layer in range(SHAPE.layers) for name in "qk"
+    }  # fmt: skip
+    seen, right = [], Operations.attend_dense
+
+    def attend(ops, q, k, v, *spans, **options):
+        seen.append((q.numpy(), k.numpy()))
+        return right(ops, q, k, v, *spans, **options)
+
+    monkeypatch.setattr(Operations, "attend_dense", attend)
+    for layer in range(SHAPE.layers if fused else 0):
+        for kind in ("weight", "bias"):
+            parts = [made.pop(f"v.blk.{layer}.attn_{name}.{kind}") for name in "qkv"]
+            made[f"v.blk.{layer}.attn_qkv.{kind}"] = np.concatenate(parts)
+    open_tower(made).whole(given)
+    normed = [part for layer in seen for part in layer]
+    seen.clear()
+    plain = {name: values for name, values in made.items() if "_norm" not in name}
+    open_tower(plain).whole(given)
+    for part, before, name in zip(normed[:2], seen[0], "qk", strict=True):  # of the first layer
+        rows = before.reshape(-1, SHAPE.width)
+        wanted = rows / np.sqrt((rows**2).mean(-1, keepdims=True) + SHAPE.eps)
+        wanted = (wanted * made[f"v.blk.0.attn_{name}_norm.weight"]).reshape(part.shape)
+        assert np.abs(part - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
+def test_the_class_row_is_left_out(open_tower):
+    tower = open_tower(tensors())
+    classed = open_tower(tensors() | {"v.class_embd": np.zeros(SHAPE.width, np.float32)})
+    given = patches(3, 5)
+    x = tower.ops.constant(np.arange(18, dtype=np.float32).repeat(48).reshape(18, 48))
+    kept = classed.without_class(x, given).numpy()[:, 0]
+    assert kept.tolist() == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17]
+    assert tower.without_class(x, given) is x
 
 
 def test_a_gate_multiplies_the_inner_layer(open_tower):

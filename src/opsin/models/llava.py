@@ -75,9 +75,7 @@ class LlavaVision:
         tower, ops = self.tower, self.tower.ops
         pictures, rows = len(features), tower.rows(features)
         x = tower.run(tower.embed(features), [attention_spans(ops, [0, rows], pictures)] * self.layers)
-        if tower.extra:
-            kept = np.arange(pictures)[:, None] * rows + np.arange(tower.extra, rows)
-            x = ops.take(x, ops.constant(kept.reshape(-1).astype(np.int32)))
+        x = tower.without_class(x, features)
         return self.projector.down(self.projector.up(x, activation="gelu_erf"))
 
     def _cut(self, picture: Picture) -> tuple[tuple[int, int], Area]:

@@ -141,6 +141,19 @@ class Gate(Module):
         return part
 
 
+class LayerNorm(Module):
+    weight: Array
+    bias: Array
+
+    def check(self, width: int) -> None:
+        """Raises ModelError where it is made for another width."""
+        _fit(self, "weight", self.weight, width)
+        _fit(self, "bias", self.bias, width)
+
+    def __call__(self, x: Array, eps: float) -> Array:
+        return x.ops.layer_norm(x, self.weight, self.bias, eps)
+
+
 def _fit(part: Module, name: str, values: Array, width: int) -> None:
     """A kernel would read past the end of a vector that is too short."""
     if values.shape != (width,):

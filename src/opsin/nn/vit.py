@@ -19,7 +19,7 @@ from opsin.gguf import File
 from opsin.nn.attention import Heads, Projection
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
-from opsin.nn.parts import Linear
+from opsin.nn.parts import Linear, RmsNorm
 from opsin.ops import Activation, Array, Ops, Pairing, Weight
 
 NormKind = Literal["layer", "rms"]
@@ -149,19 +149,31 @@ def attention_spans(ops: Ops, bounds: Sequence[int], pictures: int) -> Attention
 
 
 class VitAttention(Projection):
+    """`attn_q_norm` and `attn_k_norm`, where there are any, see all heads of a row as one vector."""
+
+    attn_q_norm: RmsNorm | None
+    attn_k_norm: RmsNorm | None
     attn_out: Linear
 
     def check_in(self, shape: VitShape) -> None:
-        """Raises ModelError where a matrix is not of the shape's heads and width."""
+        """Raises ModelError where a matrix or a norm is not of the shape's heads and width."""
+        wide = shape.heads.query * shape.heads.width
         for matrix in self.check(shape.heads):
             matrix.check(shape.width, matrix.outputs)
-        self.attn_out.check(shape.heads.query * shape.heads.width, shape.width)
+        for norm in (self.attn_q_norm, self.attn_k_norm):
+            if norm is not None:
+                norm.check(wide)
+        self.attn_out.check(wide, shape.width)
 
     def __call__(
         self, x: Array, spans: AttentionSpans, table: Array | None, shape: VitShape, residual: Array | None
     ) -> Array:
-        heads = shape.heads
-        q, k, v = self.project(x, heads)
+        heads, (q, k, v) = shape.heads, self.project(x, shape.heads)
+        if self.attn_q_norm is not None and self.attn_k_norm is not None:
+            q, k = (
+                norm(rows.reshape(heads.query * heads.width), shape.eps).reshape(heads.query, heads.width)
+                for norm, rows in ((self.attn_q_norm, q), (self.attn_k_norm, k))
+            )
         if table is not None:
             q, k = x.ops.rope(q, table, shape.pairing), x.ops.rope(k, table, shape.pairing)
         out = x.ops.attend_dense(q, k, v, spans.first, spans.last, scale=heads.scale, parts=spans.pictures)
@@ -253,6 +265,7 @@ class Vit:
         if len(weights.blk) != shape.layers:
             held = f"{len(weights.blk)} of its {shape.layers} layers"
             raise ModelError(f"{file.path} holds {held}", hint="the file is incomplete")
+        _check_alike(source, shape.layers)
         weights.patch_embd.check(shape)
         for norm in (weights.pre_ln, weights.post_ln):
             if norm is not None:
@@ -306,9 +319,26 @@ class Vit:
         return x if self.weights.post_ln is None else self.weights.post_ln(x, self.shape)
 
     def whole(self, features: Floats, table: Array | None = None) -> Array:
-        """All of a tower in which all patches of a picture see each other: [pictures * patches, width]."""
+        """All of a tower in which all patches of a picture see each other: [pictures * rows, width]."""
         spans = attention_spans(self.ops, [0, self.rows(features)], len(features))
         return self.finish(self.run(self.embed(features), [spans] * self.shape.layers, table))
+
+    def without_class(self, x: Array, features: Floats) -> Array:
+        """The rows of patches alone: [pictures * rows, width] -> [pictures * patches, width]."""
+        if not self.extra:
+            return x
+        rows = self.rows(features)
+        kept = np.arange(len(features))[:, None] * rows + np.arange(self.extra, rows)
+        return self.ops.take(x, self.ops.constant(kept.reshape(-1).astype(np.int32)))
+
+
+def _check_alike(source: Reader, layers: int) -> None:
+    """Raises ModelError, naming a tensor, where a layer lacks what others have, or one of a pair."""
+    for pair in (("ls1", "ls2"), ("attn_q_norm", "attn_k_norm")):
+        names = [f"v.blk.{layer}.{part}.weight" for layer in range(layers) for part in pair]
+        missing = [name for name in names if not source.has(name)]
+        if missing and len(missing) < len(names):
+            raise ModelError(f"there is no tensor {missing[0]}", hint="the file is incomplete")
 
 
 def _position_embeddings(source: Reader, weights: VitWeights, shape: VitShape, order: Ints) -> Floats:

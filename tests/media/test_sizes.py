@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers.image_transforms import get_resize_output_image_size
 from transformers.image_utils import ChannelDimension
+from transformers.models.got_ocr2 import image_processing_pil_got_ocr2 as got_ocr2
 from transformers.models.idefics3 import image_processing_pil_idefics3 as idefics3
 from transformers.models.mllama import image_processing_pil_mllama as mllama
 from transformers.models.pixtral import image_processing_pil_pixtral as pixtral
@@ -102,6 +103,14 @@ def test_within(most: int, factor: int) -> None:
             continue
         want = pixtral.get_resize_output_image_size(shape, most, factor, ChannelDimension.LAST)
         assert sizes.within(size, most, factor) == want[::-1]
+
+
+@pytest.mark.parametrize(("tile", "least", "most"), [(448, 1, 12), (24, 1, 6), (448, 4, 9), (448, 1, 1), (384, 3, 40)])
+def test_closest_grid(tile: int, least: int, most: int) -> None:
+    halves = [(tile * a, tile * b) for a in range(1, 8) for b in range(1, 8)]  # as near to one grid as to another
+    for width, height in [*many_sizes(), *halves, *((3 * a, 2 * b) for a, b in halves)]:
+        want = got_ocr2.get_optimal_tiled_canvas((height, width), (tile, tile), least, most)
+        assert sizes.closest_grid((width, height), tile, least, most) == want
 
 
 def test_areas_cover_the_picture_without_gaps() -> None:

@@ -138,6 +138,22 @@ def onto_tiles(size: Size, grid: Grid, tile: int) -> Size:
     return min(math.floor(width * (high / height)) or 1, wide), high
 
 
+def closest_grid(size: Size, tile: int, least: int, most: int) -> Grid:
+    """Of the grids of least to most tiles the one whose shape is the nearest. GOT-OCR 2's `get_optimal_tiled_canvas`.
+
+    Of two that are as near, the one with more tiles counts where the picture has more than half as many pixels.
+    """
+    width, height = size
+    grids = [(columns, rows) for columns in range(1, most + 1) for rows in range(1, most // columns + 1)]
+    best, nearest = (1, 1), math.inf
+    for columns, rows in sorted(grids, key=math.prod):
+        distance, tiles = abs(width / height - columns / rows), columns * rows
+        alike = distance == nearest and width * height > 0.5 * tile**2 * tiles
+        if tiles >= least and (distance < nearest or alike):
+            best, nearest = (columns, rows), distance
+    return best
+
+
 def areas(size: Size, grid: Grid) -> list[Area]:
     """What the tiles of a grid show of a picture that was stretched over it, row by row."""
     columns, rows = grid

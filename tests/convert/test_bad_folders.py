@@ -102,7 +102,7 @@ CASES = {
     "a size of text": (lambda f: set_config(f, hidden_size="64"), "hidden_size is '64'"),
     "a size below nothing": (lambda f: set_config(f, num_attention_heads=-4), "num_attention_heads"),
     "a scaling nobody knows": (
-        lambda f: set_config(f, rope_parameters={"rope_type": "dynamic", "factor": 2.0}), "scaled by 'dynamic'"
+        lambda f: set_config(f, rope_parameters={"rope_type": "dynamic", "alpha": 1e3}), "scaled by 'dynamic'"
     ),
     "more layers than told": (lambda f: set_config(f, num_hidden_layers=2), "holds 3 of its 2 layers"),
     "fewer layers than told": (lambda f: change_tensors(f, _lacks_a_layer), "holds 2 of its 3 layers"),

@@ -69,5 +69,5 @@ def test_a_tower_s_tensors_lie_below_its_name():
 def test_parts_of_a_matrix_are_all_of_it_in_order(shape):
     whole = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     parts = [part(i, 3)(whole, Settings("config.json", {})) for i in range(3)]
-    assert [each.shape for each in parts] == 3 * [part_shape(3)(shape)]
+    assert [each.shape for each in parts] == 3 * [part_shape(3)(shape, Settings("config.json", {}))]
     np.testing.assert_array_equal(np.concatenate(parts), whole)

@@ -7,6 +7,7 @@ in the FFN.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,7 @@ class Checkpoint:
         keys: metadata beside the ordinary one, without the architecture before them.
         names: transformers' part -> GGUF's.
         plus_one: norms of the file hold one more.
+        neighbours: the file's rows of q and k stand so that neighbouring pairs turn, not halves.
         head: width of a head.
     """
 
@@ -68,6 +70,7 @@ class Checkpoint:
     keys: dict[str, object] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=lambda: NAMES)
     plus_one: bool = False
+    neighbours: bool = False
     head: int = HEAD
 
 
@@ -118,6 +121,13 @@ INTERLEAVED = [8, 5, 3]
 CHECKPOINTS = {
     "qwen2": Checkpoint(_causal("Qwen2"), options={"rope_theta": 5e4}, keys={"rope.freq_base": 5e4}),
     "qwen3": Checkpoint(_causal("Qwen3"), options={"rope_theta": 5e4}, keys={"rope.freq_base": 5e4}),
+    "internlm2": Checkpoint(
+        _causal("Llama"),  # computes the same
+        head=WIDTH // HEADS,
+        options={"rope_theta": 5e4},
+        keys={"rope.freq_base": 5e4},
+        neighbours=True,
+    ),
     "qwen2vl": Checkpoint(
         _qwen2vl,
         head=WIDTH // HEADS,  # its class knows no other
@@ -221,6 +231,8 @@ def tensors(name: str, model: torch.nn.Module) -> dict[str, Floats]:
         array = value.numpy().astype(np.float32)
         if known.plus_one and "norm" in short:
             array = array + 1
+        if known.neighbours and re.search(r"[qk]_proj", short):
+            array = array.reshape(-1, 2, known.head // 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
         found[_rename(short, known.names)] = array
     if model.config.get_text_config().tie_word_embeddings:
         found.pop("output.weight", None)

@@ -1,4 +1,4 @@
-"""Mistakes in the decoders of Qwen 2 and 3: each must be seen by the comparison with transformers."""
+"""Mistakes in the decoders of Qwen 2, Qwen 3 and InternLM 2: each must be seen by the comparison with transformers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from opsin.ops.cpu import Operations  # noqa: E402
 IDS = np.random.default_rng(5).integers(7, checkpoints.VOCABULARY, 100).tolist()
 
 
-@pytest.fixture(scope="module", params=["qwen2", "qwen3"])
+@pytest.fixture(scope="module", params=["qwen2", "qwen3", "internlm2"])
 def family(request):
     return request.param
 
@@ -80,15 +80,20 @@ def _glu(patch, decoder):
     return decoder
 
 
+def _frequencies(decoder, base):
+    pairs = decoder.heads.width // 2
+    return decoder.frequencies.ops.constant((base ** (-np.arange(pairs) / pairs)).astype(np.float32))
+
+
 MUTANTS = {
-    "neighbouring pairs turn": lambda patch, decoder: replace(decoder, pairing="neighbours"),
+    "other pairs turn": lambda patch, decoder: replace(
+        decoder, pairing="neighbours" if decoder.pairing == "halves" else "halves"
+    ),
     "scores are not scaled": heads(scale=1.0),
     "eps of 1e-5": lambda patch, decoder: replace(decoder, eps=1e-5),
     "keys and values are exchanged": _exchanged("attn_k", "attn_v"),
     "GELU": _glu,
-    "frequencies of base 10000": lambda patch, decoder: replace(
-        decoder, frequencies=decoder.frequencies.ops.constant((1e4 ** (-np.arange(16) / 16)).astype(np.float32))
-    ),
+    "frequencies of base 10000": lambda patch, decoder: replace(decoder, frequencies=_frequencies(decoder, 1e4)),
     "qwen2: no bias of queries": _without("attn_q.bias"),
     "qwen2: no bias of keys": _without("attn_k.bias"),
     "qwen2: no bias of values": _without("attn_v.bias"),

@@ -27,7 +27,7 @@ def check_assumptions(checkpoint: Checkpoint, rules: Rules) -> list[str]:
         ]
     for path, told, ours in _differences(settings, rules.assumed):
         raise ModelError(f"{settings.where}: {path} is {told!r:.40}", hint=f"models with {ours!r:.40} are converted")
-    return [*_window(settings), *_head(checkpoint)]
+    return [*_window(settings), *_head(checkpoint, rules)]
 
 
 def _differences(settings: Settings, wanted: Mapping[str, object]) -> Iterator[tuple[str, object, object]]:
@@ -47,7 +47,8 @@ def _window(settings: Settings) -> Iterator[str]:
         yield f"sliding_window is {window}: the file ends at it, not at {positions}: GGUF has no key for a window"
 
 
-def _head(checkpoint: Checkpoint) -> Iterator[str]:
+def _head(checkpoint: Checkpoint, rules: Rules) -> Iterator[str]:
     told = [place.get("tie_word_embeddings") for place in (checkpoint.config, checkpoint.text_config)]
-    if False in told and True not in told and "lm_head.weight" not in checkpoint.names:
-        yield "tie_word_embeddings is false, and there is no lm_head.weight: the embeddings are taken for it"
+    heads = [rule.source for rule in rules.tensors if rule.target == "output.weight"]
+    if False in told and True not in told and not set(heads) & set(checkpoint.names):
+        yield f"tie_word_embeddings is false, and there is no {heads[0]}: the embeddings are taken for it"

@@ -286,7 +286,7 @@ def _tensor(
     checkpoint: Checkpoint, settings: Settings, rule: Tensor, name: str, target: str, format: QuantType
 ) -> NewTensor:
     stored = checkpoint.stored(name)
-    shape = (rule.shape(stored.shape) if rule.shape else stored.shape) or (1,)
+    shape = (rule.shape(stored.shape, settings) if rule.shape else stored.shape) or (1,)
     kind = BY_NAME[rule.type] if rule.type else _kind_of(target, shape, format)
     kind = BY_NAME["F16"] if rule.plain and kind.elements > 1 else kind
     if rule.change is None:

@@ -126,7 +126,7 @@ class Tensor:
     source: str
     target: str
     change: Change | None = None
-    shape: Callable[[Shape], Shape] | None = None
+    shape: Callable[[Shape, Settings], Shape] | None = None
     type: str | None = None
     plain: bool = False
     number: Callable[[Settings, int], int] | None = None

@@ -39,11 +39,15 @@ def rope(settings: Settings) -> Mapping[str, object]:
 
 
 def rope_type(settings: Settings) -> str:
-    """How the rope is scaled: "default" for not at all. Raises ModelError for a kind that GGUF cannot say."""
+    """How the rope is scaled: "default" for not at all. Raises ModelError for a kind that GGUF cannot say.
+
+    "dynamic" scales past the positions of training alone, where the file's context ends; not so with an "alpha".
+    """
     kind = rope(settings).get("rope_type", rope(settings).get("type", "default"))
-    if kind not in ("default", "mrope", "linear", "yarn") and not _has_bands(settings):
+    known = ("default", "mrope", "linear", "yarn", *(() if "alpha" in rope(settings) else ("dynamic",)))
+    if kind not in known and not _has_bands(settings):
         raise ModelError(f"{settings.where}: the rope is scaled by {kind!r}", hint="it cannot be converted yet")
-    return "default" if kind == "mrope" else str(kind)
+    return "default" if kind in ("mrope", "dynamic") else str(kind)
 
 
 def _has_bands(settings: Settings) -> bool:

@@ -10,7 +10,7 @@ from functools import partial
 
 from opsin.arrays import Floats
 from opsin.errors import ModelError
-from opsin.gguf.rules import Change, Key, Settings, Tensor, constant
+from opsin.gguf.rules import Change, Key, Settings, Shape, Tensor, constant
 
 _GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
 SIZES = {
@@ -100,6 +100,6 @@ def part(first: int, of: int) -> Change:
     return change
 
 
-def part_shape(of: int) -> Callable[[tuple[int, ...]], tuple[int, ...]]:
+def part_shape(of: int) -> Callable[[Shape, Settings], Shape]:
     """The shape of such a part."""
-    return lambda shape: (shape[0] // of, *shape[1:])
+    return lambda shape, _: (shape[0] // of, *shape[1:])

@@ -202,7 +202,7 @@ def _moment(number: int) -> Tensor:
         return np.ascontiguousarray(values[:, :, number])
 
     target = "v.patch_embd.weight" + (".1" if number else "")
-    return Tensor("visual.patch_embed.proj.weight", target, change, lambda shape: (*shape[:2], *shape[3:]))
+    return Tensor("visual.patch_embed.proj.weight", target, change, lambda shape, _: (*shape[:2], *shape[3:]))
 
 
 MOMENTS = (_moment(0), _moment(1))

@@ -34,6 +34,7 @@ PICTURES = {
     "qwen2vl": {"resample": 2, "patch_size": 3, "merge_size": 7, "temporal_patch_size": 1, "do_rescale": False},
     "qwen3vl": {"resample": 2, "patch_size": 3, "merge_size": 7, "temporal_patch_size": 1},
     "idefics3": {"resample": 2, "do_convert_rgb": False},
+    "internvl": {"resample": 2, "size": {"height": 9, "width": 9}, "do_rescale": False},
     "pixtral": {"resample": 2, "size": {"longest_edge": 64}},
     "mistral3": {"resample": 2, "size": {"longest_edge": 64}},
 }  # fmt: skip

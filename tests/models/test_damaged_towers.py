@@ -71,7 +71,10 @@ def test_a_damaged_tensor_is_refused_by_its_name(device, whole, tmp_path, damage
             assert isinstance(error, FileError | ModelError), name
             part = name.removesuffix(".1").removesuffix(".weight").removesuffix(".bias").split(".")[-1]
             # Where two tensors do not fit each other, the other one may be named.
-            assert any(word in str(error) for word in (part, "position_embd", "mm.0", "mm.1", "mlp.1", "ffn_")), (name, error)
+            assert any(word in str(error) for word in (part, "position_embd", "mm.0", "mm.1", "mlp.1", "ffn_")), (
+                name,
+                error,
+            )
         else:
             assert found.shape[1] % 64 == 0
             assert damage == "not a number" or any(part in name for part in OPTIONAL), name

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from opsin.errors import OpsinError
+from opsin.media.budget import PictureBudget
 from opsin.media.decode import open_picture
 from opsin.nn.parts import LayerNorm
 from opsin.nn.vit import block_order
@@ -113,6 +114,22 @@ def test_a_picture_is_a_span_a_tile_and_one_for_the_whole(tower):
     assert patches.spans[6].area == (0.0, 0.0, 150.0, 90.0)
     assert len({span.digest for span in patches.spans}) == 7
     assert len(patches.rectangles()) == patches.rows == 7 * ROWS
+
+
+@pytest.mark.parametrize("size", [(150, 90), (30, 400), (25, 24)])
+@pytest.mark.parametrize("budget", [
+    PictureBudget(max_image_tokens=5 * ROWS), PictureBudget(max_pixels=3 * SIDE**2), PictureBudget("low"),
+    PictureBudget("high"), PictureBudget(max_image_tokens=1),
+])  # fmt: skip
+def test_a_budget_is_the_number_of_tiles_that_it_allows(tower, size, budget):
+    image = picture(*size)
+    made = np.stack(features(tower.layout(open_picture(image).at(budget))))
+    for most in range(MOST, 0, -1):
+        wanted = prepare(image, max_patches=most)
+        tiles = max(1, len(wanted) - 1)
+        if most == 1 or (budget.detail != "low" and budget.fits((SIDE, tiles * SIDE), ROWS * len(wanted))):
+            break
+    assert np.abs(made.reshape(len(made), ROWS * FOLD**2, -1) - rows(wanted)).max() <= 1e-5
 
 
 def test_the_overview_of_many_tiles_is_what_one_tile_shows(open_tower):

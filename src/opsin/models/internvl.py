@@ -12,7 +12,7 @@ GGUF: clip.projector_type = "internvl". Oracle: transformers' InternVLForConditi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -33,7 +33,9 @@ from opsin.gguf.vision_rules import (
     tower_sizes,
 )
 from opsin.media import sizes, steps
+from opsin.media.limits import Size
 from opsin.media.picture import Picture
+from opsin.media.sizes import Grid
 from opsin.nn.keys import positive_int
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import LayerNorm, Linear
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 
 START, END = "<img>", "</img>"
 LEAST_TILES, MOST_TILES = 1, 12  # where the file does not say
-TOO_MANY_TILES = 256
+TOO_MANY_TILES = 64
 EPS = 1e-5  # of the projector's norm: a number of code, not of any setting
 
 
@@ -96,7 +98,7 @@ class InternVlVision:
 
     def layout(self, picture: Picture) -> Patches:
         side = self.tower.shape.side
-        columns, rows = sizes.closest_grid(picture.size, side, self.least, self.most)
+        columns, rows = picture.budget.choose(self._grids(picture.size), self._cost)
         whole = (columns * side, rows * side)
         steps.check_growth(picture.size, whole)
         areas = sizes.areas(picture.size, (columns, rows)) if columns * rows > 1 else []
@@ -113,6 +115,16 @@ class InternVlVision:
         x = self.tower.without_class(self.tower.whole(features), features)
         x = self.projector.norm(x.ops.fold(x, self.preparation.block**2), EPS)
         return self.projector.down(self.projector.up(x, activation="gelu_erf"))
+
+    def _grids(self, size: Size) -> Iterator[Grid]:
+        """Of tiles: the file's own, then those for fewer and fewer, down to one."""
+        for most in range(self.most, 0, -1):
+            yield sizes.closest_grid(size, self.tower.shape.side, min(self.least, most), most)
+
+    def _cost(self, grid: Grid) -> tuple[Size, int]:
+        (columns, rows), shape = grid, self.tower.shape
+        tiles, one = columns * rows, (shape.grid // self.preparation.block) ** 2
+        return (columns * shape.side, rows * shape.side), (tiles + (tiles > 1)) * one
 
     def _prepare(self, sheet: Shared[Image], corner: tuple[int, int]) -> Floats:
         (left, top), side = corner, self.tower.shape.side

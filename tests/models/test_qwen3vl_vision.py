@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from opsin.errors import OpsinError
+from opsin.media.budget import USUAL, PictureBudget
 from opsin.media.decode import open_picture
 from opsin.models import qwen3vl as family
 
@@ -17,6 +18,7 @@ pytest.importorskip("transformers")
 from qwen3vl_truth import (  # noqa: E402
     DEEP,
     LAYERS,
+    LEAST,
     MOST,
     PAD,
     SIDE,
@@ -51,8 +53,8 @@ def rows(patches, grid):
     return once[:, :, 0].reshape(*grid[0][1:], -1)
 
 
-def prepare(images):
-    made = processor().image_processor(images, return_tensors="np")
+def prepare(images, **options):
+    made = processor().image_processor(images, return_tensors="np", **options)
     ends = np.cumsum(made["image_grid_thw"].prod(-1))
     return np.split(made["pixel_values"], ends[:-1]), made["image_grid_thw"]
 
@@ -65,9 +67,9 @@ def embed(truth, patches, grids):
     return [torch.cat(of_one, 1).numpy() for of_one in zip(*parts, strict=True)]
 
 
-def assert_prepared(tower, image):
-    (made,) = features(tower.layout(open_picture(image)))
-    (patches,), grids = prepare([image])
+def assert_prepared(tower, image, budget=USUAL, **options):
+    (made,) = features(tower.layout(open_picture(image).at(budget)))
+    (patches,), grids = prepare([image], **options)
     wanted = rows(patches, grids)
     assert made.shape == wanted.shape
     assert np.abs(made - wanted).max() <= 1e-5
@@ -76,6 +78,17 @@ def assert_prepared(tower, image):
 @pytest.mark.parametrize("size", SIZES)
 def test_pixels_equal_the_processors(tower, size):
     assert_prepared(tower, picture(*size))
+
+
+@pytest.mark.parametrize("size", [(64, 48), (301, 200), (20, 300)])
+@pytest.mark.parametrize(("budget", "bounds"), [
+    (PictureBudget(min_pixels=50 * 50, max_pixels=90 * 90), (50 * 50, 90 * 90)),
+    (PictureBudget(max_image_tokens=60), (LEAST, 60 * 64)), (PictureBudget("low"), (LEAST, 256 * 64)),
+])  # fmt: skip
+def test_a_budget_is_the_processors_bounds(tower, size, budget, bounds):
+    assert_prepared(
+        tower, picture(*size), budget, size=dict(zip(("shortest_edge", "longest_edge"), bounds, strict=True))
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -33,8 +33,8 @@ BUDGETS = [
         ((), (None, 3000), (20_000,), (None, None, None, 40), (None, None, 300), (None, 90_000, None, 90)),
     )
 ]
-# Stretched, cropped, padded, cut into tiles, and kept in their shape.
-KINDS = ("gemma3", "llava", "llava that pads", "idefics3", "qwen2.5vl", "qwen3vl", "pixtral", "mistral3")
+# Stretched, cropped, padded, cut into tiles, kept in their shape.
+KINDS = ("gemma3", "llava", "llava that pads", "idefics3", "qwen2.5vl", "qwen3vl", "internvl", "pixtral", "mistral3")
 SIDES = st.integers(1, 900)
 
 

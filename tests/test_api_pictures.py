@@ -6,6 +6,7 @@ import base64
 import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,22 @@ def test_texts_around_pictures_are_tokenized_in_one_piece(model):
     assert isinstance(after, TextSpan)
     whole = model.tokenize("<end_of_image>\n\n\n b<|im_end|>\n<|im_start|>assistant\n", special=True)
     assert list(after.ids) == whole
+
+
+def test_pictures_that_are_numbered_count_from_0_in_each_prompt(model):
+    one, two = (replace(model.prepare(picture(seed=seed)), numbered="[no. {}]") for seed in (1, 2))
+    image = "\n\n<start_of_image>" + "#" * ROWS + "<end_of_image>\n\n"
+    for _ in range(2):
+        said = shown(model, model.chat_prompt([*ask("a", one, "b", two), *ask(one, "c")]))
+        assert said.replace(image, "#").count("#") == 3
+        assert f"a[no. 0]{image}b[no. 1]{image}<|im_end|>" in said
+        assert f"user\n[no. 2]{image}c" in said
+    here = model.picture_marker
+    said = shown(model, model.raw([f"a{here}", [70], f"{here}b{here}"], [one, two, one]).prompt)
+    middle = model.tokenizer.decode([70])
+    assert said.split(image) == ["a[no. 0]", f"{middle}[no. 1]", "b[no. 2]", ""]
+    assert one.markers[0] == "[no. {}]"
+    assert model.encode(one).patches.numbered == one.numbered
 
 
 def test_the_picture_counts(model):

@@ -140,12 +140,14 @@ class Patches:
         notes: said to whoever sent it, as "frame 1 of 12".
         original: (width, height) of the picture that was given.
         whole: (width, height) that all of the original has in it, where it is cut into several spans.
+        numbered: stands before it, with its number among the prompt's pictures, from 0 on, in the place of {}.
     """
 
     parts: tuple[str | MediaSpan, ...]
     notes: tuple[str, ...] = ()
     original: tuple[int, int] | None = None
     whole: tuple[int, int] | None = None
+    numbered: str = ""
 
     def __repr__(self) -> str:
         sizes = (("grid", self.grid), ("picture", self.original), ("seen at", self.size))
@@ -159,7 +161,7 @@ class Patches:
     @property
     def markers(self) -> tuple[str, ...]:
         """Its strings, in order."""
-        return tuple(part for part in self.parts if isinstance(part, str))
+        return tuple(part for part in (self.numbered, *self.parts) if isinstance(part, str) and part)
 
     @property
     def rows(self) -> int:

@@ -70,14 +70,15 @@ class Prompting:
         """Texts and ids one after another; each `own` in the texts is the place of a picture. More as `prompt`."""
         spans: list[MediaSpan | Sequence[int]] = []
         self.refuse_too_long(pieces, pictures, context)
-        left = iter(pictures)
+        left, shown = iter(pictures), 0
         for number, piece in enumerate(pieces):
             if not isinstance(piece, str):
                 spans.append(piece)
                 continue
             runs = piece.split(self.own)
             here = [next(left) for _ in runs[1:]]
-            spans += self._spans(runs, here, first=number == 0, check=check)
+            spans += self._spans(runs, here, first=number == 0, check=check, shown=shown)
+            shown += len(here)
         return Prompt.of(spans)
 
     def knows_role(self, role: str) -> bool:
@@ -135,12 +136,16 @@ class Prompting:
         check_context(texts + sum(patches.rows for patches in pictures), context, at_least=True)
 
     def _spans(
-        self, runs: list[str], pictures: list[Patches], *, first: bool, check: Callable[[], None]
+        self, runs: list[str], pictures: list[Patches], *, first: bool, check: Callable[[], None], shown: int = 0
     ) -> list[MediaSpan | Sequence[int]]:
-        """Texts between spans in one piece each: how words are cut depends on their neighbours."""
+        """Texts between spans in one piece each: how words are cut depends on their neighbours.
+
+        `shown`: pictures that stand before these.
+        """
         spans: list[MediaSpan | Sequence[int]] = []
         text = runs[0]
-        for run, patches in zip(runs[1:], pictures, strict=True):
+        for number, (run, patches) in enumerate(zip(runs[1:], pictures, strict=True), shown):
+            text += patches.numbered.format(number)
             for part in patches.parts:
                 if isinstance(part, str):
                     text += part

@@ -29,8 +29,8 @@ def test_a_default_counts_where_nothing_is_said_and_null_says_nothing_is_meant()
 
 @pytest.mark.parametrize(
     ("path", "kind", "value"),
-    [("n", "int", 5), ("n", "float", 5.0), ("x", "float", 0.5), ("yes", "bool", True), ("list", "ints", [1, 2]),
-     ("list", "floats", [1.0, 2.0])],
+    [("n", "int", 5), ("n", "int32", 5), ("n", "float", 5.0), ("x", "float", 0.5), ("yes", "bool", True),
+     ("list", "ints", [1, 2]), ("list", "floats", [1.0, 2.0])],
 )  # fmt: skip
 def test_values_have_the_kind_that_was_asked_for(path, kind, value):
     assert settings().get(path, kind) == value
@@ -46,10 +46,10 @@ def test_values_of_another_kind_are_refused(path, kind):
         settings().get(path, kind)
 
 
-@pytest.mark.parametrize("value", [-1, 1 << 32])
-def test_a_whole_number_that_no_key_holds_is_refused(value):
+@pytest.mark.parametrize(("value", "kind"), [(-1, "int"), (1 << 32, "int"), (-1, "int32"), (1 << 31, "int32")])
+def test_a_whole_number_that_no_key_holds_is_refused(value, kind):
     with pytest.raises(FileError, match=f"config.json: size is {value}"):
-        settings({"size": value}).get("size", "int")
+        settings({"size": value}).get("size", kind)
 
 
 @pytest.mark.parametrize("value", [0, 1 << 31])
@@ -72,6 +72,9 @@ def test_what_is_missing_is_named():
         ("model.language_model.layers.0.mlp.up_proj.weight", "layers.0.mlp.up_proj.weight"),
         ("model.text_model.norm.weight", "norm.weight"),
         ("language_model.lm_head.weight", "lm_head.weight"),
+        ("llm.model.layers.0.mlp.up_proj.weight", "layers.0.mlp.up_proj.weight"),
+        ("llm.lm_head.weight", "lm_head.weight"),
+        ("vpm.embeddings.x", "vpm.embeddings.x"),
         ("vision_tower.vision_model.encoder.x", "vision_tower.encoder.x"),
         ("model.vision_tower.encoder.x", "vision_tower.encoder.x"),
         ("model.visual.blocks.0.x", "visual.blocks.0.x"),

@@ -136,7 +136,7 @@ def find_rules(checkpoint: Description, *, vision: bool = True) -> tuple[Rules, 
     model_type = text.get("model_type", checkpoint.config.get("model_type"))
 
     def fits(rule: Rules, part: str) -> bool:
-        return rule.part == part and any(name in rule.classes for name in classes)
+        return rule.part == part and any(name in rule.classes for name in classes) and rule.when(checkpoint.config)
 
     found = [rule for rule in known if fits(rule, "text")]
     found += [rule for rule in known if rule.part == "text" and model_type in rule.types]
@@ -227,7 +227,8 @@ def _value(key: Key, settings: Settings) -> Typed | None:
         value = key.default if value is None else settings.check(key.name, value, key.kind)
     if value is None:
         return None
-    kinds = {"int": ValueType.UINT32, "float": ValueType.FLOAT32, "bool": ValueType.BOOL, "str": ValueType.STRING,
+    kinds = {"int": ValueType.UINT32, "int32": ValueType.INT32, "float": ValueType.FLOAT32,
+             "bool": ValueType.BOOL, "str": ValueType.STRING,
              "ints": ValueType.INT32, "floats": ValueType.FLOAT32, "bools": ValueType.BOOL}  # fmt: skip
     return Typed(kinds[key.kind], value)  # type: ignore[arg-type]
 

@@ -16,11 +16,11 @@ from opsin.arrays import Floats
 from opsin.errors import FileError
 
 Shape = tuple[int, ...]
-Kind = Literal["int", "float", "bool", "str", "ints", "floats", "bools"]
+Kind = Literal["int", "int32", "float", "bool", "str", "ints", "floats", "bools"]
 
 REQUIRED = object()
 _TYPES: Mapping[str, tuple[type, ...]] = {
-    "int": (int,), "float": (int, float), "bool": (bool,), "str": (str,),
+    "int": (int,), "int32": (int,), "float": (int, float), "bool": (bool,), "str": (str,),
     "ints": (int,), "floats": (int, float), "bools": (bool,),
 }  # fmt: skip
 
@@ -68,7 +68,7 @@ class Settings:
             isinstance(v, allowed) and (bool in allowed or not isinstance(v, bool)) for v in values
         ):
             raise FileError(f"{self.where}: {paths} is {value!r:.60}, not of the kind {kind}", hint="mend config.json")
-        if kind == "int" and not 0 <= values[0] < 1 << 32:
+        if kind in ("int", "int32") and not 0 <= values[0] < 1 << (32 if kind == "int" else 31):
             raise FileError(f"{self.where}: {paths} is {value}", hint="mend config.json")
         if kind == "float":
             return float(values[0])
@@ -93,7 +93,7 @@ class Key:
     Attributes:
         name: with "{arch}" for the architecture.
         path: where its value stands, or what computes it (None: the key is left out).
-        kind: how it is written: int as UINT32, float as FLOAT32, ints as INT32s.
+        kind: how it is written: int as UINT32, int32 as INT32, float as FLOAT32, ints as INT32s.
         default: where nothing stands at `path`; None leaves the key out.
     """
 
@@ -156,6 +156,7 @@ class Rules:
         check: raises for a checkpoint that nobody could run.
         assumed: what the family's code takes for granted of settings that may say otherwise: values, or functions of
             the settings that give them.
+        when: whether a config.json is of these, where several models go by one class name.
     """
 
     part: Literal["text", "vision"]
@@ -169,6 +170,7 @@ class Rules:
     dropped: tuple[str, ...] = ()
     check: Callable[[Settings], None] = lambda settings: None
     assumed: Mapping[str, object] = field(default_factory=dict)
+    when: Callable[[Mapping[str, object]], bool] = lambda config: True
 
 
 def canonical(name: str) -> str:
@@ -177,7 +179,7 @@ def canonical(name: str) -> str:
     Text is "embed_tokens.weight", "layers.0...", "norm.weight", "lm_head.weight"; a tower keeps its own beginning
     (`gguf.roles` lists them), without "model." before it and "vision_model." after "vision_tower.".
     """
-    name = name.removeprefix("model.").removeprefix("language_model.").removeprefix("text_model.")
+    name = name.removeprefix("model.").removeprefix("language_model.").removeprefix("text_model.").removeprefix("llm.")
     name = name.removeprefix("model.")
     return name.replace("vision_tower.vision_model.", "vision_tower.", 1)
 

@@ -24,6 +24,8 @@ from opsin.models import load_decoder, load_encoder
 from opsin.nn.module import FileReader
 from opsin.ops.reference import Reference
 
+NEEDED_ELSEWHERE = {"resampler.pos_embed_k"}  # by llama.cpp, which does not use it either
+
 
 @pytest.fixture(scope="module", params=TOWERS)
 def saved(request, tmp_path_factory):
@@ -56,7 +58,7 @@ def test_every_format_loads_whole(saved, tmp_path, format):
     with File.open(tmp_path / "mmproj.gguf") as file:
         reader = FileReader(file, Reference())
         load_encoder(file, reader)
-        assert reader.unread() == ()
+        assert set(reader.unread()) <= NEEDED_ELSEWHERE
         types = {name: info.type for name, info in file.tensors.items()}
         assert types.get("v.position_embd.weight", 0) == 0
         assert types["v.patch_embd.weight"] == (1 if format == "f16" else 0)
@@ -69,8 +71,8 @@ def test_one_file_holds_both_parts(saved, tmp_path):
         reader = FileReader(file, Reference())
         decoder = load_decoder(file, reader)
         assert load_encoder(file, reader).width == decoder.media_width
-        assert decoder.width == 64
-        assert reader.unread() == ()
+        assert decoder.width in (64, 256)
+        assert set(reader.unread()) <= NEEDED_ELSEWHERE
 
 
 def test_the_projection_that_is_stored_the_other_way_is_never_in_blocks(tmp_path):
@@ -125,6 +127,9 @@ CONFIG, PICTURES = "config.json", "preprocessor_config.json"
         ("internvl", CONFIG, {"vision_config": {"use_mean_pooling": False}}, "use_mean_pooling is False"),
         ("internvl", CONFIG, {"vision_config": {"hidden_act": "gelu_new"}}, "hidden_act is 'gelu_new'"),
         ("internvl6b", CONFIG, {"vision_config": {"layer_norm_eps": 1e-5}}, "layer_norm_eps is 1e-05"),
+        ("minicpmv2.5", CONFIG, {"scale_emb": 12}, "MiniCPMV cannot be converted"),  # 2.0 says no version either
+        ("minicpmv2.6", CONFIG, {"version": 3.0}, "MiniCPMV cannot be converted"),
+        ("minicpmv2.6", CONFIG, {"vision_config": {"hidden_act": "relu"}}, "hidden_act is 'relu'"),
     ],
 )  # fmt: skip
 def test_a_checkpoint_that_a_file_cannot_say_is_refused(tmp_path, family, file, change, said):

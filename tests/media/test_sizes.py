@@ -15,6 +15,7 @@ from transformers.image_transforms import get_resize_output_image_size
 from transformers.image_utils import ChannelDimension
 from transformers.models.got_ocr2 import image_processing_pil_got_ocr2 as got_ocr2
 from transformers.models.idefics3 import image_processing_pil_idefics3 as idefics3
+from transformers.models.minicpmv4_6.image_processing_pil_minicpmv4_6 import MiniCPMV4_6ImageProcessorPil
 from transformers.models.mllama import image_processing_pil_mllama as mllama
 from transformers.models.pixtral import image_processing_pil_pixtral as pixtral
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as qwen2_vl
@@ -156,3 +157,28 @@ def test_canvases_of_tiles(width: int, height: int, rule: tuple[int, int]) -> No
 @pytest.mark.parametrize("most", [1, 4, 7])
 def test_grids_of_tiles_stand_in_the_order_of_their_numbers(most: int) -> None:
     assert [grid[::-1] for grid in sizes.tile_grids(most)] == mllama.get_all_supported_aspect_ratios(most)
+
+
+def test_slices() -> None:
+    theirs, ties = MiniCPMV4_6ImageProcessorPil(), 0
+    for size in many_sizes():
+        grid = theirs.get_sliced_grid(size[::-1], 9, 448)
+        columns, rows = sizes.slice_grid(size, 448, 9)
+        assert [rows, columns] == (grid or [1, 1])
+        ties += size[0] == size[1] and grid is not None
+        # They take sides of 28 pixels for what ours are.
+        near = theirs.find_best_resize(size[::-1], 448, 14, "4x", allow_upscale=grid is None)
+        assert sizes.near_area(size, 448, 28, grow=grid is None) == near[::-1]
+        if grid is not None:
+            wide, high = sizes.slice_size(size, (columns, rows), 448, 28)
+            refined = theirs.get_refine_size(size[::-1], grid, 448, 14, "4x", allow_upscale=True)
+            assert (columns * wide, rows * high) == refined[::-1]
+    assert ties
+
+
+@given(side, side, st.sampled_from([(448, 9), (60, 4), (336, 1), (100, 2)]))
+def test_slice_grids(width: int, height: int, rule: tuple[int, int]) -> None:
+    columns, rows = sizes.slice_grid((width, height), *rule)
+    assert [rows, columns] == (
+        MiniCPMV4_6ImageProcessorPil().get_sliced_grid((height, width), rule[1], rule[0]) or [1, 1]
+    )

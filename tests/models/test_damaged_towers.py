@@ -29,7 +29,7 @@ DAMAGES = {
     "a vector": lambda values: values.reshape(-1),
     "not a number": lambda values: np.full_like(values, np.nan),
 }
-OPTIONAL = ("bias", "pre_ln", "post_ln", "weight.1", "class_embd", "ffn_gate")
+OPTIONAL = ("bias", "pre_ln", "post_ln", "weight.1", "class_embd", "ffn_gate", "pos_embed_k")
 
 
 @pytest.fixture(scope="module", params=truths.TOWERS)

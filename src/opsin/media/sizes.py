@@ -163,3 +163,41 @@ def areas(size: Size, grid: Grid) -> list[Area]:
         for y in range(rows)
         for x in range(columns)
     ]
+
+
+def slice_grid(size: Size, side: int, most: int) -> Grid:
+    """A grid for slices of about side x side pixels, nearest to the picture's shape; (1, 1): it needs none.
+
+    `get_sliced_grid`. Of grids that are equally near, the first one: fewer slices, then fewer columns.
+    """
+    width, height = size
+    wanted = min(math.ceil(width * height / (side * side)), most)
+    if wanted <= 1:
+        return 1, 1
+    counts = [count for count in (wanted - 1, wanted, wanted + 1) if 1 < count <= most]
+    grids = [(columns, count // columns) for count in counts for columns in range(1, count + 1) if not count % columns]
+    shape = math.log(width / height)
+    return min(grids, key=lambda grid: abs(shape - math.log(grid[0] / grid[1])))
+
+
+def near_area(size: tuple[float, float], side: int, factor: int, *, grow: bool) -> Size:
+    """Sides that are multiples of `factor`, nearly of the same shape, with about side * side pixels.
+
+    A smaller picture keeps its size, but for the factor, where it may not grow. `find_best_resize`.
+    """
+    width, height = size
+    if grow or width * height > side * side:
+        ratio = width / height
+        height = int(side / math.sqrt(ratio))
+        width = int(height * ratio)
+    return _near(width, factor), _near(height, factor)
+
+
+def slice_size(size: Size, grid: Grid, side: int, factor: int) -> Size:
+    """The size of each slice of a grid: `near_area` of its share of the picture. `get_refine_size`."""
+    wide, high = (_near(length, count) / count for length, count in zip(size, grid, strict=True))
+    return near_area((wide, high), side, factor, grow=True)
+
+
+def _near(length: float, factor: int) -> int:
+    return max(round(length / factor) * factor, factor)

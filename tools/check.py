@@ -38,7 +38,8 @@ MAY_NAME_FAMILIES = (PACKAGE / "text",)
 # What is too long today and may not grow: path, or path and function, with its lines. To be emptied.
 RATCHET: dict[str, int] = {}
 
-# What follows a family's name in words that mean a project's programs, formats and environment variables.
+# What follows a family's name in words that mean a project's programs, formats and environment variables, or a setting
+# that checkpoints of others have.
 OTHER_WORDS = (
     ".cpp",
     "_cpp",
@@ -50,6 +51,7 @@ OTHER_WORDS = (
     "_API_KEY",
     "_MEDIA_MARKER",
     "_CHAT_TEMPLATE",
+    "_4_scaling_beta",
 )
 
 # Names of projects in which a family's name is only letters.

@@ -36,7 +36,7 @@ PICTURES = {
     "idefics3": {"resample": 2, "do_convert_rgb": False},
     "internvl": {"resample": 2, "size": {"height": 9, "width": 9}, "do_rescale": False},
     "pixtral": {"resample": 2, "size": {"longest_edge": 64}},
-    "mistral3": {"resample": 2, "size": {"longest_edge": 64}},
+    "mistral small": {"resample": 2, "size": {"longest_edge": 64}},
     "minicpmv2.5": {"max_slice_nums": 4, "slice_mode": False, "patch_size": 7},
     "minicpmv2.6": {"use_image_id": False, "slice_mode": False},
 }  # fmt: skip

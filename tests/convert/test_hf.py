@@ -26,6 +26,11 @@ VARIANTS = {
     "llama with scaled bands": ("llama", {"rope_parameters": BANDS}),
     "llama with yarn": ("llama", {"rope_parameters": YARN}),
     "llama with yarn and a factor of its own": ("llama", {"rope_parameters": {**YARN, "attention_factor": 1.5}}),
+    "llama with yarn that tells its strength in shares": (
+        "llama", {"rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3}}
+    ),
+    "mistral3": ("mistral3", {}),
+    "mistral3 without yarn": ("mistral3", {"rope_parameters": {**checkpoints.YARN, "rope_type": "default"}}),
     "qwen2": ("qwen2", {}),
     "qwen2 untied": ("qwen2", {"tied": False}),
     "qwen3": ("qwen3", {}),

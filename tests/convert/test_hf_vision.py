@@ -122,7 +122,7 @@ CONFIG, PICTURES = "config.json", "preprocessor_config.json"
         ("pixtral", CONFIG, {"vision_feature_layer": -2}, "vision_feature_layer is -2"),
         ("pixtral", CONFIG, {"vision_feature_select_strategy": "default"}, "only 'full' can be converted"),
         ("pixtral", "tokenizer.json", {"added_tokens": []}, r"tokenizer.json has no \[IMG_BREAK\]"),
-        ("mistral3", CONFIG, {"text_config": {"rms_norm_eps": 1e-6}}, "rms_norm_eps is 1e-06"),
+        ("mistral small", CONFIG, {"text_config": {"rms_norm_eps": 1e-6}}, "rms_norm_eps is 1e-06"),
         ("internvl", CONFIG, {"vision_feature_layer": -2}, "vision_feature_layer is -2"),
         ("internvl", CONFIG, {"vision_config": {"use_mean_pooling": False}}, "use_mean_pooling is False"),
         ("internvl", CONFIG, {"vision_config": {"hidden_act": "gelu_new"}}, "hidden_act is 'gelu_new'"),

@@ -25,6 +25,7 @@ FAMILIES = {
     "qwen3": {},
     "qwen2vl": {},
     "qwen3vl": {},
+    "mistral3": {},
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from opsin.errors import FileError
+from opsin.errors import FileError, ModelError
 from opsin.gguf.rules import Settings, plus_one
 from opsin.gguf.text_rules import KEYS, PRE_NORM, ROPE_FACTORS, ROPE_KEYS, tensors
 
@@ -77,6 +77,27 @@ def test_the_strength_of_a_yarn_rope_is_told_beside_what_its_factor_gives(told):
     """Readers multiply what they are told with 1 + 0.1 ln(factor)."""
     made = written(ROPE_KEYS, rope_scaling={"rope_type": "yarn", "factor": 4.0, "attention_factor": told})
     assert made["scaling.attn_factor"] * (1 + 0.1 * np.log(4)) == pytest.approx(told)
+
+
+@pytest.mark.parametrize(
+    ("shares", "told"),
+    [
+        ((1.0, 1.0), 1.0),
+        ((0.7, 1.3), (1 + 0.07 * np.log(4)) / (1 + 0.13 * np.log(4))),
+        ((None, 1.0), None),
+        ((0.0, 2.0), None),
+    ],
+)
+def test_the_strength_of_a_yarn_rope_may_be_told_in_shares(shares, told):
+    """Those of queries and of all, as transformers divides them; one alone says nothing."""
+    rope = {"rope_type": "yarn", "factor": 4.0, "mscale": shares[0], "mscale_all_dim": shares[1]}
+    made = written(ROPE_KEYS, rope_scaling=rope).get("scaling.attn_factor")
+    assert made == (pytest.approx(told / (1 + 0.1 * np.log(4))) if told else None)
+
+
+def test_a_ramp_of_yarn_between_whole_pairs_is_refused():
+    with pytest.raises(ModelError, match="rope_scaling.truncate is False"):
+        written(ROPE_KEYS, rope_scaling={"rope_type": "yarn", "factor": 4.0, "truncate": False})
 
 
 def test_what_belongs_to_yarn_is_not_said_of_other_ropes():

@@ -118,6 +118,10 @@ def _qwen3vl(**text: object) -> torch.nn.Module:
 
 SECTIONS = [1, 4, 3]  # pairs of time, rows and columns: no two alike
 INTERLEAVED = [8, 5, 3]
+YARN = {
+    "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 40, "beta_fast": 4.0,
+    "beta_slow": 0.5, "mscale": 1.0, "mscale_all_dim": 0.6, "llama_4_scaling_beta": 0.4,
+}  # fmt: skip
 CHECKPOINTS = {
     "qwen2": Checkpoint(_causal("Qwen2"), options={"rope_theta": 5e4}, keys={"rope.freq_base": 5e4}),
     "qwen3": Checkpoint(_causal("Qwen3"), options={"rope_theta": 5e4}, keys={"rope.freq_base": 5e4}),
@@ -126,6 +130,21 @@ CHECKPOINTS = {
         head=WIDTH // HEADS,
         options={"rope_theta": 5e4},
         keys={"rope.freq_base": 5e4},
+        neighbours=True,
+    ),
+    "mistral3": Checkpoint(
+        _causal("Ministral3"),
+        options={"rope_parameters": YARN},
+        keys={
+            "rope.freq_base": 1e4,
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 40,
+            "rope.scaling.yarn_beta_fast": 4.0,
+            "rope.scaling.yarn_beta_slow": 0.5,
+            "rope.scaling.yarn_log_multiplier": 0.6,
+            "attention.temperature_scale": 0.4,
+        },
         neighbours=True,
     ),
     "qwen2vl": Checkpoint(

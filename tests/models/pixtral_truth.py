@@ -1,4 +1,4 @@
-"""Tiny random Pixtral and Mistral Small 3.1, in transformers' classes."""
+"""Tiny random Pixtral, Mistral Small 3.1 and Ministral 3, in transformers' classes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from checkpoints import YARN
 from tiny import tiny_llama
 from transformers import (
     BatchFeature,
@@ -68,16 +69,21 @@ def pixtral_truth(seed: int = 0) -> LlavaForConditionalGeneration:
     return model
 
 
-def mistral3_truth(seed: int = 0) -> Mistral3ForConditionalGeneration:
-    """With a merger, without biases."""
+def mistral3_truth(seed: int = 0, **text: object) -> Mistral3ForConditionalGeneration:
+    """With a merger, without biases. `text` replaces settings of its decoder."""
     torch.manual_seed(seed)
     config = Mistral3Config(
-        text_config=TEXT, vision_config=vision(), spatial_merge_size=MERGE, multimodal_projector_bias=False,
+        text_config=TEXT | text, vision_config=vision(), spatial_merge_size=MERGE, multimodal_projector_bias=False,
         tie_word_embeddings=False, **COMMON,
     )  # fmt: skip
     model = Mistral3ForConditionalGeneration(config).eval()
     enliven(model, seed)
     return model
+
+
+def ministral3_truth(seed: int = 0) -> Mistral3ForConditionalGeneration:
+    """The same around a decoder whose rope is stretched and whose queries grow."""
+    return mistral3_truth(seed, model_type="ministral3", rope_parameters=YARN)
 
 
 def write_text(path: Path, **keys: object) -> Path:
@@ -157,6 +163,7 @@ def merging_processor() -> Processor:
 
 TOWERS = {
     "pixtral": Truth("pixtral", pixtral_truth, write_tower, processor, "[IMG]"),
-    "mistral3": Truth("pixtral", mistral3_truth, write_tower, merging_processor, "[IMG]"),
+    "mistral small": Truth("pixtral", mistral3_truth, write_tower, merging_processor, "[IMG]"),
+    "ministral3": Truth("pixtral", ministral3_truth, write_tower, merging_processor, "[IMG]"),
 }
 OTHERS = {"pixtral of llama.cpp": Truth("pixtral", pixtral_truth, write_tower, processor, "[IMG]", {"breaks": True})}

@@ -136,11 +136,18 @@ class TorchOps:
     def layer_norm(self, x: Array, w: Array, b: Array | None, eps: float) -> Array:
         return self.wrap(functional.layer_norm(x.data, (x.width,), w.data, None if b is None else b.data, eps))
 
-    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0, axis: Array | None = None) -> Array:
+    def rope_table(
+        self, positions: Array, frequencies: Array, scale: float = 1.0, axis: Array | None = None, *,
+        growth: Array | None = None, every: int = 1,
+    ) -> Array:  # fmt: skip
         places = positions.data.double()
         places = places[:, None] if axis is None else places[:, axis.data.long()]
         angles = places * frequencies.data.double()[None]
-        return self.wrap((torch.stack([angles.cos(), angles.sin()], 1) * scale).float())
+        table = torch.stack([angles.cos(), angles.sin()], 1) * scale
+        if growth is not None:
+            steps = (positions.data.reshape(len(places), -1)[:, 0] // every).clamp(0, growth.width - 1)
+            table = table * growth.data.double()[steps.long()][:, None, None]
+        return self.wrap(table.float())
 
     def rope(self, x: Array, table: Array, pairing: Pairing) -> Array:
         cos, sin = table.data[:, None, 0], table.data[:, None, 1]

@@ -54,7 +54,7 @@ FAMILIES = {
     "minicpmv2.6": (minicpmv_truth.TOWERS["minicpmv2.6"], lambda: minicpmv_truth.wide("2.6"), (48, 48)),
     "minicpmv4.5": (minicpmv_truth.TOWERS["minicpmv4.5"], lambda: minicpmv_truth.wide("4.5"), (100, 300)),
     "pixtral": (pixtral_truth.TOWERS["pixtral"], pixtral_truth.pixtral_truth, (96, 64)),
-    "mistral3": (pixtral_truth.TOWERS["mistral3"], pixtral_truth.mistral3_truth, (96, 64)),
+    "mistral small": (pixtral_truth.TOWERS["mistral small"], pixtral_truth.mistral3_truth, (96, 64)),
 }
 
 

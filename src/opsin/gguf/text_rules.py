@@ -47,6 +47,8 @@ def rope_type(settings: Settings) -> str:
     known = ("default", "mrope", "linear", "yarn", *(() if "alpha" in rope(settings) else ("dynamic",)))
     if kind not in known and not _has_bands(settings):
         raise ModelError(f"{settings.where}: the rope is scaled by {kind!r}", hint="it cannot be converted yet")
+    if kind == "yarn" and rope(settings).get("truncate") is False:
+        raise ModelError(f"{settings.where}: rope_scaling.truncate is False", hint="GGUF files cannot say it")
     return "default" if kind in ("mrope", "dynamic") else str(kind)
 
 
@@ -90,9 +92,19 @@ def _original(settings: Settings) -> int | None:
 
 def _attention_factor(settings: Settings) -> float | None:
     """Cosines and sines grow by 0.1 ln(factor) + 1, unless the checkpoint says otherwise; GGUF holds the quotient."""
-    if _scaling(settings) != "yarn" or rope(settings).get("attention_factor") is None:
+    if _scaling(settings) != "yarn":
         return None
-    return _number(settings, "attention_factor") / (0.1 * math.log(_number(settings, "factor")) + 1)
+    usual, told = _mscale(settings), rope(settings).get("attention_factor")
+    if told is not None:
+        return _number(settings, "attention_factor") / usual
+    one, other = "mscale", "mscale_all_dim"
+    if not (rope(settings).get(one) and rope(settings).get(other)):
+        return None
+    return _mscale(settings, _number(settings, one)) / _mscale(settings, _number(settings, other)) / usual
+
+
+def _mscale(settings: Settings, share: float = 1.0) -> float:
+    return 0.1 * share * math.log(max(1.0, _number(settings, "factor"))) + 1
 
 
 def _rope_factors(settings: Settings) -> Floats | None:

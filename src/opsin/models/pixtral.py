@@ -1,11 +1,11 @@
-"""Pixtral and Mistral Small 3.1: pictures in their own size and shape, row by row, with a token after each row.
+"""Pixtral, Mistral Small 3.1 and Ministral 3: pictures in their own size, row by row, with a token after each row.
 
-Positions of patches turn by row and column (2-D RoPE). In Mistral Small's, squares of 2 x 2 patches become a row. The
-text part is the common decoder, in older files and in those that we write under the name of another family; what stands
-between rows are its own tokens, so that llama.cpp's tensor `v.token_embd.img_break` is not needed.
+Positions of patches turn by row and column (2-D RoPE). In all but the first, squares of 2 x 2 patches become a row. The
+text part is a decoder of another file's; what stands between rows are its own tokens, so that llama.cpp's tensor
+`v.token_embd.img_break` is not needed.
 
-GGUF: general.architecture = "mistral3", clip.projector_type = "pixtral". Oracles: transformers'
-LlavaForConditionalGeneration with this tower and Mistral3ForConditionalGeneration, with their processor.
+GGUF: clip.projector_type = "pixtral". Oracles: transformers' LlavaForConditionalGeneration with this tower and
+Mistral3ForConditionalGeneration, with their processor.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant, neighbours
 from opsin.gguf.vision_rules import CLIP, blocks, expect, normalisation_keys, projector_keys, tower_sizes
 from opsin.media import sizes
 from opsin.media.picture import Picture
-from opsin.nn.decoder import PreNormDecoder
 from opsin.nn.keys import positive_int
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear, Reordered, RmsNorm
@@ -34,14 +33,6 @@ from opsin.spans import MediaSpan, Patches
 
 BREAK, END = "[IMG_BREAK]", "[IMG_END]"
 BASE = 10000.0
-
-
-def load_mistral3(file: File, source: Reader) -> PreNormDecoder:
-    """The common decoder. Later models under this name scale their queries by position."""
-    key = "mistral3.attention.temperature_scale"
-    if file.get_float(key, 0.0):
-        raise ModelError(f"{file.path}: {key} is not 0", hint="Mistral Small 3 is supported, Ministral 3 not yet")
-    return PreNormDecoder.load(file, source, "mistral3", pairing="neighbours")
 
 
 class Merger(Reordered):
@@ -173,7 +164,6 @@ def _rules(name: str, tower: Mapping[str, int], wanted: Mapping[str, object], *m
     )
 
 
-DECODERS = {"mistral3": load_mistral3}
 ENCODERS = {"pixtral": PixtralVision.load}
 RULES = (
     _rules("LlavaForConditionalGeneration", _TOWER, {"vision_feature_select_strategy": "full"}),

@@ -27,7 +27,7 @@ from opsin.gguf.vision_rules import blocks, normalisation_keys, projector_keys, 
 from opsin.models.qwen2vl import LOOK, MOMENTS, SIZES, pixel_keys, sections
 from opsin.models.qwen2vl import Qwen2VlVision as OlderVision
 from opsin.nn.batch import Batch
-from opsin.nn.decoder import PreNormBlock, PreNormDecoder
+from opsin.nn.decoder import PreNormBlock, PreNormDecoder, Tables
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.rope import interleaved_axis_of
@@ -48,8 +48,8 @@ class Qwen3VlDecoder(PreNormDecoder):
     def media_width(self) -> int:
         return (1 + self.deep) * self.width
 
-    def _block(self, block: PreNormBlock, x: Array, batch: Batch, layer: int, table: Array) -> Array:
-        x = super()._block(block, x, batch, layer, table)
+    def _block(self, block: PreNormBlock, x: Array, batch: Batch, layer: int, tables: Tables) -> Array:
+        x = super()._block(block, x, batch, layer, tables)
         return batch.deepen(x, 1 + layer) if layer < self.deep else x
 
 

@@ -84,11 +84,11 @@ class SelfAttention(Projection):
 
     def __call__(
         self, x: Array, batch: Batch, *, layer: int, heads: Heads, rope: Array | None, pairing: Pairing, eps: float,
-        name: str, residual: Array | None = None, group: str = "self",
+        name: str, residual: Array | None = None, group: str = "self", queries: Array | None = None,
     ) -> Array:  # fmt: skip
         """x [rows, width] -> the same shape, with `residual` added. `rope` is the table, None for no positions.
 
-        `layer` counts those of the KV group `group`.
+        `layer` counts those of the KV group `group`, `queries` is their own table where it is not that of keys.
         """
         kept = batch.groups[group]
         q, k, v = self.project(x, heads)
@@ -97,7 +97,8 @@ class SelfAttention(Projection):
         if self.attn_k_norm is not None:
             k = self.attn_k_norm(k, eps)
         if rope is not None:
-            q, k = x.ops.rope(q, rope, pairing), x.ops.rope(k, rope, pairing)
+            q = x.ops.rope(q, rope if queries is None else queries, pairing)
+            k = x.ops.rope(k, rope, pairing)
         assert kept.slots is not None
         x.ops.store(kept.pages, layer, k, v, kept.slots)
         out = attend(q, batch, kept, layer=layer, heads=heads, name=name)

@@ -17,8 +17,10 @@ from opsin.nn.ffn import GatedFfn
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Embedding, Linear, RmsNorm
-from opsin.nn.rope import Rope, axis_of, rope_of
+from opsin.nn.rope import Rope, Temperature, axis_of, rope_of, temperature_of
 from opsin.ops import Array, Pairing
+
+Tables = tuple[Array, Array]  # of a rope, for queries and for keys
 
 
 class DecoderWeights(Module):
@@ -75,6 +77,7 @@ class PreNormDecoder:
     frequencies: Array
     pairing: Pairing
     axis: Array | None = None
+    temperature: Temperature | None = None
 
     @classmethod
     def load(cls, file: File, source: Reader, prefix: str, *, pairing: Pairing, mrope: bool = False) -> Self:
@@ -82,6 +85,9 @@ class PreNormDecoder:
         heads = heads_of(file, prefix)
         factors = source.values("rope_freqs.weight") if source.has("rope_freqs.weight") else None
         rope, weights = rope_of(file, prefix, heads.width, factors), PreNormWeights.read(source)
+        temperature = temperature_of(file, prefix, source.ops)
+        if temperature is not None and (mrope or 2 * len(rope.frequencies) != heads.width):
+            raise ModelError(f"{file.path}: {prefix}.attention.temperature_scale with a rope of parts of a head")
         weights.check(file, prefix, weights.blk)
         for block in weights.blk:  # a cache is made for these heads before anything runs
             block.attn.check(heads)
@@ -94,6 +100,7 @@ class PreNormDecoder:
             frequencies=source.ops.constant(rope.frequencies),
             pairing=pairing,
             axis=source.ops.constant(axis_of(file, prefix, len(rope.frequencies))) if mrope else None,
+            temperature=temperature,
         )
 
     @property
@@ -123,22 +130,28 @@ class PreNormDecoder:
     def forward(self, batch: Batch) -> Array:
         w, tap = self.weights, batch.tap
         x = tap("embed", batch.overlay(w.token_embd(batch.ids)))
-        table = self._table(batch)
+        tables = self._tables(batch)
         for i, block in enumerate(w.blk):
-            x = self._block(block, x, batch, i, table)
+            x = self._block(block, x, batch, i, tables)
         return w.logits(tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps)))
 
-    def _table(self, batch: Batch) -> Array:
-        ops = batch.positions.ops
+    def _tables(self, batch: Batch) -> Tables:
+        ops, scale = batch.positions.ops, self.rope.scale
         if self.axis is not None and batch.axes is not None:
-            return ops.rope_table(batch.axes, self.frequencies, self.rope.scale, self.axis)
-        return ops.rope_table(batch.positions, self.frequencies, self.rope.scale)
+            table = ops.rope_table(batch.axes, self.frequencies, scale, self.axis)
+            return table, table
+        table = ops.rope_table(batch.positions, self.frequencies, scale)
+        if self.temperature is None:
+            return table, table
+        growth, every = self.temperature.growth, self.temperature.every  # a query is turned and made longer at once
+        return ops.rope_table(batch.positions, self.frequencies, scale, growth=growth, every=every), table
 
-    def _block(self, block: PreNormBlock, x: Array, batch: Batch, layer: int, table: Array) -> Array:
+    def _block(self, block: PreNormBlock, x: Array, batch: Batch, layer: int, tables: Tables) -> Array:
+        queries, keys = tables
         normed = block.attn_norm(x, self.eps)
         x = block.attn(
-            normed, batch, layer=layer, heads=self.heads, rope=table, pairing=self.pairing, eps=self.eps,
-            name=f"blk.{layer}.attn", residual=x,
+            normed, batch, layer=layer, heads=self.heads, rope=keys, queries=queries, pairing=self.pairing,
+            eps=self.eps, name=f"blk.{layer}.attn", residual=x,
         )  # fmt: skip
         x = block.ffn(block.ffn_norm(x, self.eps), "silu", residual=x)
         return batch.tap(f"blk.{layer}.out", x)

@@ -14,6 +14,7 @@ from opsin.nn.keys import LEAST_FLOAT, MOST_FLOAT, number, positive_float, posit
 from opsin.ops import Array, Ops
 
 FASTEST = 1e6  # radians a position; published ropes turn by at most 1
+MOST_STEPS = 1 << 12  # of a temperature; published models have at most 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,14 @@ class Rope:
 
     frequencies: npt.NDArray[np.float32]
     scale: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Temperature:
+    """Queries of position p are multiplied by `growth`[p // every], so that attention to long texts stays peaked."""
+
+    growth: Array  # [steps]
+    every: int
 
 
 def rope_of(
@@ -53,6 +62,23 @@ def rope_of(
     if kind == "yarn":
         return _yarn(file, prefix, plain, factor, base)
     raise ModelError(f"{prefix}.rope.scaling.type is {kind!r}", hint="none, linear and yarn are supported")
+
+
+def temperature_of(file: File, prefix: str, ops: Ops) -> Temperature | None:
+    """1 + scale ln(1 + steps), where each step is as long as the context before the rope was stretched.
+
+    As transformers' Ministral3Attention has it. None where the file says no `{prefix}.attention.temperature_scale`.
+    """
+    scale = number(file, f"{prefix}.attention.temperature_scale", 0.0, least=0.0, most=1e3)
+    if not scale:
+        return None
+    context = positive_int(file, f"{prefix}.context_length")
+    key = f"{prefix}.rope.scaling.original_context_length"
+    every = positive_int(file, key, context)
+    steps = -(-context // every)
+    if steps > MOST_STEPS:
+        raise ModelError(f"{file.path}: {key} is {every}, of a context of {context}", hint="the file is damaged")
+    return Temperature(ops.constant((1 + scale * np.log1p(np.arange(steps))).astype(np.float32)), every)
 
 
 def frequencies(width: int, base: float) -> npt.NDArray[np.float64]:
@@ -129,5 +155,11 @@ def _yarn(file: File, prefix: str, plain: npt.NDArray[np.float64], factor: float
     low, high = max(0, math.floor(dimension(fast))), min(turned - 1, math.ceil(dimension(slow)))
     ramp = np.clip((np.arange(len(plain)) - low) / max(0.001, high - low), 0, 1)
     mixed = plain / factor * ramp + plain * (1 - ramp)
-    scale = number(file, f"{prefix}.attn_factor", 1.0, least=0.0, most=1e4) * (0.1 * math.log(factor) + 1)
+    scale = number(file, f"{prefix}.attn_factor", 1.0, least=0.0, most=1e4) * _growth(factor, 1.0)
+    scale /= _growth(factor, number(file, f"{prefix}.yarn_log_multiplier", 0.0, least=0.0, most=1e4))
     return Rope(as_frequencies(file, mixed), scale)
+
+
+def _growth(factor: float, share: float) -> float:
+    """Of cosines and sines: what transformers calls the mscale of a factor. None where positions are not stretched."""
+    return 0.1 * share * math.log(max(factor, 1.0)) + 1

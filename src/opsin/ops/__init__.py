@@ -269,10 +269,15 @@ class Ops(Protocol):
         """(x - mean) / sqrt(variance + eps) * w + b over the last dimension (Ba et al. 2016)."""
         ...
 
-    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0, axis: Array | None = None) -> Array:
+    def rope_table(
+        self, positions: Array, frequencies: Array, scale: float = 1.0, axis: Array | None = None, *,
+        growth: Array | None = None, every: int = 1,
+    ) -> Array:  # fmt: skip
         """positions [n] int32, frequencies [pairs] (radians a position) -> [n, 2, pairs]: cosines and sines.
 
         With `axis` [pairs] int32, positions are [n, axes] and pair i turns by positions[:, axis[i]].
+        With `growth` [steps], the values of position p (on the first axis) are multiplied by growth[p // every], too;
+        by the last number where there is none.
         """
         ...
 

@@ -155,11 +155,18 @@ class Reference:
         y = centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + self.kind(eps)) * data(w)
         return self.array(y if b is None else y + data(b))
 
-    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0, axis: Array | None = None) -> Array:
+    def rope_table(
+        self, positions: Array, frequencies: Array, scale: float = 1.0, axis: Array | None = None, *,
+        growth: Array | None = None, every: int = 1,
+    ) -> Array:  # fmt: skip
         place = data(positions).astype(np.float64)
         place = place[:, None] if axis is None else place[:, data(axis)]
         angles = place * data(frequencies).astype(np.float64)[None]
-        return self.array(np.stack([np.cos(angles), np.sin(angles)], 1) * scale)
+        table = np.stack([np.cos(angles), np.sin(angles)], 1) * scale
+        if growth is not None:
+            steps = np.clip(data(positions).reshape(len(place), -1)[:, 0] // every, 0, growth.width - 1)
+            table = table * data(growth).astype(np.float64)[steps][:, None, None]
+        return self.array(table)
 
     def rope(self, x: Array, table: Array, pairing: Pairing) -> Array:
         v, cos, sin = data(x), data(table)[:, 0][:, None], data(table)[:, 1][:, None]

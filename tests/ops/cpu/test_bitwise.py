@@ -28,6 +28,9 @@ EACH = {
     "rope_table with axes": lambda o, x, at: o.rope_table(
         o.constant(np.stack([POSITIONS[at], at], 1)), o.constant(FREQUENCIES), 1.0, o.constant(np.arange(20) % 2)
     ),
+    "rope_table that grows": lambda o, x, at: o.rope_table(
+        o.constant(POSITIONS[at]), o.constant(FREQUENCIES), growth=o.constant(np.float32([1, 1.3, 1.4, 1.5])), every=3
+    ),
     "mean_rows": lambda o, x, at: o.mean_rows(o.constant(x.reshape(-1, 40)), 4),
     "overlay": lambda o, x, at: _overlaid(o, x),
     "add_rows": lambda o, x, at: _added(o, x),

@@ -83,6 +83,27 @@ def test_rope_table(ops, pairs):
     agree(ops, lambda o: o.rope_table(o.constant(positions), o.constant(frequencies), 1.37), 1e-7)
 
 
+@pytest.mark.parametrize("every", [1, 40, 5000])
+def test_rope_table_that_grows(ops, every):
+    positions, growth = np.array([0, 1, 39, 40, 77, 5000, 131071, -3], np.int32), 1 + normal(7) ** 2
+    frequencies = (500000.0 ** (-np.arange(13) / 13)).astype(np.float32)
+
+    def run(o, **more):
+        return o.rope_table(o.constant(positions), o.constant(frequencies), 1.37, **more)
+
+    agree(ops, lambda o: run(o, growth=o.constant(growth), every=every), 1e-7)
+    steps = np.clip(positions // every, 0, 6)
+    grown, plain = run(ops, growth=ops.constant(growth), every=every).numpy(), run(ops).numpy()
+    np.testing.assert_allclose(grown, plain * growth[steps][:, None, None], rtol=1e-6)
+    np.testing.assert_array_equal(run(ops, growth=ops.constant(np.ones(2, np.float32)), every=every).numpy(), plain)
+
+
+def test_rope_table_grows_by_whole_positions(ops):
+    positions, turns = ops.constant(np.zeros(3, np.int32)), ops.constant(FREQUENCIES)
+    with pytest.raises(ModelError, match="rope_table: .* growth every 0"):
+        ops.rope_table(positions, turns, growth=ops.constant(np.ones(2, np.float32)), every=0)
+
+
 @pytest.mark.parametrize("pairs", [3, 16, 37])
 def test_rope_table_with_axes(ops, pairs):
     positions = np.array([[0, 0, 0], [5, 70, 3], [9000, 2, 131071], [-3, 1, 40]], np.int32)

@@ -132,8 +132,7 @@ class Operations:
             q = self.new((x.shape[0], x.width // 4), "i32")  # bytes, four an element
             parts = (q, self.new((x.shape[0], groups)), self.new(sums, "i32"), self.new(sums))
             args = (at.address, at.row, x.width, *(place(p).address for p in parts))
-            kernel = Kernel.of("quantise", group=group)
-            self.tape.emit(kernel, args, items=x.shape[0], reads=[x], writes=parts)
+            self.tape.emit(Kernel.of("quantise", group=group), args, items=x.shape[0], reads=[x], writes=parts)
             known[key] = parts
         return known[key]
 
@@ -270,24 +269,27 @@ class Operations:
         )  # fmt: skip
         reads = [a for a in (x, y, bias) if a is not None]
         grain = max(1, _ROWS_BYTES // whole)
-        kernel = Kernel.of("pointwise", name=name)
-        self.tape.emit(kernel, args, items=x.shape[0], reads=reads, writes=[out], grain=grain)
+        self.tape.emit(
+            Kernel.of("pointwise", name=name), args, items=x.shape[0], reads=reads, writes=[out], grain=grain
+        )
         return out
 
     # Positions
 
-    def rope_table(self, positions: Array, frequencies: Array, scale: float = 1.0, axis: Array | None = None) -> Array:
-        pairs = frequencies.width
-        if positions.rank != (1 if axis is None else 2):
-            raise ModelError(f"rope_table: positions are {positions.shape}, {'with' if axis else 'without'} axes")
+    def rope_table(
+        self, positions: Array, frequencies: Array, scale: float = 1.0, axis: Array | None = None, *,
+        growth: Array | None = None, every: int = 1,
+    ) -> Array:  # fmt: skip
+        pairs, at = frequencies.width, place(positions)
+        if positions.rank != (1 if axis is None else 2) or every < 1:
+            raise ModelError(f"rope_table: positions {positions.shape}, axes {axis is not None}, growth every {every}")
         _needs_width("rope_table: axis", axis, pairs)
         out = self.new((positions.shape[0], 2, pairs))
-        args = (
-            place(positions).address, place(positions).row, place(frequencies).address,
-            place(axis).address if axis is not None else 0, pairs, float_bits(scale), place(out).address,
-        )  # fmt: skip
-        kernel = Kernel.of("rope", part="table", axes=axis is not None)
-        reads = [positions, frequencies, *([axis] if axis is not None else [])]
+        args = (at.address, at.row, place(frequencies).address, place(axis).address if axis else 0, pairs,
+                float_bits(scale), place(out).address, place(growth).address if growth else 0,
+                growth.width if growth else 0, every)  # fmt: skip
+        kernel = Kernel.of("rope", part="table", axes=axis is not None, grows=growth is not None)
+        reads = [array for array in (positions, frequencies, axis, growth) if array is not None]
         self.tape.emit(kernel, args, items=positions.shape[0], reads=reads, writes=[out])
         return out
 
@@ -296,9 +298,8 @@ class Operations:
         if x.rank != 3 or 2 * pairs > width:
             raise ModelError(f"rope: x is {x.shape}, the table has {pairs} pairs")
         out = self.new(x.shape)
-        a, t, o = place(x), place(table), place(out)
+        a, t, o, kernel = place(x), place(table), place(out), Kernel.of("rope", part="rotate", pairing=pairing)
         args = (a.address, a.row, t.address, t.row, o.address, o.row, heads, width, pairs)
-        kernel = Kernel.of("rope", part="rotate", pairing=pairing)
         self.tape.emit(kernel, args, items=x.shape[0], reads=[x, table], writes=[out])
         return out
 

@@ -1,7 +1,8 @@
 """Rotary position embedding: tables of cosines and sines, and the rotation. Items are rows.
 
 Arguments of the table: positions (int32), bytes a row of them, frequencies (f32), axis of each pair (int32) or 0,
-pairs, scale (f32 bits), out ([row][2][pairs]).
+pairs, scale (f32 bits), out ([row][2][pairs]), growth (f32) or 0, how many numbers it has, positions for each of them
+(at least 1).
 Arguments of the rotation: x, bytes a row of x, table, bytes a row of it, out, bytes a row of out, heads, width, pairs.
 """
 
@@ -12,15 +13,16 @@ from typing import Any
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.simd import Simd
 
-POSITIONS, POSITIONS_ROW, FREQUENCIES, AXIS, TABLE_PAIRS, SCALE, TABLE_OUT = (8 * i for i in range(7))
+(POSITIONS, POSITIONS_ROW, FREQUENCIES, AXIS, TABLE_PAIRS, SCALE, TABLE_OUT, GROWTH, GROWTH_COUNT,
+ EVERY) = (8 * i for i in range(10))  # fmt: skip
 X, X_ROW, TABLE, TABLE_ROW, OUT, OUT_ROW, HEADS, WIDTH, PAIRS = (8 * i for i in range(9))
 
 
-def make(simd: Simd, part: str, pairing: str = "", axes: bool = False) -> Any:
-    return _table(simd, axes) if part == "table" else _rotate(simd, pairing)
+def make(simd: Simd, part: str, pairing: str = "", axes: bool = False, grows: bool = False) -> Any:
+    return _table(simd, axes, grows) if part == "table" else _rotate(simd, pairing)
 
 
-def _table(simd: Simd, axes: bool) -> Any:
+def _table(simd: Simd, axes: bool, grows: bool) -> Any:
     at, i32, f32_at, put = simd.i64_at, simd.i32_at, simd.f32_at, simd.put_f32
     sine = _sine()
 
@@ -30,13 +32,17 @@ def _table(simd: Simd, axes: bool) -> Any:
         for row in range(first, last):
             places = at(args + POSITIONS) + row * at(args + POSITIONS_ROW)
             out = at(args + TABLE_OUT) + row * 8 * pairs
+            grown = 1.0
+            if grows:
+                step = max(0, min(at(args + GROWTH_COUNT) - 1, i32(places) // at(args + EVERY)))
+                grown *= f32_at(at(args + GROWTH) + 4 * step)
             for i in range(pairs):
                 place = places
                 if axes:
                     place += 4 * i32(at(args + AXIS) + 4 * i)
                 angle = float(i32(place)) * f32_at(at(args + FREQUENCIES) + 4 * i)
-                put(out + 4 * i, sine(angle + 1.5707963267948966) * scale)
-                put(out + 4 * (pairs + i), sine(angle) * scale)
+                put(out + 4 * i, sine(angle + 1.5707963267948966) * scale * grown)
+                put(out + 4 * (pairs + i), sine(angle) * scale * grown)
         return 0
 
     return rope_table

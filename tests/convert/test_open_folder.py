@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tracemalloc
 from pathlib import Path
@@ -13,6 +14,7 @@ torch = pytest.importorskip("torch")
 hf_folders = pytest.importorskip("hf_folders", reason="needs transformers")
 
 import checkpoints  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny import SPECIALS  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
@@ -72,8 +74,6 @@ def test_its_logits_are_those_of_the_file(folders, tmp_path, name):
 
 def test_a_large_tensor_is_never_whole_in_memory(tmp_path):
     """A matrix that stays as it is, 134 MB in float32, read in pieces as devices do."""
-    from safetensors.torch import load_file, save_file
-
     hf_folders.save(tmp_path / "hf", "qwen2")
     path = tmp_path / "hf" / "model.safetensors"
     tensors = load_file(path)
@@ -88,10 +88,35 @@ def test_a_large_tensor_is_never_whole_in_memory(tmp_path):
             for first in range(0, size, buffer.size):
                 file.read_into("blk.0.ffn_up.weight", buffer, first)
             _, peak = tracemalloc.get_traced_memory()
+            file.read("blk.0.ffn_up.weight")
+            _, whole = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
     assert size == (1 << 20) * checkpoints.WIDTH
     assert peak < 40e6
+    assert whole < size + 40e6
+
+
+def test_a_tensor_that_a_rule_changes_takes_ten_bytes_a_weight(tmp_path):
+    """Llama's queries have their rows in another order: they are read whole, changed, and encoded in runs."""
+    count, heads = 1 << 18, 1 << 12
+    hf_folders.save(tmp_path / "hf", "llama")
+    path = tmp_path / "hf" / "model.safetensors"
+    tensors = {name: value.bfloat16() for name, value in load_file(path).items()}
+    tensors["model.layers.0.self_attn.q_proj.weight"] = torch.ones(count, checkpoints.WIDTH, dtype=torch.bfloat16)
+    save_file(tensors, path)
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    (tmp_path / "hf" / "config.json").write_text(json.dumps({**config, "num_attention_heads": heads}))
+    file, _ = open_folder(tmp_path / "hf")
+    with file:
+        assert file.tensors["blk.0.attn_q.weight"].kind.name == "BF16"
+        tracemalloc.start()
+        try:
+            file.read_into("blk.0.attn_q.weight", np.empty(1 << 20, np.uint8))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 10 * count * checkpoints.WIDTH + 40e6
 
 
 def test_a_folder_is_named_by_itself_and_lists_what_it_is(folders, monkeypatch):

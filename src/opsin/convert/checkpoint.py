@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from opsin.arrays import Floats
 from opsin.convert.safetensors import Safetensors, Stored
 from opsin.errors import FileError
@@ -121,6 +124,11 @@ class Checkpoint(Description):
         """Rows of a tensor in float32."""
         shard, own = self._homes[name]
         return shard.read(own, first, last)
+
+    def raw(self, name: str, first: int, last: int) -> npt.NDArray[np.uint8]:
+        """The bytes of rows of a tensor, in the format that it is stored in."""
+        shard, own = self._homes[name]
+        return shard.raw(own, first, last)
 
     def _add(self, shard: Safetensors) -> None:
         self._shards.append(shard)

@@ -6,6 +6,7 @@ at a time.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from opsin.quants import BY_NAME, QuantType
 
 Format = Literal["auto", "f32", "f16", "bf16", "q8_0"]
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}  # llama.cpp's numbers
-_RUN = 1 << 22  # values that are compared at once
+_RUN = 1 << 20  # values that are compared or encoded at once
 
 
 @dataclass
@@ -293,11 +294,12 @@ def _tensor(
     if rule.change is None:
         return NewTensor(target, shape, kind.id, MadeRows(partial(_rows, checkpoint, name, kind)))
 
-    def changed() -> npt.NDArray[np.uint8]:
+    def changed() -> Iterator[npt.NDArray[np.uint8]]:
         assert rule.change is not None
         values = rule.change(checkpoint.read(name), settings)
         assert values.shape == shape, f"{name} became {values.shape}, not {shape}"
-        return _encode(values, kind)
+        step = max(1, _RUN // math.prod(shape[1:]))
+        return (_encode(values[first : first + step], kind) for first in range(0, shape[0], step))
 
     return NewTensor(target, shape, kind.id, changed)
 
@@ -314,7 +316,9 @@ def _kind_of(target: str, shape: tuple[int, ...], format: QuantType) -> QuantTyp
 
 
 def _rows(checkpoint: Checkpoint, name: str, kind: QuantType, first: int, last: int) -> npt.NDArray[np.uint8]:
-    """The blocks of rows of a tensor that stays as it is."""
+    """The blocks of rows of a tensor that stays as it is: the same bytes, where it has the same format."""
+    if checkpoint.stored(name).dtype == kind.name:
+        return checkpoint.raw(name, first, last)
     return _encode(checkpoint.read(name, first, last), kind)
 
 

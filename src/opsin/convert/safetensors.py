@@ -73,13 +73,19 @@ class Safetensors:
             )
         rows = stored.shape[0] if stored.shape else 1
         last = rows if last is None else last
+        shape = (last - first, *stored.shape[1:]) if stored.shape else ()
+        return _floats(self.raw(name, first, last), stored.dtype).reshape(shape)
+
+    def raw(self, name: str, first: int, last: int) -> npt.NDArray[np.uint8]:
+        """The bytes of rows first to last, as they lie in the file."""
+        stored = self.tensors[name]
         row = math.prod(stored.shape[1:]) * _WIDTHS[stored.dtype]
-        data = bytearray((last - first) * row)
+        data = np.empty((last - first) * row, np.uint8)
         with self._lock:
             self._stream.seek(stored.start + first * row)
-            if not self._fill(memoryview(data)):
+            if not self._fill(data.data):
                 raise FileError(f"{self.path} ended within tensor {name}", hint=_HINT)
-        return _floats(data, stored.dtype).reshape((last - first, *stored.shape[1:]) if stored.shape else ())
+        return data
 
     def _fill(self, buffer: memoryview) -> bool:
         """Read until it is full; whether that was possible. The system may give less than was asked for."""
@@ -151,7 +157,9 @@ def _bytes(stored: Stored) -> int:
     return math.prod(stored.shape) * _WIDTHS[stored.dtype]
 
 
-def _floats(data: bytearray, dtype: str) -> npt.NDArray[np.float32]:
+def _floats(data: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[np.float32]:
     if dtype == "BF16":  # the upper half of a float32
-        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-    return np.frombuffer(data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32)
+        wide = data.view("<u2").astype(np.uint32)
+        wide <<= np.uint32(16)
+        return wide.view(np.float32)
+    return data.view({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32)

@@ -109,8 +109,11 @@ class _Made:
         with self._lock:
             if self._kept is None or self._kept[0] is not tensor:
                 self._kept = None  # before there are two
-                pieces = list(tensor.pieces())
-                self._kept = tensor, pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+                made, done = np.empty(tensor.nbytes, np.uint8), 0
+                for piece in tensor.pieces():
+                    made[done : done + piece.size] = piece
+                    done += piece.size
+                self._kept = tensor, made
             return self._kept[1]
 
 

@@ -74,7 +74,7 @@ def make(simd: Simd, kind: str, activation: str = "") -> Any:
 def _tile(simd: Simd) -> Dots:
     if simd.isa.registers >= 32:
         return Dots(simd, vectors=4, tokens=6 if simd.lanes >= 8 else 4)
-    return Dots(simd, vectors=2, tokens=4)
+    return Dots(simd, vectors=2, tokens=6 if simd.lanes >= 8 else 4)
 
 
 def _widened(simd: Simd, kind: str) -> bool:

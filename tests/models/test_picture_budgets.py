@@ -90,7 +90,7 @@ def test_equal_digests_are_equal_features_whatever_was_asked(encoder, size):
 
 
 def seen(encoder, given):
-    """A picture as it is processed: one image, or the tiles of a sheet and then the whole."""
+    """A picture as it is processed: one image, or the tiles of a sheet."""
     images = []
 
     def watched(image, *args, **options):
@@ -103,10 +103,12 @@ def seen(encoder, given):
         features(patches)
     if patches.whole is None:
         return patches, images[0].crop((0, 0, *patches.size))  # what is on a canvas lies in its corner
-    sheet, side = Image.new("RGB", patches.whole), images[0].width
-    columns = patches.whole[0] // side
-    for i, image in enumerate(images[:-1] or images):
-        sheet.paste(image, (i % columns * side, i // columns * side))
+    sheet = Image.new("RGB", patches.whole)
+    for span, image in zip(patches.spans, images, strict=True):
+        left, top, right, bottom = span.area
+        if (right - left, bottom - top) != patches.original or len(images) == 1:  # no overview of many
+            place = (left / patches.original[0] * sheet.width, top / patches.original[1] * sheet.height)
+            sheet.paste(image, tuple(map(round, place)))
     return patches, sheet
 
 

@@ -61,6 +61,8 @@ def looked_at(model, monkeypatch):
 def test_steps_of_text_have_none_of_the_work(model, monkeypatch):
     seen = looked_at(model, monkeypatch)
     assert len(additions(model)) == len(qwen3vl_truth.DEEP)
+    reach = model.runner.program.rows["media"].reach.ctypes.data
+    assert all(entry.items == reach for entry in additions(model))
     "".join(model.chat("Only words.", max_tokens=4, ignore_eos=True))
     assert len(seen) >= 4 and all(rows == 0 for _, rows in seen)
     del seen[:]

@@ -12,6 +12,7 @@ xllamacpp = pytest.importorskip("xllamacpp")
 hf_folders = pytest.importorskip("hf_folders", reason="needs transformers")
 
 import checkpoints  # noqa: E402
+import test_internlm2  # noqa: E402
 
 from opsin.convert.hf import convert  # noqa: E402
 
@@ -52,6 +53,17 @@ def likeliest(path) -> list[dict[int, float]]:
 def test_llama_cpp_expects_the_same_tokens(tmp_path, family):
     model = hf_folders.save(tmp_path / "hf", family.split()[0], **FAMILIES[family])
     (path,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32", vision=False).paths
+    assert_expected(path, model)
+
+
+def test_llama_cpp_expects_the_same_tokens_of_a_class_that_transformers_lacks(tmp_path):
+    model = checkpoints.make("internlm2", tied=False)
+    test_internlm2.save(tmp_path / "hf", test_internlm2.TEXT, test_internlm2.packed(model))
+    (path,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32").paths
+    assert_expected(path, model)
+
+
+def assert_expected(path, model):
     known = [(ids, theirs) for ids, theirs in zip(PROMPTS, likeliest(path), strict=True) if theirs]
     assert len(known) > len(PROMPTS) // 2
     for ids, theirs in known:

@@ -35,7 +35,7 @@ RULES = (
 )
 TEXT = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 2048, "pad_token_id": 2, "bos_token_id": 0,
+    "num_key_value_heads": 2, "max_position_embeddings": 2048, "pad_token_id": 2, "bos_token_id": 0,
     "eos_token_id": 1, "tie_word_embeddings": False,
 }  # fmt: skip
 TOWER = {
@@ -45,10 +45,10 @@ TOWER = {
 LARGEST = {"norm_type": "rms_norm", "use_qk_norm": True}
 
 
-def _truth(text: str, seed: int, **tower: object) -> InternVLForConditionalGeneration:
+def _truth(text: Mapping[str, object], seed: int, **tower: object) -> InternVLForConditionalGeneration:
     torch.manual_seed(seed)
     config = InternVLConfig(
-        text_config={**TEXT, "model_type": text}, vision_config={**TOWER, **tower}, image_token_id=SPECIAL,
+        text_config={**TEXT, **text}, vision_config={**TOWER, **tower}, image_token_id=SPECIAL,
         image_seq_length=ROWS, tie_word_embeddings=False, attn_implementation="eager", dtype=torch.float32,
     )  # fmt: skip
     model = InternVLForConditionalGeneration(config).eval()
@@ -61,11 +61,11 @@ def _truth(text: str, seed: int, **tower: object) -> InternVLForConditionalGener
 
 
 def internvl_truth(seed: int = 0) -> InternVLForConditionalGeneration:
-    return _truth("qwen2", seed, attention_bias=True)
+    return _truth({"model_type": "qwen2", "head_dim": 16}, seed, attention_bias=True)  # llama.cpp knows no other width
 
 
 def largest_truth(seed: int = 0) -> InternVLForConditionalGeneration:
-    return _truth("qwen3", seed, **LARGEST)
+    return _truth({"model_type": "qwen3", "head_dim": 32}, seed, **LARGEST)
 
 
 def write_tower(

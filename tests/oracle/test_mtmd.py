@@ -1,8 +1,9 @@
 """llama.cpp loads what we convert, and its embeddings are ours, but for what is listed here.
 
 Pictures have the size that the tower takes, so that its own ways of resizing do not matter. It shows LLaVA's class
-row after the patches, so that positions are one late, and keeps that row instead of the first patch's. Between rows of
-Pixtral's it wants a tensor of the tower, which is text for us: its file gets it, and those rows are left out.
+row after the patches, so that positions are one late, and keeps that row instead of the first patch's; positions of
+InternVL are late as well. Between rows of Pixtral's it wants a tensor of the tower, which is text for us: its file gets
+it, and those rows are left out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from opsin.gguf import File, NewTensor, write
 from opsin.media.decode import open_picture
 from opsin.models import load_encoder
 from opsin.nn.module import FileReader
-from opsin.nn.vit import attention_spans
+from opsin.nn.vit import attention_spans, block_order
 
 xllamacpp = pytest.importorskip("xllamacpp")
 pytest.importorskip("torch")
@@ -32,6 +33,7 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 import gemma3_truth  # noqa: E402
 import idefics3_truth  # noqa: E402
+import internvl_truth  # noqa: E402
 import llava_truth  # noqa: E402
 import minicpmv_truth  # noqa: E402
 import pixtral_truth  # noqa: E402
@@ -48,6 +50,7 @@ FAMILIES = {
     "qwen3vl": (qwen3vl_truth, qwen3vl_truth.third_truth, (96, 64)),
     # llama.cpp knows windows of 112 pixels alone.
     "qwen2.5vl": (qwen2vl_truth, lambda: qwen2vl_truth.second_truth(window=112), (160, 120)),
+    "internvl": (internvl_truth, internvl_truth.internvl_truth, (24, 24)),  # it cuts other tiles of larger ones
     "llava": (llava_truth, llava_truth.llava_truth, (48, 48)),
     # llama.cpp knows tables of 70 x 70 alone, and cuts pictures that are longer than a slice.
     "minicpmv2.5": (minicpmv_truth.TOWERS["minicpmv2.5"], lambda: minicpmv_truth.wide("2.5"), (200, 90)),
@@ -100,32 +103,35 @@ def test_embeddings_are_those_of_llama_cpp(pair, tmp_path, device):
         high, wide = grid
         theirs = np.delete(theirs, np.arange(1, high) * (wide + 1) - 1, axis=0)
     assert theirs.shape == ours.shape
-    if name == "llava":
+    if name in ("llava", "internvl"):
         assert cosines(ours, theirs).max() < 0.99
         ours = as_llama_cpp_does(mmproj, image, device)
     assert cosines(ours, theirs).min() >= 0.999
 
 
 def as_llama_cpp_does(mmproj, image, device):
-    """LLaVA's embeddings with the class row after the patches."""
+    """Embeddings with the class row after the patches."""
     with File.open(mmproj) as file:
         encoder = load_encoder(file, FileReader(file, device.eager()))
         positions = FileReader(file, device.eager()).values("v.position_embd.weight")
-    places = encoder.tower.position_embeddings.numpy()
-    class_row = places[0] - positions[0]
-    shifted = device.eager().constant(np.concatenate([(class_row + positions[-1])[None], positions[:-1]]))
-    ops = shifted.ops
-    (span,) = encoder.layout(open_picture(image)).spans
-    tower = replace(encoder.tower, position_embeddings=shifted)
-    x = tower.run(tower.embed(span.features.make()[None]), [attention_spans(ops, [0, 65], 1)] * encoder.layers)
+    tower, (span,) = encoder.tower, encoder.layout(open_picture(image)).spans
+    grid, given = tower.shape.grid, span.features.make()[None]
+    class_row = tower.position_embeddings.numpy()[0] - positions[0]
+    order = block_order(grid, grid, encoder.preparation.block)
+    shifted = tower.ops.constant(np.concatenate([(class_row + positions[-1])[None], positions[order]]))
+    wrong = replace(encoder, tower=replace(tower, position_embeddings=shifted))
+    if not hasattr(encoder, "layers"):
+        return wrong.encode(given).numpy()
+    tower, ops = wrong.tower, tower.ops
+    x = tower.run(tower.embed(given), [attention_spans(ops, [0, 65], 1)] * encoder.layers)
     kept = ops.take(x, ops.constant(np.int32([*range(2, 65), 0])))
     return encoder.projector.down(encoder.projector.up(kept, activation="gelu")).numpy()
 
 
 def test_the_best_token_is_that_of_llama_cpp(pair):
     name, (model, mmproj), image = pair
-    if name in ("gemma3", "llava", "minicpmv2.6", "minicpmv4.5"):
-        pytest.skip("llama.cpp leaves out newlines around a picture or its number, or shows another one")
+    if name in ("gemma3", "llava", "internvl", "minicpmv2.6", "minicpmv4.5"):
+        pytest.skip("llama.cpp leaves out newlines around a picture or its number, or sees another one")
     params = xllamacpp.CommonParams()
     params.model.path, params.mmproj.path = str(model), str(mmproj)
     params.n_ctx, params.n_parallel, params.warmup, params.use_jinja = 2048, 1, False, True

@@ -44,7 +44,7 @@ KINDS = (
     "internvl",
     "mllama_vision",
     "pixtral",
-    "mistral3",
+    "mistral small",
 )
 SIDES = st.integers(1, 900)
 

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from drawn import SIZES
 from hypothesis import example, given
 from hypothesis import strategies as st
+from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 from transformers.image_transforms import get_resize_output_image_size
 from transformers.image_utils import ChannelDimension
 from transformers.models.got_ocr2 import image_processing_pil_got_ocr2 as got_ocr2
 from transformers.models.idefics3 import image_processing_pil_idefics3 as idefics3
+from transformers.models.llava_next.modeling_llava_next import unpad_image
 from transformers.models.minicpmv4_6.image_processing_pil_minicpmv4_6 import MiniCPMV4_6ImageProcessorPil
 from transformers.models.mllama import image_processing_pil_mllama as mllama
 from transformers.models.pixtral import image_processing_pil_pixtral as pixtral
@@ -182,3 +185,25 @@ def test_slice_grids(width: int, height: int, rule: tuple[int, int]) -> None:
     assert [rows, columns] == (
         MiniCPMV4_6ImageProcessorPil().get_sliced_grid((height, width), rule[1], rule[0]) or [1, 1]
     )
+
+
+CANVASES = [
+    [(2, 1), (1, 2), (2, 2), (1, 3), (3, 1)],
+    [(across, down) for down in range(1, 7) for across in range(1, 7)],
+]
+
+
+@pytest.mark.parametrize("tiles", CANVASES)
+@pytest.mark.parametrize("tile", [336, 384, 30])
+def test_a_canvas_the_size_on_it_and_what_is_left_of_its_cells(tiles: list[tuple[int, int]], tile: int) -> None:
+    canvases = [(across * tile, down * tile) for across, down in tiles]
+    pinpoints = [canvas[::-1] for canvas in canvases]
+    for size in [*many_sizes(), (30_000, 1), (1, 30_000), (672, 336), (337, 336)]:
+        canvas = sizes.best_canvas(size, canvases)
+        assert canvas == select_best_resolution(size[::-1], pinpoints)[::-1]
+        channels_first = Shape(size)
+        want = get_patch_output_size(channels_first, canvas[::-1], ChannelDimension.FIRST)
+        assert sizes.inside(size, canvas) == want[::-1]
+        across, down = canvas[0] // tile * 27, canvas[1] // tile * 27
+        left = unpad_image(torch.zeros(1, down, across), size[::-1])
+        assert sizes.unpadded(size, (across, down)) == tuple(left.shape[1:])[::-1]

@@ -90,6 +90,19 @@ def expect(settings: Settings, told: Mapping[str, object]) -> None:
             raise ModelError(f"{where} is {value!r:.40}", hint=f"only {known!r} can be converted")
 
 
+def feature_states(settings: Settings, default: int) -> list[int]:
+    """The states that a projector gets, of `vision_feature_layer`, counted from the first layer's input.
+
+    Raises ModelError for others than there are.
+    """
+    told, layers = settings.find("vision_feature_layer"), settings.number("vision_config.num_hidden_layers", 12)
+    listed = told if isinstance(told, list) else [default if told is None else told]
+    numbers = [number for number in listed if isinstance(number, int) and number and -layers <= number <= layers]
+    if not listed or len(numbers) < len(listed):
+        raise ModelError(f"{settings.where}: vision_feature_layer is {told!r:.40}, of {layers} layers")
+    return [number if number > 0 else layers + 1 + number for number in numbers]
+
+
 def part(first: int, of: int) -> Change:
     """One of equal parts of a matrix's rows."""
 

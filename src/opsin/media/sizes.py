@@ -7,6 +7,7 @@ each function names the one that it follows.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from opsin.errors import RequestError
 from opsin.media.limits import Size
@@ -152,6 +153,38 @@ def closest_grid(size: Size, tile: int, least: int, most: int) -> Grid:
         if tiles >= least and (distance < nearest or alike):
             best, nearest = (columns, rows), distance
     return best
+
+
+def best_canvas(size: Size, canvases: Sequence[Size]) -> Size:
+    """Of some sizes the one that shows most pixels of a picture, and of those the smallest. `select_best_resolution`.
+
+    Where several are alike, it is the first of them.
+    """
+
+    def shown(canvas: Size) -> int:
+        scale = min(canvas[0] / size[0], canvas[1] / size[1])
+        return min(int(size[0] * scale) * int(size[1] * scale), size[0] * size[1])
+
+    return max(canvases, key=lambda canvas: (shown(canvas), -canvas[0] * canvas[1]))
+
+
+def inside(size: Size, canvas: Size) -> Size:
+    """As large as a canvas allows, in its own shape, rounded up. `get_patch_output_size`."""
+    across, down = canvas[0] / size[0], canvas[1] / size[1]
+    if across < down:
+        return canvas[0], min(math.ceil(size[1] * across), canvas[1])
+    return min(math.ceil(size[0] * down), canvas[0]), canvas[1]
+
+
+def unpadded(size: Size, grid: Grid) -> Grid:
+    """What is left of a grid over a canvas when cells beside the picture, or above and below, go. `unpad_image`.
+
+    As many go on both sides. A very thin picture leaves none.
+    """
+    (width, height), (columns, rows) = size, grid
+    if width / height > columns / rows:
+        return columns, rows - (rows - int(round(height * (columns / width), 7))) // 2 * 2
+    return columns - (columns - int(round(width * (rows / height), 7))) // 2 * 2, rows
 
 
 def areas(size: Size, grid: Grid) -> list[Area]:

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,6 @@ from opsin.nn.batch import Batch, GroupShape
 from opsin.nn.module import Reader
 from opsin.ops import Array, Pages
 from opsin.spans import Patches
-
-Load = TypeVar("Load")
 
 
 class Decoder(Protocol):
@@ -103,7 +101,7 @@ class VisionEncoder(Protocol):
 
 
 LoadDecoder = Callable[[File, Reader], Decoder]
-LoadEncoder = Callable[[File, Reader], VisionEncoder]
+LoadEncoder = Callable[[File, Reader], VisionEncoder | None]  # None: of another family with this projector
 
 
 def families() -> list[ModuleType]:
@@ -113,12 +111,22 @@ def families() -> list[ModuleType]:
 
 def architectures() -> dict[str, LoadDecoder]:
     """Architectures (general.architecture) and who loads them."""
-    return _listed("DECODERS")
+    found: dict[str, LoadDecoder] = {}
+    for family in families():
+        listed: dict[str, LoadDecoder] = vars(family).get("DECODERS", {})
+        twice = found.keys() & listed.keys()
+        assert not twice, f"{family.__name__} lists {twice}, and so does another"
+        found |= listed
+    return found
 
 
-def projectors() -> dict[str, LoadEncoder]:
+def projectors() -> dict[str, list[LoadEncoder]]:
     """Projectors (clip.projector_type) and who loads their towers. "" stands for files that name none."""
-    return _listed("ENCODERS")
+    found: dict[str, list[LoadEncoder]] = {}
+    for family in families():
+        for name, load in vars(family).get("ENCODERS", {}).items():
+            found.setdefault(name, []).append(load)
+    return found
 
 
 def rules() -> list[Rules]:
@@ -144,15 +152,8 @@ def load_encoder(file: File, source: Reader) -> VisionEncoder:
     if name not in known:
         listed = ", ".join(sorted(filter(None, known)))
         raise ModelError(f"{file.path}: projector {name!r} is not supported", hint=f"supported: {listed}")
-    return known[name](file, source)
-
-
-def _listed(table: str) -> dict[str, Load]:
-    """What the families list under this name; no two of them the same."""
-    found: dict[str, Load] = {}
-    for family in families():
-        listed: dict[str, Load] = vars(family).get(table, {})
-        twice = found.keys() & listed.keys()
-        assert not twice, f"{family.__name__} lists {twice}, and so does another"
-        found |= listed
-    return found
+    for load in known[name]:
+        encoder = load(file, source)
+        if encoder is not None:
+            return encoder
+    raise AssertionError(f"no family takes {file.path}, whose projector is {name!r}")

@@ -14,50 +14,67 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from opsin.arrays import Floats
-from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
-from opsin.gguf.vision_rules import CLIP, expect, normalisation_keys, projector_keys, siglip, tower_sizes
+from opsin.gguf.vision_rules import (
+    CLIP,
+    expect,
+    feature_states,
+    normalisation_keys,
+    projector_keys,
+    siglip,
+    tower_sizes,
+)
 from opsin.media import sizes, steps
 from opsin.media.picture import Picture
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
-from opsin.nn.vit import Vit, attention_spans, vit_shape
+from opsin.nn.states import feature_layers, select
+from opsin.nn.vit import Vit, vit_shape
 from opsin.ops import Array
 from opsin.spans import Area, Patches
+
+PINPOINTS, NEWLINES = "clip.vision.image_grid_pinpoints", ("v.image_newline", "model.image_newline")
 
 
 class Projector(Module):
     up: Annotated[Linear, at("0")]
     down: Annotated[Linear, at("2")]
 
+    def check(self, inputs: int) -> None:
+        """Raises ModelError, naming the tensor, where something does not fit."""
+        self.up.check(inputs, self.down.inputs)
+        # The oldest files give CLIP's own projection_dim, which is not used: the width is that of the last matrix.
+        self.down.check(self.up.outputs, self.down.outputs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.down(self.up(x, activation="gelu_erf"))
+
 
 @dataclass(frozen=True, eq=False)
 class LlavaVision:
-    """`layers` are run; `padded` pictures become squares, others lose what is outside of their middle square."""
+    """States are taken after `layers`; `padded` pictures become squares, others lose all but their middle one."""
 
     tower: Vit
     projector: Projector
     preparation: Preparation
-    layers: int
+    layers: tuple[int, ...]
     padded: bool
     marker: ClassVar[str] = "<image>"
 
     @classmethod
-    def load(cls, file: File, source: Reader) -> LlavaVision:
-        if file.get_str("clip.vision.mm_patch_merge_type", "flat") != "flat":
-            raise ModelError(
-                f"{file.path} cuts pictures into tiles, as LLaVA 1.6 does", hint="of this family, 1.5 is supported"
-            )
+    def load(cls, file: File, source: Reader) -> LlavaVision | None:
+        """None where a file shows pictures in tiles, as LLaVA 1.6 does."""
+        if is_tiled(file):
+            return None
         shape = vit_shape(file)
+        layers = feature_layers(file, shape.layers)
         projector = Projector.read(source, "mm")
-        projector.up.check(shape.width, projector.down.inputs)
-        # The oldest files give CLIP's own projection_dim, which is not used: the width is that of the last matrix.
-        projector.down.check(projector.up.outputs, projector.down.outputs)
+        projector.check(shape.width * len(layers))
         tower = Vit.load(file, source, shape, np.arange(shape.grid**2, dtype=np.int32))
         padded = file.get_str("clip.vision.image_aspect_ratio", "square") == "pad"
-        return cls(tower, projector, Preparation.of(file, shape.patch), layers_of(file, shape.layers), padded)
+        return cls(tower, projector, Preparation.of(file, shape.patch), layers, padded)
 
     @property
     def width(self) -> int:
@@ -72,11 +89,7 @@ class LlavaVision:
         return Patches((span,), picture.notes, original=picture.size)
 
     def encode(self, features: Floats) -> Array:
-        tower, ops = self.tower, self.tower.ops
-        pictures, rows = len(features), tower.rows(features)
-        x = tower.run(tower.embed(features), [attention_spans(ops, [0, rows], pictures)] * self.layers)
-        x = tower.without_class(x, features)
-        return self.projector.down(self.projector.up(x, activation="gelu_erf"))
+        return self.projector(select(self.tower, features, self.layers))
 
     def _cut(self, picture: Picture) -> tuple[tuple[int, int], Area]:
         """The size before the middle square is taken, and what that shows of the picture."""
@@ -99,31 +112,16 @@ class LlavaVision:
         return self.preparation.patches(image)
 
 
-def layers_of(file: File, stored: int) -> int:
-    """How many layers are run: told as the number of the state that is taken, 0 being the first layer's input."""
-    key = "clip.vision.feature_layer"
-    told = file.get_ints(key, [stored]).tolist()
-    if len(told) != 1:
-        raise ModelError(f"{file.path}: {key} is {told}", hint="states of several layers are not supported")
-    layer = told[0] if told[0] >= 0 else stored + 1 + told[0]
-    if not 0 < layer <= stored:
-        raise ModelError(f"{file.path}: {key} is {told[0]}, of {stored} layers", hint="the file is damaged")
-    return int(layer)
+def is_tiled(file: File) -> bool:
+    """Whether pictures are cut into tiles, which are merged. Where the oldest files do not say so, they show it."""
+    merge = file.get_str("clip.vision.mm_patch_merge_type", "")
+    return merge != "flat" if merge else PINPOINTS in file.metadata or any(name in file.tensors for name in NEWLINES)
 
 
 _TOWER = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
     "image_size": 224, "patch_size": 32,
 }  # fmt: skip
-
-
-def _layers(settings: Settings) -> list[int]:
-    """The state that is taken, counted from the first layer's input."""
-    told, layers = settings.find("vision_feature_layer"), settings.number("vision_config.num_hidden_layers", 12)
-    told = -2 if told is None else told
-    if not isinstance(told, int) or not -layers - 1 <= told <= layers:
-        raise ModelError(f"{settings.where}: vision_feature_layer is {told!r:.40}", hint="one layer is converted")
-    return [told if told >= 0 else layers + 1 + told]
 
 
 def _ratio(settings: Settings) -> str | None:
@@ -147,7 +145,7 @@ RULES = (
             *normalisation_keys(*CLIP),
             Key("clip.vision.projection_dim", "text_config.hidden_size", "int", 4096),
             Key("clip.vision.attention.layer_norm_epsilon", "vision_config.layer_norm_eps", "float", 1e-5),
-            Key("clip.vision.feature_layer", _layers, "ints"),
+            Key("clip.vision.feature_layer", partial(feature_states, default=-2), "ints"),
             Key("clip.vision.image_aspect_ratio", _ratio, "str", None),
         ),
         tensors=(

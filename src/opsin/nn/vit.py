@@ -57,13 +57,19 @@ class VitShape:
         return min(MOST_ROWS * self.patch**2, MOST_PIXELS)
 
 
-def vit_shape(file: File, norm: NormKind = "layer", pairing: Pairing = "halves") -> VitShape:
-    """Raises ModelError for numbers that do not go together, naming their keys."""
+def vit_shape(
+    file: File, norm: NormKind = "layer", pairing: Pairing = "halves", *, margin: bool = False
+) -> VitShape:  # fmt: skip
+    """Raises ModelError for numbers that do not go together, naming their keys.
+
+    `margin`: a side may be longer than its patches; what is over at the right and at the bottom is not seen.
+    """
     width = positive_int(file, "clip.vision.embedding_length")
     count = positive_int(file, "clip.vision.attention.head_count")
     head = positive_int(file, "clip.vision.attention.head_dim", max(1, width // count))
     patch, side = positive_int(file, "clip.vision.patch_size"), positive_int(file, "clip.vision.image_size")
-    if side % patch or (side // patch) ** 2 > MOST_ROWS or side**2 > MOST_PIXELS or patch > 1024:
+    whole = side >= patch and (margin or side % patch == 0)
+    if not whole or (side // patch) ** 2 > MOST_ROWS or side**2 > MOST_PIXELS or patch > 1024:
         raise ModelError(
             f"{file.path}: clip.vision.image_size is {side} and clip.vision.patch_size {patch}",
             hint="a side is a whole number of patches; the file is damaged",

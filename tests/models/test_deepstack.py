@@ -10,6 +10,7 @@ import pytest
 import opsin
 from opsin.convert.hf import convert
 from opsin.errors import OpsinError
+from opsin.spans import Prompt
 
 pytest.importorskip("torch")
 qwen3vl_truth = pytest.importorskip("qwen3vl_truth", reason="needs transformers")
@@ -104,3 +105,15 @@ def test_a_tower_with_other_parts_does_not_belong_to_it(folder, tmp_path):
     fewer = qwen3vl_truth.write_tower(tmp_path / "fewer.gguf", qwen3vl_truth.third_truth(), keys=keys)
     with pytest.raises(OpsinError, match="gives embeddings of 128 values, the model takes 192"):
         opsin.load(folder / "model.gguf", mmproj=fewer, threads=2, context=256)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_pictures_with_nothing_between_are_cut_anywhere_to_the_same_bits(model, size):
+    spans = [span for image in (RED, WIDE, RED) for span in model.prepare(image).spans]
+    given = Prompt.of([[5, 6, 7], *spans, [8, 9], spans[0], [10]])
+    whole, pages = model.logits(given), model.engine.borrow_pages(len(given))
+    try:
+        chunks = [size] * (len(given) // size + 1)
+        assert np.array_equal(model.engine.call(lambda: model.runner.score(given, pages, chunks)), whole)
+    finally:
+        model.engine.return_pages(pages)

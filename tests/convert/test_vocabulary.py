@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -60,6 +62,44 @@ def test_ids_of_sentencepiece_equal_transformers(tmp_path, prefix):
         if text:
             assert ours.encode(text) == made.encode(text, add_special_tokens=False), text
             assert ours.encode(text, add_special=True) == made.encode(text), text
+
+
+def as_slow_one(folder, *, kind="Qwen2Tokenizer"):
+    """A folder's tokenizer as transformers saved it before it had fast ones."""
+    tree = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(tree["model"]["vocab"]))
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tree["model"]["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    config = json.loads((folder / "tokenizer_config.json").read_text()) | {"tokenizer_class": kind}
+    config["added_tokens_decoder"] = {str(token["id"]): token for token in tree["added_tokens"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"add_bos_token": False}))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("qwen2", "Qwen2Tokenizer"), ("gpt-2", "GPT2Tokenizer")])
+def test_a_slow_tokenizer_is_the_same_as_the_fast_one(tmp_path, name, kind):
+    made = hf_folders.byte_level(name)
+    keys = convert(tmp_path, made, len(made))
+    as_slow_one(tmp_path / "hf", kind=kind)
+    slow = read(tmp_path, vocabulary_keys(tmp_path / "hf", len(made))[0])
+    assert slow.keys() == keys.keys()
+    for key, value in keys.items():
+        assert list(slow[key]) == list(value) if isinstance(value, Sequence) else np.array_equal(slow[key], value), key
+    ours = Tokenizer.from_metadata(slow)
+    assert all(ours.encode(text) == made.encode(text, add_special_tokens=False) for text in TEXTS)
+
+
+def test_a_slow_tokenizer_of_another_class_is_refused(tmp_path):
+    hf_folders.byte_level("qwen2").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    as_slow_one(tmp_path, kind="OwnTokenizer")
+    with pytest.raises(ModelError, match="no tokenizer.json, and its class is 'OwnTokenizer'"):
+        vocabulary_keys(tmp_path, 400)
+    (tmp_path / "vocab.json").unlink()
+    as_class = json.loads((tmp_path / "tokenizer_config.json").read_text()) | {"tokenizer_class": "Qwen2Tokenizer"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(as_class))
+    with pytest.raises(FileError, match="vocab.json cannot be read"):
+        vocabulary_keys(tmp_path, 400)
 
 
 def test_kinds_and_roles_of_tokens(tmp_path):

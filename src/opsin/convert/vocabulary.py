@@ -20,7 +20,7 @@ from opsin.convert.tokenizer_notes import tokenizer_notes
 from opsin.errors import FileError, ModelError
 from opsin.gguf import Typed, ValueType
 from opsin.gguf.writer import Writable
-from opsin.text.recognise import BYTE_PAIRS, SENTENCEPIECE, find_pre
+from opsin.text.recognise import BYTE_PAIRS, SENTENCEPIECE, SLOW_CLASSES, find_pre
 from opsin.text.vocabulary import BYTE, CONTROL, NORMAL, PREFIX, UNKNOWN, UNUSED, USER_DEFINED
 
 SPACE = "\u2581"  # how SentencePiece writes one
@@ -66,11 +66,13 @@ def vocabulary_keys(folder: Path, rows: int, *, has_vision: bool = False) -> tup
     config = _settings(folder)
     model = written.get("model")
     model = model if isinstance(model, Mapping) else {}
-    pieces = folder / "tokenizer.model"
-    if not written and not pieces.is_file():
+    pieces, pairs = folder / "tokenizer.model", folder / "merges.txt"
+    if not written and not pieces.is_file() and not pairs.is_file():
         raise FileError(f"{folder} has neither tokenizer.json nor tokenizer.model", hint="save its tokenizer there")
     try:
-        if written and not model.get("byte_fallback"):
+        if not written and not pieces.is_file():
+            kind, tokens = BYTE_PAIRS, _slow_pairs(folder, config, rows)
+        elif written and not model.get("byte_fallback"):
             kind, tokens = BYTE_PAIRS, _byte_pairs(folder, model, rows)
         else:
             kind = SENTENCEPIECE
@@ -148,13 +150,32 @@ def _check_normalizer(folder: Path, part: object) -> None:
 def _byte_pairs(folder: Path, model: Mapping[str, object], rows: int) -> Tokens:
     if model.get("type") != "BPE":
         raise ModelError(f"{folder}: tokenizers of type {model.get('type')!r:.40} are not converted", hint="BPE is")
-    tokens = Tokens.of_holes(rows)
-    for text, id in _mapping(model["vocab"]).items():
-        tokens.put(_int(id), text, NORMAL)
     source = (folder / "tokenizer.json").read_text("utf-8")
+    pre = find_pre(source, ignore_merges=model.get("ignore_merges") is True)
+    return _of_pairs(_mapping(model["vocab"]), _list(model.get("merges")), pre, rows)
+
+
+def _slow_pairs(folder: Path, config: Mapping[str, object], rows: int) -> Tokens:
+    """From vocab.json and merges.txt, beside which only the class says how text is cut."""
+    kind = config.get("tokenizer_class")
+    if kind not in SLOW_CLASSES:
+        raise ModelError(
+            f"{folder} has no tokenizer.json, and its class is {kind!r:.40}", hint="save its tokenizer as a fast one"
+        )
+    lines = (folder / "merges.txt").read_text("utf-8").split("\n")
+    merges: list[object] = [line for line in lines if line.strip() and not line.startswith("#version")]
+    tokens = _of_pairs(read_json(folder / "vocab.json"), merges, SLOW_CLASSES[str(kind)], rows)
+    tokens.keys |= {f"{PREFIX}add_{role}_token": False for role in ("bos", "eos")}  # where nobody says otherwise
+    return tokens
+
+
+def _of_pairs(vocabulary: Mapping[str, object], merges: Sequence[object], pre: str, rows: int) -> Tokens:
+    tokens = Tokens.of_holes(rows)
+    for text, id in vocabulary.items():
+        tokens.put(_int(id), text, NORMAL)
     tokens.keys = {
-        f"{PREFIX}pre": find_pre(source, ignore_merges=model.get("ignore_merges") is True),
-        f"{PREFIX}merges": Typed(ValueType.STRING, [_merge(pair) for pair in _list(model.get("merges"))]),
+        f"{PREFIX}pre": pre,
+        f"{PREFIX}merges": Typed(ValueType.STRING, [_merge(pair) for pair in merges]),
     }
     return tokens
 

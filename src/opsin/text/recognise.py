@@ -30,6 +30,7 @@ _MORE = (
     "    deep\n    er\t\ttabs \u00a0 nbsp \u3000 wide ok?! !!\n"
 )
 # Where several names cut alike, the best known one.
+SLOW_CLASSES = {"Qwen2Tokenizer": "qwen2", "GPT2Tokenizer": "gpt-2"}  # whose tokenizer.json may be missing
 _PREFERRED = ("llama-bpe", "qwen2", "gpt-2", "smollm", "tekken", "gpt-4o", "deepseek-v3", "falcon", "bloom")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from waiting import until
 
+from opsin.engine import scheduler
 from opsin.engine.engine import Engine
 from opsin.engine.media_store import MediaStore
 from opsin.engine.runner import Limits, Runner
@@ -167,6 +168,21 @@ def test_media_is_encoded_and_written_once(engine, eye, decoder, monkeypatch):
         assert ids(engine.submit(prompt, GREEDY)) == greedy(text(3, seed), text(7, 1), values)
     assert eye.seen == 1
     assert written == [(100, toy.WIDTH)]
+
+
+def test_media_that_is_written_in_steps_gives_the_same_answers(engine, eye, decoder, monkeypatch):
+    monkeypatch.setattr(scheduler, "WRITES", 60)
+    written, remember = [], toy.MemoryDecoder.remember
+
+    def watched(self, *args):
+        written.append(len(args[0].numpy()))
+        return remember(self, *args)
+
+    monkeypatch.setattr(toy.MemoryDecoder, "remember", watched)
+    (first, a), (second, b) = memory(100, 1), memory(70, 2)
+    stream = engine.submit(Prompt.of([text(3), first, second, text(7, 1)]), GREEDY)
+    assert ids(stream) == greedy(text(3), text(7, 1), np.concatenate([a, b]))
+    assert written == [60, 40, 20, 50]
 
 
 def test_what_is_remembered_needs_no_embeddings_any_more(engine, eye):

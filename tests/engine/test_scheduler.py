@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from opsin.engine.memory import MemoryPages
 from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.sampling import Sampling
-from opsin.engine.scheduler import BESIDE_MEDIA, Scheduler
+from opsin.engine.scheduler import BESIDE_MEDIA, WRITES, Scheduler
 from opsin.engine.sequence import Sequence
 from opsin.engine.step_budget import StepBudget
 from opsin.ops import PAGE
@@ -47,8 +47,11 @@ class Cache:
             filled = min(PAGE, part.start + part.rows - block * PAGE)
             names = s.names(block * PAGE, block * PAGE + filled)
             self.pages[s.pages[block]] = (rows[block] if filled == PAGE else names, filled)
-        for placed, pages in s.memory.unfilled:
-            self.memory |= dict(zip(pages, memory_keys(placed.whole, PAGE), strict=True))
+        if part.writes == s.memory.left:
+            for placed, pages in s.memory.unfilled:
+                self.memory |= dict(zip(pages, memory_keys(placed.whole, PAGE), strict=True))
+        if not part.rows:
+            return
         met = [placed.whole for placed in s.rows.memory if placed.start < part.start + part.rows]
         assert [self.memory[page] for page in s.memory.pages] == [
             key for whole in met for key in memory_keys(whole, PAGE)
@@ -63,7 +66,9 @@ def step(scheduler, budget, cache=None):
     stretched = [part for part in plan if any(p.span.atomic for p in part.sequence.rows.media_from(part.start))]
     assert sum(part.rows for part in plan) <= (scheduler.rows if stretched else budget)
     assert len({id(part.sequence) for part in plan}) == len(plan)
-    assert all(part.rows > 0 and part.start == part.sequence.computed for part in plan)
+    assert all(part.rows + part.writes > 0 and part.start == part.sequence.computed for part in plan)
+    assert all(part.rows == 0 or part.writes == part.sequence.memory.left for part in plan)
+    assert sum(part.writes for part in plan) <= WRITES
     scheduler.memory.pool.check()
     for pool, held in (
         (scheduler.pool, {page for s in scheduler.running for page in s.pages}),
@@ -77,13 +82,13 @@ def step(scheduler, budget, cache=None):
         s = part.sequence
         assert len(s.pages) >= pages_for(part.start + part.rows)
         end = part.start + part.rows
-        assert part.wanted == (end == s.known)
+        assert part.wanted == (part.rows > 0 and end == s.known)
         for placed in s.rows.media_from(part.start):
             assert placed.start >= end or not placed.span.rows or scheduler.ready(placed.span)
             assert not (placed.span.atomic and placed.start < end < placed.end)
         if cache is not None:
             cache.compute(part)
-        scheduler.computed(s, part.rows)
+        scheduler.computed(s, part.rows, part.writes)
         if part.wanted and s.accept(next_id(s.ids), CONTEXT) is not None:
             scheduler.remove(s)
     return plan
@@ -379,6 +384,20 @@ def test_media_as_large_as_a_step_comes_to_its_turn_beside_those_who_stream():
     scheduler.add(large := of(picture(100, atomic=True), [1]))
     parts = [part for _ in range(3) for part in step(scheduler, 34)]
     assert [(p.start, p.rows) for p in parts if p.sequence is large] == [(0, 100), (100, 1)]
+
+
+def test_what_is_remembered_is_written_beside_those_who_stream():
+    """Some rows of it a step; the rows that remember it are computed once all are there."""
+    scheduler = Scheduler(PagePool(60), sequences=3, rows=512)
+    scheduler.add(streaming := sequence(5, tokens=500))
+    step(scheduler, 512)
+    span = MediaSpan(b"cat", 0, 0, memory=2 * WRITES + 100)
+    scheduler.add(s := of([1] * 3, span, [2] * 7))
+    parts = [[(p.rows, p.writes) for p in step(scheduler, 512) if p.sequence is s] for _ in range(4)]
+    assert parts == [[(0, WRITES)], [(0, WRITES)], [(10, 100)], [(1, 0)]]
+    assert streaming.generated == 5
+    scheduler.add(other := of([1] * 3, span, [3] * 7))
+    assert [(p.rows, p.writes) for p in step(scheduler, 512) if p.sequence is other] == [(10, 0)]
 
 
 jobs = st.lists(

@@ -333,7 +333,7 @@ class Engine(Stays):
         self._budget.saw(sum(part.rows for part in plan), seconds)
         self.step_seconds.append(seconds)
         for part in plan:
-            self._scheduler.computed(part.sequence, part.rows)
+            self._scheduler.computed(part.sequence, part.rows, part.writes)
             if part.wanted:
                 self._accept(part.sequence, candidates, *next(chosen))
 

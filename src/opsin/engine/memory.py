@@ -75,22 +75,26 @@ class MemoryInputs:
 
 
 def write_memory(
-    device: Device, decoder: Decoder, store: MediaStore, into: Pages, unfilled: Iterable[tuple[Placed, list[int]]]
-) -> None:
-    """Keys and values of media whose pages nobody wrote yet."""
-    ops = device.eager()
+    device: Device, decoder: Decoder, store: MediaStore, into: Pages, unfilled: Iterable[tuple[Placed, list[int]]],
+    rows: range,
+) -> None:  # fmt: skip
+    """Keys and values of some rows of media whose pages nobody wrote yet; they are counted from the first of all."""
+    ops, start = device.eager(), 0
     for placed, pages in unfilled:
-        start = 0
+        begin = start
         for span in placed.whole:
-            memory, places = _embeddings(ops, store, span), np.arange(start, start + span.memory, dtype=np.int32)
-            slots = np.asarray(pages, np.int32)[places // PAGE] * PAGE + places % PAGE
-            cast(Remembers, decoder).remember(memory, into, ops.constant(slots.astype(np.int32)))
+            first, last = max(rows.start, start), min(rows.stop, start + span.memory)
+            if first < last:
+                memory = _embeddings(ops, store, span, range(first - start, last - start))
+                places = np.arange(first - begin, last - begin, dtype=np.int32)
+                slots = np.asarray(pages, np.int32)[places // PAGE] * PAGE + places % PAGE
+                cast(Remembers, decoder).remember(memory, into, ops.constant(slots.astype(np.int32)))
             start += span.memory
 
 
-def _embeddings(ops: Ops, store: MediaStore, span: MediaSpan) -> Array:
+def _embeddings(ops: Ops, store: MediaStore, span: MediaSpan, which: range) -> Array:
     found = store.get(span.digest)
-    rows = ops.constant(np.arange(found.row, found.row + span.memory, dtype=np.int32))
+    rows = ops.constant(np.arange(found.row + which.start, found.row + which.stop, dtype=np.int32))
     return ops.take(Array(ops, found.array.data, found.array.shape, found.array.dtype), rows)
 
 
@@ -98,13 +102,19 @@ def _embeddings(ops: Ops, store: MediaStore, span: MediaSpan) -> Array:
 class Remembered:
     """What a sequence remembers, and the pages that it holds: those of the first `held` of its media.
 
-    `unfilled` are media and their pages that nobody wrote yet.
+    `unfilled` are media and their pages that nobody wrote yet, but for the first `written` rows of them all.
     """
 
     media: Sequence[Placed]
     pages: list[int] = field(default_factory=list)
     held: int = 0
     unfilled: list[tuple[Placed, list[int]]] = field(default_factory=list)
+    written: int = 0
+
+    @property
+    def left(self) -> int:
+        """Rows to be written."""
+        return sum(placed.memory for placed, _ in self.unfilled) - self.written
 
     @property
     def unmet(self) -> Sequence[Placed]:
@@ -165,17 +175,20 @@ class MemoryPages:
         memory.held += 1
         return True
 
-    def wrote(self, memory: Remembered) -> None:
-        """All that a sequence holds is written, and can be found."""
+    def wrote(self, memory: Remembered, rows: int) -> None:
+        """Some more rows are written; once all are, they can be found."""
+        memory.written += rows
+        if memory.left:
+            return
         for placed, pages in memory.unfilled:
             for page, key in zip(pages, placed.keys, strict=True):
                 self.pool.keep(page, key)
-        memory.unfilled = []
+        memory.unfilled, memory.written = [], 0
 
     def release(self, memory: Remembered) -> None:
         """The sequence holds nothing any more."""
         self.pool.give_back(memory.pages)
-        memory.pages, memory.unfilled, memory.held = [], [], 0
+        memory.pages, memory.unfilled, memory.held, memory.written = [], [], 0, 0
 
 
 def _too_much(rows: PromptRows, room: str, pages: int) -> RequestError:

@@ -124,15 +124,18 @@ class Runner:
         self._clear()
         for number, part in enumerate(plan):
             sequence, end = part.sequence, part.start + part.rows
+            self._write_memory(sequence.memory.unfilled, sequence.memory.written, part.writes)
+            if not part.rows:
+                continue
             self._fill(row, number, sequence.rows, sequence.ids[part.start : end], part.start, sequence.pages)
-            self._write_memory(sequence.memory.unfilled)
             self._fill_memory(row, number, sequence.rows, range(part.start, end), sequence.memory.pages)
             row += part.rows
             if part.wanted:
                 self.program.inputs["outputs"][outputs] = row - 1
                 outputs += 1
                 most = max(most, sequence.sampler.top_k if sequence.sampler.top_k <= self._most else 1)
-        self._run(rows=row, outputs=outputs, candidates=most)
+        if row:
+            self._run(rows=row, outputs=outputs, candidates=most)
         return self._candidates(outputs, most)
 
     def score(
@@ -198,10 +201,14 @@ class Runner:
         if self._memory is not None and rows.memory:
             self._memory.fill(self.program.inputs, row, number, rows, places, pages)
 
-    def _write_memory(self, unfilled: Sequence[tuple[Placed, list[int]]]) -> None:
-        """What nobody wrote yet is computed now, beside the program."""
-        if unfilled and self.media is not None:
-            write_memory(self.device, self.decoder, self.media, self.pages[MEMORY], unfilled)
+    def _write_memory(
+        self, unfilled: Sequence[tuple[Placed, list[int]]], first: int = 0, rows: int | None = None
+    ) -> None:  # fmt: skip
+        """Rows from `first` on of what nobody wrote yet (None: all) are computed now, beside the program."""
+        count = sum(placed.memory for placed, _ in unfilled) if rows is None else rows
+        if count and self.media is not None:
+            into = self.pages[MEMORY]
+            write_memory(self.device, self.decoder, self.media, into, unfilled, range(first, first + count))
 
     def _run(self, **counts: int) -> None:
         remembering = {} if self._memory is None else {"remembering": self._memory.count}

@@ -18,17 +18,22 @@ from opsin.engine.sequence import Sequence
 from opsin.ops import PAGE
 from opsin.spans import MediaSpan
 
+WRITES = 512  # rows of memory in a step: each costs about as much as a row of text
 BESIDE_MEDIA = 32  # rows before media that may wait for it: alone they cost a step, which reads all weights
 
 
 @dataclass(frozen=True)
 class Slice:
-    """`rows` rows of a sequence, from its `computed` on. `wanted`: the last one's logits choose the next id."""
+    """`rows` rows of a sequence, from its `computed` on. `wanted`: the last one's logits choose the next id.
+
+    `writes`: rows of what it remembers that are written before. None of its rows is computed until all are.
+    """
 
     sequence: Sequence
     start: int
     rows: int
     wanted: bool
+    writes: int = 0
 
 
 Plan = list[Slice]
@@ -78,16 +83,19 @@ class Scheduler:
         """
         self._admit()
         plan: Plan = []
-        room, passed, self._passed = self.rows, self._passed, None
+        room, writing, passed, self._passed = self.rows, WRITES, self._passed, None
         for sequence in sorted(self.running, key=lambda s: (s is not passed, s.waiting_rows > 1)):
             end = self._end(sequence, min(budget, room), room)
             if end <= sequence.computed or sequence not in self.running:
                 continue
             if not self._reserve(sequence, end, plan):
                 continue
-            rows = end - sequence.computed
-            plan.append(Slice(sequence, sequence.computed, rows, end == sequence.known))
-            budget, room = budget - rows, room - rows
+            left = sequence.memory.left
+            writes = min(left, writing)
+            rows = end - sequence.computed if writes == left else 0
+            if rows or writes:
+                plan.append(Slice(sequence, sequence.computed, rows, rows > 0 and end == sequence.known, writes))
+            budget, room, writing = budget - rows, room - rows, writing - writes
         few = sum(part.rows for part in plan) <= BESIDE_MEDIA
         return [] if few and all(self._ends_at_missing(part) for part in plan) else plan
 
@@ -102,11 +110,11 @@ class Scheduler:
         """Digests of the media of which rows are still to be computed."""
         return {span.digest for s in self.running for p in s.lacking for span in p.whole}
 
-    def computed(self, sequence: Sequence, rows: int) -> None:
-        """Some rows of it are in the cache. Full pages can be found from now on."""
+    def computed(self, sequence: Sequence, rows: int, writes: int = 0) -> None:
+        """Some rows of it, and of what it remembers, are in the cache. Full pages can be found from now on."""
         before, sequence.computed = sequence.computed // PAGE, sequence.computed + rows
         full = sequence.computed // PAGE
-        self.memory.wrote(sequence.memory)
+        self.memory.wrote(sequence.memory, writes)
         if full > before:
             for page, key in list(zip(sequence.pages, sequence.keys(full), strict=False))[before:]:
                 self.pool.keep(page, key)

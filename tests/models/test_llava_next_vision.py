@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from opsin.errors import OpsinError
-from opsin.media.budget import PictureBudget
+from opsin.media.budget import USUAL, PictureBudget
 from opsin.media.decode import open_picture
 
 torch = pytest.importorskip("torch")
@@ -44,8 +46,8 @@ def open_tower(device, truth, tmp_path_factory):
     return opener(device, truth, write_tower, tmp_path_factory.mktemp("llava_next"))
 
 
-def prepared(kind, images):
-    return kind.processor().image_processor(images, return_tensors="np")
+def prepared(kind, images, **options):
+    return kind.processor().image_processor(images, return_tensors="np", **options)
 
 
 def tiles_of(tower, patches):
@@ -61,10 +63,10 @@ def tiles_of(tower, patches):
     return np.concatenate(tiles)
 
 
-def assert_prepared(tower, kind, image):
-    made = tiles_of(tower, tower.layout(open_picture(image)))
+def assert_prepared(tower, kind, image, budget=USUAL, **options):
+    made, theirs = tiles_of(tower, tower.layout(open_picture(image).at(budget))), prepared(kind, image, **options)
     seen = GRID * PATCH
-    wanted = np.stack([patch_rows(tile[:, :seen, :seen], PATCH) for tile in prepared(kind, image)["pixel_values"][0]])
+    wanted = np.stack([patch_rows(tile[:, :seen, :seen], PATCH) for tile in theirs["pixel_values"][0]])
     if len(made) == 1:  # nothing is left of the map
         wanted = wanted[:1]
     assert made.shape == wanted.shape
@@ -170,19 +172,45 @@ def test_nothing_is_left_of_the_map_of_a_very_thin_picture(tower):
     assert (tall.grid, tall.rows) == ((2 * GRID, 1), 2 * GRID)  # its newlines, as theirs
 
 
+def canvas_of(tower, patches):
+    """In whole tiles: rows and columns."""
+    return tuple(count * tower.tower.shape.side for count in patches.spans[1].features.shape[:2])
+
+
 @pytest.mark.parametrize("budget", [
     PictureBudget(max_image_tokens=90), PictureBudget(max_pixels=2100), PictureBudget(detail="low"),
     PictureBudget(max_image_tokens=1), PictureBudget(detail="high"),
 ])  # fmt: skip
-def test_a_budget_is_a_canvas_that_it_allows(tower, budget):
-    given = open_picture(picture(200, 180))
+@pytest.mark.parametrize("size", [(200, 180), (93, 61), (70, 200)])
+def test_a_budget_is_a_canvas_that_it_allows(tower, kind, budget, size):
+    given = open_picture(picture(*size))
     usual, patches = tower.layout(given), tower.layout(given.at(budget))
     assert (patches == usual) == (budget.detail != "low" and budget.fits(usual.size, usual.rows))
     smallest = min(width * height for width, height in tower.canvases)
-    width, height = patches.size
-    assert budget.fits(patches.size, patches.rows) or width * height == smallest
-    assert budget.detail != "low" or width * height == smallest
+    high, wide = canvas_of(tower, patches)
+    assert budget.fits(patches.size, patches.rows) or wide * high == smallest
+    assert budget.detail != "low" or wide * high == smallest
     assert len({span.digest for span in (*usual.spans, *patches.spans)}) == (2 if patches == usual else 3)
+    # The processor chooses it of those that are no larger.
+    left = [[high, wide] for wide, high in tower.canvases if wide * high <= math.prod(canvas_of(tower, patches))]
+    assert_prepared(tower, kind, picture(*size), budget, image_grid_pinpoints=left)
+
+
+@pytest.mark.parametrize("detail", ["auto", "low"])
+@pytest.mark.parametrize(("size", "box"), [((400, 300), (150, 100, 250, 200)), ((210, 500), (60, 200, 140, 300))])
+def test_a_box_that_is_seen_maps_back_whatever_borders_the_canvas_has(monkeypatch, tower, size, box, detail):
+    seen, pad = [], llava_next.steps.pad
+    monkeypatch.setattr(
+        llava_next.steps, "pad", lambda image, *given, **options: seen.append(image) or pad(image, *given, **options)
+    )
+    image = Image.new("RGB", size)
+    image.paste("white", box)
+    patches = tower.layout(open_picture(image).at(PictureBudget(detail)))
+    patches.spans[1].features.make()
+    assert seen[0].size == patches.size
+    assert patches.to_original(np.asarray(Image.eval(seen[0], lambda value: 255 * (value > 127)).getbbox())) == (
+        pytest.approx(box, abs=1.01 * max(size[0] / patches.size[0], size[1] / patches.size[1]))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +229,7 @@ def test_old_files_give_the_same_embeddings(mistral):
 
 def test_pinpoints_are_rows_before_columns(mistral):
     wide = mistral(keys={"clip.vision.image_grid_pinpoints": np.int32([30, 90])})
-    assert wide.layout(open_picture(picture(10, 20))).whole == (90, 30)
+    assert wide.layout(open_picture(picture(10, 20))).whole == (15, 30)
 
 
 def test_a_file_of_tiles_that_are_not_merged_is_the_other_familys(mistral):

@@ -148,24 +148,24 @@ class LlavaNextVision:
         shape = self.tower.shape
         across, down = (size // shape.side for size in canvas)
         columns, rows = sizes.unpadded(picture.size, (across * shape.grid, down * shape.grid))
-        values = across * down * shape.grid**2 * shape.values
+        values, scaled = across * down * shape.grid**2 * shape.values, sizes.inside(picture.size, canvas)
         spread = (down, across, rows, columns + 1, -(-values // max(1, rows * (columns + 1))))
 
         def make() -> Floats:
             made = np.zeros(math.prod(spread), np.float32)
-            made[:values] = self._tiles(picture, canvas, sizes.inside(picture.size, canvas)).reshape(-1)
+            made[:values] = self._tiles(picture, canvas, scaled).reshape(-1)
             return made.reshape(spread)
 
         high, wide = self._shown(rows, columns)
         way, count = ("tiles", canvas, shape.side, self.most_tiles), high * (wide + 1)
         return MediaSpan(
-            self.preparation.digest(picture, *way), count, count, (high, wide + 1), size=canvas,
-            features=Features(spread, make), area=self._area(picture, canvas, (columns, rows), wide),
+            self.preparation.digest(picture, *way), count, count, (high, wide + 1), size=scaled,
+            features=Features(spread, make), area=self._area(picture, scaled, (columns, rows), wide),
         )  # fmt: skip
 
-    def _area(self, picture: Picture, canvas: Size, kept: sizes.Grid, wide: int) -> Area:
+    def _area(self, picture: Picture, scaled: Size, kept: sizes.Grid, wide: int) -> Area:
         """What a map shows of a picture. Newlines lie beside it, at the right."""
-        cell, scaled = self.tower.shape.side / self.tower.shape.grid, sizes.inside(picture.size, canvas)
+        cell = self.tower.shape.side / self.tower.shape.grid
         across, down = (kept[i] * cell * picture.size[i] / scaled[i] for i in (0, 1))
         left, top = (picture.width - across) / 2, (picture.height - down) / 2
         return left, top, left + across * (1 + 1 / wide if wide else 1), top + down

@@ -88,3 +88,23 @@ def test_a_large_tensor_is_never_whole_in_memory(tmp_path):
         tracemalloc.stop()
     assert made.stat().st_size > 134e6
     assert peak < 80e6
+
+
+@pytest.mark.parametrize("stored", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("format", ["bf16", "f16", "f32", "auto"])
+def test_numbers_are_those_that_torch_rounds_to(tmp_path, stored, format):
+    """Also where the file keeps the format of the checkpoint, and the bytes are copied."""
+    kinds = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+    model = hf_folders.save(tmp_path / "hf", "qwen2").to(getattr(torch, stored))
+    model.save_pretrained(tmp_path / "hf")
+    (path,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format=format).paths
+    kind = kinds[format] if format != "auto" else torch.bfloat16 if stored == "bfloat16" else torch.float16
+    query = model.model.layers[0].self_attn.q_proj
+    wanted = {
+        "token_embd.weight": model.model.embed_tokens.weight.detach().to(kind),
+        "blk.0.attn_q.weight": query.weight.detach().to(kind),
+        "blk.0.attn_q.bias": query.bias.detach().float(),
+    }
+    with File.open(path) as file:
+        for name, values in wanted.items():
+            assert file.read(name).tobytes() == values.contiguous().view(torch.uint8).numpy().tobytes(), name

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 from opsin_process import COMMAND, environment
 
@@ -16,6 +18,7 @@ pytest.importorskip("transformers")
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "convert"))
 import hf_folders
+from safetensors.numpy import load_file, save_file
 
 ASK = ("-n", 8, "--temperature", 0, "--ignore-eos", "hi")
 
@@ -36,6 +39,21 @@ def test_chat_answers_as_from_the_file_and_writes_nothing(run, folder, tmp_path)
     assert {path: path.read_bytes() for path in folder.rglob("*")} == before
     shown, whole = (json.loads(run("inspect", place, "--json").stdout) for place in (folder, tmp_path / "tiny.gguf"))
     assert {**shown, "path": "", "name": ""} | {"metadata": None} == {**whole, "path": "", "name": "", "metadata": None}
+
+
+def test_a_tower_that_nobody_knows_is_left_out_where_that_is_said(run, folder, tmp_path):
+    odd = shutil.copytree(folder, tmp_path / "odd")
+    tensors = load_file(odd / "model.safetensors")
+    save_file({**tensors, "vision_tower.strange.weight": np.zeros(3, np.float32)}, odd / "model.safetensors")
+    wanted = run("chat", "-m", folder, *ASK)
+    refused = run("chat", "-m", odd, *ASK)
+    assert refused.returncode == 4 and "part for pictures or sound cannot be converted" in refused.stderr
+    assert "--no-vision" in refused.stderr
+    for option in ("--no-vision", "--no-mmproj"):
+        done = run("chat", "-m", odd, option, *ASK)
+        assert (done.returncode, done.stdout) == (0, wanted.stdout), done.stderr
+    done = run("chat", "-m", folder, "--no-vision", "--image", __file__, "hi")
+    assert done.returncode == 2 and "takes text only" in done.stderr
 
 
 def test_it_is_served_under_its_name(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from opsin.config import expanded
@@ -62,7 +63,8 @@ def find(
     `verify` compares files of a store with their digests. Raises FileError for a folder that holds none or several.
     """
     if isinstance(path, str) and is_place(path):
-        found = locate(path, vision=vision and mmproj is None, notice=notice, check=check_folder)
+        own = vision and mmproj is None
+        found = locate(path, vision=own, notice=notice, check=partial(check_folder, vision=own))
         if verify:
             found.verify(notice)
         return _of_store(found, mmproj, vision=vision)

@@ -79,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     path = options.model_file(args)
     with Progress(f"loading {path}") as progress:
         model = opsin.load(
-            path, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
-            sequences=1, notice=progress, verify=args.verify, budget=budget,
+            path, mmproj=args.mmproj, vision=args.vision, threads=args.threads, context=args.context,
+            pages=args.cache_type, sequences=1, notice=progress, verify=args.verify, budget=budget,
         )  # fmt: skip
     options.tell(options.check_writes(model))
     with model:

@@ -54,12 +54,13 @@ def _add_hf(given: argparse._MutuallyExclusiveGroup, name: str) -> None:
 
 
 def add_mmproj(parser: argparse.ArgumentParser) -> None:
-    """The file of the part for pictures."""
-    parser.add_argument(
-        "--mmproj",
-        type=expanded,
-        metavar="FILE",
-        help="the model's file for pictures (default: one beside the model)",
+    """The file of the part for pictures, or that there shall be none."""
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument(
+        "--mmproj", type=expanded, metavar="FILE", help="the model's file for pictures (default: one beside the model)"
+    )
+    given.add_argument(
+        "--no-vision", "--no-mmproj", dest="vision", action="store_false", help="leave the part for pictures out"
     )
 
 

@@ -111,7 +111,7 @@ def _load(path: str | Path, args: argparse.Namespace, rules: FetchRules, budget:
     from opsin.media.limits import PictureLimits
 
     model = opsin.load(
-        path, mmproj=args.mmproj, threads=args.threads, context=args.context, pages=args.cache_type,
+        path, mmproj=args.mmproj, vision=args.vision, threads=args.threads, context=args.context, pages=args.cache_type,
         sequences=args.parallel or _PARALLEL, rules=rules, limits=PictureLimits(waiting_bytes=_WAITING_BYTES),
         notice=FirstLines(), verify=args.verify, budget=budget,
     )  # fmt: skip

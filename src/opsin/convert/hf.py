@@ -124,9 +124,9 @@ def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[
     return model, seen, notes
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, vision: bool = True) -> None:
     """Raises what `convert` would raise of a folder's settings. Its tensors need not be there."""
-    find_rules(Description(folder))
+    find_rules(Description(folder), vision=vision)
 
 
 def find_rules(checkpoint: Description, *, vision: bool = True) -> tuple[Rules, Rules | None]:

@@ -58,7 +58,7 @@ def test_llama_cpp_expects_the_same_tokens(tmp_path, family):
 
 def test_llama_cpp_expects_the_same_tokens_of_a_class_that_transformers_lacks(tmp_path):
     model = checkpoints.make("internlm2", tied=False)
-    test_internlm2.save(tmp_path / "hf", test_internlm2.TEXT, test_internlm2.packed(model))
+    test_internlm2.save(tmp_path / "hf", test_internlm2.TEXT, test_internlm2.packed(model.state_dict()))
     (path,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32").paths
     assert_expected(path, model)
 

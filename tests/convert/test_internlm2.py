@@ -18,8 +18,10 @@ from checkpoints import CONTEXT, EPS, FFN, HEADS, KV, VOCABULARY, WIDTH  # noqa:
 from safetensors.torch import save_file  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-from internvl_truth import FOLD, LEAST, MOST, PATCH, SIDE, TOWER, TOWERS  # noqa: E402
+from internvl_truth import FOLD, LEAST, MARKER, MOST, PATCH, SIDE, TOWER, TOWERS, processor, truth_of  # noqa: E402
+from vision_truth import picture, written  # noqa: E402
 
+import opsin  # noqa: E402
 from opsin.convert.hf import convert  # noqa: E402
 from opsin.errors import OpsinError  # noqa: E402
 from opsin.gguf import File  # noqa: E402
@@ -40,9 +42,9 @@ TEXT = {
 }  # fmt: skip
 
 
-def packed(model, before=""):
+def packed(tensors, before=""):
     """A Llama's tensors as InternLM2 keeps them: of each group of heads the queries, the key and the value."""
-    known, found = dict(model.state_dict()), {}
+    known, found = dict(tensors), {}
     for layer in range(3):
         q, k, v = (known.pop(f"model.layers.{layer}.self_attn.{name}_proj.weight") for name in "qkv")
         groups = [part.reshape(KV, -1, WIDTH // HEADS, WIDTH) for part in (q, k, v)]
@@ -70,7 +72,7 @@ def llama():
 @pytest.mark.parametrize("biased", [False, True])
 def test_logits_of_a_checkpoint_equal_those_of_llama(device, tmp_path, biased):
     model = checkpoints.make("internlm2", tied=False, attention_bias=biased)
-    tensors = packed(model)
+    tensors = packed(model.state_dict())
     for layer in range(3 if biased else 0):
         parts = [tensors.pop(f"model.layers.{layer}.self_attn.{name}_proj.bias") for name in "qkv"]
         whole = torch.cat([part.reshape(KV, -1, WIDTH // HEADS) for part in parts], 1)
@@ -84,7 +86,7 @@ def test_logits_of_a_checkpoint_equal_those_of_llama(device, tmp_path, biased):
 
 @pytest.mark.parametrize("heads", [{"num_key_value_heads": 3}, {"num_attention_heads": 6}, {"num_attention_heads": 5}])
 def test_heads_that_are_not_as_many_as_told_are_refused(llama, tmp_path, heads):
-    save(tmp_path / "hf", TEXT | heads, packed(llama))
+    save(tmp_path / "hf", TEXT | heads, packed(llama.state_dict()))
     with pytest.raises(OpsinError, match=r"rows are no \d groups of \d"):
         convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32")
 
@@ -138,7 +140,7 @@ def chat_config(model):
 @pytest.mark.parametrize("name", TOWERS)
 def test_a_checkpoint_of_its_own_code_becomes_the_pair_that_transformers_class_becomes(llama, tmp_path, name):
     model = TOWERS[name].make()
-    save(tmp_path / "hf", chat_config(model), of_its_own_code(model) | packed(llama, "language_model."))
+    save(tmp_path / "hf", chat_config(model), of_its_own_code(model) | packed(llama.state_dict(), "language_model."))
     made = convert(tmp_path / "hf", tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="f32")
     by_hand = TOWERS[name].write(tmp_path / "hand.gguf", model)
     with File.open(by_hand) as wanted, File.open(tmp_path / "mmproj.gguf") as found:
@@ -154,6 +156,28 @@ def test_a_checkpoint_of_its_own_code_becomes_the_pair_that_transformers_class_b
     ops = Reference()
     assert distance(score(ops, open_decoder(ops, made.paths[0]), Sequence(IDS[:20])),
                     checkpoints.logits(llama, IDS[:20])) <= 1e-4  # fmt: skip
+
+
+def test_a_conversation_about_pictures_equals_transformers(tmp_path):
+    """With Llama's text in transformers' class, and InternLM2's in the folder."""
+    model, images = truth_of({"model_type": "llama", "head_dim": 16}), [picture(60, 44), picture(30, 90)]
+    text = {name.replace("model.language_model", "model"): values for name, values in model.state_dict().items()
+            if name.startswith(("model.language_model.", "lm_head."))}  # fmt: skip
+    config = chat_config(model)
+    config["llm_config"] = {**TEXT, "vocab_size": 300, "rms_norm_eps": 1e-6, "rope_theta": 1e4}
+    save(tmp_path / "hf", config, of_its_own_code(model) | packed(text, "language_model."))
+    processor().tokenizer.save_pretrained(tmp_path / "hf")
+    convert(tmp_path / "hf", tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="f32")
+    with File.open(tmp_path / "model.gguf") as file:
+        assert file.get_str("general.architecture") == "internlm2"
+    asked = [["What is ", images[0], " and ", images[1], "?"]]
+    inputs = processor()(text=[written(asked, MARKER)], images=images, return_tensors="pt")
+    with torch.inference_mode():
+        theirs = model(**inputs, use_cache=False).logits[0].numpy()
+    with opsin.load(tmp_path / "model.gguf", threads=2, pages="f32", context=512) as ours:
+        prompt = ours.chat_prompt([{"role": "user", "content": parts} for parts in asked])
+        assert len(prompt) == inputs["input_ids"].shape[1]
+        assert distance(ours.logits(prompt), theirs) <= 1e-4
 
 
 @pytest.mark.parametrize(
@@ -176,6 +200,6 @@ def test_a_checkpoint_that_a_file_cannot_say_is_refused(llama, tmp_path, change,
     config = chat_config(model)
     for name, value in change.items():
         config[name] = {**config[name], **value} if isinstance(value, dict) else value
-    save(tmp_path / "hf", config, of_its_own_code(model) | packed(llama, "language_model."))
+    save(tmp_path / "hf", config, of_its_own_code(model) | packed(llama.state_dict(), "language_model."))
     with pytest.raises(OpsinError, match=said):
         convert(tmp_path / "hf", tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="f32")

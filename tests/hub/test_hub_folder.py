@@ -68,6 +68,21 @@ def test_it_is_fetched_and_gives_the_bits_of_the_folder(hub, folder, files):
         assert file.get_str("general.name") == "owner/tiny"
 
 
+def test_a_tokenizer_of_two_files_is_fetched_as_well(hub, files):
+    tree = json.loads(files["tokenizer.json"])
+    slow = {name: data for name, data in files.items() if name != "tokenizer.json"}
+    slow["vocab.json"] = json.dumps(tree["model"]["vocab"]).encode()
+    slow["merges.txt"] = "\n".join(" ".join(pair) for pair in tree["model"]["merges"]).encode()
+    told = {"tokenizer_class": "GPT2Tokenizer", "added_tokens_decoder": {t["id"]: t for t in tree["added_tokens"]}}
+    slow["tokenizer_config.json"] = json.dumps(json.loads(files["tokenizer_config.json"]) | told).encode()
+    hub.repos["owner/slow"], hub.repos["owner/tiny"] = {**slow, **OTHERS}, files
+    made = []
+    for name in ("tiny", "slow"):
+        with opsin.load(f"hf:owner/{name}", threads=1, context=128) as model:
+            made.append(model.tokenize("The quick brown fox<|im_end|>", special=True))
+    assert made[0] == made[1]
+
+
 def locate_file(place):
     from opsin.api.files import find
 

@@ -45,7 +45,8 @@ TOWER = {
 LARGEST = {"norm_type": "rms_norm", "use_qk_norm": True}
 
 
-def _truth(text: Mapping[str, object], seed: int, **tower: object) -> InternVLForConditionalGeneration:
+def truth_of(text: Mapping[str, object], seed: int = 0, **tower: object) -> InternVLForConditionalGeneration:
+    """With a text of this kind."""
     torch.manual_seed(seed)
     config = InternVLConfig(
         text_config={**TEXT, **text}, vision_config={**TOWER, **tower}, image_token_id=SPECIAL,
@@ -61,11 +62,13 @@ def _truth(text: Mapping[str, object], seed: int, **tower: object) -> InternVLFo
 
 
 def internvl_truth(seed: int = 0) -> InternVLForConditionalGeneration:
-    return _truth({"model_type": "qwen2", "head_dim": 16}, seed, attention_bias=True)  # llama.cpp knows no other width
+    return truth_of(
+        {"model_type": "qwen2", "head_dim": 16}, seed, attention_bias=True
+    )  # llama.cpp knows no other width
 
 
 def largest_truth(seed: int = 0) -> InternVLForConditionalGeneration:
-    return _truth({"model_type": "qwen3", "head_dim": 32}, seed, **LARGEST)
+    return truth_of({"model_type": "qwen3", "head_dim": 32}, seed, **LARGEST)
 
 
 def write_tower(

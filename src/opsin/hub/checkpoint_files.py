@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 SETTINGS: Final = "config.json"
-_SMALL: Final = re.compile(r"[^/]{1,200}\.(?:json|jinja)|tokenizer\.model")
+_SMALL: Final = re.compile(r"[^/]{1,200}\.(?:json|jinja)|tokenizer\.model|merges\.txt")
 _WEIGHTS: Final = re.compile(r"[^/]{1,200}\.safetensors")
 
 

@@ -28,6 +28,7 @@ class FakeHub:
     body: bytes | None = None  # of every list
     break_after: int | None = None  # bytes of the next file, then the connection ends
     vanishes: bool = False  # after that there is no hub any more
+    goes_on: threading.Event | None = None  # awaited before the end of the next file
     asked: list[str] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)
     url: str = ""
@@ -110,6 +111,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if not body or self.command == "HEAD":
             return
+        if self.hub.goes_on is not None and "/resolve/" in self.path:
+            event, self.hub.goes_on = self.hub.goes_on, None
+            self.wfile.write(data[:-1])
+            event.wait()
+            data = data[-1:]
         if self.hub.break_after is not None and "/resolve/" in self.path:
             data, self.hub.break_after = data[: self.hub.break_after], None
             self.close_connection = True

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
+import threading
 import urllib.request
+from pathlib import Path
 
 import pytest
 from fake_hub import fake_hub
@@ -12,6 +15,7 @@ from ollama_store import pull
 from opsin_process import COMMAND
 from opsin_process import environment as environment_of_tests
 from tiny_sight import tiny_pair
+from waiting import wait_for
 
 from opsin.cli import environment, main, options
 from opsin.gguf import File
@@ -142,6 +146,29 @@ def test_serve_calls_the_model_as_its_store_does(store, hub, given, name):
             assert [model["id"] for model in json.load(reply)["data"]] == [name]
         process.terminate()
         process.stderr.read()
+
+
+def test_what_a_process_fetched_that_was_killed_is_taken_up_by_the_next(hub, tmp_path):
+    made, variables = hub
+    data = bytes(range(256)) * (3 << 14)  # 12 MB, of which the library writes the first 10 at once
+    made.repos["owner/large"] = {"large-Q8_0.gguf": data}
+    variables = environment_of_tests(**{**variables, "HF_HOME": str(tmp_path)})
+    code = "from opsin.hub.locate import locate; print(locate('hf:owner/large', vision=False).text)"
+    goes_on = made.goes_on = threading.Event()
+    blobs = tmp_path / "hub/models--owner--large/blobs"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=variables) as process:
+        try:
+            wait_for(lambda: sum(path.stat().st_size for path in blobs.glob("*")) >= 10 << 20)
+        finally:
+            process.kill()
+            goes_on.set()
+    (partial,) = blobs.iterdir()
+    begun = partial.stat().st_size
+    assert 10 << 20 <= begun < len(data)
+    made.ranges.clear()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=True)
+    assert Path(done.stdout.strip()).read_bytes() == data
+    assert made.ranges == [f"bytes={begun}-"]
 
 
 def test_merge_and_quantize_take_names(run, store, hub, tmp_path):

@@ -32,7 +32,7 @@ MARKER, SOFT = "(<image>./</image>)", "<unk>"
 TOWER = {"hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 4, "patch_size": PATCH}
 TEXT = {
     "vocab_size": 300, "hidden_size": WIDTH, "intermediate_size": 160, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 2048,
+    "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 2048,
     "rms_norm_eps": 1e-5, "pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1, "tie_word_embeddings": False,
     "attn_implementation": "eager",
 }  # fmt: skip
@@ -116,7 +116,8 @@ class MiniCpmV(nn.Module):
     def __init__(self, version: Version, table: int) -> None:
         super().__init__()
         self.version, self.table = version, table
-        config = getattr(transformers, f"{version.text}Config")(**TEXT)
+        heads = 8 if version.text == "Qwen2" else 4  # llama.cpp knows Qwen 2 with heads of width / heads alone
+        config = getattr(transformers, f"{version.text}Config")(**TEXT, num_attention_heads=heads)
         self.llm = getattr(transformers, f"{version.text}ForCausalLM")(config)
         self.vpm = Idefics2VisionTransformer(
             Idefics2VisionConfig(

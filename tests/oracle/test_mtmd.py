@@ -52,10 +52,10 @@ FAMILIES = {
     "qwen2.5vl": (qwen2vl_truth, lambda: qwen2vl_truth.second_truth(window=112), (160, 120)),
     "internvl": (internvl_truth, internvl_truth.internvl_truth, (24, 24)),  # it cuts other tiles of larger ones
     "llava": (llava_truth, llava_truth.llava_truth, (48, 48)),
-    # llama.cpp knows tables of 70 x 70 alone, and cuts pictures that are longer than a slice.
-    "minicpmv2.5": (minicpmv_truth.TOWERS["minicpmv2.5"], lambda: minicpmv_truth.wide("2.5"), (200, 90)),
+    # llama.cpp knows tables of 70 x 70 alone, and pads slices to the shape that they are stretched to here.
+    "minicpmv2.5": (minicpmv_truth.TOWERS["minicpmv2.5"], lambda: minicpmv_truth.wide("2.5"), (192, 96)),
     "minicpmv2.6": (minicpmv_truth.TOWERS["minicpmv2.6"], lambda: minicpmv_truth.wide("2.6"), (48, 48)),
-    "minicpmv4.5": (minicpmv_truth.TOWERS["minicpmv4.5"], lambda: minicpmv_truth.wide("4.5"), (100, 300)),
+    "minicpmv4.5": (minicpmv_truth.TOWERS["minicpmv4.5"], lambda: minicpmv_truth.wide("4.5"), (96, 192)),
     "pixtral": (pixtral_truth.TOWERS["pixtral"], pixtral_truth.pixtral_truth, (96, 64)),
     "mistral small": (pixtral_truth.TOWERS["mistral small"], pixtral_truth.mistral3_truth, (96, 64)),
 }

@@ -6,7 +6,8 @@ and column. The text part is a decoder of its own file.
 
 GGUF: clip.projector_type = "resampler", clip.minicpmv_version. Oracle: transformers' Idefics2VisionTransformer as the
 tower, the image processor of MiniCPM-V 4.6, and the published formula of the resampler in float64. llama.cpp writes no
-numbers of pictures, which the published code does from 2.6 on, and stretches a picture that needs no slices.
+numbers of pictures, which the published code does from 2.6 on, pads slices to the shape that they are stretched to
+here, and makes a square of a picture that needs none.
 """
 
 from __future__ import annotations

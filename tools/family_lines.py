@@ -2,7 +2,8 @@
 
     python tools/family_lines.py [FILE ...]        # a table of src/opsin/models, or of these files
 
-Left out are blank lines, comments, docstrings, imports, and conversion rules: RULES, and what only RULES needs.
+Left out are blank lines, comments, docstrings, imports, and what says how files of others become ours: RULES, DIALECTS,
+and what only these need.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ def count(text: str) -> int:
 
 
 def conversion_rules(tree: ast.Module) -> set[ast.stmt]:
-    """The statements of a file that make RULES, and those that nothing else needs."""
+    """The statements of a file that make RULES and DIALECTS, and those that nothing else needs."""
     names = {node: set(_defined(node)) for node in tree.body}
     needs = {node: {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - names[node] for node in tree.body}
-    found = {node for node in tree.body if "RULES" in names[node]}
+    found = {node for node in tree.body if names[node] & {"RULES", "DIALECTS"}}
     while True:
         more = {node for node in tree.body if names[node] and node not in found and _serves(node, names, needs, found)}
         if not more:

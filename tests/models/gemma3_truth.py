@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from foreign import Foreign
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3Processor
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from vision_truth import SIGLIP, SPECIAL, Truth, byte_tokenizer, enliven, look, vision_keys, write_mmproj
@@ -77,3 +79,29 @@ def processor() -> Gemma3Processor:
 
 
 TOWERS = {"gemma3": Truth("gemma3", gemma3_truth, write_tower, processor, "<start_of_image>")}
+
+
+def _ollama(keys: Mapping[str, object]) -> dict[str, object]:
+    """With tokens that have no embeddings, and without what its first files left out."""
+    more = {"tokens": ["<unused 0>", "<unused 1>"], "token_type": [1, 1], "scores": [0.0, 0.0]}
+    lists = {name: keys[f"tokenizer.ggml.{name}"] for name in more if f"tokenizer.ggml.{name}" in keys}
+    return {
+        "mm.tokens_per_image": ROWS, "vision.num_channels": 3, "rope.global.freq_base": keys["gemma3.rope.freq_base"],
+        "rope.local.freq_base": keys["gemma3.rope.freq_base_swa"],
+        **{f"tokenizer.ggml.{name}": [*np.asarray(values).tolist(), *more[name]] for name, values in lists.items()},
+    }  # fmt: skip
+
+
+FOREIGN = Foreign(
+    architecture="gemma3",
+    truth="gemma3",
+    same=("block_count", "embedding_length", "feed_forward_length", "image_size", "patch_size", "attention.head_count",
+          "attention.layer_norm_epsilon"),
+    keys=_ollama,
+    dropped=("rope.freq_base", "rope.freq_base_swa", "attention.layer_norm_rms_epsilon"),
+    tensors=(
+        (r"^v\.patch_embd", "v.patch_embedding"), (r"^v\.position_embd", "v.position_embedding"),
+        (r"^v\.post_ln", "v.post_layernorm"), (r"\.ln(\d)\.", r".layer_norm\1."), (r"\.attn_out\.", ".attn_output."),
+        (r"\.ffn_up\.", ".mlp.fc1."), (r"\.ffn_down\.", ".mlp.fc2."), (r"^mm\.", "mm.mm_"),
+    ),
+)  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from checkpoints import YARN
+from foreign import Foreign, Tensors
 from tiny import tiny_llama
 from transformers import (
     BatchFeature,
@@ -167,3 +168,39 @@ TOWERS = {
     "ministral3": Truth("pixtral", ministral3_truth, write_tower, merging_processor, "[IMG]"),
 }
 OTHERS = {"pixtral of llama.cpp": Truth("pixtral", pixtral_truth, write_tower, processor, "[IMG]", {"breaks": True})}
+
+
+def _halves(tensors: Tensors) -> Tensors:
+    """Rows of the tower's q and k as transformers has them."""
+    found = dict(tensors)
+    for name, rows in tensors.items():
+        if name.startswith("v.") and (".attn_q." in name or ".attn_k." in name):
+            found[name] = rows.reshape(HEADS, -1, 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
+    return found
+
+
+FOREIGN = Foreign(
+    architecture="mistral3",
+    truth="ministral3",
+    implied={
+        **look(MEAN, STD), "mistral3.rope.scaling.attn_factor": None, "mistral3.rope.scaling.yarn_log_multiplier": 0.6,
+    },
+    same=("block_count", "embedding_length", "feed_forward_length", "attention.head_count", "image_size", "patch_size"),
+    keys=lambda keys: {
+        **{f"rope.scaling.{name}": keys[f"mistral3.rope.scaling.yarn_{name}"] for name in ("beta_fast", "beta_slow")},
+        "rope.scaling.mscale_all_dim": 0.6, "rope.scaling_beta": keys["mistral3.attention.temperature_scale"],
+        "rope.dimension_count": 21, "image_token_index": SPECIAL, "vision.num_channels": 3,
+        "vision.attention.key_length": WIDTH // HEADS, "vision.rope.freq_base": 10000.0, "mm.projector_bias": False,
+        "spatial_merge_size": keys["clip.vision.spatial_merge_size"],
+    },
+    dropped=(
+        "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier",
+        "attention.temperature_scale",
+    ),
+    tensors=(
+        (r"^v\.patch_embd", "v.patch_conv"), (r"^v\.pre_ln", "v.encoder_norm"), (r"\.attn_out\.", ".attn_output."),
+        (r"\.ln1\.", ".attn_norm."), (r"\.ln2\.", ".ffn_norm."), (r"^mm\.(\d)", r"mm.linear_\1"),
+        (r"^mm\.input_norm", "mm.norm"), (r"^mm\.patch_merger", "mm.patch_merger.merging_layer"),
+    ),
+    change=_halves,
+)  # fmt: skip

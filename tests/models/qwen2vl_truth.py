@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from foreign import Foreign
 from transformers import (
     PreTrainedModel,
     Qwen2_5_VLConfig,
@@ -118,3 +119,22 @@ TOWERS = {
     "qwen2vl": Truth("qwen2vl_merger", first_truth, write_tower, processor, TURN),
     "qwen2.5vl": Truth("qwen2.5vl_merger", second_truth, write_tower, processor, TURN),
 }
+FOREIGN = Foreign(
+    architecture="qwen25vl",
+    truth="qwen2.5vl",
+    implied={
+        **look([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]),
+        "clip.vision.image_min_pixels": None, "clip.vision.image_max_pixels": None,
+    },
+    same=("block_count", "embedding_length", "attention.head_count", "patch_size", "spatial_merge_size", "window_size",
+          "attention.layer_norm_epsilon"),
+    keys=lambda keys: {
+        "rope.mrope_section": keys["qwen2vl.rope.dimension_sections"][:3], "vision.fullatt_block_indexes": [1, 3],
+        "vision.num_channels": 3, "vision.temporal_patch_size": 2, "vision.spatial_patch_size": PATCH,
+    },
+    dropped=("rope.dimension_sections",),
+    tensors=(
+        (r"^v\.patch_embd\.weight\.1$", "v.patch_embd_1.weight"), (r"^v\.patch_embd\.weight$", "v.patch_embd_0.weight"),
+        (r"^v\.post_ln", "v.merger.ln_q"), (r"^mm\.", "v.merger.mlp."),
+    ),
+)  # fmt: skip

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 
+from foreign import Foreign
 from vision_truth import Truth
 
 from opsin.models import families
 
 TOWERS: dict[str, Truth] = {}  # each model
 LAYOUTS: dict[str, Truth] = {}  # each way to write a file: models, and other options of them
+FOREIGN: dict[str, Foreign] = {}  # each way of others to write a file, by its architecture
 for _family in families():
     if hasattr(_family, "ENCODERS"):
         _truth = importlib.import_module(f"{_family.__name__.rsplit('.', 1)[1]}_truth")
         TOWERS |= _truth.TOWERS
         LAYOUTS |= _truth.TOWERS | getattr(_truth, "OTHERS", {})
+        if hasattr(_truth, "FOREIGN"):
+            FOREIGN[_truth.FOREIGN.architecture] = _truth.FOREIGN

@@ -15,6 +15,7 @@ from opsin.gguf import File
 from opsin.hub.file_names import is_later_split, is_vision, kinship
 from opsin.hub.found import Found, Notice
 from opsin.hub.locate import is_place, locate
+from opsin.models import open_model
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Files:
         A folder of transformers is the one file that `opsin convert` would write of it; `vision`: with its part for
         pictures.
         """
-        file, notes = open_folder(self.text, vision=vision) if self.text.is_dir() else (File.open(self.text), ())
+        file, notes = open_folder(self.text, vision=vision) if self.text.is_dir() else (open_model(self.text), ())
         if self.found is None:
             return file, notes
         missing = {key: value for key, value in self.found.defaults.items() if key not in file.metadata}

@@ -31,7 +31,7 @@ from opsin.media.fetch import fetch as fetch_bytes
 from opsin.media.limits import PictureLimits
 from opsin.media.picture import Picture
 from opsin.media.swapping import Step, StepOverrides
-from opsin.models import Decoder, VisionEncoder, load_encoder
+from opsin.models import Decoder, VisionEncoder, load_encoder, open_model
 from opsin.nn.meta import MetaReader
 from opsin.nn.module import FileReader
 from opsin.ops.device import Device
@@ -115,7 +115,7 @@ class Vision:
         # What is being decoded is in no budget yet, and more threads than processors gain nothing.
         self._decoding = BoundedSemaphore(available_threads())
         self.budgets = PictureBytes(ByteBudget(_DECODED), ByteBudget(limits.waiting_bytes))
-        self._file = File.open(path) if file is None else file.again()
+        self._file = open_model(path) if file is None else file.again()
         self.close = finalize(self, self._file.close)  # by whoever loads the weights, or when nobody holds it any more
         self._meta = load_encoder(self._file, MetaReader(self._file))
         self.format = _format(self._file)  # of most of its weights

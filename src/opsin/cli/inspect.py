@@ -40,7 +40,7 @@ def _report(place: str | Path, context: int | None, *, verify: bool) -> FileRepo
     from opsin.api.files import Files, find
     from opsin.cli.file_report import report_file
     from opsin.cli.vision_report import find_vision
-    from opsin.gguf import File
+    from opsin.models import open_model
 
     alone = isinstance(place, Path) and not place.is_dir() and not verify
     vision = isinstance(place, str)  # a path is looked at by itself
@@ -49,7 +49,7 @@ def _report(place: str | Path, context: int | None, *, verify: bool) -> FileRepo
     with file:
         report = report_file(file, context)
     for path in files.vision:
-        with File.open(path) as projector:
+        with open_model(path) as projector:
             report = replace(report, vision=report.vision or find_vision(projector))
         notes = (*notes, f"its file for pictures is {path}")
     return replace(report, notes=(*notes, *report.notes))

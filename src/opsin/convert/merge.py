@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from opsin.errors import FileError
-from opsin.gguf import File, Typed, check_target, opened, write
+from opsin.gguf import File, Typed, check_target, write
 from opsin.gguf.roles import PROJECTOR, is_projector
+from opsin.models import open_model, opened
 
 _PARTS = ("vision", "audio")
 
@@ -20,7 +21,7 @@ def merge(model: str | Path | File, projector: str | Path, target: str | Path) -
     Raises FileError naming both files where they do not belong together, and RequestError where the target is one of
     them.
     """
-    with opened(model) as text, File.open(projector) as eyes:
+    with opened(model) as text, open_model(projector) as eyes:
         check_target(Path(target), (*text.paths, *eyes.paths))
         check_pair(text, eyes)
         joined = File.join(text, eyes)

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from opsin.convert.mix import Choice, find_mix, plan
 from opsin.errors import ModelError, RequestError
-from opsin.gguf import File, NewTensor, Typed, ValueType, check_target, opened, write
+from opsin.gguf import File, NewTensor, Typed, ValueType, check_target, write
+from opsin.models import opened
 from opsin.quants import BY_NAME, QuantType, by_id
 
 QUANTISATION_VERSION = 2  # of the block formats, as ggml counts

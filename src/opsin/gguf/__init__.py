@@ -4,7 +4,7 @@ This room knows the container: metadata, tensor shapes and raw blocks. What bloc
 mean is for the rooms that ask for them.
 """
 
-from opsin.gguf.file import File, opened
+from opsin.gguf.file import File
 from opsin.gguf.header import TensorInfo
 from opsin.gguf.new_tensor import MadeRows, NewTensor
 from opsin.gguf.strings import Strings
@@ -26,6 +26,5 @@ __all__ = [
     "ValueType",
     "check_target",
     "open_unwritten",
-    "opened",
     "write",
 ]

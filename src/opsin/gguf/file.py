@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -70,10 +69,17 @@ class File:
 
     def with_keys(self, keys: Mapping[str, Value]) -> File:
         """The same open file, whose metadata has these keys in place of its own; closing one closes both."""
-        made = File(self.path, self._headers)
-        made.metadata = MappingProxyType({**self.metadata, **keys})
-        made.types = MappingProxyType({**self.types, **{key: find_type(value).type for key, value in keys.items()}})
-        return made
+        return self.restated({**self.typed, **{key: find_type(value) for key, value in keys.items()}}, self.tensors)
+
+    def restated(self, metadata: Mapping[str, Typed], tensors: Mapping[str, TensorInfo]) -> File:
+        """The same open file that says other things of itself; closing one closes both."""
+        parts = [
+            replace(header, tensors={name: info for name, info in tensors.items() if info.part == part})
+            for part, header in enumerate(self._headers)
+        ]
+        values = {key: cast(Value, typed.value) for key, typed in metadata.items()}
+        parts[0] = replace(parts[0], metadata=values, types={key: typed.type for key, typed in metadata.items()})
+        return File(self.path, parts)
 
     def again(self) -> File:
         """The same open files once more, to be closed by themselves; what lies at their paths now does not matter."""
@@ -194,11 +200,27 @@ class File:
                 hint="ask for bytes inside the tensor",
             )
         flat = buffer.reshape(-1)
+        if info.pieces is None:
+            self._read_run(info, flat, first_byte)
+        else:
+            self._read_pieces(info, info.pieces, flat, first_byte)
+
+    def _read_run(self, info: TensorInfo, flat: npt.NDArray[np.uint8], first_byte: int) -> None:
         header = self._headers[info.part]
         if header.big_endian:
             _read_swapped(header.part, info, flat, first_byte)
         else:
             header.part.read_into(flat.data, info.offset + first_byte)
+
+    def _read_pieces(
+        self, info: TensorInfo, pieces: Sequence[int], flat: npt.NDArray[np.uint8], first_byte: int
+    ) -> None:
+        size, done = info.nbytes // len(pieces), 0
+        while done < flat.size:
+            number, skipped = divmod(first_byte + done, size)
+            part = flat[done : done + size - skipped]
+            self._read_run(info, part, pieces[number] * size + skipped)
+            done += part.size
 
     def _info(self, name: str) -> TensorInfo:
         info = self.tensors.get(name)
@@ -245,11 +267,6 @@ class File:
 
     def _wrong(self, key: str, value: Value, wanted: str) -> FileError:
         return FileError(f"{self.path}: key {key!r} is {_show(value)}, not {wanted}", hint="convert the model again")
-
-
-def opened(source: str | Path | File) -> AbstractContextManager[File]:
-    """The file at a path, until the `with` block ends; or one that is open already, and stays so."""
-    return nullcontext(source) if isinstance(source, File) else File.open(source)
 
 
 def _add_missing(first: Mapping[str, T], second: Mapping[str, T]) -> dict[str, T]:

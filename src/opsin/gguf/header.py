@@ -35,7 +35,8 @@ class TensorInfo:
     """Where a tensor lies.
 
     `shape` is in NumPy's order (rows first), `type` is the ggml id, and `offset` counts from the start of the file
-    that `part` names.
+    that `part` names. `pieces`, where they are told: its bytes are so many pieces of one size, and where each stands
+    among those at `offset`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class TensorInfo:
     offset: int
     nbytes: int
     part: int = 0
+    pieces: tuple[int, ...] | None = None
 
     @property
     def kind(self) -> TensorType:

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+import numpy as np
+
 from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf.rules import Change, Key, Settings, Shape, Tensor, constant
+from opsin.gguf.value import Value
 
 _GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
 SIZES = {
@@ -27,6 +30,11 @@ _BLOCK = {
     "self_attn.v_proj": "attn_v", "self_attn.out_proj": "attn_out", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down",
 }  # fmt: skip
 
+SIGLIP_WORDS = {
+    "patch_embedding": "patch_embd", "position_embedding": "position_embd", "post_layernorm": "post_ln",
+    "layer_norm1": "ln1", "layer_norm2": "ln2", "attn_output": "attn_out", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down",
+}  # fmt: skip  # for `dialect.Dialect.tensors`: names of Ollama's, and ours
+
 
 def tower_sizes(defaults: Mapping[str, int], names: Mapping[str, str] = SIZES) -> tuple[Key, ...]:
     """Whole numbers of a tower: settings of its vision_config by the names of keys, with defaults of the settings."""
@@ -41,6 +49,11 @@ def normalisation_keys(mean: Sequence[float], std: Sequence[float]) -> tuple[Key
         Key("clip.vision.image_mean", "preprocessor.image_mean", "floats", list(mean)),
         Key("clip.vision.image_std", "preprocessor.image_std", "floats", list(std)),
     )
+
+
+def normalisation(mean: Sequence[float], std: Sequence[float]) -> dict[str, Value]:
+    """The same numbers as a file holds them."""
+    return {"clip.vision.image_mean": np.array(mean, np.float32), "clip.vision.image_std": np.array(std, np.float32)}
 
 
 def projector_keys(projector: str, activation: str) -> tuple[Key, ...]:

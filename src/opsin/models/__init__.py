@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
@@ -13,6 +15,7 @@ import numpy.typing as npt
 
 from opsin.errors import ModelError
 from opsin.gguf import File
+from opsin.gguf.dialect import Dialect, translate
 from opsin.gguf.rules import Rules
 from opsin.media.picture import Picture
 from opsin.nn.batch import Batch, GroupShape
@@ -132,6 +135,26 @@ def projectors() -> dict[str, list[LoadEncoder]]:
 def rules() -> list[Rules]:
     """How checkpoints of transformers become files, as the families list it in RULES."""
     return [entry for family in families() for entry in vars(family).get("RULES", ())]
+
+
+def dialects() -> list[Dialect]:
+    """Other words for llama.cpp's, as the families list them in DIALECTS."""
+    return [entry for family in families() for entry in vars(family).get("DIALECTS", ())]
+
+
+def open_model(path: str | Path) -> File:
+    """A file of a model, in llama.cpp's words, whichever it has itself. Raises FileError as `File.open` does."""
+    file = File.open(path)
+    try:
+        return translate(file, dialects())
+    except BaseException:
+        file.close()
+        raise
+
+
+def opened(source: str | Path | File) -> AbstractContextManager[File]:
+    """`open_model`, until the `with` block ends; or a file that is open already, and stays so."""
+    return nullcontext(source) if isinstance(source, File) else open_model(source)
 
 
 def load_decoder(file: File, source: Reader) -> Decoder:

@@ -11,6 +11,7 @@ Gemma3ForConditionalGeneration, and its processor; with pan and scan where high 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
@@ -18,10 +19,11 @@ import numpy as np
 
 from opsin.arrays import Floats
 from opsin.errors import ModelError
-from opsin.gguf import File
+from opsin.gguf import File, Value
+from opsin.gguf.dialect import Dialect
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, plus_one
 from opsin.gguf.text_rules import KEYS, tensors
-from opsin.gguf.vision_rules import normalisation_keys, projector_keys, siglip, tower_sizes
+from opsin.gguf.vision_rules import SIGLIP_WORDS, normalisation, normalisation_keys, projector_keys, siglip, tower_sizes
 from opsin.media import sizes, steps
 from opsin.media.limits import Size
 from opsin.media.picture import Picture
@@ -320,8 +322,28 @@ _TOWER = {
 _NORMS = {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
           "post_feedforward_layernorm": "post_ffw_norm"}  # fmt: skip
 
+
+def _found(file: File) -> Mapping[str, Value]:
+    """What files of Ollama's leave out: how far texts are stretched, and of how many patches a row is the mean."""
+    found: dict[str, Value] = {}
+    if file.get_int("gemma3.context_length") >= 131072 and "gemma3.rope.scaling.type" not in file.metadata:
+        found |= {"gemma3.rope.scaling.type": "linear", "gemma3.rope.scaling.factor": 8.0}
+    rows = file.get_int("gemma3.mm.tokens_per_image", 0)
+    side, patch = (file.get_int(f"clip.vision.{name}", 0) for name in ("image_size", "patch_size"))
+    pool = side // patch // math.isqrt(rows) if min(rows, side, patch) > 0 else 0
+    return found | ({"clip.vision.projector.scale_factor": pool} if pool else {})
+
+
 DECODERS = {"gemma3": Gemma3.load}
 ENCODERS = {"gemma3": Gemma3Vision.load}
+DIALECTS = (
+    Dialect(
+        architecture="gemma3", becomes="gemma3", projector="gemma3", found=_found,
+        keys={"rope.global.freq_base": "rope.freq_base"},
+        values={**normalisation([0.5] * 3, [0.5] * 3), "clip.use_gelu": True},
+        tensors=SIGLIP_WORDS | {"mm_input_projection": "input_projection", "mm_soft_emb_norm": "soft_emb_norm"},
+    ),
+)  # fmt: skip
 RULES = (
     Rules(
         part="text",

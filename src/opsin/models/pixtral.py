@@ -10,18 +10,20 @@ Mistral3ForConditionalGeneration, with their processor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar
 
 from opsin.arrays import Floats
 from opsin.errors import ModelError
-from opsin.gguf import File
+from opsin.gguf import File, TensorInfo, Value
+from opsin.gguf.dialect import Dialect, neighbour_rows
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant, neighbours
-from opsin.gguf.vision_rules import CLIP, blocks, expect, normalisation_keys, projector_keys, tower_sizes
+from opsin.gguf.vision_rules import CLIP, blocks, expect, normalisation, normalisation_keys, projector_keys, tower_sizes
 from opsin.media import sizes
 from opsin.media.picture import Picture
+from opsin.models.mistral3 import NAME as TEXT
 from opsin.nn.keys import positive_int
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear, Reordered, RmsNorm
@@ -164,7 +166,41 @@ def _rules(name: str, tower: Mapping[str, int], wanted: Mapping[str, object], *m
     )
 
 
+def _pretokenizer(file: File) -> Mapping[str, Value]:
+    """Old files do not know how Mistral's texts are cut."""
+    key = "tokenizer.ggml.pre"
+    return {key: "tekken"} if file.metadata.get(key, "default") == "default" else {}
+
+
+def _turned(info: TensorInfo, file: File) -> Iterable[TensorInfo]:
+    return (neighbour_rows(info, file) if ".attn_q." in info.name or ".attn_k." in info.name else info,)
+
+
 ENCODERS = {"pixtral": PixtralVision.load}
+DIALECTS = (
+    Dialect(
+        architecture=TEXT,
+        becomes=TEXT,
+        projector="pixtral",
+        keys={
+            "rope.scaling.beta_fast": "rope.scaling.yarn_beta_fast",
+            "rope.scaling.beta_slow": "rope.scaling.yarn_beta_slow",
+            "rope.scaling.mscale_all_dim": "rope.scaling.yarn_log_multiplier",
+            "rope.scaling_beta": "attention.temperature_scale",
+            "rope.dimension_count": "",  # width / layers, in old files
+            "spatial_merge_size": "clip.vision.spatial_merge_size",
+            "vision.attention.key_length": "clip.vision.attention.head_dim",
+        },
+        values={**normalisation(*CLIP), "clip.use_silu": True, "clip.vision.attention.layer_norm_epsilon": _EPS},
+        found=_pretokenizer,
+        tensors={
+            "patch_conv": "patch_embd", "encoder_norm": "pre_ln", "attn_norm": "ln1", "ffn_norm": "ln2",
+            "attn_output": "attn_out", "mm.linear_1": "mm.1", "mm.linear_2": "mm.2", "mm.norm": "mm.input_norm",
+            "mm.patch_merger.merging_layer": "mm.patch_merger",
+        },
+        change=_turned,
+    ),
+)  # fmt: skip
 RULES = (
     _rules("LlavaForConditionalGeneration", _TOWER, {"vision_feature_select_strategy": "full"}),
     _rules(

@@ -9,6 +9,7 @@ transformers' Qwen2VLForConditionalGeneration and Qwen2_5_VLForConditionalGenera
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar
@@ -17,10 +18,20 @@ import numpy as np
 
 from opsin.arrays import Floats, Ints
 from opsin.errors import ModelError
-from opsin.gguf import File
+from opsin.gguf import File, Value
+from opsin.gguf.dialect import Dialect
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
 from opsin.gguf.text_rules import pre_norm_rules
-from opsin.gguf.vision_rules import CLIP, blocks, normalisation_keys, part, part_shape, projector_keys, tower_sizes
+from opsin.gguf.vision_rules import (
+    CLIP,
+    blocks,
+    normalisation,
+    normalisation_keys,
+    part,
+    part_shape,
+    projector_keys,
+    tower_sizes,
+)
 from opsin.media import sizes
 from opsin.media.picture import Picture
 from opsin.nn.decoder import PreNormDecoder
@@ -237,8 +248,41 @@ LOOK = {
     "preprocessor.temporal_patch_size": 2,
 }  # fmt: skip
 _LOOK = {**LOOK, "preprocessor.patch_size": lambda s: s.number("vision_config.patch_size", 14)}
+
+
+def _found(file: File) -> Mapping[str, Value]:
+    """What files of Ollama's say in other ways."""
+    found: dict[str, Value] = {}
+    if "qwen2vl.rope.mrope_section" in file.metadata:
+        sections = file.get_ints("qwen2vl.rope.mrope_section").astype(np.int32)
+        found["qwen2vl.rope.dimension_sections"] = np.append(sections, np.zeros(4, np.int32))[:4]
+    if "clip.projector_type" not in file.metadata:
+        return found
+    if "v.blk.0.ffn_up.weight" in file.tensors:
+        found["clip.vision.feed_forward_length"] = file.tensors["v.blk.0.ffn_up.weight"].shape[0]
+    whole = file.get_ints("clip.vision.fullatt_block_indexes", [7, 15, 23, 31])
+    depth, period = file.get_int("clip.vision.block_count"), int(whole[0]) + 1 if whole.size else 0
+    if period < 1 or len(whole) != depth // period or ((whole + 1) % period).any() or (np.diff(whole) != period).any():
+        said = f"clip.vision.fullatt_block_indexes is {whole[:8].tolist()}"
+        raise ModelError(f"{file.path}: {said}", hint="each layer of a period is supported")
+    return found | {"clip.vision.n_wa_pattern": period}
+
+
 DECODERS = {"qwen2vl": partial(PreNormDecoder.load, prefix="qwen2vl", pairing="halves", mrope=True)}
 ENCODERS = {"qwen2vl_merger": Qwen2VlVision.load, "qwen2.5vl_merger": load_second}
+DIALECTS = (
+    Dialect(
+        architecture="qwen25vl",
+        becomes="qwen2vl",
+        projector="qwen2.5vl_merger",
+        values={**normalisation(*CLIP), "clip.use_silu": True, "clip.vision.image_size": 560},
+        found=_found,
+        tensors={
+            "patch_embd_0": "patch_embd", "patch_embd_1.weight": "patch_embd.weight.1", "v.merger.ln_q": "v.post_ln",
+            "v.merger.mlp": "mm",
+        },
+    ),
+)  # fmt: skip
 RULES = (
     pre_norm_rules(
         "qwen2vl",

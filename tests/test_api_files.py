@@ -125,6 +125,17 @@ def test_names_are_read_in_capitals_and_nothing_but_files_counts(tmp_path):
     assert seen(folder) == ("MMPROJ-F16.GGUF", [])
 
 
+def test_what_goes_with_a_model_is_no_other_model(tmp_path):
+    text(tmp_path / "tiny.gguf")
+    for name in ("mtp-tiny.gguf", "tiny.imatrix.gguf", "style-lora.gguf"):
+        (tmp_path / name).write_bytes((tmp_path / "tiny.gguf").read_bytes())
+    with opsin.load(tmp_path, threads=1, context=64) as model:
+        assert model.path.name == "tiny.gguf"
+    (tmp_path / "tiny.gguf").unlink()
+    with pytest.raises(opsin.OpsinError, match="holds 3 models"):
+        opsin.load(tmp_path)
+
+
 def test_a_link_is_the_file_that_it_names(tmp_path):
     """As caches of downloads keep them: the names are links, the files have none."""
     blobs, names = tmp_path / "blobs", tmp_path / "snapshots"

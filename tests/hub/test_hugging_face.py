@@ -305,9 +305,18 @@ def test_the_commit_is_kept_for_starts_without_the_hub(hub, tmp_path):
 
 def test_other_files_of_a_repository_are_no_models_whatever_a_model_is_called(hub):
     hub.repos["m/flora"] = dict.fromkeys(
-        ("flora-Q8_0.gguf", "style-lora-Q8_0.gguf", "flora.imatrix.gguf", "flora-mmproj-Q8_0.gguf"), b"1"
+        (
+            "flora-Q8_0.gguf",
+            "style-lora-Q8_0.gguf",
+            "flora.imatrix.gguf",
+            "flora-mmproj-Q8_0.gguf",
+            "mtp-flora-Q8_0.gguf",
+        ),
+        b"1",
     )
     assert names_of(locate("hf:m/flora")) == ("flora-Q8_0.gguf", ["flora-mmproj-Q8_0.gguf"])
+    hub.repos["m/ahead"] = {"flora-MTP-Q8_0.gguf": b"1"}  # a whole model with such heads
+    assert names_of(locate("hf:m/ahead")) == ("flora-MTP-Q8_0.gguf", [])
 
 
 def test_the_librarys_other_way_of_fetching_tells_the_same_lines():

@@ -12,7 +12,7 @@ from opsin.convert.checkpoint import is_checkpoint
 from opsin.convert.hf import check_folder, open_folder
 from opsin.errors import FileError, RequestError
 from opsin.gguf import File
-from opsin.hub.file_names import is_later_split, is_vision, kinship
+from opsin.hub.file_names import is_beside, is_later_split, is_vision, kinship
 from opsin.hub.found import Found, Notice
 from opsin.hub.locate import is_place, locate
 from opsin.models import open_model
@@ -92,7 +92,8 @@ def _of_store(found: Found, mmproj: str | Path | None, *, vision: bool) -> Files
 
 def _model_in(folder: Path) -> Path:
     """The GGUF file of a folder, or the folder where it is a checkpoint of transformers without such a file."""
-    models = _files_in(folder, lambda path: not is_vision(path.name))
+    found = _files_in(folder, lambda path: not is_vision(path.name))
+    models = [path for path in found if not is_beside(path.name)] or found
     if not models and is_checkpoint(folder):
         return folder
     if len(models) != 1:

@@ -12,6 +12,7 @@ _FORMAT: Final = re.compile(
     r"(?:b?f16|fp16|f32|fp32|i?q\d+(?:_[a-z0-9]+)*|tq\d_\d|mxfp4(?:_[a-z]+)?))"
     r"|\d{5}-of-\d{5})(?![a-z0-9])"
 )
+_BESIDE: Final = re.compile(r"(?<![a-z])(?:imatrix|lora)(?![a-z])|^mtp-")  # llama.cpp's converter writes mtp-NAME.gguf
 # F16 holds what towers need and is read as it is; Q8_0 is nearly as good; BF16 has three bits less than F16; F32 is
 # twice as large for nothing that could be seen. Other formats come after these, those of more bits first.
 BEST_FOR_VISION: Final = ("F16", "Q8_0", "BF16", "F32")
@@ -45,6 +46,11 @@ def number_format(name: str) -> str:
 def is_vision(name: str) -> bool:
     """By its name, as llama.cpp's users name such files."""
     return "mmproj" in PurePath(name).name.lower()
+
+
+def is_beside(name: str) -> bool:
+    """Whether it goes with a model and is none, by its name: statistics, adapters, the heads alone that guess ahead."""
+    return _BESIDE.search(PurePath(name).name.lower()) is not None
 
 
 def is_later_split(name: str) -> bool:

@@ -18,14 +18,14 @@ from typing import Any, Final
 from opsin.errors import DeviceError, FileError, OpsinError, RequestError
 from opsin.hub.blobs import cache_folder, fetch_blob
 from opsin.hub.checkpoint_files import SETTINGS, checkpoint_files, is_of_checkpoint
-from opsin.hub.file_names import BEST_FOR_VISION, is_later_split, is_vision, kinship, number_format, splits
+from opsin.hub.file_names import BEST_FOR_VISION, is_beside, is_later_split, is_vision, kinship, number_format, splits
 from opsin.hub.found import Found, Notice
 
 _NAME: Final = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})"
                           r"(?::(?P<quant>[\w.-]{1,40})|/(?P<file>[^:]{1,300}\.gguf))?", re.ASCII)  # fmt: skip
 _USUAL: Final = ("Q4_K_M", "Q8_0")  # where nobody names a quant, as llama-server
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_NO_MODEL: Final = re.compile(r"(?<![a-z])(?:mmproj|imatrix|lora)(?![a-z])")
+
 _LISTED, _SECONDS = 12, 20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -100,7 +100,7 @@ def _folder(repo: _Repo, quant: str | None, notice: Notice, check: Callable[[Pat
 
 def _models(repo: _Repo) -> list[str]:
     """GGUF files that may be one, each by its first split."""
-    return [n for n in repo.ggufs if not is_later_split(n) and not _NO_MODEL.search(Path(n).name.lower())]
+    return [n for n in repo.ggufs if not (is_later_split(n) or is_vision(n) or is_beside(n))]
 
 
 def _choose(repo: _Repo, quant: str | None, file: str | None) -> tuple[str, list[str]]:

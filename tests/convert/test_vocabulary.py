@@ -171,6 +171,29 @@ PIECES = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), *((f"<0x{b:02X}>
           ("\u2581a", -1.5, 1), ("\u2581", -2.0, 1), ("a", -3.0, 1)]  # fmt: skip
 
 
+def test_a_chat_s_tokens_take_the_places_that_were_kept_for_them(tmp_path):
+    """As in InternLM2's: a file of SentencePiece alone, whose pieces have other texts there, and one that is a NUL."""
+    kept = [("\0", -9.0, 1), ("[UNUSED_TOKEN_145]", 0.0, 1), ("[UNUSED_TOKEN_146]", 0.0, 1)]
+    first = len(PIECES) + 1
+    added = {
+        str(first + i): {"content": text, "special": True} for i, text in enumerate(("<|im_end|>", "<|im_start|>"))
+    }
+    config = {"tokenizer_class": "InternLM2Tokenizer", "bos_token": "<s>", "eos_token": "</s>", "chat_template": "x",
+              "added_tokens_decoder": added}  # fmt: skip
+    (tmp_path / "tokenizer.model").write_bytes(proto([*PIECES, *kept], prefix=0))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, first]}))
+    keys = read(tmp_path, vocabulary_keys(tmp_path, len(PIECES) + 5)[0])
+    texts, kinds = list(keys["tokenizer.ggml.tokens"]), keys["tokenizer.ggml.token_type"].tolist()
+    assert texts[first - 1 :] == ["\0", "<|im_end|>", "<|im_start|>", f"[PAD{first + 2}]", f"[PAD{first + 3}]"]
+    assert kinds[first - 1 :] == [1, 3, 3, 5, 5]
+    ours = Tokenizer.from_metadata(keys)
+    assert ours.encode("<|im_start|>a<|im_end|>", special=True) == [first + 1, 261, first]
+    assert ours.decode(ours.encode("a\0a")) == "a\0a"
+    assert {2, first} <= set(ours.end_ids) and (ours.bos, ours.add_bos) == (1, True)
+
+
 @pytest.mark.parametrize("prefix", [0, 1])
 def test_sentencepiece_s_own_file_is_read(tmp_path, prefix):
     (tmp_path / "tokenizer.model").write_bytes(proto(PIECES, prefix=prefix))

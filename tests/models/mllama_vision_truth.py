@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from foreign import Foreign
 from transformers import BatchFeature, MllamaConfig, MllamaForConditionalGeneration, PreTrainedTokenizerFast
 from transformers.models.mllama.configuration_mllama import MllamaTextConfig, MllamaVisionConfig
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
@@ -164,3 +165,12 @@ class MllamaTruth(Truth):
 
 MLLAMA = MllamaTruth("mllama", mllama_truth, write_tower, processor, MARKER)
 TOWERS = {"mllama_vision": MLLAMA}
+FOREIGN = Foreign(
+    architecture="mllama",
+    truth="mllama_vision",
+    same=("block_count", "global.block_count", "intermediate_layers_indices", "embedding_length",
+          "feed_forward_length", "attention.head_count", "attention.layer_norm_epsilon", "image_size", "patch_size",
+          "max_num_tiles"),
+    keys=lambda keys: {"vision.num_channels": 3},
+    tensors=((r"\.ln1\.", ".attn_norm."), (r"\.ln2\.", ".ffn_norm."), (r"\.attn_out\.", ".attn_output.")),
+)  # fmt: skip

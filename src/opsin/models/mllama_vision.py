@@ -20,8 +20,18 @@ import numpy as np
 from opsin.arrays import Floats, Ints
 from opsin.errors import ModelError
 from opsin.gguf import File
+from opsin.gguf.dialect import Dialect
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
-from opsin.gguf.vision_rules import CLIP, SIZES, blocks, expect, normalisation_keys, projector_keys, tower_sizes
+from opsin.gguf.vision_rules import (
+    CLIP,
+    SIZES,
+    blocks,
+    expect,
+    normalisation,
+    normalisation_keys,
+    projector_keys,
+    tower_sizes,
+)
 from opsin.media import sizes, steps
 from opsin.media.limits import Size
 from opsin.media.picture import Picture
@@ -258,6 +268,15 @@ def _tiles(name: str) -> tuple[Tensor, Tensor]:
 
 
 ENCODERS = {"mllama": MllamaVision.load}
+DIALECTS = (  # until 2025-04 the tower is a file of its own, whose up and down are exchanged
+    Dialect(
+        architecture="mllama",
+        becomes="mllama",
+        projector="mllama",
+        values={**normalisation(*CLIP), "clip.use_gelu": True},
+        tensors={"attn_norm": "ln1", "ffn_norm": "ln2", "attn_output": "attn_out"},
+    ),
+)
 RULES = (
     Rules(
         part="vision",

@@ -3,7 +3,8 @@
 Pictures have the size that the tower takes, so that its own ways of resizing do not matter. It shows LLaVA's class
 row after the patches, so that positions are one late, and keeps that row instead of the first patch's; positions of
 InternVL are late as well. Between rows of Pixtral's it wants a tensor of the tower, which is text for us: its file gets
-it, and those rows are left out.
+it, and those rows are left out. Of LLaVA-NeXT's and OneVision's it shows tiles one after another, without newlines, and
+the whole picture last.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 import gemma3_truth  # noqa: E402
 import idefics3_truth  # noqa: E402
 import internvl_truth  # noqa: E402
+import llava_next_truth  # noqa: E402
 import llava_truth  # noqa: E402
 import minicpmv_truth  # noqa: E402
 import pixtral_truth  # noqa: E402
@@ -42,6 +44,7 @@ import qwen3vl_truth  # noqa: E402
 from mtmd_reference import embeddings  # noqa: E402
 from vision_truth import picture  # noqa: E402
 
+NEXT = llava_next_truth.TOWERS  # whose SigLIP has no class row
 FAMILIES = {
     "gemma3": (gemma3_truth, gemma3_truth.gemma3_truth, (56, 56)),
     "idefics3": (idefics3_truth, idefics3_truth.idefics3_truth, (192, 96)),
@@ -52,6 +55,8 @@ FAMILIES = {
     "qwen2.5vl": (qwen2vl_truth, lambda: qwen2vl_truth.second_truth(window=112), (160, 120)),
     "internvl": (internvl_truth, internvl_truth.internvl_truth, (24, 24)),  # it cuts other tiles of larger ones
     "llava": (llava_truth, llava_truth.llava_truth, (48, 48)),
+    "llava next": (NEXT["llava next of vicuna"], NEXT["llava next of vicuna"].make, (64, 32)),
+    "llava onevision": (NEXT["llava onevision"], NEXT["llava onevision"].make, (64, 32)),
     # llama.cpp knows tables of 70 x 70 alone, and pads slices to the shape that they are stretched to here.
     "minicpmv2.5": (minicpmv_truth.TOWERS["minicpmv2.5"], lambda: minicpmv_truth.wide("2.5"), (192, 96)),
     "minicpmv2.6": (minicpmv_truth.TOWERS["minicpmv2.6"], lambda: minicpmv_truth.wide("2.6"), (48, 48)),
@@ -102,11 +107,19 @@ def test_embeddings_are_those_of_llama_cpp(pair, tmp_path, device):
     if name in pixtral_truth.TOWERS:
         high, wide = grid
         theirs = np.delete(theirs, np.arange(1, high) * (wide + 1) - 1, axis=0)
+    if name in ("llava next", "llava onevision"):
+        ours = without_newlines(ours)
     assert theirs.shape == ours.shape
     if name in ("llava", "internvl"):
         assert cosines(ours, theirs).max() < 0.99
         ours = as_llama_cpp_does(mmproj, image, device)
     assert cosines(ours, theirs).min() >= 0.999
+
+
+def without_newlines(ours):
+    """Two tiles, one after the other, then the whole. Here that comes first, and rows of the map end with newlines."""
+    whole, tiles = ours[:25], ours[25:].reshape(5, 11, -1)[:, :10].reshape(5, 2, 5, -1)
+    return np.concatenate([tiles.swapaxes(0, 1).reshape(50, -1), whole])
 
 
 def as_llama_cpp_does(mmproj, image, device):
@@ -123,14 +136,14 @@ def as_llama_cpp_does(mmproj, image, device):
     if not hasattr(encoder, "layers"):
         return wrong.encode(given).numpy()
     tower, ops = wrong.tower, tower.ops
-    x = tower.run(tower.embed(given), [attention_spans(ops, [0, 65], 1)] * encoder.layers)
+    x = tower.run(tower.embed(given), [attention_spans(ops, [0, 65], 1)] * encoder.layers[0])
     kept = ops.take(x, ops.constant(np.int32([*range(2, 65), 0])))
     return encoder.projector.down(encoder.projector.up(kept, activation="gelu")).numpy()
 
 
 def test_the_best_token_is_that_of_llama_cpp(pair):
     name, (model, mmproj), image = pair
-    if name in ("gemma3", "llava", "internvl", "minicpmv2.6", "minicpmv4.5"):
+    if name in ("gemma3", "llava", "llava next", "llava onevision", "internvl", "minicpmv2.6", "minicpmv4.5"):
         pytest.skip("llama.cpp leaves out newlines around a picture or its number, or sees another one")
     params = xllamacpp.CommonParams()
     params.model.path, params.mmproj.path = str(model), str(mmproj)

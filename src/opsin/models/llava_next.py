@@ -7,9 +7,9 @@ tiles. The text part is a decoder of its own file.
 GGUF: clip.projector_type = "mlp", or none, with clip.vision.image_grid_pinpoints (rows before columns, as transformers
 reads them) and the tensor `v.image_newline` or `model.image_newline`; files that name no pinpoints have those of LLaVA
 1.6. OneVision's have clip.vision.image_aspect_ratio = "anyres_max_9". llama.cpp shows whole tiles one after another,
-borders too, without newlines. Granite Vision's tower of 3.x is of this kind. transformers shows several pictures of one
-message of OneVision's once each, in a square; here they are shown as one is. Oracles: transformers'
-LlavaNextForConditionalGeneration and LlavaOnevisionForConditionalGeneration, with their processors.
+borders too, without newlines, and the whole picture last. Granite Vision's tower of 3.x is of this kind. transformers
+shows several pictures of one message of OneVision's once each, in a square; here they are shown as one is. Oracles:
+transformers' LlavaNextForConditionalGeneration and LlavaOnevisionForConditionalGeneration, with their processors.
 """
 
 from __future__ import annotations

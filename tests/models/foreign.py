@@ -28,7 +28,7 @@ class Foreign:
         keys: (keys of the pair) -> those that are told otherwise, and those that are more, behind the architecture.
         dropped: keys of the text that such a file does not have.
         tensors: patterns of the tower's names, and theirs.
-        change: the last word on all tensors.
+        change: the last word on all tensors, of these kinds.
     """
 
     architecture: str
@@ -38,7 +38,7 @@ class Foreign:
     implied: Mapping[str, object] = field(default_factory=dict)
     keys: Callable[[Mapping[str, object]], Mapping[str, object]] = lambda keys: {}
     dropped: Sequence[str] = ()
-    change: Callable[[Tensors], Tensors] = lambda tensors: tensors
+    change: Callable[[Tensors, dict[str, int]], Tensors] = lambda tensors, kinds: tensors
 
 
 def plain_pair(foreign: Foreign, folder: Path, model: Path, eyes: Path) -> tuple[Path, Path]:
@@ -73,7 +73,7 @@ def write_foreign(path: Path, foreign: Foreign, model: Path, eyes: Path) -> Path
             for pattern, theirs in foreign.tensors:
                 new = re.sub(pattern, theirs, new)
             values[new], kinds[new] = _blocks(tower, name), kinds[name]
-    values = foreign.change(values)
+    values = foreign.change(values, kinds)
     tensors = [NewTensor(name, _shape(rows, kinds[name]), kinds[name], _bytes(rows)) for name, rows in values.items()]
     return write(path, told, tensors)[0]
 

@@ -170,7 +170,7 @@ TOWERS = {
 OTHERS = {"pixtral of llama.cpp": Truth("pixtral", pixtral_truth, write_tower, processor, "[IMG]", {"breaks": True})}
 
 
-def _halves(tensors: Tensors) -> Tensors:
+def _halves(tensors: Tensors, kinds: dict[str, int]) -> Tensors:
     """Rows of the tower's q and k as transformers has them."""
     found = dict(tensors)
     for name, rows in tensors.items():

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from foreign import Foreign, Tensors
 from transformers import PreTrainedModel, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from vision_truth import SPECIAL, Truth, byte_tokenizer, enliven, look, write_mmproj
@@ -103,3 +105,38 @@ def processor() -> StillProcessor:
 
 TURN = "<|vision_start|><|image_pad|><|vision_end|>"
 TOWERS = {"qwen3vl": Truth("qwen3vl_merger", third_truth, write_tower, processor, TURN)}
+
+
+def _moments(tensors: Tensors, kinds: dict[str, int]) -> Tensors:
+    """Both moments in one kernel, and queries, keys and values apart."""
+    found = dict(tensors)
+    one, other = found["v.patch_embed.weight"], found.pop("second")
+    found["v.patch_embed.weight"] = np.stack([one, other], 2).reshape(-1, 2, *one.shape[2:])
+    for name in [name for name in found if "attn_qkv" in name]:
+        whole = found.pop(name)
+        rows = whole.reshape(-1, whole.shape[-1]) if name.endswith("weight") else whole.reshape(3, -1)
+        for part, values in zip("qkv", np.split(rows, 3), strict=True):
+            new = name.replace("attn_qkv", f"attn_{part}")
+            found[new], kinds[new] = values if name.endswith("weight") else values.reshape(-1), kinds[name]
+    return found
+
+
+FOREIGN = Foreign(
+    architecture="qwen3vl",
+    truth="qwen3vl",
+    same=("block_count", "embedding_length", "attention.head_count", "patch_size", "spatial_merge_size",
+          "attention.layer_norm_epsilon", "image_mean", "image_std"),
+    keys=lambda keys: {
+        "vision.deepstack_visual_indexes": DEEP, "vision.num_channels": 3, "vision.temporal_patch_size": 2,
+        "vision.shortest_edge": LEAST, "vision.longest_edge": MOST,
+    },
+    dropped=("n_deepstack_layers",),
+    tensors=(
+        (r"^v\.patch_embd\.weight\.1$", "second"), (r"^v\.patch_embd", "v.patch_embed"),
+        (r"^v\.position_embd", "v.pos_embed"), (r"^v\.post_ln", "v.merger.norm"), (r"^mm\.0", "v.merger.linear_fc1"),
+        (r"^mm\.2", "v.merger.linear_fc2"), (r"\.ln(\d)\.", r".norm\1."), (r"\.ffn_up\.", ".mlp.linear_fc1."),
+        (r"\.ffn_down\.", ".mlp.linear_fc2."), (r"^v\.deepstack\.0\.", "v.deepstack_merger.0."),
+        (r"^v\.deepstack\.2\.", "v.deepstack_merger.1."), (r"(deepstack_merger.*)\.fc(\d)", r"\1.linear_fc\2"),
+    ),
+    change=_moments,
+)  # fmt: skip

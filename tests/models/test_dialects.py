@@ -70,13 +70,16 @@ def test_what_is_told_of_it_is_what_is_told_of_the_pair(files):
     text, eyes, one = files
     with open_model(one) as file, File.join(File.open(text), File.open(eyes)) as pair:
         ours, theirs = report_file(file), report_file(pair)
-        assert ours.vision == theirs.vision and ours.vision.problem is None
+        assert ours.vision.problem is None and ours.architecture == theirs.architecture
         assert (ours.weight_bytes, ours.cache_bytes, ours.context) == (
             theirs.weight_bytes, theirs.cache_bytes, theirs.context,
         )  # fmt: skip
-        assert (ours.architecture, ours.tensors) == (theirs.architecture, theirs.tensors)
-        assert set(file.tensors) == set(pair.tensors)
-        assert all(np.array_equal(file.read(name), pair.read(name)) for name in pair.tensors)
+        assert all(np.array_equal(file.read(name), pair.read(name)) for name in set(file.tensors) & set(pair.tensors))
+        if any("attn_qkv" in name for name in pair.tensors):  # of whose parts the other file has three
+            assert all("attn_" in name for name in set(file.tensors) ^ set(pair.tensors))
+        else:
+            assert set(file.tensors) == set(pair.tensors)
+            assert (ours.vision, ours.tensors) == (theirs.vision, theirs.tensors)
 
 
 def test_what_is_written_of_it_is_in_plain_words(files, tmp_path):

@@ -12,7 +12,8 @@ Qwen3VLForConditionalGeneration, with its predecessor's image processor.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -20,10 +21,11 @@ import numpy as np
 
 from opsin.arrays import Floats
 from opsin.errors import ModelError
-from opsin.gguf import File
+from opsin.gguf import File, TensorInfo, Value
+from opsin.gguf.dialect import Dialect, planes
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
 from opsin.gguf.text_rules import pre_norm_rules
-from opsin.gguf.vision_rules import blocks, normalisation_keys, projector_keys, tower_sizes
+from opsin.gguf.vision_rules import blocks, normalisation, normalisation_keys, projector_keys, tower_sizes
 from opsin.models.qwen2vl import LOOK, MOMENTS, SIZES, pixel_keys, sections
 from opsin.models.qwen2vl import Qwen2VlVision as OlderVision
 from opsin.nn.batch import Batch
@@ -158,6 +160,54 @@ _BLOCK = {"norm1": "ln1", "norm2": "ln2", "attn.qkv": "attn_qkv", "attn.proj": "
           "mlp.linear_fc2": "ffn_down"}  # fmt: skip
 DECODERS = {"qwen3vl": load_decoder}
 ENCODERS = {"qwen3vl_merger": load_vision}
+
+
+def _found(file: File) -> Mapping[str, Value]:
+    """What files of Ollama's leave out or say in other ways."""
+    found: dict[str, Value] = {}
+    if "qwen3vl.rope.dimension_sections" not in file.metadata:
+        found["qwen3vl.rope.dimension_sections"] = np.array([24, 20, 20, 0], np.int32)
+    deep = file.get_ints("clip.vision.deepstack_visual_indexes", [])
+    if "qwen3vl.n_deepstack_layers" not in file.metadata:
+        found["qwen3vl.n_deepstack_layers"] = len(deep)
+    depth = file.get_int("clip.vision.block_count", 0)
+    if 0 < depth < _MOST_LAYERS:
+        found["clip.vision.is_deepstack_layers"] = np.isin(np.arange(depth), deep)
+    if "v.position_embd.weight" in file.tensors:
+        side = math.isqrt(file.tensors["v.position_embd.weight"].shape[0])
+        found["clip.vision.image_size"] = side * file.get_int("clip.vision.patch_size")
+    if "v.blk.0.ffn_up.weight" in file.tensors:
+        found["clip.vision.feed_forward_length"] = file.tensors["v.blk.0.ffn_up.weight"].shape[0]
+    return found
+
+
+def _told(info: TensorInfo, file: File) -> Iterable[TensorInfo]:
+    """Both moments of the patch kernel stand in one tensor; mergers are numbered, not called after their layers."""
+    if info.name == "v.patch_embd.weight" and len(info.shape) == 4:
+        names, shape = (info.name, f"{info.name}.1"), (info.shape[0] // 3, 3, *info.shape[2:])
+        return planes(info, names, shape, file)
+    number = re.fullmatch(r"v\.deepstack\.(\d{1,3})\.(.*)", info.name)
+    deep = file.get_ints("clip.vision.deepstack_visual_indexes", []).tolist()
+    if number is None or int(number[1]) >= len(deep):
+        return (info,)
+    return (replace(info, name=f"v.deepstack.{deep[int(number[1])]}.{number[2]}"),)
+
+
+_MOST_LAYERS = 1 << 12  # of a tower
+DIALECTS = (
+    Dialect(
+        architecture="qwen3vl", becomes="qwen3vl", projector="qwen3vl_merger", found=_found, change=_told,
+        keys={"vision.shortest_edge": "clip.vision.image_min_pixels",
+              "vision.longest_edge": "clip.vision.image_max_pixels"},
+        values={**normalisation([0.5] * 3, [0.5] * 3), "clip.use_gelu": True},
+        tensors={
+            "patch_embed": "patch_embd", "pos_embed": "position_embd", "v.merger.norm": "v.post_ln",
+            "v.merger.linear_fc1": "mm.0", "v.merger.linear_fc2": "mm.2", "norm1": "ln1", "norm2": "ln2",
+            "mlp.linear_fc1": "ffn_up", "mlp.linear_fc2": "ffn_down", "deepstack_merger": "deepstack",
+            "linear_fc1": "fc1", "linear_fc2": "fc2",
+        },
+    ),
+)  # fmt: skip
 RULES = (
     pre_norm_rules(
         "qwen3vl",

@@ -143,8 +143,8 @@ def test_slices_of_equal_corners_in_other_grids_are_others(tower):
     spans = [
         span
         for tokens in range(5, 51, 5)
-        for span in tower.layout(open_picture(picture(200, 90)).at(PictureBudget(max_image_tokens=tokens))).spans
-    ]
+        for span in tower.layout(open_picture(picture(40, 406)).at(PictureBudget(max_image_tokens=tokens))).spans
+    ]  # 9 slices of 42 x 48, or 8 of 42 x 54
     assert len({span.digest for span in spans}) == len({(span.size, span.area) for span in spans}) > 20
 
 

@@ -12,7 +12,9 @@ from opsin.convert.hf import convert
 from opsin.convert.quantise import quantise
 from opsin.errors import OpsinError
 from opsin.gguf import File
-from opsin.models import dialects, open_model
+from opsin.gguf.dialect import translate
+from opsin.models import dialects, load_encoder, open_model
+from opsin.nn.meta import MetaReader
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -157,3 +159,23 @@ def test_one_in_a_folder_is_opened_by_the_folder(files, tmp_path):
     shutil.copy(files[-1], tmp_path / "model.gguf")
     with opsin.load(tmp_path, threads=2, context=256) as model:
         assert model.vision is not None
+
+
+HOSTILE = [0, -1, 3, 2**31, 2**40, 2**63 - 1, 1e30, float("nan"), "a", np.zeros(4, np.int32), np.array([2**62]),
+           np.array([1.5]), np.array([2**31 - 1] * 40)]  # fmt: skip
+
+
+def test_numbers_of_strangers_are_refused_or_harmless(files):
+    """Nothing is read here, so that a file is refused as soon as it is opened, or never."""
+    refused = 0
+    with File.open(files[-1]) as file:
+        arch = file.get_str("general.architecture")
+        for key in [key for key in file.metadata if key.startswith(f"{arch}.")]:
+            for value in HOSTILE:
+                try:
+                    told = translate(file.with_keys({key: value}), dialects())
+                    load_encoder(told, MetaReader(told))
+                except OpsinError as error:
+                    assert "\n" not in str(error) and len(str(error)) < 400
+                    refused += 1
+    assert refused > 50

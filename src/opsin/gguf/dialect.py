@@ -68,7 +68,10 @@ def translate(file: File, dialects: Sequence[Dialect]) -> File:
     if not foreign:
         return file
     told = file.restated(_keys(file, dialect, sees=sees), _renamed(file, dialect) if sees else file.tensors)
-    told = told.with_keys({**_cut_tokens(told), **dialect.found(told)})
+    try:
+        told = told.with_keys({**_cut_tokens(told), **dialect.found(told)})
+    except ValueError as error:  # what follows from its numbers is none that a file can hold
+        raise FileError(f"{file.path}: {error}", hint=_FETCH) from error
     return told.restated(told.typed, _changed(told, dialect)) if sees else told
 
 

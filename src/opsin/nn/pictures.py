@@ -46,7 +46,7 @@ class Preparation:
         sane = all(abs(value) <= FARTHEST for value in mean) and all(LEAST_STD <= value <= FARTHEST for value in std)
         if not (len(mean) == len(std) == 3 and sane):
             raise ModelError(
-                f"{file.path}: clip.vision.image_mean is {mean}, image_std {std}", hint="the file is damaged"
+                f"{file.path}: clip.vision.image_mean is {mean[:4]}, image_std {std[:4]}", hint="the file is damaged"
             )
         return cls(mean, std, patch, block)
 

@@ -64,7 +64,7 @@ def test_a_picture_takes_as_many_tokens_as_were_asked_for(run, tmp_path):
 def test_numbers_that_contradict_each_other_are_told_before_a_model_is_loaded(run):
     done = run("chat", "-m", "none.gguf", "--image-min-tokens", 9, "--max-image-tokens", 8, "What?")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "min_image_tokens is 9, more than max_image_tokens, 8" in done.stderr
+    assert "min_image_tokens: 9 is more than max_image_tokens, 8" in done.stderr
 
 
 def test_the_part_for_pictures_may_lie_elsewhere(run, folder, model, tmp_path):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from peer import PeerError, open_library
-from vision_tasks import Floats, answer_tasks, picture
+from vision_tasks import SIDE, Floats, answer_tasks, picture
 
 CONTEXT, IMAGE = 2048, 1
 
@@ -101,9 +101,9 @@ class Seeing:
             raise PeerError(f"llama.cpp cannot load {path}")
         return made
 
-    def prepare(self, number: int) -> tuple[int, int]:
-        """What must be freed, and the chunk of a picture's first tile."""
-        pixels = picture(number)
+    def prepare(self, number: int, side: int = SIDE) -> tuple[int, list[int]]:
+        """What must be freed, and the chunks of a picture: its tiles."""
+        pixels = picture(number, side)
         high, wide, _ = pixels.shape
         bitmap = c_void_p(self.mtmd.mtmd_bitmap_init(wide, high, pixels.tobytes()))
         chunks = self.mtmd.mtmd_input_chunks_init()
@@ -112,26 +112,28 @@ class Seeing:
         if status:
             raise PeerError(f"mtmd_tokenize gave {status}")
         self.mtmd.mtmd_bitmap_free(bitmap)
-        for i in range(self.mtmd.mtmd_input_chunks_size(chunks)):
-            chunk = self.mtmd.mtmd_input_chunks_get(chunks, i)
-            if self.mtmd.mtmd_input_chunk_get_type(chunk) == IMAGE:
-                return chunks, chunk
-        raise PeerError("mtmd_tokenize made no chunk of a picture")
+        every = [self.mtmd.mtmd_input_chunks_get(chunks, i) for i in range(self.mtmd.mtmd_input_chunks_size(chunks))]
+        tiles = [chunk for chunk in every if self.mtmd.mtmd_input_chunk_get_type(chunk) == IMAGE]
+        if not tiles:
+            raise PeerError("mtmd_tokenize made no chunk of a picture")
+        return chunks, tiles
 
     def encode(self, task: dict[str, Any]) -> dict[str, Any]:
         """Tiles one after another: libmtmd makes no batches of this family."""
-        made = [self.prepare(number) for number in task["pictures"]]
+        made = [self.prepare(number, task.get("side", SIDE)) for number in task["pictures"]]
+        tiles = [tile for _, some in made for tile in some]
         began = time.perf_counter()
-        for _, chunk in made:
-            self._encode(chunk)
+        for tile in tiles:
+            self._encode(tile)
         seconds = time.perf_counter() - began
-        rows = self.mtmd.mtmd_input_chunk_get_n_tokens(made[-1][1])
+        every = [self.mtmd.mtmd_input_chunk_get_n_tokens(tile) for tile in tiles]
+        rows = every[-1]
         if task.get("file"):
             values: Floats = np.ctypeslib.as_array(self.mtmd.mtmd_get_output_embd(self.tower), (rows, task["width"]))
             np.save(task["file"], values)
         for chunks, _ in made:
             self.mtmd.mtmd_input_chunks_free(chunks)
-        return {"seconds": seconds, "rows": rows * len(made)}
+        return {"seconds": seconds, "rows": sum(every)}
 
     def _encode(self, chunk: int) -> None:
         status = self.mtmd.mtmd_encode_chunk(self.tower, chunk)
@@ -141,7 +143,7 @@ class Seeing:
     def request(self, task: dict[str, Any]) -> dict[str, Any]:
         """A prompt of ids and one picture, then `tokens` greedy tokens. Preparing the picture is timed apart."""
         began = time.perf_counter()
-        chunks, chunk = self.prepare(task["picture"])
+        chunks, (chunk, *_) = self.prepare(task["picture"])
         prepared = time.perf_counter()
         self.llama.llama_memory_clear(self.llama.llama_get_memory(self.context), True)
         row = 0

@@ -22,9 +22,10 @@ SIDE = 512
 def picture(number: int, side: int = SIDE) -> NDArray[np.uint8]:
     """[side, side, 3]: smooth colours with grain, another for each number."""
     dice = np.random.default_rng(number)
-    coarse = dice.integers(0, 256, (side // 32, side // 32, 3))
+    coarse = dice.integers(0, 256, (-(-side // 32), -(-side // 32), 3))
     grain = dice.normal(0, 8, (side, side, 1))
-    return np.clip(np.kron(coarse, np.ones((32, 32, 1))) + grain, 0, 255).astype(np.uint8)
+    blocks = np.kron(coarse, np.ones((32, 32, 1)))[:side, :side]
+    return np.clip(blocks + grain, 0, 255).astype(np.uint8)
 
 
 def answer_tasks(tasks: Mapping[str, Task]) -> None:

@@ -21,6 +21,7 @@ import truths  # noqa: E402
 from tiny import tiny_llama  # noqa: E402
 from vision_truth import features, picture  # noqa: E402
 
+from opsin.convert.hf import convert  # noqa: E402
 from opsin.engine.runner import Limits, Runner  # noqa: E402
 from opsin.errors import FileError, ModelError, RequestError  # noqa: E402
 from opsin.gguf import File  # noqa: E402
@@ -36,7 +37,15 @@ VALUES = [*INTEGERS, *FLOATS, True, "yarn", *(np.array(array) for array in ARRAY
 LIMITS = Limits(rows=8, outputs=8, sequences=2, context=64, pages=2)
 SPARE = 1 << 30  # bytes that loading or answering may take beside what there is; such a model needs a few million
 
-TEXT = {"llama": tiny_llama, "mistral3": pixtral_truth.write_text} | {
+
+def write_mllama(path):
+    """The decoder of Llama 3.2 Vision, whose checkpoint holds both parts."""
+    truth = truths.TOWERS["mllama_vision"]
+    truth.save(truth.make(), path.with_suffix(""))
+    return convert(path.with_suffix(""), path, format="f32", vision=False).paths[0]
+
+
+TEXT = {"llama": tiny_llama, "mistral3": pixtral_truth.write_text, "mllama": write_mllama} | {
     name: lambda path, name=name: checkpoints.save(path, name, checkpoints.make(name))
     for name in checkpoints.CHECKPOINTS
 }

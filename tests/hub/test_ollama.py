@@ -126,7 +126,7 @@ def test_the_stores_system_message_is_sent_where_a_conversation_has_none(store, 
         for role in ("system", "developer"):
             own = [{"role": role, "content": "Be long."}, ask]
             assert model.question(own).prompt == plain.question(own).prompt
-        with pytest.raises(RequestError, match=r"messages\[0\] "):
+        with pytest.raises(RequestError, match=r"messages\[0\]"):
             model.question([{"role": "user", "content": 3}])
 
 

@@ -67,7 +67,7 @@ def main() -> None:
     said = Text(MARKER, len(MARKER), (ctypes.c_bool * 2)(False, True))
     refused = c.mtmd_tokenize(context, chunks, ctypes.byref(said), (ctypes.c_void_p * 1)(bitmap), ctypes.c_size_t(1))
     assert not refused, f"mtmd_tokenize gives {refused}"
-    width = c.llama_model_n_embd(ctypes.c_void_p(text))
+    width = c.llama_model_n_embd_inp(ctypes.c_void_p(text))
     found = {}
     for i in range(c.mtmd_input_chunks_size(chunks)):
         chunk = ctypes.c_void_p(c.mtmd_input_chunks_get(chunks, ctypes.c_size_t(i)))

@@ -24,11 +24,11 @@ from opsin.convert.hf import convert
 LAYERS, LOOKING = 8, [3, 8]
 TEXT: dict[str, Any] = {
     "vocab_size": 4096, "hidden_size": 1024, "intermediate_size": 2816, "num_attention_heads": 16,
-    "num_key_value_heads": 4, "max_position_embeddings": 2048, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "num_key_value_heads": 4, "max_position_embeddings": 16384, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
     "tie_word_embeddings": False,
     "rope_parameters": {
         "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 1024,
+        "original_max_position_embeddings": 8192,
     },
 }  # fmt: skip
 TOWER = {

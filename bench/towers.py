@@ -4,8 +4,9 @@
 
 Each tower has so many of its layers (what a layer costs is what is measured), one picture, from prepared pixels to
 embeddings. The share is that of the operations of matrix products and attention, counted as they are called, in the
-machine's multiply-add peak. Both programs read the same file, which `opsin convert` made of random weights; a ratio
-stands only where both give as many rows, and is that of medians by turns, against the faster of llama.cpp's two files.
+machine's multiply-add peak. Both programs read the same file, which `opsin convert` made of random weights. A ratio is
+that of the medians by turns of seconds a row (of some families llama.cpp cuts a picture otherwise), against the faster
+of llama.cpp's two files.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ FAMILIES = {
     }, more={"scale_factor": 4}, preprocessor={"do_image_splitting": True, "size": {"longest_edge": 512},
         "max_image_size": {"longest_edge": 512}}),
     "LLaVA 1.5": Family("Llava", 336, CLIP_L),
-    "LLaVA 1.6": Family("LlavaNext", 336, CLIP_L, more={"image_grid_pinpoints": [[336, 672], [672, 336], [672, 672]]}),
+    "LLaVA 1.6": Family("LlavaNext", 336, CLIP_L, more={"image_grid_pinpoints": [[336, 336], [672, 672]]}),
     "LLaVA-OneVision": Family("LlavaOnevision", 384, {"model_type": "siglip_vision_model", **SIGLIP_SO,
         "image_size": 384, "vision_use_head": False}, "qwen2", {"image_grid_pinpoints": [[384, 384], [768, 768]]}),
     "Gemma 3": Family("Gemma3", 896, {"model_type": "siglip_vision_model", **SIGLIP_SO, "image_size": 896,
@@ -234,14 +235,14 @@ def _line(
 ) -> str:
     ours = statistics.median(seconds["opsin"])
     rate = 1e-9 * operations / ours
-    others = {who: statistics.median(found) for who, found in seconds.items() if who != "opsin"}
-    same = [took for who, took in others.items() if rows[who] == rows["opsin"]]
-    beside = f"{min(same):.3f} | **{min(same) / ours:.2f}**" if same else f"{_rows_told(rows, others)} | -"
-    return f"| {name}, {form} | {rows['opsin']} | {ours:.3f} | {rate:.0f} | {rate / peak:.0%} | {beside} |"
-
-
-def _rows_told(rows: dict[str, int], others: dict[str, float]) -> str:
-    return ", ".join(f"{rows[who]} rows" for who in others) or "not there"
+    others = {who: statistics.median(found) / rows[who] for who, found in seconds.items() if who != "opsin"}
+    best = min(others, key=others.__getitem__, default="")
+    beside = (
+        f"{others[best] * rows[best]:.3f}, {rows[best]} | **{others[best] * rows['opsin'] / ours:.2f}**"
+        if best
+        else "- | -"
+    )
+    return f"| {name}, {form} | {ours:.3f}, {rows['opsin']} | {rate:.0f} | {rate / peak:.0%} | {beside} |"
 
 
 def main() -> None:
@@ -255,8 +256,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     args = parser.parse_args()
     device, peer = Cpu(from_environment(), threads=THREADS), None if args.alone else Peer.find(args.peer)
-    print("| tower | rows | opsin, s | GFLOP/s | of the peak | llama.cpp, s | faster by |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
+    print("| tower | opsin: s, rows | GFLOP/s | of the peak | llama.cpp: s, rows | faster by |")
+    print("|---|---:|---:|---:|---:|---:|")
     for name in args.only:
         say(name)
         for line in measure(name, device, peer, args.files, args.pairs, args.layers):

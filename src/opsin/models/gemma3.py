@@ -29,7 +29,7 @@ from opsin.media.limits import Size
 from opsin.media.picture import Picture
 from opsin.nn.attention import Heads, SelfAttention, heads_of
 from opsin.nn.batch import Batch, GroupShape
-from opsin.nn.decoder import DecoderWeights
+from opsin.nn.decoder import DecoderWeights, OverWeights
 from opsin.nn.ffn import GatedFfn
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
@@ -80,7 +80,7 @@ class LayerPlace:
 
 
 @dataclass(frozen=True, eq=False)
-class Gemma3:
+class Gemma3(OverWeights):
     weights: Gemma3Weights
     heads: Heads
     eps: float
@@ -117,22 +117,6 @@ class Gemma3:
             kind.group: GroupShape(count, self.heads.kv, self.heads.width, kind.window)
             for kind, count in zip(self.kinds, counts, strict=True)
         }
-
-    @property
-    def vocabulary(self) -> int:
-        return self.weights.vocabulary
-
-    @property
-    def ids(self) -> int:
-        return self.weights.vocabulary
-
-    @property
-    def width(self) -> int:
-        return self.weights.width
-
-    @property
-    def media_width(self) -> int:
-        return self.width
 
     def forward(self, batch: Batch) -> Array:
         w, tap = self.weights, batch.tap

@@ -18,7 +18,7 @@ from opsin.gguf.rules import Key, Tensor, neighbours
 from opsin.gguf.text_rules import HEADS, KV_HEADS, PRE_NORM, ROPE_FACTORS, head_width, pre_norm_rules, tensors
 from opsin.nn.attention import CrossAttention, Heads, heads_of
 from opsin.nn.batch import MEMORY, Batch, GroupShape
-from opsin.nn.decoder import DecoderWeights, PreNormBlock
+from opsin.nn.decoder import DecoderWeights, OverWeights, PreNormBlock
 from opsin.nn.ffn import GatedFfn
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
@@ -39,7 +39,7 @@ class CrossBlock(Module):
 
 
 @dataclass(frozen=True, eq=False)
-class MllamaDecoder:
+class MllamaDecoder(OverWeights):
     weights: DecoderWeights
     blocks: tuple[PreNormBlock | CrossBlock, ...]
     heads: Heads
@@ -89,18 +89,6 @@ class MllamaDecoder:
     def vocabulary(self) -> int:
         """Less than `ids` by those that stand for pictures."""
         return self.ids if self.weights.output is None else self.weights.output.outputs
-
-    @property
-    def ids(self) -> int:
-        return self.weights.vocabulary
-
-    @property
-    def width(self) -> int:
-        return self.weights.width
-
-    @property
-    def media_width(self) -> int:
-        return self.width
 
     def remember(self, memory: Array, pages: Pages, slots: Array) -> None:
         for layer, block in enumerate(self._crossing):

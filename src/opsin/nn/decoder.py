@@ -51,6 +51,28 @@ class DecoderWeights(Module):
             raise ModelError(f"output.weight has {self.output.outputs} rows, token_embd.weight {self.vocabulary}")
 
 
+class OverWeights:
+    """What the weights alone say of a decoder; one that differs says so itself."""
+
+    weights: DecoderWeights
+
+    @property
+    def vocabulary(self) -> int:
+        return self.weights.vocabulary
+
+    @property
+    def ids(self) -> int:
+        return self.weights.vocabulary
+
+    @property
+    def width(self) -> int:
+        return self.weights.width
+
+    @property
+    def media_width(self) -> int:
+        return self.width
+
+
 class PreNormBlock(Module):
     attn_norm: RmsNorm
     attn: Annotated[SelfAttention, at("")]
@@ -63,7 +85,7 @@ class PreNormWeights(DecoderWeights):
 
 
 @dataclass(frozen=True, eq=False)
-class PreNormDecoder:
+class PreNormDecoder(OverWeights):
     """`pairing` says which values of a head turn together.
 
     `axis` [pairs] says which of a row's positions turns which pair, where there are three (M-RoPE).
@@ -106,22 +128,6 @@ class PreNormDecoder:
     @property
     def groups(self) -> dict[str, GroupShape]:
         return {"self": GroupShape(len(self.weights.blk), self.heads.kv, self.heads.width)}
-
-    @property
-    def vocabulary(self) -> int:
-        return self.weights.vocabulary
-
-    @property
-    def ids(self) -> int:
-        return self.weights.vocabulary
-
-    @property
-    def width(self) -> int:
-        return self.weights.width
-
-    @property
-    def media_width(self) -> int:
-        return self.width
 
     @property
     def axes(self) -> int:

@@ -18,7 +18,7 @@ from transformers import (
     Qwen2VLProcessor,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from vision_truth import SPECIAL, Truth, byte_tokenizer, enliven, look, write_mmproj
+from vision_truth import SPECIAL, Truth, WithoutVideos, byte_tokenizer, enliven, look, write_mmproj
 
 PATCH, MERGE, WIDTH, HEADS, LAYERS = 4, 2, 48, 4, 4
 LEAST, MOST, WINDOW = 32 * 32, 160 * 160, 32  # pixels
@@ -98,11 +98,8 @@ def write_tower(
     return write_mmproj(path, known, model.state_dict(), RULES, half=half, change=change)
 
 
-class StillProcessor(Qwen2VLProcessor):
-    """Qwen2VLProcessor without videos, for which it needs torchvision."""
-
-    def check_argument_for_proper_class(self, name: str, argument: object) -> type:
-        return type(argument)
+class StillProcessor(WithoutVideos, Qwen2VLProcessor):
+    """Qwen2VLProcessor, of pictures."""
 
 
 @cache

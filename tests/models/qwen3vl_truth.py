@@ -12,7 +12,7 @@ import torch
 from foreign import Foreign, Tensors
 from transformers import PreTrainedModel, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from vision_truth import SPECIAL, Truth, byte_tokenizer, enliven, look, write_mmproj
+from vision_truth import SPECIAL, Truth, WithoutVideos, byte_tokenizer, enliven, look, write_mmproj
 
 PATCH, MERGE, WIDTH, HEADS, LAYERS, SIDE = 4, 2, 48, 4, 4, 5  # SIDE: of the table of positions
 DEEP = [0, 2]  # layers of the tower whose states the decoder gets
@@ -87,11 +87,8 @@ def write_tower(
     return write_mmproj(path, known, model.state_dict(), RULES, half=half, change=change)
 
 
-class StillProcessor(Qwen3VLProcessor):
-    """Qwen3VLProcessor without videos, for which it needs torchvision."""
-
-    def check_argument_for_proper_class(self, name: str, argument: object) -> type:
-        return type(argument)
+class StillProcessor(WithoutVideos, Qwen3VLProcessor):
+    """Qwen3VLProcessor, of pictures."""
 
 
 @cache

@@ -28,7 +28,7 @@ from qwen3vl_truth import (  # noqa: E402
     write_tower,
 )  # fmt: skip
 from vision_mutants import TOWERS, one_moment, operation, patched, step, without  # noqa: E402
-from vision_truth import MODES, distance, features, opener, picture, spelt  # noqa: E402
+from vision_truth import MODES, distance, features, opener, picture, plane_positions, spelt  # noqa: E402
 
 SIZES = ((1, 1), (3, 3), (1, 30), (30, 1), (8, 8), (9, 8), (64, 64), (65, 64), (64, 65), (160, 160), (161, 160),
          (301, 200), (640, 361), (20, 400), (400, 20))  # fmt: skip
@@ -107,23 +107,7 @@ def test_rows_and_positions_equal_the_processors_and_the_classs(tower, truth, si
     ids = made["input_ids"][0].tolist()
     assert theirs.tokenizer(spelling + parts[-1])["input_ids"] == ids
     positions, _ = truth.model.get_rope_index(made["input_ids"], made["mm_token_type_ids"], made["image_grid_thw"])
-    assert axes(ids, layouts) == positions[:, 0].T.tolist()
-
-
-def axes(ids, layouts):
-    """Time, row and column of each row of a sequence, by the rule for spans that have a grid."""
-    found, at, spans = [], 0, iter(span for layout in layouts for span in layout.spans)
-    i = 0
-    while i < len(ids):
-        if ids[i] != PAD:
-            found.append([at, at, at])
-            at, i = at + 1, i + 1
-            continue
-        span = next(spans)
-        wide = span.grid[1]
-        found += [[at, at + row // wide, at + row % wide] for row in range(span.rows)]
-        at, i = at + span.positions, i + span.rows
-    return found
+    assert plane_positions(ids, layouts, PAD) == positions[:, 0].T.tolist()
 
 
 def test_a_picture_is_one_span_of_its_own_size(tower):

@@ -225,6 +225,29 @@ def written(messages: Sequence[Sequence[str | Image.Image]], marker: str) -> str
     return "\n".join([*spoken, "<assistant>"])
 
 
+def plane_positions(ids: Sequence[int], layouts: Sequence[Patches], placeholder: int) -> list[list[int]]:
+    """Time, row and column of each row of a sequence, by the rule for spans that have a grid."""
+    found, at, spans = [], 0, iter(span for layout in layouts for span in layout.spans)
+    i = 0
+    while i < len(ids):
+        if ids[i] != placeholder:
+            found.append([at, at, at])
+            at, i = at + 1, i + 1
+            continue
+        span = next(spans)
+        wide = span.grid[1]
+        found += [[at, at + row // wide, at + row % wide] for row in range(span.rows)]
+        at, i = at + span.positions, i + span.rows
+    return found
+
+
+class WithoutVideos:
+    """For processors that need torchvision for videos: they get none."""
+
+    def check_argument_for_proper_class(self, name: str, argument: object) -> type:
+        return type(argument)
+
+
 def distance(ours: Floats, theirs: Floats) -> float:
     """The largest difference as a share of the largest value."""
     assert ours.shape == theirs.shape, (ours.shape, theirs.shape)

@@ -10,6 +10,7 @@ import pytest
 from tiny_sight import tiny_pair
 
 import opsin
+import opsin.engine.engine
 import opsin.engine.sequence
 from opsin.errors import DeviceError, FileError, OpsinError, OutOfMemoryError, RequestError, is_out_of_memory, known
 

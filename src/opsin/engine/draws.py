@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from opsin.arrays import Floats, Ints
 from opsin.engine.candidates import Candidates
+from opsin.engine.constraint import Bits
 from opsin.engine.sampling import Sampler, damaged, top_ids
 from opsin.errors import RequestError
 
-Bits = npt.NDArray[np.uint8]
 Wide = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 

@@ -12,29 +12,28 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-import numpy as np
-
 from opsin.arrays import Floats
 from opsin.engine.candidates import Candidates
+from opsin.engine.constraint import Constraint
 from opsin.engine.draws import Draw, sample
 from opsin.engine.encoding import Encodes, Turn
 from opsin.engine.logprobs import logprobs
+from opsin.engine.masks import Masks, MaskWork
 from opsin.engine.media_work import EmbedRequest, MediaWork
 from opsin.engine.memory import MemoryPages
 from opsin.engine.pages import PagePool, pages_for
+from opsin.engine.prompt_checks import PromptChecks
 from opsin.engine.reply import Call, Reply
-from opsin.engine.rows import PromptRows
 from opsin.engine.runner import Runner
 from opsin.engine.sampling import Sampling
 from opsin.engine.scheduler import Plan, Scheduler
 from opsin.engine.sequence import LOOK_UP_SECONDS, Sequence, Stream, TokenOutput
 from opsin.engine.step_budget import StepBudget
 from opsin.errors import DeviceError, FileError, RequestError, known
-from opsin.nn.batch import MEMORY
 from opsin.ops import PAGE
 from opsin.ops.device import Stopped
 from opsin.process import Stays
-from opsin.spans import MediaSpan, Prompt, TextSpan, check_context
+from opsin.spans import MediaSpan, Prompt, check_context
 
 T = TypeVar("T")
 _FAILED = "the engine failed"
@@ -62,6 +61,8 @@ class Engine(Stays):
             self._pool, sequences=limits.sequences, rows=limits.rows,
             ready=lambda span: store is not None and span.digest in store, memory=self.memory,
         )  # fmt: skip
+        self._checks = PromptChecks(runner, self.memory, takes_media=self._media is not None)
+        self._masks = MaskWork()
         self._budget = StepBudget(runner.limits.rows)
         # Callers take the lock itself: Ctrl-C inside a Condition's own Python code would leave it taken for ever.
         self._lock = threading.RLock()
@@ -85,11 +86,15 @@ class Engine(Stays):
         """Rows that one sequence may have."""
         return min(self._runner.limits.context, self._pool.count * PAGE)
 
-    def submit(self, prompt: Prompt, sampling: Sampling) -> Stream:
-        """Start a sequence. Raises RequestError where it cannot fit, DeviceError once closed or after a fork."""
+    def submit(self, prompt: Prompt, sampling: Sampling, *, constraint: Constraint | None = None) -> Stream:
+        """Start a sequence, held to a form by a constraint of its own.
+
+        Raises RequestError where it cannot fit, DeviceError once closed or after a fork.
+        """
         self._home.check()
-        self._check(prompt)
-        sequence = Sequence(prompt, sampling, self._ends, self._runner.decoder.axes)
+        check_context(len(prompt), self.context)
+        self._checks.check(prompt)
+        sequence = Sequence(prompt, sampling, self._ends, self._runner.decoder.axes, constraint)
         sequence.stream.belong(self._thread, self._cancelled)
         with self._lock:
             self._refuse_closed()
@@ -104,50 +109,12 @@ class Engine(Stays):
                 raise
         return sequence.stream
 
-    def _check(self, prompt: Prompt) -> None:
-        """Refuse what would fail in a step, where it would be everybody's failure."""
-        if len(prompt) == 0:
-            raise RequestError("the prompt is empty", hint="give at least one token")
-        check_context(len(prompt), self.context)
-        ids, remembers = self._runner.decoder.ids, False
-        for span in prompt.spans:
-            if not isinstance(span, TextSpan):
-                self._check_media(span)
-                remembers = remembers or span.memory > 0
-                continue
-            wrong = next((i for i in span.ids if not 0 <= i < ids), None)
-            if wrong is not None:
-                raise RequestError(f"id {wrong} lies outside the vocabulary of {ids}")
-        if remembers:
-            self.memory.check(PromptRows(prompt))
-
-    def _check_media(self, span: MediaSpan) -> None:
-        if self._media is None:
-            raise RequestError("the prompt holds media", hint="this model takes text only")
-        if span.atomic and span.rows > self._runner.limits.rows:
-            raise RequestError(
-                f"a picture takes {span.rows} tokens that see each other, a step holds {self._runner.limits.rows}",
-                hint="give a smaller picture",
-            )
-        if not 0 <= span.first <= span.shown.stop <= span.kept:
-            raise RequestError(f"a span shows embeddings {span.first} to {span.shown.stop} of {span.kept}")
-        if span.memory and MEMORY not in self._runner.decoder.groups:
-            raise RequestError("the prompt holds media for cross-attention", hint="this model has none")
-        if span.embeddings is not None:
-            wanted = (span.kept, self._runner.decoder.media_width)
-            if span.embeddings.shape != wanted or not np.isfinite(span.embeddings).all():
-                raise RequestError(
-                    f"embeddings {span.embeddings.shape} of a picture, where {wanted} finite numbers are needed"
-                )
-        elif span.features is None:
-            raise RequestError("a picture has neither features nor embeddings", hint="prepare it with this model")
-
     def embed(self, spans: Iterable[MediaSpan]) -> Floats:
         """Embeddings [rows, width] of media, one after another. Waits until they are made."""
         self._home.check()
         request = EmbedRequest(tuple(spans), Reply())
         for span in request.spans:
-            self._check_media(span)
+            self._checks.check_media(span)
         assert request.spans
         assert self._media is not None
         try:
@@ -262,6 +229,7 @@ class Engine(Stays):
                 if self._media is not None:
                     self._media.fail(known(error, _FAILED))
         self._fail(self._everybody(), _closed())
+        self._masks.close()
         if self._media is not None:
             self._media.close(_closed())
         while self._calls:
@@ -322,9 +290,9 @@ class Engine(Stays):
     def _compute(self, plan: Plan) -> None:
         start = time.perf_counter()
         try:
-            candidates = self._run(plan)
+            candidates, masks = self._run(plan)
             seconds = time.perf_counter() - start
-            chosen = iter(enumerate(sample(candidates, [Draw(p.sequence.sampler) for p in plan if p.wanted])))
+            chosen = iter(enumerate(_chosen([p.sequence for p in plan if p.wanted], candidates, masks)))
         except Stopped:
             return
         except Exception as error:  # noqa: BLE001 - those who took part must hear of it, the others go on
@@ -337,19 +305,24 @@ class Engine(Stays):
             if part.wanted:
                 self._accept(part.sequence, candidates, *next(chosen))
 
-    def _run(self, plan: Plan) -> Candidates:
-        """A step, which `_cancelled` may stop; a stop never outlives it, but when closing."""
+    def _run(self, plan: Plan) -> tuple[Candidates, Masks]:
+        """A step and the masks of its rows, which `_cancelled` may stop; a stop never outlives it, but when closing."""
         with self._lock:
             self._computing = [part.sequence for part in plan]
             if all(s.stream.cancelled for s in self._computing):
                 raise Stopped
         try:
-            return self._runner.step(plan)
+            masks = self._masks.begin([part.sequence.constraint for part in plan if part.wanted])
+            try:
+                candidates = self._runner.step(plan)
+            finally:
+                made = masks()
         finally:
             with self._lock:
                 self._computing = []
                 if not self._closing:
                     self._runner.device.resume()
+        return candidates, made
 
     def _result(self, reply: Reply[T]) -> T:
         """What comes, waited for so that a signal is noticed, and that the thread is there to make it come."""
@@ -386,6 +359,16 @@ class Engine(Stays):
                     self._incoming.remove(sequence)
             self._scheduler.remove(sequence)
             sequence.stream.put(TokenOutput(None, "error", told))
+
+
+def _chosen(sequences: list[Sequence], candidates: Candidates, masks: Masks) -> list[int | Exception]:
+    """The next id of each row of a step, or what went wrong with it."""
+    draws = [
+        Draw(sequence.sampler, None if isinstance(mask, Exception) else mask)
+        for sequence, mask in zip(sequences, masks, strict=True)
+    ]
+    drawn = zip(masks, sample(candidates, draws), strict=True)
+    return [mask if isinstance(mask, Exception) else id for mask, id in drawn]
 
 
 def _overflow(error: FileError) -> RequestError:

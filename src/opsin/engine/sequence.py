@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from opsin.engine.constraint import Constraint
 from opsin.engine.logprobs import Logprobs
 from opsin.engine.memory import Remembered
 from opsin.engine.pages import pages_for
@@ -93,7 +94,10 @@ class Stream(Stays):
 class Sequence:
     """Rows that are known (`ids`), and how many of them the cache holds (`computed`)."""
 
-    def __init__(self, prompt: Prompt, sampling: Sampling, ends: frozenset[int], axes: int = 1) -> None:
+    def __init__(
+        self, prompt: Prompt, sampling: Sampling, ends: frozenset[int], axes: int = 1,
+        constraint: Constraint | None = None,
+    ) -> None:  # fmt: skip
         self.prompt, self.sampling = prompt, sampling
         self.rows = PromptRows(prompt, axes)
         self.ids = self.rows.ids
@@ -104,6 +108,7 @@ class Sequence:
         self.memory = Remembered(self.rows.memory)
         self.ends = frozenset() if sampling.ignore_eos else ends
         self.sampler = Sampler(sampling)
+        self.constraint = constraint
         self.stream = Stream()
         self._keys: list[bytes] = []
 
@@ -138,10 +143,15 @@ class Sequence:
         if id in self.ends:
             self.stream.put(TokenOutput(None, "stop"))
             return "stop"
+        reason: FinishReason | None = None
+        if self.constraint is not None:
+            self.constraint.accept(id)
+            reason = "stop" if self.constraint.ended else None
         self.ids.append(id)
-        full = self.generated >= (self.sampling.max_tokens or limit) or self.known >= limit
-        self.stream.put(TokenOutput(id, "length" if full else None, logprobs=logprobs))
-        return "length" if full else None
+        if reason is None and (self.generated >= (self.sampling.max_tokens or limit) or self.known >= limit):
+            reason = "length"
+        self.stream.put(TokenOutput(id, reason, logprobs=logprobs))
+        return reason
 
     def keys(self, number: int) -> list[bytes]:
         """Keys of the first `number` blocks of PAGE rows, as `spans.block_keys` gives them for all known rows."""

@@ -34,7 +34,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
         ({"messages": MESSAGES, "stream": "yes"}, "stream"),
         ({"messages": MESSAGES, "top_logprobs": 3}, "top_logprobs"),
         ({"messages": MESSAGES, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
-        ({"messages": MESSAGES, "tools": [{"type": "function"}]}, "tools"),
+        ({"messages": MESSAGES, "tools": [{"type": "function"}]}, "tools[0].function"),
         ({"messages": MESSAGES, "logit_bias": {"5": 1}}, "logit_bias"),
         ({"messages": MESSAGES, "response_format": {"type": "json_object"}}, "response_format"),
         ({"messages": MESSAGES, "seed": "x"}, "seed"),

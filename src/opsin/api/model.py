@@ -15,6 +15,7 @@ from opsin.api.arguments import check_functions, check_ids, check_texts, check_t
 from opsin.api.contents import PreparedMessages, read_messages
 from opsin.api.facts import Facts
 from opsin.api.picture_options import ChatOptions, PictureOptions
+from opsin.api.prompt_options import PLAIN, PromptOptions
 from opsin.api.prompting import Prompting
 from opsin.api.sampling_options import SamplingOptions
 from opsin.api.shorthand import Messages, to_messages
@@ -198,8 +199,9 @@ class Model(Stays):
     # Prompts
 
     def question(
-        self, messages: Messages, *, check: Callable[[], None] = lambda: None, budget: PictureBudget = USUAL
-    ) -> Question:
+        self, messages: Messages, options: PromptOptions = PLAIN, *, check: Callable[[], None] = lambda: None,
+        budget: PictureBudget = USUAL,
+    ) -> Question:  # fmt: skip
         """Messages as the file's template writes them. A file without one gets the contents as plain text.
 
         A text alone is what one user says. A content is a text, or a list of parts: texts, pictures in any form that
@@ -207,26 +209,30 @@ class Model(Stays):
         URLs, which are fetched by the rules that `load` was given.
         `check` is called before each part: what it raises ends the work.
         `budget` is how finely to look at pictures; each part of OpenAI's kind may say more of its own.
+        `options` are tools, and variables of the template.
         """
-        return self._question(messages, check, self.context, budget)
+        return self._question(messages, options, check, self.context, budget)
 
     def _question(
-        self, messages: Messages, check: Callable[[], None], context: int | None, budget: PictureBudget
-    ) -> Question:
+        self, messages: Messages, options: PromptOptions, check: Callable[[], None], context: int | None,
+        budget: PictureBudget,
+    ) -> Question:  # fmt: skip
         prompting = self.text.prompting
         try:
             conversation = self._read(messages, check, context, budget)
-            prompt = prompting.prompt(conversation, context=context, check=check)
+            prompt = prompting.prompt(conversation, options, context=context, check=check)
         except RecursionError as error:
             raise RequestError("a message is nested too deeply", hint="send plain messages") from error
         return _question(prompt, conversation.pictures)
 
-    def write(self, messages: Messages, *, check: Callable[[], None] = lambda: None) -> str:
+    def write(
+        self, messages: Messages, options: PromptOptions = PLAIN, *, check: Callable[[], None] = lambda: None
+    ) -> str:
         """What the template makes of messages: a text for `raw`, with `picture_marker` in place of each picture.
 
         Where people wrote what looks like special tokens, invisible marks keep `raw` from reading them so.
         """
-        return self.text.prompting.write(self._read(to_messages(messages), check, None, USUAL))
+        return self.text.prompting.write(self._read(to_messages(messages), check, None, USUAL), options)
 
     def _read(
         self, messages: Messages, check: Callable[[], None], context: int | None, budget: PictureBudget
@@ -279,10 +285,11 @@ class Model(Stays):
         return self.question(messages).prompt
 
     def count(
-        self, messages: Messages, *, check: Callable[[], None] = lambda: None, budget: PictureBudget = USUAL
-    ) -> int:
-        """Tokens of a conversation, pictures included. Computes nothing. `check` and `budget` as in `question`."""
-        return len(self._question(messages, check, None, budget).prompt)
+        self, messages: Messages, options: PromptOptions = PLAIN, *, check: Callable[[], None] = lambda: None,
+        budget: PictureBudget = USUAL,
+    ) -> int:  # fmt: skip
+        """Tokens of a conversation, pictures included. Computes nothing. The rest is as in `question`."""
+        return len(self._question(messages, options, check, None, budget).prompt)
 
     # Answers
 

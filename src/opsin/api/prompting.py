@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from opsin.api.contents import PreparedMessages, flatten_contents
+from opsin.api.prompt_options import PLAIN, PromptOptions
 from opsin.errors import RequestError
 from opsin.spans import MediaSpan, Patches, Prompt, check_context
 from opsin.text import ChatTemplate, Tokenizer, Written, escape_special_tokens, join, split_at_marker, written
@@ -35,8 +36,9 @@ class Prompting:
         self.tokenizer = tokenizer if marker is None else tokenizer.escaping(marker, self.own)
 
     def prompt(
-        self, conversation: PreparedMessages, *, context: int | None = None, check: Callable[[], None] = lambda: None
-    ) -> Prompt:
+        self, conversation: PreparedMessages, options: PromptOptions = PLAIN, *, context: int | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Prompt:  # fmt: skip
         """Raises RequestError where the template has no place for the pictures.
 
         `context`: tokens that the context holds; what is sure not to fit raises ContextError before it is rendered or
@@ -45,15 +47,15 @@ class Prompting:
         pictures = [patches for _, patches in conversation.pictures]
         self._check_texts(conversation, context)
         messages = [_marked(message) for message in conversation.messages]
-        runs = self._runs(messages, len(pictures))
+        runs = self._runs(messages, len(pictures), options)
         check()
         self.refuse_too_long(runs, pictures, context)
         return Prompt.of(self._spans(runs, pictures, first=True, check=check))
 
-    def write(self, conversation: PreparedMessages) -> str:
+    def write(self, conversation: PreparedMessages, options: PromptOptions = PLAIN) -> str:
         """What the template makes of a conversation, with `own` in place of each picture."""
         messages = [_marked(message) for message in conversation.messages]
-        return self.own.join(self._runs(messages, len(conversation.pictures)))
+        return self.own.join(self._runs(messages, len(conversation.pictures), options))
 
     def check_places(self, pieces: Sequence[str | Sequence[int]], pictures: int) -> None:
         """Raises RequestError where texts have not as many places as there are pictures."""
@@ -87,15 +89,15 @@ class Prompting:
             return role in _ROLES
         return _WORD.fullmatch(role) is not None and self.template.names(role)
 
-    def _runs(self, messages: list[dict[str, object]], pictures: int) -> list[str]:
+    def _runs(self, messages: list[dict[str, object]], pictures: int, options: PromptOptions) -> list[str]:
         """The rendered text, cut where pictures belong."""
         if not pictures:
-            return [self._render(messages)]
+            return [self._render(messages, options)]
         if self._marker and self.template is not None and self.template.capabilities.pictures:
-            runs = split_at_marker(self._render(messages), self._marker, self.tokenizer)
+            runs = split_at_marker(self._render(messages, options), self._marker, self.tokenizer)
             if len(runs) == pictures + 1:
                 return runs
-        runs = split_at_marker(self._render(flatten_contents(messages, self.own)), self.own, self.tokenizer)
+        runs = split_at_marker(self._render(flatten_contents(messages, self.own), options), self.own, self.tokenizer)
         if len(runs) != pictures + 1:
             raise RequestError(
                 f"the chat template has places for {len(runs) - 1} of {pictures} pictures",
@@ -103,12 +105,14 @@ class Prompting:
             )
         return runs
 
-    def _render(self, messages: list[dict[str, object]]) -> str:
+    def _render(self, messages: list[dict[str, object]], options: PromptOptions) -> str:
         """A text in which nothing that people wrote becomes a special token or a place of a picture."""
         if self.template is None:
             text = join("\n", (cast(str, m.get("content") or "") for m in flatten_contents(messages, self.own)))
         else:
-            text = self.template.render(self.template.fit(messages))
+            tools = cast(Sequence[Mapping[str, object]], written(options.tools)) or None
+            variables: dict[str, Any] = {name: written(value) for name, value in options.variables.items()}
+            text = self.template.render(self.template.fit(messages), tools=tools, **variables)
         return escape_special_tokens(text, self.tokenizer)
 
     def _check_texts(self, conversation: PreparedMessages, context: int | None) -> None:

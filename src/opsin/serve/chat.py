@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
 from msgspec import Meta
 
-from opsin.api import Message, Model, Question
+from opsin.api import Model, Question
 from opsin.errors import FieldError
-from opsin.media.budget import PictureBudget
-from opsin.serve.body import Owned
-from opsin.serve.conversation import conversation
+from opsin.serve.conversation import AskedConversation, conversation
 from opsin.serve.exchange import Exchange
 from opsin.serve.fields import read, unbuilt
 from opsin.serve.generation import Answers, generate, write
@@ -34,10 +32,9 @@ class ChatFields(AnswerFields, kw_only=True):
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A conversation, how finely its pictures are looked at, and what is wanted of it."""
+    """A conversation, and what is wanted of it."""
 
-    messages: Owned[Sequence[Message]]
-    budget: PictureBudget
+    conversation: AskedConversation
     request: GenerationRequest
 
 
@@ -54,48 +51,48 @@ class ChatRoutes:
         exchange.ping_seconds = asked.request.ping(service.options.ping_seconds)
         with service.admit(asked.request.choices):
             async with exchange:
-                questions = await service.prompt(exchange.body, partial(_questions, service.model, asked))
+                questions = await service.prompt(exchange.body, partial(_questions, service.model, asked.conversation))
                 answers = await generate(service, exchange, questions, asked.request, kind="chatcmpl")
                 await write(exchange, answers, ChatFormat())
 
     async def count(self, exchange: Exchange) -> None:
         """Tokens of a conversation, pictures included; nothing is computed."""
         service = self._service
-        messages, budget = await service.parse(exchange.body, _conversation)
+        asked = await service.parse(exchange.body, conversation)
         with service.admit():
             async with exchange:
                 count = await service.prompt(
-                    exchange.body, partial(service.model.count, messages.take(), budget=budget)
+                    exchange.body,
+                    partial(service.model.count, asked.messages.take(), asked.options, budget=asked.budget),
                 )
                 await exchange.value({"object": "response.input_tokens", "input_tokens": count})
 
     async def template(self, exchange: Exchange) -> None:
         """What the template makes of a conversation."""
         service = self._service
-        messages, _ = await service.parse(exchange.body, _conversation)
+        asked = await service.parse(exchange.body, conversation)
         with service.admit():
             async with exchange:
-                text = await service.prompt(exchange.body, partial(service.model.write, messages.take()))
+                text = await service.prompt(
+                    exchange.body, partial(service.model.write, asked.messages.take(), asked.options)
+                )
                 await exchange.value({"prompt": text})
 
     def _asked(self, body: Mapping[str, Any]) -> ChatRequest:
-        (messages, budget), fields = conversation(body), read(body, ChatFields)
+        asked, fields = conversation(body), read(body, ChatFields)
+        if asked.tools.declared:
+            raise FieldError("functions" if "functions" in body else "tools", "not supported yet", hint="leave it out")
         if fields.top_logprobs and not fields.logprobs:
             raise FieldError("top_logprobs", "logprobs is not set", hint="send logprobs: true")
         request = generation_request(
             fields, answers=self._service.options.requests, base=self._service.model.facts,
             logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
         )  # fmt: skip
-        return ChatRequest(Owned(messages), budget, request)
+        return ChatRequest(asked, request)
 
 
-def _conversation(body: Mapping[str, Any]) -> tuple[Owned[Sequence[Message]], PictureBudget]:
-    messages, budget = conversation(body)
-    return Owned(messages), budget
-
-
-def _questions(model: Model, asked: ChatRequest, *, check: Callable[[], None]) -> list[Question]:
-    return [model.question(asked.messages.take(), check=check, budget=asked.budget)]
+def _questions(model: Model, asked: AskedConversation, *, check: Callable[[], None]) -> list[Question]:
+    return [model.question(asked.messages.take(), asked.options, check=check, budget=asked.budget)]
 
 
 class ChatFormat:

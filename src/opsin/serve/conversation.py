@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from opsin.api import Message
+from opsin.api.prompt_options import PromptOptions
+from opsin.api.tools import Tools
 from opsin.errors import FieldError
 from opsin.media.budget import WORDS, PictureBudget
+from opsin.serve.body import Owned
 from opsin.serve.budget_fields import BudgetFields, budget_of
 from opsin.serve.fields import Fields, read, unbuilt
-from opsin.serve.prompt_fields import PromptFields
+from opsin.serve.template_fields import AskedThoughts, thoughts_of, variables_of
+from opsin.serve.tool_fields import ToolFields, tools_of
 
 # It stands beside a template's own words, where a line break would begin a message of somebody else.
 _NAME = Meta(
@@ -68,7 +73,7 @@ class ChatMessage(Fields, kw_only=True):
     text: Annotated[Any, unbuilt("")] = None
 
 
-class Conversation(PromptFields, kw_only=True):
+class Conversation(ToolFields, kw_only=True):
     """Messages, the last of which is to be answered."""
 
     messages: Annotated[
@@ -79,35 +84,42 @@ class Conversation(PromptFields, kw_only=True):
             extra={"hint": 'give [{"role": "user", "content": "..."}]'},
         ),
     ]
-    tools: Annotated[Any, unbuilt([])] = None
-    functions: Annotated[Any, unbuilt([])] = None
-    tool_choice: Annotated[Any, unbuilt("none", "auto")] = None
-    function_call: Annotated[Any, unbuilt("none", "auto")] = None
-    chat_template: Annotated[Any, unbuilt("")] = None
-    chat_template_kwargs: Annotated[Any, unbuilt({})] = None
     add_generation_prompt: Annotated[Any, unbuilt(True)] = None
     continue_final_message: Annotated[Any, unbuilt(False)] = None
     add_special_tokens: Annotated[Any, unbuilt(False)] = None
-    enable_thinking: Annotated[Any, unbuilt()] = None
-    think: Annotated[Any, unbuilt()] = None
-    thinking: Annotated[Any, unbuilt({})] = None
-    reasoning: Annotated[Any, unbuilt({})] = None
-    reasoning_effort: Annotated[Any, unbuilt("minimal", "low", "medium", "high", "xhigh", "max")] = None
     prompt: Annotated[Any, unbuilt("", [])] = None
     safe_prompt: Annotated[Any, unbuilt(False)] = None
 
 
-def conversation(body: Mapping[str, Any]) -> tuple[Sequence[Message], PictureBudget]:
-    """The messages of a body, as the client wrote them, of checked shape, and what holds for all their pictures.
+@dataclass(frozen=True)
+class AskedConversation:
+    """What makes a prompt.
 
-    Raises FieldError, naming the field.
+    Attributes:
+        messages: as the client wrote them, of checked shape.
+        budget: how finely to look at all their pictures.
+        options: what else the template is told.
+        tools: those of the options, and which of them may be called.
+        thoughts: whether and how much to think, as far as the conversation's fields say so.
     """
+
+    messages: Owned[Sequence[Message]]
+    budget: PictureBudget
+    options: PromptOptions
+    tools: Tools
+    thoughts: AskedThoughts
+
+
+def conversation(body: Mapping[str, Any]) -> AskedConversation:
+    """The conversation of a body. Raises FieldError, naming the field."""
     fields = read(body, Conversation)
     for number, message in enumerate(fields.messages):
         for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
             _check_part(part, f"messages[{number}].content[{place}].")
     messages: list[Message] = body["messages"]
-    return messages, budget_of(fields)
+    tools = tools_of(fields, body)
+    options = PromptOptions(tools.declared, variables_of(fields))
+    return AskedConversation(Owned(messages), budget_of(fields), options, tools, thoughts_of(fields))
 
 
 def _check_part(part: Part, path: str) -> None:

@@ -34,7 +34,7 @@ _RUN = 1 << 20  # values that are compared or encoded at once
 
 
 @dataclass
-class Content:
+class NewFile:
     """What a file will hold."""
 
     metadata: dict[str, Writable] = field(default_factory=dict)
@@ -107,7 +107,7 @@ def open_folder(folder: Path, *, format: Format = "auto", vision: bool = True) -
         raise
 
 
-def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[Content, Content, tuple[str, ...]]:
+def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[NewFile, NewFile, tuple[str, ...]]:
     """What becomes of the text, what of the pictures (nothing where there is no such part), and notes."""
     text, tower = find_rules(checkpoint, vision=vision)
     kind = _format(checkpoint, format)
@@ -119,7 +119,7 @@ def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[
         raise FileError(f"{checkpoint.path} has no embeddings of tokens", hint="it is incomplete")
     keys, about = vocabulary_keys(checkpoint.path, rows, has_vision=tower is not None)
     model.metadata = {**_general(checkpoint, text.architecture, "model", kind), **model.metadata, **keys}
-    seen = _content(checkpoint, tower, kind) if tower else Content()
+    seen = _content(checkpoint, tower, kind) if tower else NewFile()
     notes = (*checkpoint.notes, *about, *(note for part in parts for note in check_assumptions(checkpoint, part)))
     return model, seen, notes
 
@@ -180,11 +180,11 @@ def _format(checkpoint: Checkpoint, format: Format) -> QuantType:
     return BY_NAME["BF16" if "BF16" in kinds else "F16"]
 
 
-def _content(checkpoint: Checkpoint, rules: Rules, format: QuantType) -> Content:
+def _content(checkpoint: Checkpoint, rules: Rules, format: QuantType) -> NewFile:
     """Keys and tensors of one part."""
     settings = checkpoint.settings(rules)
     rules.check(settings)
-    content = Content()
+    content = NewFile()
     for key in rules.keys:
         value = _value(key, settings)
         if value is not None:
@@ -274,7 +274,7 @@ def _is_dropped(rules: Sequence[Rules], name: str) -> bool:
     return any(_pattern(source).fullmatch(name) for part in rules for source in part.dropped)
 
 
-def _check_layers(checkpoint: Checkpoint, rules: Rules, settings: Settings, content: Content) -> None:
+def _check_layers(checkpoint: Checkpoint, rules: Rules, settings: Settings, content: NewFile) -> None:
     """Raises FileError where the text's layers are not as many as config.json says."""
     if rules.part != "text":
         return

@@ -6,7 +6,7 @@ so in the result: whoever encodes it escapes them first (see `origin`, `escaping
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from types import CodeType
@@ -89,15 +89,27 @@ class ChatTemplate:
     @cached_property
     def capabilities(self) -> Capabilities:
         """What it can take, found by trying. Ask once before threads do."""
+        trial = self.trial()
+
+        def shown(messages: Sequence[Mapping[str, object]]) -> str:
+            return trial(messages, add_generation_prompt=True, tools=None)
+
+        return Capabilities.of(self.source, shown)
+
+    def trial(self) -> Callable[..., str]:
+        """Renders small conversations as they are, with any variables; "" where it fails.
+
+        All of them have one budget of time together. Raises TemplateError, caused by a LimitError, once it is spent:
+        whoever tries goes on without.
+        """
         left = _TRIAL_SECONDS
 
-        def trial(messages: Sequence[Mapping[str, object]]) -> str:
+        def trial(messages: Sequence[Mapping[str, object]], *, tools: object, **variables: object) -> str:
             nonlocal left
-            variables = {**self._tokens, "tools": None, "documents": None, "add_generation_prompt": True,
-                         "messages": messages}  # fmt: skip
+            given = {**self._tokens, "tools": tools, "documents": None, **variables, "messages": messages}
             budget = Budget(left)
             try:
-                return self._run(self.source, variables, budget)
+                return self._run(self._choose(tools), given, budget)
             except (RequestError, ModelError) as error:
                 if isinstance(error.__cause__, LimitError):
                     raise  # it would be asked in vain once more
@@ -106,7 +118,7 @@ class ChatTemplate:
                 left -= budget.spent
 
         self._compile(self.source)  # which takes longer than all trials
-        return Capabilities.of(self.source, trial)
+        return trial
 
     def _choose(self, tools: object) -> str:
         return self.variants["tool_use"] if tools and "tool_use" in self.variants else self.source

@@ -1,0 +1,103 @@
+"""Parses a reply while it comes: thoughts, the answer, calls of tools.
+
+What does not fit a format is part of the answer: nothing is an error, and nothing is lost but whitespace
+around markers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from opsin.text.calls.deltas import Content, ReplyDelta, Thought, joined
+from opsin.text.calls.incoming import Incoming, Steps, atoms
+from opsin.text.calls.thoughts import Around
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a prompt leaves a reply.
+
+    Attributes:
+        thinking: it opened thoughts, and did not close them.
+        answering: it closed thoughts, or began the answer.
+        begun: it holds the beginning of the thoughts or of the answer, so that whitespace counts.
+    """
+
+    thinking: bool = False
+    answering: bool = False
+    begun: bool = False
+
+
+class ReplyParser:
+    """Takes the text of one reply piece by piece. For one thread at a time."""
+
+    def __init__(self, thoughts: Around | None, answer: Around | None, beginning: Beginning) -> None:
+        self._thoughts = thoughts
+        self._noise = {text for text in (answer.open, answer.close) if text} if answer else set()
+        self._beginning = beginning
+        self._incoming = Incoming()
+        self._made: list[ReplyDelta] = []
+        self._space = ""  # whitespace that is only told if more of the same comes
+        # Whether whitespace that comes next stands behind a marker.
+        self._fresh = (beginning.thinking or beginning.answering) and not beginning.begun
+        self._steps = self._reply()
+        next(self._steps, None)
+
+    def feed(self, text: str) -> list[ReplyDelta]:
+        """More of the reply: what it tells by now."""
+        self._incoming.add(text)
+        return self._go_on()
+
+    def finish(self) -> list[ReplyDelta]:
+        """No more comes: what was held back."""
+        self._incoming.end()
+        return self._go_on()
+
+    def _go_on(self) -> list[ReplyDelta]:
+        next(self._steps, None)
+        made, self._made = joined(self._made), []
+        return made
+
+    def _reply(self) -> Steps[None]:
+        if self._beginning.thinking:
+            yield from self._think()
+        while (yield from self._opens_thoughts()):
+            self._fresh = True
+            yield from self._think()
+        yield from self._answer()
+
+    def _opens_thoughts(self) -> Steps[bool]:
+        if self._thoughts is None or not self._thoughts.open or self._beginning.answering:
+            return False
+        return (yield from self._incoming.literal(atoms(self._thoughts.open)))
+
+    def _think(self) -> Steps[None]:
+        assert self._thoughts is not None
+        close = yield from self._incoming.until((self._thoughts.close,), self._tell_thought)
+        self._incoming.take(len(close))
+        if not close and self._space and not self._fresh:
+            self._made.append(Thought(self._space))
+        self._space, self._fresh = "", True
+
+    def _answer(self) -> Steps[None]:
+        while marker := (yield from self._incoming.until(self._noise, self._tell)):
+            self._incoming.take(len(marker))
+            self._space, self._fresh = "", True
+        if self._space and not self._fresh:
+            self._made.append(Content(self._space))
+
+    def _tell(self, text: str) -> None:
+        if text := self._trimmed(text):
+            self._made.append(Content(text))
+
+    def _tell_thought(self, text: str) -> None:
+        if text := self._trimmed(text):
+            self._made.append(Thought(text))
+
+    def _trimmed(self, text: str) -> str:
+        """A text without the whitespace at its end, which waits, and behind a marker without that at its beginning."""
+        text = (self._space + text).lstrip() if self._fresh else self._space + text
+        told = text.rstrip()
+        self._space = text[len(told) :]
+        self._fresh = self._fresh and not told
+        return told

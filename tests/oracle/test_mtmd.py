@@ -21,7 +21,7 @@ import pytest
 
 import opsin
 from opsin.convert.hf import convert
-from opsin.gguf import File, NewTensor, write
+from opsin.gguf import File
 from opsin.media.decode import open_picture
 from opsin.models import load_encoder
 from opsin.nn.module import FileReader
@@ -75,18 +75,7 @@ def pair(request, tmp_path_factory):
     module.processor().image_processor.save_pretrained(folder / "hf")
     module.processor().tokenizer.save_pretrained(folder / "hf")
     files = convert(folder / "hf", folder / "model.gguf", mmproj=folder / "mmproj.gguf", format="f16").paths
-    if request.param in pixtral_truth.TOWERS:
-        files = files[0], with_breaks(files[1], make())
     return request.param, files, picture(*size)
-
-
-def with_breaks(mmproj, model):
-    """The same with the row between rows that llama.cpp demands."""
-    row = model.get_input_embeddings().weight[pixtral_truth.SPECIAL + 1].detach().numpy()
-    with File.open(mmproj) as file:
-        tensors = [NewTensor(name, info.shape, info.type, file.read(name)) for name, info in file.tensors.items()]
-        tensors.append(NewTensor.of("v.token_embd.img_break", row))
-        return write(mmproj.with_name("breaks.gguf"), dict(file.typed), tensors)[0]
 
 
 def data_url(image):

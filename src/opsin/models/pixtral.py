@@ -1,8 +1,8 @@
 """Pixtral, Mistral Small 3.1 and Ministral 3: pictures in their own size, row by row, with a token after each row.
 
 Positions of patches turn by row and column (2-D RoPE). In all but the first, squares of 2 x 2 patches become a row. The
-text part is a decoder of another file's; what stands between rows are its own tokens, so that llama.cpp's tensor
-`v.token_embd.img_break` is not needed.
+text part is a decoder of another file's; what stands between rows are its own tokens. llama.cpp has a row for them in
+the tower's file, `v.token_embd.img_break`, which is written for it and not read here.
 
 GGUF: clip.projector_type = "pixtral". Oracles: transformers' LlavaForConditionalGeneration with this tower and
 Mistral3ForConditionalGeneration, with their processor.
@@ -136,6 +136,13 @@ def _check(wanted: Mapping[str, object], settings: Settings) -> None:
         raise ModelError(f"{settings.where}: tokenizer.json has no {missing[0]}", hint="rows of pictures end with it")
 
 
+def _break_row(values: Floats, settings: Settings) -> Floats:
+    id = settings.number(f"added_tokens.{BREAK}")
+    if id >= len(values):
+        raise ModelError(f"{settings.where}: {BREAK} is token {id} of {len(values)}", hint="mend tokenizer.json")
+    return values[id]
+
+
 def _rules(name: str, tower: Mapping[str, int], wanted: Mapping[str, object], *more: Key | Tensor) -> Rules:
     return Rules(
         part="vision",
@@ -156,6 +163,9 @@ def _rules(name: str, tower: Mapping[str, int], wanted: Mapping[str, object], *m
             *blocks("vision_tower.transformer.layers", _BLOCK, {"attn_q": _TURNED, "attn_k": _TURNED}),
             Tensor("multi_modal_projector.linear_1", "mm.1"),
             Tensor("multi_modal_projector.linear_2", "mm.2"),
+            Tensor(
+                "embed_tokens.weight", "v.token_embd.img_break", _break_row, lambda shape, _: shape[1:], type="F32"
+            ),
             *(tensor for tensor in more if isinstance(tensor, Tensor)),
         ),
         check=partial(_check, wanted),

@@ -177,7 +177,13 @@ def test_merge_and_quantize_take_names(run, store, hub, tmp_path):
     assert run("merge", *pair, "-o", tmp_path / "wanted.gguf").returncode == 0
     with File.open(tmp_path / "wanted.gguf") as file:
         wanted = {name: file.read(name).tobytes() for name in file.tensors}
-    for given in (["ollama:tiny"], ["hf:owner/tiny-GGUF:Q8_0"], [pair[0]], ["ollama:tiny", pair[1]]):
+    for given in (
+        ["ollama:tiny"],
+        ["hf:owner/tiny-GGUF:Q8_0"],
+        [pair[0]],
+        ["ollama:tiny", pair[1]],
+        ["-hf", "owner/tiny-GGUF:Q8_0"],
+    ):
         done = run("merge", *given, "-o", tmp_path / "one.gguf", **variables)
         assert done.returncode == 0, done.stderr
         with File.open(tmp_path / "one.gguf") as file:

@@ -14,10 +14,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """The options of this subcommand."""
     parser = commands.add_parser("merge", help="join a model and its mmproj to one file", description=__doc__)
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "model", type=options.place, metavar="MODEL",
-        help="GGUF file of the text part, its first split, ollama:NAME or hf:REPO",
-    )  # fmt: skip
+    options.add_place(parser, "MODEL", "GGUF file of the text part, its first split, ollama:NAME or hf:REPO")
     parser.add_argument(
         "projector", type=expanded, nargs="?", metavar="MMPROJ",
         help="GGUF file of the part that sees or hears (default: what the store has, or the one beside the model)",
@@ -31,15 +28,16 @@ def run(args: argparse.Namespace) -> int:
     from opsin.convert.merge import merge
     from opsin.gguf import File
 
-    files = find(args.model, args.projector, vision=True, notice=FirstLines())
+    model = options.named(args)
+    files = find(model, args.projector, vision=True, notice=FirstLines())
     if files.text.is_dir():
-        raise RequestError(f"{files.text} holds safetensors", hint=f"opsin convert {args.model} -o {args.output}")
+        raise RequestError(f"{files.text} holds safetensors", hint=f"opsin convert {model} -o {args.output}")
     file, notes = files.open()
     with file:
         if len(files.vision) != 1:
             names = ", ".join(path.name for path in files.vision)
             hint = f"name one: {names}" if names else "give it behind the model"
-            raise RequestError(f"{args.model} has {len(files.vision) or 'no'} files for pictures beside it", hint=hint)
+            raise RequestError(f"{model} has {len(files.vision) or 'no'} files for pictures beside it", hint=hint)
         options.tell_notes(notes)
         merge(file, files.vision[0], args.output)
     with File.open(args.output) as file:

@@ -140,7 +140,8 @@ def _break_row(values: Floats, settings: Settings) -> Floats:
     id = settings.number(f"added_tokens.{BREAK}")
     if id >= len(values):
         raise ModelError(f"{settings.where}: {BREAK} is token {id} of {len(values)}", hint="mend tokenizer.json")
-    return values[id]
+    row: Floats = values[id]
+    return row
 
 
 def _rules(name: str, tower: Mapping[str, int], wanted: Mapping[str, object], *more: Key | Tensor) -> Rules:

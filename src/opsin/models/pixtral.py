@@ -164,9 +164,7 @@ def _rules(name: str, tower: Mapping[str, int], wanted: Mapping[str, object], *m
             *blocks("vision_tower.transformer.layers", _BLOCK, {"attn_q": _TURNED, "attn_k": _TURNED}),
             Tensor("multi_modal_projector.linear_1", "mm.1"),
             Tensor("multi_modal_projector.linear_2", "mm.2"),
-            Tensor(
-                "embed_tokens.weight", "v.token_embd.img_break", _break_row, lambda shape, _: shape[1:], type="F32"
-            ),
+            Tensor("embed_tokens.weight", "v.token_embd.img_break", _break_row, lambda shape, _: shape[1:], type="F32"),
             *(tensor for tensor in more if isinstance(tensor, Tensor)),
         ),
         check=partial(_check, wanted),

@@ -35,7 +35,7 @@ def test_a_stream_says_the_same_in_pieces(server):
     *chunks, last = reply.events
     deltas = [chunk["choices"][0] for chunk in chunks]
     assert deltas[0]["delta"]["role"] == "assistant"
-    assert "".join(d["delta"].get("content", "") for d in deltas) == whole["choices"][0]["message"]["content"]
+    assert "".join(d["delta"].get("content") or "" for d in deltas) == whole["choices"][0]["message"]["content"]
     assert [d["finish_reason"] for d in deltas[:-1]] == [None] * (len(deltas) - 1)
     assert deltas[-1]["finish_reason"] == whole["choices"][0]["finish_reason"]
     assert last["choices"] == [] and last["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
@@ -65,7 +65,7 @@ def test_a_seed_repeats_and_choices_differ(server):
     streamed = {0: "", 1: "", 2: ""}
     for chunk in server.chat(**body, stream=True).events:
         choice = chunk["choices"][0]
-        streamed[choice["index"]] += choice["delta"].get("content", "")
+        streamed[choice["index"]] += choice["delta"].get("content") or ""
     assert list(streamed.values()) == texts
 
 

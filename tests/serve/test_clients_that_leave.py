@@ -132,7 +132,7 @@ def test_time_runs_while_pictures_come(model):  # noqa: F811
 def test_an_error_in_the_middle_of_a_stream_is_its_last_event(text_model, monkeypatch, complaints):
     from opsin.api import Answer
 
-    before, count, inside = Answer.__next__, [0], "a secret of the inside"
+    before, count, inside = Answer.next_piece, [0], "a secret of the inside"
 
     def fail(self):
         count[0] += 1
@@ -140,7 +140,7 @@ def test_an_error_in_the_middle_of_a_stream_is_its_last_event(text_model, monkey
             raise KeyError(inside)
         return before(self)
 
-    monkeypatch.setattr(Answer, "__next__", fail)
+    monkeypatch.setattr(Answer, "next_piece", fail)
     with running(lambda: text_model) as server:
         reply = server.chat(messages=MESSAGES, **LIVELY, ignore_eos=True, stream=True, n=2)
         assert reply.events[-1]["error"]["code"] == 500

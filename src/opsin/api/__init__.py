@@ -1,12 +1,13 @@
 """Models for people: open a file, ask, read the answer. The command, the server and Python users all stand here."""
 
-from opsin.api.answer import Answer, PictureUse, Usage
+from opsin.api.answer import Answer, PictureUse, Piece, Times, Usage
 from opsin.api.byte_budget import ByteBudget
 from opsin.api.files import Files
 from opsin.api.loading import load
 from opsin.api.messages import Message
 from opsin.api.model import Model, Question
 from opsin.api.vision import Embeddings
+from opsin.engine.logprobs import Logprobs
 from opsin.engine.sampling import Sampling
 
 __all__ = [
@@ -14,11 +15,14 @@ __all__ = [
     "ByteBudget",
     "Embeddings",
     "Files",
+    "Logprobs",
     "Message",
     "Model",
+    "Piece",
     "PictureUse",
     "Question",
     "Sampling",
+    "Times",
     "Usage",
     "load",
 ]

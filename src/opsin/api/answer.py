@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import RLock
 
 from opsin.engine.logprobs import Logprobs
-from opsin.engine.sequence import FinishReason, Stream, TokenOutput
+from opsin.engine.sequence import FinishReason, PromptProgress, Stream, TokenOutput
 from opsin.errors import OpsinError
 from opsin.process import Stays
 from opsin.text import Detokenizer, StopStrings
@@ -58,6 +59,41 @@ class Usage:
     each: tuple[PictureUse, ...]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """What came of an answer at once: a text, and the ids that it is made of.
+
+    The text of the last piece, which has the reason, may be empty: then its ids wrote nothing that is shown. A piece
+    with `progress` comes before all ids, where it was asked for, and has nothing else.
+
+    Attributes:
+        text: what is shown of it.
+        ids: those since the piece before.
+        logprobs: of each of these ids, where they were asked for.
+        count: ids of the answer up to here.
+        at: when the last of them was made, by `time.perf_counter`.
+        reason: why the answer ended with it.
+        progress: how much of the prompt is done.
+    """
+
+    text: str
+    ids: tuple[int, ...] = ()
+    logprobs: tuple[Logprobs, ...] = ()
+    count: int = 0
+    at: float = 0.0
+    reason: FinishReason | None = None
+    progress: PromptProgress | None = None
+
+
+@dataclass(frozen=True)
+class Times:
+    """When an answer's work began, when its first id was made, and its last one up to now: by `time.perf_counter`."""
+
+    started: float
+    first: float
+    last: float
+
+
 class Answer(Stays):
     """A running answer: iterate for pieces of text, or take its `text`. Afterwards `reason` says why it ended.
 
@@ -76,6 +112,8 @@ class Answer(Stays):
         self._stream, self._text, self._stops = stream, text, stops
         self._outputs = iter(stream)
         self._written: list[str] = []
+        self._told = 0  # ids that are in pieces
+        self._first = self._last = 0.0  # when an id was made
         self._error: OpsinError | None = None
         self._reading = RLock()
         weakref.finalize(self, stream.cancel).atexit = False
@@ -94,26 +132,38 @@ class Answer(Stays):
         return self
 
     def __next__(self) -> str:
+        while (piece := self.next_piece()) is not None:
+            if piece.text:
+                return piece.text
+        raise StopIteration
+
+    def next_piece(self) -> Piece | None:
+        """Wait for what comes next, with all that is known of it; None after the last."""
         with self._reading:
             while self.reason is None:
                 try:
-                    out = self._take(next(self._outputs))
+                    piece = self._take(next(self._outputs))
                 except OpsinError as error:
                     self.reason, self._error = "error", error
                     raise
                 except BaseException:  # such as Ctrl-C
                     self.cancel()
                     raise
-                if out:
-                    self._written.append(out)
-                    return out
-        raise StopIteration
+                if piece is not None:
+                    return piece
+        return None
 
     @property
     def usage(self) -> Usage:
         """What it took up to now."""
         pictures = sum(picture.rows for picture in self.pictures)
         return Usage(self.prompt_tokens, self._stream.cached, pictures, len(self.ids), self.pictures)
+
+    @property
+    def times(self) -> Times:
+        """When it was made, up to now. Where there is no id yet, the first one comes now."""
+        now = time.perf_counter()
+        return Times(self._stream.started, self._first or now, self._last or now)
 
     @property
     def text(self) -> str:
@@ -134,10 +184,14 @@ class Answer(Stays):
         self.reason = self.reason or "cancelled"
         self._stream.cancel()
 
-    def _take(self, output: TokenOutput) -> str:
+    def _take(self, output: TokenOutput) -> Piece | None:
+        """What may be shown with one more output; None where that is nothing yet."""
+        if output.progress is not None:
+            return Piece("", at=output.at, progress=output.progress)
         new = ""
         if output.id is not None:
             self.ids.append(output.id)
+            self._first, self._last = self._first or output.at, output.at
             if output.logprobs is not None:
                 self.logprobs.append(output.logprobs)
             new = self._text.push(output.id)
@@ -150,4 +204,11 @@ class Answer(Stays):
         elif output.reason is not None:
             self.reason = output.reason
             out += self._stops.finish()
-        return out
+        return self._piece(out, output.at) if out or self.reason is not None else None
+
+    def _piece(self, text: str, at: float) -> Piece:
+        """All ids that were in no piece yet."""
+        told, self._told, count = self._told, len(self.ids), len(self.ids)
+        if text:
+            self._written.append(text)
+        return Piece(text, tuple(self.ids[told:]), tuple(self.logprobs[told:]), count, at, self.reason)

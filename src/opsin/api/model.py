@@ -311,15 +311,21 @@ class Model(Stays):
         ids = self.tokenizer.encode(text, add_special=True)
         return self.generate(Prompt.of([ids]), self._sampling(sampling), stop=stop)
 
-    def generate(self, question: Question | Prompt, sampling: Sampling, *, stop: Sequence[str] | None = None) -> Answer:
-        """Go on with a prompt. Work begins now; dropping the answer ends it. `stop`: None takes `facts.stop`."""
+    def generate(
+        self, question: Question | Prompt, sampling: Sampling, *, stop: Sequence[str] | None = None,
+        progress: bool = False,
+    ) -> Answer:  # fmt: skip
+        """Go on with a prompt. Work begins now; dropping the answer ends it. `stop`: None takes `facts.stop`.
+
+        `progress`: pieces (`Answer.next_piece`) tell how much of the prompt is done, too.
+        """
         stop = self.facts.stop if stop is None else stop
         check_texts(stop, "stop")
         asked = Question(question) if isinstance(question, Prompt) else question
         check_type(asked, Question, "question", _ASKED)
         check_type(sampling, Sampling, "sampling")
         self._check_pictures(asked)
-        stream = self.engine.submit(asked.prompt, sampling)
+        stream = self.engine.submit(asked.prompt, sampling, progress=progress)
         return Answer(stream, self.tokenizer.stream(), StopStrings(stop), len(asked.prompt), asked.pictures)
 
     def _sampling(self, options: Mapping[str, object]) -> Sampling:

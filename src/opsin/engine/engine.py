@@ -86,15 +86,18 @@ class Engine(Stays):
         """Rows that one sequence may have."""
         return min(self._runner.limits.context, self._pool.count * PAGE)
 
-    def submit(self, prompt: Prompt, sampling: Sampling, *, constraint: Constraint | None = None) -> Stream:
-        """Start a sequence, held to a form by a constraint of its own.
+    def submit(
+        self, prompt: Prompt, sampling: Sampling, *, constraint: Constraint | None = None, progress: bool = False
+    ) -> Stream:
+        """Start a sequence, held to a form by a constraint of its own; `progress`: its stream tells of the prompt too.
 
         Raises RequestError where it cannot fit, DeviceError once closed or after a fork.
         """
         self._home.check()
         check_context(len(prompt), self.context)
         self._checks.check(prompt)
-        sequence = Sequence(prompt, sampling, self._ends, self._runner.decoder.axes, constraint)
+        axes = self._runner.decoder.axes
+        sequence = Sequence(prompt, sampling, self._ends, axes, constraint, progress=progress)
         sequence.stream.belong(self._thread, self._cancelled)
         with self._lock:
             self._refuse_closed()

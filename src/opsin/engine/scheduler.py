@@ -113,6 +113,7 @@ class Scheduler:
     def computed(self, sequence: Sequence, rows: int, writes: int = 0) -> None:
         """Some rows of it, and of what it remembers, are in the cache. Full pages can be found from now on."""
         before, sequence.computed = sequence.computed // PAGE, sequence.computed + rows
+        sequence.tell_progress()
         full = sequence.computed // PAGE
         self.memory.wrote(sequence.memory, writes)
         if full > before:
@@ -169,7 +170,7 @@ class Scheduler:
             sequence.pages, sequence.computed = cached, len(cached) * PAGE
             self._adopt_tail(sequence, keys[len(cached) - 1] if cached else b"")
             if not sequence.was_started:
-                sequence.stream.cached, sequence.was_started = sequence.computed, True
+                sequence.start()
             self.waiting.remove(sequence)
             self.running.append(sequence)
 

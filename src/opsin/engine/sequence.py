@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from opsin.engine.constraint import Constraint
@@ -28,23 +29,38 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
 @dataclass(frozen=True)
+class PromptProgress:
+    """How much of a prompt is done, in rows: of `total`, `done` with those that were `cached`."""
+
+    total: int
+    cached: int
+    done: int
+
+
+@dataclass(frozen=True)
 class TokenOutput:
-    """One id that was generated, or the end: `reason` is set on the last output, whose id may be None."""
+    """One id that was generated, or the end: `reason` is set on the last output, whose id may be None.
+
+    Before the first id it may be the progress of the prompt alone. `at` is when it was made, by `time.perf_counter`.
+    """
 
     id: int | None
     reason: FinishReason | None = None
     error: OpsinError | None = None
     logprobs: Logprobs | None = None
+    progress: PromptProgress | None = None
+    at: float = field(default_factory=time.perf_counter, compare=False)
 
 
 class Stream(Stays):
     """What comes out of a sequence: iterate over outputs; `cancel` from anywhere.
 
-    `cached` says how many rows of the prompt the cache held already; it is known with the first output.
+    `cached` says how many rows of the prompt the cache held already, `started` when the work began, by
+    `time.perf_counter`; both are known with the first output.
     """
 
     def __init__(self) -> None:
-        self.cached = 0
+        self.cached, self.started = 0, time.perf_counter()
         self._outputs: queue.SimpleQueue[TokenOutput] = queue.SimpleQueue()
         self._cancelled = False  # no Event: it has a lock, which Ctrl-C may leave taken
         self._home = Home()
@@ -96,9 +112,9 @@ class Sequence:
 
     def __init__(
         self, prompt: Prompt, sampling: Sampling, ends: frozenset[int], axes: int = 1,
-        constraint: Constraint | None = None,
+        constraint: Constraint | None = None, *, progress: bool = False,
     ) -> None:  # fmt: skip
-        self.prompt, self.sampling = prompt, sampling
+        self.prompt, self.sampling, self._progress = prompt, sampling, progress
         self.rows = PromptRows(prompt, axes)
         self.ids = self.rows.ids
         self.prompt_rows = len(self.ids)
@@ -137,6 +153,18 @@ class Sequence:
     @property
     def generated(self) -> int:
         return len(self.ids) - self.prompt_rows
+
+    def start(self) -> None:
+        """Its work begins, with what the cache holds of it."""
+        self.was_started = True
+        self.stream.cached, self.stream.started = self.computed, time.perf_counter()
+        self.tell_progress()
+
+    def tell_progress(self) -> None:
+        """How much of its prompt is done, to whoever asked for it."""
+        if self._progress and not self.generated and self.computed <= self.prompt_rows:
+            progress = PromptProgress(self.prompt_rows, self.stream.cached, self.computed)
+            self.stream.put(TokenOutput(None, progress=progress))
 
     def accept(self, id: int, limit: int, logprobs: Logprobs | None = None) -> FinishReason | None:
         """Take the next id; why the sequence ends with it, if it does. `limit` is the rows a sequence may have."""

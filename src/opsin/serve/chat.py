@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
 from msgspec import Meta
 
-from opsin.api import Model, Question
+from opsin.api import Logprobs, Model, Question
 from opsin.errors import FieldError
 from opsin.serve.conversation import AskedConversation, conversation
 from opsin.serve.exchange import Exchange
 from opsin.serve.fields import read, unbuilt
-from opsin.serve.generation import Answers, generate, write
+from opsin.serve.generation import Answers, Delta, generate, write
 from opsin.serve.generation_request import MOST_LOGPROBS, AnswerFields, GenerationRequest, generation_request
 from opsin.serve.service import Service
 from opsin.serve.usage import FINGERPRINT, finish_reason
@@ -100,32 +100,37 @@ class ChatFormat:
 
     is_marked = True
 
-    def whole(self, told: Answers, texts: list[str]) -> Mapping[str, Any]:
+    def whole(self, told: Answers) -> Mapping[str, Any]:
         choices = [
             {
-                "index": index,
-                "message": {"role": "assistant", "content": text},
-                "logprobs": _logprobs(told, index),
-                "finish_reason": finish_reason(told.answers[index]),
+                "index": choice.index,
+                "message": {"role": "assistant", "content": choice.text},
+                "logprobs": _logprobs(told, choice.logprobs),
+                "finish_reason": finish_reason(choice.answer),
             }
-            for index, text in enumerate(texts)
+            for choice in told.choices
         ]
         head = {**told.head, "object": "chat.completion", "system_fingerprint": FINGERPRINT}
         return {**head, "choices": choices, "usage": told.usage, "timings": told.timings(0)}
 
     def begin(self, told: Answers) -> Iterable[Mapping[str, Any]]:
-        return [self._chunk(told, i, {"role": "assistant", "content": ""}) for i in range(told.request.choices)]
+        first = {"role": "assistant", "content": None}
+        return [self._chunk(told, index, first) for index in range(told.request.choices)]
 
-    def piece(self, told: Answers, index: int, text: str) -> Mapping[str, Any]:
-        return self._chunk(told, index, {"content": text}, _logprobs(told, index))
+    def delta(self, told: Answers, delta: Delta) -> Iterable[Mapping[str, Any]]:
+        logprobs = _logprobs(told, delta.piece.logprobs) if delta.piece.logprobs else None
+        if delta.text:
+            yield self._chunk(told, delta.choice, {"content": delta.text}, logprobs)
+            logprobs = None
+        if delta.is_last:
+            reason = finish_reason(told.answers[delta.choice])
+            chunk = self._chunk(told, delta.choice, {}, logprobs, end=reason)
+            # llama-server's timings stand in the last chunk of all
+            yield chunk if told.request.usage else {**chunk, "timings": told.timings(delta.choice)}
 
-    def end(self, told: Answers, index: int) -> Mapping[str, Any]:
-        logprobs = _logprobs(told, index, rest=True)
-        chunk = self._chunk(told, index, {}, logprobs, end=finish_reason(told.answers[index]))
-        return {**chunk, "timings": told.timings(index)}
-
-    def usage(self, told: Answers) -> Mapping[str, Any]:
-        return {**_head(told), "choices": [], "usage": told.usage}
+    def close(self, told: Answers) -> Iterable[Mapping[str, Any]]:
+        if told.request.usage:
+            yield {**_head(told), "choices": [], "usage": told.usage, "timings": told.timings(0)}
 
     def _chunk(
         self, told: Answers, index: int, delta: Mapping[str, object], logprobs: object = None, *,
@@ -139,6 +144,6 @@ def _head(told: Answers) -> dict[str, Any]:
     return {**told.head, "object": "chat.completion.chunk", "system_fingerprint": FINGERPRINT}
 
 
-def _logprobs(told: Answers, index: int, *, rest: bool = False) -> dict[str, object] | None:
-    content = told.logprobs(index, rest=rest)
+def _logprobs(told: Answers, some: Sequence[Logprobs]) -> dict[str, object] | None:
+    content = told.logprobs(some)
     return None if content is None else {"content": content, "refusal": None}

@@ -5,19 +5,19 @@ Who writes such a prompt writes its special tokens: they are read. Texts of othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
 from msgspec import Meta
 
-from opsin.api import Answer, Model, Question
+from opsin.api import Answer, Logprobs, Model, Question
 from opsin.errors import FieldError
 from opsin.serve.body import Owned
 from opsin.serve.exchange import Exchange
 from opsin.serve.fields import read
-from opsin.serve.generation import Answers, ResponseFormat, generate, write
+from opsin.serve.generation import Answers, Delta, ResponseFormat, RunningChoice, generate, write
 from opsin.serve.generation_request import MOST_LOGPROBS, AnswerFields, GenerationRequest, generation_request
 from opsin.serve.raw_prompts import RawPrompt, prompts_of
 from opsin.serve.service import Service
@@ -90,32 +90,36 @@ class TextFormat:
 
     is_marked = True
 
-    def whole(self, told: Answers, texts: list[str]) -> Mapping[str, Any]:
+    def whole(self, told: Answers) -> Mapping[str, Any]:
         choices = [
             {
-                "index": index,
-                "text": text,
-                "logprobs": _logprobs(told, index),
-                "finish_reason": finish_reason(told.answers[index]),
+                "index": choice.index,
+                "text": choice.text,
+                "logprobs": _logprobs(told, choice.logprobs),
+                "finish_reason": finish_reason(choice.answer),
             }
-            for index, text in enumerate(texts)
+            for choice in told.choices
         ]
         return {**_head(told), "choices": choices, "usage": told.usage, "timings": told.timings(0)}
 
     def begin(self, told: Answers) -> Iterable[Mapping[str, Any]]:
         return ()
 
-    def piece(self, told: Answers, index: int, text: str) -> Mapping[str, Any]:
-        choice = {"index": index, "text": text, "logprobs": _logprobs(told, index), "finish_reason": None}
-        return {**_head(told), "choices": [choice]}
+    def delta(self, told: Answers, delta: Delta) -> Iterable[Mapping[str, Any]]:
+        choice: dict[str, Any] = {"index": delta.choice, "finish_reason": None}
+        logprobs = _logprobs(told, delta.piece.logprobs) if delta.piece.logprobs else None
+        if delta.text:
+            yield {**_head(told), "choices": [{**choice, "text": delta.text, "logprobs": logprobs}]}
+            logprobs = None
+        if delta.is_last:
+            choice |= {"text": "", "logprobs": logprobs, "finish_reason": finish_reason(told.answers[delta.choice])}
+            chunk = {**_head(told), "choices": [choice], "timings": told.timings(delta.choice)}
+            # llama-server tells the usage with the last answer's end, OpenAI after it, where it was asked for
+            yield {**chunk, "usage": told.usage} if told.is_over and not told.request.usage else chunk
 
-    def end(self, told: Answers, index: int) -> Mapping[str, Any]:
-        reason, logprobs = finish_reason(told.answers[index]), _logprobs(told, index, rest=True)
-        choice = {"index": index, "text": "", "logprobs": logprobs, "finish_reason": reason}
-        return {**_head(told), "choices": [choice], "timings": told.timings(index)}
-
-    def usage(self, told: Answers) -> Mapping[str, Any]:
-        return {**_head(told), "choices": [], "usage": told.usage}
+    def close(self, told: Answers) -> Iterable[Mapping[str, Any]]:
+        if told.request.usage:
+            yield {**_head(told), "choices": [], "usage": told.usage, "timings": told.timings(0)}
 
 
 @dataclass(frozen=True)
@@ -125,49 +129,50 @@ class NativeFormat:
     prompts: list[str]
     is_marked = False
 
-    def whole(self, told: Answers, texts: list[str]) -> Mapping[str, Any] | list[Any]:
-        made = [self._last(told, index, text, told.logprobs(index)) for index, text in enumerate(texts)]
+    def whole(self, told: Answers) -> Mapping[str, Any] | list[Any]:
+        made = [self._last(told, choice, choice.text, told.logprobs(choice.logprobs)) for choice in told.choices]
         return made if len(made) > 1 else made[0]
 
     def begin(self, told: Answers) -> Iterable[Mapping[str, Any]]:
         return ()
 
-    def piece(self, told: Answers, index: int, text: str) -> Mapping[str, Any]:
-        return self._chunk(told, index, text, told.logprobs(index)) | {"stop": False}
+    def delta(self, told: Answers, delta: Delta) -> Iterable[Mapping[str, Any]]:
+        choice, logprobs = told.choices[delta.choice], told.logprobs(delta.piece.logprobs)
+        if delta.text:
+            yield {**self._chunk(choice, delta.text, delta.piece.count, logprobs), "stop": False}
+            logprobs = None
+        if delta.is_last:
+            yield self._last(told, choice, "", logprobs)
 
-    def end(self, told: Answers, index: int) -> Mapping[str, Any]:
-        return self._last(told, index, "", told.logprobs(index, rest=True))
+    def close(self, told: Answers) -> Iterable[Mapping[str, Any]]:
+        return ()
 
-    def usage(self, told: Answers) -> Mapping[str, Any]:
-        return {**told.head, "usage": told.usage}
-
-    def _chunk(self, told: Answers, index: int, text: str, logprobs: object) -> dict[str, Any]:
-        answer = told.answers[index]
+    def _chunk(self, choice: RunningChoice, text: str, count: int, logprobs: object) -> dict[str, Any]:
         chunk = {
-            "index": index,
+            "index": choice.index,
             "content": text,
             "tokens": [],
             "id_slot": -1,
-            "tokens_predicted": len(answer.ids),
-            "tokens_evaluated": answer.prompt_tokens,
+            "tokens_predicted": count,
+            "tokens_evaluated": choice.answer.prompt_tokens,
         }
-        return chunk if logprobs is None else {**chunk, "completion_probabilities": logprobs}
+        return {**chunk, "completion_probabilities": logprobs} if logprobs else chunk
 
-    def _last(self, told: Answers, index: int, text: str, logprobs: object) -> dict[str, Any]:
-        answer, request = told.answers[index], told.request
+    def _last(self, told: Answers, choice: RunningChoice, text: str, logprobs: object) -> dict[str, Any]:
+        answer, request = choice.answer, told.request
         return {
-            **self._chunk(told, index, text, logprobs),
+            **self._chunk(choice, text, len(answer.ids), logprobs),
             "stop": True,
             "tokens": answer.ids if not request.stream else [],
             "model": told.service.name,
             "generation_settings": settings_of(request.sampling, request.stop, stream=request.stream),
-            "prompt": self.prompts[index // request.choices],
-            "has_new_line": "\n" in text,
+            "prompt": self.prompts[choice.index // request.choices],
+            "has_new_line": "\n" in choice.text,
             "truncated": False,
             "stop_type": _stop_type(answer),
             "stopping_word": answer.stopping_word or "",
             "tokens_cached": answer.usage.cached,
-            "timings": told.timings(index),
+            "timings": told.timings(choice.index),
         }
 
 
@@ -181,6 +186,6 @@ def _head(told: Answers) -> dict[str, Any]:
     return {**told.head, "object": "text_completion", "system_fingerprint": FINGERPRINT}
 
 
-def _logprobs(told: Answers, index: int, *, rest: bool = False) -> dict[str, object] | None:
-    content = told.logprobs(index, rest=rest)
+def _logprobs(told: Answers, some: Sequence[Logprobs]) -> dict[str, object] | None:
+    content = told.logprobs(some)
     return None if content is None else {"content": content}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from opsin import __version__
-from opsin.api import Answer, Sampling, Usage
+from opsin.api import Answer, Logprobs, Sampling, Times, Usage
 from opsin.text import Tokenizer
 
 FINGERPRINT = f"opsin-{__version__}"
@@ -44,20 +44,23 @@ def usage_of(answers: list[Answer], choices: int = 1) -> dict[str, Any]:
     }
 
 
-def timings_of(usage: Usage, first: float, whole: float) -> dict[str, float]:
-    """llama-server's timings of an answer whose first text came after `first` of `whole` seconds."""
-    read, wrote = usage.prompt - usage.cached, usage.answer
-    writing = max(whole - first, 0.0)
+def timings_of(usage: Usage, times: Times, count: int) -> dict[str, float]:
+    """llama-server's timings of an answer of `count` tokens up to now.
+
+    The first token comes with the prompt's last rows: its time is the prompt's, and rates leave it out.
+    """
+    read, steps = usage.prompt - usage.cached, max(count - 1, 0)
+    reading, writing = max(times.first - times.started, 1e-6), max(times.last - times.first, 1e-6)
     return {
         "cache_n": usage.cached,
         "prompt_n": read,
-        "prompt_ms": 1000 * first,
-        "prompt_per_token_ms": 1000 * first / max(read, 1),
-        "prompt_per_second": read / first if first else 0.0,
-        "predicted_n": wrote,
+        "prompt_ms": 1000 * reading,
+        "prompt_per_token_ms": 1000 * reading / max(read, 1),
+        "prompt_per_second": read / reading,
+        "predicted_n": count,
         "predicted_ms": 1000 * writing,
-        "predicted_per_token_ms": 1000 * writing / max(wrote, 1),
-        "predicted_per_second": wrote / writing if writing else 0.0,
+        "predicted_per_token_ms": 1000 * writing / steps if steps else 0.0,
+        "predicted_per_second": steps / writing,
     }
 
 
@@ -85,14 +88,13 @@ def finish_reason(answer: Answer) -> str:
     return "length" if answer.reason == "length" else "stop"
 
 
-def logprobs_of(answer: Answer, start: int, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """The entries of an answer's tokens from `start` on, as OpenAI writes them."""
+def logprobs_of(told: Iterable[Logprobs], tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """The entries of tokens, as OpenAI writes them."""
 
     def entry(id: int, logprob: float) -> dict[str, Any]:
         text = tokenizer.piece(id, special=True)
         return {"id": id, "token": text.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(text)}
 
-    told = answer.logprobs[start:]
     return [
         {**entry(*token.chosen), "top_logprobs": [entry(id, logprob) for id, logprob in token.likeliest]}
         for token in told

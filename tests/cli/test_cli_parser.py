@@ -8,12 +8,13 @@ import pytest
 
 from opsin.cli import main
 
-COMMANDS = next(action.choices for action in main.parser()._actions if isinstance(action, argparse._SubParsersAction))
+PARSER = main.parser()
+COMMANDS = next(action.choices for action in PARSER._actions if isinstance(action, argparse._SubParsersAction))
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as ended:
-        main.parser().parse_args(arguments)
+        PARSER.parse_args(arguments)
     assert ended.value.code == 2
     return capsys.readouterr().err.splitlines()[-1]
 
@@ -21,18 +22,15 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_option_of_any_command_may_be_abbreviated(capsys, command: str) -> None:
     known = COMMANDS[command]._option_string_actions
-    for option in known:
-        for length in range(2, len(option)):
-            begun = option[:length]
-            if begun not in known and begun != "--":
-                said = refusal(capsys, command, begun, "64")
-                assert said.startswith(f"opsin {command}: error: there is no option '{begun}'"), said
+    beginnings = {option[:length] for option in known for length in range(2, len(option))}
+    for begun in beginnings - {*known, "--"}:
+        said = refusal(capsys, command, begun, "64")
+        assert said.startswith(f"opsin {command}: error: there is no option '{begun}'"), said
 
 
 @pytest.mark.parametrize(
     "option",
-    ["-n", "-mm", "-mmu", "-mmFILE", "-mu", "-md", "-hft", "-hfd", "-tb", "-to", "-cb", "-ctk", "-ctv", "-cram", "-ngl",
-     "-fa", "-npx", "--ctx-sizes", "--mlock", "--xyz=secret", "-vv=secret"],
+    ["-mmFILE", "-mdx", "-npx", "-nglx", "-tx", "--ctx-sizes", "--mlocks", "--xyz=secret", "-vv=secret"],
 )  # fmt: skip
 def test_an_option_that_there_is_not_is_named_as_it_was_typed(capsys, option: str) -> None:
     for others in ((), ("-m", "x.gguf"), ("--api-key", "secret")):
@@ -46,7 +44,7 @@ def test_a_value_stands_apart_or_behind_an_equals_sign(capsys) -> None:
     assert (str(read.model), read.threads, read.port, read.sse_ping_interval) == ("a.gguf", 4, 0, -1)
     assert refusal(capsys, "serve", "-t4").endswith("write -t 4")
     assert "did you mean --parallel?" in refusal(capsys, "serve", "--paralel", "4")
-    assert "did you mean" not in refusal(capsys, "serve", "--ssl-key-file", "x")  # never to be taken for a file of keys
+    assert "api-key" not in refusal(capsys, "serve", "--ssl-keys-file", "x")
     assert "did you mean --context?" in refusal(capsys, "chat", "--contxt=4")
 
 

@@ -77,8 +77,9 @@ def test_the_environment_of_a_container_is_taken_where_the_thing_is_there(tmp_pa
         LLAMA_ARG_N_GPU_LAYERS="99", LLAMA_MEDIA_MARKER="<x>",
     )  # fmt: skip
     assert (made.host, made.port, made.name, set(made.keys)) == ("0.0.0.0", 9, "me", {"a", "b", "c", "in-file"})
-    assert len(lines) == 2 and "LLAMA_API_KEY" in lines[0] and "in-file" not in "".join(lines)
-    assert "LLAMA_ARG_N_GPU_LAYERS, LLAMA_MEDIA_MARKER" in lines[1]
+    assert len(lines) == 3 and "LLAMA_API_KEY" in lines[0] and "in-file" not in "".join(lines)
+    assert "not read by this server: LLAMA_MEDIA_MARKER" in lines[1]
+    assert lines[2].startswith("LLAMA_ARG_N_GPU_LAYERS: there is no GPU")
     assert settings()[1] == []
 
 
@@ -98,7 +99,7 @@ def test_the_command_line_wins_and_says_what_it_leaves_aside():
 
 @pytest.mark.parametrize(
     "named",
-    [{"LLAMA_ARG_SSL_KEY_FILE": "a"}, {"LLAMA_ARG_SSL_CERT_FILE": ""}, {"LLAMA_ARG_PORT": "http"},
+    [{"LLAMA_ARG_SSL_KEY_FILE": "a"}, {"LLAMA_ARG_SSL_CERT_FILE": "b"}, {"LLAMA_ARG_PORT": "http"},
      {"LLAMA_ARG_CTX_SIZE": "many"}, {"LLAMA_ARG_PORT": "70000"}],
 )  # fmt: skip
 def test_what_cannot_be_taken_from_the_environment_is_refused_by_name(named):

@@ -186,3 +186,10 @@ def test_a_model_is_called_as_its_file_without_the_ending_and_found_with_it_too(
         assert made.ask("/v1/models/other.gguf").status == 404
     with running(lambda: text_model, name="me") as made:
         assert made.ask("/v1/models/me").json["id"] == made.ask(f"/v1/models/{file}").json["id"] == "me"
+
+
+def test_pages_of_this_machine_may_be_let_in_together(text_model):
+    with running(lambda: text_model, origins=("localhost",)) as made:
+        for origin, status in (("http://localhost:3000", 200), ("http://127.0.0.1:1", 200), ("http://a.example", 403)):
+            assert made.ask("/v1/models", headers={"Origin": origin}).status == status
+        assert made.ask("/v1/models", headers={"Origin": "http://localhost.a.example"}).status == 403

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsin.cli import options
+from opsin.cli.request_flags import REQUEST_FLAGS
+from opsin.cli.start_lines import OFF, ON, leave_variables, spoken
 from opsin.errors import RequestError
 
 
@@ -32,24 +34,55 @@ def _file(text: str) -> list[object]:
     return [Path(text)]
 
 
+def _switch(text: str) -> bool:
+    """As llama.cpp reads yes and no."""
+    if text.strip().lower() not in (*ON, *OFF):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither on nor off")
+    return text.strip().lower() in ON
+
+
+def _no(text: str) -> bool:
+    """A variable that is called NO_something says so, whatever its value is."""
+    return False
+
+
 KEYS = ("LLAMA_API_KEY", "LLAMA_ARG_API_KEY", "OPSIN_API_KEY", "VLLM_API_KEY")
+_GUARDS = (*KEYS, "LLAMA_ARG_SSL_KEY_FILE", "LLAMA_ARG_SSL_CERT_FILE")  # never left aside, not even empty
 _READ = {
     "LLAMA_ARG_MODEL": _Variable("model", options.place),
     "LLAMA_ARG_HF_REPO": _Variable("model", options.repository),
     "LLAMA_ARG_HF_FILE": _Variable("hf_file"),
     "LLAMA_ARG_MMPROJ": _Variable("mmproj", Path),
+    "LLAMA_ARG_MMPROJ_AUTO": _Variable("vision", _switch),
+    "LLAMA_ARG_NO_MMPROJ_AUTO": _Variable("vision", _no),
     "LLAMA_ARG_ALIAS": _Variable("alias"),
+    "LLAMA_ARG_TAGS": _Variable("tags"),
     "LLAMA_ARG_CTX_SIZE": _Variable("context", options.positive, auto="0"),
     "LLAMA_ARG_N_PARALLEL": _Variable("parallel", options.positive, auto="-1"),
+    "LLAMA_ARG_CACHE_TYPE_K": _Variable("cache_type_k"),
+    "LLAMA_ARG_CACHE_TYPE_V": _Variable("cache_type_v"),
     "LLAMA_ARG_IMAGE_MIN_TOKENS": _Variable("min_image_tokens", options.positive, auto="-1"),
     "LLAMA_ARG_IMAGE_MAX_TOKENS": _Variable("max_image_tokens", options.positive, auto="-1"),
     "LLAMA_ARG_THREADS": _Variable("threads", options.positive, auto="-1"),
     "LLAMA_ARG_HOST": _Variable("host"),
     "LLAMA_ARG_PORT": _Variable("port", options.natural),
+    "LLAMA_ARG_REUSE_PORT": _Variable("reuse_port", _switch),
+    "LLAMA_ARG_TIMEOUT": _Variable("timeout", options.positive),
+    "LLAMA_ARG_SSE_PING_INTERVAL": _Variable("sse_ping_interval", int),
+    "LLAMA_ARG_CORS_ORIGINS": _Variable("allow_origin", _one),
+    "LLAMA_ARG_ENDPOINT_METRICS": _Variable("metrics", _switch),
+    "LLAMA_ARG_ENDPOINT_SLOTS": _Variable("slots", _switch),
+    "LLAMA_ARG_NO_ENDPOINT_SLOTS": _Variable("slots", _no),
+    "LLAMA_ARG_UI": _Variable("page", _switch),
+    "LLAMA_ARG_NO_UI": _Variable("page", _no),
     "LLAMA_ARG_API_KEY_FILE": _Variable("api_key_file", _file),
+    **{
+        f"LLAMA_ARG_{flag.variable}": _Variable(flag.option, flag.read)
+        for flag in REQUEST_FLAGS
+        if flag.variable and flag.read
+    },
     **dict.fromkeys(KEYS, _Variable("api_key", _one)),
 }
-_NO_TLS = "put a proxy that speaks TLS before it, and unset this"
 
 
 def fill(args: argparse.Namespace, variables: Mapping[str, str]) -> list[str]:
@@ -57,15 +90,12 @@ def fill(args: argparse.Namespace, variables: Mapping[str, str]) -> list[str]:
 
     Raises RequestError for a value that cannot be taken, and for a guard that there is not. No key is in it.
     """
-    tls = next((name for name in variables if name.startswith("LLAMA_ARG_SSL_")), None)
-    if tls is not None:
-        raise RequestError(f"{tls} is set, and this server speaks no TLS", hint=_NO_TLS)
-    given = {variable.option for variable in _READ.values() if getattr(args, variable.option) not in (None, [])}
+    given = {variable.option for variable in _READ.values() if _is_given(getattr(args, variable.option))}
     given |= {"hf_file"} if "model" in given else set()  # it is a file of another repository
     taken, aside = [], []
     for name, variable in _READ.items():
         value = variables.get(name)
-        if value is None or (name not in KEYS and value.strip() in ("", variable.auto)):
+        if value is None or (name not in _GUARDS and value.strip() in ("", variable.auto)):
             continue
         if variable.option in given:
             aside.append(name)
@@ -74,15 +104,21 @@ def fill(args: argparse.Namespace, variables: Mapping[str, str]) -> list[str]:
         before = getattr(args, variable.option)
         setattr(args, variable.option, before + made if isinstance(made, list) else made)
         taken.append(name)
-    unread = [name for name in sorted(variables) if name not in _READ]
-    return list(_lines(taken, aside, unread))
+    left, unread = leave_variables({name: value for name, value in variables.items() if name not in _READ})
+    return [*_lines(taken, aside, unread), *spoken(left)]
+
+
+def _is_given(value: object) -> bool:
+    return not (value is None or value is True or value == [])
 
 
 def _read(name: str, variable: _Variable, value: str) -> object:
-    if name in KEYS and not value.strip():
-        raise RequestError(f"{name} is set and empty", hint="give a key, or unset it")
+    if name in _GUARDS and not value.strip():
+        raise RequestError(f"{name} is set and empty", hint="give a value, or unset it")
     try:
         return variable.read(value)
+    except ValueError:
+        raise RequestError(f"{name}: {value!r:.80} cannot be taken") from None
     except argparse.ArgumentTypeError as error:
         raise RequestError(f"{name}: {error}") from None
 

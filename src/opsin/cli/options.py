@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from opsin.errors import ModelError, RequestError
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from opsin.media.budget import PictureBudget
 
 from opsin.config import expanded
+
+CacheType = Literal["f16", "q8_0", "f32"]
+CACHE_TYPES: tuple[CacheType, ...] = ("f16", "q8_0", "f32")
 
 
 def add_model(parser: argparse.ArgumentParser, *, bundled: bool = False) -> None:
@@ -28,10 +31,8 @@ def add_model(parser: argparse.ArgumentParser, *, bundled: bool = False) -> None
     _add_hf(given, "model")
     parser.add_argument("-hff", "--hf-file", metavar="FILE", help="a file of --hf-repo, in place of a quant")
     add_verify(parser)
-    parser.add_argument("-t", "--threads", type=positive, metavar="N", help="compute threads (default: all allowed)")
-    parser.add_argument(
-        "--cache-type", choices=("f16", "q8_0", "f32"), default="f16", help="number format of the KV cache"
-    )
+    parser.add_argument("-t", "--threads", type=or_auto, metavar="N", help="compute threads (default: all allowed)")
+    parser.add_argument("--cache-type", choices=CACHE_TYPES, default="f16", help="number format of the KV cache")
 
 
 def add_place(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
@@ -57,10 +58,19 @@ def add_mmproj(parser: argparse.ArgumentParser) -> None:
     """The file of the part for pictures, or that there shall be none."""
     given = parser.add_mutually_exclusive_group()
     given.add_argument(
-        "--mmproj", type=expanded, metavar="FILE", help="the model's file for pictures (default: one beside the model)"
+        "-mm",
+        "--mmproj",
+        type=expanded,
+        metavar="FILE",
+        help="the model's file for pictures (default: one beside the model)",
     )
     given.add_argument(
-        "--no-vision", "--no-mmproj", dest="vision", action="store_false", help="leave the part for pictures out"
+        "--no-vision",
+        "--no-mmproj",
+        "--no-mmproj-auto",
+        dest="vision",
+        action="store_false",
+        help="leave the part for pictures out",
     )
 
 
@@ -164,6 +174,11 @@ def tell_notes(notes: Iterable[str]) -> None:
 def positive(text: str) -> int:
     """A whole number from 1 on."""
     return _whole(text, 1)
+
+
+def or_auto(text: str) -> int | None:
+    """A whole number from 1 on, or -1 for what is so by itself."""
+    return None if text.strip() == "-1" else positive(text)
 
 
 def natural(text: str) -> int:

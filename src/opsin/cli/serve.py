@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import opsin
 from opsin.cli import environment, options
 from opsin.cli.progress import FirstLines
+from opsin.cli.request_flags import add_request_flags, request_defaults
+from opsin.cli.start_lines import add_flags, said
 from opsin.config import expanded
 from opsin.errors import RequestError
 
@@ -20,12 +23,15 @@ if TYPE_CHECKING:
 
 
 _HOST, _PORT, _PARALLEL = "127.0.0.1", 8080, 32
+_SECONDS, _PING_SECONDS = 3600, 30
 _WAITING_BYTES = 1 << 30  # of the files of pictures that come or wait
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The options of this subcommand."""
-    parser = commands.add_parser("serve", help="answer over HTTP, as OpenAI's API does", description=__doc__)
+    parser = commands.add_parser(
+        "serve", help="answer over HTTP, as OpenAI's API does", description=__doc__, usage="%(prog)s [OPTION ...]"
+    )
     parser.set_defaults(run=run)
     options.add_model(parser, bundled=True)
     options.add_mmproj(parser)
@@ -33,10 +39,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "-c", "--context", "--ctx-size", type=options.positive, metavar="N", help="tokens of prompt and answer"
     )
     parser.add_argument("-a", "--alias", metavar="NAME", help="what the model is called (default: as its file)")
-    parser.add_argument("-np", "--parallel", type=options.positive, metavar="N", help=f"answers at once ({_PARALLEL})")
+    parser.add_argument("--tags", metavar="NAME,...", help="told with the model's name, and used for nothing")
+    parser.add_argument("-np", "--parallel", type=options.or_auto, metavar="N", help=f"answers at once ({_PARALLEL})")
     where = parser.add_argument_group("where")
     where.add_argument("--host", help="address to listen on (default: this machine alone)")
     where.add_argument("--port", type=options.natural, metavar="N", help=f"port ({_PORT}); 0: a free one")
+    where.add_argument("--reuse-port", action="store_true", default=None, help="others may listen on it, too")
     who = parser.add_argument_group("who may ask")
     who.add_argument(
         "--api-key", action="append", default=[], metavar="KEY,...", help="only with one of these keys (repeatable)"
@@ -45,20 +53,24 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--api-key-file", type=expanded, action="append", default=[], metavar="FILE",
         help="keys, one a line; lines that begin with # are comments (repeatable)",
     )  # fmt: skip
-    who.add_argument("--allow-origin", action="append", default=[], metavar="URL", help="pages of this origin may ask")
+    who.add_argument(
+        "--allow-origin", "--cors-origins", action="append", default=[], metavar="URL,...",
+        help="pages of these origins may ask; * for all, localhost for this machine's (repeatable)",
+    )  # fmt: skip
     who.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name of this server; * for any"
     )
+    _add_more(parser)
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max-body", type=options.positive, default=64, metavar="MB", help="size of a request (64)")
     limits.add_argument("--max-requests", type=options.positive, default=128, metavar="N", help="requests inside (128)")
-    limits.add_argument("--timeout", type=options.positive, default=3600, metavar="S", help="seconds a request (3600)")
+    limits.add_argument("-to", "--timeout", type=options.positive, metavar="S", help="seconds a request (3600)")
     limits.add_argument(
         "--drain-seconds", type=options.natural, default=5, metavar="S",
         help="for running answers, when the server is told to end (5); 0: none",
     )  # fmt: skip
     limits.add_argument(
-        "--sse-ping-interval", type=int, default=30, metavar="S",
+        "--sse-ping-interval", type=int, metavar="S",
         help="a silent stream sends a comment after so many seconds (30); -1: never",
     )  # fmt: skip
     media = options.add_pictures(parser)
@@ -67,6 +79,24 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     media.add_argument("--no-remote-media", action="store_true", help="fetch nothing over http(s)")
     media.add_argument("--allow-private-media", action="store_true", help="fetch from private addresses too: see docs")
+
+
+def _add_more(parser: argparse.ArgumentParser) -> None:
+    """What is told beside answers, and llama-server's other flags."""
+    told = parser.add_argument_group("what is told")
+    told.add_argument("--metrics", action="store_true", default=None, help="/metrics answers (it always does)")
+    told.add_argument("--slots", action="store_true", default=None, help="/slots answers (it does)")
+    told.add_argument("--no-slots", dest="slots", action="store_false", default=None, help="/slots does not")
+    told.add_argument("--ui", "--webui", dest="page", action="store_true", default=None, help="there is a page (it is)")
+    told.add_argument("--no-ui", "--no-webui", dest="page", action="store_false", default=None, help="there is none")
+    hidden = argparse.SUPPRESS
+    parser.add_argument("--usage", action="help", help=hidden)
+    parser.add_argument("--version", action="version", version=f"opsin {opsin.__version__}", help=hidden)
+    parser.add_argument("--mmproj-auto", dest="vision", action="store_true", default=hidden, help=hidden)
+    for side in "kv":
+        parser.add_argument(f"-ct{side}", f"--cache-type-{side}", help=hidden)
+    add_request_flags(parser)
+    add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     from opsin.serve.service import Service
 
     give_memory_back()
-    for line in environment.fill(args, server_variables()):
+    for line in (*said(args), *environment.fill(args, server_variables())):
         _tell(line)
     settings, budget, path = _settings(args), options.picture_budget(args), options.model_file(args)
     made = listen(settings)
@@ -107,11 +137,11 @@ def greeting(url: str, locked: bool) -> list[str]:
 
 
 def _load(path: str | Path, args: argparse.Namespace, rules: FetchRules, budget: PictureBudget) -> Model:
-    import opsin
     from opsin.media.limits import PictureLimits
 
     model = opsin.load(
-        path, mmproj=args.mmproj, vision=args.vision, threads=args.threads, context=args.context, pages=args.cache_type,
+        path, mmproj=args.mmproj, vision=args.vision, threads=args.threads, context=args.context,
+        pages=_cache_type(args),
         sequences=args.parallel or _PARALLEL, rules=rules, limits=PictureLimits(waiting_bytes=_WAITING_BYTES),
         notice=FirstLines(), verify=args.verify, budget=budget,
     )  # fmt: skip
@@ -125,11 +155,14 @@ def _tell(line: str) -> None:
 
 def _settings(args: argparse.Namespace) -> Options:
     from opsin.media.fetch import FetchRules
+    from opsin.serve.generation_request import check_defaults
     from opsin.serve.options import Options
 
     for folder in args.media_path:
         if not folder.is_dir():
             raise RequestError(f"--media-path {folder} is no folder")
+    defaults = request_defaults(args)
+    check_defaults(defaults)
     return Options(
         host=args.host or _HOST,
         port=_PORT if args.port is None else args.port,
@@ -137,10 +170,15 @@ def _settings(args: argparse.Namespace) -> Options:
         name=args.alias,
         body_bytes=args.max_body << 20,
         requests=args.max_requests,
-        seconds=args.timeout,
+        seconds=args.timeout or _SECONDS,
         drain_seconds=args.drain_seconds,
-        ping_seconds=max(0, args.sse_ping_interval),
-        origins=tuple(args.allow_origin),
+        ping_seconds=max(0, _PING_SECONDS if args.sse_ping_interval is None else args.sse_ping_interval),
+        origins=tuple(_listed(args.allow_origin)),
+        reuse_port=bool(args.reuse_port),
+        slots=args.slots is not False,
+        page=args.page is not False,
+        tags=tuple(tag for tag in _listed([args.tags or ""]) if tag),
+        defaults=defaults,
         hosts=tuple(args.allow_host),
         media=FetchRules(
             remote=not args.no_remote_media,
@@ -150,8 +188,22 @@ def _settings(args: argparse.Namespace) -> Options:
     )
 
 
+def _cache_type(args: argparse.Namespace) -> options.CacheType:
+    """The number format of the KV cache, also in llama-server's two flags. Raises RequestError where these differ."""
+    keys, values = args.cache_type_k, args.cache_type_v
+    if keys is None and values is None:
+        return cast("options.CacheType", args.cache_type)
+    kind = keys or values
+    if {keys, values} - {None, kind} or kind not in options.CACHE_TYPES:
+        raise RequestError(
+            f"--cache-type-k {keys or 'f16'} with --cache-type-v {values or 'f16'}",
+            hint=f"give both one of {', '.join(options.CACHE_TYPES)}",
+        )
+    return cast("options.CacheType", kind)
+
+
 def _listed(texts: list[str]) -> list[str]:
-    """Keys between commas. An empty one stays, to be refused."""
+    """What stands between commas. An empty key stays, to be refused."""
     return [key.strip() for text in texts for key in text.split(",")]
 
 

@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import re
 import socket
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -119,6 +120,8 @@ class AccessMiddleware:
         if origin is None:
             return None
         if "*" in self.options.origins or origin in self.options.origins:
+            return origin
+        if "localhost" in self.options.origins and is_loopback(urlsplit(origin).hostname or ""):
             return origin
         host = headers.get("host", "").lower()
         if host and origin.lower().partition("://")[2] == host:

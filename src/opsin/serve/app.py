@@ -71,7 +71,7 @@ def build_app(service: Service) -> Starlette:
         return Response(manual, media_type="text/html", headers=_page_headers(manual))
 
     described = [
-        *_get("/", page),
+        *(_get("/", page) if service.options.page else []),
         *_get("/docs", docs),
         *_get("/openapi.json", api),
         *_both("/health", health, "GET"),

@@ -85,7 +85,7 @@ class ChatRoutes:
         if fields.top_logprobs and not fields.logprobs:
             raise FieldError("top_logprobs", "logprobs is not set", hint="send logprobs: true")
         request = generation_request(
-            fields, answers=self._service.options.requests, base=self._service.model.facts,
+            fields, answers=self._service.options.requests, base=self._service.facts,
             logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
         )  # fmt: skip
         return ChatRequest(asked, request)

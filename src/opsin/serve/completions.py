@@ -72,7 +72,7 @@ class CompletionRoutes:
         answers = self._service.options.requests
         prompts, fields = prompts_of(body), read(body, CompletionFields)
         logprobs = fields.n_probs if fields.logprobs is None else fields.logprobs
-        base = self._service.model.facts
+        base = self._service.facts
         request = generation_request(fields, answers=answers, logprobs=logprobs or None, base=base)
         if len(prompts) * request.choices > answers:
             raise FieldError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Final
 
 from msgspec import Meta
@@ -11,7 +12,7 @@ from opsin.api import Sampling
 from opsin.api.facts import Facts
 from opsin.errors import FieldError
 from opsin.media.budget import WORDS
-from opsin.serve.fields import Fields, unbuilt
+from opsin.serve.fields import Fields, read, unbuilt
 from opsin.serve.report_fields import ReportFields
 from opsin.serve.sampling_fields import sampling_of
 
@@ -113,6 +114,22 @@ def generation_request(fields: AnswerFields, *, answers: int, logprobs: int | No
         choices=choices,
         ping_seconds=None if ping is None else max(0, ping),
     )
+
+
+def check_defaults(defaults: Mapping[str, Any]) -> None:
+    """Raises FieldError for what no request could say, or is not read."""
+    for name in defaults:
+        if name not in AnswerFields.__struct_fields__:
+            raise FieldError(name, "not supported yet", hint="leave it out")
+    read(defaults, AnswerFields)
+
+
+def with_defaults(base: Facts, defaults: Mapping[str, Any]) -> Facts:
+    """`base` with what an operator says over it, in a request's words: what holds where requests say nothing."""
+    if not defaults:
+        return base
+    request = generation_request(read(defaults, AnswerFields), answers=1, logprobs=None, base=base)
+    return replace(base, sampling=request.sampling, stop=request.stop)
 
 
 def _first(*given: int | None) -> int | None:

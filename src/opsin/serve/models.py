@@ -36,7 +36,7 @@ class ModelRoutes:
         return JSONResponse(
             {
                 "default_generation_settings": {
-                    "params": settings_of(model.facts.sampling, model.facts.stop, stream=False),
+                    "params": settings_of(self._service.facts.sampling, self._service.facts.stop, stream=False),
                     "n_ctx": model.context,
                 },
                 "total_slots": model.sequences,
@@ -45,10 +45,10 @@ class ModelRoutes:
                 "model_path": model.path.name,  # where it lies is the operator's affair
                 "modalities": _modalities(model),
                 "media_marker": model.picture_marker,
-                "endpoint_slots": True,
+                "endpoint_slots": self._service.options.slots,
                 "endpoint_props": False,
                 "endpoint_metrics": True,
-                "ui": True,
+                "ui": self._service.options.page,
                 "chat_template": model.template.source if model.template is not None else "",
                 "chat_template_caps": {},
                 "bos_token": _token(model, model.tokenizer.bos),
@@ -60,6 +60,8 @@ class ModelRoutes:
 
     async def slots(self, request: Request) -> Response:
         """One entry for each answer that may run at once. Which are busy is told, with what is not."""
+        if not self._service.options.slots:
+            raise HttpError(501, "slots are not told", hint="start the server without --no-slots")
         model = self._service.model
         count = model.sequences
         busy = min(self._service.active, count)
@@ -88,7 +90,7 @@ class ModelRoutes:
         return {
             "id": service.name,
             "aliases": service.names,
-            "tags": [],
+            "tags": list(service.options.tags),
             "object": "model",
             "created": service.started,
             "owned_by": "opsin",

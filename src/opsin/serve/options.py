@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import Any
 
 from opsin.errors import RequestError
 from opsin.media.fetch import FetchRules
@@ -30,6 +32,10 @@ class Options:
         origins: pages of other origins that may ask, as "https://chat.example.org"; "*" for all.
         hosts: names under which it may be asked, beside its own and those that no stranger can own; "*" for all.
         media: which pictures may be fetched from where.
+        reuse_port: whether others may listen on the same port.
+        slots, page: whether /slots and the page to try it are there.
+        tags: told with the model's name.
+        defaults: fields of a request that hold where it says nothing, beside what the model's file recommends.
     """
 
     host: str = "127.0.0.1"
@@ -48,6 +54,11 @@ class Options:
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     media: FetchRules = field(default_factory=FetchRules)
+    reuse_port: bool = False
+    slots: bool = True
+    page: bool = True
+    tags: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from opsin.api import Model
+from opsin.api.facts import Facts
 from opsin.errors import BusyError, ModelError
 from opsin.serve.body import GONE, Body, gone
 from opsin.serve.errors import HttpError
 from opsin.serve.fields import parse
+from opsin.serve.generation_request import with_defaults
 from opsin.serve.metrics import Metrics
 from opsin.serve.options import Options
 
@@ -41,6 +43,7 @@ class Service:
         self.readers = ThreadPoolExecutor(options.requests, thread_name_prefix="opsin-answer")
         self.ended = asyncio.Event()  # set when the server ends, and those who wait still must hear of it
         self._model: Model | None = None
+        self._facts: Facts | None = None
         self._active, self._lock = 0, threading.Lock()
 
     @property
@@ -49,6 +52,13 @@ class Service:
         if self._model is None:
             raise BusyError("the model is being loaded", hint="come again in a few seconds")
         return self._model
+
+    @property
+    def facts(self) -> Facts:
+        """What the model's file recommends, and over it what the operator says. Raises BusyError until it is there."""
+        if self._facts is None:
+            self._facts = with_defaults(self.model.facts, self.options.defaults)
+        return self._facts
 
     @property
     def ready(self) -> bool:

@@ -1,0 +1,53 @@
+"""What an operator says once holds for requests that say nothing, and what is switched off is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from running_server import Running, running
+
+from opsin.errors import FieldError
+from opsin.serve.generation_request import check_defaults
+
+DEFAULTS = {"temperature": 0.0, "n_predict": 3, "ignore_eos": True, "seed": 5, "top_k": 7, "stop": ["never"]}
+
+
+@pytest.fixture(scope="module")
+def told(text_model) -> Iterator[Running]:
+    with running(lambda: text_model, slots=False, page=False, tags=("a", "b"), defaults=DEFAULTS) as made:
+        yield made
+
+
+def test_requests_that_say_nothing_are_answered_as_the_operator_says(told):
+    body = {"messages": [{"role": "user", "content": "hi"}]}
+    assert told.chat(**body).json["usage"]["completion_tokens"] == 3
+    assert told.ask("/completion", {"prompt": "a"}).json["tokens_predicted"] == 3
+
+
+def test_a_request_that_says_something_is_answered_so(told):
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
+    assert told.chat(**body).json["usage"]["completion_tokens"] == 5
+    assert told.ask("/completion", {"prompt": "a", "n_predict": 2}).json["tokens_predicted"] == 2
+
+
+def test_the_properties_tell_what_holds(told):
+    props = told.ask("/props").json
+    params = props["default_generation_settings"]["params"]
+    assert (params["temperature"], params["top_k"], params["stop"]) == (0.0, 7, ["never"])
+    assert (props["endpoint_slots"], props["ui"]) == (False, False)
+
+
+def test_what_is_switched_off_is_gone(told, server):
+    assert (told.ask("/slots").status, told.ask("/").status) == (501, 404)
+    assert (server.ask("/slots").status, server.ask("/").status) == (200, 200)
+
+
+def test_tags_are_told_with_the_model(told):
+    assert told.ask("/v1/models").json["data"][0]["tags"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("defaults", [{"temperature": "hot"}, {"no_such_field": 1}, {"n_predict": -9}])
+def test_a_default_that_no_request_could_have_is_refused_by_name(defaults):
+    with pytest.raises(FieldError, match=f"^{next(iter(defaults))}: "):
+        check_defaults(defaults)

@@ -26,7 +26,7 @@ _Tokens = Annotated[int, Meta(ge=-1, le=1 << 31, description="Tokens of thoughts
 _VARIABLE = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
 
 
-class Thinking(Fields, kw_only=True):
+class ThinkingFields(Fields, kw_only=True):
     """Whether to think, as Anthropic has it."""
 
     type: Annotated[
@@ -40,7 +40,7 @@ class Thinking(Fields, kw_only=True):
     budget_tokens: _Tokens | None = None
 
 
-class Reasoning(Fields, kw_only=True):
+class ReasoningFields(Fields, kw_only=True):
     """Whether and how hard to think, as OpenAI and OpenRouter have it."""
 
     effort: _Effort | None = None
@@ -62,8 +62,8 @@ class TemplateFields(PromptFields, kw_only=True):
     think: Annotated[bool | str | None, Meta(description="The same as Ollama has it: true, false, or an effort.")] = (
         None
     )
-    thinking: Annotated[Thinking | bool | None, Meta(description="The same as Anthropic has it.")] = None
-    reasoning: Reasoning | None = None
+    thinking: Annotated[ThinkingFields | bool | None, Meta(description="The same as Anthropic has it.")] = None
+    reasoning: ReasoningFields | None = None
     reasoning_effort: _Effort | None = None
 
 
@@ -84,8 +84,8 @@ class AskedThoughts:
 
 def thoughts_of(fields: TemplateFields) -> AskedThoughts:
     """Whether to think, how much, and whether it is told."""
-    thinking = fields.thinking.budget_tokens if isinstance(fields.thinking, Thinking) else None
-    reasoning = fields.reasoning or Reasoning()
+    thinking = fields.thinking.budget_tokens if isinstance(fields.thinking, ThinkingFields) else None
+    reasoning = fields.reasoning or ReasoningFields()
     tokens = thinking if thinking is not None else reasoning.max_tokens
     return AskedThoughts(thinks_of(fields), tokens, told=not reasoning.exclude)
 
@@ -136,8 +136,8 @@ def thinks_of(fields: TemplateFields) -> bool | None:
     return asked[said[0]] if said else None
 
 
-def _asked_of(thinking: Thinking | bool | None) -> bool | None:
-    if not isinstance(thinking, Thinking):
+def _asked_of(thinking: ThinkingFields | bool | None) -> bool | None:
+    if not isinstance(thinking, ThinkingFields):
         return thinking
     return {"enabled": True, "disabled": False}.get(thinking.type)
 

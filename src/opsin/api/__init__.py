@@ -1,6 +1,6 @@
 """Models for people: open a file, ask, read the answer. The command, the server and Python users all stand here."""
 
-from opsin.api.answer import Answer, PictureUse, Piece, Times, Usage
+from opsin.api.answer import Answer, PictureUse, Piece, TextEnding, Times, Usage
 from opsin.api.byte_budget import ByteBudget
 from opsin.api.files import Files
 from opsin.api.loading import load
@@ -22,6 +22,7 @@ __all__ = [
     "PictureUse",
     "Question",
     "Sampling",
+    "TextEnding",
     "Times",
     "Usage",
     "load",

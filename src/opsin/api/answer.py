@@ -12,7 +12,7 @@ from opsin.engine.logprobs import Logprobs
 from opsin.engine.sequence import FinishReason, PromptProgress, Stream, TokenOutput
 from opsin.errors import OpsinError
 from opsin.process import Stays
-from opsin.text import Detokenizer, StopStrings
+from opsin.text import Detokenizer, LineLimits, Lines, StopStrings
 
 _SHOWN = 60  # characters of an answer in its repr
 
@@ -86,6 +86,21 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class TextEnding:
+    """Where an answer's text ends by what it says.
+
+    Attributes:
+        stop: texts that end it.
+        keep_stop: whether the one that did is told.
+        lines: how its lines must be.
+    """
+
+    stop: tuple[str, ...] = ()
+    keep_stop: bool = False
+    lines: LineLimits = LineLimits()
+
+
+@dataclass(frozen=True)
 class Times:
     """When an answer's work began, when its first id was made, and its last one up to now: by `time.perf_counter`."""
 
@@ -102,14 +117,15 @@ class Answer(Stays):
     """
 
     def __init__(
-        self, stream: Stream, text: Detokenizer, stops: StopStrings, prompt_tokens: int,
+        self, stream: Stream, text: Detokenizer, ending: TextEnding, prompt_tokens: int,
         pictures: tuple[PictureUse, ...] = (),
     ) -> None:  # fmt: skip
         self.prompt_tokens, self.pictures = prompt_tokens, pictures
         self.ids: list[int] = []
         self.logprobs: list[Logprobs] = []  # of each id, where they were asked for
         self.reason: FinishReason | None = None
-        self._stream, self._text, self._stops = stream, text, stops
+        self._stream, self._text, self._ending = stream, text, ending
+        self._stops, self._lines = StopStrings(ending.stop), Lines(ending.lines)
         self._outputs = iter(stream)
         self._written: list[str] = []
         self._told = 0  # ids that are in pieces
@@ -177,7 +193,7 @@ class Answer(Stays):
     @property
     def stopping_word(self) -> str | None:
         """The stop string that ended it, if one did."""
-        return self._stops.matched
+        return self._stops.matched if self.reason == "stop" else None
 
     def cancel(self) -> None:
         """Nobody wants the rest."""
@@ -200,10 +216,15 @@ class Answer(Stays):
         out, stopped = self._stops.push(new)
         if stopped:
             self.reason = "stop"
-            self._stream.cancel()
+            out += self._stops.matched or "" if self._ending.keep_stop else ""
         elif output.reason is not None:
             self.reason = output.reason
             out += self._stops.finish()
+        out, cut = self._lines.push(out, output.at - (self._first or output.at))
+        if cut:
+            self.reason = "length"
+        if stopped or cut:
+            self._stream.cancel()
         return self._piece(out, output.at) if out or self.reason is not None else None
 
     def _piece(self, text: str, at: float) -> Piece:

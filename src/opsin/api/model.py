@@ -10,7 +10,7 @@ from typing import Unpack, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from opsin.api.answer import Answer, PictureUse
+from opsin.api.answer import Answer, PictureUse, TextEnding
 from opsin.api.arguments import check_functions, check_ids, check_texts, check_type
 from opsin.api.contents import PreparedMessages, read_messages
 from opsin.api.facts import Facts
@@ -32,7 +32,7 @@ from opsin.media.swapping import Step
 from opsin.ops.device import Device
 from opsin.process import Stays
 from opsin.spans import MediaSpan, Patches, Prompt, check_context
-from opsin.text import ChatTemplate, StopStrings, Tokenizer
+from opsin.text import ChatTemplate, Tokenizer
 
 _ASKED = "give what `question` or `raw` makes, or use `chat` and `complete`"
 
@@ -312,21 +312,24 @@ class Model(Stays):
         return self.generate(Prompt.of([ids]), self._sampling(sampling), stop=stop)
 
     def generate(
-        self, question: Question | Prompt, sampling: Sampling, *, stop: Sequence[str] | None = None,
+        self, question: Question | Prompt, sampling: Sampling, *, stop: Sequence[str] | TextEnding | None = None,
         progress: bool = False,
     ) -> Answer:  # fmt: skip
         """Go on with a prompt. Work begins now; dropping the answer ends it. `stop`: None takes `facts.stop`.
 
+        A `TextEnding` in place of texts says more of where the answer's text ends.
         `progress`: pieces (`Answer.next_piece`) tell how much of the prompt is done, too.
         """
         stop = self.facts.stop if stop is None else stop
-        check_texts(stop, "stop")
+        if not isinstance(stop, TextEnding):
+            check_texts(stop, "stop")
+            stop = TextEnding(tuple(stop))
         asked = Question(question) if isinstance(question, Prompt) else question
         check_type(asked, Question, "question", _ASKED)
         check_type(sampling, Sampling, "sampling")
         self._check_pictures(asked)
         stream = self.engine.submit(asked.prompt, sampling, progress=progress)
-        return Answer(stream, self.tokenizer.stream(), StopStrings(stop), len(asked.prompt), asked.pictures)
+        return Answer(stream, self.tokenizer.stream(), stop, len(asked.prompt), asked.pictures)
 
     def _sampling(self, options: Mapping[str, object]) -> Sampling:
         known = Sampling.__dataclass_fields__

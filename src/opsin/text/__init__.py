@@ -3,6 +3,7 @@
 from opsin.text.capabilities import Capabilities, ContentForm
 from opsin.text.detokenizer import Detokenizer
 from opsin.text.escaping import escape_special_tokens, split_at_marker
+from opsin.text.lines import LineLimits, Lines
 from opsin.text.origin import Written, join, written
 from opsin.text.stop import StopStrings
 from opsin.text.template import ChatTemplate
@@ -14,6 +15,8 @@ __all__ = [
     "ChatTemplate",
     "ContentForm",
     "Detokenizer",
+    "LineLimits",
+    "Lines",
     "StopStrings",
     "Tokenizer",
     "Written",

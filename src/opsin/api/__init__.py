@@ -5,7 +5,8 @@ from opsin.api.byte_budget import ByteBudget
 from opsin.api.files import Files
 from opsin.api.loading import load
 from opsin.api.messages import Message
-from opsin.api.model import Model, Question
+from opsin.api.model import Model
+from opsin.api.question import Question
 from opsin.api.vision import Embeddings
 from opsin.engine.logprobs import Logprobs
 from opsin.engine.sampling import Sampling

@@ -10,20 +10,22 @@ from typing import Unpack, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from opsin.api.answer import Answer, PictureUse, TextEnding
+from opsin.api.answer import Answer, TextEnding
 from opsin.api.arguments import check_functions, check_ids, check_texts, check_type
 from opsin.api.contents import PreparedMessages, read_messages
 from opsin.api.facts import Facts
 from opsin.api.picture_options import ChatOptions, PictureOptions
 from opsin.api.prompt_options import PLAIN, PromptOptions
 from opsin.api.prompting import Prompting
+from opsin.api.question import Question
 from opsin.api.sampling_options import SamplingOptions
 from opsin.api.shorthand import Messages, to_messages
 from opsin.api.vision import Embeddings, Tower, Vision
 from opsin.engine.engine import Engine
+from opsin.engine.logprobs import Logprobs
 from opsin.engine.runner import Runner
 from opsin.engine.sampling import Sampling
-from opsin.engine.scoring import score
+from opsin.engine.scoring import prompt_logprobs, score
 from opsin.engine.trace import Edits, trace
 from opsin.errors import RequestError
 from opsin.media.budget import USUAL, WORDS, PictureBudget
@@ -31,21 +33,10 @@ from opsin.media.decode import Source
 from opsin.media.swapping import Step
 from opsin.ops.device import Device
 from opsin.process import Stays
-from opsin.spans import MediaSpan, Patches, Prompt, check_context
+from opsin.spans import Patches, Prompt, check_context
 from opsin.text import ChatTemplate, Tokenizer
 
 _ASKED = "give what `question` or `raw` makes, or use `chat` and `complete`"
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt, and what is told about the pictures in it."""
-
-    prompt: Prompt
-    pictures: tuple[PictureUse, ...] = ()
-
-    def __repr__(self) -> str:
-        return f"<Question: {len(self.prompt)} tokens, {len(self.pictures)} pictures>"
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +214,7 @@ class Model(Stays):
             prompt = prompting.prompt(conversation, options, context=context, check=check)
         except RecursionError as error:
             raise RequestError("a message is nested too deeply", hint="send plain messages") from error
-        return _question(prompt, conversation.pictures)
+        return Question.of(prompt, conversation.pictures)
 
     def write(
         self, messages: Messages, options: PromptOptions = PLAIN, *, check: Callable[[], None] = lambda: None
@@ -267,7 +258,7 @@ class Model(Stays):
             rows = sum(patches.rows for _, patches in prepared)
             check_context(rows, self.context, at_least=True, picture=f"{name} of {len(pictures)}")
         patches = [patches for _, patches in prepared]
-        return _question(prompting.raw(pieces, patches, context=self.context, check=check), prepared)
+        return Question.of(prompting.raw(pieces, patches, context=self.context, check=check), prepared)
 
     def _pieces(self, pieces: Sequence[str | Sequence[int]]) -> Sequence[str | Sequence[int]]:
         if not isinstance(pieces, list | tuple):
@@ -355,6 +346,17 @@ class Model(Stays):
         self._check_length(len(prompt))
         return score(self.engine, self.runner, prompt)
 
+    def prompt_logprobs(
+        self, prompt: Sequence[int] | Prompt, most: int = 0, *, check: Callable[[], None] = lambda: None
+    ) -> list[Logprobs]:
+        """How likely each id of a prompt of text but the first was after those before it, with `most` likeliest ids.
+
+        Answers of others go on meanwhile. `check` is called now and then: what it raises ends the work.
+        """
+        asked = prompt if isinstance(prompt, Prompt) else Prompt.of([self._ids(prompt)])
+        self._check_length(len(asked))
+        return prompt_logprobs(self.engine, self.runner, asked, most, check=check)
+
     def trace(
         self, ids: Sequence[int], taps: Sequence[str] = ("*",), edits: Edits | None = None
     ) -> dict[str, npt.NDArray[np.float32]]:
@@ -377,14 +379,3 @@ class Model(Stays):
     def _check_length(self, tokens: int) -> None:
         if not 0 < tokens <= self.context:
             raise RequestError(f"a prompt of {tokens} tokens", hint=f"give 1 to {self.context}")
-
-
-def _question(prompt: Prompt, pictures: Sequence[tuple[str, Patches]]) -> Question:
-    """A prompt, and what is told of its pictures, which have these names."""
-    ends = [start + len(span) for start, span in prompt.placed() if isinstance(span, MediaSpan)]
-    uses, place = [], 0
-    for name, p in pictures:
-        place += len([span for span in p.spans if span.rows or span.memory])
-        end = ends[place - 1] if place else 0
-        uses.append(PictureUse(name, p.original, p.size, p.rows, p.notes, end, p.area))
-    return Question(prompt, tuple(uses))

@@ -147,20 +147,31 @@ class Runner:
         All its media must be in the store; `memory` are pages for what it remembers. `sizes` are rows of the first
         steps.
         """
+        result, row = np.empty((len(prompt), self.decoder.vocabulary), np.float32), 0
+        for part in self.scoring(prompt, pages, sizes, memory=memory):
+            result[row : row + len(part)] = part
+            row += len(part)
+        return result
+
+    def scoring(
+        self, prompt: Prompt | Sequence[int], pages: list[int], sizes: Sequence[int] = (), *,
+        memory: list[int] | None = None,
+    ) -> Iterator[Floats]:  # fmt: skip
+        """The same in parts, one after another. Other steps may run between two of them."""
         rows = PromptRows(prompt if isinstance(prompt, Prompt) else Prompt.of([prompt]), self.decoder.axes)
-        result = np.empty((rows.count, self.decoder.vocabulary), np.float32)
         self._write_memory(rows.divide(memory or []))
         for start, end in _chunks(rows, [*sizes], min(self.limits.outputs, self.limits.rows)):
             self._clear()
             self._fill(0, 0, rows, rows.ids[start:end], start, pages)
             self._fill_memory(0, 0, rows, range(start, end), memory or [])
+            part = np.empty((end - start, self.decoder.vocabulary), np.float32)
             # Rows that belong together may be more than outputs: they are computed again, to the same bits.
             for first in range(start, end, self.limits.outputs):
                 wanted = min(self.limits.outputs, end - first)
                 self.program.inputs["outputs"][:wanted] = np.arange(first - start, first - start + wanted)
                 self._run(rows=end - start, outputs=wanted, candidates=1)
-                result[first : first + wanted] = self._logits(wanted)
-        return result
+                part[first - start : first - start + wanted] = self._logits(wanted)
+            yield part
 
     def _fill(self, row: int, number: int, rows: PromptRows, ids: Sequence[int], start: int, pages: list[int]) -> None:
         """Rows of one sequence into the program's inputs."""

@@ -5,13 +5,19 @@ Thread: anybody's; what needs the device runs on the engine's, between two steps
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from opsin.arrays import Floats
 from opsin.engine.engine import Engine
+from opsin.engine.logprobs import Logprobs, logprobs
 from opsin.engine.rows import PromptRows
 from opsin.engine.runner import Runner
-from opsin.spans import MediaSpan, Prompt
+from opsin.errors import RequestError
+from opsin.spans import MediaSpan, Prompt, TextSpan
+
+_LOOK_AGAIN_SECONDS = 0.05
 
 
 def score(engine: Engine, runner: Runner, prompt: Prompt, sizes: Sequence[int] = ()) -> Floats:
@@ -32,3 +38,40 @@ def score(engine: Engine, runner: Runner, prompt: Prompt, sizes: Sequence[int] =
             engine.memory.pool.give_back(memory)
 
     return engine.call(run)
+
+
+def prompt_logprobs(
+    engine: Engine, runner: Runner, prompt: Prompt, most: int, *, check: Callable[[], None] = lambda: None
+) -> list[Logprobs]:
+    """Of each id of a prompt of text but the first: how likely it was after those before it, and `most` rivals.
+
+    Others' steps run in between. `check` is called now and then: what it raises ends the work.
+    """
+    if not all(isinstance(span, TextSpan) for span in prompt.spans):
+        raise RequestError("a prompt with pictures has no log-probabilities", hint="send text alone")
+    ids = [id for span in prompt.spans if isinstance(span, TextSpan) for id in span.ids]
+    told: list[Logprobs] = []
+    with _pages(engine, len(ids), check) as pages:
+        parts = runner.scoring(ids, pages)
+        while len(told) < len(ids) - 1:
+            check()
+            for row in engine.call(lambda: next(parts)):
+                if len(told) < len(ids) - 1:
+                    told.append(logprobs(row, ids[len(told) + 1], most))
+    return told
+
+
+@contextmanager
+def _pages(engine: Engine, rows: int, check: Callable[[], None]) -> Iterator[list[int]]:
+    """Pages of the cache, waited for while others have them."""
+    while True:
+        check()
+        try:
+            pages = engine.call(lambda: engine.borrow_pages(rows))
+            break
+        except RequestError:  # none are free now
+            time.sleep(_LOOK_AGAIN_SECONDS)
+    try:
+        yield pages
+    finally:
+        engine.call(lambda: engine.return_pages(pages))

@@ -1,0 +1,31 @@
+"""A prompt that is asked, with what is told about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opsin.api.answer import PictureUse
+from opsin.spans import MediaSpan, Patches, Prompt
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt, and what is told about the pictures in it."""
+
+    prompt: Prompt
+    pictures: tuple[PictureUse, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Question: {len(self.prompt)} tokens, {len(self.pictures)} pictures>"
+
+    @classmethod
+    def of(cls, prompt: Prompt, pictures: Sequence[tuple[str, Patches]]) -> Question:
+        """A prompt, and what is told of its pictures, which have these names."""
+        ends = [start + len(span) for start, span in prompt.placed() if isinstance(span, MediaSpan)]
+        uses, place = [], 0
+        for name, p in pictures:
+            place += len([span for span in p.spans if span.rows or span.memory])
+            end = ends[place - 1] if place else 0
+            uses.append(PictureUse(name, p.original, p.size, p.rows, p.notes, end, p.area))
+        return cls(prompt, tuple(uses))

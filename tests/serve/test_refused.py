@@ -61,7 +61,7 @@ def test_each_field_is_refused_unless_it_asks_for_nothing(server, path):
         ({"use_beam_search": True}, CHAT),
         ({"length_penalty": 0.5}, CHAT), ({"truncate_prompt_tokens": 1}, CHAT), ({"truncate_prompt_tokens": -1}, COUNT),
         ({"mm_processor_kwargs": {"min_pixels": 1}}, CHAT),
-        ({"reasoning_format": "deepseek"}, CHAT), ({"thinking_budget_tokens": 0}, CHAT), ({"n_probs": 3}, CHAT),
+        ({"n_probs": 3}, CHAT),
         ({"top_a": 0.2}, NATIVE), ({"samplers": ["temperature"]}, NATIVE), ({"samplers": []}, CHAT),
         ({"skip_special_tokens": False}, CHAT), ({"add_special_tokens": True}, CHAT),
         ({"add_special_tokens": False}, NATIVE), ({"add_generation_prompt": False}, COUNT),

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import RLock
 
+from opsin.api.reply_reader import ReplyReader, ToolCall
 from opsin.engine.logprobs import Logprobs
 from opsin.engine.sequence import FinishReason, PromptProgress, Stream, TokenOutput
 from opsin.errors import OpsinError
 from opsin.process import Stays
 from opsin.text import Detokenizer, LineLimits, Lines, StopStrings
+from opsin.text.calls import Content, ReplyDelta, Thought
 
 _SHOWN = 60  # characters of an answer in its repr
 
@@ -74,6 +76,7 @@ class Piece:
         at: when the last of them was made, by `time.perf_counter`.
         reason: why the answer ended with it.
         progress: how much of the prompt is done.
+        deltas: the text, and what is no part of it: thoughts, and calls of tools.
     """
 
     text: str
@@ -83,6 +86,7 @@ class Piece:
     at: float = 0.0
     reason: FinishReason | None = None
     progress: PromptProgress | None = None
+    deltas: tuple[ReplyDelta, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class Answer(Stays):
 
     def __init__(
         self, stream: Stream, text: Detokenizer, ending: TextEnding, prompt_tokens: int,
-        pictures: tuple[PictureUse, ...] = (),
+        pictures: tuple[PictureUse, ...] = (), reader: ReplyReader | None = None,
     ) -> None:  # fmt: skip
         self.prompt_tokens, self.pictures = prompt_tokens, pictures
         self.ids: list[int] = []
@@ -127,7 +131,8 @@ class Answer(Stays):
         self._stream, self._text, self._ending = stream, text, ending
         self._stops, self._lines = StopStrings(ending.stop), Lines(ending.lines)
         self._outputs = iter(stream)
-        self._written: list[str] = []
+        self._reader = reader or ReplyReader()
+        self.thought_tokens = 0  # of its ids, those that came with thoughts
         self._told = 0  # ids that are in pieces
         self._first = self._last = 0.0  # when an id was made
         self._error: OpsinError | None = None
@@ -137,7 +142,7 @@ class Answer(Stays):
     def __repr__(self) -> str:
         """What is there by now; waits for nothing."""
         ended = {None: " so far", "cancelled": ", cancelled"}.get(self.reason, f", ended by {self.reason}")
-        text = "".join(self._written[: _SHOWN + 1])
+        text = "".join(self._reader.content[: _SHOWN + 1])
         shown = repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
         return f"<Answer: {len(self.ids)} tokens{ended}, {shown}>"
 
@@ -183,12 +188,44 @@ class Answer(Stays):
 
     @property
     def text(self) -> str:
-        """The whole answer as one string, also of pieces that were read before. Waits for the end, raises its error."""
+        """The whole answer as one string, also of pieces that were read before. Waits for the end, raises its error.
+
+        What the model thought, and the tools that it calls, are no part of it.
+        """
+        return "".join(self._whole().content)
+
+    @property
+    def thoughts(self) -> str:
+        """What the model thought before it answered. Waits as `text` does."""
+        return "".join(self._whole().thoughts)
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The tools that it calls. Waits as `text` does."""
+        return self._whole().calls
+
+    @property
+    def message(self) -> dict[str, object]:
+        """It as a message of the assistant, for the conversation that goes on. Waits as `text` does."""
+        said = self._whole()
+        message: dict[str, object] = {"role": "assistant", "content": "".join(said.content)}
+        if said.thoughts:
+            message["reasoning_content"] = "".join(said.thoughts)
+        if said.calls:
+            message["tool_calls"] = [call.message for call in said.calls]
+        return message
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether it calls a tool, by now."""
+        return bool(self._reader.calls)
+
+    def _whole(self) -> ReplyReader:
         for _ in self:
             pass
         if self._error is not None:
             raise self._error
-        return "".join(self._written)
+        return self._reader
 
     @property
     def stopping_word(self) -> str | None:
@@ -225,11 +262,13 @@ class Answer(Stays):
             self.reason = "length"
         if stopped or cut:
             self._stream.cancel()
-        return self._piece(out, output.at) if out or self.reason is not None else None
+        deltas = self._reader.feed(out, last=self.reason is not None)
+        return self._piece(deltas, output.at) if deltas or self.reason is not None else None
 
-    def _piece(self, text: str, at: float) -> Piece:
+    def _piece(self, deltas: tuple[ReplyDelta, ...], at: float) -> Piece:
         """All ids that were in no piece yet."""
         told, self._told, count = self._told, len(self.ids), len(self.ids)
-        if text:
-            self._written.append(text)
-        return Piece(text, tuple(self.ids[told:]), tuple(self.logprobs[told:]), count, at, self.reason)
+        text = "".join(delta.text for delta in deltas if isinstance(delta, Content))
+        if any(isinstance(delta, Thought) for delta in deltas):
+            self.thought_tokens += count - told
+        return Piece(text, tuple(self.ids[told:]), tuple(self.logprobs[told:]), count, at, self.reason, deltas=deltas)

@@ -17,6 +17,7 @@ from opsin.api.model import Model, Text
 from opsin.api.notes import find_notes
 from opsin.api.pairing import pair
 from opsin.api.prompting import Prompting
+from opsin.api.replies import Replies
 from opsin.api.vision import Vision
 from opsin.config import Config, from_environment
 from opsin.engine.engine import Engine
@@ -222,4 +223,5 @@ class _Loading:
         runner = Runner(self.device, decoder, limits, pages, store)
         engine = Engine(runner, read.tokenizer.end_ids, vision.load(self.device) if vision is not None else None)
         prompting = Prompting(read.tokenizer, read.template, vision.marker if vision is not None else None)
-        return Text(runner, engine, read.tokenizer, prompting, read.facts)
+        replies = Replies(read.tokenizer, read.template, decoder.vocabulary)
+        return Text(runner, engine, read.tokenizer, prompting, replies, read.facts)

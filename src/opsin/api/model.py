@@ -18,6 +18,7 @@ from opsin.api.picture_options import ChatOptions, PictureOptions
 from opsin.api.prompt_options import PLAIN, PromptOptions
 from opsin.api.prompting import Prompting
 from opsin.api.question import Question
+from opsin.api.replies import Replies, ReplyOptions
 from opsin.api.sampling_options import SamplingOptions
 from opsin.api.shorthand import Messages, to_messages
 from opsin.api.vision import Embeddings, Tower, Vision
@@ -47,6 +48,7 @@ class Text:
     engine: Engine
     tokenizer: Tokenizer
     prompting: Prompting
+    replies: Replies
     facts: Facts
 
 
@@ -211,10 +213,10 @@ class Model(Stays):
         prompting = self.text.prompting
         try:
             conversation = self._read(messages, check, context, budget)
-            prompt = prompting.prompt(conversation, options, context=context, check=check)
+            made = prompting.prompt(conversation, options, context=context, check=check)
         except RecursionError as error:
             raise RequestError("a message is nested too deeply", hint="send plain messages") from error
-        return Question.of(prompt, conversation.pictures)
+        return Question.of(made.prompt, conversation.pictures, made.text)
 
     def write(
         self, messages: Messages, options: PromptOptions = PLAIN, *, check: Callable[[], None] = lambda: None
@@ -258,7 +260,8 @@ class Model(Stays):
             rows = sum(patches.rows for _, patches in prepared)
             check_context(rows, self.context, at_least=True, picture=f"{name} of {len(pictures)}")
         patches = [patches for _, patches in prepared]
-        return Question.of(prompting.raw(pieces, patches, context=self.context, check=check), prepared)
+        text = "".join(piece for piece in pieces if isinstance(piece, str))
+        return Question.of(prompting.raw(pieces, patches, context=self.context, check=check), prepared, text)
 
     def _pieces(self, pieces: Sequence[str | Sequence[int]]) -> Sequence[str | Sequence[int]]:
         if not isinstance(pieces, list | tuple):
@@ -294,7 +297,7 @@ class Model(Stays):
         asked = {word: value for word, value in options.items() if word in WORDS}
         sampling = self._sampling({name: value for name, value in options.items() if name not in WORDS})
         budget = PictureBudget(**asked)  # type: ignore[arg-type]  # checked there
-        return self.generate(self.question(messages, budget=budget), sampling, stop=stop)
+        return self.generate(self.question(messages, budget=budget), sampling, stop=stop, reply=ReplyOptions())
 
     def complete(self, text: str, *, stop: Sequence[str] | None = None, **sampling: Unpack[SamplingOptions]) -> Answer:
         """Go on with a text, without a template."""
@@ -304,11 +307,12 @@ class Model(Stays):
 
     def generate(
         self, question: Question | Prompt, sampling: Sampling, *, stop: Sequence[str] | TextEnding | None = None,
-        progress: bool = False,
+        progress: bool = False, reply: ReplyOptions | None = None,
     ) -> Answer:  # fmt: skip
         """Go on with a prompt. Work begins now; dropping the answer ends it. `stop`: None takes `facts.stop`.
 
-        A `TextEnding` in place of texts says more of where the answer's text ends.
+        A `TextEnding` in place of texts says more of where the answer's text ends. `reply` is what is wanted of it,
+        where it is read as the model's template writes replies: thoughts apart. None for text as it comes.
         `progress`: pieces (`Answer.next_piece`) tell how much of the prompt is done, too.
         """
         stop = self.facts.stop if stop is None else stop
@@ -319,8 +323,13 @@ class Model(Stays):
         check_type(asked, Question, "question", _ASKED)
         check_type(sampling, Sampling, "sampling")
         self._check_pictures(asked)
-        stream = self.engine.submit(asked.prompt, sampling, progress=progress)
-        return Answer(stream, self.tokenizer.stream(), stop, len(asked.prompt), asked.pictures)
+        constraint, text, reader = None, self.tokenizer.stream(), None
+        if reply is not None:
+            replies, ends = self.text.replies, self.tokenizer.end_ids
+            constraint = replies.hold(reply, asked.text, constraint, ends)
+            text, reader = replies.stream(reply), replies.reader(reply, asked.text)
+        stream = self.engine.submit(asked.prompt, sampling, progress=progress, constraint=constraint)
+        return Answer(stream, text, stop, len(asked.prompt), asked.pictures, reader)
 
     def _sampling(self, options: Mapping[str, object]) -> Sampling:
         known = Sampling.__dataclass_fields__

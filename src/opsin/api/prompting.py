@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from opsin.api.contents import PreparedMessages, flatten_contents
 from opsin.api.prompt_options import PLAIN, PromptOptions
@@ -17,6 +17,13 @@ from opsin.text import ChatTemplate, Tokenizer, Written, escape_special_tokens, 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _COUNTED, _MESSAGE = 1 << 16, 64  # characters that are encoded in a moment, and what a message takes more
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+
+class WrittenPrompt(NamedTuple):
+    """A prompt, and the text that the template made of it, which knows what in it people wrote."""
+
+    prompt: Prompt
+    text: str
 
 
 class Prompting:
@@ -38,7 +45,7 @@ class Prompting:
     def prompt(
         self, conversation: PreparedMessages, options: PromptOptions = PLAIN, *, context: int | None = None,
         check: Callable[[], None] = lambda: None,
-    ) -> Prompt:  # fmt: skip
+    ) -> WrittenPrompt:  # fmt: skip
         """Raises RequestError where the template has no place for the pictures.
 
         `context`: tokens that the context holds; what is sure not to fit raises ContextError before it is rendered or
@@ -47,15 +54,15 @@ class Prompting:
         pictures = [patches for _, patches in conversation.pictures]
         self._check_texts(conversation, context)
         messages = [_marked(message) for message in conversation.messages]
-        runs = self._runs(messages, len(pictures), options)
+        runs, text = self._runs(messages, len(pictures), options)
         check()
         self.refuse_too_long(runs, pictures, context)
-        return Prompt.of(self._spans(runs, pictures, first=True, check=check))
+        return WrittenPrompt(Prompt.of(self._spans(runs, pictures, first=True, check=check)), text)
 
     def write(self, conversation: PreparedMessages, options: PromptOptions = PLAIN) -> str:
         """What the template makes of a conversation, with `own` in place of each picture."""
         messages = [_marked(message) for message in conversation.messages]
-        return self.own.join(self._runs(messages, len(conversation.pictures), options))
+        return self.own.join(self._runs(messages, len(conversation.pictures), options)[0])
 
     def check_places(self, pieces: Sequence[str | Sequence[int]], pictures: int) -> None:
         """Raises RequestError where texts have not as many places as there are pictures."""
@@ -89,30 +96,35 @@ class Prompting:
             return role in _ROLES
         return _WORD.fullmatch(role) is not None and self.template.names(role)
 
-    def _runs(self, messages: list[dict[str, object]], pictures: int, options: PromptOptions) -> list[str]:
-        """The rendered text, cut where pictures belong."""
+    def _runs(self, messages: list[dict[str, object]], pictures: int, options: PromptOptions) -> tuple[list[str], str]:
+        """The rendered text, escaped and cut where pictures belong; and as it is."""
         if not pictures:
-            return [self._render(messages, options)]
+            text = self._render(messages, options)
+            return [self._escaped(text)], text
         if self._marker and self.template is not None and self.template.capabilities.pictures:
-            runs = split_at_marker(self._render(messages, options), self._marker, self.tokenizer)
+            text = self._render(messages, options)
+            runs = split_at_marker(self._escaped(text), self._marker, self.tokenizer)
             if len(runs) == pictures + 1:
-                return runs
-        runs = split_at_marker(self._render(flatten_contents(messages, self.own), options), self.own, self.tokenizer)
+                return runs, text
+        text = self._render(flatten_contents(messages, self.own), options)
+        runs = split_at_marker(self._escaped(text), self.own, self.tokenizer)
         if len(runs) != pictures + 1:
             raise RequestError(
                 f"the chat template has places for {len(runs) - 1} of {pictures} pictures",
                 hint="put pictures into messages of the user",
             )
-        return runs
+        return runs, text
 
     def _render(self, messages: list[dict[str, object]], options: PromptOptions) -> str:
-        """A text in which nothing that people wrote becomes a special token or a place of a picture."""
+        """A text that knows what in it people wrote."""
         if self.template is None:
-            text = join("\n", (cast(str, m.get("content") or "") for m in flatten_contents(messages, self.own)))
-        else:
-            tools = cast(Sequence[Mapping[str, object]], written(options.tools)) or None
-            variables: dict[str, Any] = {name: written(value) for name, value in options.variables.items()}
-            text = self.template.render(self.template.fit(messages), tools=tools, **variables)
+            return join("\n", (cast(str, m.get("content") or "") for m in flatten_contents(messages, self.own)))
+        tools = cast(Sequence[Mapping[str, object]], written(options.tools)) or None
+        variables: dict[str, Any] = {name: written(value) for name, value in options.variables.items()}
+        return self.template.render(self.template.fit(messages), tools=tools, **variables)
+
+    def _escaped(self, text: str) -> str:
+        """A text in which nothing that people wrote becomes a special token or a place of a picture."""
         return escape_special_tokens(text, self.tokenizer)
 
     def _check_texts(self, conversation: PreparedMessages, context: int | None) -> None:

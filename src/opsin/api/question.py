@@ -11,21 +11,22 @@ from opsin.spans import MediaSpan, Patches, Prompt
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt, and what is told about the pictures in it."""
+    """A prompt, what is told about the pictures in it, and its text: what the template wrote, or what stands in it."""
 
     prompt: Prompt
     pictures: tuple[PictureUse, ...] = ()
+    text: str = ""
 
     def __repr__(self) -> str:
         return f"<Question: {len(self.prompt)} tokens, {len(self.pictures)} pictures>"
 
     @classmethod
-    def of(cls, prompt: Prompt, pictures: Sequence[tuple[str, Patches]]) -> Question:
-        """A prompt, and what is told of its pictures, which have these names."""
+    def of(cls, prompt: Prompt, pictures: Sequence[tuple[str, Patches]], text: str = "") -> Question:
+        """A prompt of this text, and what is told of its pictures, which have these names."""
         ends = [start + len(span) for start, span in prompt.placed() if isinstance(span, MediaSpan)]
         uses, place = [], 0
         for name, p in pictures:
             place += len([span for span in p.spans if span.rows or span.memory])
             end = ends[place - 1] if place else 0
             uses.append(PictureUse(name, p.original, p.size, p.rows, p.notes, end, p.area))
-        return cls(prompt, tuple(uses))
+        return cls(prompt, tuple(uses), text)

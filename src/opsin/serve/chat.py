@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
-from opsin.api import Logprobs, Model, Question
+from opsin.api import Answer, Logprobs, Model, Question
+from opsin.api.replies import ReplyOptions
 from opsin.errors import FieldError
 from opsin.serve.conversation import AskedConversation, conversation
 from opsin.serve.exchange import Exchange
@@ -17,7 +18,9 @@ from opsin.serve.fields import read, unbuilt
 from opsin.serve.generation import Answers, Delta, generate, write
 from opsin.serve.generation_request import MOST_LOGPROBS, AnswerFields, GenerationRequest, generation_request
 from opsin.serve.service import Service
+from opsin.serve.thought_fields import thought_tokens_of
 from opsin.serve.usage import FINGERPRINT, finish_reason
+from opsin.text.calls import CallArguments, Content, ReplyDelta, Thought
 
 
 class ChatFields(AnswerFields, kw_only=True):
@@ -36,6 +39,7 @@ class ChatRequest:
 
     conversation: AskedConversation
     request: GenerationRequest
+    form: ChatFormat
 
 
 class ChatRoutes:
@@ -53,7 +57,7 @@ class ChatRoutes:
             async with exchange:
                 questions = await service.prompt(exchange.body, partial(_questions, service.model, asked.conversation))
                 answers = await generate(service, exchange, questions, asked.request, kind="chatcmpl")
-                await write(exchange, answers, ChatFormat())
+                await write(exchange, answers, asked.form)
 
     async def count(self, exchange: Exchange) -> None:
         """Tokens of a conversation, pictures included; nothing is computed."""
@@ -88,23 +92,38 @@ class ChatRoutes:
             fields, answers=self._service.options.requests, base=self._service.facts,
             logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
         )  # fmt: skip
-        return ChatRequest(asked, request)
+        return ChatRequest(asked, replace(request, reply=_reply(asked, fields)), ChatFormat(_tells(asked, fields)))
+
+
+def _reply(asked: AskedConversation, fields: ChatFields) -> ReplyOptions:
+    """How the answer is read, and how long its thoughts may be: none, where they are not wanted."""
+    where, wanted = fields.reasoning_format, asked.thoughts.wanted
+    within = where == "none" or (where == "deepseek-legacy" and fields.stream)
+    beside = 0 if wanted is False else asked.thoughts.tokens
+    return ReplyOptions(asked.tools, "within" if within else "apart", thought_tokens_of(fields, beside))
+
+
+def _tells(asked: AskedConversation, fields: ChatFields) -> bool:
+    """Whether thoughts that stand apart are told."""
+    return asked.thoughts.told and fields.include_reasoning is not False
 
 
 def _questions(model: Model, asked: AskedConversation, *, check: Callable[[], None]) -> list[Question]:
     return [model.question(asked.messages.take(), asked.options, check=check, budget=asked.budget)]
 
 
+@dataclass(frozen=True)
 class ChatFormat:
-    """OpenAI's chat.completion."""
+    """OpenAI's chat.completion. `thoughts`: whether they are told."""
 
-    is_marked = True
+    thoughts: bool = True
+    is_marked: ClassVar[bool] = True
 
     def whole(self, told: Answers) -> Mapping[str, Any]:
         choices = [
             {
                 "index": choice.index,
-                "message": {"role": "assistant", "content": choice.text},
+                "message": self._message(choice.answer),
                 "logprobs": _logprobs(told, choice.logprobs),
                 "finish_reason": finish_reason(choice.answer),
             }
@@ -119,14 +138,22 @@ class ChatFormat:
 
     def delta(self, told: Answers, delta: Delta) -> Iterable[Mapping[str, Any]]:
         logprobs = _logprobs(told, delta.piece.logprobs) if delta.piece.logprobs else None
-        if delta.text:
-            yield self._chunk(told, delta.choice, {"content": delta.text}, logprobs)
-            logprobs = None
+        for part in delta.piece.deltas:
+            if self.thoughts or not isinstance(part, Thought):
+                yield self._chunk(told, delta.choice, _told(part), logprobs)
+                logprobs = None
         if delta.is_last:
             reason = finish_reason(told.answers[delta.choice])
             chunk = self._chunk(told, delta.choice, {}, logprobs, end=reason)
             # llama-server's timings stand in the last chunk of all
             yield chunk if told.request.usage else {**chunk, "timings": told.timings(delta.choice)}
+
+    def _message(self, answer: Answer) -> Mapping[str, Any]:
+        """Of an answer that is over. One that only calls has no content."""
+        message = answer.message
+        if not self.thoughts:
+            message.pop("reasoning_content", None)
+        return {**message, "content": message["content"] or None} if answer.is_calling else message
 
     def close(self, told: Answers) -> Iterable[Mapping[str, Any]]:
         if told.request.usage:
@@ -138,6 +165,18 @@ class ChatFormat:
     ) -> Mapping[str, Any]:  # fmt: skip
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": end}
         return {**_head(told), "choices": [choice]}
+
+
+def _told(part: ReplyDelta) -> dict[str, object]:
+    """A part of an answer as a delta has it."""
+    if isinstance(part, Content):
+        return {"content": part.text}
+    if isinstance(part, Thought):
+        return {"reasoning_content": part.text}
+    if isinstance(part, CallArguments):
+        return {"tool_calls": [{"index": part.index, "function": {"arguments": part.text}}]}
+    function = {"name": part.name, "arguments": ""}
+    return {"tool_calls": [{"index": part.index, "id": part.id, "type": "function", "function": function}]}
 
 
 def _head(told: Answers) -> dict[str, Any]:

@@ -189,7 +189,7 @@ def _start(
         for choice in range(request.choices):
             seed = request.sampling.seed
             sampling = request.sampling if seed is None else replace(request.sampling, seed=(seed + choice) % 2**64)
-            answers.append(model.generate(question, sampling, stop=request.stop))
+            answers.append(model.generate(question, sampling, stop=request.stop, reply=request.reply))
     return answers
 
 

@@ -10,11 +10,13 @@ from msgspec import Meta
 
 from opsin.api import Sampling
 from opsin.api.facts import Facts
+from opsin.api.replies import ReplyOptions
 from opsin.errors import FieldError
 from opsin.media.budget import WORDS
 from opsin.serve.fields import Fields, read, unbuilt
 from opsin.serve.report_fields import ReportFields
 from opsin.serve.sampling_fields import sampling_of
+from opsin.serve.thought_fields import thought_tokens_of
 
 MOST_LOGPROBS: Final = 20
 _MOST_STOP_CHARACTERS = 1 << 16  # of all stop strings together
@@ -78,6 +80,7 @@ class GenerationRequest:
     Attributes:
         usage: whether a stream ends with its usage.
         choices: how many answers to each prompt.
+        reply: how it is read; None for text as it comes.
         ping_seconds: after so long a silence a stream sends a comment; None for the server's own, 0 for never.
     """
 
@@ -87,6 +90,7 @@ class GenerationRequest:
     usage: bool = False
     choices: int = 1
     ping_seconds: float | None = None
+    reply: ReplyOptions | None = None
 
     def ping(self, own: float) -> float:
         """Seconds of silence after which a comment is sent, where the server's `own` holds if nothing is said."""
@@ -105,6 +109,7 @@ def generation_request(fields: AnswerFields, *, answers: int, logprobs: int | No
     if choices > answers:
         raise FieldError("n", f"{choices} is out of range", hint=f"give 1 to {answers}")
     most = _first(fields.max_completion_tokens, fields.max_tokens, fields.n_predict)
+    thought_tokens = thought_tokens_of(fields)
     ping, options = fields.sse_ping_interval, fields.stream_options
     return GenerationRequest(
         sampling=sampling_of(fields, base.sampling, max_tokens=None if most == -1 else most, logprobs=logprobs),
@@ -113,6 +118,7 @@ def generation_request(fields: AnswerFields, *, answers: int, logprobs: int | No
         usage=bool(options is not None and options.include_usage),
         choices=choices,
         ping_seconds=None if ping is None else max(0, ping),
+        reply=None if thought_tokens is None else ReplyOptions(thoughts="raw", thought_tokens=thought_tokens),
     )
 
 

@@ -29,6 +29,7 @@ def usage_of(answers: list[Answer], choices: int = 1) -> dict[str, Any]:
         "completion_tokens": generated,
         "total_tokens": prompt + generated,
         "prompt_tokens_details": details,
+        "completion_tokens_details": {"reasoning_tokens": sum(answer.thought_tokens for answer in answers)},
         "pictures": [
             {
                 "part": p.name,
@@ -85,7 +86,7 @@ def settings_of(sampling: Sampling, stop: Sequence[str], *, stream: bool) -> dic
 
 def finish_reason(answer: Answer) -> str:
     """OpenAI's word for why an answer ended."""
-    return "length" if answer.reason == "length" else "stop"
+    return "length" if answer.reason == "length" else "tool_calls" if answer.is_calling else "stop"
 
 
 def logprobs_of(told: Iterable[Logprobs], tokenizer: Tokenizer) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ share: special tokens, BOS and EOS, and the way back to text. It knows nothing o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -165,9 +165,16 @@ class Tokenizer(Stays):
             return b""
         return _spell_bytes(text) if self._options.byte_encoded else _to_bytes(text.replace(SPACE, " "))
 
-    def stream(self, *, special: bool = False) -> Detokenizer:
-        """A new stream of text, to push ids into."""
-        return Detokenizer(lambda id: self.piece(id, special=special), strip_space=self._options.space_prefix)
+    def control_ids(self, has: Callable[[str], bool]) -> frozenset[int]:
+        """Ids of those control tokens whose text is so."""
+        kinds = self._vocabulary.kinds
+        return frozenset(token.id for token in self._specials if kinds[token.id] == CONTROL and has(token.text))
+
+    def stream(self, *, special: bool = False, shown: Collection[int] = ()) -> Detokenizer:
+        """A new stream of text, to push ids into. `shown`: control tokens that have their text there."""
+        return Detokenizer(
+            lambda id: self.piece(id, special=special or id in shown), strip_space=self._options.space_prefix
+        )
 
     def _fragments(self, text: str, special: bool) -> Iterable[Fragment]:
         if not special:

@@ -15,9 +15,17 @@ from tiny_sight import ROWS
 import opsin
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4z8AAAAMBAQD3A0FDAAAAAElFTkSuQmCC")
-SETTINGS = {
-    "seed", "temperature", "top_k", "top_p", "min_p", "stop", "max_tokens", "n_predict", "ignore_eos", "stream",
-    "n_probs", "samplers",
+SHORT_SETTINGS = {
+    "seed", "temperature", "dynatemp_range", "dynatemp_exponent", "top_k", "top_p", "min_p", "top_n_sigma",
+    "xtc_probability", "xtc_threshold", "typical_p", "repeat_last_n", "repeat_penalty", "presence_penalty",
+    "frequency_penalty", "dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "mirostat",
+    "mirostat_tau", "mirostat_eta", "adaptive_target", "adaptive_decay", "max_tokens", "n_predict", "n_keep",
+    "n_discard", "ignore_eos", "stream", "n_probs", "min_keep", "chat_format", "reasoning_format",
+    "reasoning_in_content", "generation_prompt", "samplers", "speculative.types", "timings_per_token",
+    "post_sampling_probs", "backend_sampling", "lora",
+}  # fmt: skip
+SETTINGS = SHORT_SETTINGS | {
+    "dry_sequence_breakers", "stop", "logit_bias", "grammar", "grammar_lazy", "grammar_triggers", "preserved_tokens",
 }  # fmt: skip
 TIMINGS = {
     "cache_n", "prompt_n", "prompt_ms", "prompt_per_token_ms", "prompt_per_second", "predicted_n", "predicted_ms",
@@ -66,7 +74,7 @@ def test_properties_tell_what_a_client_needs_and_no_folder(server, sight, text_m
     assert props["model_path"] == "model.gguf"
     assert props["modalities"] == {"vision": True, "audio": False, "video": False}
     assert (props["total_slots"], props["default_generation_settings"]["n_ctx"]) == (4, 512)
-    assert props["default_generation_settings"]["params"].keys() == SETTINGS
+    assert props["default_generation_settings"]["params"].keys() >= SHORT_SETTINGS
     assert (props["bos_token"], props["eos_token"]) == ("<|im_start|>", "<|im_end|>")
     assert "im_start" in props["chat_template"]
     assert server.ask("/props").json["modalities"]["vision"] is False
@@ -123,9 +131,12 @@ def test_special_tokens_are_added_where_the_file_asks_for_them(tmp_path):
         ("/completion", {"prompt": ["a"] * 200}, "prompt"),
         ("/completion", {"prompt": "a", "grammar": 'root ::= "a"'}, "grammar"),
         ("/completion", {"prompt": "a", "mirostat": 2}, "mirostat"),
-        ("/v1/completions", {"prompt": "a", "echo": True}, "echo"),
-        ("/v1/completions", {"prompt": "a", "suffix": "b"}, "suffix"),
-        ("/v1/completions", {"prompt": "a", "best_of": 3}, "best_of"),
+        ("/v1/completions", {"prompt": "a", "best_of": 3, "stream": True}, "best_of"),
+        ("/v1/completions", {"prompt": "a", "best_of": 2, "n": 3}, "best_of"),
+        ("/v1/completions", {"prompt": "a", "logprobs": 1001}, "logprobs"),
+        ("/v1/completions", {"prompt": "a", "n_indent": -1}, "n_indent"),
+        ("/completion", {"prompt": "a", "n_keep": -2}, "n_keep"),
+        ("/completion", {"prompt": "a", "response_fields": "content"}, "response_fields"),
     ],
 )
 def test_a_wrong_field_is_named(server, path, body, field):
@@ -157,11 +168,11 @@ def test_special_tokens_that_people_write_stay_text_on_this_way_too(server, text
 
 
 def test_a_completion_says_all_that_is_documented(server, text_model):
-    body = {"prompt": "the rain", **LIVELY, "ignore_eos": True, "n_probs": 2}
+    body = {"prompt": "the rain", **LIVELY, "ignore_eos": True, "n_probs": 2, "return_tokens": True}
     body["n_predict"] = body.pop("max_tokens")
     whole = server.ask("/completion", body).json
     assert whole.keys() == {*FINAL, "completion_probabilities"}
-    assert whole["generation_settings"].keys() == SETTINGS
+    assert whole["generation_settings"].keys() >= SETTINGS
     assert whole["timings"].keys() == TIMINGS
     assert (whole["stop"], whole["stop_type"], whole["stopping_word"]) == (True, "limit", "")
     assert (whole["tokens_predicted"], len(whole["tokens"]), whole["timings"]["predicted_n"]) == (24, 24, 24)
@@ -191,7 +202,7 @@ def test_several_prompts_have_an_answer_each(server):
     many = server.ask("/completion", {"prompt": prompts, **LIVELY}).json
     alone = [server.ask("/completion", {"prompt": prompt, **LIVELY}).json for prompt in prompts]
     assert [one["content"] for one in many] == [one["content"] for one in alone]
-    assert [one["prompt"] for one in many] == ["the rain", "", "in Spain"]
+    assert [one["prompt"] for one in many] == ["the rain", server.service.model.tokenizer.decode([5, 6, 7]), "in Spain"]
 
 
 def test_openai_clients_go_on_with_texts(server):

@@ -139,6 +139,13 @@ class Answer(Stays):
         self._reading = RLock()
         weakref.finalize(self, stream.cancel).atexit = False
 
+    @classmethod
+    def empty(cls, text: Detokenizer) -> Answer:
+        """The answer to a prompt of nothing, which is over."""
+        stream = Stream()
+        stream.put(TokenOutput(None, "stop"))
+        return cls(stream, text, TextEnding(), 0)
+
     def __repr__(self) -> str:
         """What is there by now; waits for nothing."""
         ended = {None: " so far", "cancelled": ", cancelled"}.get(self.reason, f", ended by {self.reason}")

@@ -14,9 +14,11 @@ from opsin.api.replies import ReplyOptions
 from opsin.errors import FieldError
 from opsin.serve.conversation import AskedConversation, conversation
 from opsin.serve.exchange import Exchange
-from opsin.serve.fields import read, unbuilt
+from opsin.serve.fields import read
 from opsin.serve.generation import Answers, Delta, generate, write
-from opsin.serve.generation_request import MOST_LOGPROBS, AnswerFields, GenerationRequest, generation_request
+from opsin.serve.generation_request import AnswerFields, GenerationRequest, generation_request
+from opsin.serve.native_format import about_prompt, verbose
+from opsin.serve.report_fields import MOST_LOGPROBS
 from opsin.serve.service import Service
 from opsin.serve.thought_fields import thought_tokens_of
 from opsin.serve.usage import FINGERPRINT, finish_reason
@@ -30,7 +32,7 @@ class ChatFields(AnswerFields, kw_only=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=MOST_LOGPROBS, description="And of so many likeliest ones.")] | None = (
         None
     )
-    n_probs: Annotated[Any, unbuilt(0, send="logprobs and top_logprobs")] = None
+    n_probs: Annotated[int, Meta(ge=0, le=MOST_LOGPROBS, description="Both in one number, as llama-server has it.")] = 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class ChatRoutes:
             raise FieldError("top_logprobs", "logprobs is not set", hint="send logprobs: true")
         request = generation_request(
             fields, answers=self._service.options.requests, base=self._service.facts,
-            logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
+            logprobs=(fields.top_logprobs or 0) if fields.logprobs else fields.n_probs or None,
         )  # fmt: skip
         return ChatRequest(asked, replace(request, reply=_reply(asked, fields)), ChatFormat(_tells(asked, fields)))
 
@@ -120,7 +122,7 @@ class ChatFormat:
     is_marked: ClassVar[bool] = True
 
     def whole(self, told: Answers) -> Mapping[str, Any]:
-        choices = [
+        choices: list[dict[str, Any]] = [
             {
                 "index": choice.index,
                 "message": self._message(choice.answer),
@@ -130,7 +132,10 @@ class ChatFormat:
             for choice in told.choices
         ]
         head = {**told.head, "object": "chat.completion", "system_fingerprint": FINGERPRINT}
-        return {**head, "choices": choices, "usage": told.usage, "timings": told.timings(0)}
+        for choice, value in zip(told.choices, choices, strict=True):
+            value |= {"token_ids": choice.answer.ids} if told.request.report.token_ids else {}
+        whole = {**head, "choices": choices, "usage": told.usage, "timings": told.timings(0)}
+        return {**whole, **about_prompt(told), **verbose(told, told.choices[0])}
 
     def begin(self, told: Answers) -> Iterable[Mapping[str, Any]]:
         first = {"role": "assistant", "content": None}
@@ -138,13 +143,17 @@ class ChatFormat:
 
     def delta(self, told: Answers, delta: Delta) -> Iterable[Mapping[str, Any]]:
         logprobs = _logprobs(told, delta.piece.logprobs) if delta.piece.logprobs else None
+        extras = told.extras(delta)
+        if delta.piece.progress is not None:
+            yield {**self._chunk(told, delta.choice, {}), **extras}
         for part in delta.piece.deltas:
             if self.thoughts or not isinstance(part, Thought):
-                yield self._chunk(told, delta.choice, _told(part), logprobs)
+                yield {**self._chunk(told, delta.choice, _told(part), logprobs), **extras}
                 logprobs = None
         if delta.is_last:
             reason = finish_reason(told.answers[delta.choice])
             chunk = self._chunk(told, delta.choice, {}, logprobs, end=reason)
+            chunk = {**chunk, **verbose(told, told.choices[delta.choice])}
             # llama-server's timings stand in the last chunk of all
             yield chunk if told.request.usage else {**chunk, "timings": told.timings(delta.choice)}
 

@@ -5,26 +5,28 @@ Who writes such a prompt writes its special tokens: they are read. Texts of othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
 
 from msgspec import Meta
 
-from opsin.api import Answer, Logprobs, Model, Question
+from opsin.api import Model, Question
 from opsin.errors import FieldError
 from opsin.serve.body import Owned
 from opsin.serve.exchange import Exchange
 from opsin.serve.fields import read
-from opsin.serve.generation import Answers, Delta, ResponseFormat, RunningChoice, generate, write
-from opsin.serve.generation_request import MOST_LOGPROBS, AnswerFields, GenerationRequest, generation_request
+from opsin.serve.generation import ResponseFormat, generate, write
+from opsin.serve.generation_request import AnswerFields, GenerationRequest, generation_request
+from opsin.serve.native_format import NativeFormat
 from opsin.serve.raw_prompts import RawPrompt, prompts_of
+from opsin.serve.report_fields import MOST_LOGPROBS
 from opsin.serve.service import Service
-from opsin.serve.usage import FINGERPRINT, finish_reason, settings_of
+from opsin.serve.text_format import TextFormat
 
 _Logprobs = Annotated[
-    int, Meta(ge=0, le=MOST_LOGPROBS, description="Tell log-probabilities, of so many likeliest tokens.")
+    int | bool, Meta(description=f"Tell log-probabilities, of so many likeliest tokens: at most {MOST_LOGPROBS}.")
 ]
 
 
@@ -33,15 +35,22 @@ class CompletionFields(AnswerFields, kw_only=True):
 
     logprobs: _Logprobs | None = None
     n_probs: _Logprobs | None = None
+    echo: Annotated[bool, Meta(description="Tell the prompt before the answer, with log-probabilities if asked.")] = (
+        False
+    )
+    best_of: Annotated[int, Meta(ge=1, le=16, description="Make so many answers, and tell the n likeliest.")] | None = (
+        None
+    )
 
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """What to go on with (`texts` without ids and pictures), and what is wanted of it."""
+    """What to go on with, and what is wanted of it. `echo`: prompts are told before their answers."""
 
     prompts: Owned[tuple[RawPrompt, ...]]
-    texts: list[str]
+    count: int
     request: GenerationRequest
+    echo: bool = False
 
 
 class CompletionRoutes:
@@ -52,140 +61,61 @@ class CompletionRoutes:
 
     async def openai(self, exchange: Exchange) -> None:
         """Go on with prompts, in OpenAI's shape."""
-        await self._complete(exchange, lambda texts: TextFormat(), "cmpl")
+        await self._complete(exchange, lambda asked, texts: TextFormat(texts if asked.echo else None), "cmpl")
 
     async def native(self, exchange: Exchange) -> None:
         """Go on with prompts, in llama-server's shape."""
-        await self._complete(exchange, NativeFormat, "native")
+        await self._complete(exchange, lambda asked, texts: NativeFormat(), "native")
 
-    async def _complete(self, exchange: Exchange, form: Callable[[list[str]], ResponseFormat], kind: str) -> None:
+    async def _complete(
+        self, exchange: Exchange, form: Callable[[CompletionRequest, list[str]], ResponseFormat], kind: str
+    ) -> None:
         service = self._service
-        asked = await service.parse(exchange.body, self._asked)
+        asked = await service.parse(exchange.body, partial(self._asked, kind == "cmpl"))
         exchange.ping_seconds = asked.request.ping(service.options.ping_seconds)
-        with service.admit(len(asked.texts) * asked.request.choices):
+        with service.admit(asked.count * asked.request.candidates):
             async with exchange:
-                questions = await service.prompt(exchange.body, partial(_questions, service.model, asked.prompts))
+                questions, texts = await service.prompt(exchange.body, partial(_read, service.model, asked.prompts))
                 answers = await generate(service, exchange, questions, asked.request, kind=kind)
-                await write(exchange, answers, form(asked.texts))
+                await write(exchange, answers, form(asked, texts))
 
-    def _asked(self, body: Mapping[str, Any]) -> CompletionRequest:
-        answers = self._service.options.requests
+    def _asked(self, openai: bool, body: Mapping[str, Any]) -> CompletionRequest:
+        most = self._service.options.requests
         prompts, fields = prompts_of(body), read(body, CompletionFields)
-        logprobs = fields.n_probs if fields.logprobs is None else fields.logprobs
-        base = self._service.facts
-        request = generation_request(fields, answers=answers, logprobs=logprobs or None, base=base)
-        if len(prompts) * request.choices > answers:
-            raise FieldError(
-                "prompt", f"{len(prompts)} prompts with {request.choices} answers each", hint="ask for fewer"
-            )
-        return CompletionRequest(Owned(prompts), [prompt.text for prompt in prompts], request)
+        logprobs = _logprobs(fields)
+        request = generation_request(fields, answers=most, logprobs=logprobs, base=self._service.facts)
+        candidates = fields.best_of or request.choices
+        if candidates < request.choices:
+            raise FieldError("best_of", f"{candidates} of which {request.choices} are told", hint="give n or more")
+        if candidates > request.choices and request.stream:
+            raise FieldError("best_of", "a stream tells answers before the best are known", hint="send stream: false")
+        if len(prompts) * candidates > most:
+            raise FieldError("prompt", f"{len(prompts)} prompts with {candidates} answers each", hint="ask for fewer")
+        echo = fields.echo and openai
+        report = request.report
+        if echo and logprobs is not None and report.prompt_logprobs is None:
+            report = replace(report, prompt_logprobs=logprobs)
+        request = replace(request, candidates=candidates, report=report)
+        return CompletionRequest(Owned(prompts), len(prompts), request, echo)
 
 
-def _questions(model: Model, prompts: Owned[tuple[RawPrompt, ...]], *, check: Callable[[], None]) -> list[Question]:
-    return [model.raw(prompt.pieces, prompt.pictures, check=check, budget=prompt.budget) for prompt in prompts.take()]
+def _logprobs(fields: CompletionFields) -> int | None:
+    """Of how many rivals log-probabilities are told; None for none at all."""
+    name = "n_probs" if fields.logprobs is None else "logprobs"
+    given = int(getattr(fields, name) or 0)
+    if not 0 <= given <= MOST_LOGPROBS:
+        raise FieldError(name, f"{given} is out of range", hint=f"give 0 to {MOST_LOGPROBS}")
+    return given or None
 
 
-class TextFormat:
-    """OpenAI's text_completion."""
-
-    is_marked = True
-
-    def whole(self, told: Answers) -> Mapping[str, Any]:
-        choices = [
-            {
-                "index": choice.index,
-                "text": choice.text,
-                "logprobs": _logprobs(told, choice.logprobs),
-                "finish_reason": finish_reason(choice.answer),
-            }
-            for choice in told.choices
-        ]
-        return {**_head(told), "choices": choices, "usage": told.usage, "timings": told.timings(0)}
-
-    def begin(self, told: Answers) -> Iterable[Mapping[str, Any]]:
-        return ()
-
-    def delta(self, told: Answers, delta: Delta) -> Iterable[Mapping[str, Any]]:
-        choice: dict[str, Any] = {"index": delta.choice, "finish_reason": None}
-        logprobs = _logprobs(told, delta.piece.logprobs) if delta.piece.logprobs else None
-        if delta.text:
-            yield {**_head(told), "choices": [{**choice, "text": delta.text, "logprobs": logprobs}]}
-            logprobs = None
-        if delta.is_last:
-            choice |= {"text": "", "logprobs": logprobs, "finish_reason": finish_reason(told.answers[delta.choice])}
-            chunk = {**_head(told), "choices": [choice], "timings": told.timings(delta.choice)}
-            # llama-server tells the usage with the last answer's end, OpenAI after it, where it was asked for
-            yield {**chunk, "usage": told.usage} if told.is_over and not told.request.usage else chunk
-
-    def close(self, told: Answers) -> Iterable[Mapping[str, Any]]:
-        if told.request.usage:
-            yield {**_head(told), "choices": [], "usage": told.usage, "timings": told.timings(0)}
-
-
-@dataclass(frozen=True)
-class NativeFormat:
-    """llama-server's own, which has no usage and no mark at its end. `prompts` are their texts."""
-
-    prompts: list[str]
-    is_marked = False
-
-    def whole(self, told: Answers) -> Mapping[str, Any] | list[Any]:
-        made = [self._last(told, choice, choice.text, told.logprobs(choice.logprobs)) for choice in told.choices]
-        return made if len(made) > 1 else made[0]
-
-    def begin(self, told: Answers) -> Iterable[Mapping[str, Any]]:
-        return ()
-
-    def delta(self, told: Answers, delta: Delta) -> Iterable[Mapping[str, Any]]:
-        choice, logprobs = told.choices[delta.choice], told.logprobs(delta.piece.logprobs)
-        if delta.text:
-            yield {**self._chunk(choice, delta.text, delta.piece.count, logprobs), "stop": False}
-            logprobs = None
-        if delta.is_last:
-            yield self._last(told, choice, "", logprobs)
-
-    def close(self, told: Answers) -> Iterable[Mapping[str, Any]]:
-        return ()
-
-    def _chunk(self, choice: RunningChoice, text: str, count: int, logprobs: object) -> dict[str, Any]:
-        chunk = {
-            "index": choice.index,
-            "content": text,
-            "tokens": [],
-            "id_slot": -1,
-            "tokens_predicted": count,
-            "tokens_evaluated": choice.answer.prompt_tokens,
-        }
-        return {**chunk, "completion_probabilities": logprobs} if logprobs else chunk
-
-    def _last(self, told: Answers, choice: RunningChoice, text: str, logprobs: object) -> dict[str, Any]:
-        answer, request = choice.answer, told.request
-        return {
-            **self._chunk(choice, text, len(answer.ids), logprobs),
-            "stop": True,
-            "tokens": answer.ids if not request.stream else [],
-            "model": told.service.name,
-            "generation_settings": settings_of(request.sampling, request.stop, stream=request.stream),
-            "prompt": self.prompts[choice.index // request.choices],
-            "has_new_line": "\n" in choice.text,
-            "truncated": False,
-            "stop_type": _stop_type(answer),
-            "stopping_word": answer.stopping_word or "",
-            "tokens_cached": answer.usage.cached,
-            "timings": told.timings(choice.index),
-        }
-
-
-def _stop_type(answer: Answer) -> str:
-    if answer.stopping_word is not None:
-        return "word"
-    return "limit" if answer.reason == "length" else "eos"
-
-
-def _head(told: Answers) -> dict[str, Any]:
-    return {**told.head, "object": "text_completion", "system_fingerprint": FINGERPRINT}
-
-
-def _logprobs(told: Answers, some: Sequence[Logprobs]) -> dict[str, object] | None:
-    content = told.logprobs(some)
-    return None if content is None else {"content": content}
+def _read(
+    model: Model, prompts: Owned[tuple[RawPrompt, ...]], *, check: Callable[[], None]
+) -> tuple[list[Question], list[str]]:
+    """Prompts, and their texts as the client wrote them."""
+    questions, texts = [], []
+    for prompt in prompts.take():
+        questions.append(model.raw(prompt.pieces, prompt.pictures, check=check, budget=prompt.budget))
+        texts.append(
+            "".join(p if isinstance(p, str) else model.tokenizer.decode(p, special=True) for p in prompt.pieces)
+        )
+    return questions, texts

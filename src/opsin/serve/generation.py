@@ -11,15 +11,17 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
-from opsin.api import Answer, Logprobs, Model, Piece, Question
+from opsin.api import Answer, Logprobs, Model, Piece, Question, Times
 from opsin.serve.exchange import Exchange
 from opsin.serve.generation_request import GenerationRequest
 from opsin.serve.service import Service
 from opsin.serve.stream import DONE, event
-from opsin.serve.usage import logprobs_of, timings_of, usage_of
+from opsin.serve.usage import logprobs_of, timings_of, token_entry, usage_of
+from opsin.spans import TextSpan
+from opsin.text import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,26 @@ class RunningChoice:
         return Delta(self.index, piece)
 
 
+@dataclass(frozen=True)
+class ToldPrompt:
+    """What is told of a prompt: its ids, and of all but the first how likely they were."""
+
+    ids: tuple[int, ...]
+    tokenizer: Tokenizer
+    logprobs: tuple[Logprobs, ...] | None = None
+
+    @cached_property
+    def text(self) -> str:
+        """As the model reads it, without its pictures."""
+        return self.tokenizer.decode(self.ids, special=True)
+
+
 @dataclass
 class Answers:
     """A request's running answers and what is known of them: those to each prompt stand together.
 
     Attributes:
+        prompts: that are answered, each by as many answers as there are candidates.
         start: when somebody began to wait, in seconds of `time.perf_counter`.
     """
 
@@ -72,6 +89,7 @@ class Answers:
     request: GenerationRequest
     kind: str
     answers: list[Answer]
+    prompts: list[ToldPrompt]
     start: float
 
     def __post_init__(self) -> None:
@@ -85,19 +103,53 @@ class Answers:
 
     @property
     def usage(self) -> dict[str, Any]:
-        return usage_of(self.answers, self.request.choices)
+        return usage_of(self.answers, self.request.candidates)
+
+    def prompt(self, index: int) -> ToldPrompt:
+        """The prompt of one of the choices."""
+        return self.prompts[index // self.request.choices]
 
     def timings(self, index: int, piece: Piece | None = None) -> dict[str, float]:
-        """How long an answer has taken up to a piece, or up to now, as llama-server tells it."""
-        answer = self.answers[index]
-        times = answer.times if piece is None else replace(answer.times, last=piece.at)
-        return timings_of(answer.usage, times, len(answer.ids) if piece is None else piece.count)
+        """How long an answer has taken up to a piece, or in all, as llama-server tells it."""
+        answer = self.choices[index].answer
+        usage, times = answer.usage, answer.times
+        if piece is None:
+            return timings_of(usage, times, len(answer.ids))
+        if piece.progress is not None:
+            done = piece.progress.done
+            return timings_of(replace(usage, prompt=done), Times(times.started, piece.at, piece.at), 0)
+        return timings_of(usage, replace(times, last=piece.at), piece.count)
+
+    def extras(self, delta: Delta) -> dict[str, Any]:
+        """What stands beside a piece of a stream, where it was asked for."""
+        piece = delta.piece
+        told: dict[str, Any] = {}
+        if self.request.report.timings:
+            told["timings"] = self.timings(delta.choice, piece)
+        if (progress := piece.progress) is not None:
+            milliseconds = round(1000 * (piece.at - self.choices[delta.choice].answer.times.started))
+            counts = {"total": progress.total, "cache": progress.cached, "processed": progress.done}
+            told["prompt_progress"] = {**counts, "time_ms": milliseconds}
+        return told
 
     def logprobs(self, told: Iterable[Logprobs]) -> list[dict[str, Any]] | None:
         """Of some tokens; None where none were asked for."""
         if self.request.sampling.logprobs is None:
             return None
-        return logprobs_of(told, self.service.model.tokenizer)
+        return logprobs_of(told, self.service.model.tokenizer, as_ids=self.request.report.as_ids)
+
+    def token(self, id: int) -> dict[str, Any]:
+        """The entry of a token of which nobody knows how likely it was."""
+        return token_entry(id, self.service.model.tokenizer, as_ids=self.request.report.as_ids)
+
+    def choose(self) -> None:
+        """Of the answers to each prompt keep the likeliest, by their ids' mean log-probability, as OpenAI does."""
+        each, kept = self.request.candidates, self.request.choices
+        if each == kept:
+            return
+        groups = [self.choices[start : start + each] for start in range(0, len(self.choices), each)]
+        best = [choice for group in groups for choice in sorted(group, key=_mean, reverse=True)[:kept]]
+        self.choices = [replace(choice, index=index) for index, choice in enumerate(best)]
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """The pieces as they come. Whoever stops reading cancels all answers. Raises what an answer raises."""
@@ -146,6 +198,11 @@ class Answers:
         metrics.add("answer_seconds_total", time.perf_counter() - self.start)
 
 
+def _mean(choice: RunningChoice) -> float:
+    told = [token.chosen[1] for token in choice.logprobs]
+    return sum(told) / len(told) if told else 0.0
+
+
 class ResponseFormat(Protocol):
     """How answers look on the way out: a protocol's shapes, and nothing of how answers are made."""
 
@@ -175,22 +232,38 @@ async def generate(
     service: Service, exchange: Exchange, questions: list[Question], request: GenerationRequest, *, kind: str
 ) -> Answers:
     """Start the answers to all questions."""
-    answers = await service.work(partial(_start, service.model, questions, request))
-    return Answers(service, request, kind, answers, exchange.started)
+    answers, prompts = await service.work(partial(_start, service.model, questions, request))
+    return Answers(service, request, kind, answers, prompts, exchange.started)
 
 
 def _start(
     model: Model, questions: list[Question], request: GenerationRequest, *, check: Callable[[], None]
-) -> list[Answer]:
-    """Answers to questions, each with a seed of its own."""
+) -> tuple[list[Answer], list[ToldPrompt]]:
+    """Answers to questions, each with a seed of its own; before them, log-probabilities of the prompts."""
     check()
+    prompts = [_told(model, question, request.report.prompt_logprobs, check) for question in questions]
     answers: list[Answer] = []
+    ranked = request.candidates > request.choices and request.sampling.logprobs is None
+    asked = replace(request.sampling, logprobs=0) if ranked else request.sampling
     for question in questions:
-        for choice in range(request.choices):
-            seed = request.sampling.seed
-            sampling = request.sampling if seed is None else replace(request.sampling, seed=(seed + choice) % 2**64)
-            answers.append(model.generate(question, sampling, stop=request.stop, reply=request.reply))
-    return answers
+        for choice in range(request.candidates):
+            if not len(question.prompt):  # as llama-server answers it
+                answers.append(Answer.empty(model.tokenizer.stream()))
+                continue
+            sampling = asked if asked.seed is None else replace(asked, seed=(asked.seed + choice) % 2**64)
+            made = model.generate(
+                question, sampling, stop=request.ending, progress=request.report.progress, reply=request.reply
+            )
+            answers.append(made)
+    return answers, prompts
+
+
+def _told(model: Model, question: Question, most: int | None, check: Callable[[], None]) -> ToldPrompt:
+    ids = tuple(id for span in question.prompt.spans if isinstance(span, TextSpan) for id in span.ids)
+    if most is None:
+        return ToldPrompt(ids, model.tokenizer)
+    known = model.prompt_logprobs(question.prompt, most, check=check) if len(question.prompt) > 1 else ()
+    return ToldPrompt(ids, model.tokenizer, tuple(known))
 
 
 async def write(exchange: Exchange, answers: Answers, form: ResponseFormat) -> None:
@@ -202,6 +275,7 @@ async def write(exchange: Exchange, answers: Answers, form: ResponseFormat) -> N
             return
         async for _ in deltas:
             pass
+        answers.choose()
         await exchange.value(form.whole(answers))
 
 

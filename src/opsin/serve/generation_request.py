@@ -8,21 +8,31 @@ from typing import Annotated, Any, ClassVar, Final
 
 from msgspec import Meta
 
-from opsin.api import Sampling
+from opsin.api import Sampling, TextEnding
 from opsin.api.facts import Facts
 from opsin.api.replies import ReplyOptions
 from opsin.errors import FieldError
 from opsin.media.budget import WORDS
 from opsin.serve.fields import Fields, read, unbuilt
-from opsin.serve.report_fields import ReportFields
+from opsin.serve.report_fields import ReportFields, Reporting, report_of
 from opsin.serve.sampling_fields import sampling_of
 from opsin.serve.thought_fields import thought_tokens_of
+from opsin.text import LineLimits
 
-MOST_LOGPROBS: Final = 20
 _MOST_STOP_CHARACTERS = 1 << 16  # of all stop strings together
+
+# All names of one thing; the first that is given holds.
+_MOST_TOKENS: Final = (
+    "max_completion_tokens", "max_tokens", "n_predict", "max_new_tokens", "max_output_tokens", "max_tokens_to_sample",
+    "num_predict",
+)  # fmt: skip
 
 _MaxTokens = Annotated[
     int, Meta(ge=-1, le=1 << 31, description="Tokens of an answer; -1 for as many as the context holds.")
+]
+_Stop = Annotated[
+    str | Annotated[list[str], Meta(max_length=64)],
+    Meta(description="Texts that end an answer, with 65,536 characters together."),
 ]
 _Choices = Annotated[int, Meta(ge=1, le=16, description="Answers to each prompt.")]
 
@@ -42,10 +52,12 @@ class AnswerFields(ReportFields, kw_only=True):
     max_completion_tokens: _MaxTokens | None = None
     max_tokens: _MaxTokens | None = None
     n_predict: _MaxTokens | None = None
-    stop: Annotated[
-        str | Annotated[list[str], Meta(max_length=64)],
-        Meta(description="Texts that end an answer, with 65,536 characters together."),
-    ] = ""
+    max_new_tokens: _MaxTokens | None = None
+    max_output_tokens: _MaxTokens | None = None
+    max_tokens_to_sample: _MaxTokens | None = None
+    num_predict: _MaxTokens | None = None
+    stop: _Stop = ""
+    stop_sequences: _Stop = ""
     n: _Choices | None = None
     n_cmpl: _Choices | None = None
     stream: Annotated[bool, Meta(description="Send the answer as server-sent events.")] = False
@@ -66,11 +78,6 @@ class AnswerFields(ReportFields, kw_only=True):
     prediction: Annotated[Any, unbuilt()] = None
     web_search_options: Annotated[Any, unbuilt()] = None
     verbosity: Annotated[Any, unbuilt("medium")] = None
-    max_new_tokens: Annotated[Any, unbuilt(send="max_tokens")] = None
-    max_output_tokens: Annotated[Any, unbuilt(send="max_tokens")] = None
-    max_tokens_to_sample: Annotated[Any, unbuilt(send="max_tokens")] = None
-    num_predict: Annotated[Any, unbuilt(send="max_tokens")] = None
-    stop_sequences: Annotated[Any, unbuilt([], send="stop")] = None
 
 
 @dataclass(frozen=True)
@@ -78,17 +85,22 @@ class GenerationRequest:
     """What a client wants, beside what it asks about, in our words.
 
     Attributes:
+        ending: where texts end.
+        report: what is told beside texts.
         usage: whether a stream ends with its usage.
         choices: how many answers to each prompt.
+        candidates: from how many these are the likeliest.
         reply: how it is read; None for text as it comes.
         ping_seconds: after so long a silence a stream sends a comment; None for the server's own, 0 for never.
     """
 
     sampling: Sampling
-    stop: tuple[str, ...] = ()
+    ending: TextEnding = TextEnding()
+    report: Reporting = Reporting()
     stream: bool = False
     usage: bool = False
     choices: int = 1
+    candidates: int = 1
     ping_seconds: float | None = None
     reply: ReplyOptions | None = None
 
@@ -102,21 +114,23 @@ def generation_request(fields: AnswerFields, *, answers: int, logprobs: int | No
 
     Raises FieldError, naming the field.
     """
-    stop = tuple(text for text in ([fields.stop] if isinstance(fields.stop, str) else fields.stop) if text)
+    stop = _texts(fields.stop) or _texts(fields.stop_sequences)
     if (characters := sum(map(len, stop))) > _MOST_STOP_CHARACTERS:
         raise FieldError("stop", f"{characters} characters", hint=f"give at most {_MOST_STOP_CHARACTERS}")
     choices = _first(fields.n, fields.n_cmpl) or 1
     if choices > answers:
         raise FieldError("n", f"{choices} is out of range", hint=f"give 1 to {answers}")
-    most = _first(fields.max_completion_tokens, fields.max_tokens, fields.n_predict)
+    most = _first(*(getattr(fields, name) for name in _MOST_TOKENS))
     thought_tokens = thought_tokens_of(fields)
     ping, options = fields.sse_ping_interval, fields.stream_options
     return GenerationRequest(
         sampling=sampling_of(fields, base.sampling, max_tokens=None if most == -1 else most, logprobs=logprobs),
-        stop=stop or base.stop,
+        ending=_ending(fields, stop or base.stop),
+        report=report_of(fields),
         stream=fields.stream,
         usage=bool(options is not None and options.include_usage),
         choices=choices,
+        candidates=choices,
         ping_seconds=None if ping is None else max(0, ping),
         reply=None if thought_tokens is None else ReplyOptions(thoughts="raw", thought_tokens=thought_tokens),
     )
@@ -135,7 +149,17 @@ def with_defaults(base: Facts, defaults: Mapping[str, Any]) -> Facts:
     if not defaults:
         return base
     request = generation_request(read(defaults, AnswerFields), answers=1, logprobs=None, base=base)
-    return replace(base, sampling=request.sampling, stop=request.stop)
+    return replace(base, sampling=request.sampling, stop=request.ending.stop)
+
+
+def _texts(given: str | list[str]) -> tuple[str, ...]:
+    return tuple(text for text in ([given] if isinstance(given, str) else given) if text)
+
+
+def _ending(fields: AnswerFields, stop: tuple[str, ...]) -> TextEnding:
+    milliseconds = fields.t_max_predict_ms
+    lines = LineLimits(fields.n_indent, milliseconds / 1000 if milliseconds > 0 else None)
+    return TextEnding(stop, fields.include_stop_str_in_output, lines)
 
 
 def _first(*given: int | None) -> int | None:

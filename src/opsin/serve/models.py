@@ -5,10 +5,12 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from opsin.api import Model
+from opsin.api import Model, TextEnding
 from opsin.serve.errors import HttpError
+from opsin.serve.generation_request import GenerationRequest
 from opsin.serve.service import Service
-from opsin.serve.usage import FINGERPRINT, settings_of
+from opsin.serve.settings import short_settings_of
+from opsin.serve.usage import FINGERPRINT
 
 
 class ModelRoutes:
@@ -36,7 +38,7 @@ class ModelRoutes:
         return JSONResponse(
             {
                 "default_generation_settings": {
-                    "params": settings_of(self._service.facts.sampling, self._service.facts.stop, stream=False),
+                    "params": short_settings_of(self._defaults),
                     "n_ctx": model.context,
                 },
                 "total_slots": model.sequences,
@@ -82,6 +84,12 @@ class ModelRoutes:
     async def elsewhere(self, request: Request) -> Response:
         """What llama-server has and this server does not."""
         raise HttpError(501, f"{request.url.path} is not supported", hint="see /v1/chat/completions and /completion")
+
+    @property
+    def _defaults(self) -> GenerationRequest:
+        """What holds of a request that says nothing."""
+        facts = self._service.facts
+        return GenerationRequest(facts.sampling, TextEnding(facts.stop))
 
     def _entry(self) -> dict[str, object]:
         service, model = self._service, self._service.model

@@ -54,7 +54,6 @@ class Prompts(PromptFields, kw_only=True):
     input_extra: Annotated[Any, unbuilt([])] = None
     add_special_tokens: Annotated[Any, unbuilt(True)] = None
     context: Annotated[Any, unbuilt([])] = None
-    response_fields: Annotated[Any, unbuilt([])] = None
     return_full_text: Annotated[Any, unbuilt(False)] = None
 
 
@@ -68,10 +67,6 @@ class RawPrompt:
     pieces: tuple[Piece, ...]
     pictures: tuple[bytes, ...] = ()
     budget: PictureBudget = USUAL
-
-    @property
-    def text(self) -> str:
-        return "".join(piece for piece in self.pieces if isinstance(piece, str))
 
 
 def prompts_of(body: Mapping[str, Any]) -> tuple[RawPrompt, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from opsin import __version__
-from opsin.api import Answer, Logprobs, Sampling, Times, Usage
+from opsin.api import Answer, Logprobs, Times, Usage
 from opsin.text import Tokenizer
 
 FINGERPRINT = f"opsin-{__version__}"
@@ -65,38 +65,41 @@ def timings_of(usage: Usage, times: Times, count: int) -> dict[str, float]:
     }
 
 
-def settings_of(sampling: Sampling, stop: Sequence[str], *, stream: bool) -> dict[str, Any]:
-    """llama-server's generation_settings, those that there are here."""
-    most = -1 if sampling.max_tokens is None else sampling.max_tokens
-    return {
-        "seed": -1 if sampling.seed is None else sampling.seed,
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "stop": list(stop),
-        "max_tokens": most,
-        "n_predict": most,
-        "ignore_eos": sampling.ignore_eos,
-        "stream": stream,
-        "n_probs": sampling.logprobs or 0,
-        "samplers": ["top_k", "temperature", "min_p", "top_p"],
-    }
-
-
 def finish_reason(answer: Answer) -> str:
     """OpenAI's word for why an answer ended."""
     return "length" if answer.reason == "length" else "tool_calls" if answer.is_calling else "stop"
 
 
-def logprobs_of(told: Iterable[Logprobs], tokenizer: Tokenizer) -> list[dict[str, Any]]:
+def token_entry(id: int, tokenizer: Tokenizer, *, as_ids: bool = False) -> dict[str, Any]:
+    """A token's text and bytes; `as_ids`: it is called by its id, as vLLM does."""
+    data = tokenizer.piece(id, special=True)
+    return {"id": id, "token": f"token_id:{id}" if as_ids else data.decode("utf-8", "replace"), "bytes": list(data)}
+
+
+def logprobs_of(told: Iterable[Logprobs], tokenizer: Tokenizer, *, as_ids: bool = False) -> list[dict[str, Any]]:
     """The entries of tokens, as OpenAI writes them."""
 
     def entry(id: int, logprob: float) -> dict[str, Any]:
-        text = tokenizer.piece(id, special=True)
-        return {"id": id, "token": text.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(text)}
+        return {**token_entry(id, tokenizer, as_ids=as_ids), "logprob": logprob}
 
     return [
         {**entry(*token.chosen), "top_logprobs": [entry(id, logprob) for id, logprob in token.likeliest]}
         for token in told
+    ]
+
+
+def prompt_logprobs_of(told: Sequence[Logprobs], tokenizer: Tokenizer) -> list[dict[str, Any] | None]:
+    """Those of a prompt, as vLLM writes them: by ids, and none of the first. A rank is told where it is known."""
+
+    def entry(id: int, logprob: float, rank: int | None) -> dict[str, Any]:
+        known = {} if rank is None else {"rank": rank}
+        return {"logprob": logprob, **known, "decoded_token": token_entry(id, tokenizer)["token"]}
+
+    return [
+        None,
+        *(
+            {str(id): entry(id, p, None) for id, p in [token.chosen]}
+            | {str(id): entry(id, p, rank) for rank, (id, p) in enumerate(token.likeliest, 1)}
+            for token in told
+        ),
     ]

@@ -1,0 +1,135 @@
+"""OpenAI's text_completion: the shape of /v1/completions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from opsin.api import Logprobs
+from opsin.serve.generation import Answers, Delta, RunningChoice
+from opsin.serve.native_format import native_piece, native_whole
+from opsin.serve.usage import FINGERPRINT, finish_reason, prompt_logprobs_of
+
+
+class TextFormat:
+    """`echoes` are the prompts' texts, told before their answers; None where they are not wanted."""
+
+    is_marked = True
+
+    def __init__(self, echoes: Sequence[str] | None = None) -> None:
+        self._echoes = echoes
+        self._told: dict[int, int] = {}  # characters of each choice that a stream has sent
+
+    def whole(self, told: Answers) -> Mapping[str, Any]:
+        first = told.choices[0]
+        value = {**_head(told), "choices": [self._whole(told, choice) for choice in told.choices]}
+        value |= {"usage": told.usage, "timings": told.timings(0)}
+        return {**value, "__verbose": native_whole(told, first)} if told.request.report.verbose else value
+
+    def begin(self, told: Answers) -> Iterable[Mapping[str, Any]]:
+        """Prompts, where they are told."""
+        if self._echoes is not None:
+            for choice in told.choices:
+                tokens = _prompt_tokens(told, choice)
+                yield self._event(told, choice, self._echo(told, choice), tokens)
+
+    def delta(self, told: Answers, delta: Delta) -> Iterable[Mapping[str, Any]]:
+        choice, piece, report = told.choices[delta.choice], delta.piece, told.request.report
+        tokens: Sequence[Logprobs] = piece.logprobs
+        if delta.text or piece.progress is not None or (report.timings and piece.ids):
+            event = self._event(told, choice, delta.text, tokens, ids=piece.ids)
+            verbose = {"__verbose": native_piece(told, choice, delta)} if report.verbose else {}
+            yield {**event, **told.extras(delta), **verbose}
+            tokens = ()
+        if delta.is_last:
+            yield self._last(told, choice, tokens, () if delta.text else piece.ids)
+
+    def close(self, told: Answers) -> Iterable[Mapping[str, Any]]:
+        if told.request.usage:
+            yield {**_head(told), "choices": [], "usage": told.usage, "timings": told.timings(0)}
+
+    def _whole(self, told: Answers, choice: RunningChoice) -> dict[str, Any]:
+        prompt, report, echo = told.prompt(choice.index), told.request.report, self._echo(told, choice)
+        tokens = [*(_prompt_tokens(told, choice) if self._echoes is not None else ()), *choice.logprobs]
+        value = {
+            "index": choice.index,
+            "text": echo + choice.text,
+            "logprobs": _logprobs(told, tokens, 0),
+            "finish_reason": finish_reason(choice.answer),
+        }
+        if report.token_ids:
+            value |= {"token_ids": choice.answer.ids, "prompt_token_ids": list(prompt.ids)}
+        if prompt.logprobs is not None and self._echoes is None:
+            value["prompt_logprobs"] = prompt_logprobs_of(prompt.logprobs, prompt.tokenizer)
+        return value
+
+    def _last(
+        self, told: Answers, choice: RunningChoice, tokens: Sequence[Logprobs], ids: Sequence[int]
+    ) -> dict[str, Any]:
+        """llama-server tells the usage with the last answer's end, OpenAI after it, where it was asked for."""
+        event = self._event(told, choice, "", tokens, ids=ids, end=finish_reason(choice.answer))
+        event["timings"] = told.timings(choice.index)
+        if told.is_over and not told.request.usage:
+            event["usage"] = told.usage
+        if told.request.report.verbose:
+            event["__verbose"] = native_whole(told, choice)
+        return event
+
+    def _event(
+        self, told: Answers, choice: RunningChoice, text: str, tokens: Sequence[Logprobs | int], *,
+        ids: Sequence[int] = (), end: str | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        before = self._told.get(choice.index, 0)
+        self._told[choice.index] = before + len(text)
+        value = {
+            "index": choice.index,
+            "text": text,
+            "logprobs": _logprobs(told, tokens, before) if tokens else None,
+            "finish_reason": end,
+        }
+        if told.request.report.token_ids:
+            value["token_ids"] = [*ids]
+        return {**_head(told), "choices": [value]}
+
+    def _echo(self, told: Answers, choice: RunningChoice) -> str:
+        return "" if self._echoes is None else self._echoes[choice.index // told.request.choices]
+
+
+def _prompt_tokens(told: Answers, choice: RunningChoice) -> list[Logprobs | int]:
+    """The prompt's: of the first nobody knows how likely it was."""
+    prompt = told.prompt(choice.index)
+    return [] if prompt.logprobs is None or not prompt.ids else [prompt.ids[0], *prompt.logprobs]
+
+
+def _logprobs(told: Answers, tokens: Sequence[Logprobs | int], offset: int) -> dict[str, Any] | None:
+    """In OpenAI's shape for texts, and beside it llama-server's, which is that of conversations.
+
+    `offset` is where their text begins in the answer's.
+    """
+    known = [token for token in tokens if not isinstance(token, int)]
+    content = told.logprobs(known)
+    if content is None:
+        return None
+    entries = [*(told.token(token) for token in tokens if isinstance(token, int)), *content]
+    offsets = []
+    for entry in entries:
+        offsets.append(offset)
+        offset += len(bytes(entry["bytes"]).decode("utf-8", "replace"))
+    return {
+        "content": content,
+        "tokens": [entry["token"] for entry in entries],
+        "token_logprobs": [entry.get("logprob") for entry in entries],
+        "top_logprobs": [_rivals(entry) for entry in entries],
+        "text_offset": offsets,
+    }
+
+
+def _rivals(entry: Mapping[str, Any]) -> dict[str, float] | None:
+    """The likeliest, and the token itself, as vLLM has it too."""
+    if "logprob" not in entry:
+        return None
+    return {one["token"]: one["logprob"] for one in [*entry["top_logprobs"], entry]}
+
+
+def _head(told: Answers) -> dict[str, Any]:
+    return {**told.head, "object": "text_completion", "system_fingerprint": FINGERPRINT}

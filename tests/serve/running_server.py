@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,18 @@ class Reply:
         return [json.loads(line[6:]) for line in lines if line != "data: [DONE]"]
 
 
+class SocketConnection(http.client.HTTPConnection):
+    """To a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=300)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(self._path)
+
+
 @dataclass
 class Running:
     service: Service
@@ -54,6 +67,8 @@ class Running:
         return f"http://{self.host}:{self.port}"
 
     def connect(self) -> http.client.HTTPConnection:
+        if self.service.options.is_socket:
+            return SocketConnection(self.host)
         return http.client.HTTPConnection(self.host, self.port, timeout=300)
 
     def ask(self, path: str, body: object = None, *, method: str | None = None, headers=()) -> Reply:
@@ -85,7 +100,7 @@ def running(load: Callable[[], Model], *, wait: bool = True, **options: object) 
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(live()), daemon=True)
     thread.start()
-    host, port = made.getsockname()[:2]
+    host, port = made.getsockname()[:2] if not settings.is_socket else (settings.host, 0)
     place = Running(service, host, port, server)
     while not server.started or (wait and not service.ready):
         threading.Event().wait(0.01)

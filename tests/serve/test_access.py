@@ -10,6 +10,8 @@ import pytest
 from running_server import running
 from waiting import PATIENCE
 
+from opsin.serve.keys import ApiKey
+
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 
@@ -74,9 +76,9 @@ def test_what_is_not_there_is_a_404_and_a_wrong_method_a_405(server):
 
 
 def test_only_a_key_opens_but_health_and_page_are_open(text_model):
-    with running(lambda: text_model, keys=("secret", "other")) as locked:
+    with running(lambda: text_model, keys=(ApiKey("secret"), ApiKey("other", "bob"))) as locked:
         body = {"messages": MESSAGES, "max_tokens": 1}
-        wrong = ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}, {"X-Api-Key": "s\u00e9cret"})
+        wrong = ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}, {"X-Api-Key": "s\u00e9cret"})
         for headers in wrong:
             reply = locked.ask("/v1/chat/completions", body, headers=headers)
             assert (reply.status, reply.json["error"]["type"]) == (401, "authentication_error")

@@ -12,6 +12,7 @@ from running_server import Running, running, running_sight
 from waiting import wait_for
 
 from opsin.api import Answer
+from opsin.serve.keys import ApiKey
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -182,7 +183,7 @@ def test_new_forgets(page):
 
 
 def test_a_key_is_asked_for_once_and_kept_in_memory_alone(page, server):
-    with running(lambda: server.service.model, keys=("secret",)) as locked:
+    with running(lambda: server.service.model, keys=(ApiKey("secret"),)) as locked:
         page.open(locked.url + "/")
         for given in ("wrong", "secret"):
             page.wait("document.getElementById('locked').open")

@@ -6,6 +6,7 @@ import pytest
 from running_server import running
 from test_chat import MESSAGES
 
+from opsin.serve.keys import ApiKey
 from opsin.serve.options import Options
 
 ORIGIN = "https://chat.example"
@@ -18,7 +19,7 @@ PREFLIGHT = {
 
 @pytest.fixture(scope="module")
 def locked(text_model):
-    with running(lambda: text_model, keys=("secret",), origins=(ORIGIN,)) as made:
+    with running(lambda: text_model, keys=(ApiKey("secret"),), origins=(ORIGIN,)) as made:
         yield made
 
 
@@ -123,7 +124,7 @@ def test_without_a_key_only_names_that_no_stranger_owns_may_read(abroad):
 
 
 def test_a_key_guards_under_any_name_and_a_star_takes_all(abroad):
-    with abroad(keys=("secret",)) as made:
+    with abroad(keys=(ApiKey("secret"),)) as made:
         headers = {"Host": "evil.example", "Authorization": "Bearer secret"}
         assert made.ask("/props", headers=headers).status == 200
         assert made.ask("/props", headers={"Host": "evil.example"}).status == 401

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import opsin
 from opsin.cli import environment, options
+from opsin.cli.key_files import read_keys
 from opsin.cli.progress import FirstLines
 from opsin.cli.request_flags import add_request_flags, request_defaults
 from opsin.cli.start_lines import add_flags, said
@@ -42,8 +43,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--tags", metavar="NAME,...", help="told with the model's name, and used for nothing")
     parser.add_argument("-np", "--parallel", type=options.or_auto, metavar="N", help=f"answers at once ({_PARALLEL})")
     where = parser.add_argument_group("where")
-    where.add_argument("--host", help="address to listen on (default: this machine alone)")
+    where.add_argument("--host", help="address, or file of a Unix socket (.sock), to listen on (this machine alone)")
     where.add_argument("--port", type=options.natural, metavar="N", help=f"port ({_PORT}); 0: a free one")
+    where.add_argument("--ssl-cert-file", type=expanded, metavar="FILE", help="speak TLS: certificate chain, in PEM")
+    where.add_argument("--ssl-key-file", type=expanded, metavar="FILE", help="and its key")
+    where.add_argument("--api-prefix", default=None, metavar="PATH", help="all paths begin with it, as /llm")
+    where.add_argument(
+        "--forwarded-allow", action="append", default=[], metavar="ADDRESS,...",
+        help="believe X-Forwarded-* of these proxies: addresses, networks, unix or * (repeatable)",
+    )  # fmt: skip
     where.add_argument("--reuse-port", action="store_true", default=None, help="others may listen on it, too")
     who = parser.add_argument_group("who may ask")
     who.add_argument(
@@ -51,7 +59,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     who.add_argument(
         "--api-key-file", type=expanded, action="append", default=[], metavar="FILE",
-        help="keys, one a line; lines that begin with # are comments (repeatable)",
+        help="keys, one a line: KEY, or NAME: KEY [at-once=N] [per-minute=N]; # begins a comment (repeatable)",
     )  # fmt: skip
     who.add_argument(
         "--allow-origin", "--cors-origins", action="append", default=[], metavar="URL,...",
@@ -84,6 +92,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_more(parser: argparse.ArgumentParser) -> None:
     """What is told beside answers, and llama-server's other flags."""
     told = parser.add_argument_group("what is told")
+    told.add_argument("--access-log", default="", metavar="FILE", help="a line of JSON a request; - for stdout")
     told.add_argument("--metrics", action="store_true", default=None, help="/metrics answers (it always does)")
     told.add_argument("--slots", action="store_true", default=None, help="/slots answers (it does)")
     told.add_argument("--no-slots", dest="slots", action="store_false", default=None, help="/slots does not")
@@ -112,10 +121,10 @@ def run(args: argparse.Namespace) -> int:
         _tell(line)
     settings, budget, path = _settings(args), options.picture_budget(args), options.model_file(args)
     made = listen(settings)
-    url = address(made)
+    url = address(made, settings)
 
     def ready() -> None:
-        for line in greeting(url, bool(settings.keys)):
+        for line in greeting(url, bool(settings.keys), settings.prefix):
             print(line, file=sys.stderr, flush=True)
 
     _tell(f"listening on {url}, loading {path}")
@@ -125,9 +134,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def greeting(url: str, locked: bool) -> list[str]:
+def greeting(url: str, locked: bool, prefix: str = "") -> list[str]:
     """What a person needs to ask the first question."""
     key = ' -H "Authorization: Bearer $KEY"' if locked else ""
+    if url.startswith("unix://"):
+        return [
+            f"opsin: ready: curl --unix-socket {url.removeprefix('unix://')} http://localhost{prefix}/v1/models{key}"
+        ]
     body = '{"messages": [{"role": "user", "content": "Hi"}]}'
     return [
         f"opsin: ready. A page to try it: {url}/",
@@ -155,7 +168,9 @@ def _tell(line: str) -> None:
 
 def _settings(args: argparse.Namespace) -> Options:
     from opsin.media.fetch import FetchRules
+    from opsin.serve.forwarded import Proxies
     from opsin.serve.generation_request import check_defaults
+    from opsin.serve.keys import ApiKey
     from opsin.serve.options import Options
 
     for folder in args.media_path:
@@ -166,7 +181,10 @@ def _settings(args: argparse.Namespace) -> Options:
     return Options(
         host=args.host or _HOST,
         port=_PORT if args.port is None else args.port,
-        keys=(*_listed(args.api_key), *(key for path in args.api_key_file for key in _keys(path))),
+        tls=_tls(args),
+        prefix=(args.api_prefix or "").rstrip("/"),
+        proxies=Proxies.read(_listed(args.forwarded_allow)),
+        keys=(*map(ApiKey, _listed(args.api_key)), *(key for path in args.api_key_file for key in read_keys(path))),
         name=args.alias,
         body_bytes=args.max_body << 20,
         requests=args.max_requests,
@@ -174,6 +192,7 @@ def _settings(args: argparse.Namespace) -> Options:
         drain_seconds=args.drain_seconds,
         ping_seconds=max(0, _PING_SECONDS if args.sse_ping_interval is None else args.sse_ping_interval),
         origins=tuple(_listed(args.allow_origin)),
+        access_log=args.access_log,
         reuse_port=bool(args.reuse_port),
         slots=args.slots is not False,
         page=args.page is not False,
@@ -207,15 +226,14 @@ def _listed(texts: list[str]) -> list[str]:
     return [key.strip() for text in texts for key in text.split(",")]
 
 
-def _keys(path: Path) -> list[str]:
-    """A key a line. Lines of white space and those that begin with # are none."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except OSError as error:
-        raise RequestError(f"cannot read keys from {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise RequestError(f"{path} is no text", hint="write a key a line, as UTF-8") from None
-    keys = [line for line in lines if line and not line.startswith("#")]
-    if not keys:
-        raise RequestError(f"{path} holds no key")
-    return keys
+def _tls(args: argparse.Namespace) -> tuple[Path, Path] | None:
+    """The two files of TLS; None where neither is given. Raises RequestError where one alone is."""
+    certificate, key = args.ssl_cert_file, args.ssl_key_file
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        given, lacking = (
+            ("--ssl-key-file", "--ssl-cert-file") if certificate is None else ("--ssl-cert-file", "--ssl-key-file")
+        )
+        raise RequestError(f"{given} without {lacking}", hint="give both, or neither")
+    return certificate, key

@@ -192,11 +192,6 @@ ACCEPTED: Final = {
 }
 
 REFUSED: Final = {
-    "put a proxy before it that does this": """
-        --ssl-key-file F = SSL_KEY_FILE
-        --ssl-cert-file F = SSL_CERT_FILE
-        --api-prefix P = API_PREFIX
-    """,
     "a conversation that became too long is refused, and cut by its client; leave this out": """
         --context-shift = CONTEXT_SHIFT
     """,
@@ -346,8 +341,11 @@ TAKEN: Final = """
     --host H = HOST
     --port N = PORT
     --reuse-port = REUSE_PORT
+    --api-prefix P = API_PREFIX
     --api-key K = API_KEY
     --api-key-file F = API_KEY_FILE
+    --ssl-key-file F = SSL_KEY_FILE
+    --ssl-cert-file F = SSL_CERT_FILE
     --cors-origins O = CORS_ORIGINS
     -to --timeout N = TIMEOUT
     --sse-ping-interval N = SSE_PING_INTERVAL

@@ -7,32 +7,34 @@ other names (DNS rebinding) are refused unless the operator allows them.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import re
 import socket
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from opsin.api import ByteBudget
 from opsin.errors import OpsinError
 from opsin.serve.body import Body, too_long
 from opsin.serve.errors import HttpError, ending, heard, response_of
+from opsin.serve.keys import KeyRing, KeyUse
 from opsin.serve.options import Options, is_address, is_loopback
+from opsin.serve.record import Record
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/?#@\\]*))(?::[0-9]*)?")
 _LOCAL = (".local", ".localhost", ".internal", ".home.arpa", ".lan", ".home", ".corp")  # public DNS has none of these
-PUBLIC = frozenset({"/", "/docs", "/openapi.json", "/health", "/v1/health"})
+PUBLIC = frozenset({"/", "/docs", "/openapi.json", "/health", "/v1/health", "/livez", "/readyz"})
 
 
 class AccessMiddleware:
     """An ASGI layer that refuses before anything is read."""
 
-    def __init__(self, app: ASGIApp, options: Options, ended: asyncio.Event) -> None:
+    def __init__(self, app: ASGIApp, options: Options, ended: asyncio.Event, keys: KeyRing) -> None:
         self.app, self.options, self._ended = app, options, ended
-        self._keys = [key.encode() for key in options.keys]
+        self._keys = keys
         self._hosts = {host.lower() for host in options.hosts}
         self._own = socket.gethostname().lower()
         self._bodies = ByteBudget(
@@ -43,21 +45,29 @@ class AccessMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if self.options.prefix and scope["path"] == self.options.prefix:
+            await RedirectResponse(self.options.prefix + "/")(scope, receive, send)
+            return
         headers = Headers(scope=scope)
         sending = send
         try:
+            scope = self._below_prefix(scope)
             self._check_host(scope["path"], headers)
             allowed = self._check_origin(headers)
             sending = _with_origin(send, allowed)
             if scope["method"] == "OPTIONS" and allowed:
                 await _preflight(allowed, headers)(scope, receive, send)
                 return
-            self._check_key(scope["path"], headers)
+            key = self._find_key(scope["path"], headers)
             self._check_body(headers)
-        except OpsinError as error:
+            with ExitStack() as stack:
+                if key is not None:
+                    Record.of(scope).key = key.key.name
+                    if scope["method"] == "POST":
+                        stack.enter_context(key.admit())
+                await self._pass(scope, receive, sending)
+        except OpsinError as error:  # `_pass` raises none
             await response_of(error)(scope, receive, sending)
-            return
-        await self._pass(scope, receive, sending)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What fails inside ends here: further out it would be logged with all that is in its message.
@@ -95,6 +105,15 @@ class AccessMiddleware:
         if not begun:  # else the connection is closed, since its response does not end
             await response_of(told)(scope, receive, send)
 
+    def _below_prefix(self, scope: Scope) -> Scope:
+        """A request without the prefix that all paths have. Raises HttpError 404 where it has not."""
+        prefix, path = self.options.prefix, scope["path"]
+        if not prefix:
+            return scope
+        if not path.startswith(prefix + "/"):
+            raise HttpError(404, f"there is no {path:.200}", hint=f"all paths begin with {prefix}")
+        return {**scope, "path": path[len(prefix) :]}
+
     def _check_host(self, path: str, headers: Headers) -> None:
         """Any web page can reach us under a name of its own that it points here (DNS rebinding), and read what we say.
 
@@ -102,6 +121,8 @@ class AccessMiddleware:
         addresses, this machine's name, and names that public DNS has not. Who sends no name at all is no browser.
         """
         host = headers.get("host")
+        if self.options.is_socket:
+            return  # no page reaches it but through a proxy, whose affair names are
         if host is None or "*" in self._hosts or not (self.options.on_loopback or self._is_open(path)):
             return
         name = _name(host)
@@ -128,14 +149,13 @@ class AccessMiddleware:
             return None
         raise HttpError(403, f"pages of {origin!r:.80} may not ask", hint="start the server with --allow-origin ORIGIN")
 
-    def _check_key(self, path: str, headers: Headers) -> None:
+    def _find_key(self, path: str, headers: Headers) -> KeyUse | None:
+        """Whose key it came with; None where none is needed. llama-server's clients may leave out the word Bearer."""
         if not self._keys or path in PUBLIC:
-            return
-        kind, _, bearer = headers.get("authorization", "").partition(" ")
-        given = bearer.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
-        right = [hmac.compare_digest(given.encode("latin-1"), key) for key in self._keys]  # all, in equal time
-        if not any(right):
-            raise HttpError(401, "the API key is missing or wrong", hint="send Authorization: Bearer KEY")
+            return None
+        kind, _, bearer = headers.get("authorization", "").strip().partition(" ")
+        given = bearer.strip() if kind.lower() == "bearer" else headers.get("x-api-key") or kind
+        return self._keys.find(given.encode("latin-1"))
 
     def _check_body(self, headers: Headers) -> None:
         packed = headers.get("content-encoding", "identity")

@@ -26,6 +26,7 @@ from opsin.serve.metrics import TYPE
 from opsin.serve.models import ModelRoutes
 from opsin.serve.openapi import Described
 from opsin.serve.raw_prompts import Prompts
+from opsin.serve.record import RecordMiddleware
 from opsin.serve.service import Service
 from opsin.serve.tokens import DetokenizeRequest, TokenizeRequest, TokenRoutes
 
@@ -91,11 +92,14 @@ def build_app(service: Service) -> Starlette:
         *_post("/detokenize", answering(spell.detokenize), DetokenizeRequest),
         *(Described(Route(path, tell.elsewhere, methods=["GET", "POST"]), built=False) for path in ELSEWHERE),
     ]
-    written = openapi.document(described)
+    written = openapi.document(described, service.options.prefix)
     manual = openapi.page(written)
     return Starlette(
         routes=[one.route for one in described],
-        middleware=[Middleware(AccessMiddleware, options=service.options, ended=service.ended)],
+        middleware=[
+            Middleware(RecordMiddleware, proxies=service.options.proxies, ended=service.record),
+            Middleware(AccessMiddleware, options=service.options, ended=service.ended, keys=service.keys),
+        ],
         exception_handlers={
             OpsinError: errors.on_opsin_error,
             HTTPException: errors.on_http_error,

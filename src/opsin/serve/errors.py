@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from opsin.errors import ContextError, OpsinError, RequestError
-from opsin.serve.traces import trace
+from opsin.serve.traces import current_id, trace
 
 _TYPES = {
     400: "invalid_request_error",
@@ -19,6 +19,7 @@ _TYPES = {
     408: "timeout_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
+    429: "rate_limit_error",
     501: "not_supported_error",
     503: "unavailable_error",
     504: "timeout_error",
@@ -29,11 +30,13 @@ _LOG = logging.getLogger("opsin.serve")
 
 
 class HttpError(OpsinError):
-    """A request refused by the protocol, with its status."""
+    """A request refused by the protocol, with its status, and when to come again where that would do."""
 
-    def __init__(self, status: int, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, *, hint: str | None = None, retry_seconds: int = COME_AGAIN_SECONDS
+    ) -> None:
         super().__init__(message, hint=hint)
-        self.status = status
+        self.status, self.retry_seconds = status, retry_seconds
 
 
 def ending() -> HttpError:
@@ -56,8 +59,8 @@ def body_of(error: OpsinError) -> dict[str, object]:
 def response_of(error: OpsinError) -> Response:
     """An error as a response."""
     headers = {}
-    if error.status == 503:
-        headers["Retry-After"] = str(COME_AGAIN_SECONDS)
+    if error.status in (429, 503):
+        headers["Retry-After"] = str(getattr(error, "retry_seconds", COME_AGAIN_SECONDS))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body_of(error), error.status, headers)
@@ -68,14 +71,19 @@ def heard(error: Exception) -> OpsinError:
     if isinstance(error, OpsinError):
         log(error)
         return error
-    _LOG.error("internal error\n%s", trace(error))
+    _LOG.error("internal error%s\n%s", _of_request(), trace(error))
     return unexpected(error)
 
 
 def log(error: OpsinError) -> None:
     """A failure of the machine is the operator's affair too."""
     if error.stranger is not None and error.status >= 500:
-        _LOG.error("a request failed\n%s", trace(error))
+        _LOG.error("a request failed%s\n%s", _of_request(), trace(error))
+
+
+def _of_request() -> str:
+    """Which request it was, where it is known."""
+    return f" (request {current_id.get()})" if current_id.get() else ""
 
 
 def unexpected(error: BaseException) -> OpsinError:

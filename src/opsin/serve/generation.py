@@ -9,7 +9,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from opsin.api import Answer, Logprobs, Model, Piece, Question, Times
 from opsin.serve.exchange import Exchange
 from opsin.serve.generation_request import GenerationRequest
+from opsin.serve.record import Record
 from opsin.serve.service import Service
 from opsin.serve.stream import DONE, event
 from opsin.serve.usage import logprobs_of, timings_of, token_entry, usage_of
@@ -108,6 +109,17 @@ class Answers:
     def prompt(self, index: int) -> ToldPrompt:
         """The prompt of one of the choices."""
         return self.prompts[index // self.request.choices]
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """What the log is told."""
+        usage = self.usage
+        details = usage["prompt_tokens_details"]
+        return {
+            "prompt_tokens": usage["prompt_tokens"],
+            "cached_tokens": details["cached_tokens"],
+            "generated_tokens": usage["completion_tokens"],
+        }
 
     def timings(self, index: int, piece: Piece | None = None) -> dict[str, float]:
         """How long an answer has taken up to a piece, or in all, as llama-server tells it."""
@@ -269,7 +281,9 @@ def _told(model: Model, question: Question, most: int | None, check: Callable[[]
 async def write(exchange: Exchange, answers: Answers, form: ResponseFormat) -> None:
     """The answers in one response, or as events."""
     deltas = answers.deltas()
-    async with aclosing(deltas):
+    async with AsyncExitStack() as stack:
+        stack.callback(lambda: Record.of(exchange.request.scope).tokens.update(answers.tokens))
+        await stack.enter_async_context(aclosing(deltas))
         if answers.request.stream:
             await _write_events(exchange, answers, form, deltas)
             return

@@ -40,7 +40,7 @@ class Described:
     built: bool = True
 
 
-def document(described: Sequence[Described]) -> Mapping[str, Any]:
+def document(described: Sequence[Described], prefix: str = "") -> Mapping[str, Any]:
     """The OpenAPI document of these routes."""
     kinds = list(dict.fromkeys(kind for one in described for kind in one.body))
     references, schemas = msgspec.json.schema_components(kinds, ref_template=_REFERENCE + "{name}")
@@ -56,6 +56,7 @@ def document(described: Sequence[Described]) -> Mapping[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "opsin", "version": __version__, "description": _ABOUT},
+        **({"servers": [{"url": prefix}]} if prefix else {}),
         "paths": paths,
         "components": {
             "schemas": schemas,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from opsin.errors import RequestError
 from opsin.media.fetch import FetchRules
+from opsin.serve.forwarded import Proxies
+from opsin.serve.keys import ApiKey
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
 @dataclass(frozen=True)
@@ -16,9 +22,11 @@ class Options:
     """Options of a server, complete when made.
 
     Attributes:
-        host, port: where it listens; port 0 takes a free one.
-        keys: who may ask; empty for everybody. They are of ASCII, without white space: what is more than that, clients
-            write into a head in more ways than one.
+        host, port: where it listens; port 0 takes a free one. A host that ends with ".sock" is a Unix socket's file.
+        tls: files of a certificate chain and of its key, in PEM; None for plain HTTP.
+        prefix: what all paths begin with, as "/llm"; "" for nothing.
+        proxies: whose X-Forwarded-* is believed.
+        keys: who may ask; empty for everybody.
         name: what the model is called in answers; None for its file's name.
         body_bytes: size of a request's body.
         body_seconds: time in which a body must have come.
@@ -34,13 +42,17 @@ class Options:
         media: which pictures may be fetched from where.
         reuse_port: whether others may listen on the same port.
         slots, page: whether /slots and the page to try it are there.
+        access_log: the file that gets a line for each request; "-" for stdout, "" for none.
         tags: told with the model's name.
         defaults: fields of a request that hold where it says nothing, beside what the model's file recommends.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
-    keys: tuple[str, ...] = field(default=(), repr=False)
+    tls: tuple[Path, Path] | None = None
+    prefix: str = ""
+    proxies: Proxies = field(default_factory=Proxies)
+    keys: tuple[ApiKey, ...] = field(default=(), repr=False)
     name: str | None = None
     body_bytes: int = 64 << 20
     body_seconds: float = 60.0
@@ -57,6 +69,7 @@ class Options:
     reuse_port: bool = False
     slots: bool = True
     page: bool = True
+    access_log: str = ""
     tags: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,7 +84,11 @@ class Options:
         ):
             raise RequestError(f"{self}", hint="limits are positive")
         for number, key in enumerate(self.keys, 1):
-            _check_key(key, f"API key {number} of {len(self.keys)}")
+            key.check(f"API key {number} of {len(self.keys)}")
+        if len(names := [key.name for key in self.keys if key.name]) > len(set(names)):
+            raise RequestError("two API keys have one name", hint="give each a name of its own")
+        if self.prefix and not _PREFIX.fullmatch(self.prefix):
+            raise RequestError(f"the prefix {self.prefix!r:.80}", hint="give one like /llm, without a slash at its end")
 
     @property
     def connections(self) -> int:
@@ -79,19 +96,14 @@ class Options:
         return 2 * self.requests + 256
 
     @property
+    def is_socket(self) -> bool:
+        """Whether it listens on a Unix socket."""
+        return self.host.endswith(".sock")
+
+    @property
     def on_loopback(self) -> bool:
-        return is_loopback(self.host)
-
-
-def _check_key(key: str, name: str) -> None:
-    """Raises RequestError, in which the key is not."""
-    if not key.strip():
-        raise RequestError(f"{name} is empty", hint="give a long random text, or no key")
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise RequestError(
-            f"{name} has white space, or characters beyond ASCII, in it",
-            hint="a comment has a line of its own, after #",
-        )
+        """Whether no other machine reaches it."""
+        return self.is_socket or is_loopback(self.host)
 
 
 def is_loopback(name: str) -> bool:

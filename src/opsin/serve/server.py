@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import logging
 import math
+import os
 import socket
+import ssl
+import stat
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import uvicorn
 
@@ -36,6 +41,8 @@ def give_memory_back() -> None:
 
 def listen(options: Options) -> socket.socket:
     """The socket of a server. Raises RequestError where the address is taken or not ours."""
+    if options.is_socket:
+        return _listen_at(options.host)
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     # asyncio looks at the protocol's number: without it, responses wait for Nagle's algorithm (42 ms each).
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -54,20 +61,79 @@ def listen(options: Options) -> socket.socket:
     return made
 
 
-def address(made: socket.socket) -> str:
-    """The URL of a listening socket."""
+def _listen_at(path: str) -> socket.socket:
+    """A Unix socket. Who may connect, the umask and the folder say. What a server left that is gone is taken away."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if _is_left(path):
+            Path(path).unlink()
+        made.bind(path)
+        made.listen(256)
+    except OSError as error:
+        made.close()
+        what = error.strerror or error
+        raise RequestError(f"cannot listen on {path}: {what}", hint="give another --host FILE.sock") from None
+    return made
+
+
+def _is_left(path: str) -> bool:
+    """Whether a socket lies there that nobody listens on."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return False
+    except FileNotFoundError:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        return other.connect_ex(path) == errno.ECONNREFUSED
+
+
+def address(made: socket.socket, options: Options) -> str:
+    """The URL of a listening socket, with the prefix of its paths."""
+    if options.is_socket:
+        return f"unix://{options.host}"
     host, port = made.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if options.tls is None else "https"
+    return f"{scheme}://[{host}]:{port}{options.prefix}" if ":" in host else f"{scheme}://{host}:{port}{options.prefix}"
+
+
+def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """What a server speaks TLS with, from version 1.2 on. Raises RequestError that says which file is wrong."""
+    for path in (certificate, key):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise RequestError(f"cannot read {path}: {error.strerror}") from None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise RequestError(
+                f"{key} is not the key of {certificate}", hint="give the two that were made together"
+            ) from None
+        raise RequestError(
+            f"{certificate} and {key} cannot be read as a certificate and its key",
+            hint="give them in PEM: BEGIN CERTIFICATE, and BEGIN PRIVATE KEY without a password",
+        ) from None
+    return context
+
+
+def _no_password() -> str:
+    """OpenSSL would ask a terminal."""
+    return ""
 
 
 def uvicorn_of(service: Service) -> uvicorn.Server:
     """uvicorn as we want it: quiet about what strangers send wrong."""
     longest = math.ceil(service.options.drain_seconds) + _SAY_SECONDS
+    tls = service.options.tls
+    context = None if tls is None else tls_context(*tls)
     config = uvicorn.Config(
         build_app(service), log_level="error", access_log=False, lifespan="off", server_header=False,
         timeout_keep_alive=30, timeout_graceful_shutdown=longest, h11_max_incomplete_event_size=_LARGEST_HEADERS,
-        http=connections(service.options), ws="none", loop="asyncio",
+        http=connections(service.options), ws="none", loop="asyncio", proxy_headers=False,
+        ssl_context_factory=None if context is None else lambda *_: context,
     )  # fmt: skip
     for name in ("uvicorn.error", "asyncio", "concurrent.futures"):
         logging.getLogger(name).addFilter(without_messages)
@@ -115,6 +181,9 @@ async def serve(made: socket.socket, service: Service, *, ready: Callable[[], No
     finally:
         loading.cancel()
         await service.close()
+        if service.options.is_socket:
+            with suppress(OSError):
+                Path(service.options.host).unlink()
 
 
 async def _load(service: Service, server: uvicorn.Server, ready: Callable[[], None]) -> None:

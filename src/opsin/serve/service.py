@@ -13,12 +13,15 @@ from typing import Any, Protocol, TypeVar
 from opsin.api import Model
 from opsin.api.facts import Facts
 from opsin.errors import BusyError, ModelError
+from opsin.serve.access_log import AccessLog
 from opsin.serve.body import GONE, Body, gone
 from opsin.serve.errors import HttpError
 from opsin.serve.fields import parse
 from opsin.serve.generation_request import with_defaults
+from opsin.serve.keys import KeyRing
 from opsin.serve.metrics import Metrics
 from opsin.serve.options import Options
+from opsin.serve.record import Record
 
 T = TypeVar("T")
 Made = TypeVar("Made", covariant=True)
@@ -41,6 +44,8 @@ class Service:
         self._parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="opsin-parse")
         self.makers = ThreadPoolExecutor(options.requests, thread_name_prefix="opsin-prompt")
         self.readers = ThreadPoolExecutor(options.requests, thread_name_prefix="opsin-answer")
+        self.keys = KeyRing(options.keys)
+        self._log = AccessLog(options.access_log) if options.access_log else None
         self.ended = asyncio.Event()  # set when the server ends, and those who wait still must hear of it
         self._model: Model | None = None
         self._facts: Facts | None = None
@@ -114,6 +119,8 @@ class Service:
         """End the threads that wait for nothing."""
         for pool in (self._parsers, self.makers, self.readers):
             pool.shutdown(wait=False, cancel_futures=True)
+        if self._log is not None:
+            self._log.close()
 
     async def parse(self, body: Body, reader: Callable[[Mapping[str, Any]], T]) -> T:
         """What a body says. A large one takes seconds to be read, which nobody else shall feel."""
@@ -134,6 +141,11 @@ class Service:
             return await asyncio.shield(errand.start(work))
         finally:
             errand.leave()
+
+    def record(self, record: Record) -> None:
+        """A request has ended."""
+        if self._log is not None:
+            self._log.add(record, self.keys.without_secrets(record.path))
 
     def count(self, places: int) -> None:
         """So many places are taken, or given back."""

@@ -10,9 +10,12 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 from opsin.config import is_debugging
 from opsin.errors import OpsinError
+
+current_id: ContextVar[str] = ContextVar("request_id", default="")  # of the request that a task serves
 
 
 def trace(error: BaseException) -> str:

@@ -47,8 +47,8 @@ def environment(folder: Path) -> Path:
 
 def models(folder: Path, smollm2: Path) -> Path:
     """The table of the shim: which files stand for which repository."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text, sight = folder / "nano.gguf", folder / "mmproj-nano.gguf"
+    (folder / "sight").mkdir(parents=True, exist_ok=True)
+    text, sight = folder / "sight/nano.gguf", folder / "sight/mmproj-nano.gguf"
     stories, infill = folder / "stories.gguf", folder / "infill.gguf"
     if not sight.exists():
         _cut_nano(text, sight)

@@ -3,18 +3,21 @@
     python shim.py llama-server|opsin PROGRAM MODELS.json [llama-server's arguments]
 
 MODELS.json says which files stand for which repository of the hub. For opsin, `--ctx-size`, which llama-server
-shares out among its places for answers, is said for one of them; pictures from this machine are allowed; and options
-that `opsin serve` does not know are left out, with a line that says so.
+shares out among its places for answers, is said for one of them; a chat template is written into the model's file; and
+pictures from this machine are allowed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from opsin.gguf import File, write
+
+SLOTS = 4  # of llama-server, unless it is told otherwise
 
 
 def models(arguments: Sequence[str], files: dict[str, list[str]]) -> list[str]:
@@ -37,29 +40,29 @@ def models(arguments: Sequence[str], files: dict[str, list[str]]) -> list[str]:
     return [*kept, "--model", chosen[0], *([] if without else ["--mmproj", chosen[1]])]
 
 
-def for_opsin(arguments: Sequence[str], known: frozenset[str]) -> list[str]:
-    """The arguments that `opsin serve` knows, and the context of one answer."""
-    kept: list[str] = []
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        values = [rest.pop(0)] if rest and not rest[0].startswith("--") else []
-        if word in known:
-            kept += [word, *values]
-        else:
-            print(f"shim: left out {word} {' '.join(values)}", flush=True)
-    if "--ctx-size" in kept and "--kv-unified" not in arguments:
+def for_opsin(arguments: Sequence[str]) -> list[str]:
+    """The arguments as `opsin serve` means them: the context of one answer, pictures from this machine."""
+    kept = list(arguments)
+    if "--ctx-size" in kept and "--kv-unified" not in kept:
+        places = int(kept[kept.index("--parallel") + 1]) if "--parallel" in kept else SLOTS
         at = kept.index("--ctx-size") + 1
-        places = int(arguments[arguments.index("--parallel") + 1]) if "--parallel" in arguments else 4
         kept[at] = str(int(kept[at]) // places)
+    if "--chat-template-file" in kept:
+        at = kept.index("--chat-template-file")
+        template, model = Path(kept[at + 1]), kept.index("--model") + 1
+        kept[model] = str(with_template(Path(kept[model]), template))
+        del kept[at : at + 2]
     return [*kept, "--allow-private-media"]
 
 
-def options_of(program: str) -> frozenset[str]:
-    """The long options of `opsin serve`, by asking it."""
-    shown = subprocess.run([program, "serve", "--help"], capture_output=True, text=True, check=True).stdout
-    words = shown.replace(",", " ").replace("[", " ").replace("]", " ").split()
-    return frozenset(word for word in words if word.startswith("-"))
+def with_template(model: Path, template: Path) -> Path:
+    """A copy of a model with another chat template, made once, as `opsin serve` tells those who give it that option."""
+    path = model.with_name(f"{model.stem}-{template.stem}.gguf")
+    if not path.exists():
+        with File.open(model) as file:
+            metadata = {**file.typed, "tokenizer.chat_template": template.read_text(encoding="utf-8")}
+            write(path, metadata, [file.copy_tensor(name) for name in file.tensors])
+    return path
 
 
 def main() -> None:
@@ -68,7 +71,7 @@ def main() -> None:
     arguments = models(arguments, json.loads(Path(table).read_text(encoding="utf-8")))
     if kind == "llama-server":
         os.execv(program, [program, *arguments])
-    command = [program, "serve", *for_opsin(arguments, options_of(program))]
+    command = [program, "serve", *for_opsin(arguments)]
     print("shim:", " ".join(command), flush=True)
     os.execv(program, command)
 

@@ -70,7 +70,7 @@ def main() -> None:
     kind, program, table, *arguments = sys.argv[1:]
     arguments = models(arguments, json.loads(Path(table).read_text(encoding="utf-8")))
     if kind == "llama-server":
-        os.execv(program, [program, *arguments])
+        os.execv(program, [program, "--threads", "1", *arguments])  # two would wait for each other on a busy machine
     command = [program, "serve", *for_opsin(arguments)]
     print("shim:", " ".join(command), flush=True)
     os.execv(program, command)

@@ -12,7 +12,8 @@ from tiny_sight import ROWS, SIDE, tiny_pair
 
 import opsin
 from opsin import PictureBudget
-from opsin.api.picture_options import ChatOptions, PictureOptions
+from opsin.api.picture_options import PictureOptions
+from opsin.api.reply_keywords import ChatOptions, ReplyKeywords
 from opsin.api.sampling_options import SamplingOptions
 from opsin.media.budget import WORDS
 
@@ -31,7 +32,9 @@ def rows(question):
 def test_keywords_are_those_of_the_budget():
     budget = get_type_hints(PictureBudget)
     assert list(get_type_hints(PictureOptions).items()) == [(word, budget[word]) for word in WORDS]
-    assert get_type_hints(ChatOptions) == get_type_hints(SamplingOptions) | get_type_hints(PictureOptions)
+    assert get_type_hints(ChatOptions) == (
+        get_type_hints(SamplingOptions) | get_type_hints(PictureOptions) | get_type_hints(ReplyKeywords)
+    )
 
 
 def test_a_picture_has_options_of_its_own(tiled):  # noqa: F811

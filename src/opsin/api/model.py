@@ -14,11 +14,12 @@ from opsin.api.answer import Answer, TextEnding
 from opsin.api.arguments import check_functions, check_ids, check_texts, check_type
 from opsin.api.contents import PreparedMessages, read_messages
 from opsin.api.facts import Facts
-from opsin.api.picture_options import ChatOptions, PictureOptions
+from opsin.api.picture_options import PictureOptions
 from opsin.api.prompt_options import PLAIN, PromptOptions
 from opsin.api.prompting import Prompting
 from opsin.api.question import Question
 from opsin.api.replies import Replies, ReplyOptions
+from opsin.api.reply_keywords import REPLY_WORDS, ChatOptions, ReplyKeywords, reply_options
 from opsin.api.sampling_options import SamplingOptions
 from opsin.api.shorthand import Messages, to_messages
 from opsin.api.vision import Embeddings, Tower, Vision
@@ -290,14 +291,16 @@ class Model(Stays):
     def chat(self, messages: Messages, *, stop: Sequence[str] | None = None, **options: Unpack[ChatOptions]) -> Answer:
         """Answer a conversation. Keywords are those of `Sampling`, such as temperature, seed, max_tokens.
 
-        Those of `PictureBudget`, such as detail, say how finely to look at all its pictures.
+        Those of `PictureBudget`, such as detail, say how finely to look at all its pictures; those of `ReplyKeywords`,
+        such as tools and think, what the answer may hold beside its text.
 
         What is not named is as the model's file or store recommends (`facts.sampling`, `facts.stop`).
         """
-        asked = {word: value for word, value in options.items() if word in WORDS}
-        sampling = self._sampling({name: value for name, value in options.items() if name not in WORDS})
-        budget = PictureBudget(**asked)  # type: ignore[arg-type]  # checked there
-        return self.generate(self.question(messages, budget=budget), sampling, stop=stop, reply=ReplyOptions())
+        rest = dict(options)
+        seen, told = ({word: rest.pop(word) for word in words if word in rest} for words in (WORDS, REPLY_WORDS))
+        sampling, budget = self._sampling(rest), PictureBudget(**seen)  # type: ignore[arg-type]  # checked there
+        prompt, reply = reply_options(cast(ReplyKeywords, told))
+        return self.generate(self.question(messages, prompt, budget=budget), sampling, stop=stop, reply=reply)
 
     def complete(self, text: str, *, stop: Sequence[str] | None = None, **sampling: Unpack[SamplingOptions]) -> Answer:
         """Go on with a text, without a template."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from opsin.api.sampling_options import SamplingOptions
 from opsin.media.budget import Detail
 
 
@@ -16,7 +15,3 @@ class PictureOptions(TypedDict, total=False):
     max_pixels: int | None
     min_image_tokens: int | None
     max_image_tokens: int | None
-
-
-class ChatOptions(SamplingOptions, PictureOptions, total=False):
-    """How to choose tokens, and how finely to look at pictures."""

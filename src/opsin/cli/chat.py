@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import shlex
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,9 @@ from opsin.config import expanded
 from opsin.errors import OpsinError, RequestError
 
 if TYPE_CHECKING:
-    from opsin.api import Answer, Message, Model
+    from opsin.api import Answer, Message, Model, Piece
+    from opsin.api.prompt_options import PromptOptions
+    from opsin.api.replies import ReplyOptions
     from opsin.engine.sampling import Sampling
     from opsin.spans import Patches
 
@@ -52,6 +55,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--ignore-eos", action="store_true", help="go on past the end of the answer")
     parser.add_argument("--stats", action="store_true", help="write times and rates to stderr")
     options.add_pictures(parser)
+    _add_thoughts(parser)
     sampling = parser.add_argument_group("sampling")  # whose ranges `Sampling` knows
     sampling.add_argument(
         "--temperature", type=float, metavar="X", help="0 takes the likeliest token (default: the model's, or 0.8)"
@@ -68,11 +72,32 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     sampling.add_argument("--seed", type=int, metavar="N", help="repeatable random choices")
 
 
+def _add_thoughts(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("thoughts", "of models that think before they answer; they go to stderr")
+    group.add_argument("--think", action=argparse.BooleanOptionalAction, help="whether to think, where one may choose")
+    group.add_argument(
+        "--reasoning-budget", type=int, default=-1, metavar="N", help="end thoughts after N tokens; -1: no limit"
+    )
+    group.add_argument(
+        "--chat-template-kwargs", type=_variables, default={}, metavar="JSON", help="variables of the chat template"
+    )
+
+
+def _variables(text: str) -> dict[str, object]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
+    return value
+
+
 def run(args: argparse.Namespace) -> int:
     """Answer once, or converse where stdin is a terminal and no question was given."""
     converses = args.prompt is None and sys.stdin.isatty()
     prompt = None if converses else _question(args.prompt)
-    asked, budget = _sampling_options(args), options.picture_budget(args)
+    asked, budget, thoughts = _sampling_options(args), options.picture_budget(args), _thoughts(args)
 
     import opsin
 
@@ -85,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     options.tell(options.check_writes(model))
     with model:
         stop = tuple(args.stop) or model.facts.stop
-        chat = Chat(model, replace(model.facts.sampling, **asked), stop, args.system, args.stats)
+        chat = Chat(model, replace(model.facts.sampling, **asked), stop, args.system, args.stats, *thoughts)
         for path in args.image:
             chat.show(path)
         if prompt is None:
@@ -120,6 +145,16 @@ def _sampling_options(args: argparse.Namespace) -> dict[str, Any]:
     return asked
 
 
+def _thoughts(args: argparse.Namespace) -> tuple[PromptOptions, ReplyOptions]:
+    """What was asked of thoughts; refused before a model is loaded."""
+    from opsin.api.reply_keywords import reply_options
+
+    if args.reasoning_budget < -1:
+        raise RequestError(f"--reasoning-budget {args.reasoning_budget}", hint="give a number of tokens, or -1")
+    most = None if args.reasoning_budget == -1 else args.reasoning_budget
+    return reply_options({"think": args.think, "thought_tokens": most, "variables": args.chat_template_kwargs})
+
+
 @dataclass
 class Chat:
     """A conversation with a model: what was said, and how to answer."""
@@ -129,6 +164,8 @@ class Chat:
     stop: tuple[str, ...]
     system: str | None
     stats: bool
+    told: PromptOptions
+    reply: ReplyOptions
 
     def __post_init__(self) -> None:
         self.messages: list[Message] = []
@@ -151,18 +188,18 @@ class Chat:
         start = time.perf_counter()
         content = [*self.pictures, text] if self.pictures else text
         messages: list[Message] = [*self.messages, {"role": "user", "content": content}]
-        answer = self.model.generate(self.model.question(messages), self.sampling, stop=self.stop)
+        question = self.model.question(messages, self.told)
+        answer = self.model.generate(question, self.sampling, stop=self.stop, reply=self.reply)
         self.pictures = []
-        pieces: list[str] = []
+        told = Told()
         first = 0.0
         try:
-            for piece in answer:
+            while (piece := answer.next_piece()) is not None:
                 first = first or time.perf_counter()
-                pieces.append(piece)
-                _write(piece)
+                told.show(piece)
         finally:
-            self.messages = [*messages, {"role": "assistant", "content": "".join(pieces)}]
-        if not "".join(pieces[-1:]).endswith("\n"):
+            self.messages = [*messages, told.message]
+        if not "".join(told.text[-1:]).endswith("\n"):
             _write("\n")
         if self.stats:
             self._tell(answer, start, first or start)
@@ -179,6 +216,34 @@ class Chat:
             f"peak {peak_bytes() / 1e6:.0f} MB; {self.model.device.threads} threads",
             file=sys.stderr,
         )
+
+
+@dataclass
+class Told:
+    """What was shown of an answer: its text, and on stderr, apart from it, its thoughts."""
+
+    text: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+
+    def show(self, piece: Piece) -> None:
+        """Some more of it."""
+        from opsin.text.calls import Thought
+
+        for delta in piece.deltas:
+            if isinstance(delta, Thought):
+                self.thoughts.append(delta.text)
+                print(delta.text, end="", file=sys.stderr, flush=True)
+        if piece.text:
+            if self.thoughts and not self.text:
+                print("\n", file=sys.stderr)
+            self.text.append(piece.text)
+            _write(piece.text)
+
+    @property
+    def message(self) -> Message:
+        """As the conversation holds it."""
+        thoughts = {"reasoning_content": "".join(self.thoughts)} if self.thoughts else {}
+        return {"role": "assistant", "content": "".join(self.text), **thoughts}
 
 
 def _seen(patches: Patches) -> str:

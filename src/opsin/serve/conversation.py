@@ -101,6 +101,7 @@ class AskedConversation:
         options: what else the template is told.
         tools: those of the options, and which of them may be called.
         thoughts: whether and how much to think, as far as the conversation's fields say so.
+        in_first_form: whether its tools are OpenAI's first `functions`.
     """
 
     messages: Owned[Sequence[Message]]
@@ -108,6 +109,7 @@ class AskedConversation:
     options: PromptOptions
     tools: Tools
     thoughts: AskedThoughts
+    in_first_form: bool
 
 
 def conversation(body: Mapping[str, Any]) -> AskedConversation:
@@ -119,7 +121,9 @@ def conversation(body: Mapping[str, Any]) -> AskedConversation:
     messages: list[Message] = body["messages"]
     tools = tools_of(fields, body)
     options = PromptOptions(tools.declared, variables_of(fields))
-    return AskedConversation(Owned(messages), budget_of(fields), options, tools, thoughts_of(fields))
+    return AskedConversation(
+        Owned(messages), budget_of(fields), options, tools, thoughts_of(fields), bool(fields.functions)
+    )
 
 
 def _check_part(part: Part, path: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import hypothesis
 import one_thread  # noqa: F401 - before NumPy
 import pytest
+from llama_sources import fetch_sources
 from real_model import fetch
 from tiny import MIXED, tiny_llama
 
@@ -61,6 +62,15 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def smollm2() -> Path:
     """The real model's file. Tests that ask for it are marked `model`."""
     return fetch()
+
+
+@pytest.fixture(scope="session")
+def sources() -> Path:
+    """The folder `models` of llama.cpp's sources."""
+    found = fetch_sources()
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from opsin.errors import BusyError, ContextError, DeviceError, FileError, ModelE
 if TYPE_CHECKING:
     from opsin.api import Answer, Embeddings, Message, Model, PictureUse, Question, Usage, load
     from opsin.engine.sampling import Sampling
+    from opsin.grammar import Grammar
     from opsin.media.budget import PictureBudget
     from opsin.spans import Patches
 
@@ -26,6 +27,7 @@ __all__ = [
     "DeviceError",
     "Embeddings",
     "FileError",
+    "Grammar",
     "Message",
     "Model",
     "ModelError",
@@ -42,6 +44,7 @@ __all__ = [
 __version__ = "0.1.0.dev0"
 
 _ELSEWHERE = {
+    "Grammar": "opsin.grammar",
     "Sampling": "opsin.engine.sampling",
     "PictureBudget": "opsin.media.budget",
     "Patches": "opsin.spans",

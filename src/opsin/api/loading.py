@@ -27,6 +27,7 @@ from opsin.engine.runner import Limits, Runner
 from opsin.errors import ModelError, RequestError
 from opsin.gguf import File
 from opsin.gguf.roles import PROJECTOR, find_other
+from opsin.grammar import Grammars
 from opsin.hub.bundled import bundled
 from opsin.hub.found import Found
 from opsin.media.budget import USUAL, PictureBudget
@@ -223,5 +224,6 @@ class _Loading:
         runner = Runner(self.device, decoder, limits, pages, store)
         engine = Engine(runner, read.tokenizer.end_ids, vision.load(self.device) if vision is not None else None)
         prompting = Prompting(read.tokenizer, read.template, vision.marker if vision is not None else None)
+        grammars = Grammars(read.tokenizer, decoder.vocabulary)
         replies = Replies(read.tokenizer, read.template, decoder.vocabulary)
-        return Text(runner, engine, read.tokenizer, prompting, replies, read.facts)
+        return Text(runner, engine, read.tokenizer, grammars, prompting, replies, read.facts)

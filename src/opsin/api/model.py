@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack, cast, overload
 
@@ -14,15 +14,17 @@ from opsin.api.answer import Answer, TextEnding
 from opsin.api.arguments import check_functions, check_ids, check_texts, check_type
 from opsin.api.contents import PreparedMessages, read_messages
 from opsin.api.facts import Facts
+from opsin.api.forms import Schema, form_of
 from opsin.api.picture_options import PictureOptions
 from opsin.api.prompt_options import PLAIN, PromptOptions
 from opsin.api.prompting import Prompting
 from opsin.api.question import Question
 from opsin.api.replies import Replies, ReplyOptions
 from opsin.api.reply_keywords import REPLY_WORDS, ChatOptions, ReplyKeywords, reply_options
-from opsin.api.sampling_options import SamplingOptions
+from opsin.api.sampling_options import SamplingOptions, sampling_from
 from opsin.api.shorthand import Messages, to_messages
 from opsin.api.vision import Embeddings, Tower, Vision
+from opsin.engine.constraint import Constraint
 from opsin.engine.engine import Engine
 from opsin.engine.logprobs import Logprobs
 from opsin.engine.runner import Runner
@@ -30,6 +32,7 @@ from opsin.engine.sampling import Sampling
 from opsin.engine.scoring import prompt_logprobs, score
 from opsin.engine.trace import Edits, trace
 from opsin.errors import RequestError
+from opsin.grammar import Grammar, Grammars
 from opsin.media.budget import USUAL, WORDS, PictureBudget
 from opsin.media.decode import Source
 from opsin.media.swapping import Step
@@ -48,6 +51,7 @@ class Text:
     runner: Runner
     engine: Engine
     tokenizer: Tokenizer
+    grammars: Grammars
     prompting: Prompting
     replies: Replies
     facts: Facts
@@ -288,35 +292,47 @@ class Model(Stays):
 
     # Answers
 
-    def chat(self, messages: Messages, *, stop: Sequence[str] | None = None, **options: Unpack[ChatOptions]) -> Answer:
+    def chat(
+        self, messages: Messages, *, stop: Sequence[str] | None = None, schema: Schema | None = None,
+        grammar: Grammar | str | None = None, **options: Unpack[ChatOptions],
+    ) -> Answer:  # fmt: skip
         """Answer a conversation. Keywords are those of `Sampling`, such as temperature, seed, max_tokens.
 
         Those of `PictureBudget`, such as detail, say how finely to look at all its pictures; those of `ReplyKeywords`,
-        such as tools and think, what the answer may hold beside its text.
+        such as tools and think, what the answer may hold beside its text. `schema` is a JSON schema that
+        the answer obeys, `grammar` another form of it: a `Grammar`, or GBNF.
 
         What is not named is as the model's file or store recommends (`facts.sampling`, `facts.stop`).
         """
         rest = dict(options)
         seen, told = ({word: rest.pop(word) for word in words if word in rest} for words in (WORDS, REPLY_WORDS))
-        sampling, budget = self._sampling(rest), PictureBudget(**seen)  # type: ignore[arg-type]  # checked there
+        sampling = sampling_from(self.facts.sampling, rest)
+        budget = PictureBudget(**seen)  # type: ignore[arg-type]  # checked there
         prompt, reply = reply_options(cast(ReplyKeywords, told))
-        return self.generate(self.question(messages, prompt, budget=budget), sampling, stop=stop, reply=reply)
+        form, question = form_of(schema, grammar), self.question(messages, prompt, budget=budget)
+        return self.generate(question, sampling, stop=stop, reply=reply, grammar=form)
 
-    def complete(self, text: str, *, stop: Sequence[str] | None = None, **sampling: Unpack[SamplingOptions]) -> Answer:
-        """Go on with a text, without a template."""
+    def complete(
+        self, text: str, *, stop: Sequence[str] | None = None, schema: Schema | None = None,
+        grammar: Grammar | str | None = None, **sampling: Unpack[SamplingOptions],
+    ) -> Answer:  # fmt: skip
+        """Go on with a text, without a template. Keywords as in `chat`."""
         self.text.prompting.refuse_too_long([check_type(text, str, "the text")], (), self.context, special=False)
         ids = self.tokenizer.encode(text, add_special=True)
-        return self.generate(Prompt.of([ids]), self._sampling(sampling), stop=stop)
+        form = form_of(schema, grammar)
+        return self.generate(Prompt.of([ids]), sampling_from(self.facts.sampling, sampling), stop=stop, grammar=form)
 
     def generate(
         self, question: Question | Prompt, sampling: Sampling, *, stop: Sequence[str] | TextEnding | None = None,
         progress: bool = False, reply: ReplyOptions | None = None,
+        grammar: Grammar | None = None,
     ) -> Answer:  # fmt: skip
         """Go on with a prompt. Work begins now; dropping the answer ends it. `stop`: None takes `facts.stop`.
 
         A `TextEnding` in place of texts says more of where the answer's text ends. `reply` is what is wanted of it,
         where it is read as the model's template writes replies: thoughts apart. None for text as it comes.
         `progress`: pieces (`Answer.next_piece`) tell how much of the prompt is done, too.
+        `grammar` is the form of what is answered. Raises RequestError where it is wrong, or cannot be met.
         """
         stop = self.facts.stop if stop is None else stop
         if not isinstance(stop, TextEnding):
@@ -325,27 +341,15 @@ class Model(Stays):
         asked = Question(question) if isinstance(question, Prompt) else question
         check_type(asked, Question, "question", _ASKED)
         check_type(sampling, Sampling, "sampling")
-        self._check_pictures(asked)
-        constraint, text, reader = None, self.tokenizer.stream(), None
+        asked.check_pictures(self.context)
+        text, reader = self.tokenizer.stream(), None
+        constraint: Constraint | None = None if grammar is None else self.text.grammars.start(grammar)
         if reply is not None:
             replies, ends = self.text.replies, self.tokenizer.end_ids
             constraint = replies.hold(reply, asked.text, constraint, ends)
             text, reader = replies.stream(reply), replies.reader(reply, asked.text)
         stream = self.engine.submit(asked.prompt, sampling, progress=progress, constraint=constraint)
         return Answer(stream, text, stop, len(asked.prompt), asked.pictures, reader)
-
-    def _sampling(self, options: Mapping[str, object]) -> Sampling:
-        known = Sampling.__dataclass_fields__
-        wrong = [name for name in options if name not in known]
-        if wrong:
-            raise RequestError(f"{wrong[0]} is no option of sampling", hint=", ".join(known))
-        return replace(self.facts.sampling, **options)  # type: ignore[arg-type]
-
-    def _check_pictures(self, asked: Question) -> None:
-        """Name the picture that does not fit any more."""
-        for number, picture in enumerate(asked.pictures):
-            which = f"{picture.name}, picture {number + 1} of {len(asked.pictures)},"
-            check_context(picture.end, self.context, picture=which, param=picture.name, prompt_tokens=len(asked.prompt))
 
     # Looking inside
 

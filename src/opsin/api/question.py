@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opsin.api.answer import PictureUse
-from opsin.spans import MediaSpan, Patches, Prompt
+from opsin.spans import MediaSpan, Patches, Prompt, check_context
 
 
 @dataclass(frozen=True)
@@ -30,3 +30,9 @@ class Question:
             end = ends[place - 1] if place else 0
             uses.append(PictureUse(name, p.original, p.size, p.rows, p.notes, end, p.area))
         return cls(prompt, tuple(uses), text)
+
+    def check_pictures(self, context: int) -> None:
+        """Raises ContextError for the first picture that does not fit any more."""
+        for number, picture in enumerate(self.pictures):
+            which = f"{picture.name}, picture {number + 1} of {len(self.pictures)},"
+            check_context(picture.end, context, picture=which, param=picture.name, prompt_tokens=len(self.prompt))

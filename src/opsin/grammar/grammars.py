@@ -1,0 +1,90 @@
+"""Grammars of one model: its vocabulary as llguidance reads it, and those that were used lately, warm.
+
+Thread: anybody's.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from functools import partial
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+from opsin.errors import RequestError
+from opsin.grammar.form import Special
+from opsin.grammar.grammar import Grammar
+from opsin.grammar.matcher import LazyMatcher, Matcher
+from opsin.grammar.table import table_of
+from opsin.text import Tokenizer
+
+_KEPT = 16  # grammars whose learnt states are kept
+_STATES = 50_000  # of one grammar's lexer, which learns them: 1 to 2 kB each
+_HINT = "docs/grammar.md says what can be held to"
+_LONGEST = 400  # characters of an error
+_SCHEMA = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")  # a place that is in no text of the asker's
+
+
+class Grammars:
+    """Starts grammars for the vocabulary of a model, whose logits are `width`."""
+
+    def __init__(self, tokenizer: Tokenizer, width: int) -> None:
+        self.tokenizer, self._width = tokenizer, width
+        self._lock = threading.Lock()
+        self._made: LLTokenizer | None = None
+        self._kept: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._limits = LLParserLimits(max_lexer_states=_STATES, verbose_errors=False)
+
+    def prepare(self) -> None:
+        """Build the table of the vocabulary now, and not with the first grammar."""
+        with self._lock:
+            self._table()
+
+    def start(self, grammar: Grammar) -> Matcher | LazyMatcher:
+        """A matcher for one answer. Raises RequestError where the grammar is wrong, or cannot be met."""
+        with self._lock:
+            table = self._table()
+        source = grammar.form.source(Special(self.tokenizer.split, tuple(sorted(self.tokenizer.end_ids))))
+        copy = partial(self._copy, table, source)
+        first = copy()
+        if not grammar.triggers:
+            return first
+        return LazyMatcher(copy, grammar.triggers, self.tokenizer.piece, table.tokenize_bytes)
+
+    def _copy(self, table: LLTokenizer, source: str) -> Matcher:
+        with self._lock:
+            warm = self._kept.get(source)
+            if warm is not None:
+                self._kept.move_to_end(source)
+        if warm is None:
+            warm = self._compile(table, source)
+            with self._lock:
+                self._kept[source] = warm
+                while len(self._kept) > _KEPT:
+                    self._kept.popitem(last=False)
+        return Matcher(warm.deep_copy(), table.vocab_size)
+
+    def _compile(self, table: LLTokenizer, source: str) -> LLMatcher:
+        """With its first mask, which takes longest. It lets the interpreter go."""
+        matcher = LLMatcher(table, source, log_level=0, limits=self._limits)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # it raises nothing
+        if matcher.is_error():
+            raise RequestError(_told(matcher.get_error()), hint=_HINT)
+        return matcher
+
+    def _table(self) -> LLTokenizer:
+        if self._made is None:
+            self._made = table_of(self.tokenizer, self._width)
+        return self._made
+
+
+def _told(error: str) -> str:
+    """An error of llguidance in a line, without what it shows of the source, or of itself where it panicked."""
+    if error.startswith("panic"):
+        return "the grammar is too large, or too complex"
+    if error.startswith("NoExtension"):
+        return "nothing obeys the grammar"
+    what = _SCHEMA.sub("the JSON schema: ", error.partition("\n   1 | ")[0].partition("\n<")[0])
+    return f"the grammar cannot be used: {' '.join(what.split())}"[:_LONGEST]

@@ -1,0 +1,80 @@
+"""JSON schemas: bounded before llguidance sees them, and written as Lark.
+
+What llguidance cannot hold to, it refuses. What it does not refuse and we decide: white space, `oneOf`, and formats
+that JSON Schema does not define, which are notes for people there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from opsin.errors import RequestError
+
+MAX_CHARACTERS: Final = 1 << 18
+MAX_NESTING: Final = 64
+MAX_VALUES: Final = 20_000
+_SPACE = r" |\n{1,2}[ \t]{0,20}"  # between values: without a bound a weak model writes it for ever
+_OPTIONS: Mapping[str, object] = {"coerce_one_of": True, "whitespace_flexible": True, "whitespace_pattern": _SPACE}
+_FORMATS = frozenset((  # that JSON Schema defines
+    "date-time", "date", "time", "duration", "email", "idn-email", "hostname", "idn-hostname", "ipv4", "ipv6", "uri",
+    "uri-reference", "iri", "iri-reference", "uuid", "uri-template", "json-pointer", "relative-json-pointer", "regex",
+))  # fmt: skip
+_VALUES = frozenset(("const", "default", "enum", "example", "examples"))  # hold values, not schemas
+
+
+def lark_of_schema(schema: Mapping[str, object] | bool | str) -> str:
+    """Lark for a value that obeys a schema, and some white space before it. Raises RequestError."""
+    given = _read(schema) if isinstance(schema, str) else schema
+    return f"start: /({_SPACE})?/ value\nvalue: {inline(given)}\n"
+
+
+def inline(schema: object) -> str:
+    """A schema inside Lark."""
+    if not isinstance(schema, Mapping | bool):
+        raise RequestError(f"a JSON schema of the type {type(schema).__name__}", hint="give an object")
+    checked = _checked(schema, MAX_NESTING, [MAX_VALUES])
+    if isinstance(checked, bool):
+        if not checked:
+            raise RequestError("the schema is false: no value obeys it")
+        checked = {}
+    assert isinstance(checked, dict)
+    text = json.dumps({**checked, "x-guidance": _OPTIONS}, ensure_ascii=False)
+    if len(text) > MAX_CHARACTERS:
+        raise RequestError(f"a JSON schema of {len(text)} characters", hint=f"give at most {MAX_CHARACTERS}")
+    return f"%json {text}"
+
+
+def _read(text: str) -> object:
+    if len(text) > MAX_CHARACTERS:
+        raise RequestError(f"a JSON schema of {len(text)} characters", hint=f"give at most {MAX_CHARACTERS}")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the JSON schema is no JSON: {ascii(str(error))[1:-1]:.100}") from None
+
+
+def _checked(value: object, nesting: int, left: list[int], *, is_schema: bool = True) -> object:
+    """The same value, without notes for people. Raises RequestError for what is too large, or no JSON."""
+    left[0] -= 1
+    if left[0] < 0:
+        raise RequestError(f"the JSON schema has more than {MAX_VALUES} values", hint="give a smaller one")
+    if nesting == 0:
+        raise RequestError(f"the JSON schema nests deeper than {MAX_NESTING}", hint="give a flatter one")
+    if isinstance(value, Mapping):
+        made = {}
+        for key, part in value.items():
+            if not isinstance(key, str):
+                raise RequestError(f"a key of the JSON schema is {key!r:.40}", hint="give texts")
+            if not (is_schema and key == "format" and isinstance(part, str) and part not in _FORMATS):
+                made[key] = _checked(part, nesting - 1, left, is_schema=is_schema and key not in _VALUES)
+        return made
+    if isinstance(value, list | tuple):
+        return [_checked(part, nesting - 1, left, is_schema=is_schema) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RequestError(f"the JSON schema holds {value}", hint="give finite numbers")
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise RequestError(f"the JSON schema holds a {type(value).__name__}", hint="give what JSON has")

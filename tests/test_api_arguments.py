@@ -84,8 +84,13 @@ ENTRANCES = {
         f"chat {name}": lambda model, value, name=name: model.chat("Hi", **{"max_tokens": 1, name: value})
         for name in get_type_hints(ChatOptions)
     },
+    "chat schema": lambda model, value: model.chat("Hi", schema=value, max_tokens=1),
+    "chat grammar": lambda model, value: model.chat("Hi", grammar=value, max_tokens=1),
     "complete": lambda model, value: model.complete(value, max_tokens=1),
     "generate": lambda model, value: model.generate(value, opsin.Sampling(max_tokens=1)),
+    "generate grammar": lambda model, value: model.generate(
+        model.question("Hi"), opsin.Sampling(max_tokens=1), grammar=value
+    ),
     "generate sampling": lambda model, value: model.generate(model.question("Hi"), value),
     "logits": lambda model, value: model.logits(value),
     "trace": lambda model, value: model.trace(value, ("norm",)),

@@ -43,6 +43,8 @@ class Grammars:
 
     def start(self, grammar: Grammar) -> Matcher | LazyMatcher:
         """A matcher for one answer. Raises RequestError where the grammar is wrong, or cannot be met."""
+        if not isinstance(grammar, Grammar):
+            raise RequestError(f"a grammar of the type {type(grammar).__name__}", hint="give an opsin.Grammar")
         with self._lock:
             table = self._table()
         source = grammar.form.source(Special(self.tokenizer.split, tuple(sorted(self.tokenizer.end_ids))))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +16,6 @@ from opsin.errors import RequestError
 from opsin.grammar.grammar import Trigger
 
 _TOO_COMPLEX = ("ParserTooComplex", "LexerTooComplex")
-
-
-class Constraint(Protocol):
-    """What a matcher is to the engine, which has the definition."""
-
-    @property
-    def ended(self) -> bool: ...
-
-    def mask(self) -> npt.NDArray[np.uint8] | None: ...
-
-    def accept(self, id: int) -> None: ...
 
 
 class Matcher:

@@ -129,7 +129,7 @@ def test_fields_that_ask_for_nothing_and_those_that_nobody_knows_change_nothing(
         ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
         ({"web_search_options": {"search_context_size": "low"}}, "web_search_options"),
         ({"extra_body": {"chat_template": "{{ messages }}"}}, "chat_template"),
-        ({"extra_body": {"continue_final_message": True}}, "continue_final_message"),
+        ({"extra_body": {"continue_final_message": "x"}}, "continue_final_message"),
         ({"extra_body": {"guided_json": {"type": "object"}}}, "guided_json"),
         ({"extra_body": {"dry_multiplier": 0.8}}, "dry_multiplier"),
         ({"extra_body": {"repeat_penalty": 1.1}}, "repeat_penalty"),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from opsin.api.continuing import Continues
 from opsin.errors import FieldError
 
 # What the template is given by us: no variable of people's may take its place.
@@ -19,10 +20,14 @@ class PromptOptions:
     Attributes:
         tools: functions that may be called, as OpenAI declares them.
         variables: of the template, such as enable_thinking or documents; values as JSON has them.
+        begins: whether an answer is begun after the last message.
+        continues: what of the last message, which is the assistant's, is gone on with, in place of an answer.
     """
 
     tools: tuple[Mapping[str, object], ...] = ()
     variables: Mapping[str, object] = field(default_factory=dict)
+    begins: bool = True
+    continues: Continues | None = None
 
     def __post_init__(self) -> None:
         for name in self.variables:

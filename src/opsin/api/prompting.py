@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from opsin.api.contents import PreparedMessages, flatten_contents
+from opsin.api.continuing import continued
+from opsin.api.messages import Message
 from opsin.api.prompt_options import PLAIN, PromptOptions
 from opsin.errors import RequestError
 from opsin.spans import MediaSpan, Patches, Prompt, check_context
@@ -115,13 +118,19 @@ class Prompting:
             )
         return runs, text
 
-    def _render(self, messages: list[dict[str, object]], options: PromptOptions) -> str:
+    def _render(self, messages: Sequence[Message], options: PromptOptions) -> str:
         """A text that knows what in it people wrote."""
+        if options.continues is not None:
+            once = replace(options, continues=None)
+            return continued(
+                messages, options.continues, lambda m, begins: self._render(m, replace(once, begins=begins))
+            )
         if self.template is None:
             return join("\n", (cast(str, m.get("content") or "") for m in flatten_contents(messages, self.own)))
         tools = cast(Sequence[Mapping[str, object]], written(options.tools)) or None
         variables: dict[str, Any] = {name: written(value) for name, value in options.variables.items()}
-        return self.template.render(self.template.fit(messages), tools=tools, **variables)
+        fitting = self.template.fit(messages)
+        return self.template.render(fitting, add_generation_prompt=options.begins, tools=tools, **variables)
 
     def _escaped(self, text: str) -> str:
         """A text in which nothing that people wrote becomes a special token or a place of a picture."""

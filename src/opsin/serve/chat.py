@@ -30,6 +30,7 @@ class ChatFields(AnswerFields, kw_only=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=MOST_LOGPROBS, description="And of so many likeliest ones.")] | None = (
         None
     )
+    echo: Annotated[bool, Meta(description="A stream begins with the text that is gone on with.")] = False
     n_probs: Annotated[int, Meta(ge=0, le=MOST_LOGPROBS, description="Both in one number, as llama-server has it.")] = 0
 
 
@@ -106,7 +107,7 @@ def _reply(asked: AskedConversation, fields: ChatFields) -> ReplyOptions:
 def _form(asked: AskedConversation, fields: ChatFields) -> ChatFormat:
     """How the answer is told."""
     tells = asked.thoughts.told and fields.include_reasoning is not False
-    return ChatFormat(tells, one_call=asked.in_first_form)
+    return ChatFormat(tells, one_call=asked.in_first_form, prefill=asked.prefill, echo=fields.echo)
 
 
 def _questions(model: Model, asked: AskedConversation, *, check: Callable[[], None]) -> list[Question]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from opsin.api import Answer, Logprobs
+from opsin.serve.conversation import Prefill
 from opsin.serve.generation import Answers, Delta
 from opsin.serve.native_format import about_prompt, verbose
 from opsin.serve.usage import FINGERPRINT, finish_reason
@@ -20,10 +21,14 @@ class ChatFormat:
     Attributes:
         thoughts: whether they are told.
         one_call: whether a call is told in OpenAI's first form, which has one alone.
+        prefill: what the answer goes on with; whole answers begin with it.
+        echo: whether streams do, too.
     """
 
     thoughts: bool = True
     one_call: bool = False
+    prefill: Prefill | None = None
+    echo: bool = False
     is_marked: ClassVar[bool] = True
 
     def whole(self, told: Answers) -> Mapping[str, Any]:
@@ -44,7 +49,10 @@ class ChatFormat:
 
     def begin(self, told: Answers) -> Iterable[Mapping[str, Any]]:
         first = {"role": "assistant", "content": None}
-        return [self._chunk(told, index, first) for index in range(told.request.choices)]
+        for index in range(told.request.choices):
+            yield self._chunk(told, index, first)
+            if self.prefill is not None and self.echo:
+                yield self._chunk(told, index, {_field(self.prefill): self.prefill.text})
 
     def delta(self, told: Answers, delta: Delta) -> Iterable[Mapping[str, Any]]:
         logprobs = _logprobs(told, delta.piece.logprobs) if delta.piece.logprobs else None
@@ -65,6 +73,9 @@ class ChatFormat:
     def _message(self, answer: Answer) -> Mapping[str, Any]:
         """Of an answer that is over. One that only calls has no content."""
         message = answer.message
+        if self.prefill is not None:  # as llama-server tells it; a stream goes on behind it
+            name = _field(self.prefill)
+            message[name] = self.prefill.text + str(message.get(name, ""))
         if not self.thoughts:
             message.pop("reasoning_content", None)
         if not answer.is_calling:
@@ -100,6 +111,10 @@ class ChatFormat:
     ) -> Mapping[str, Any]:  # fmt: skip
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": end}
         return {**_head(told), "choices": [choice]}
+
+
+def _field(prefill: Prefill) -> str:
+    return "reasoning_content" if prefill.is_thought else "content"
 
 
 def _head(told: Answers) -> dict[str, Any]:

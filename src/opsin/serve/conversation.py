@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
 from opsin.api import Message
+from opsin.api.continuing import Continues, said_in
 from opsin.api.prompt_options import PromptOptions
 from opsin.api.tools import Tools
 from opsin.errors import FieldError
@@ -19,6 +20,7 @@ from opsin.serve.fields import Fields, read, unbuilt
 from opsin.serve.template_fields import AskedThoughts, thoughts_of, variables_of
 from opsin.serve.tool_fields import ToolFields, tools_of
 
+_PARTS_TO_CONTINUE: Final[Mapping[str, Continues]] = {"content": "content", "reasoning_content": "thoughts"}
 # It stands beside a template's own words, where a line break would begin a message of somebody else.
 _NAME = Meta(
     pattern=r"^[\w. -]{1,64}(?![\s\S])",
@@ -68,8 +70,8 @@ class ChatMessage(Fields, kw_only=True):
     tool_call_id: Annotated[Any, Meta(description="The call whose result this is.")] = None
     function_call: Annotated[Any, Meta(description="A call in OpenAI's first form.")] = None
     refusal: Annotated[Any, Meta(description="What the assistant said in place of a content.")] = None
-    prefix: Annotated[Any, unbuilt(False)] = None
-    partial: Annotated[Any, unbuilt(False)] = None
+    prefix: Annotated[bool, Meta(description="Of the last one: go on with it, as is done anyway.")] = False
+    partial: Annotated[bool, Meta(description="The same.")] = False
     text: Annotated[Any, unbuilt("")] = None
 
 
@@ -84,11 +86,25 @@ class Conversation(ToolFields, kw_only=True):
             extra={"hint": 'give [{"role": "user", "content": "..."}]'},
         ),
     ]
-    add_generation_prompt: Annotated[Any, unbuilt(True)] = None
-    continue_final_message: Annotated[Any, unbuilt(False)] = None
+    add_generation_prompt: Annotated[bool, Meta(description="Begin an answer after the last message.")] = True
+    continue_final_message: Annotated[
+        bool | str,
+        Meta(
+            description="Go on with the last message, which is the assistant's: true, content or reasoning_content.",
+            extra={"hint": "give true, content or reasoning_content"},
+        ),
+    ] = False
     add_special_tokens: Annotated[Any, unbuilt(False)] = None
     prompt: Annotated[Any, unbuilt("", [])] = None
     safe_prompt: Annotated[Any, unbuilt(False)] = None
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """A text of the assistant's that is gone on with: its content, or its thoughts."""
+
+    text: str
+    is_thought: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +118,7 @@ class AskedConversation:
         tools: those of the options, and which of them may be called.
         thoughts: whether and how much to think, as far as the conversation's fields say so.
         in_first_form: whether its tools are OpenAI's first `functions`.
+        prefill: what is gone on with, and whether it is content or thoughts; None where an answer is begun.
     """
 
     messages: Owned[Sequence[Message]]
@@ -110,6 +127,7 @@ class AskedConversation:
     tools: Tools
     thoughts: AskedThoughts
     in_first_form: bool
+    prefill: Prefill | None = None
 
 
 def conversation(body: Mapping[str, Any]) -> AskedConversation:
@@ -120,10 +138,38 @@ def conversation(body: Mapping[str, Any]) -> AskedConversation:
             _check_part(part, f"messages[{number}].content[{place}].")
     messages: list[Message] = body["messages"]
     tools = tools_of(fields, body)
-    options = PromptOptions(tools.declared, variables_of(fields))
+    continues = _continues(fields)
+    options = PromptOptions(tools.declared, variables_of(fields), fields.add_generation_prompt, continues)
+    prefill = None if continues is None else _prefill(messages[-1], continues)
     return AskedConversation(
-        Owned(messages), budget_of(fields), options, tools, thoughts_of(fields), bool(fields.functions)
+        Owned(messages), budget_of(fields), options, tools, thoughts_of(fields), bool(fields.functions), prefill
     )
+
+
+def _prefill(message: Message, continues: Continues) -> Prefill:
+    name, text = said_in(message, continues)
+    return Prefill(text, name != "content")
+
+
+def _continues(fields: Conversation) -> Continues | None:
+    """What of the last message is gone on with, by llama-server's rules: the assistant's always is."""
+    asked, roles = fields.continue_final_message, [message.role for message in fields.messages]
+    if isinstance(asked, str) and asked not in _PARTS_TO_CONTINUE:
+        raise FieldError("continue_final_message", f"{asked!r:.80} is no part", hint="give true, or reasoning_content")
+    for number, message in enumerate(fields.messages[:-1]):
+        if message.prefix or message.partial:
+            name = "prefix" if message.prefix else "partial"
+            raise FieldError(f"messages[{number}].{name}", "only the last one is gone on with", hint="leave it out")
+    if asked:
+        if fields.add_generation_prompt:
+            what = "is true, and so is continue_final_message"
+            raise FieldError("add_generation_prompt", what, hint="send add_generation_prompt: false")
+        return _PARTS_TO_CONTINUE[asked] if isinstance(asked, str) else "last"
+    if roles[-1] != "assistant":
+        return None
+    if roles[-2:] == ["assistant", "assistant"]:
+        raise FieldError("messages", "the last two are the assistant's", hint="make one of them")
+    return "last"
 
 
 def _check_part(part: Part, path: str) -> None:

@@ -11,7 +11,9 @@ import base64
 import io
 import json
 import os
+import subprocess
 import threading
+import types
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -102,11 +104,55 @@ def _their_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(request.module, "get_img_url", get_img_url)
 
 
+class Kept:
+    """The last server, which goes on after a test so that the next one with the same start line finds it (--quick)."""
+
+    def __init__(self) -> None:
+        self.line: list[str] = []
+        self.process: subprocess.Popen[bytes] | None = None
+        self.pid, self.returncode = 0, None
+
+    def start(self, line: list[str], **how: Any) -> Kept:
+        """In the place of Popen."""
+        if line != self.line or self.process is None or self.process.poll() is not None:
+            self.end()
+            self.line, self.process = line, subprocess.Popen(line, **how)
+            self.pid = self.process.pid
+        return self
+
+    def end(self) -> None:
+        """End it in earnest."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+
+    def poll(self) -> int | None:
+        """As it is."""
+        return None if self.process is None else self.process.poll()
+
+    def terminate(self) -> None:
+        """Later."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Nothing to wait for."""
+        return 0
+
+
+KEPT = Kept()
+
+
+def pytest_sessionfinish() -> None:
+    """The last one."""
+    KEPT.end()
+
+
 def pytest_configure() -> None:
     """Start no presets beforehand, take foreign words as found, and wait a minute at most."""
     utils.ServerPreset.load_all = staticmethod(lambda: None)
     match = utils.match_regex
     utils.match_regex = lambda regex, text: regex in WORDS or match(regex, text)
+    if os.environ.get("OPSIN_SHIM_KEEPS"):
+        utils.subprocess = types.SimpleNamespace(Popen=KEPT.start, TimeoutExpired=subprocess.TimeoutExpired)
     send = requests.Session.request
 
     def request(self: requests.Session, *args: Any, **kwargs: Any) -> requests.Response:

@@ -34,6 +34,7 @@ FILES = (
     *("metrics", "security", "template", "tokenize", "tool_call", "vision_api"),
 )
 TEST_SECONDS = 150
+STATELESS = ("template", "chat_completion", "tool_call", "vision_api", "security", "infill", "tokenize")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Runner:
     python: Path  # that has what these import
     models: Path  # table for the shim
     slow: bool
+    quick: bool
 
     def run(self, kind: str, program: Path, files: Iterable[str]) -> None:
         """Run files of tests on one of the servers, and keep what came of each test."""
@@ -64,11 +66,11 @@ class Runner:
         command += ["-q", "--tb=short", f"--timeout={TEST_SECONDS}", "-p", "no:cacheprovider"]
         command += [] if self.slow else ["-m", "not slow"]
         with log.open("w") as output:
-            subprocess.run(command, cwd=self.tests, env=self.environment(kind, program), stdout=output,
+            subprocess.run(command, cwd=self.tests, env=self.environment(kind, program, file), stdout=output,
                            stderr=subprocess.STDOUT, check=False)  # fmt: skip
         return dict(_outcomes(ElementTree.parse(report).getroot(), file)) if report.exists() else {"test": f"see {log}"}
 
-    def environment(self, kind: str, program: Path) -> dict[str, str]:
+    def environment(self, kind: str, program: Path, file: str) -> dict[str, str]:
         """The variables that lead their tests to the shim."""
         start = self.cache / f"start-{kind}"
         start.write_text(f'#!/bin/sh\nexec {sys.executable} {HERE}/shim.py {kind} {program} {self.models} "$@"\n')
@@ -80,6 +82,7 @@ class Runner:
             "PYTHONPATH": os.pathsep.join((str(HERE), str(self.tests))),
             "OPSIN_SHIM_COUNTS": str(self.cache / "counts.json"),
             "OPSIN_SHIM_KIND": kind,
+            "OPSIN_SHIM_KEEPS": "1" if self.quick and file in STATELESS else "",
         }
 
     def outcomes(self, kind: str) -> dict[str, str]:
@@ -121,12 +124,13 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=FILES, choices=FILES, metavar="FILE", help="files of tests")
     parser.add_argument("--control", action="store_true", help="run llama-server again")
     parser.add_argument("--table", action="store_true", help="run nothing, write the table")
+    parser.add_argument("--quick", action="store_true", help="tests with the same start line share a server")
     parser.add_argument("--slow", action="store_true", help="the tests that are marked slow, too")
     args = parser.parse_args()
     cache = platformdirs.user_cache_path("opsin-llama-server-tests", appauthor=False)
     runner = Runner(
         cache, materials.sources(args.sources or cache), materials.environment(cache / "environment"),
-        materials.models(cache / "models", smollm2()), args.slow,
+        materials.models(cache / "models", smollm2()), args.slow, args.quick,
     )  # fmt: skip
     if not args.table:
         missing = [file for file in args.only if args.control or not (cache / "llama-server" / f"{file}.json").exists()]

@@ -25,7 +25,7 @@ from opsin.serve.fields import Fields
 from opsin.serve.metrics import TYPE
 from opsin.serve.models import ModelRoutes
 from opsin.serve.openapi import Described
-from opsin.serve.raw_prompts import Prompts
+from opsin.serve.raw_prompts import Infill, Prompts
 from opsin.serve.record import RecordMiddleware
 from opsin.serve.service import Service
 from opsin.serve.tokens import DetokenizeRequest, TokenizeRequest, TokenRoutes
@@ -33,7 +33,7 @@ from opsin.serve.tokens import DetokenizeRequest, TokenizeRequest, TokenRoutes
 Endpoint = Callable[[Request], Awaitable[Response]] | AnswerRoute
 ELSEWHERE = (
     *("/v1/responses", "/responses", "/v1/responses/input_tokens", "/responses/input_tokens", "/v1/messages"),
-    *("/v1/messages/count_tokens", "/v1/audio/transcriptions", "/audio/transcriptions", "/infill", "/v1/embeddings"),
+    *("/v1/messages/count_tokens", "/v1/audio/transcriptions", "/audio/transcriptions", "/v1/embeddings"),
     *("/embeddings", "/embedding", "/v1/rerank", "/v1/reranking", "/rerank", "/reranking", "/slots/{id:int}"),
 )
 _PAGE = Path(__file__).parent / "page" / "index.html"
@@ -88,6 +88,7 @@ def build_app(service: Service) -> Starlette:
         *_post("/v1/completions", answering(go_on.openai), Prompts, CompletionFields),
         *_post("/completions", answering(go_on.native), Prompts, CompletionFields),
         *_post("/completion", answering(go_on.native), Prompts, CompletionFields),
+        *_post("/infill", answering(go_on.infill), Infill, CompletionFields),
         *_post("/tokenize", answering(spell.tokenize), TokenizeRequest),
         *_post("/detokenize", answering(spell.detokenize), DetokenizeRequest),
         *(Described(Route(path, tell.elsewhere, methods=["GET", "POST"]), built=False) for path in ELSEWHERE),

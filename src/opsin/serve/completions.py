@@ -13,14 +13,16 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from opsin.api import Model, Question
+from opsin.api.infilling import infill, missing_tokens
 from opsin.errors import FieldError
 from opsin.serve.body import Owned
+from opsin.serve.errors import HttpError
 from opsin.serve.exchange import Exchange
 from opsin.serve.fields import read
 from opsin.serve.generation import ResponseFormat, generate, write
 from opsin.serve.generation_request import AnswerFields, GenerationRequest, generation_request
 from opsin.serve.native_format import NativeFormat
-from opsin.serve.raw_prompts import RawPrompt, prompts_of
+from opsin.serve.raw_prompts import RawPrompt, gaps_of, prompts_of
 from opsin.serve.report_fields import MOST_LOGPROBS
 from opsin.serve.service import Service
 from opsin.serve.text_format import TextFormat
@@ -43,6 +45,9 @@ class CompletionFields(AnswerFields, kw_only=True):
     )
 
 
+ReadPrompts = Callable[[Mapping[str, Any]], tuple[RawPrompt, ...]]
+
+
 @dataclass(frozen=True)
 class CompletionRequest:
     """What to go on with, and what is wanted of it. `echo`: prompts are told before their answers."""
@@ -61,27 +66,37 @@ class CompletionRoutes:
 
     async def openai(self, exchange: Exchange) -> None:
         """Go on with prompts, in OpenAI's shape."""
-        await self._complete(exchange, lambda asked, texts: TextFormat(texts if asked.echo else None), "cmpl")
+        form = lambda asked, texts: TextFormat(texts if asked.echo else None)  # noqa: E731
+        await self._complete(exchange, form, "cmpl", prompts_of)
 
     async def native(self, exchange: Exchange) -> None:
         """Go on with prompts, in llama-server's shape."""
-        await self._complete(exchange, lambda asked, texts: NativeFormat(), "native")
+        await self._complete(exchange, lambda asked, texts: NativeFormat(), "native", prompts_of)
+
+    async def infill(self, exchange: Exchange) -> None:
+        """Write what stands between two texts, in llama-server's shape, with a model for code."""
+        missing = missing_tokens(self._service.model.tokenizer)
+        if missing:
+            what = " ".join(f"{name} token is missing." for name in missing)
+            raise HttpError(501, f"Infill is not supported by this model: {what}", hint="take a model for code")
+        await self._complete(exchange, lambda asked, texts: NativeFormat(), "infill", gaps_of)
 
     async def _complete(
-        self, exchange: Exchange, form: Callable[[CompletionRequest, list[str]], ResponseFormat], kind: str
-    ) -> None:
+        self, exchange: Exchange, form: Callable[[CompletionRequest, list[str]], ResponseFormat], kind: str,
+        read_prompts: ReadPrompts,
+    ) -> None:  # fmt: skip
         service = self._service
-        asked = await service.parse(exchange.body, partial(self._asked, kind == "cmpl"))
+        asked = await service.parse(exchange.body, partial(self._asked, kind == "cmpl", read_prompts))
         exchange.ping_seconds = asked.request.ping(service.options.ping_seconds)
         with service.admit(asked.count * asked.request.candidates):
             async with exchange:
-                questions, texts = await service.prompt(exchange.body, partial(_read, service.model, asked.prompts))
+                questions, texts = await service.prompt(exchange.body, partial(_read, service.model, asked))
                 answers = await generate(service, exchange, questions, asked.request, kind=kind)
                 await write(exchange, answers, form(asked, texts))
 
-    def _asked(self, openai: bool, body: Mapping[str, Any]) -> CompletionRequest:
+    def _asked(self, openai: bool, read_prompts: ReadPrompts, body: Mapping[str, Any]) -> CompletionRequest:
         most = self._service.options.requests
-        prompts, fields = prompts_of(body), read(body, CompletionFields)
+        prompts, fields = read_prompts(body), read(body, CompletionFields)
         logprobs = _logprobs(fields)
         request = generation_request(fields, answers=most, logprobs=logprobs, base=self._service.facts)
         candidates = fields.best_of or request.choices
@@ -108,13 +123,14 @@ def _logprobs(fields: CompletionFields) -> int | None:
     return given or None
 
 
-def _read(
-    model: Model, prompts: Owned[tuple[RawPrompt, ...]], *, check: Callable[[], None]
-) -> tuple[list[Question], list[str]]:
+def _read(model: Model, asked: CompletionRequest, *, check: Callable[[], None]) -> tuple[list[Question], list[str]]:
     """Prompts, and their texts as the client wrote them."""
     questions, texts = [], []
-    for prompt in prompts.take():
-        questions.append(model.raw(prompt.pieces, prompt.pictures, check=check, budget=prompt.budget))
+    for prompt in asked.prompts.take():
+        if prompt.gap is not None:
+            questions.append(infill(model, prompt.gap, tokens=asked.request.sampling.max_tokens or 0, check=check))
+        else:
+            questions.append(model.raw(prompt.pieces, prompt.pictures, check=check, budget=prompt.budget))
         texts.append(
             "".join(p if isinstance(p, str) else model.tokenizer.decode(p, special=True) for p in prompt.pieces)
         )

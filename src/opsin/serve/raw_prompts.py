@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
+from opsin.api.infilling import Gap, Texts
 from opsin.errors import FieldError
 from opsin.media.budget import USUAL, PictureBudget
 from opsin.serve.budget_fields import BudgetFields, budget_of
-from opsin.serve.fields import read, unbuilt
+from opsin.serve.fields import Fields, read, unbuilt
 from opsin.serve.prompt_fields import PromptFields
 
 Id = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
@@ -48,25 +49,49 @@ class Prompts(PromptFields, kw_only=True):
         ),
     ]
     messages: Annotated[Any, unbuilt([])] = None
-    suffix: Annotated[Any, unbuilt("")] = None
-    input_prefix: Annotated[Any, unbuilt("")] = None
-    input_suffix: Annotated[Any, unbuilt("")] = None
-    input_extra: Annotated[Any, unbuilt([])] = None
+    suffix: Annotated[str, Meta(description="What stands behind the text that is asked for, of a model for code.")] = ""
+    input_prefix: Annotated[Any, unbuilt("", send="it to /infill")] = None
+    input_suffix: Annotated[Any, unbuilt("", send="it to /infill")] = None
+    input_extra: Annotated[Any, unbuilt([], send="it to /infill")] = None
     add_special_tokens: Annotated[Any, unbuilt(True)] = None
     context: Annotated[Any, unbuilt([])] = None
     return_full_text: Annotated[Any, unbuilt(False)] = None
+
+
+class OtherFile(Fields, kw_only=True):
+    """A file beside the one that is written."""
+
+    text: Annotated[str, Meta(description="What is in it.", extra={"hint": 'give {"filename": "...", "text": "..."}'})]
+    filename: Annotated[str | None, Meta(description="How it is called.")] = None
+
+
+class Infill(PromptFields, kw_only=True):
+    """What surrounds the text that is asked for: llama-server's /infill."""
+
+    input_prefix: Annotated[
+        str | list[str | Id], Meta(description="What stands before it.", extra={"hint": "give a text"})
+    ]
+    input_suffix: Annotated[
+        str | list[str | Id], Meta(description="What stands behind it.", extra={"hint": "give a text"})
+    ]
+    input_extra: Annotated[list[OtherFile], Meta(max_length=1000, description="Texts of other files.")] = []
+    prompt: Annotated[str, Meta(description="Its beginning, which is gone on with.")] = ""
+    messages: Annotated[Any, unbuilt([])] = None
+    suffix: Annotated[Any, unbuilt("", send="input_suffix")] = None
 
 
 @dataclass(frozen=True)
 class RawPrompt:
     """Texts and ids, one after another, and the files of the pictures whose markers stand in the texts.
 
-    `budget` says how finely these are looked at.
+    `budget` says how finely these are looked at. Where there is a `gap`, it is filled in; the
+    pieces are told, and no more.
     """
 
     pieces: tuple[Piece, ...]
     pictures: tuple[bytes, ...] = ()
     budget: PictureBudget = USUAL
+    gap: Gap | None = None
 
 
 def prompts_of(body: Mapping[str, Any]) -> tuple[RawPrompt, ...]:
@@ -74,8 +99,29 @@ def prompts_of(body: Mapping[str, Any]) -> tuple[RawPrompt, ...]:
     fields = read(body, Prompts)
     prompt, budget = fields.prompt, budget_of(fields)
     if isinstance(prompt, list) and prompt and not any(isinstance(part, int) for part in prompt):
-        return tuple(_prompt(one, f"prompt[{number}]", budget) for number, one in enumerate(prompt))
-    return (_prompt(prompt, "prompt", budget),)
+        found = tuple(_prompt(one, f"prompt[{number}]", budget) for number, one in enumerate(prompt))
+    else:
+        found = (_prompt(prompt, "prompt", budget),)
+    return tuple(_before(one, fields.suffix) for one in found) if fields.suffix else found
+
+
+def gaps_of(body: Mapping[str, Any]) -> tuple[RawPrompt, ...]:
+    """The one gap of a body. Raises FieldError, naming the field."""
+    fields = read(body, Infill)
+    extra = tuple((file.filename or "tmp", file.text) for file in fields.input_extra)
+    sides = [_side(fields.input_prefix, "input_prefix"), _side(fields.input_suffix, "input_suffix")]
+    return (RawPrompt((), gap=Gap(sides[0], sides[1], fields.prompt, extra)),)
+
+
+def _side(given: str | list[Any], name: str) -> Texts:
+    return given if isinstance(given, str) else pieces_of(given, name)
+
+
+def _before(prompt: RawPrompt, suffix: str) -> RawPrompt:
+    """What comes between a prompt and this, which OpenAI calls its suffix."""
+    if prompt.pictures:
+        raise FieldError("suffix", "nothing is filled in before it behind pictures", hint="leave it out")
+    return replace(prompt, gap=Gap(prompt.pieces, suffix))
 
 
 def _prompt(prompt: object, name: str, budget: PictureBudget) -> RawPrompt:

@@ -71,6 +71,7 @@ class Tokenizer(Stays):
         self.bos = vocabulary.bos
         self.eos = vocabulary.eos
         self.end_ids = vocabulary.end_ids
+        self.fim = vocabulary.fim  # ids for filling in the middle, by their roles
         self.notes = tuple(vocabulary.notes)  # what the file lacks or says wrongly
         self.add_bos = options.add_bos
         self.add_eos = options.add_eos

@@ -90,9 +90,11 @@ class ChatTemplate:
     def capabilities(self) -> Capabilities:
         """What it can take, found by trying. Ask once before threads do."""
         trial = self.trial()
+        asked = [{"role": "user", "content": ""}]
+        needs_tools = not trial(asked, add_generation_prompt=True, tools=None)  # a variant for tools alone
 
         def shown(messages: Sequence[Mapping[str, object]]) -> str:
-            return trial(messages, add_generation_prompt=True, tools=None)
+            return trial(messages, add_generation_prompt=True, tools=[] if needs_tools else None)
 
         return Capabilities.of(self.source, shown)
 

@@ -127,5 +127,5 @@ def test_text_is_told_as_it_comes() -> None:
 ])  # fmt: skip
 def test_a_template_that_cannot_be_tried_has_no_format(source: str) -> None:
     format = ReplyFormat.of(ChatTemplate(source))
-    assert format.thoughts is None and format.literals == ()
+    assert format == ReplyFormat()
     expect(format, "", "<think>a</think>", "", "<think>a</think>")

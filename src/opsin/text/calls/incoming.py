@@ -11,10 +11,15 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
+from opsin.text.calls.shapes import ID, NUMBER
+
 Result = TypeVar("Result")
 Steps = Generator[None, None, Result]
 
-_ATOM = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]|[<\[]?[^\s<\[]+|[<\[]")
+END = "\x00"
+MAX_NAME = 256  # characters of a name or an id
+_OPEN = {ID: re.compile(r"[\w.:/+-]"), NUMBER: re.compile(r"\d")}
+_ATOM = re.compile(r"[\x01\x02]|<[^<>\s\x01\x02]+>|\[[^\[\]\s]+\]|[<\[]?[^\s<\[\x01\x02]+|[<\[]")
 
 
 def atoms(literal: str) -> tuple[str, ...]:
@@ -23,12 +28,12 @@ def atoms(literal: str) -> tuple[str, ...]:
 
 
 class Incoming:
-    """What came and was not taken yet."""
+    """What came and was not taken yet. With a text: all of it at once."""
 
-    def __init__(self) -> None:
-        self._text = ""
+    def __init__(self, text: str | None = None) -> None:
+        self._text = text or ""
         self._place = 0
-        self._ended = False
+        self._ended = text is not None
         self._record: list[str] | None = None
 
     def add(self, text: str) -> None:
@@ -95,18 +100,34 @@ class Incoming:
             count = len(have) + 1
         return True
 
-    def literal(self, parts: Sequence[str]) -> Steps[bool]:
-        """Takes these atoms with any whitespace before each; nothing where they do not come."""
+    def literal(self, parts: Sequence[str], *, take: bool = True) -> Steps[list[str] | None]:
+        """Takes these atoms with any whitespace before each; None, and nothing taken, where they do not come.
+
+        Returns what stands where an atom is ID; END is where no more text comes.
+        """
         offset = 0
+        found: list[str] = []
         for part in parts:
             while (yield from self._letter(offset)).isspace():
                 offset += 1
+            if part in _OPEN:
+                start = offset
+                while _OPEN[part].match((yield from self._letter(offset))) and offset - start < MAX_NAME:
+                    offset += 1
+                if part == ID:
+                    found.append(self._text[self._place + start : self._place + offset])
+                continue
+            if part == END and (yield from self._letter(offset)):
+                return None
+            if part == END:
+                continue
             for letter in part:
                 if (yield from self._letter(offset)) != letter:
-                    return False
+                    return None
                 offset += 1
-        self.take(offset)
-        return True
+        if take:
+            self.take(offset)
+        return found
 
     def _letter(self, offset: int) -> Steps[str]:
         found = yield from self.has(offset + 1)
@@ -132,6 +153,16 @@ class Incoming:
             if not longer or self._ended:
                 return found[0]
             yield
+
+
+def completed(steps: Steps[Result]) -> Result:
+    """What steps come to that need not wait."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+    raise AssertionError("the text has not ended")
 
 
 @lru_cache(maxsize=256)

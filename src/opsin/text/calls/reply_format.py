@@ -6,19 +6,24 @@ It is found from the chat template by trying it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from opsin.errors import ModelError, RequestError
 from opsin.text.budget import LimitError
+from opsin.text.calls.call_reader import Tools
+from opsin.text.calls.channels import ChannelParser
+from opsin.text.calls.discovery import find_calls, shows_tools
+from opsin.text.calls.known import HERMES, Known, completed_turn, known
 from opsin.text.calls.reply_parser import Beginning, ReplyParser
+from opsin.text.calls.shapes import CallShape
 from opsin.text.calls.thoughts import Around, Turn, find_turn
+from opsin.text.calls.trials import tools
 from opsin.text.origin import spans_of
 from opsin.text.template import ChatTemplate
 
 _NOTHING = Turn("", None, None)
-Tools = Sequence[Mapping[str, object]]
 
 
 @dataclass(frozen=True)
@@ -27,18 +32,33 @@ class ReplyFormat:
 
     Attributes:
         turn: what opens a turn, and the markers of thoughts and of the answer.
+        calls: how calls are written.
+        lead: what a reply begins with where the prompt ends with it.
+        channels: whether replies are messages of channels, as gpt-oss writes them.
+        told: whether the template shows tools; else `instructions` belong into the system's message.
     """
 
     turn: Turn = _NOTHING
+    calls: CallShape = HERMES
+    lead: str = ""
+    channels: bool = False
+    told: bool = False
 
     @classmethod
     def of(cls, template: ChatTemplate) -> ReplyFormat:
-        """Some fifteen renderings: once a model, before threads share it. What cannot be found is left out."""
+        """Some twenty renderings: once a model, before threads share it.
+
+        A template that shows no calls, or that cannot be tried in time, has them in the way of Hermes.
+        """
+        one = known(template.source) or Known(())
         try:
-            return cls(find_turn(template.source, template.trial()))
+            trial = template.trial()
+            turn = completed_turn(find_turn(template.source, trial), one)
+            shape = one.calls or find_calls(trial, template.capabilities.calls, turn)
+            return cls(turn, shape or HERMES, one.lead, one.channels, shows_tools(trial, tools()))
         except (RequestError, ModelError) as error:
             assert isinstance(error.__cause__, LimitError)
-            return cls()
+            return cls(completed_turn(_NOTHING, one), one.calls or HERMES, one.lead, one.channels)
 
     @property
     def thoughts(self) -> Around | None:
@@ -48,7 +68,7 @@ class ReplyFormat:
     @cached_property
     def literals(self) -> tuple[str, ...]:
         """Every text that the parser looks for."""
-        found = [*_ends(self.turn.thoughts), *_ends(self.turn.answer)]
+        found = [*_ends(self.turn.thoughts), *_ends(self.turn.answer), *self.calls.literals()]
         return tuple(dict.fromkeys(filter(None, found)))
 
     def shows(self, token: str) -> bool:
@@ -72,7 +92,20 @@ class ReplyFormat:
 
     def parser(self, *, tools: Tools | None = None, prompt: str = "") -> ReplyParser:
         """A parser for one reply to this prompt. Without `tools` it looks for no calls."""
-        return ReplyParser(self.turn.thoughts, self.turn.answer, self.beginning(prompt))
+        shape = self.calls if tools else None
+        if self.channels:
+            return self._after(ChannelParser(self.turn, Beginning(), None, tools or ()), prompt)
+        parser = ReplyParser(self.turn, self.beginning(prompt), shape, tools or ())
+        if self.lead and prompt.endswith(self.lead):
+            parser.feed(self.lead)
+        return parser
+
+    def _after(self, parser: ReplyParser, prompt: str) -> ReplyParser:
+        """A parser that has read what a prompt begins a reply with."""
+        start = _last(prompt, self.turn.opener)
+        if start >= 0:
+            parser.feed(prompt[start + len(self.turn.opener) :])
+        return parser
 
 
 def _ends(around: Around | None) -> Iterator[str]:

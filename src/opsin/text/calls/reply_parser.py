@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from opsin.text.calls.call_reader import CallReader, Tools
 from opsin.text.calls.deltas import Content, ReplyDelta, Thought, joined
 from opsin.text.calls.incoming import Incoming, Steps, atoms
-from opsin.text.calls.thoughts import Around
+from opsin.text.calls.shapes import CallShape
+from opsin.text.calls.thoughts import Turn
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,15 @@ class Beginning:
 class ReplyParser:
     """Takes the text of one reply piece by piece. For one thread at a time."""
 
-    def __init__(self, thoughts: Around | None, answer: Around | None, beginning: Beginning) -> None:
-        self._thoughts = thoughts
+    def __init__(self, turn: Turn, beginning: Beginning, shape: CallShape | None = None, tools: Tools = ()) -> None:
+        answer = turn.answer
+        self.tools_given = bool(tools)
+        self._thoughts = turn.thoughts
         self._noise = {text for text in (answer.open, answer.close) if text} if answer else set()
         self._beginning = beginning
         self._incoming = Incoming()
         self._made: list[ReplyDelta] = []
+        self._calls = CallReader(shape, tools, self._incoming, self._made.append) if shape is not None else None
         self._space = ""  # whitespace that is only told if more of the same comes
         # Whether whitespace that comes next stands behind a marker.
         self._fresh = (beginning.thinking or beginning.answering) and not beginning.begun
@@ -55,21 +60,28 @@ class ReplyParser:
 
     def _go_on(self) -> list[ReplyDelta]:
         next(self._steps, None)
-        made, self._made = joined(self._made), []
+        made = joined(self._made)
+        self._made.clear()
         return made
 
     def _reply(self) -> Steps[None]:
         if self._beginning.thinking:
             yield from self._think()
+        yield from self._think_more()
+        if self._calls is not None and self._calls.is_bare:
+            yield from self._call(self._calls)
+        yield from self._answer()
+
+    def _think_more(self) -> Steps[None]:
+        """Thoughts that begin here."""
         while (yield from self._opens_thoughts()):
             self._fresh = True
             yield from self._think()
-        yield from self._answer()
 
     def _opens_thoughts(self) -> Steps[bool]:
         if self._thoughts is None or not self._thoughts.open or self._beginning.answering:
             return False
-        return (yield from self._incoming.literal(atoms(self._thoughts.open)))
+        return (yield from self._incoming.literal(atoms(self._thoughts.open))) is not None
 
     def _think(self) -> Steps[None]:
         assert self._thoughts is not None
@@ -80,11 +92,27 @@ class ReplyParser:
         self._space, self._fresh = "", True
 
     def _answer(self) -> Steps[None]:
-        while marker := (yield from self._incoming.until(self._noise, self._tell)):
-            self._incoming.take(len(marker))
-            self._space, self._fresh = "", True
+        calls = self._calls
+        trigger = calls.trigger if calls is not None else ""
+        markers = {*self._noise, trigger} - {""}
+        while marker := (yield from self._incoming.until(markers, self._tell)):
+            if marker == trigger and calls is not None:
+                yield from self._call(calls)
+            else:
+                self._incoming.take(len(marker))
+                self._space, self._fresh = "", True
         if self._space and not self._fresh:
             self._made.append(Content(self._space))
+
+    def _call(self, calls: CallReader) -> Steps[None]:
+        """Calls that begin here; or, where these are none, text. Behind calls there may be thoughts."""
+        left = yield from calls.read()
+        if left is None:
+            self._tell(self._incoming.recorded() or self._incoming.take(len(calls.trigger)))
+            return
+        self._space, self._fresh = "", True
+        self._tell(left)
+        yield from self._think_more()
 
     def _tell(self, text: str) -> None:
         if text := self._trimmed(text):

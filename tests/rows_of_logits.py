@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from opsin.engine.candidates import Candidates
-from opsin.engine.draws import Draw, sample
-from opsin.engine.sampling import damaged, top_ids
+from opsin.engine.draws import sample
+from opsin.engine.ranking import damaged, top_ids
+from opsin.engine.steering import Draw
 from opsin.ops.reference import Reference
 
 
@@ -28,10 +29,18 @@ def candidates_of(logits, k=64):
 
 def choose(sampler, logits, k=64, **steering):
     """One id for one row of logits. Raises what stands in its place."""
-    (chosen,) = sample(candidates_of(logits[None], k), [Draw(sampler, **steering)])
-    if isinstance(chosen, Exception):
-        raise chosen
-    return chosen
+    return choose_some(sampler, logits, 1, k, **steering)[0]
+
+
+def choose_some(sampler, logits, count, k=64, **steering):
+    """So many ids for the same row of logits."""
+    told, ids = candidates_of(logits[None], k), []
+    for _ in range(count):
+        (chosen,) = sample(told, [Draw(sampler, **steering)])
+        if isinstance(chosen, Exception):
+            raise chosen
+        ids.append(chosen)
+    return ids
 
 
 def choose_by_itself(sampler, logits):
@@ -40,16 +49,17 @@ def choose_by_itself(sampler, logits):
     best = int(logits.argmax())  # NaN counts as the largest
     if not np.isfinite(logits[best]):
         raise damaged()
-    if s.greedy:
+    if s.temperature == 0 or s.top_k == 1:
         return best
     ids = top_ids(logits, s.top_k)
     wide = logits[ids].astype(np.float64)
-    with np.errstate(over="ignore"):
-        p = np.exp((wide - wide[0]) / s.temperature)
-    p /= p.sum()
-    keep = p >= s.min_p * p[0]
+    wide -= wide[0]
+    shares = np.exp(wide)
+    keep = shares >= s.min_p
     if s.top_p < 1.0:
-        keep &= np.concatenate(([True], np.cumsum(p)[:-1] < s.top_p))
-    ids, p = ids[keep], p[keep]
-    place = int(np.searchsorted(np.cumsum(p), sampler.roll() * p.sum(), side="right"))
-    return int(ids[min(place, len(ids) - 1)])
+        reached = np.cumsum(shares)
+        keep &= np.concatenate(([True], reached[:-1] < s.top_p * reached[-1]))
+    with np.errstate(over="ignore"):
+        drawn = np.cumsum(np.exp(wide[keep] / s.temperature))
+    place = int(np.searchsorted(drawn, sampler.roll() * drawn[-1], side="right"))
+    return int(ids[keep][min(place, len(drawn) - 1)])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows_of_logits import candidates_of, choose, choose_by_itself
 
-from opsin.engine import draws
-from opsin.engine.draws import Draw, sample
-from opsin.engine.sampling import Sampler, Sampling
+from opsin.engine import draws, steering
+from opsin.engine.draws import sample
+from opsin.engine.sampler import Sampler
+from opsin.engine.sampling import Sampling
+from opsin.engine.steering import Draw
 from opsin.errors import FileError, RequestError
 
 KNOBS = st.builds(
@@ -63,35 +67,34 @@ def test_thirty_two_rows_of_a_large_vocabulary_for_many_steps():
 )  # fmt: skip
 def test_masks_and_biases_act_before_the_top_k(knobs, vocabulary, seed, data):
     """As if the model had given those logits; of ids that the mask leaves out there are none."""
-    ours, others, steered, expected = [Sampler(s) for s in knobs], [Sampler(s) for s in knobs], [], []
+    others, steered, expected = [Sampler(s) for s in knobs], [], []
     logits, ids = logits_of(len(knobs), vocabulary, seed, 1), st.integers(0, vocabulary - 1)
-    for sampler, other, row in zip(ours, others, logits, strict=True):
-        mask, biases = None, None
+    for knob, other, row in zip(knobs, others, logits, strict=True):
+        mask, biases = None, {}
         allowed, row = np.arange(vocabulary), row.copy()
         if data.draw(st.booleans()):
             biased = np.array(sorted(data.draw(st.sets(ids, max_size=5))), np.int32)
-            biases = biased, np.linspace(-20, 20, len(biased), dtype=np.float32)
-            row[biased] += biases[1]
+            values = np.linspace(-20, 20, len(biased), dtype=np.float32)
+            biases = dict(zip(biased.tolist(), values.tolist(), strict=True))
+            row[biased] += values
         if data.draw(st.booleans()):
             few = st.sets(ids, min_size=1, max_size=data.draw(st.sampled_from([1, vocabulary])))
             allowed = np.array(sorted(data.draw(few)))
             mask = packed(allowed, vocabulary)
-        steered.append(Draw(sampler, mask, biases))
+        steered.append(Draw(Sampler(replace(knob, logit_bias=biases)), mask))
         expected.append(int(allowed[choose_by_itself(other, row[allowed])]))
     assert sample(candidates_of(logits), steered) == expected
 
 
-def test_whole_rows_are_read_only_where_candidates_prove_nothing():
-    logits, reads = logits_of(1, 1000), []
+def test_whole_rows_are_sorted_only_where_candidates_prove_nothing(monkeypatch):
+    logits, reads, by_all = logits_of(1, 1000), [], steering._from_all
     likeliest = np.argsort(-logits[0])
+    monkeypatch.setattr(steering, "_from_all", lambda *given: reads.append(1) or by_all(*given))
 
-    def told(k=64):
-        made = candidates_of(logits, k)
-        return type(made)(made.ids, made.logits, made.sums, lambda: reads.append(1) or logits)
-
-    def reads_of(k=64, mask=None, biases=None, **knobs):
+    def reads_of(k=64, mask=None, seen=(), **knobs):
         reads.clear()
-        sample(told(k), [Draw(Sampler(Sampling(**knobs)), mask, biases)])
+        sampler = Sampler(Sampling(**knobs), None, [*seen], vocabulary=1000)
+        sample(candidates_of(logits, k), [Draw(sampler, mask)])
         return len(reads)
 
     assert reads_of() == reads_of(temperature=0.0) == reads_of(top_k=64) == 0
@@ -100,7 +103,13 @@ def test_whole_rows_are_read_only_where_candidates_prove_nothing():
     assert reads_of(mask=packed(likeliest[30:], 1000)) == 1
     assert reads_of(mask=packed(likeliest[30:], 1000), temperature=0.0) == 0
     assert reads_of(mask=packed(likeliest[64:], 1000), temperature=0.0) == 1
-    assert reads_of(biases=(np.array([3], np.int32), np.ones(1, np.float32)), temperature=0.0) == 1
+    assert reads_of(logit_bias={3: 1.0}) == reads_of(logit_bias={int(likeliest[0]): -9.0}, temperature=0.0) == 0
+    assert reads_of(logit_bias=dict.fromkeys(likeliest[:20].tolist(), -9.0)) == 0
+    assert reads_of(logit_bias=dict.fromkeys(likeliest[:30].tolist(), -9.0)) == 1
+    assert reads_of(repeat_penalty=1.3, seen=likeliest[5:25]) == reads_of(presence_penalty=-2.0, seen=[7, 8]) == 0
+    assert reads_of(repeat_penalty=9.0, seen=likeliest[:64]) == 1
+    assert reads_of(dry_multiplier=1.0, seen=[1, 2, 3, 1, 2]) == reads_of(bad_words=()) == 0
+    assert reads_of(top_n_sigma=1.0) == reads_of(mirostat=2) == 1
 
 
 def test_the_one_id_that_is_allowed_is_drawn_whatever_its_logit():
@@ -113,9 +122,11 @@ LOGITS = logits_of(5, 300)
 
 @pytest.mark.parametrize("knobs", [{}, {"temperature": 0.0}, {"top_k": 0}])
 def test_no_id_left_is_the_requests_error_and_nobody_elses(knobs):
-    banned = np.arange(300, dtype=np.int32), np.full(300, -np.inf, np.float32)
-    steered = [{}, {"mask": packed([], 300)}, {}, {"biases": banned}, {}]
-    drawn = sample(candidates_of(LOGITS), [Draw(Sampler(Sampling(seed=1, **knobs)), **s) for s in steered])
+    never = dict.fromkeys(range(300), False)
+    steered = [{}, {"mask": packed([], 300)}, {}, {"logit_bias": never}, {}]
+    masks = [s.pop("mask", None) for s in steered]
+    samplers = [Sampler(Sampling(seed=1, **knobs, **s)) for s in steered]
+    drawn = sample(candidates_of(LOGITS), [Draw(*pair) for pair in zip(samplers, masks, strict=True)])
     assert [isinstance(id, RequestError) for id in drawn] == [False, True, False, True, False]
     assert [drawn[i] for i in (0, 2, 4)] == [choose(Sampler(Sampling(seed=1, **knobs)), LOGITS[i]) for i in (0, 2, 4)]
 

@@ -14,7 +14,8 @@ from waiting import PATIENCE, until
 
 from opsin.engine.engine import Engine
 from opsin.engine.runner import Limits, Runner
-from opsin.engine.sampling import Sampler, Sampling
+from opsin.engine.sampler import Sampler
+from opsin.engine.sampling import Sampling
 from opsin.errors import DeviceError, FileError, RequestError
 from opsin.ops.device import Stopped
 from opsin.spans import MediaSpan, Prompt

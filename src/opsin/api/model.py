@@ -30,6 +30,7 @@ from opsin.engine.logprobs import Logprobs
 from opsin.engine.runner import Runner
 from opsin.engine.sampling import Sampling
 from opsin.engine.scoring import prompt_logprobs, score
+from opsin.engine.token_rules import TokenRules
 from opsin.engine.trace import Edits, trace
 from opsin.errors import RequestError
 from opsin.grammar import Grammar, Grammars
@@ -348,7 +349,8 @@ class Model(Stays):
             replies, ends = self.text.replies, self.tokenizer.end_ids
             constraint = replies.hold(reply, asked.text, constraint, ends)
             text, reader = replies.stream(reply), replies.reader(reply, asked.text)
-        stream = self.engine.submit(asked.prompt, sampling, progress=progress, constraint=constraint)
+        rules = TokenRules.of(sampling, self.tokenizer, vocabulary=self.runner.decoder.vocabulary)
+        stream = self.engine.submit(asked.prompt, sampling, progress=progress, constraint=constraint, rules=rules)
         return Answer(stream, text, stop, len(asked.prompt), asked.pictures, reader)
 
     # Looking inside

@@ -13,39 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from opsin.arrays import Floats, Ints
 from opsin.engine.candidates import Candidates
-from opsin.engine.constraint import Bits
-from opsin.engine.sampling import Sampler, damaged, top_ids
-from opsin.errors import RequestError
-
-Wide = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
-
-
-class Draw(NamedTuple):
-    """What one row is drawn with: its sampler, and what steers the logits before the top k are taken.
-
-    Attributes:
-        mask: bit i % 8 of byte i // 8 says whether id i may be drawn, for the whole vocabulary; None lets all.
-        biases: ids [n], each once, and what is added to their logits [n].
-    """
-
-    sampler: Sampler
-    mask: Bits | None = None
-    biases: tuple[Ints, Floats] | None = None
-
-    @property
-    def is_free(self) -> bool:
-        """Whether nothing steers it."""
-        return self.mask is None and self.biases is None
-
-
-class _Ranked(NamedTuple):
-    """Ids that a row draws from, likeliest first, and their logits."""
-
-    ids: npt.NDArray[np.integer]
-    logits: Floats
+from opsin.engine.cuts import Ranked, Wide
+from opsin.engine.ranking import damaged
+from opsin.engine.sampler import Sampler
+from opsin.engine.steering import Draw, steer
 
 
 class _Rolled(NamedTuple):
@@ -54,60 +26,65 @@ class _Rolled(NamedTuple):
     row: int
     sampler: Sampler
     dice: float
-    ranked: _Ranked | None
+    ranked: Ranked | None
 
 
 def sample(candidates: Candidates, draws: Sequence[Draw]) -> list[int | Exception]:
     """An id for each row of a step, or the error that kept this one row from it. Raises nothing for one row.
 
-    FileError stands where the logits are no numbers, RequestError where mask and biases leave no id.
+    FileError stands where the logits are no numbers, RequestError where what steers a row leaves it no id.
     """
     chosen: list[int | Exception] = candidates.ids[:, 0].tolist()
-    rolled: list[_Rolled] = []
+    ranked: dict[int, Ranked | None] = {}  # of rows that are no foregone choice; None for the first of the candidates
+    steered: list[int] = []
     width = candidates.ids.shape[1]
     for row, is_number in enumerate(np.isfinite(candidates.sums).tolist()):
-        draw = draws[row]
-        top_k = draw.sampler.top_k
+        sampler = draws[row].sampler
+        if not is_number:
+            chosen[row] = damaged()
+        elif draws[row].mask is not None or not sampler.is_free or not 0 < sampler.top_k <= width:
+            steered.append(row)
+        elif not sampler.is_plain:
+            wide = candidates.logits[row, : sampler.top_k].astype(np.float64)
+            ranked[row] = Ranked(candidates.ids[row, : sampler.top_k], wide)
+        elif sampler.top_k != 1:
+            ranked[row] = None
+    for row, found in zip(steered, steer(candidates, steered, [draws[row] for row in steered]), strict=True):
+        if isinstance(found, Exception):
+            chosen[row] = found
+        elif draws[row].sampler.is_plain and draws[row].sampler.top_k == 1:
+            chosen[row] = int(found.ids[0])
+        else:
+            ranked[row] = found
+    _choose(candidates, draws, ranked, chosen)
+    return chosen
+
+
+def _choose(
+    candidates: Candidates, draws: Sequence[Draw], ranked: dict[int, Ranked | None], chosen: list[int | Exception]
+) -> None:
+    """Ids of rows that are no foregone choice, into `chosen`."""
+    rolled: list[_Rolled] = []
+    for row, found in ranked.items():
+        sampler = draws[row].sampler
         try:
-            if not is_number:
-                raise damaged()
-            ranked = None if draw.is_free and 0 < top_k <= width else _rank(candidates, row, draw)
-            if top_k != 1:
-                rolled.append(_Rolled(row, draw.sampler, draw.sampler.roll(), ranked))
-            elif ranked is not None:
-                chosen[row] = int(ranked.ids[0])
+            if sampler.is_plain:
+                rolled.append(_Rolled(row, sampler, sampler.roll(), found))
+            elif found is not None:
+                chosen[row] = sampler.draw(found)
         except Exception as error:  # noqa: BLE001 - this row's own
             chosen[row] = error
+    _draw_plain(candidates, rolled, chosen)
+
+
+def _draw_plain(candidates: Candidates, rolled: Sequence[_Rolled], chosen: list[int | Exception]) -> None:
+    """Ids of all rows whose lists are short together, of others one by one, into `chosen`."""
+    width = candidates.ids.shape[1]
     together = [one for one in rolled if one.ranked is None or len(one.ranked.ids) <= width]
     alone = [[one] for one in rolled if one.ranked is not None and len(one.ranked.ids) > width]
     for group in [together, *alone] if together else alone:
         for one, id in zip(group, _draw(candidates, group), strict=True):
             chosen[one.row] = id
-    return chosen
-
-
-def _rank(candidates: Candidates, row: int, draw: Draw) -> _Ranked:
-    """The top k of one row after its mask and biases: of the candidates where these prove it, else of all logits."""
-    top_k, mask = draw.sampler.top_k, draw.mask
-    if mask is not None and draw.biases is None:
-        ids = candidates.ids[row]
-        allowed = (mask[ids >> 3] >> (ids & 7) & 1).astype(bool)
-        if 0 < top_k <= allowed.sum():
-            return _Ranked(ids[allowed][:top_k], candidates.logits[row][allowed][:top_k])
-    logits = candidates.whole()[row]
-    if draw.is_free:
-        every = top_ids(logits, top_k)
-        return _Ranked(every, logits[every])
-    logits = logits.copy()
-    if draw.biases is not None:
-        logits[draw.biases[0]] += draw.biases[1]
-    if mask is not None:
-        logits[np.unpackbits(mask, count=len(logits), bitorder="little") == 0] = -np.inf
-    if not np.isfinite(logits.max()):
-        raise RequestError("no token can follow", hint="what steers this answer leaves none with a finite logit")
-    every = top_ids(logits, top_k)
-    every = every[logits[every] > -np.inf]
-    return _Ranked(every, logits[every])
 
 
 def _draw(candidates: Candidates, rolled: Sequence[_Rolled]) -> list[int | Exception]:
@@ -121,38 +98,36 @@ def _draw(candidates: Candidates, rolled: Sequence[_Rolled]) -> list[int | Excep
 
 
 def _drawn(candidates: Candidates, rolled: Sequence[_Rolled]) -> list[int]:
-    ids, logits, has = _lists(candidates, rolled)
+    """Top-p and min-p of the model's own probabilities, then the temperature, as llama-server has it."""
+    ids, logits, count = _lists(candidates, rolled)
     rows = np.array([(*one.sampler.parameters, one.dice) for one in rolled])
-    temperature, min_p, top_p, dice = rows[:, 0:1], rows[:, 1:2], rows[:, 2:3], rows[:, 3:4]
-    wide = logits.astype(np.float64)
+    temperature, min_p, top_p, dice = rows[:, 0:1], rows[:, 1:2], rows[:, 2], rows[:, 3]
+    wide = logits - logits[:, :1]
+    shares = np.exp(wide)  # of the likeliest one's probability
+    reached, each = shares.cumsum(axis=1), np.arange(len(ids))
+    few = np.add.reduce(reached < (top_p * reached[each, count - 1])[:, None], axis=1, dtype=np.intp) + 1
+    many = np.add.reduce(shares >= min_p, axis=1, dtype=np.intp)
+    last = np.minimum(np.minimum(few, many), count) - 1  # likeliest come first: what stays is a beginning
     with np.errstate(over="ignore"):  # a temperature near 0 sends all but the best to minus infinity
-        p = np.exp((wide - wide[:, :1]) / temperature)
-    p /= _sums(p, has)
-    reached = p.cumsum(axis=1)
-    keep = p >= min_p * p[:, :1]
-    keep[:, 1:] &= reached[:, :-1] < top_p
-    keep &= has  # the first of each row still: likeliest come first
-    reaching = keep & (reached <= dice * _sums(p, keep))
-    place = np.minimum(np.add.reduce(reaching, axis=1, dtype=np.intp), np.add.reduce(keep, axis=1, dtype=np.intp) - 1)
-    chosen: list[int] = ids[np.arange(len(ids)), place].tolist()
+        wide /= temperature
+    drawn = np.exp(wide).cumsum(axis=1)
+    place = np.add.reduce(drawn <= (dice * drawn[each, last])[:, None], axis=1, dtype=np.intp)
+    chosen: list[int] = ids[each, np.minimum(place, last)].tolist()
     return chosen
 
 
-def _lists(candidates: Candidates, rolled: Sequence[_Rolled]) -> tuple[npt.NDArray[np.integer], Floats, Mask]:
-    """Ids and logits [rows, k] that rows draw from, and which of them each row has: so many first ones."""
+def _lists(
+    candidates: Candidates, rolled: Sequence[_Rolled]
+) -> tuple[npt.NDArray[np.integer], Wide, npt.NDArray[np.intp]]:
+    """Ids and logits [rows, k] that rows draw from, and how many of the first ones each row has."""
     first = rolled[0].ranked
     if len(rolled) == 1 and first is not None:
-        return first.ids[None], first.logits[None], np.ones((1, len(first.ids)), np.bool_)
+        return first.ids[None], first.logits[None], np.array([len(first.ids)])
     rows = [one.row for one in rolled]
-    ids, logits = candidates.ids[rows], candidates.logits[rows]
+    ids, logits = candidates.ids[rows], candidates.logits[rows].astype(np.float64)
     count = [one.sampler.top_k if one.ranked is None else len(one.ranked.ids) for one in rolled]
     for i, one in enumerate(rolled):
         if one.ranked is not None:
             ids[i, : count[i]], logits[i, : count[i]] = one.ranked
-    return ids, logits, np.arange(ids.shape[1]) < np.array(count)[:, None]
-
-
-def _sums(p: Wide, has: Mask) -> Wide:
-    """The sum [rows, 1] of the first values of each row. Zeros after them would change its bits: sums go by pairs."""
-    sums: Wide = np.add.reduce(p, axis=1, where=has, keepdims=True)
-    return sums
+            logits[i, count[i] :] = -np.inf
+    return ids, logits, np.array(count)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from opsin.arrays import Floats
 from opsin.engine.candidates import Candidates
 from opsin.engine.constraint import Constraint
-from opsin.engine.draws import Draw, sample
+from opsin.engine.draws import sample
 from opsin.engine.encoding import Encodes, Turn
 from opsin.engine.logprobs import logprobs
 from opsin.engine.masks import Masks, MaskWork
@@ -28,7 +28,9 @@ from opsin.engine.runner import Runner
 from opsin.engine.sampling import Sampling
 from opsin.engine.scheduler import Plan, Scheduler
 from opsin.engine.sequence import LOOK_UP_SECONDS, Sequence, Stream, TokenOutput
+from opsin.engine.steering import Draw
 from opsin.engine.step_budget import StepBudget
+from opsin.engine.token_rules import TokenRules
 from opsin.errors import DeviceError, FileError, RequestError, known
 from opsin.ops import PAGE
 from opsin.ops.device import Stopped
@@ -87,17 +89,23 @@ class Engine(Stays):
         return min(self._runner.limits.context, self._pool.count * PAGE)
 
     def submit(
-        self, prompt: Prompt, sampling: Sampling, *, constraint: Constraint | None = None, progress: bool = False
-    ) -> Stream:
+        self, prompt: Prompt, sampling: Sampling, *, constraint: Constraint | None = None, progress: bool = False,
+        rules: TokenRules | None = None,
+    ) -> Stream:  # fmt: skip
         """Start a sequence, held to a form by a constraint of its own; `progress`: its stream tells of the prompt too.
 
+        `rules` are what the sampling's options come to, where there are texts among them.
         Raises RequestError where it cannot fit, DeviceError once closed or after a fork.
         """
         self._home.check()
         check_context(len(prompt), self.context)
         self._checks.check(prompt)
-        axes = self._runner.decoder.axes
-        sequence = Sequence(prompt, sampling, self._ends, axes, constraint, progress=progress)
+        decoder = self._runner.decoder
+        rules = rules if rules is not None else TokenRules.of(sampling, vocabulary=decoder.vocabulary)
+        sequence = Sequence(
+            prompt, sampling, self._ends, decoder.axes, constraint, progress=progress, rules=rules,
+            vocabulary=decoder.vocabulary,
+        )  # fmt: skip
         sequence.stream.belong(self._thread, self._cancelled)
         with self._lock:
             self._refuse_closed()
@@ -343,8 +351,9 @@ class Engine(Stays):
         try:
             if isinstance(id, Exception):
                 raise id
-            most = sequence.sampling.logprobs
-            told = None if most is None else logprobs(candidates.whole()[row], id, most)
+            most, told = sequence.sampling.logprobs, sequence.sampler.told
+            if most is not None and not sequence.sampling.post_sampling_probs:
+                told = logprobs(candidates.whole()[row], id, most)
             if sequence.accept(id, self.context, told) is not None:
                 self._scheduler.remove(sequence)
         except FileError as error:

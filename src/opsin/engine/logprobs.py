@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from opsin.arrays import Floats
-from opsin.engine.sampling import top_ids
+from opsin.engine.ranking import top_ids
 
 
 @dataclass(frozen=True)

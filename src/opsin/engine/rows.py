@@ -74,6 +74,9 @@ class PromptRows:
             else:
                 self.ids += [0] * span.rows
                 self._append(start, span)
+        self.text_ids = (
+            self.ids[:] if not self.media else [id for s in prompt.spans if isinstance(s, TextSpan) for id in s.ids]
+        )
         self._next = self.count  # the position of the first row after the prompt
         self._positions: Ints | None = None
         self._ahead: Ints | None = None  # for each row, the first row that it does not see

@@ -116,7 +116,7 @@ class Runner:
         return sum(pages.bytes for pages in self.pages.values())
 
     def step(self, plan: Plan) -> Candidates:
-        """Candidates of the slices that want an id, in order: as many as the largest top_k that they can serve.
+        """Candidates of the slices that want an id, in order: as many as serve all of them best.
 
         They hold until the next step. Raises as `Recorded.run`; then nothing counts as computed.
         """
@@ -133,7 +133,7 @@ class Runner:
             if part.wanted:
                 self.program.inputs["outputs"][outputs] = row - 1
                 outputs += 1
-                most = max(most, sequence.sampler.top_k if sequence.sampler.top_k <= self._most else 1)
+                most = max(most, min(sequence.candidates, self._most))
         if row:
             self._run(rows=row, outputs=outputs, candidates=most)
         return self._candidates(outputs, most)

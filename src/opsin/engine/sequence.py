@@ -17,7 +17,9 @@ from opsin.engine.logprobs import Logprobs
 from opsin.engine.memory import Remembered
 from opsin.engine.pages import pages_for
 from opsin.engine.rows import Placed, PromptRows
-from opsin.engine.sampling import Sampler, Sampling
+from opsin.engine.sampler import Sampler
+from opsin.engine.sampling import Sampling
+from opsin.engine.token_rules import TokenRules
 from opsin.errors import DeviceError, OpsinError, RequestError
 from opsin.ops import PAGE
 from opsin.process import Home, Stays
@@ -112,7 +114,8 @@ class Sequence:
 
     def __init__(
         self, prompt: Prompt, sampling: Sampling, ends: frozenset[int], axes: int = 1,
-        constraint: Constraint | None = None, *, progress: bool = False,
+        constraint: Constraint | None = None, *, progress: bool = False, rules: TokenRules | None = None,
+        vocabulary: int = 1 << 31,
     ) -> None:  # fmt: skip
         self.prompt, self.sampling, self._progress = prompt, sampling, progress
         self.rows = PromptRows(prompt, axes)
@@ -122,8 +125,8 @@ class Sequence:
         self.was_started = False
         self.pages: list[int] = []
         self.memory = Remembered(self.rows.memory)
-        self.ends = frozenset() if sampling.ignore_eos else ends
-        self.sampler = Sampler(sampling)
+        self.ends = (frozenset() if sampling.ignore_eos else ends).union(sampling.stop_token_ids)
+        self.sampler = Sampler(sampling, rules, self.rows.text_ids, self.ends, vocabulary)
         self.constraint = constraint
         self.stream = Stream()
         self._keys: list[bytes] = []
@@ -151,6 +154,11 @@ class Sequence:
         return pages_for(self.known + 1)
 
     @property
+    def candidates(self) -> int:
+        """So many likeliest ids serve its next draw best; 1 where all logits are needed anyway."""
+        return self.sampler.candidates(is_masked=self.constraint is not None)
+
+    @property
     def generated(self) -> int:
         return len(self.ids) - self.prompt_rows
 
@@ -176,6 +184,7 @@ class Sequence:
             self.constraint.accept(id)
             reason = "stop" if self.constraint.ended else None
         self.ids.append(id)
+        self.sampler.accept(id)
         if reason is None and (self.generated >= (self.sampling.max_tokens or limit) or self.known >= limit):
             reason = "length"
         self.stream.put(TokenOutput(id, reason, logprobs=logprobs))

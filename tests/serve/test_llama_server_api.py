@@ -207,7 +207,8 @@ def test_several_prompts_have_an_answer_each(server):
 
 def test_openai_clients_go_on_with_texts(server):
     with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
-        options = {"model": "x", "prompt": ["the rain", "in Spain"], "max_tokens": 8, "temperature": 9.0, "seed": 5}
+        options = {"model": "x", "prompt": ["the rain", "in Spain"], "max_tokens": 8, "temperature": 9.0, "top_p": 1.0}
+        options |= {"seed": 5, "extra_body": {"min_p": 0.0}}
         whole = client.completions.create(**options, n=2, logprobs=1)
         assert [choice.index for choice in whole.choices] == [0, 1, 2, 3]
         assert len({choice.text for choice in whole.choices}) == 4

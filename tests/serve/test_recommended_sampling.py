@@ -16,10 +16,10 @@ ASK = [{"role": "user", "content": "the rain in Spain"}]
 KNOBS = {
     "general.sampling.temp": 9.0,
     "general.sampling.top_k": -1,
-    "general.sampling.top_p": 0.99,
+    "general.sampling.top_p": 1.0,
     "general.sampling.min_p": 0.0,
 }
-LIVELY = {"temperature": 9.0, "top_k": 0, "top_p": 0.99, "min_p": 0.0}
+LIVELY = {"temperature": 9.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 PLAIN = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
 REST = {"seed": 5, "max_tokens": 12, "ignore_eos": True}
 

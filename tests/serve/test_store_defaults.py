@@ -13,7 +13,7 @@ import opsin
 from opsin.cli import main
 
 SYSTEM, ASK = "Be brief.", "the rain in Spain"
-REST = {"temperature": 9.0, "seed": 5, "max_tokens": 24, "ignore_eos": True}
+REST = {"temperature": 9.0, "top_p": 1.0, "min_p": 0.0, "seed": 5, "max_tokens": 24, "ignore_eos": True}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def stop(whole):
 def store(plain, stop, tmp_path, monkeypatch):
     """The same model under the name "tiny" in a store."""
     monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path))
-    params = json.dumps({"temperature": 9.0, "stop": [stop]}).encode()
+    params = json.dumps({"temperature": 9.0, "top_p": 1.0, "min_p": 0.0, "stop": [stop]}).encode()
     pull(tmp_path, [("model", plain.path.read_bytes()), ("system", SYSTEM.encode()), ("params", params)])
 
 

@@ -2,7 +2,7 @@
 
 Fetches fonts and drawings, checks that the held-out questions are the committed ones, trains all stages (going on from
 an unfinished run), measures, exports and compares with llama.cpp. `--quick` runs the same steps in about two minutes
-with a smaller model, one thing a picture and no fonts; it is what the test runs.
+with a smaller model, one thing a picture and no fonts; the test runs a quarter of these, with smaller batches.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,9 @@ from training.stream import Batch, PictureStream, stack_pictures, stack_talks
 from training.text import render
 from training.train import RUNS, Options, Stage, train
 
-SMALL = Shape(width=128, heads=2, groups=1, inner=256, layers=2, tower_width=128, tower_layers=2, tower_heads=2,
-              tower_inner=256)
+SMALL = Shape(
+    width=128, heads=2, groups=1, inner=256, layers=2, tower_width=128, tower_layers=2, tower_heads=2, tower_inner=256
+)
 
 
 class EasyStream(PictureStream):
@@ -38,8 +39,11 @@ class EasyStream(PictureStream):
         background = choose_background(rng)
         kind = (rng.choice(SHAPES), rng.choice([c for c in COLOUR_NAMES if c != background]))
         picture = picture_of(rng, paint_things(rng, Style("train", None), background, [kind]))
-        turns = [turn for asker in (q.ask_colour, q.ask_shape, q.ask_colour, q.ask_shape)
-                 if (turn := asker(picture.scene, rng)) is not None and not turn.absent]
+        turns = [
+            turn
+            for asker in (q.ask_colour, q.ask_shape, q.ask_colour, q.ask_shape)
+            if (turn := asker(picture.scene, rng)) is not None and not turn.absent
+        ]
         rng.shuffle(turns)
         return picture, turns
 
@@ -48,8 +52,10 @@ class EasyStream(PictureStream):
         rng = random.Random(f"{self.seed}-{number}")
         talks = [self.talk(rng) for _ in range(self.size)]
         rendered = [render([(t.question, t.answer) for t in turns], 1, ROWS, lines=False) for _, turns in talks]
-        return Batch(*stack_pictures([picture for picture, _ in talks]),
-                     [stack_talks(rendered, [[picture.scene] for picture, _ in talks], [turns for _, turns in talks])])
+        return Batch(
+            *stack_pictures([picture for picture, _ in talks]),
+            [stack_talks(rendered, [[picture.scene] for picture, _ in talks], [turns for _, turns in talks])],
+        )
 
 
 QUICK = (
@@ -57,6 +63,7 @@ QUICK = (
     Stage("decoder", steps=60, size=32, rate=1.5e-3, talks=True, sees=False, stream=EasyStream),
     Stage("both", steps=96, size=32, rate=1.5e-3, talks=True, sees=True, settle=0.5, stream=EasyStream),
 )
+BRIEF = tuple(replace(stage, steps=stage.steps // 4, size=8) for stage in QUICK)  # too little to learn colours
 
 
 @dataclass(frozen=True)
@@ -69,13 +76,13 @@ class Quick:
     chance: float
 
 
-def quick(folder: Path, threads: int = 1) -> Quick:
+def quick(folder: Path, threads: int = 1, *, stages: tuple[Stage, ...] = QUICK, asked: int = 220) -> Quick:
     """The short run, two minutes of one core: train, then ask about colours in shades that were not trained."""
     options = Options(folder, threads, workers=1, with_assets=False, seed="quick", shape=SMALL)
-    learner = train(QUICK, options, resume=False)
+    learner = train(stages, options, resume=False)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     said = [line["answer"] for line in lines if "answer" in line]
-    return Quick(said[0], said[-1], ask_colours(learner.model.eval(), 220), 1 / len(COLOUR_NAMES))
+    return Quick(said[0], said[-1], ask_colours(learner.model.eval(), asked), 1 / len(COLOUR_NAMES))
 
 
 def ask_colours(model: Nano, count: int) -> float:

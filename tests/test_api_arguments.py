@@ -11,7 +11,8 @@ from PIL import Image
 from tiny_sight import tiny_pair
 
 import opsin
-from opsin.api.picture_options import ChatOptions, PictureOptions
+from opsin.api.picture_options import PictureOptions
+from opsin.api.reply_keywords import ChatOptions
 
 
 @pytest.fixture(scope="module")

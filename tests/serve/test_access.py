@@ -38,7 +38,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
         ({"messages": MESSAGES, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"messages": MESSAGES, "tools": [{"type": "function"}]}, "tools[0].function"),
         ({"messages": MESSAGES, "logit_bias": {"5": 1}}, "logit_bias"),
-        ({"messages": MESSAGES, "response_format": {"type": "json_object"}}, "response_format"),
+        ({"messages": MESSAGES, "response_format": {"type": "sound"}}, "response_format.type"),
         ({"messages": MESSAGES, "seed": "x"}, "seed"),
     ],
 )

@@ -64,7 +64,7 @@ def test_each_field_is_refused_unless_it_asks_for_nothing(server, path):
         ({"skip_special_tokens": False}, CHAT), ({"add_special_tokens": True}, CHAT),
         ({"add_special_tokens": False}, NATIVE),
         ({"chat_template": "x"}, COUNT), ({"logit_bias": [[5, -1]]}, CHAT), ({"min_tokens": 3}, NATIVE),
-        ({"response_format": {"type": "json_object"}}, OPENAI), ({"response_format": {"type": "json_object"}}, NATIVE),
+        ({"guided_whitespace_pattern": " "}, CHAT),
     ],
 )  # fmt: skip
 def test_what_reports_of_others_sent_is_refused(server, field, path):

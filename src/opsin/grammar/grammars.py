@@ -36,6 +36,11 @@ class Grammars:
         self._kept: OrderedDict[str, LLMatcher] = OrderedDict()
         self._limits = LLParserLimits(max_lexer_states=_STATES, verbose_errors=False)
 
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the table of the vocabulary was built."""
+        return self._made is not None
+
     def prepare(self) -> None:
         """Build the table of the vocabulary now, and not with the first grammar."""
         with self._lock:

@@ -253,6 +253,10 @@ def _start(
 ) -> tuple[list[Answer], list[ToldPrompt]]:
     """Answers to questions, each with a seed of its own; before them, log-probabilities of the prompts."""
     check()
+    grammar = None
+    if request.form is not None:
+        request.form.check(model)
+        grammar = request.form.grammar
     prompts = [_told(model, question, request.report.prompt_logprobs, check) for question in questions]
     answers: list[Answer] = []
     ranked = request.candidates > request.choices and request.sampling.logprobs is None
@@ -264,8 +268,9 @@ def _start(
                 continue
             sampling = asked if asked.seed is None else replace(asked, seed=(asked.seed + choice) % 2**64)
             made = model.generate(
-                question, sampling, stop=request.ending, progress=request.report.progress, reply=request.reply
-            )
+                question, sampling, stop=request.ending, progress=request.report.progress, reply=request.reply,
+                grammar=grammar,
+            )  # fmt: skip
             answers.append(made)
     return answers, prompts
 

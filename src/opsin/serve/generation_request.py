@@ -14,6 +14,7 @@ from opsin.api.replies import ReplyOptions
 from opsin.errors import FieldError
 from opsin.media.budget import WORDS
 from opsin.serve.fields import Fields, read, unbuilt
+from opsin.serve.grammar_fields import AskedForm, form_of
 from opsin.serve.report_fields import ReportFields, Reporting, report_of
 from opsin.serve.sampling_fields import sampling_of
 from opsin.serve.thought_fields import thought_tokens_of
@@ -91,6 +92,7 @@ class GenerationRequest:
         choices: how many answers to each prompt.
         candidates: from how many these are the likeliest.
         reply: how it is read; None for text as it comes.
+        form: what it is held to.
         ping_seconds: after so long a silence a stream sends a comment; None for the server's own, 0 for never.
     """
 
@@ -103,6 +105,7 @@ class GenerationRequest:
     candidates: int = 1
     ping_seconds: float | None = None
     reply: ReplyOptions | None = None
+    form: AskedForm | None = None
 
     def ping(self, own: float) -> float:
         """Seconds of silence after which a comment is sent, where the server's `own` holds if nothing is said."""
@@ -133,6 +136,7 @@ def generation_request(fields: AnswerFields, *, answers: int, logprobs: int | No
         candidates=choices,
         ping_seconds=None if ping is None else max(0, ping),
         reply=None if thought_tokens is None else ReplyOptions(thoughts="raw", thought_tokens=thought_tokens),
+        form=form_of(fields),
     )
 
 

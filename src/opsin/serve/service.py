@@ -106,6 +106,7 @@ class Service:
                 f"{model.path} holds no text model: it is a part for pictures (mmproj)",
                 hint="give it as --mmproj, and the model that it is of as -m",
             )
+        model.text.grammars.prepare()  # else the first grammar would hold the interpreter, and all answers, for it
         return model
 
     async def close(self) -> None:

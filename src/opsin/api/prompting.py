@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
@@ -12,7 +13,7 @@ from opsin.api.contents import PreparedMessages, flatten_contents
 from opsin.api.continuing import continued
 from opsin.api.messages import Message
 from opsin.api.prompt_options import PLAIN, PromptOptions
-from opsin.errors import RequestError
+from opsin.errors import RequestError, TemplateError
 from opsin.spans import MediaSpan, Patches, Prompt, check_context
 from opsin.text import ChatTemplate, Tokenizer, Written, escape_special_tokens, join, split_at_marker, written
 
@@ -105,10 +106,11 @@ class Prompting:
             text = self._render(messages, options)
             return [self._escaped(text)], text
         if self._marker and self.template is not None and self.template.capabilities.pictures:
-            text = self._render(messages, options)
-            runs = split_at_marker(self._escaped(text), self._marker, self.tokenizer)
-            if len(runs) == pictures + 1:
-                return runs, text
+            with suppress(TemplateError):  # it may know pictures of users alone
+                text = self._render(messages, options)
+                runs = split_at_marker(self._escaped(text), self._marker, self.tokenizer)
+                if len(runs) == pictures + 1:
+                    return runs, text
         text = self._render(flatten_contents(messages, self.own), options)
         runs = split_at_marker(self._escaped(text), self.own, self.tokenizer)
         if len(runs) != pictures + 1:

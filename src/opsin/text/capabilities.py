@@ -55,6 +55,7 @@ class Capabilities:
         system: whether a message of the system comes out.
         developer: whether it knows developers; what they say was called the system's when most templates were written.
         tools: whether a message of the role "tool" comes out.
+        tool_parts: whether its content may be parts.
         calls: how it shows calls; None where it does not.
     """
 
@@ -63,6 +64,7 @@ class Capabilities:
     system: bool
     developer: bool
     tools: bool
+    tool_parts: bool
     calls: Calls | None
 
     @classmethod
@@ -73,12 +75,15 @@ class Capabilities:
             return {"role": role, "content": _parts(text) if content == ContentForm.PARTS else text}
 
         user, answer, result = say("user", "hay"), say("assistant", "straw"), say("tool", _NEEDLE)
+        told = {"name": _CALL, "tool_call_id": _NINE_LETTERS}
+        shown = trial([user, answer, {**result, **told, "content": _parts(_NEEDLE)}])
         return cls(
             content=content,
             pictures=_takes_pictures(trial),
             system=_NEEDLE in trial([say("system", _NEEDLE), user]),
             developer="developer" in source and _NEEDLE in trial([say("developer", _NEEDLE), user]),
-            tools=_NEEDLE in trial([user, answer, {**result, "name": _CALL, "tool_call_id": _NINE_LETTERS}]),
+            tools=_NEEDLE in trial([user, answer, {**result, **told}]),
+            tool_parts=_NEEDLE in shown and not _is_data(shown),
             calls=_calls(trial, user, answer, result),
         )
 
@@ -105,7 +110,12 @@ def _takes_pictures(trial: Trial) -> bool:
 def _shown(trial: Trial, content: object) -> str:
     """What becomes of a user's message, if its text is in it and it was not just written out as data."""
     text = trial([{"role": "user", "content": content}])
-    return text if _NEEDLE in text and "'type'" not in text and '"type"' not in text else ""
+    return text if _NEEDLE in text and not _is_data(text) else ""
+
+
+def _is_data(text: str) -> bool:
+    """Whether parts were just written out."""
+    return "'type'" in text or '"type"' in text
 
 
 def _calls(trial: Trial, user: Message, answer: Message, result: Message) -> Calls | None:

@@ -129,8 +129,10 @@ class ChatTemplate:
         """The message with its content in the form that the template wants."""
         if not isinstance(message, dict) or not isinstance(content := message.get("content"), str | list):
             return message
-        form = self.capabilities.content
-        if isinstance(content, list) and form == ContentForm.TEXT:
+        form, is_result = self.capabilities.content, message.get("role") == "tool"
+        if isinstance(content, list) and (
+            form == ContentForm.TEXT or (is_result and not self.capabilities.tool_parts and _are_texts(content))
+        ):
             return {**message, "content": _joined(content)}
         if isinstance(content, str) and form == ContentForm.PARTS:
             return {**message, "content": [{"type": "text", "text": content}]}
@@ -233,6 +235,10 @@ def _to_plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_to_plain(item) for item in value]
     return f"<{type(value).__name__}>"
+
+
+def _are_texts(parts: Sequence[object]) -> bool:
+    return all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in parts)
 
 
 def _joined(parts: Sequence[object]) -> str:

@@ -94,7 +94,7 @@ def test_texts_become_ids_and_texts_again(server, text_model):
     text = "<|im_start|>the rain é"
     tokens = server.ask("/tokenize", {"content": text}).json["tokens"]
     assert tokens == text_model.tokenize(text, special=True)
-    assert server.ask("/detokenize", {"tokens": tokens}).json == {"content": text}
+    assert server.ask("/detokenize", {"tokens": tokens}).json["content"] == text
     plain = server.ask("/tokenize", {"content": text, "parse_special": False}).json["tokens"]
     assert plain == text_model.tokenize(text) and len(plain) > len(tokens)
     pieces = server.ask("/tokenize", {"content": text, "with_pieces": True}).json["tokens"]
@@ -116,7 +116,6 @@ def test_special_tokens_are_added_where_the_file_asks_for_them(tmp_path):
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [
-        ("/tokenize", {}, "content"),
         ("/tokenize", {"content": 5}, "content"),
         ("/tokenize", {"content": ["a", None]}, "content[1]"),
         ("/tokenize", {"content": "a", "with_pieces": "yes"}, "with_pieces"),

@@ -75,6 +75,7 @@ class Piece:
         count: ids of the answer up to here.
         at: when the last of them was made, by `time.perf_counter`.
         reason: why the answer ended with it.
+        end: how likely the id was that ended it, where one did and log-probabilities were asked for.
         progress: how much of the prompt is done.
         deltas: the text, and what is no part of it: thoughts, and calls of tools.
     """
@@ -85,6 +86,7 @@ class Piece:
     count: int = 0
     at: float = 0.0
     reason: FinishReason | None = None
+    end: Logprobs | None = None
     progress: PromptProgress | None = None
     deltas: tuple[ReplyDelta, ...] = ()
 
@@ -191,7 +193,7 @@ class Answer(Stays):
     def times(self) -> Times:
         """When it was made, up to now. Where there is no id yet, the first one comes now."""
         now = time.perf_counter()
-        return Times(self._stream.started, self._first or now, self._last or now)
+        return Times(self._stream.started, self._first or now, self._last or self._first or now)
 
     @property
     def text(self) -> str:
@@ -248,10 +250,10 @@ class Answer(Stays):
         """What may be shown with one more output; None where that is nothing yet."""
         if output.progress is not None:
             return Piece("", at=output.at, progress=output.progress)
-        new = ""
+        new, self._first = "", self._first or output.at
         if output.id is not None:
             self.ids.append(output.id)
-            self._first, self._last = self._first or output.at, output.at
+            self._last = output.at
             if output.logprobs is not None:
                 self.logprobs.append(output.logprobs)
             new = self._text.push(output.id)
@@ -270,12 +272,14 @@ class Answer(Stays):
         if stopped or cut:
             self._stream.cancel()
         deltas = self._reader.feed(out, last=self.reason is not None)
-        return self._piece(deltas, output.at) if deltas or self.reason is not None else None
+        end = output.logprobs if output.id is None else None
+        return self._piece(deltas, output.at, end) if deltas or self.reason is not None else None
 
-    def _piece(self, deltas: tuple[ReplyDelta, ...], at: float) -> Piece:
+    def _piece(self, deltas: tuple[ReplyDelta, ...], at: float, end: Logprobs | None) -> Piece:
         """All ids that were in no piece yet."""
         told, self._told, count = self._told, len(self.ids), len(self.ids)
         text = "".join(delta.text for delta in deltas if isinstance(delta, Content))
         if any(isinstance(delta, Thought) for delta in deltas):
             self.thought_tokens += count - told
-        return Piece(text, tuple(self.ids[told:]), tuple(self.logprobs[told:]), count, at, self.reason, deltas=deltas)
+        ids, logprobs = tuple(self.ids[told:]), tuple(self.logprobs[told:])
+        return Piece(text, ids, logprobs, count, at, self.reason, end, deltas=deltas)

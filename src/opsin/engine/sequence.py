@@ -43,7 +43,8 @@ class PromptProgress:
 class TokenOutput:
     """One id that was generated, or the end: `reason` is set on the last output, whose id may be None.
 
-    Before the first id it may be the progress of the prompt alone. `at` is when it was made, by `time.perf_counter`.
+    Where an id that ends answers ended it, `logprobs` are that id's. Before the first id it may be the progress of the
+    prompt alone. `at` is when it was made, by `time.perf_counter`.
     """
 
     id: int | None
@@ -177,7 +178,7 @@ class Sequence:
     def accept(self, id: int, limit: int, logprobs: Logprobs | None = None) -> FinishReason | None:
         """Take the next id; why the sequence ends with it, if it does. `limit` is the rows a sequence may have."""
         if id in self.ends:
-            self.stream.put(TokenOutput(None, "stop"))
+            self.stream.put(TokenOutput(None, "stop", logprobs=logprobs))
             return "stop"
         reason: FinishReason | None = None
         if self.constraint is not None:

@@ -90,6 +90,7 @@ def build_app(service: Service) -> Starlette:
         *_post("/completion", answering(go_on.native), Prompts, CompletionFields),
         *_post("/infill", answering(go_on.infill), Infill, CompletionFields),
         *_post("/tokenize", answering(spell.tokenize), TokenizeRequest),
+        *_get("/tokenizer_info", spell.info),
         *_post("/detokenize", answering(spell.detokenize), DetokenizeRequest),
         *(Described(Route(path, tell.elsewhere, methods=["GET", "POST"]), built=False) for path in ELSEWHERE),
     ]

@@ -53,12 +53,14 @@ class RunningChoice:
     answer: Answer
     text: str = ""
     logprobs: list[Logprobs] = field(default_factory=list)
+    end: tuple[Logprobs, ...] = ()  # of the id that ended it, where one did
     is_over: bool = False
 
     def take(self, piece: Piece) -> Delta:
         """The next of it."""
         self.text += piece.text
         self.logprobs += piece.logprobs
+        self.end = () if piece.end is None else (piece.end,)
         self.is_over = piece.reason is not None
         return Delta(self.index, piece)
 

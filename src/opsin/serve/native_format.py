@@ -51,7 +51,7 @@ def native_whole(told: Answers, choice: RunningChoice) -> dict[str, Any]:
         "tokens_cached": _in_cache(answer),
         "timings": told.timings(choice.index),
     }
-    logprobs = None if request.stream else told.logprobs(choice.logprobs)
+    logprobs = told.logprobs(choice.end if request.stream else [*choice.logprobs, *choice.end])
     return {**whole, "completion_probabilities": logprobs} if logprobs else whole
 
 

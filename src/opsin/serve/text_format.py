@@ -42,7 +42,7 @@ class TextFormat:
             yield {**event, **told.extras(delta), **verbose}
             tokens = ()
         if delta.is_last:
-            yield self._last(told, choice, tokens, () if delta.text else piece.ids)
+            yield self._last(told, choice, [*tokens, *choice.end], () if delta.text else piece.ids)
 
     def close(self, told: Answers) -> Iterable[Mapping[str, Any]]:
         if told.request.usage:
@@ -50,7 +50,7 @@ class TextFormat:
 
     def _whole(self, told: Answers, choice: RunningChoice) -> dict[str, Any]:
         prompt, report, echo = told.prompt(choice.index), told.request.report, self._echo(told, choice)
-        tokens = [*(_prompt_tokens(told, choice) if self._echoes is not None else ()), *choice.logprobs]
+        tokens = [*(_prompt_tokens(told, choice) if self._echoes is not None else ()), *choice.logprobs, *choice.end]
         value = {
             "index": choice.index,
             "text": echo + choice.text,

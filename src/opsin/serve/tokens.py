@@ -1,4 +1,4 @@
-"""/tokenize and /detokenize, as llama-server has them."""
+"""/tokenize and /detokenize, as llama-server and vLLM have them, and vLLM's /tokenizer_info."""
 
 from __future__ import annotations
 
@@ -8,41 +8,55 @@ from functools import partial
 from typing import Annotated, Any
 
 from msgspec import Meta
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from opsin.api import Model
 from opsin.errors import FieldError
 from opsin.serve.exchange import Exchange
-from opsin.serve.fields import Fields, read
+from opsin.serve.fields import Fields, read, unbuilt
 from opsin.serve.raw_prompts import Id, Piece, pieces_of
 from opsin.serve.service import Service
 
 _MOST, _SLICE = 1 << 23, 1 << 12  # characters or ids
 
 
+_Content = Annotated[
+    str | list[str | Id],
+    Meta(
+        description="A text, or texts and ids; 8,388,608 characters together. vLLM calls it prompt.",
+        extra={"hint": 'send {"content": "..."}'},
+    ),
+]
+
+
 class TokenizeRequest(Fields, kw_only=True):
     """Texts to become ids."""
 
-    content: Annotated[
-        str | list[str | Id],
-        Meta(
-            description="A text, or texts and ids; 8,388,608 characters together.",
-            extra={"hint": 'send {"content": "..."}'},
-        ),
-    ]
+    content: _Content = ""
+    prompt: _Content | None = None
     add_special: Annotated[bool, Meta(description="Put the tokens around it that the file asks for.")] = False
+    add_special_tokens: Annotated[bool, Meta(description="The same, of a prompt.")] = True
     parse_special: Annotated[bool, Meta(description="Texts of special tokens become their ids.")] = True
     with_pieces: Annotated[bool, Meta(description="Tell the text of each id.")] = False
+    return_token_strs: Annotated[bool | None, Meta(description="Of a prompt, tell the texts as token_strs.")] = None
+    messages: Annotated[Any, unbuilt([], send="them to /v1/chat/completions/input_tokens, or /apply-template")] = None
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
-        return pieces_of([self.content] if isinstance(self.content, str) else self.content, "content")
+        given, name = (self.content, "content") if self.prompt is None else (self.prompt, "prompt")
+        return pieces_of([given] if isinstance(given, str) else given, name)
+
+    @property
+    def adds(self) -> bool:
+        """Whether tokens of the file are put around it: vLLM does so, where nothing is said."""
+        return self.add_special if self.prompt is None else self.add_special_tokens
 
 
 class DetokenizeRequest(Fields, kw_only=True):
     """Ids to become a text."""
 
-    tokens: Annotated[list[int], Meta(description="Ids.", extra={"hint": 'send {"tokens": [1, 2]}'})]
+    tokens: Annotated[list[int], Meta(description="Ids.", extra={"hint": 'send {"tokens": [1, 2]}'})] = []
 
 
 class TokenRoutes:
@@ -67,14 +81,30 @@ class TokenRoutes:
         with service.admit():
             async with exchange:
                 text = await service.prompt(exchange.body, partial(_decoded, service.model, asked.tokens))
-                await exchange.value({"content": text})
+                await exchange.value({"content": text, "prompt": text})  # vLLM calls it so
+
+    async def info(self, request: Request) -> Response:
+        """vLLM's tokenizer_info: special tokens and the template, for whoever writes prompts elsewhere."""
+        model = self._service.model
+        tokenizer = model.tokenizer
+        return JSONResponse(
+            {
+                "tokenizer_class": "opsin",
+                "model_max_length": model.context,
+                "bos_token": _special(model, tokenizer.bos),
+                "eos_token": _special(model, tokenizer.eos),
+                "add_bos_token": tokenizer.add_bos,
+                "add_eos_token": tokenizer.add_eos,
+                "chat_template": None if model.template is None else model.template.source,
+            }
+        )
 
 
 def _asked(body: Mapping[str, Any]) -> TokenizeRequest:
     asked = read(body, TokenizeRequest)
-    pieces = [asked.content] if isinstance(asked.content, str) else asked.content
-    if sum(len(piece) if isinstance(piece, str) else 1 for piece in pieces) > _MOST:
-        raise FieldError("content", f"more than {_MOST} characters", hint="send it in parts")
+    if sum(map(len, asked.pieces)) > _MOST:
+        name = "content" if asked.prompt is None else "prompt"
+        raise FieldError(name, f"more than {_MOST} characters", hint="send it in parts")
     return asked
 
 
@@ -96,17 +126,26 @@ def _listed(model: Model, asked: TokenizeRequest, *, check: Callable[[], None]) 
         some = ids[start : start + _SLICE]
         listed = [{"id": id, "piece": _piece(model, id)} for id in some] if asked.with_pieces else some
         lists.append(json.dumps(listed, separators=(",", ":"))[1:-1])
-    return '{"tokens":[' + ",".join(lists) + "]}"
+    tokens = '"tokens":[' + ",".join(lists) + "]"
+    if asked.prompt is None:
+        return "{" + tokens + "}"
+    texts = [str(_piece(model, id)) for id in ids] if asked.return_token_strs else None
+    told = {"count": len(ids), "max_model_len": model.context, "token_strs": texts}
+    return json.dumps(told)[:-1] + "," + tokens + "}"
 
 
 def _ids_of(model: Model, asked: TokenizeRequest, check: Callable[[], None]) -> list[int]:
     ids: list[int] = []
     for number, piece in enumerate(asked.pieces):
         if isinstance(piece, str):
-            add = asked.add_special and number == 0
+            add = asked.adds and number == 0
             piece = model.tokenizer.encode(piece, special=asked.parse_special, add_special=add, check=check)
         ids += piece
     return ids
+
+
+def _special(model: Model, id: int | None) -> str | None:
+    return None if id is None else model.tokenizer.piece(id, special=True).decode("utf-8", "replace")
 
 
 def _piece(model: Model, id: int) -> object:

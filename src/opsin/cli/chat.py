@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsin.cli import options
+from opsin.cli import forms, options
 from opsin.cli.memory import peak_bytes
 from opsin.cli.progress import Progress
 from opsin.config import expanded
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from opsin.api.prompt_options import PromptOptions
     from opsin.api.replies import ReplyOptions
     from opsin.engine.sampling import Sampling
+    from opsin.grammar import Grammar
     from opsin.spans import Patches
 
 _LEAVE = ("/exit", "/bye", "/quit")
@@ -56,6 +57,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--stats", action="store_true", help="write times and rates to stderr")
     options.add_pictures(parser)
     _add_thoughts(parser)
+    forms.add_forms(parser)
     sampling = parser.add_argument_group("sampling")  # whose ranges `Sampling` knows
     sampling.add_argument(
         "--temperature", type=float, metavar="X", help="0 takes the likeliest token (default: the model's, or 0.8)"
@@ -98,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
     converses = args.prompt is None and sys.stdin.isatty()
     prompt = None if converses else _question(args.prompt)
     asked, budget, thoughts = _sampling_options(args), options.picture_budget(args), _thoughts(args)
+    form = forms.asked_form(args)
 
     import opsin
 
@@ -110,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     options.tell(options.check_writes(model))
     with model:
         stop = tuple(args.stop) or model.facts.stop
-        chat = Chat(model, replace(model.facts.sampling, **asked), stop, args.system, args.stats, *thoughts)
+        chat = Chat(model, replace(model.facts.sampling, **asked), stop, args.system, args.stats, *thoughts, form)
         for path in args.image:
             chat.show(path)
         if prompt is None:
@@ -166,6 +169,7 @@ class Chat:
     stats: bool
     told: PromptOptions
     reply: ReplyOptions
+    form: Grammar | None = None
 
     def __post_init__(self) -> None:
         self.messages: list[Message] = []
@@ -189,7 +193,7 @@ class Chat:
         content = [*self.pictures, text] if self.pictures else text
         messages: list[Message] = [*self.messages, {"role": "user", "content": content}]
         question = self.model.question(messages, self.told)
-        answer = self.model.generate(question, self.sampling, stop=self.stop, reply=self.reply)
+        answer = self.model.generate(question, self.sampling, stop=self.stop, reply=self.reply, grammar=self.form)
         self.pictures = []
         told = Told()
         first = 0.0

@@ -34,7 +34,7 @@ def test_a_request_that_says_something_is_answered_so(told):
 def test_the_properties_tell_what_holds(told):
     props = told.ask("/props").json
     params = props["default_generation_settings"]["params"]
-    assert (params["temperature"], params["top_k"], params["stop"]) == (0.0, 7, ["never"])
+    assert (params["temperature"], params["top_k"], params["n_predict"]) == (0.0, 7, 3)
     assert (props["endpoint_slots"], props["ui"]) == (False, False)
 
 

@@ -31,6 +31,7 @@ from opsin.engine.sequence import LOOK_UP_SECONDS, Sequence, Stream, TokenOutput
 from opsin.engine.steering import Draw
 from opsin.engine.step_budget import StepBudget
 from opsin.engine.token_rules import TokenRules
+from opsin.engine.watch import EngineWatch
 from opsin.errors import DeviceError, FileError, RequestError, known
 from opsin.ops import PAGE
 from opsin.ops.device import Stopped
@@ -75,6 +76,7 @@ class Engine(Stays):
         self._computing: list[Sequence] = []  # those of the step that runs now
         self._closing = False
         self.step_seconds: deque[float] = deque(maxlen=1 << 16)
+        self.watch = EngineWatch(self._scheduler, self._media)
         self._thread = threading.Thread(target=self._live, name="opsin-engine", daemon=True)
         try:
             self._thread.start()
@@ -87,6 +89,10 @@ class Engine(Stays):
     def context(self) -> int:
         """Rows that one sequence may have."""
         return min(self._runner.limits.context, self._pool.count * PAGE)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
 
     def submit(
         self, prompt: Prompt, sampling: Sampling, *, constraint: Constraint | None = None, progress: bool = False,
@@ -311,6 +317,7 @@ class Engine(Stays):
             return
         self._budget.saw(sum(part.rows for part in plan), seconds)
         self.step_seconds.append(seconds)
+        self.watch.saw(plan)
         for part in plan:
             self._scheduler.computed(part.sequence, part.rows, part.writes)
             if part.wanted:

@@ -5,6 +5,8 @@ Thread: the engine's.
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -48,6 +50,9 @@ class MediaWork:
         self._encoding = Encoding(load)
         self.requests: list[EmbedRequest] = []
         self.encoded = 0  # pictures, or parts of them, since the beginning
+        self.pinned = 0  # pictures that were needed when it was last looked
+        self.seconds: deque[float] = deque(maxlen=1 << 12)  # of batches, until somebody takes them
+        self._started = 0.0
 
     @property
     def is_busy(self) -> bool:
@@ -58,6 +63,7 @@ class MediaWork:
         for request in [request for request in self.requests if request.abandoned]:
             self.requests.remove(request)  # in place: other threads append
         needed = self._needed(scheduler)
+        self.pinned = len(needed)
         if self._encoding.batch:
             if not any(span.digest in needed for span in self._encoding.batch):
                 self._encoding.abandon()
@@ -71,6 +77,7 @@ class MediaWork:
             VALUES_WHILE_STREAMING if streaming else VALUES,
         )
         if batch:
+            self._started = time.perf_counter()
             self._encoding.start(batch)
 
     def let(self, scheduler: Scheduler, seconds: float, *, wait: bool) -> dict[bytes, OpsinError]:
@@ -81,6 +88,7 @@ class MediaWork:
         outcome = self._encoding.let(seconds, wait=wait)
         if outcome is None:
             return {}
+        self.seconds.append(time.perf_counter() - self._started)
         for made in outcome.made:
             self.store.put(made.digests, made.array, made.rows)
             self.encoded += len(made.digests)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -22,11 +22,12 @@ from opsin.serve.completions import CompletionFields, CompletionRoutes
 from opsin.serve.conversation import Conversation
 from opsin.serve.exchange import AnswerRoute, Exchange
 from opsin.serve.fields import Fields
+from opsin.serve.health import HealthRoutes
 from opsin.serve.metrics import TYPE
 from opsin.serve.models import ModelRoutes
 from opsin.serve.openapi import Described
 from opsin.serve.raw_prompts import Infill, Prompts
-from opsin.serve.record import RecordMiddleware
+from opsin.serve.record import Record, RecordMiddleware
 from opsin.serve.service import Service
 from opsin.serve.tokens import DetokenizeRequest, TokenizeRequest, TokenRoutes
 
@@ -36,26 +37,22 @@ ELSEWHERE = (
     *("/v1/messages/count_tokens", "/v1/audio/transcriptions", "/audio/transcriptions", "/v1/embeddings"),
     *("/embeddings", "/embedding", "/v1/rerank", "/v1/reranking", "/rerank", "/reranking", "/slots/{id:int}"),
 )
+_MODEL = "/v1/models/{name:path}"
 _PAGE = Path(__file__).parent / "page" / "index.html"
 
 
 def build_app(service: Service) -> Starlette:
     """Routes over a service; whoever builds it starts and closes the service."""
     talk, tell = ChatRoutes(service), ModelRoutes(service)
-    go_on, spell = CompletionRoutes(service), TokenRoutes(service)
+    go_on, spell, probe = CompletionRoutes(service), TokenRoutes(service), HealthRoutes(service)
 
     def answering(handler: Callable[[Exchange], Awaitable[None]]) -> AnswerRoute:
         return AnswerRoute(handler, service.options, service.ended)
 
-    async def health(request: Request) -> Response:
-        """Whether the model is there; 503 while it is being loaded."""
-        _ = service.model  # 503 while it loads
-        return JSONResponse({"status": "ok"})
-
     async def metrics(request: Request) -> Response:
-        """Counters for Prometheus."""
+        """Counters, gauges and histograms for Prometheus."""
         headers = {"Process-Start-Time-Unix": str(service.started)}
-        return Response(service.metrics.text(service.gauges()), media_type=TYPE, headers=headers)
+        return Response(service.metrics.text(), media_type=TYPE, headers=headers)
 
     html = _PAGE.read_bytes()
 
@@ -75,10 +72,12 @@ def build_app(service: Service) -> Starlette:
         *(_get("/", page) if service.options.page else []),
         *_get("/docs", docs),
         *_get("/openapi.json", api),
-        *_both("/health", health, "GET"),
+        *_both("/health", probe.health, "GET"),
+        *_get("/livez", probe.live),
+        *_get("/readyz", probe.ready),
         *_get("/metrics", metrics),
         *_both("/models", tell.list, "GET"),
-        *_get("/v1/models/{name:path}", tell.one),
+        *_get(_MODEL, tell.one),
         Described(Route("/props", tell.props, methods=["GET", "POST"])),
         *_get("/slots", tell.slots),
         Described(Route("/lora-adapters", tell.adapters, methods=["GET", "POST"])),
@@ -94,12 +93,17 @@ def build_app(service: Service) -> Starlette:
         *_post("/detokenize", answering(spell.detokenize), DetokenizeRequest),
         *(Described(Route(path, tell.elsewhere, methods=["GET", "POST"]), built=False) for path in ELSEWHERE),
     ]
+    declared = {one.route.path for one in described}
+
+    def ended(record: Record) -> None:
+        service.record(record, _route(record.path.removeprefix(service.options.prefix), declared))
+
     written = openapi.document(described, service.options.prefix)
     manual = openapi.page(written)
     return Starlette(
         routes=[one.route for one in described],
         middleware=[
-            Middleware(RecordMiddleware, proxies=service.options.proxies, ended=service.record),
+            Middleware(RecordMiddleware, proxies=service.options.proxies, ended=ended),
             Middleware(AccessMiddleware, options=service.options, ended=service.ended, keys=service.keys),
         ],
         exception_handlers={
@@ -107,6 +111,13 @@ def build_app(service: Service) -> Starlette:
             HTTPException: errors.on_http_error,
         },
     )
+
+
+def _route(path: str, declared: Collection[str]) -> str:
+    """The declared route of a path: there are not more of them than are declared, whatever strangers send."""
+    if path in declared:
+        return path
+    return _MODEL if path.startswith("/v1/models/") else "other"
 
 
 def _page_headers(html: bytes) -> dict[str, str]:

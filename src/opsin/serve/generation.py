@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from opsin.api import Answer, Logprobs, Model, Piece, Question, Times
 from opsin.serve.exchange import Exchange
 from opsin.serve.generation_request import GenerationRequest
+from opsin.serve.metrics import AnswerCost
 from opsin.serve.record import Record
 from opsin.serve.service import Service
 from opsin.serve.stream import DONE, event
@@ -55,6 +56,7 @@ class RunningChoice:
     logprobs: list[Logprobs] = field(default_factory=list)
     end: tuple[Logprobs, ...] = ()  # of the id that ended it, where one did
     is_over: bool = False
+    told_at: float = 0.0  # when the last of its ids by now was made
 
     def take(self, piece: Piece) -> Delta:
         """The next of it."""
@@ -96,6 +98,7 @@ class Answers:
     start: float
 
     def __post_init__(self) -> None:
+        self.submitted = time.perf_counter()
         self.head = {"id": f"{self.kind}-{uuid.uuid4().hex}", "created": int(time.time()), "model": self.service.name}
         self.choices = [RunningChoice(index, answer) for index, answer in enumerate(self.answers)]
 
@@ -193,22 +196,38 @@ class Answers:
                     raise news
                 if not heard and news.progress is None:
                     heard = True
-                    self.service.metrics.add("first_token_seconds_total", time.perf_counter() - self.start)
+                    waited = time.perf_counter() - self.start
+                    self.service.metrics.add("first_token_seconds_total", waited)
+                    self.service.metrics.observe("time_to_first_token_seconds", waited)
+                self._observe_gap(choice, news)
                 yield choice.take(news)
             self._count()
         finally:
             for answer in self.answers:
                 answer.cancel()
 
+    def _observe_gap(self, choice: RunningChoice, piece: Piece) -> None:
+        """The time between tokens; where several make a piece, it is shared among them."""
+        if not piece.ids:
+            return
+        gaps = len(piece.ids) if choice.told_at else len(piece.ids) - 1
+        begin, choice.told_at = choice.told_at or choice.answer.times.first, piece.at
+        for _ in range(gaps):
+            self.service.metrics.observe("time_between_tokens_seconds", (piece.at - begin) / gaps)
+
     def _count(self) -> None:
-        metrics, usage = self.service.metrics, self.usage
-        details = usage["prompt_tokens_details"]
-        metrics.add("prompt_tokens_total", usage["prompt_tokens"])
-        metrics.add("cached_tokens_total", details["cached_tokens"])
-        metrics.add("media_tokens_total", details["image_tokens"])
-        metrics.add("generated_tokens_total", usage["completion_tokens"])
-        times = [answer.times for answer in self.answers]
-        metrics.add("generating_seconds_total", max(t.last for t in times) - min(t.first for t in times))
+        metrics = self.service.metrics
+        for number, answer in enumerate(self.answers):
+            usage, times, is_first = answer.usage, answer.times, number % self.request.choices == 0
+            metrics.observe("queue_seconds", times.started - self.submitted)
+            metrics.answered(
+                AnswerCost(
+                    prompt_tokens=usage.prompt if is_first else 0, cached_tokens=usage.cached if is_first else 0,
+                    media_tokens=usage.pictures if is_first else 0, generated_tokens=len(answer.ids),
+                    prompt_seconds=max(0.0, times.first - times.started),
+                    generating_seconds=max(0.0, times.last - times.first),
+                )
+            )  # fmt: skip
         metrics.add("answer_seconds_total", time.perf_counter() - self.start)
 
 

@@ -149,6 +149,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Nobody new gets in. Ends when all have got an answer or an error, or at a second Ctrl-C."""
+        self._service.ending = True
         seconds, inside = self._service.options.drain_seconds, self._service.active
         if inside:
             _LOG.warning("opsin: ending: %d answers have %g s (Ctrl-C again ends at once)", inside, seconds)
@@ -174,12 +175,14 @@ async def serve(made: socket.socket, service: Service, *, ready: Callable[[], No
     """Serve until the process is told to end. Raises what loading the model raises."""
     server = uvicorn_of(service)
     loading = asyncio.ensure_future(_load(service, server, ready))
+    watching = asyncio.ensure_future(service.watch())
     try:
         await server.serve(sockets=[made])
         if loading.done():
             await loading
     finally:
         loading.cancel()
+        watching.cancel()
         await service.close()
         if service.options.is_socket:
             with suppress(OSError):

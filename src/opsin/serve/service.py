@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from opsin.api import Model
 from opsin.api.facts import Facts
+from opsin.engine.watch import EngineFigures
 from opsin.errors import BusyError, ModelError
 from opsin.serve.access_log import AccessLog
 from opsin.serve.body import GONE, Body, gone
@@ -22,8 +23,10 @@ from opsin.serve.keys import KeyRing
 from opsin.serve.metrics import Metrics
 from opsin.serve.options import Options
 from opsin.serve.record import Record
+from opsin.serve.threads import Threads
 
 T = TypeVar("T")
+_LOG = logging.getLogger("opsin.serve")
 Made = TypeVar("Made", covariant=True)
 _PARSERS = 2
 
@@ -39,17 +42,20 @@ class Service:
 
     def __init__(self, options: Options, load: Callable[[], Model]) -> None:
         self.options, self._load = options, load
-        self.metrics, self.started = Metrics(), int(time.time())
+        self.metrics, self.started = Metrics(self._look), int(time.time())
         # A pool for each kind of waiting: whoever waits for an answer keeps nobody's prompt from being made.
-        self._parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="opsin-parse")
-        self.makers = ThreadPoolExecutor(options.requests, thread_name_prefix="opsin-prompt")
-        self.readers = ThreadPoolExecutor(options.requests, thread_name_prefix="opsin-answer")
+        self._parsers = Threads(_PARSERS, "opsin-parse")
+        self.makers = Threads(options.requests, "opsin-prompt")
+        self.readers = Threads(options.requests, "opsin-answer")
         self.keys = KeyRing(options.keys)
         self._log = AccessLog(options.access_log) if options.access_log else None
         self.ended = asyncio.Event()  # set when the server ends, and those who wait still must hear of it
+        self.ending = False  # whether nobody new gets in
         self._model: Model | None = None
         self._facts: Facts | None = None
         self._active, self._lock = 0, threading.Lock()
+        self._seen: dict[str, int] = {}  # what was held at the last look while nobody was inside, and
+        self._told: dict[str, int] = {}  # what the log was told of it
 
     @property
     def model(self) -> Model:
@@ -70,6 +76,11 @@ class Service:
         return self._model is not None
 
     @property
+    def engine_lives(self) -> bool:
+        """Whether the model's engine can go on; also while there is no model yet."""
+        return self._model is None or self._model.engine.is_alive
+
+    @property
     def active(self) -> int:
         """Answers that run or wait."""
         return self._active
@@ -84,15 +95,53 @@ class Service:
         """All that it may be asked for by."""
         return list(dict.fromkeys((self.name, self.model.name, self.model.path.name)))
 
-    def gauges(self) -> dict[str, float]:
-        """What is so at this moment."""
-        most = self._model.sequences if self._model is not None else 0
+    def figures(self) -> EngineFigures | None:
+        """What the engine does and holds; None while the model is being loaded."""
+        return None if self._model is None else self._model.engine.watch.figures()
+
+    def leaked(self) -> dict[str, int]:
+        """What is held while nobody is inside: nothing, or there is a defect."""
+        figures = self.figures()
+        return {} if figures is None or self._active else figures.leaked
+
+    def check_leaks(self) -> dict[str, int]:
+        """What is held now as it was the last time, while nobody was inside; new ones are said in the log."""
+        seen, before = self.leaked(), self._seen
+        self._seen = seen
+        lasting = {name: number for name, number in seen.items() if before.get(name) == number}
+        if lasting and lasting != self._told:
+            _LOG.error("opsin: nobody is inside, and yet there are held: %s", lasting)
+        self._told = lasting
+        return lasting
+
+    def _look(self) -> dict[str, float]:
+        """What is so at this moment, for the metrics."""
+        figures = self.figures()
+        if self._model is not None:
+            took = self._model.engine.watch.encode_seconds
+            while took:
+                self.metrics.observe("encode_seconds", took.popleft())
+        running = 0 if figures is None else figures.running
         return {
-            "requests_inside": float(self._active),
             "ready": float(self.ready),
-            "requests_processing": float(min(self._active, most)),
-            "requests_deferred": float(max(0, self._active - most)),
+            "requests_inside": float(self._active),
+            "requests_processing": float(running),
+            "requests_deferred": float(max(0, self._active - running)),
+            "steps": 0.0 if figures is None else figures.steps,
+            "parts": 0.0 if figures is None else figures.parts,
+            "pages_used": 0.0 if figures is None else figures.pages,
+            "pages": 0.0 if figures is None else figures.pages_total,
+            "memory_pages_used": 0.0 if figures is None else figures.memory_pages,
+            "pictures_pinned": 0.0 if figures is None else figures.pictures,
+            "pictures_kept": 0.0 if figures is None else figures.pictures_kept,
+            "leaked": float(sum(self._told.values())),
         }
+
+    async def watch(self, seconds: float = 10.0) -> None:
+        """Look for what is held while nobody is inside, now and then."""
+        while True:
+            await asyncio.sleep(seconds)
+            self.check_leaks()
 
     async def start(self) -> None:
         """Load the model. Raises what loading raises, and ModelError for one that cannot write."""
@@ -143,8 +192,9 @@ class Service:
         finally:
             errand.leave()
 
-    def record(self, record: Record) -> None:
-        """A request has ended."""
+    def record(self, record: Record, route: str) -> None:
+        """A request to a declared route, or to "other", has ended."""
+        self.metrics.respond(route, record.status, record.key)
         if self._log is not None:
             self._log.add(record, self.keys.without_secrets(record.path))
 

@@ -1,0 +1,68 @@
+"""What an engine has done and holds, as numbers for whoever watches it.
+
+Thread: the engine's counts; any thread may look, and sees numbers that may be a step apart.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from opsin.engine.media_work import MediaWork
+from opsin.engine.scheduler import Plan, Scheduler
+
+
+@dataclass(frozen=True)
+class EngineFigures:
+    """At one moment.
+
+    Attributes:
+        steps: since the beginning, and
+        parts: the sequences of all of them, summed.
+        running, waiting: sequences that hold pages, and that do not yet.
+        pages, memory_pages: of the caches, those that somebody uses; the others may be kept to be found again.
+        pages_total: of the KV cache.
+        pictures: those that sequences still need.
+        pictures_kept: those whose embeddings are kept.
+    """
+
+    steps: int
+    parts: int
+    running: int
+    waiting: int
+    pages: int
+    pages_total: int
+    memory_pages: int
+    pictures: int
+    pictures_kept: int
+
+    @property
+    def leaked(self) -> dict[str, int]:
+        """What is held although nobody is there to hold it: nothing, or there is a defect."""
+        if self.running or self.waiting:
+            return {}
+        held = {"pages": self.pages, "memory_pages": self.memory_pages, "pictures": self.pictures}
+        return {name: number for name, number in held.items() if number}
+
+
+class EngineWatch:
+    """Counts steps, and looks at what is held."""
+
+    def __init__(self, scheduler: Scheduler, media: MediaWork | None) -> None:
+        self._scheduler, self._media = scheduler, media
+        self._steps = self._parts = 0
+        self.encode_seconds: deque[float] = deque() if media is None else media.seconds  # taken out by who reads them
+
+    def saw(self, plan: Plan) -> None:
+        """A step was computed."""
+        self._steps, self._parts = self._steps + 1, self._parts + len(plan)
+
+    def figures(self) -> EngineFigures:
+        """All of it now."""
+        scheduler, pool, memory = self._scheduler, self._scheduler.pool, self._scheduler.memory.pool
+        return EngineFigures(
+            steps=self._steps, parts=self._parts, running=len(scheduler.running), waiting=len(scheduler.waiting),
+            pages=pool.count - pool.free, pages_total=pool.count, memory_pages=memory.count - memory.free,
+            pictures=0 if self._media is None else self._media.pinned,
+            pictures_kept=0 if self._media is None else len(self._media.store),
+        )  # fmt: skip

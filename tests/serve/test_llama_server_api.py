@@ -129,7 +129,7 @@ def test_special_tokens_are_added_where_the_file_asks_for_them(tmp_path):
         ("/completion", {"prompt": [1, {"prompt_string": "x"}]}, "prompt[1]"),
         ("/completion", {"prompt": ["a"] * 200}, "prompt"),
         ("/completion", {"prompt": "a", "grammar": "root ::= b"}, "grammar"),
-        ("/completion", {"prompt": "a", "mirostat": 2}, "mirostat"),
+        ("/completion", {"prompt": "a", "repeat_penalty": 0}, "repeat_penalty"),
         ("/v1/completions", {"prompt": "a", "best_of": 3, "stream": True}, "best_of"),
         ("/v1/completions", {"prompt": "a", "best_of": 2, "n": 3}, "best_of"),
         ("/v1/completions", {"prompt": "a", "logprobs": 1001}, "logprobs"),

@@ -28,6 +28,8 @@ TAKEN = [
     ("/v1/completions", {"prompt": "hi", "logprobs": 1, "seed": -1}),
     ("/completion", {"prompt": [5, "hi", 6], "n_predict": 1}),
     ("/completion", {"prompt": ["hi", [5, 6]], "n_predict": 1}),
+    ("/completion", {"prompt": "hi", "n_predict": 1, "logit_bias": {"5": -1.5, "so": False}, "samplers": "kt"}),
+    ("/completion", {"prompt": "hi", "n_predict": 1, "logit_bias": [[5, False], ["so", 2]], "samplers": ["top_k"]}),
     ("/tokenize", {"content": ["hi", 5], "add_special": None}),
     ("/detokenize", {"tokens": [5, 6]}),
 ]
@@ -39,7 +41,7 @@ REFUSED = [
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{**PICTURE, "resized_width": 5}]}]}),
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{**PICTURE, "min_pixels": 0}]}]}),
     ("/v1/chat/completions", {"messages": MESSAGES, "detail": "medium"}),
-    ("/v1/chat/completions", {"messages": MESSAGES, "temperature": 101}),
+    ("/v1/chat/completions", {"messages": MESSAGES, "repeat_last_n": -2}),
     ("/v1/chat/completions", {"messages": MESSAGES, "tools": [{"type": "function"}]}),
     ("/v1/chat/completions", {"messages": MESSAGES, "stream_options": {"include_usage": "yes"}}),
     ("/v1/chat/completions", {"messages": MESSAGES, "stop": ["a"] * 65}),
@@ -69,13 +71,14 @@ def fits(value: object, schema: dict, schemas: dict) -> bool:
     if not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind != "boolean"):
         return False
     if kind == "object":
-        known = schema["properties"]
-        return all(name in value for name in schema["required"]) and all(
+        known = schema.get("properties", dict.fromkeys(value, schema.get("additionalProperties")))
+        return all(name in value for name in schema.get("required", ())) and all(
             fits(part, known[name], schemas) for name, part in value.items() if name in known
         )
     if kind == "array":
         count = schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
-        return count and all(fits(part, schema["items"], schemas) for part in value)
+        kinds = schema.get("prefixItems", [schema["items"]] * len(value))
+        return count and all(fits(part, kind, schemas) for part, kind in zip(value, kinds, strict=True))
     if kind == "string":
         return re.search(schema.get("pattern", ""), value) is not None
     return kind == "boolean" or schema.get("minimum", value) <= value <= schema.get("maximum", value)

@@ -56,14 +56,13 @@ def test_each_field_is_refused_unless_it_asks_for_nothing(server, path):
 @pytest.mark.parametrize(
     ("field", "path"),
     [
-        ({"stop_token_ids": [5]}, CHAT), ({"bad_words": ["a"]}, CHAT), ({"allowed_token_ids": [1]}, OPENAI),
         ({"use_beam_search": True}, CHAT),
         ({"length_penalty": 0.5}, CHAT), ({"truncate_prompt_tokens": 1}, CHAT), ({"truncate_prompt_tokens": -1}, COUNT),
         ({"mm_processor_kwargs": {"min_pixels": 1}}, CHAT),
-        ({"top_a": 0.2}, NATIVE), ({"samplers": ["temperature"]}, NATIVE), ({"samplers": []}, CHAT),
+        ({"top_a": 0.2}, NATIVE),
         ({"skip_special_tokens": False}, CHAT), ({"add_special_tokens": True}, CHAT),
         ({"add_special_tokens": False}, NATIVE),
-        ({"chat_template": "x"}, COUNT), ({"logit_bias": [[5, -1]]}, CHAT), ({"min_tokens": 3}, NATIVE),
+        ({"chat_template": "x"}, COUNT),
         ({"guided_whitespace_pattern": " "}, CHAT),
     ],
 )  # fmt: skip

@@ -146,7 +146,7 @@ class Sampling:
                 _within(name, getattr(self, name), least, most, whole=True)
         for name in ("ignore_eos", "post_sampling_probs"):
             if not isinstance(getattr(self, name), bool):
-                raise RequestError(f"{name}={getattr(self, name)!r:.80}", hint="give True or False")
+                raise _refusal(name, f"{name}={getattr(self, name)!r:.80}", "give True or False")
         made = {
             "samplers": read_samplers(self.samplers),
             "logit_bias": _biases(self.logit_bias),
@@ -176,14 +176,13 @@ def read_samplers(given: object) -> tuple[str, ...]:
     if isinstance(given, str):
         wrong = next((letter for letter in given if letter not in _LETTERS), None)
         if wrong is not None:
-            raise RequestError(
-                f"samplers: {wrong!r:.80} is no sampler's letter", hint=f"give some of {_some_letters()}"
-            )
+            told = f"samplers: {wrong!r:.80} is no sampler's letter"
+            raise _refusal("samplers", told, f"give some of {_some_letters()}")
         listed = [_LETTERS[letter] for letter in given[: _MOST_SAMPLERS + 1]]
     else:
         listed = [_sampler(name) for name in _listed("samplers", given, _MOST_SAMPLERS)]
     if len(listed) > _MOST_SAMPLERS:
-        raise RequestError(f"samplers: {len(listed)} of them", hint=f"give at most {_MOST_SAMPLERS}")
+        raise _refusal("samplers", f"samplers: {len(listed)} of them", f"give at most {_MOST_SAMPLERS}")
     return tuple(listed)
 
 
@@ -195,7 +194,7 @@ def _sampler(name: object) -> str:
         found = next((one for one in known if plain in (one, one.replace("_", ""))), None)
         if found is not None:
             return found
-    raise RequestError(f"samplers: {name!r:.80} is no sampler", hint=f"give some of {', '.join(known)}")
+    raise _refusal("samplers", f"samplers: {name!r:.80} is no sampler", f"give some of {', '.join(known)}")
 
 
 def _some_letters() -> str:
@@ -205,16 +204,16 @@ def _some_letters() -> str:
 def _biases(given: object) -> tuple[Bias, ...]:
     pairs = list(given.items()) if isinstance(given, Mapping) else _listed("logit_bias", given, MOST_BIASES)
     if len(pairs) > MOST_BIASES:
-        raise RequestError(f"logit_bias: {len(pairs)} of them", hint=f"give at most {MOST_BIASES}")
+        raise _refusal("logit_bias", f"logit_bias: {len(pairs)} of them", f"give at most {MOST_BIASES}")
     found: list[Bias] = []
     for pair in pairs:
         token, bias = pair if isinstance(pair, tuple | list) and len(pair) == 2 else (None, None)
         if not isinstance(token, str) and not _is_whole(token, 0, _MOST):
-            raise RequestError(f"logit_bias: {pair!r:.80}", hint="give {id or text: number}")
+            raise _refusal("logit_bias", f"logit_bias: {pair!r:.80}", "give {id or text: number}")
         if bias is False:
             bias = -math.inf
         if bias != -math.inf and not _is_number(bias, *_ANY):
-            raise RequestError(f"logit_bias: {pair!r:.80}", hint="give a number, or False for never")
+            raise _refusal("logit_bias", f"logit_bias: {pair!r:.80}", "give a number, or False for never")
         found.append((token if isinstance(token, str) else int(token), float(bias)))  # type: ignore[arg-type]
     return tuple(found)
 
@@ -222,7 +221,7 @@ def _biases(given: object) -> tuple[Bias, ...]:
 def _texts(name: str, given: object, most: int) -> tuple[str, ...]:
     listed = _listed(name, given, most)
     if not all(isinstance(text, str) and text for text in listed):
-        raise RequestError(f"{name}={given!r:.80}", hint='give a list of texts, as ["so"]')
+        raise _refusal(name, f"{name}={given!r:.80}", 'give a list of texts, as ["so"]')
     return tuple(listed)  # type: ignore[arg-type]
 
 
@@ -230,14 +229,14 @@ def _ids(name: str, given: object) -> tuple[int, ...]:
     listed = _listed(name, given, MOST_BIASES)
     for id in listed:
         if not _is_whole(id, 0, _MOST):
-            raise RequestError(f"{name}: {id!r:.80} is no id", hint="give a list of whole numbers")
+            raise _refusal(name, f"{name}: {id!r:.80} is no id", "give a list of whole numbers")
     return tuple(int(id) for id in listed)  # type: ignore[call-overload]
 
 
 def _processors(given: object) -> tuple[Processor, ...]:
     listed = _listed("processors", given, MOST_WORDS)
     if not all(callable(one) for one in listed):
-        raise RequestError(f"processors={given!r:.80}", hint="give a list of functions of ids and logits")
+        raise _refusal("processors", f"processors={given!r:.80}", "give a list of functions of ids and logits")
     return tuple(listed)  # type: ignore[arg-type]
 
 
@@ -245,16 +244,22 @@ def _listed(name: str, given: object, most: int) -> list[object]:
     if isinstance(given, np.ndarray) and given.ndim == 1:
         given = given.tolist()
     if isinstance(given, str | bytes) or not isinstance(given, Sequence):
-        raise RequestError(f"{name}={given!r:.80}", hint="give a list")
+        raise _refusal(name, f"{name}={given!r:.80}", "give a list")
     if len(given) > most:
-        raise RequestError(f"{name}: {len(given)} of them", hint=f"give at most {most}")
+        raise _refusal(name, f"{name}: {len(given)} of them", f"give at most {most}")
     return list(given)
+
+
+def _refusal(name: str, message: str, hint: str) -> RequestError:
+    error = RequestError(message, hint=hint)
+    error.param = name
+    return error
 
 
 def _within(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
     if not (_is_whole(value, low, high) if whole else _is_number(value, low, high)):
         wanted = f"a whole number, {low} to {high}" if whole else f"{low:g} to {high:g}"
-        raise RequestError(f"{name}={value!r:.80}", hint=f"give {wanted}")
+        raise _refusal(name, f"{name}={value!r:.80}", f"give {wanted}")
 
 
 def _is_whole(value: object, low: float, high: float) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from opsin.engine.sampling import Sampling
-from opsin.errors import RequestError
+from opsin.errors import FieldError, RequestError
 
 Ids = tuple[int, ...]
 
@@ -98,7 +98,7 @@ class TokenRules:
         for name, ids in (*named.items(), ("allowed_token_ids", sampling.allowed_token_ids)):
             for id in ids:
                 if not 0 <= id < vocabulary:
-                    raise RequestError(f"{name}: id {id} lies outside the vocabulary of {vocabulary}")
+                    raise FieldError(name, f"id {id} lies outside the vocabulary of {vocabulary}")
         texts = sampling.dry_sequence_breakers if sampling.dry_multiplier else ()
         return cls(biases, [run for run in banned if len(run) > 1], Breakers(texts, spelling))
 

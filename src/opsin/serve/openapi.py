@@ -132,6 +132,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
         return " or ".join(_kind(one) for one in schema["anyOf"] if one != {"type": "null"})
     if "enum" in schema:
         return "only " + ", ".join(escape(msgspec.json.encode(value).decode()) for value in schema["enum"])
+    if "prefixItems" in schema:
+        return f"list of {', '.join(f'({_kind(one)})' for one in schema['prefixItems'])}"
     if "items" in schema:
         return f"list of ({_kind(schema['items'])})"
     low, high = schema.get("minimum"), schema.get("maximum")

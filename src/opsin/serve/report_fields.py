@@ -50,7 +50,6 @@ class ReportFields(ThoughtFields, kw_only=True):
     ] = 0
     n_keep: _Keep = 0
     n_discard: _Discard = 0
-    post_sampling_probs: Annotated[Any, unbuilt(False)] = None
     top_n_tokens: Annotated[Any, unbuilt(0)] = None
     skip_special_tokens: Annotated[Any, unbuilt(True)] = None
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 from opsin.api import Sampling
 from opsin.serve.generation_request import GenerationRequest
 
 LONG: Final = ("dry_sequence_breakers", "stop", "logit_bias", "grammar", "grammar_triggers", "preserved_tokens")
+_TOLD: Final = (
+    "temperature", "dynatemp_range", "dynatemp_exponent", "top_k", "top_p", "min_p", "top_n_sigma", "xtc_probability",
+    "xtc_threshold", "typical_p", "repeat_last_n", "repeat_penalty", "presence_penalty", "frequency_penalty",
+    "dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "mirostat", "mirostat_tau",
+    "mirostat_eta", "adaptive_target", "adaptive_decay", "ignore_eos", "min_keep", "post_sampling_probs",
+)  # fmt: skip
 _ANY_SEED: Final = (1 << 32) - 1  # llama-server's word for a random one
 
 
@@ -44,39 +51,20 @@ def short_settings_of(request: GenerationRequest) -> dict[str, Any]:
 
 def sampling_settings(sampling: Sampling) -> dict[str, Any]:
     """How tokens are chosen."""
+    told = {name: getattr(sampling, name) for name in _TOLD}
     return {
+        **told,
         "seed": _ANY_SEED if sampling.seed is None else sampling.seed,
-        "temperature": sampling.temperature,
-        "dynatemp_range": 0.0,
-        "dynatemp_exponent": 1.0,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "top_n_sigma": -1.0,
-        "xtc_probability": 0.0,
-        "xtc_threshold": 0.1,
-        "typical_p": 1.0,
-        "repeat_last_n": 64,
-        "repeat_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "dry_multiplier": 0.0,
-        "dry_base": 1.75,
-        "dry_allowed_length": 2,
-        "dry_penalty_last_n": 64,
-        "dry_sequence_breakers": ["\n", ":", '"', "*"],
-        "mirostat": 0,
-        "mirostat_tau": 5.0,
-        "mirostat_eta": 0.1,
-        "adaptive_target": -1.0,
-        "adaptive_decay": 0.9,
-        "ignore_eos": sampling.ignore_eos,
-        "logit_bias": [],
+        "dry_sequence_breakers": list(sampling.dry_sequence_breakers),
+        "logit_bias": [_bias(token, bias) for token, bias in sampling.biases],
         "n_probs": sampling.logprobs or 0,
-        "min_keep": 0,
-        "samplers": ["top_k", "temperature", "min_p", "top_p"],
-        "post_sampling_probs": False,
+        "samplers": list(sampling.samplers),
     }
+
+
+def _bias(token: int | str, bias: float) -> dict[str, int | str | float | None]:
+    """null is minus infinity, as JSON makes it."""
+    return {"token": token, "bias": bias if bias > -math.inf else None}
 
 
 def _held() -> dict[str, Any]:

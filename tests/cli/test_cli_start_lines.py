@@ -140,7 +140,9 @@ def test_what_requests_take_where_they_say_nothing_is_read_as_their_fields():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("flag", "value", "field"), [("--temp", "-500", "temperature"), ("-n", "-7", "n_predict")])
+@pytest.mark.parametrize(
+    ("flag", "value", "field"), [("--repeat-last-n", "-5", "repeat_last_n"), ("-n", "-7", "n_predict")]
+)
 def test_a_default_that_no_request_could_have_ends_it(flag, value, field):
     with pytest.raises(RequestError, match=f"^{field}: "):
         settings(flag, value)

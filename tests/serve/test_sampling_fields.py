@@ -72,7 +72,7 @@ REFUSED = [
     ("temperature", "hot"), ("temperature", float("inf")), ("temperature", 1e300), ("top_k", 1.5), ("top_k", HUGE),
     ("repeat_penalty", 0), ("repeat_penalty", -1.0), ("repeat_penalty", 1e-40), ("repeat_last_n", -2),
     ("repeat_last_n", 1 << 40), ("presence_penalty", 1e40), ("frequency_penalty", True), ("dry_multiplier", 1e300),
-    ("dry_allowed_length", -1), ("dry_penalty_last_n", -2), ("dry_sequence_breakers", []),
+    ("dry_allowed_length", -1), ("dry_penalty_last_n", -2), 
     ("dry_sequence_breakers", "x"), ("dry_sequence_breakers", [""]), ("dry_sequence_breakers", ["x"] * 2000),
     ("mirostat", "2"), ("mirostat_tau", float("-inf")), ("adaptive_decay", 1.0), ("adaptive_decay", -0.1),
     ("min_keep", -1), ("min_tokens", -1), ("samplers", "kz"), ("samplers", ["tfs_z"]), ("samplers", ["top_k"] * 65),

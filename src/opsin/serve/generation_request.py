@@ -145,7 +145,7 @@ def check_defaults(defaults: Mapping[str, Any]) -> None:
     for name in defaults:
         if name not in AnswerFields.__struct_fields__:
             raise FieldError(name, "not supported yet", hint="leave it out")
-    read(defaults, AnswerFields)
+    sampling_of(read(defaults, AnswerFields), Sampling(), max_tokens=None, logprobs=None)
 
 
 def with_defaults(base: Facts, defaults: Mapping[str, Any]) -> Facts:

@@ -73,9 +73,7 @@ class SamplingFields(Fields, kw_only=True):
     dry_penalty_last_n: (
         Annotated[int, _number("How many last tokens it looks at; -1: all, 0: none.", ge=-1, le=_MOST)] | None
     ) = None
-    dry_sequence_breakers: (
-        Annotated[_Words, Meta(min_length=1, description="Texts that no run reaches across.")] | None
-    ) = None
+    dry_sequence_breakers: Annotated[_Words, Meta(description="Texts that no run reaches across.")] | None = None
     mirostat: (
         Annotated[int, _number("1 or 2: hold surprise constant, in place of samplers.", ge=-_MOST, le=_MOST)] | None
     ) = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 from running_server import running
 from tiny import SPECIALS, tiny_llama
@@ -34,7 +36,7 @@ def told(server, **fields):
     return reply.json["prompt"].split("<|im_end|>\n")[1].partition("<|im_start|>")[0].replace("\ufdd0", "")
 
 
-NOTHING = "[, , , ]"
+NOTHING = "[True, , , ]"  # what nobody says, as llama-server tells it
 
 
 @pytest.mark.parametrize(
@@ -49,20 +51,31 @@ NOTHING = "[, , , ]"
         ({"thinking": {"type": "disabled"}}, "[False, False, , ]"),
         ({"thinking": {"type": "adaptive"}}, NOTHING),
         ({"thinking": False}, "[False, False, , ]"),
-        ({"reasoning": {"effort": "low"}}, "[, , low, ]"),
+        ({"reasoning": {"effort": "low"}}, "[True, , low, ]"),
         ({"reasoning": {"enabled": False}}, "[False, False, , ]"),
-        ({"reasoning_effort": "high"}, "[, , high, ]"),
+        ({"reasoning_effort": "high"}, "[True, , high, ]"),
         ({"reasoning_effort": "none"}, "[False, False, , ]"),
         ({"reasoning_effort": "none", "enable_thinking": True}, "[False, False, , ]"),
         ({"chat_template_kwargs": {"enable_thinking": False}}, "[False, False, , ]"),
-        ({"chat_template_kwargs": {"note": "mine", "thinking": True}}, "[, True, , mine]"),
+        ({"chat_template_kwargs": {"note": "mine", "thinking": True}}, "[True, True, , mine]"),
         ({"chat_template_kwargs": {}}, NOTHING),
-        ({"chat_template_kwargs": {"reasoning_effort": "low"}, "reasoning_effort": "high"}, "[, , high, ]"),
+        ({"chat_template_kwargs": {"reasoning_effort": "low"}, "reasoning_effort": "high"}, "[True, , high, ]"),
     ],
 )
 def test_a_template_is_told_whether_and_how_hard_to_think(telling, fields, seen):
     listed = told(telling, **fields).replace("Undefined", "").replace("'", "")
     assert listed == seen
+
+
+def test_a_template_is_told_what_day_it_is_unless_a_request_says_another(tmp_path):
+    source = "{% for m in messages %}{{ m.content }}{% endfor %}; {{ date_string }}; {{ datetime }}"
+    path = tiny_llama(tmp_path / "t.gguf", metadata={"tokenizer.chat_template": source})
+    with opsin.load(path, threads=1, context=256, sequences=1) as model, running(lambda: model) as server:
+        _, first, second = server.ask(TEMPLATE, {"messages": MESSAGES}).json["prompt"].split("; ")
+        asked = {"messages": MESSAGES, "chat_template_kwargs": {"date_string": "26 Jul 2024"}}
+        other = server.ask(TEMPLATE, asked).json["prompt"]
+    assert datetime.strptime(first, "%d %b %Y") == datetime.strptime(second, "%b %d %Y")
+    assert other.split("; ")[1] == "26 Jul 2024"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -91,7 +92,20 @@ def thoughts_of(fields: TemplateFields) -> AskedThoughts:
 
 
 def variables_of(fields: TemplateFields) -> dict[str, object]:
-    """Variables of the template. Raises FieldError for one that none can have, or that is of the wrong kind."""
+    """Variables of the template. Raises FieldError for one that none can have, or that is of the wrong kind.
+
+    What nobody says is told as llama-server tells it: that the model may think, and what day it is.
+    """
+    today = datetime.now()
+    return {
+        "enable_thinking": True,
+        "date_string": today.strftime("%d %b %Y"),
+        "datetime": today.strftime("%b %d %Y"),
+        **_asked_variables(fields),
+    }
+
+
+def _asked_variables(fields: TemplateFields) -> dict[str, object]:
     found = dict(fields.chat_template_kwargs or {})
     for name, value in found.items():
         path = f"chat_template_kwargs.{name:.80}"

@@ -12,6 +12,7 @@ from rows_of_logits import candidates_of, choose, choose_by_itself
 
 from opsin.engine import draws, steering
 from opsin.engine.draws import sample
+from opsin.engine.masked import few_ids
 from opsin.engine.sampler import Sampler
 from opsin.engine.sampling import Sampling
 from opsin.engine.steering import Draw
@@ -81,9 +82,32 @@ def test_masks_and_biases_act_before_the_top_k(knobs, vocabulary, seed, data):
             few = st.sets(ids, min_size=1, max_size=data.draw(st.sampled_from([1, vocabulary])))
             allowed = np.array(sorted(data.draw(few)))
             mask = packed(allowed, vocabulary)
-        steered.append(Draw(Sampler(replace(knob, logit_bias=biases)), mask))
+        known = None if mask is None or data.draw(st.booleans()) else few_ids(mask)
+        steered.append(Draw(Sampler(replace(knob, logit_bias=biases)), mask, known))
         expected.append(int(allowed[choose_by_itself(other, row[allowed])]))
     assert sample(candidates_of(logits), steered) == expected
+
+
+@pytest.mark.parametrize("vocabulary", [1, 7, 8, 9, 5000])
+def test_few_ids_of_a_mask_are_those_that_it_lets_through(vocabulary):
+    random = np.random.default_rng(vocabulary)
+    for size in (0, 1, 3, 200, vocabulary):
+        allowed = np.sort(random.choice(vocabulary, min(size, vocabulary), replace=False))
+        found = few_ids(packed(allowed, vocabulary))
+        assert found is None if size == 5000 else found.tolist() == allowed.tolist()
+
+
+def test_few_ids_that_may_come_are_read_alone(monkeypatch):
+    logits, mask = logits_of(1, 1000), packed([5, 17, 900], 1000)
+    logits[0, 17] = -np.inf
+    monkeypatch.setattr(steering, "_from_all", None)
+    for knobs in ({"temperature": 0.0}, {"seed": 1}, {"seed": 2, "top_k": 2}):
+        draw = Draw(Sampler(Sampling(**knobs)), mask, few_ids(mask))
+        (id,) = sample(candidates_of(logits), [draw])
+        assert id in (5, 900)
+    none = packed([17], 1000)
+    (error,) = sample(candidates_of(logits), [Draw(Sampler(Sampling()), none, few_ids(none))])
+    assert isinstance(error, RequestError)
 
 
 def test_whole_rows_are_sorted_only_where_candidates_prove_nothing(monkeypatch):

@@ -18,7 +18,7 @@ from opsin.engine.constraint import Constraint
 from opsin.engine.draws import sample
 from opsin.engine.encoding import Encodes, Turn
 from opsin.engine.logprobs import logprobs
-from opsin.engine.masks import Masks, MaskWork
+from opsin.engine.masks import Mask, Masks, MaskWork
 from opsin.engine.media_work import EmbedRequest, MediaWork
 from opsin.engine.memory import MemoryPages
 from opsin.engine.pages import PagePool, pages_for
@@ -383,7 +383,7 @@ class Engine(Stays):
 def _chosen(sequences: list[Sequence], candidates: Candidates, masks: Masks) -> list[int | Exception]:
     """The next id of each row of a step, or what went wrong with it."""
     draws = [
-        Draw(sequence.sampler, None if isinstance(mask, Exception) else mask)
+        Draw(sequence.sampler, *mask) if isinstance(mask, Mask) else Draw(sequence.sampler)
         for sequence, mask in zip(sequences, masks, strict=True)
     ]
     drawn = zip(masks, sample(candidates, draws), strict=True)

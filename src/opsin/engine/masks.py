@@ -8,10 +8,23 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from opsin.engine.constraint import Bits, Constraint
+from opsin.engine.masked import few_ids
 
-Masks = list[Bits | None | Exception]
+
+class Mask(NamedTuple):
+    """What may follow; `few` as ids in order, where these are few."""
+
+    bits: Bits
+    few: npt.NDArray[np.int64] | None
+
+
+Masks = list[Mask | None | Exception]
 
 
 class MaskWork:
@@ -49,8 +62,9 @@ class MaskWork:
             self._made.put([_mask(constraint) for constraint in constraints])
 
 
-def _mask(constraint: Constraint | None) -> Bits | None | Exception:
+def _mask(constraint: Constraint | None) -> Mask | None | Exception:
     try:
-        return None if constraint is None else constraint.mask()
+        bits = None if constraint is None else constraint.mask()
+        return None if bits is None else Mask(bits, few_ids(bits))
     except BaseException as error:  # noqa: BLE001 - its sequence hears of it, also of a library's panic
         return error if isinstance(error, Exception) else RuntimeError(f"making a mask: {type(error).__name__}")

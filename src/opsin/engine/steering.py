@@ -18,10 +18,10 @@ from opsin.arrays import Floats
 from opsin.engine.candidates import Candidates
 from opsin.engine.constraint import Bits
 from opsin.engine.cuts import Ranked
+from opsin.engine.masked import lets, nothing, of_candidates, of_few
 from opsin.engine.ranking import NOTHING, Keys, keys_of, read_keys, top_ids
 from opsin.engine.repetition import penalised
 from opsin.engine.sampler import Sampler
-from opsin.errors import RequestError
 
 Ids = npt.NDArray[np.int64]
 _ID = (1 << 32) - 1
@@ -33,10 +33,12 @@ class Draw(NamedTuple):
 
     Attributes:
         mask: bit i % 8 of byte i // 8 says whether id i may be drawn, for the whole vocabulary; None lets all.
+        few: the ids that the mask lets through, in order, where it is known that they are few.
     """
 
     sampler: Sampler
     mask: Bits | None = None
+    few: Ids | None = None
 
     @property
     def allowed(self) -> Bits | None:
@@ -61,12 +63,37 @@ def steer(candidates: Candidates, rows: Sequence[int], draws: Sequence[Draw]) ->
     """The top k of these rows as they are steered, all of a row where it has no top k; or what keeps a row from it."""
     if not rows:
         return []
+    found: dict[int, Ranked | Exception] = {}
+    for i, (row, draw) in enumerate(zip(rows, draws, strict=True)):
+        ranked = _masked(candidates, row, draw)
+        if ranked is not None:
+            found[i] = ranked
+    rest = [i for i in range(len(rows)) if i not in found]
+    if rest:
+        found |= zip(rest, _together(candidates, [rows[i] for i in rest], [draws[i] for i in rest]), strict=True)
+    return [found[i] for i in range(len(rows))]
+
+
+def _masked(candidates: Candidates, row: int, draw: Draw) -> Ranked | Exception | None:
+    """Of a row that nothing steers but a mask; None for another, and where all its logits are to be read."""
+    if draw.mask is None or not draw.sampler.is_free or not draw.sampler.top_k:
+        return None
+    try:
+        if draw.few is not None:
+            return of_few(candidates.whole()[row], draw.few, draw.sampler.top_k)
+        return of_candidates(candidates.ids[row], candidates.logits[row], draw.mask, draw.sampler.top_k)
+    except Exception as error:  # noqa: BLE001 - this row's own
+        return error
+
+
+def _together(candidates: Candidates, rows: Sequence[int], draws: Sequence[Draw]) -> list[Ranked | Exception]:
+    """Of rows in one go; row by row where that fails."""
     try:
         return _steered(candidates, rows, draws)
     except Exception as error:  # noqa: BLE001 - whose it is comes out below
         if len(rows) == 1:
             return [error]
-        return [one for row, draw in zip(rows, draws, strict=True) for one in steer(candidates, [row], [draw])]
+        return [one for row, draw in zip(rows, draws, strict=True) for one in _together(candidates, [row], [draw])]
 
 
 def _steered(candidates: Candidates, rows: Sequence[int], draws: Sequence[Draw]) -> list[Ranked | Exception]:
@@ -74,7 +101,7 @@ def _steered(candidates: Candidates, rows: Sequence[int], draws: Sequence[Draw])
         logits = draws[0].sampler.process(candidates.whole()[rows[0]])
         return [_from_all(logits, _changes(lambda: logits[None], [0], draws).of(0), draws[0])]
     if any(draw.sampler.sampling.processors for draw in draws):
-        return [one for row, draw in zip(rows, draws, strict=True) for one in steer(candidates, [row], [draw])]
+        return [one for row, draw in zip(rows, draws, strict=True) for one in _together(candidates, [row], [draw])]
     changes = _changes(candidates.whole, rows, draws)
     found: list[Ranked | Exception] = []
     for i, ranked in enumerate(_from_candidates(candidates, rows, draws, changes)):
@@ -143,9 +170,9 @@ def _from_candidates(
     for i, draw in enumerate(draws):
         allowed = draw.allowed
         if allowed is not None:
-            keys[i, ~_lets(allowed, ids[i])] = NOTHING
+            keys[i, ~lets(allowed, ids[i])] = NOTHING
             mine = slice(*np.searchsorted(own, (i, i + 1)))
-            known[mine] &= _lets(allowed, changes.places[mine] & _ID)
+            known[mine] &= lets(allowed, changes.places[mine] & _ID)
     counts, merged = _merged(keys, own[known], changed[known])
     sorted_logits, sorted_ids = read_keys(merged)
     wide = sorted_logits.astype(np.float64)
@@ -173,7 +200,7 @@ def _from_all(logits: Floats, changes: tuple[Ids, Floats], draw: Draw) -> Ranked
     if allowed is not None:
         logits[np.unpackbits(allowed, count=len(logits), bitorder="little") == 0] = -np.inf
     if not np.isfinite(logits.max()):
-        raise RequestError("no token can follow", hint="what steers this answer leaves none with a finite logit")
+        raise nothing()
     floor = sampler.floor(logits) if not sampler.top_k else -np.inf
     if floor > -np.inf:
         some = np.flatnonzero(logits >= np.float64(floor))
@@ -190,9 +217,3 @@ def _is_in(places: Ids, known: Ids) -> npt.NDArray[np.bool_]:
         return np.zeros(places.shape, np.bool_)
     found: npt.NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, places), len(known) - 1)] == places
     return found
-
-
-def _lets(mask: Bits, ids: Ids) -> npt.NDArray[np.bool_]:
-    """Which of these ids a mask lets through."""
-    bits: npt.NDArray[np.bool_] = (mask[ids >> 3] >> (ids & 7).astype(np.uint8) & 1).astype(np.bool_)
-    return bits

@@ -73,16 +73,25 @@ def cuts(text: str) -> list[list[str]]:
 def call_message(calls: Sequence[tuple[str, Arguments]], **more: object) -> dict[str, object]:
     """An assistant's message as OpenAI's clients write it."""
     made = [
-        {"id": f"call0000{place}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+        {"id": f"call0000{place}", "type": "function",
+         "function": {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}}
         for place, (name, arguments) in enumerate(calls)
-    ]
+    ]  # fmt: skip
     return {"role": "assistant", "content": None, "tool_calls": made, **more}
 
 
 def printed(template: ChatTemplate, format: ReplyFormat, calls: Sequence[tuple[str, Arguments]], **more: object) -> str:
     """What a template prints for these calls, from behind what opens the turn."""
-    message = call_message(calls, **more)
+    return printed_with(template, format, calls, TOOLS, **more)
+
+
+def printed_with(
+    template: ChatTemplate, format: ReplyFormat, calls: Sequence[tuple[str, Arguments]],
+    tools: Sequence[Mapping[str, object]], **more: object,
+) -> str:  # fmt: skip
+    """The same with tools of one's own."""
     text = template.render(
-        template.fit([USER, message]), tools=TOOLS, add_generation_prompt=False, enable_thinking=True, thinking=True
-    )
+        template.fit([USER, call_message(calls, **more)]), tools=tools, add_generation_prompt=False,
+        enable_thinking=True, thinking=True,
+    )  # fmt: skip
     return text[text.index(format.turn.opener, text.rindex(str(USER["content"]))) + len(format.turn.opener) :]

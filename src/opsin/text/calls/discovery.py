@@ -105,7 +105,7 @@ class Discovery:
         open = _common_end(first, middle)
         name_close = first[: len(first) - len(open)]
         if name_close.strip() == "(" and key_close.lstrip().startswith("="):
-            return CallShape(Frame(one.before, "", ")", ",", end.partition(")")[2]), ListedCall())
+            return CallShape(Frame(one.before.lstrip(), "", ")", ", ", end.partition(")")[2]), ListedCall())
         middle = middle[: len(middle) - len(open)]
         close = _common_start(end, middle)
         between = middle[len(close) :]

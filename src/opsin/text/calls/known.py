@@ -37,7 +37,7 @@ class Known:
 KNOWN = (
     Known(("<|channel|>", "<|message|>", "commentary"), opener="<|start|>assistant", channels=True,
           calls=CallShape(
-              Frame("", "<|channel|>commentary to=functions.", "<|call|>", several=False),
+              Frame("<|channel|>commentary ", "to=functions.", "<|call|>", several=False),
               NamedCall(" <|constrain|>json<|message|>"))),
     Known((">>>all",), opener="<|start_header_id|>assistant<|end_header_id|>", lead=">>>",
           answer=Around(">>>all\n", ""), calls=CallShape(Frame(call_open=">>>"), NamedCall("\n"))),

@@ -12,6 +12,7 @@ from functools import cached_property
 
 from opsin.errors import ModelError, RequestError
 from opsin.text.budget import LimitError
+from opsin.text.calls.call_grammar import CallGrammar, CallSpelling
 from opsin.text.calls.call_reader import Tools
 from opsin.text.calls.channels import ChannelParser
 from opsin.text.calls.discovery import find_calls, shows_tools
@@ -99,6 +100,32 @@ class ReplyFormat:
         if self.lead and prompt.endswith(self.lead):
             parser.feed(self.lead)
         return parser
+
+    @property
+    def trigger(self) -> str:
+        """What a call begins with, behind which a grammar may hold it; "" where any text may be one."""
+        frame = self.calls.frame
+        return frame.call_open if self.channels else (frame.section_open or frame.call_open).strip()
+
+    def grammar(
+        self, tools: Tools, spelling: CallSpelling, *, required: bool, several: bool = True, prompt: str = ""
+    ) -> str:
+        """Calls of these tools, in llguidance's Lark; thoughts stand before it.
+
+        Args:
+            required: whether a reply is such calls and nothing else; if not, it is held to this from `trigger` on.
+            several: whether there may be several, where the format has that.
+
+        Raises RequestError where there are no tools, or too many.
+        """
+        frame = self.calls.frame
+        opening = frame.opening
+        if self.channels and not required:
+            opening = frame.call_open
+        if self.lead and required and prompt.endswith(self.lead):
+            opening = opening.removeprefix(self.lead)
+        grammar = CallGrammar(self.calls, tools, spelling)
+        return grammar.text(opening, several=several and frame.several)
 
     def _after(self, parser: ReplyParser, prompt: str) -> ReplyParser:
         """A parser that has read what a prompt begins a reply with."""

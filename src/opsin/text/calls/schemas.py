@@ -34,19 +34,34 @@ def argument_kinds(tools: Sequence[Mapping[str, object]]) -> dict[str, dict[str,
 
 
 def _kinds(schema: Mapping[str, object]) -> dict[str, ArgumentKind]:
-    properties = schema.get("properties")
-    if not isinstance(properties, Mapping):
-        return {}
     found = {}
-    for key, value in properties.items():
+    for key, value in properties_of(schema).items():
         types = types_of(value, schema)
         is_text = not types or "string" in types
-        found[str(key)] = (
+        found[key] = (
             ArgumentKind.JSON if not is_text
             else ArgumentKind.TEXT_OR_NULL if types == {"string", "null"}
             else ArgumentKind.TEXT
         )  # fmt: skip
     return found
+
+
+def properties_of(schema: Mapping[str, object]) -> dict[str, object]:
+    """The arguments that a schema names."""
+    properties = schema.get("properties")
+    return {str(key): value for key, value in properties.items()} if isinstance(properties, Mapping) else {}
+
+
+def is_required(key: str, schema: Mapping[str, object]) -> bool:
+    """Whether an argument must be given."""
+    required = schema.get("required")
+    return isinstance(required, list) and key in required
+
+
+def with_definitions(schema: object, root: Mapping[str, object]) -> dict[str, object]:
+    """A schema out of a larger one, with what it may refer to there."""
+    known = {key: root[key] for key in ("$defs", "definitions") if key in root}
+    return {**known, **schema} if isinstance(schema, Mapping) else {}
 
 
 def types_of(schema: object, root: Mapping[str, object]) -> set[str]:

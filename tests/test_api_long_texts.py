@@ -40,7 +40,7 @@ def test_what_cannot_fit_is_neither_rendered_nor_encoded(model: Model, monkeypat
         lambda: model.chat(user(text)), lambda: model.complete(text), lambda: model.raw([text]),
         lambda: model.raw([[1] * 100_000, "a"]),
     ):  # fmt: skip
-        with pytest.raises(ContextError, match=f"the prompt has at least [0-9]+ tokens, .* {model.context}") as caught:
+        with pytest.raises(ContextError, match=f"at least [0-9]+ tokens. .*size .{model.context}") as caught:
             ask()
         assert caught.value.prompt_tokens >= caught.value.context_tokens == model.context
 
@@ -51,7 +51,7 @@ def test_of_a_prompt_that_is_quickly_counted_the_exact_number_is_told(model: Mod
         (lambda: model.chat(user(text)), model.count(user(text))),
         (lambda: model.complete(text), len(model.tokenize(text))),
     ):
-        with pytest.raises(ContextError, match=f"the prompt has {wanted} tokens") as caught:
+        with pytest.raises(ContextError, match=f"the prompt .{wanted} tokens") as caught:
             ask()
         assert caught.value.prompt_tokens == wanted
 

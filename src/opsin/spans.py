@@ -308,12 +308,12 @@ def check_context(
     """
     if tokens < context:
         return
-    message, hint = f"the prompt has {'at least ' if at_least else ''}{tokens} tokens", None
+    message, hint = f"the prompt ({'at least ' if at_least else ''}{tokens} tokens)", None
     if picture is not None:
-        message = f"{picture} ends at token {tokens}{' or later' if at_least else ''}"
+        message = f"{picture.rstrip(',')} (up to token {tokens}{' or later' if at_least else ''})"
         hint = "send fewer or smaller pictures, or load the model with a larger context"
     raise ContextError(
-        f"{message}, the context holds {context}",
+        f"{message} exceeds the available context size ({context} tokens)",  # clients look for these words
         hint=hint,
         prompt_tokens=tokens if prompt_tokens is None else prompt_tokens,
         context_tokens=context,

@@ -193,5 +193,5 @@ def test_a_bad_picture_ends_no_conversation(chat, capsys):
 def test_what_the_model_refuses_keeps_the_picture(chat, folder, capsys):
     _show(chat, str(folder / "1.png"))
     _answer(chat, "x" * 2000)
-    assert "the context holds 512" in capsys.readouterr().err
+    assert "context size (512 tokens)" in capsys.readouterr().err
     assert len(chat.pictures) == 1

@@ -183,7 +183,7 @@ def test_the_longest_prompt_gives_one_token(engine):
     ("prompt", "message"),
     [
         (Prompt.of([]), "the prompt is empty"),
-        (prompt_of(512), "the prompt has 512 tokens, the context holds 512"),
+        (prompt_of(512), "the prompt .512 tokens. exceeds the available context size .512 tokens"),
         (Prompt.of([[1, 2, 100_000]]), "id 100000 lies outside the vocabulary of 265"),
         (Prompt.of([[1, -1]]), "id -1 lies outside"),
         (Prompt.of([[1, 1 << 70]]), "lies outside"),

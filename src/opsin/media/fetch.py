@@ -95,7 +95,7 @@ def fetch(
 
                 return download(url, rules, came)
             case "file":
-                return _read_local(_local_path(url), rules)
+                return _read_local(_local_path(url, rules), rules)
             case "":
                 return _read_bare(url, rules)
         hint = "send a data: URL, or one that begins with https:// or http://"
@@ -124,14 +124,17 @@ def _read_bare(url: str, rules: FetchRules) -> bytes:
     raise explain(url)
 
 
-def _local_path(url: str) -> Path:
+def _local_path(url: str, rules: FetchRules) -> Path:
+    """An absolute path, or as llama-server reads it, one below an allowed folder: file://photos/a.png."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
         raise RequestError(f"not a URL: {error}", hint="write file:///folder/picture.png") from error
-    if parts.netloc not in ("", "localhost"):
-        raise RequestError("files of other machines are not read", hint="write file:///folder/picture.png")
-    return Path(unquote(parts.path))
+    path = unquote(parts.path)
+    if parts.netloc in ("", "localhost"):
+        return Path(path)
+    below = [folder / f"{unquote(parts.netloc)}{path}" for folder in rules.folders]
+    return next((found for found in below if os.path.lexists(found)), below[0] if below else Path(path))
 
 
 def _read_local(path: Path, rules: FetchRules) -> bytes:

@@ -8,6 +8,7 @@ import pytest
 from llama_server_flags import FLAGS, VARIABLES
 
 from opsin.cli import environment, main, serve
+from opsin.cli.chat_flags import template_of
 from opsin.cli.start_lines import flags, said
 from opsin.errors import RequestError
 
@@ -177,3 +178,24 @@ def test_what_is_told_can_be_switched_off():
     )  # fmt: skip
     made = settings(LLAMA_ARG_ENDPOINT_SLOTS="off", LLAMA_ARG_NO_UI="1", LLAMA_ARG_REUSE_PORT="true")
     assert (made.slots, made.page, made.reuse_port) == (False, False, True)
+
+
+def test_thoughts_and_templates_are_taken_as_fields_of_conversations(tmp_path):
+    (tmp_path / "t.jinja").write_text("{{ messages }}")
+    made = settings(
+        "--chat-template-kwargs", '{"a": 1}', "-rea", "off", "--reasoning-budget", "5", "--reasoning-format", "none",
+        LLAMA_ARG_REASONING_EFFORT="low", LLAMA_ARG_REASONING="on",
+    )  # fmt: skip
+    assert made.chat_defaults == {
+        "chat_template_kwargs": {"a": 1}, "enable_thinking": False, "thinking_budget_tokens": 5,
+        "reasoning_format": "none", "reasoning_effort": "low",
+    }  # fmt: skip
+    assert settings("-rea", "auto", "--reasoning-budget", "-1", "--reasoning-effort", "default").chat_defaults == {}
+    assert template_of(parsed("--chat-template-file", str(tmp_path / "t.jinja"))) == "{{ messages }}"
+    assert template_of(parsed("--chat-template", "{{ 1 }}")) == "{{ 1 }}" and template_of(parsed()) is None
+
+
+@pytest.mark.parametrize("typed", [("--chat-template", "chatml"), ("--chat-template-file", "/no/such/file")])
+def test_a_template_that_is_none_is_refused(typed):
+    with pytest.raises(RequestError, match="template"):
+        template_of(parsed(*typed))

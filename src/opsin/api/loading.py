@@ -41,6 +41,7 @@ from opsin.ops.cpu import Cpu
 from opsin.ops.cpu.findings import examine
 from opsin.ops.device import Device, Findings, Notice
 from opsin.text import ChatTemplate, Tokenizer
+from opsin.text.template import KEY
 
 _CONTEXT = 8192  # rows of a sequence where nobody asks for more
 _EMBEDDINGS = 256 << 20  # bytes of pictures that are kept
@@ -52,7 +53,8 @@ def load(
     path: str | Path | None = None, *, mmproj: str | Path | None = None, vision: bool = True,
     threads: int | None = None, context: int | None = None, pages: PageType = "f16", sequences: int = 32,
     rules: FetchRules | None = None, limits: PictureLimits | None = None, device: str | Mapping[str, str] = "cpu",
-    notice: Notice | None = None, verify: bool = False, budget: PictureBudget = USUAL, config: Config | None = None,
+    notice: Notice | None = None, verify: bool = False, budget: PictureBudget = USUAL, template: str | None = None,
+    config: Config | None = None,
 ) -> Model:  # fmt: skip
     """Read a model into memory.
 
@@ -75,6 +77,7 @@ def load(
         verify: compare the files of a store with the digests under which they were published, which reads them whole.
         budget: how finely pictures are looked at where a question does not say. None gets more than its most pixels
             and tokens.
+        template: how chats are written, in Jinja; None takes the file's own.
 
     `Model.notes` says what a person should know: parts that were left out and why, which of several files was taken,
     and what the file lacks, says wrongly, or asks for that is not built. That fewer tokens fit than the model was
@@ -89,6 +92,8 @@ def load(
                               (limits, PictureLimits, "limits"), (verify, bool, "verify"),
                               (budget, PictureBudget, "budget")):  # fmt: skip
         check_type(given, kind, name)
+    if template is not None:
+        check_type(template, str, "template")
     _check_counts(threads=threads, context=context, sequences=sequences)
     if not isinstance(pages, str) or pages not in get_args(PageType):
         raise RequestError(f"pages={pages!r:.80}", hint=f"give one of {', '.join(get_args(PageType))}")
@@ -108,7 +113,7 @@ def load(
             if file.get_str("general.architecture") == PROJECTOR:
                 seeing, hint = loading.vision(file, files.text), ""
             else:
-                read = loading.read(file, files.found)
+                read = loading.read(file, files.found, template)
                 seeing, hint = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
                 usual = files.found.context if files.found is not None else None
                 rows = _rows(read.decoder, context, usual or _CONTEXT)
@@ -121,6 +126,13 @@ def load(
         files.text, opened, text, seeing, no_vision_hint=hint, notes=tuple(loading.notes), load_seconds=seconds,
         name=files.name,
     )  # fmt: skip
+
+
+def _with_template(metadata: Mapping[str, object], template: str | None) -> Mapping[str, object]:
+    """A file's metadata as if it had this template and no variants of it."""
+    if template is None:
+        return metadata
+    return {**{key: value for key, value in metadata.items() if not key.startswith(KEY)}, KEY: template}
 
 
 def open_device(config: Config, *, threads: int | None = None, notice: Notice | None = None) -> Device:
@@ -185,7 +197,7 @@ class _Loading:
     budget: PictureBudget
     notes: list[str] = field(default_factory=list)
 
-    def read(self, file: File, found: Found | None) -> _Read:
+    def read(self, file: File, found: Found | None, chat_template: str | None) -> _Read:
         with ThreadPoolExecutor(1) as beside:
             # A large vocabulary takes as long as the weights of a small model: both at once.
             coming = beside.submit(Tokenizer.from_metadata, file.metadata)
@@ -195,7 +207,7 @@ class _Loading:
             raise ModelError(
                 f"{file.path}: the tokenizer has {tokenizer.vocabulary_size} tokens, the model {decoder.ids}"
             )
-        template = ChatTemplate.from_metadata(file.metadata)
+        template = ChatTemplate.from_metadata(_with_template(file.metadata, chat_template))
         self.notes.extend(find_notes(file, tokenizer, template))
         facts = Facts.of(file)
         if found is not None:

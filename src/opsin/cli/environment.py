@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsin.cli import options
+from opsin.cli.chat_flags import thinks, tokens, variables
 from opsin.cli.request_flags import REQUEST_FLAGS
 from opsin.cli.start_lines import OFF, ON, leave_variables, spoken
 from opsin.errors import RequestError
@@ -78,6 +79,14 @@ _READ = {
     "LLAMA_ARG_NO_ENDPOINT_SLOTS": _Variable("slots", _no),
     "LLAMA_ARG_UI": _Variable("page", _switch),
     "LLAMA_ARG_NO_UI": _Variable("page", _no),
+    "LLAMA_ARG_CHAT_TEMPLATE": _Variable("chat_template"),
+    "LLAMA_ARG_CHAT_TEMPLATE_FILE": _Variable("chat_template_file", Path),
+    "LLAMA_ARG_CHAT_TEMPLATE_KWARGS": _Variable("chat_template_kwargs", variables),
+    "LLAMA_CHAT_TEMPLATE_KWARGS": _Variable("chat_template_kwargs", variables),
+    "LLAMA_ARG_THINK": _Variable("reasoning_format"),
+    "LLAMA_ARG_REASONING": _Variable("reasoning", thinks),
+    "LLAMA_ARG_REASONING_EFFORT": _Variable("reasoning_effort"),
+    "LLAMA_ARG_THINK_BUDGET": _Variable("reasoning_budget", tokens),
     "LLAMA_ARG_API_KEY_FILE": _Variable("api_key_file", _file),
     **{
         f"LLAMA_ARG_{flag.variable}": _Variable(flag.option, flag.read)

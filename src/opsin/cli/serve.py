@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import opsin
 from opsin.cli import environment, options
+from opsin.cli.chat_flags import add_chat_flags, chat_defaults, template_of
 from opsin.cli.key_files import read_keys
 from opsin.cli.progress import FirstLines
 from opsin.cli.request_flags import add_request_flags, request_defaults
@@ -104,6 +105,7 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mmproj-auto", dest="vision", action="store_true", default=hidden, help=hidden)
     for side in "kv":
         parser.add_argument(f"-ct{side}", f"--cache-type-{side}", help=hidden)
+    add_chat_flags(parser)
     add_request_flags(parser)
     add_flags(parser)
 
@@ -156,7 +158,7 @@ def _load(path: str | Path, args: argparse.Namespace, rules: FetchRules, budget:
         path, mmproj=args.mmproj, vision=args.vision, threads=args.threads, context=args.context,
         pages=_cache_type(args),
         sequences=args.parallel or _PARALLEL, rules=rules, limits=PictureLimits(waiting_bytes=_WAITING_BYTES),
-        notice=FirstLines(), verify=args.verify, budget=budget,
+        notice=FirstLines(), verify=args.verify, budget=budget, template=template_of(args),
     )  # fmt: skip
     options.tell(model)
     return model
@@ -168,6 +170,7 @@ def _tell(line: str) -> None:
 
 def _settings(args: argparse.Namespace) -> Options:
     from opsin.media.fetch import FetchRules
+    from opsin.serve.chat import check_chat_defaults
     from opsin.serve.forwarded import Proxies
     from opsin.serve.generation_request import check_defaults
     from opsin.serve.keys import ApiKey
@@ -178,6 +181,7 @@ def _settings(args: argparse.Namespace) -> Options:
             raise RequestError(f"--media-path {folder} is no folder")
     defaults = request_defaults(args)
     check_defaults(defaults)
+    check_chat_defaults(chat_defaults(args))
     return Options(
         host=args.host or _HOST,
         port=_PORT if args.port is None else args.port,
@@ -198,6 +202,7 @@ def _settings(args: argparse.Namespace) -> Options:
         page=args.page is not False,
         tags=tuple(tag for tag in _listed([args.tags or ""]) if tag),
         defaults=defaults,
+        chat_defaults=chat_defaults(args),
         hosts=tuple(args.allow_host),
         media=FetchRules(
             remote=not args.no_remote_media,

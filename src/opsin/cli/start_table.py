@@ -261,10 +261,6 @@ REFUSED: Final = {
         -j --json-schema S
         -jf --json-schema-file F
     """,
-    "chats are written by the template in the model's file; write another one there (gguf-set-metadata)": """
-        --chat-template T = CHAT_TEMPLATE
-        --chat-template-file F = CHAT_TEMPLATE_FILE
-    """,
     "replies are always parsed; ask /completion for a text as it is": """
         --skip-chat-parsing = SKIP_CHAT_PARSING
     """,
@@ -274,12 +270,7 @@ REFUSED: Final = {
     "special tokens are never shown in answers; leave this out": """
         -sp --special
     """,
-    "say it in requests (chat_template_kwargs, reasoning_format and the like); leave this out": """
-        --chat-template-kwargs J = CHAT_TEMPLATE_KWARGS unless {}
-        --reasoning-format F = THINK unless auto
-        -rea --reasoning X = REASONING unless auto
-        --reasoning-effort L = REASONING_EFFORT unless default
-        --reasoning-budget N = THINK_BUDGET unless -1
+    "thoughts end with the template's own words, and are kept as it keeps them; leave this out": """
         --reasoning-budget-message M = THINK_BUDGET_MESSAGE
         --reasoning-preserve = REASONING_PRESERVE
         --no-reasoning-preserve = NO_REASONING_PRESERVE
@@ -355,4 +346,11 @@ TAKEN: Final = """
     --ui --webui = UI
     --no-ui --no-webui = NO_UI
     --media-path D
+    --chat-template T = CHAT_TEMPLATE
+    --chat-template-file F = CHAT_TEMPLATE_FILE
+    --chat-template-kwargs J = CHAT_TEMPLATE_KWARGS
+    --reasoning-format F = THINK
+    -rea --reasoning X = REASONING
+    --reasoning-effort L = REASONING_EFFORT
+    --reasoning-budget N = THINK_BUDGET
 """

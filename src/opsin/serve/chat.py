@@ -12,6 +12,7 @@ from msgspec import Meta
 from opsin.api import Model, Question
 from opsin.api.replies import ReplyOptions
 from opsin.errors import FieldError
+from opsin.serve.chat_defaults import fill
 from opsin.serve.chat_format import ChatFormat
 from opsin.serve.conversation import AskedConversation, conversation
 from opsin.serve.exchange import Exchange
@@ -48,6 +49,7 @@ class ChatRoutes:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._filled = partial(fill, defaults=service.options.chat_defaults)
 
     async def complete(self, exchange: Exchange) -> None:
         """Answer a conversation."""
@@ -63,7 +65,7 @@ class ChatRoutes:
     async def count(self, exchange: Exchange) -> None:
         """Tokens of a conversation, pictures included; nothing is computed."""
         service = self._service
-        asked = await service.parse(exchange.body, conversation)
+        asked = await service.parse(exchange.body, lambda body: conversation(self._filled(body)))
         with service.admit():
             async with exchange:
                 count = await service.prompt(
@@ -75,7 +77,7 @@ class ChatRoutes:
     async def template(self, exchange: Exchange) -> None:
         """What the template makes of a conversation."""
         service = self._service
-        asked = await service.parse(exchange.body, conversation)
+        asked = await service.parse(exchange.body, lambda body: conversation(self._filled(body)))
         with service.admit():
             async with exchange:
                 text = await service.prompt(
@@ -84,6 +86,7 @@ class ChatRoutes:
                 await exchange.value({"prompt": text})
 
     def _asked(self, body: Mapping[str, Any]) -> ChatRequest:
+        body = self._filled(body)
         asked, fields = conversation(body), read(body, ChatFields)
         if asked.tools.declared:
             raise FieldError("functions" if "functions" in body else "tools", "not supported yet", hint="leave it out")
@@ -94,6 +97,13 @@ class ChatRoutes:
             logprobs=(fields.top_logprobs or 0) if fields.logprobs else fields.n_probs or None,
         )  # fmt: skip
         return ChatRequest(asked, replace(request, reply=_reply(asked, fields)), _form(asked, fields))
+
+
+def check_chat_defaults(defaults: Mapping[str, Any]) -> None:
+    """Raises FieldError for what no conversation could say."""
+    body = {"messages": [{"role": "user", "content": "a"}], **defaults}
+    conversation(body)
+    read(body, ChatFields)
 
 
 def _reply(asked: AskedConversation, fields: ChatFields) -> ReplyOptions:

@@ -44,6 +44,7 @@ class Options:
         slots, page: whether /slots and the page to try it are there.
         access_log: the file that gets a line for each request; "-" for stdout, "" for none.
         tags: told with the model's name.
+        chat_defaults: fields of a conversation that hold where it says nothing of thoughts and variables.
         defaults: fields of a request that hold where it says nothing, beside what the model's file recommends.
     """
 
@@ -71,6 +72,7 @@ class Options:
     page: bool = True
     access_log: str = ""
     tags: tuple[str, ...] = ()
+    chat_defaults: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -150,3 +150,12 @@ def test_a_path_is_cut(tmp_path):
 def test_a_log_that_cannot_be_written_is_told_at_the_start(tmp_path):
     with pytest.raises(RequestError, match="cannot write the access log to"):
         AccessLog(str(tmp_path / "none" / "log"))
+
+
+def test_names_of_headers_are_written_as_others_write_them(server):
+    connection = server.connect()
+    connection.request("GET", "/metrics")
+    with connection.getresponse() as reply:
+        names = [name for name, _ in reply.getheaders()]
+    connection.close()
+    assert {"Process-Start-Time-Unix", "Content-Length", "Content-Type", "X-Request-Id"} <= set(names)

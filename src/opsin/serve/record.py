@@ -85,6 +85,7 @@ class RecordMiddleware:
             if message["type"] == "http.response.start":
                 record.status, record.first = message["status"], record.since()
                 MutableHeaders(scope=message)[HEADER] = record.id
+                message["headers"] = [(_spelt(name), value) for name, value in message["headers"]]
             record.bytes_out += len(message.get("body", b""))
             await send(message)
 
@@ -95,6 +96,11 @@ class RecordMiddleware:
             current_id.reset(token)
             record.ended = record.since()
             self._ended(record)
+
+
+def _spelt(name: bytes) -> bytes:
+    """A header's name as most servers write it: not every client knows that case says nothing there."""
+    return name if name == b"connection" else name.title()  # uvicorn looks for that one as it is
 
 
 def record_of(scope: Scope) -> Record:

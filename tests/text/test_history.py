@@ -166,12 +166,13 @@ def test_ids_are_nine_letters_where_the_template_wants_them() -> None:
 
 def test_templates_without_tools_read_calls_as_text() -> None:
     refusing = CHATML.replace("{{ m.role }}", "{{ raise_exception('no tools') if m.role == 'tool' else m.role }}")
-    told = '<|im_start|>assistant\n{"tool_calls": [{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}]}'
+    shown = '{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}'
+    told = f"<|im_start|>assistant\n<tool_call>\n{shown}\n</tool_call>"
     assert f"{told}<|im_end|><|im_start|>tool\nsunny 42<|im_end|>" in write(ChatTemplate(CHATML), ROUND)
     two = [*ROUND[:3], result("windy"), *ROUND[3:]]
     assert f"{told}<|im_end|><|im_start|>user\nsunny 42\n\nwindy<|im_end|>" in write(ChatTemplate(refusing), two)
     beside = write(ChatTemplate(CHATML), [user("w?"), call(content="Let me see."), result()])
-    assert 'Let me see.\n\n{"tool_calls"' in beside
+    assert "Let me see.\n\n<tool_call>" in beside
 
 
 def test_a_system_message_stands_before_the_question_where_there_is_no_other_place() -> None:

@@ -118,14 +118,15 @@ def _arguments(name: str, arguments: object, calls: Calls) -> object:
 
 
 def _calls_as_text(message: Message) -> Message:
-    """Calls as JSON behind the text, for a template that shows none."""
+    """Calls as text behind the text, for a template that shows none: as Hermes writes them, which is read back."""
     if not message.get("tool_calls"):
         return message
     calls = [
         {"name": call["function"].get("name"), "arguments": _read(call["function"].get("arguments"))}
         for call in message["tool_calls"]
     ]
-    told = Written(json.dumps({"tool_calls": calls}, ensure_ascii=False))
+    blocks = [f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>" for call in calls]
+    told = Written("\n".join(blocks))
     content = message.get("content")
     rest = {name: value for name, value in message.items() if name != "tool_calls"}
     return {**rest, "content": _after([content], told) if content else told}

@@ -6,7 +6,7 @@ It is found from the chat template by trying it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from opsin.text.calls.call_grammar import CallGrammar, CallSpelling
 from opsin.text.calls.call_reader import Tools
 from opsin.text.calls.channels import ChannelParser
 from opsin.text.calls.discovery import find_calls, shows_tools
+from opsin.text.calls.instructions import introduced
 from opsin.text.calls.known import HERMES, Known, completed_turn, known
 from opsin.text.calls.reply_parser import Beginning, ReplyParser
 from opsin.text.calls.shapes import CallShape
@@ -36,7 +37,7 @@ class ReplyFormat:
         calls: how calls are written.
         lead: what a reply begins with where the prompt ends with it.
         channels: whether replies are messages of channels, as gpt-oss writes them.
-        told: whether the template shows tools; else `instructions` belong into the system's message.
+        told: whether the template shows tools; else `introduced` does.
     """
 
     turn: Turn = _NOTHING
@@ -100,6 +101,10 @@ class ReplyFormat:
         if self.lead and prompt.endswith(self.lead):
             parser.feed(self.lead)
         return parser
+
+    def introduced(self, messages: Sequence[Mapping[str, object]], tools: Tools) -> list[Mapping[str, object]]:
+        """A conversation for a template: where it does not tell of tools, the system's message does."""
+        return [*messages] if self.told or not tools else introduced(messages, tools, self.calls)
 
     @property
     def trigger(self) -> str:

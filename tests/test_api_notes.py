@@ -57,16 +57,13 @@ LACKS = {
         [], {"tokenizer.chat_template": "<|user|>{{ messages[0].content }}<end_of_turn>"},
         r"writes '<\|user\|>', '<end_of_turn>', which the vocabulary does not have as a token",
     ),
-    "a penalty": ([], {"general.sampling.penalty_repeat": 1.1}, "penalty_repeat is 1.1.*not built"),
-    "mirostat": ([], {"general.sampling.mirostat": 2}, "general.sampling.mirostat is 2.*not built"),
+    "a sampler of the past": ([], {"general.sampling.tfs_z": 0.5}, "general.sampling.tfs_z is 0.5.*not built"),
+    "an order with strange names": ([], {"general.sampling.sequence": "top_k;tfs_z;temp"}, "names 'tfs_z': no sampler"),
     "a sampler of the future": ([], {"general.sampling.dry_multiplier": 0.8}, "dry_multiplier is 0.8.*not built"),
-    "suppressed tokens": (
-        [], {f"{G}suppress_tokens": Typed(ValueType.INT32, [5, 6])}, r"suppress_tokens names \[5, 6\].*not built"
-    ),
     "a window": ([], {"llama.attention.sliding_window": 512}, "llama.attention.sliding_window is 512.*not built"),
     "a scale of logits": ([], {"llama.logit_scale": 0.25}, "llama.logit_scale is 0.25.*not built"),
-    "a list of penalties": (
-        [], {"general.sampling.penalty_repeat": np.float32([1, 2])}, r"penalty_repeat is \[1.0, 2.0\].*not built"
+    "a list of factors": (
+        [], {"general.sampling.tfs_z": np.float32([1, 2])}, r"tfs_z is \[1.0, 2.0\].*not built"
     ),
     "a template that fails": ([], {"tokenizer.chat_template": "{{ 1 / 0 }}"}, "makes the chat template fail"),
     "a template that is empty": ([], {"tokenizer.chat_template": ""}, "leaves out what a user says"),

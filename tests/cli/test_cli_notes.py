@@ -19,12 +19,12 @@ SERVE = {"serve": ("--port", "0")}
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_notes_are_printed(run, tmp_path, command):
-    text = tiny_llama(tmp_path / "text.gguf", metadata={"general.sampling.penalty_repeat": 1.25})
+    text = tiny_llama(tmp_path / "text.gguf", metadata={"general.sampling.tfs_z": 0.5})
     tiny_tower(tmp_path / "mmproj.gguf", width=96)
     done = run(command, "-m", text, *COMMANDS[command])
     assert done.returncode == 0, done.stderr
     assert "opsin: pictures are left out: " in done.stderr
-    assert "general.sampling.penalty_repeat" in done.stderr
+    assert "general.sampling.tfs_z" in done.stderr
 
 
 def test_notes_are_part_of_what_inspect_tells(run, tmp_path):

@@ -99,7 +99,7 @@ def test_a_model_that_is_not_there_is_told_with_those_that_are(store, pair):
 
 def test_parameters_are_taken_and_what_is_not_taken_is_told(store, pair):
     params = {"temperature": 0.25, "top_k": 7, "num_ctx": 128, "stop": ["<|im_end|>", "Human:"], "num_gpu": 99,
-              "repeat_penalty": 1.3}  # fmt: skip
+              "repeat_penalty": 1.3, "tfs_z": 0.5}  # fmt: skip
     pull(store, [("model", pair[0].read_bytes()), ("params", json.dumps(params).encode()), ("system", b"Be brief.")])
     with opsin.load("ollama:tiny", threads=1) as model:
         assert (model.facts.sampling.temperature, model.facts.sampling.top_k) == (0.25, 7)
@@ -107,7 +107,8 @@ def test_parameters_are_taken_and_what_is_not_taken_is_told(store, pair):
         assert model.name == "tiny"
         assert model.facts.stop == ("<|im_end|>", "Human:")
         said = "\n".join(model.notes)
-    assert "penalty_repeat" in said and "system message" in said
+        assert model.facts.sampling.repeat_penalty == 1.3
+    assert "tfs_z" in said and "system message" in said
     assert "im_end" not in said and "num_gpu" not in said
     with opsin.load("ollama:tiny", threads=1, context=64) as model:
         assert model.context == 64

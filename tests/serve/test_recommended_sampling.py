@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import openai
 import pytest
 from running_server import running
@@ -11,6 +12,7 @@ import opsin
 from opsin.cli import main
 from opsin.engine.sampling import Sampling
 from opsin.errors import FileError
+from opsin.gguf import Typed, ValueType
 
 ASK = [{"role": "user", "content": "the rain in Spain"}]
 KNOBS = {
@@ -71,3 +73,33 @@ def test_a_file_that_recommends_nonsense_is_refused_by_name(tmp_path, key, value
     path = tiny_llama(tmp_path / "model.gguf", metadata={f"general.sampling.{key}": value})
     with pytest.raises(FileError, match=rf"general.sampling.*{key}"):
         opsin.load(path, threads=2, context=512)
+
+
+def test_a_file_recommends_samplers_and_penalties_too(tmp_path):
+    keys = {
+        "penalty_repeat": np.float32(1.3), "penalty_last_n": 32, "xtc_probability": 0.5, "xtc_threshold": 0.2,
+        "mirostat": 2, "mirostat_tau": 4.0, "mirostat_eta": 0.2, "sequence": "penalties;top_k;typ;temp",
+        "presence_penalty": 0.5, "frequency_penalty": -0.5, "typical_p": 0.9,
+    }  # fmt: skip
+    path = tiny_llama(tmp_path / "m.gguf", metadata={f"general.sampling.{key}": value for key, value in keys.items()})
+    with opsin.load(path, threads=1, context=64) as model:
+        assert model.notes == ()
+        assert model.facts.sampling == Sampling(
+            repeat_penalty=1.3, repeat_last_n=32, xtc_probability=0.5, xtc_threshold=0.2, mirostat=2, mirostat_tau=4.0,
+            mirostat_eta=0.2, samplers="ekyt", presence_penalty=0.5, frequency_penalty=-0.5, typical_p=0.9,
+        )  # fmt: skip
+
+
+def test_tokens_that_a_file_suppresses_are_never_written(tmp_path):
+    told = {}
+    for name, more in {
+        "free": {},
+        "bound": {"tokenizer.ggml.suppress_tokens": Typed(ValueType.INT32, [66, 9999])},
+    }.items():
+        path = tiny_llama(tmp_path / f"{name}.gguf", metadata=more)
+        with opsin.load(path, threads=1, context=64) as model:
+            told[name] = model.complete(
+                "the", temperature=0, max_tokens=8, logit_bias={66: 100, 67: 50}, ignore_eos=True
+            )
+            told[name].text  # noqa: B018 - waits
+    assert {*told["free"].ids} == {66} and {*told["bound"].ids} == {67}

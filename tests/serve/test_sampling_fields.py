@@ -124,3 +124,15 @@ def test_a_server_answers_as_it_is_asked_to(server, text_model):
 def test_ids_outside_the_vocabulary_are_refused(server, field):
     reply = ask(server, **{field: {"99999": 1} if field == "logit_bias" else [99999]})
     assert (reply.status, reply.json["error"]["param"]) == (400, field)
+
+
+def test_probabilities_of_what_was_drawn_from_are_told(server):
+    usual = {"n_probs": 5, "post_sampling_probs": True, "temperature": 2.0, "top_p": 1.0, "min_p": 0.0, "seed": 3}
+    for told in ask(server, **usual, top_k=3).json["completion_probabilities"]:
+        assert [*told] == ["id", "token", "bytes", "prob", "top_probs"]
+        shares = [one["prob"] for one in told["top_probs"]]
+        assert len(shares) <= 3 and sum(shares) == pytest.approx(1) and shares == sorted(shares, reverse=True)
+        assert told["prob"] in shares
+    for told in ask(server, **usual | {"temperature": 0}).json["completion_probabilities"]:
+        assert [one["prob"] for one in told["top_probs"]] == [told["prob"]] == [1.0]
+    assert "logprob" in ask(server, n_probs=2).json["completion_probabilities"][0]

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from opsin.engine.sampling import Sampling
+import numpy as np
+
+from opsin.engine.sampling import Sampling, read_samplers
 from opsin.errors import FileError, RequestError
 from opsin.gguf import File
 from opsin.gguf.file_types import file_type_name
 from opsin.gguf.roles import is_projector
 from opsin.text import vocabulary_type
+
+# Keys below general.sampling, those of llama.cpp and those of Ollama's parameters, and the options that they are.
+SAMPLING_KEYS: Final = {
+    "temp": "temperature", "top_p": "top_p", "min_p": "min_p", "typical_p": "typical_p",
+    "xtc_probability": "xtc_probability", "xtc_threshold": "xtc_threshold", "penalty_repeat": "repeat_penalty",
+    "penalty_last_n": "repeat_last_n", "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",
+    "mirostat": "mirostat", "mirostat_tau": "mirostat_tau", "mirostat_eta": "mirostat_eta",
+}  # fmt: skip
+_MOST_SAMPLERS = 64
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,7 @@ class Facts:
         sampling: the sampling options that its maker recommends, for whoever names no others.
         stop: texts that end an answer, and
         system: the system message, for whoever gives no others; stores know them, files do not.
+        suppressed: ids that are never written.
     """
 
     parameters: int
@@ -33,6 +46,7 @@ class Facts:
     sampling: Sampling
     stop: tuple[str, ...] = ()
     system: str = ""
+    suppressed: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, file: File) -> Facts:
@@ -43,6 +57,7 @@ class Facts:
             file_type=file_type_name(file.metadata.get("general.file_type")),
             vocabulary_type=vocabulary_type(file.metadata),
             sampling=read_sampling(file),
+            suppressed=_suppressed(file),
         )
 
 
@@ -51,17 +66,39 @@ def read_sampling(file: File) -> Sampling:
 
     Raises FileError where that is no sampling.
     """
-
-    def number(name: str, own: float) -> float:
-        return round(file.get_float(f"general.sampling.{name}", own), 6)  # kept as float32: 0.95 is not quite
-
     own = Sampling()
+    told: dict[str, object] = {}
+    for key, name in SAMPLING_KEYS.items():
+        default = getattr(own, name)
+        if isinstance(default, int):
+            told[name] = file.get_int(f"general.sampling.{key}", default)
+        else:
+            value = file.get_float(f"general.sampling.{key}", default)
+            told[name] = round(value, 6)  # kept as float32: 0.95 is not quite
+    told["top_k"] = max(0, file.get_int("general.sampling.top_k", own.top_k))  # -1 keeps all, too
+    sequence = file.metadata.get("general.sampling.sequence")
+    if isinstance(sequence, str) and sequence:
+        told["samplers"] = read_sequence(sequence)[0]
     try:
-        return Sampling(
-            temperature=number("temp", own.temperature),
-            top_k=max(0, file.get_int("general.sampling.top_k", own.top_k)),  # -1 keeps all, too
-            top_p=number("top_p", own.top_p),
-            min_p=number("min_p", own.min_p),
-        )
+        return Sampling(**told)  # type: ignore[arg-type]
     except RequestError as error:
         raise FileError(f"{file.path}: general.sampling: {error.args[0]}", hint="the file is damaged") from error
+
+
+def read_sequence(text: str) -> tuple[list[str], list[str]]:
+    """Samplers whose names stand between semicolons, and those names that are none."""
+    known: list[str] = []
+    strange: list[str] = []
+    for name in [part.strip() for part in text.split(";") if part.strip()][:_MOST_SAMPLERS]:
+        try:
+            known += read_samplers([name])
+        except RequestError:
+            strange.append(name)
+    return known, strange
+
+
+def _suppressed(file: File) -> tuple[int, ...]:
+    ids = file.metadata.get("tokenizer.ggml.suppress_tokens")
+    if not isinstance(ids, np.ndarray) or not np.issubdtype(ids.dtype, np.integer):
+        return ()
+    return tuple(sorted({int(id) for id in ids if id >= 0}))

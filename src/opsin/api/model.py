@@ -349,7 +349,8 @@ class Model(Stays):
             replies, ends = self.text.replies, self.tokenizer.end_ids
             constraint = replies.hold(reply, asked.text, constraint, ends)
             text, reader = replies.stream(reply), replies.reader(reply, asked.text)
-        rules = TokenRules.of(sampling, self.tokenizer, vocabulary=self.runner.decoder.vocabulary)
+        known, never = self.runner.decoder.vocabulary, self.facts.suppressed
+        rules = TokenRules.of(sampling, self.tokenizer, vocabulary=known, suppressed=never)
         stream = self.engine.submit(asked.prompt, sampling, progress=progress, constraint=constraint, rules=rules)
         return Answer(stream, text, stop, len(asked.prompt), asked.pictures, reader)
 

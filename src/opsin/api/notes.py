@@ -7,17 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from opsin.api.facts import SAMPLING_KEYS, read_sequence
 from opsin.errors import OpsinError
 from opsin.gguf import File, Value
 from opsin.text import ChatTemplate, Tokenizer
 
 _SAMPLING = "general.sampling."
-_BUILT = ("temp", "top_k", "top_p", "min_p")
-# What changes nothing, of the sampling options that are not built.
-_NEUTRAL = {
-    "penalty_repeat": 1.0, "penalty_last_n": None, "mirostat": 0, "mirostat_tau": None, "mirostat_eta": None,
-    "xtc_probability": 0.0, "xtc_threshold": None, "sequence": None,
-}  # fmt: skip
+_NEUTRAL = {"tfs_z": 1.0}  # what changes nothing, of the sampling options that are not built
 # Keys of an architecture that say nothing which the tensors or the other keys do not say.
 _KNOWN = (
     "vocab_size", "context_length", "embedding_length", "block_count", "feed_forward_length", "tensor_data_layout",
@@ -68,11 +64,12 @@ def _sampling(file: File) -> Iterator[str]:
     """Recommended sampling options that are not built."""
     for key, value in file.metadata.items():
         name = key.removeprefix(_SAMPLING)
-        if name != key and name not in _BUILT and not _is_neutral(value, _NEUTRAL.get(name, 0)):
+        if name == "sequence" and isinstance(value, str):
+            strange = read_sequence(value)[1]
+            if strange:
+                yield f"{key} names {', '.join(map(repr, strange))}: no sampler is called so, and the others act"
+        elif name != key and name not in (*SAMPLING_KEYS, "top_k") and not _is_neutral(value, _NEUTRAL.get(name, 0)):
             yield f"{key} is {_show(value)}, which is not built: answers are drawn without it"
-    suppressed = file.metadata.get("tokenizer.ggml.suppress_tokens")
-    if isinstance(suppressed, np.ndarray) and suppressed.size:
-        yield f"tokenizer.ggml.suppress_tokens names {_show(suppressed)}, which is not built: they may be written"
 
 
 def _is_neutral(value: Value, neutral: float | None) -> bool:

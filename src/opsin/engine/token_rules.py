@@ -93,7 +93,8 @@ class TokenRules:
             for id in [token] if isinstance(token, int) else dict.fromkeys(_need(spelling).encode(token)):
                 biases[id] = biases.get(id, 0.0) + bias
         banned = [run for text in sampling.bad_words for run in _runs(text, _need(spelling))]
-        biases |= {run[0]: -math.inf for run in banned if len(run) == 1} | dict.fromkeys(suppressed, -math.inf)
+        biases |= {run[0]: -math.inf for run in banned if len(run) == 1}
+        biases |= dict.fromkeys((id for id in suppressed if id < vocabulary), -math.inf)
         named = {"logit_bias": biases, "stop_token_ids": sampling.stop_token_ids}
         for name, ids in (*named.items(), ("allowed_token_ids", sampling.allowed_token_ids)):
             for id in ids:

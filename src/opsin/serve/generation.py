@@ -153,7 +153,8 @@ class Answers:
         """Of some tokens; None where none were asked for."""
         if self.request.sampling.logprobs is None:
             return None
-        return logprobs_of(told, self.service.model.tokenizer, as_ids=self.request.report.as_ids)
+        as_ids, drawn = self.request.report.as_ids, self.request.sampling.post_sampling_probs
+        return logprobs_of(told, self.service.model.tokenizer, as_ids=as_ids, drawn=drawn)
 
     def token(self, id: int) -> dict[str, Any]:
         """The entry of a token of which nobody knows how likely it was."""

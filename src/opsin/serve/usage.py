@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -76,14 +77,17 @@ def token_entry(id: int, tokenizer: Tokenizer, *, as_ids: bool = False) -> dict[
     return {"id": id, "token": f"token_id:{id}" if as_ids else data.decode("utf-8", "replace"), "bytes": list(data)}
 
 
-def logprobs_of(told: Iterable[Logprobs], tokenizer: Tokenizer, *, as_ids: bool = False) -> list[dict[str, Any]]:
-    """The entries of tokens, as OpenAI writes them."""
+def logprobs_of(
+    told: Iterable[Logprobs], tokenizer: Tokenizer, *, as_ids: bool = False, drawn: bool = False
+) -> list[dict[str, Any]]:
+    """The entries of tokens, as OpenAI writes them; `drawn`: as llama-server writes what was drawn from in the end."""
+    name = "prob" if drawn else "logprob"
 
     def entry(id: int, logprob: float) -> dict[str, Any]:
-        return {**token_entry(id, tokenizer, as_ids=as_ids), "logprob": logprob}
+        return {**token_entry(id, tokenizer, as_ids=as_ids), name: math.exp(logprob) if drawn else logprob}
 
     return [
-        {**entry(*token.chosen), "top_logprobs": [entry(id, logprob) for id, logprob in token.likeliest]}
+        {**entry(*token.chosen), f"top_{name}s": [entry(id, logprob) for id, logprob in token.likeliest]}
         for token in told
     ]
 

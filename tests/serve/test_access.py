@@ -149,6 +149,7 @@ def test_models_and_props_say_what_it_takes(server):
     props = server.ask("/props").json
     assert props["modalities"]["vision"] is False
     assert props["default_generation_settings"]["n_ctx"] == 512
+    assert server.ask("/props").json["build_info"].startswith("b0-opsin-")
 
 
 def test_metrics_count(server):

@@ -10,7 +10,7 @@ from opsin import __version__
 from opsin.api import Answer, Logprobs, Times, Usage
 from opsin.text import Tokenizer
 
-FINGERPRINT = f"opsin-{__version__}"
+FINGERPRINT = f"b0-opsin-{__version__}"  # some look for llama-server's "b" and the number of its build
 
 
 def usage_of(answers: list[Answer], choices: int = 1) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from running_server import running, running_sight
 from test_chat import LIVELY, MESSAGES
 from tiny import tiny_llama
 from tiny_sight import ROWS
+from waiting import hold, wait_for
 
 import opsin
 
@@ -88,6 +89,56 @@ def test_slots_are_places_for_answers(sight):
     with sight.service.admit(4):
         assert {slot["is_processing"] for slot in sight.ask("/slots").json} == {True}
         assert sight.ask("/slots?fail_on_no_slot=1").status == 503
+
+
+def test_slots_tell_what_runs_in_them_and_what_ran_last(sight, monkeypatch):
+    model = sight.service.model
+    hold(model.runner, monkeypatch, after=6)  # the answer does not end by itself
+    body = {"prompt": "the rain in Spain", "n_predict": 400, "ignore_eos": True, "stream": True, "seed": 7}
+    connection = sight.connect()
+    connection.request("POST", "/completion", json.dumps(body))
+    reply = connection.getresponse()
+    reply.read(10)
+    wait_for(lambda: sight.ask("/slots").json[0].get("next_token", [{}])[0].get("n_decoded", 0) > 1)
+    first, *others = sight.ask("/slots").json
+    assert (first["is_processing"], [slot["is_processing"] for slot in others]) == (True, [False] * 3)
+    assert first["params"].keys() >= SHORT_SETTINGS and first["params"]["seed"] == 7
+    assert first["next_token"][0]["has_next_token"] is True
+    assert first["next_token"][0]["n_remain"] == 400 - first["next_token"][0]["n_decoded"]
+    assert first["n_prompt_tokens"] == len(model.tokenize(body["prompt"])) + first["next_token"][0]["n_decoded"]
+    reply.close()
+    connection.close()
+    wait_for(lambda: not sight.ask("/slots").json[0]["is_processing"])
+    again = sight.ask("/slots").json[0]
+    assert (again["id_task"], again["next_token"][0]["has_next_token"]) == (first["id_task"], False)
+    monkeypatch.undo()
+    whole = sight.ask("/completion", {**body, "n_predict": 2, "stream": False}).json
+    assert whole["id_slot"] == 0
+    assert sight.ask("/slots").json[0]["id_task"] == first["id_task"] + 1
+
+
+def test_more_answers_than_slots_wait_for_one(sight):
+    body = {"prompt": "the rain", "n_predict": 3, "n": 6, **{k: v for k, v in LIVELY.items() if k != "max_tokens"}}
+    whole = sight.ask("/completion", {**body, "ignore_eos": True}).json
+    assert {one["id_slot"] for one in whole} <= {-1, 0, 1, 2, 3}
+    assert not any(slot["is_processing"] for slot in sight.ask("/slots").json)
+
+
+def test_a_model_has_as_many_names_as_the_operator_gives_it(text_model):
+    with running(lambda: text_model, name="small, fast") as made:
+        entry = made.ask("/v1/models").json["data"][0]
+        assert (entry["id"], entry["aliases"][:2]) == ("small", ["small", "fast"])
+        for name in ("small", "fast", text_model.name):
+            assert made.ask(f"/v1/models/{name}").json["id"] == "small"
+        assert made.chat(messages=MESSAGES, max_tokens=1).json["model"] == "small"
+        assert made.ask("/props").json["model_alias"] == "small"
+
+
+def test_properties_tell_what_the_template_can_take(server):
+    """As llama-server says it of the same template."""
+    can = server.ask("/props").json["chat_template_caps"]
+    assert {name for name, value in can.items() if value} == {"supports_string_content", "supports_system_role"}
+    assert len(can) == 9
 
 
 def test_texts_become_ids_and_texts_again(server, text_model):

@@ -181,6 +181,11 @@ def or_auto(text: str) -> int | None:
     return None if text.strip() == "-1" else positive(text)
 
 
+def or_own(text: str) -> int | None:
+    """A whole number from 1 on, or 0 for what is so by itself."""
+    return None if text.strip() == "0" else positive(text)
+
+
 def natural(text: str) -> int:
     """A whole number from 0 on."""
     return _whole(text, 0)

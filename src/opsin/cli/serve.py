@@ -38,8 +38,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     options.add_model(parser, bundled=True)
     options.add_mmproj(parser)
     parser.add_argument(
-        "-c", "--context", "--ctx-size", type=options.positive, metavar="N", help="tokens of prompt and answer"
-    )
+        "-c", "--context", "--ctx-size", type=options.or_own, metavar="N",
+        help="tokens of prompt and answer; 0 for the usual",
+    )  # fmt: skip
     parser.add_argument("-a", "--alias", metavar="NAME", help="what the model is called (default: as its file)")
     parser.add_argument("--tags", metavar="NAME,...", help="told with the model's name, and used for nothing")
     parser.add_argument("-np", "--parallel", type=options.or_auto, metavar="N", help=f"answers at once ({_PARALLEL})")

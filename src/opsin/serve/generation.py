@@ -57,6 +57,7 @@ class RunningChoice:
     end: tuple[Logprobs, ...] = ()  # of the id that ended it, where one did
     is_over: bool = False
     told_at: float = 0.0  # when the last of its ids by now was made
+    slot: int = -1  # its place among those that run at once
 
     def take(self, piece: Piece) -> Delta:
         """The next of it."""
@@ -187,8 +188,10 @@ class Answers:
             except BaseException as error:  # noqa: BLE001 - handed to whoever reads
                 tell(choice, error)
 
-        heard = False
+        heard, slots, places = False, self.service.slots, self.service.model.sequences
+        mine = self.choices
         try:
+            slots.enter(mine, self.request, places)
             for choice in self.choices:
                 self.service.readers.submit(read, choice)
             while not self.is_over:
@@ -204,6 +207,7 @@ class Answers:
                 yield choice.take(news)
             self._count()
         finally:
+            slots.leave(mine, places)
             for answer in self.answers:
                 answer.cancel()
 

@@ -11,6 +11,7 @@ from opsin.serve.generation_request import GenerationRequest
 from opsin.serve.service import Service
 from opsin.serve.settings import short_settings_of
 from opsin.serve.usage import FINGERPRINT
+from opsin.text import ContentForm
 
 
 class ModelRoutes:
@@ -52,11 +53,13 @@ class ModelRoutes:
                 "endpoint_metrics": True,
                 "ui": self._service.options.page,
                 "chat_template": model.template.source if model.template is not None else "",
-                "chat_template_caps": {},
+                "chat_template_caps": _capabilities(model),
                 "bos_token": _token(model, model.tokenizer.bos),
                 "eos_token": _token(model, model.tokenizer.eos),
                 "build_info": FINGERPRINT,
                 "is_sleeping": False,
+                "ui_settings": {},
+                "cors_proxy_enabled": False,
             }
         )
 
@@ -69,9 +72,7 @@ class ModelRoutes:
         busy = min(self._service.active, count)
         if request.query_params.get("fail_on_no_slot") and busy == count:
             raise HttpError(503, "no slot is free", hint="come again in a few seconds")
-        slots = [
-            {"id": i, "n_ctx": model.context, "speculative": False, "is_processing": i < busy} for i in range(count)
-        ]
+        slots = self._service.slots.told(count, model.context, busy)
         return JSONResponse(slots)
 
     async def adapters(self, request: Request) -> Response:
@@ -129,6 +130,24 @@ class ModelRoutes:
             "capabilities": can,
             "details": {**details, "format": "gguf", "families": [""]},
         }
+
+
+def _capabilities(model: Model) -> dict[str, bool]:
+    """What the template can take, in llama-server's words; nothing of a model without one."""
+    if model.template is None:
+        return {}
+    can, source = model.template.capabilities, model.template.source
+    return {
+        "supports_object_arguments": can.calls is not None and can.calls.mappings,
+        "supports_parallel_tool_calls": can.calls is not None,
+        "supports_preserve_reasoning": False,
+        "supports_reasoning_effort": "reasoning_effort" in source,
+        "supports_string_content": can.content != ContentForm.PARTS,
+        "supports_system_role": can.system,
+        "supports_tool_calls": can.calls is not None,
+        "supports_tools": "tools" in source,
+        "supports_typed_content": can.content != ContentForm.TEXT,
+    }
 
 
 def _modalities(model: Model) -> dict[str, bool]:

@@ -41,6 +41,7 @@ def native_whole(told: Answers, choice: RunningChoice) -> dict[str, Any]:
         **_chunk(choice, "" if request.stream else choice.text, len(answer.ids)),
         "tokens": answer.ids if request.report.tokens and not request.stream else [],
         "stop": True,
+        "id_slot": choice.slot,
         "model": told.service.name,
         "generation_settings": settings_of(request),
         "prompt": told.prompt(choice.index).text,

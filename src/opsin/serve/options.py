@@ -27,7 +27,7 @@ class Options:
         prefix: what all paths begin with, as "/llm"; "" for nothing.
         proxies: whose X-Forwarded-* is believed.
         keys: who may ask; empty for everybody.
-        name: what the model is called in answers; None for its file's name.
+        name: what the model is called in answers, and with commas other names of it; None for its file's name.
         body_bytes: size of a request's body.
         body_seconds: time in which a body must have come.
         all_bodies_bytes: bodies of all requests together, until their prompts are made.

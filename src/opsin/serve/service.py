@@ -23,6 +23,7 @@ from opsin.serve.keys import KeyRing
 from opsin.serve.metrics import Metrics
 from opsin.serve.options import Options
 from opsin.serve.record import Record
+from opsin.serve.slots import Slots
 from opsin.serve.threads import Threads
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class Service:
         self.makers = Threads(options.requests, "opsin-prompt")
         self.readers = Threads(options.requests, "opsin-answer")
         self.keys = KeyRing(options.keys)
+        self.slots = Slots()
         self._log = AccessLog(options.access_log) if options.access_log else None
         self.ended = asyncio.Event()  # set when the server ends, and those who wait still must hear of it
         self.ending = False  # whether nobody new gets in
@@ -88,12 +90,17 @@ class Service:
     @property
     def name(self) -> str:
         """What the model is called: as its file without the ending or in its store, if nobody says otherwise."""
-        return self.options.name or self.model.name
+        return next(iter(self._aliases), None) or self.model.name
 
     @property
     def names(self) -> list[str]:
         """All that it may be asked for by."""
-        return list(dict.fromkeys((self.name, self.model.name, self.model.path.name)))
+        return list(dict.fromkeys((*self._aliases, self.model.name, self.model.path.name)))
+
+    @property
+    def _aliases(self) -> list[str]:
+        """What the operator calls it, one name or several with commas, as llama-server takes them."""
+        return [name for part in (self.options.name or "").split(",") if (name := part.strip())]
 
     def figures(self) -> EngineFigures | None:
         """What the engine does and holds; None while the model is being loaded."""

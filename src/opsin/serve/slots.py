@@ -1,0 +1,94 @@
+"""Which answers run in which place, as llama-server's /slots tells it.
+
+Thread: the event loop's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from opsin.api import Answer
+from opsin.serve.generation_request import GenerationRequest
+from opsin.serve.settings import short_settings_of
+
+
+class Seated(Protocol):
+    """One of a request's answers. `slot` is its place; -1 while it waits for one."""
+
+    answer: Answer
+    text: str
+    slot: int
+
+
+@dataclass
+class _Task:
+    number: int
+    choice: Seated
+    request: GenerationRequest
+
+
+class Slots:
+    """Places for answers. What the last answer in each was is kept, without its text."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, _Task] = {}
+        self._waiting: list[_Task] = []
+        self._last: dict[int, dict[str, Any]] = {}
+        self._numbers = 0
+
+    def enter(self, choices: Sequence[Seated], request: GenerationRequest, places: int) -> None:
+        """Answers begin, each in the first free one of so many places, or in the next that becomes free."""
+        for choice in choices:
+            self._waiting.append(_Task(self._numbers, choice, request))
+            self._numbers += 1
+        self._place(places)
+
+    def leave(self, choices: Sequence[Seated], places: int) -> None:
+        """These are over, or nobody waits for them."""
+        gone = {id(choice) for choice in choices}
+        self._waiting = [task for task in self._waiting if id(task.choice) not in gone]
+        for slot, task in list(self._running.items()):
+            if id(task.choice) in gone:
+                self._last[slot] = _told(task, runs=False)
+                del self._running[slot]
+        self._place(places)
+
+    def told(self, places: int, context: int, busy: int) -> list[dict[str, Any]]:
+        """One entry for each place. `busy` are inside, also those whose prompts are being made."""
+        others = busy - len(self._running)
+        entries = []
+        for slot in range(places):
+            task = self._running.get(slot)
+            known = self._last.get(slot, {}) if task is None else _told(task, runs=True)
+            is_busy = task is not None or others > 0
+            others -= task is None and others > 0
+            head = {"id": slot, "n_ctx": context, "speculative": False, "is_processing": is_busy}
+            entries.append({**head, **known})
+        return entries
+
+    def _place(self, places: int) -> None:
+        for slot in range(places):
+            if slot not in self._running and self._waiting:
+                task = self._running[slot] = self._waiting.pop(0)
+                task.choice.slot = slot
+
+
+def _told(task: _Task, *, runs: bool) -> dict[str, Any]:
+    answer, most = task.choice.answer, task.request.sampling.max_tokens
+    count, usage = len(answer.ids), answer.usage
+    following = {
+        "has_next_token": runs,
+        "has_new_line": "\n" in task.choice.text,
+        "n_remain": -1 if most is None else most - count,
+        "n_decoded": count,
+    }
+    return {
+        "id_task": task.number,
+        "n_prompt_tokens": answer.prompt_tokens + count,
+        "n_prompt_tokens_processed": answer.prompt_tokens - usage.cached,
+        "n_prompt_tokens_cache": usage.cached,
+        "params": short_settings_of(task.request),
+        "next_token": [following],
+    }

@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -27,11 +28,16 @@ from opsin.quants import BY_NAME
 from opsin.spans import Prompt
 
 WIDTH = 64
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
     "sampled": {},
     "sampled, with log-probabilities": {"logprobs": 3},
     "sampled, no top-k": {"top_k": 0},
+    "penalties": {"repeat_penalty": 1.1, "presence_penalty": 0.5},
+    "biases": {"logit_bias": dict.fromkeys(range(100), -1.0)},
+    "dry": {"dry_multiplier": 0.8},
+    "typical": {"typical_p": 0.9},
+    "mirostat": {"mirostat": 2},
 }
 
 
@@ -79,7 +85,7 @@ class Watched:
         return getattr(self._program, name)
 
 
-def measure(cpu: Cpu, vocabulary: int, sequences: int, tokens: int, sampling: Mapping[str, float]) -> float:
+def measure(cpu: Cpu, vocabulary: int, sequences: int, tokens: int, sampling: Mapping[str, Any]) -> float:
     """Milliseconds of the engine's thread from the end of one step's program to the beginning of the next."""
     pages = sequences * -(-(tokens + 8) // PAGE)
     limits = Limits(rows=max(64, sequences), outputs=sequences, sequences=sequences, context=tokens + 8, pages=pages)
@@ -88,7 +94,7 @@ def measure(cpu: Cpu, vocabulary: int, sequences: int, tokens: int, sampling: Ma
     engine = Engine(runner, frozenset())
     try:
         streams = [
-            engine.submit(Prompt.of([[i + 1, 2, 3]]), Sampling(seed=i, max_tokens=tokens, **sampling))  # type: ignore[arg-type]
+            engine.submit(Prompt.of([[i + 1, 2, 3]]), Sampling(seed=i, max_tokens=tokens, **sampling))
             for i in range(sequences)
         ]
         for stream in streams:

@@ -11,9 +11,9 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from opsin.cli import forms, options
+from opsin.cli import forms, options, sampling_flags
 from opsin.cli.memory import peak_bytes
 from opsin.cli.progress import Progress
 from opsin.config import expanded
@@ -58,20 +58,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     options.add_pictures(parser)
     _add_thoughts(parser)
     forms.add_forms(parser)
-    sampling = parser.add_argument_group("sampling")  # whose ranges `Sampling` knows
-    sampling.add_argument(
-        "--temperature", type=float, metavar="X", help="0 takes the likeliest token (default: the model's, or 0.8)"
-    )
-    sampling.add_argument(
-        "--top-k", type=int, metavar="N", help="keep the N likeliest; 0: all (default: the model's, or 40)"
-    )
-    sampling.add_argument(
-        "--top-p", type=float, metavar="X", help="keep the likeliest that sum to X (default: the model's, or 0.95)"
-    )
-    sampling.add_argument(
-        "--min-p", type=float, metavar="X", help="keep X times the best's share (default: the model's, or 0.05)"
-    )
-    sampling.add_argument("--seed", type=int, metavar="N", help="repeatable random choices")
+    sampling_flags.add_sampling(parser)
 
 
 def _add_thoughts(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     """Answer once, or converse where stdin is a terminal and no question was given."""
     converses = args.prompt is None and sys.stdin.isatty()
     prompt = None if converses else _question(args.prompt)
-    asked, budget, thoughts = _sampling_options(args), options.picture_budget(args), _thoughts(args)
+    asked, budget, thoughts = sampling_flags.sampling_options(args), options.picture_budget(args), _thoughts(args)
     form = forms.asked_form(args)
 
     import opsin
@@ -135,17 +122,6 @@ def _question(prompt: str | None) -> str:
 def _clean(text: str) -> str:
     """Text without the lone surrogates that bytes outside UTF-8 become on a command line."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _sampling_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What was asked of sampling; refused before a model is loaded."""
-    from opsin.engine.sampling import Sampling
-
-    names = ("temperature", "top_k", "top_p", "min_p", "seed", "max_tokens", "ignore_eos")
-    given = {name: getattr(args, name) for name in names}
-    asked = {name: value for name, value in given.items() if value is not None}
-    Sampling(**asked)
-    return asked
 
 
 def _thoughts(args: argparse.Namespace) -> tuple[PromptOptions, ReplyOptions]:

@@ -343,7 +343,7 @@ class Model(Stays):
         check_type(asked, Question, "question", _ASKED)
         check_type(sampling, Sampling, "sampling")
         asked.check_pictures(self.context)
-        text, reader = self.tokenizer.stream(), None
+        text, reader = self.tokenizer.stream(after=asked.last_id), None
         constraint: Constraint | None = None if grammar is None else self.text.grammars.start(grammar)
         if reply is not None:
             replies, ends = self.text.replies, self.tokenizer.end_ids

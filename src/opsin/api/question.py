@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opsin.api.answer import PictureUse
-from opsin.spans import MediaSpan, Patches, Prompt, check_context
+from opsin.spans import MediaSpan, Patches, Prompt, TextSpan, check_context
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,12 @@ class Question:
     prompt: Prompt
     pictures: tuple[PictureUse, ...] = ()
     text: str = ""
+
+    @property
+    def last_id(self) -> int | None:
+        """The token that an answer goes on; None behind a picture."""
+        spans = self.prompt.spans
+        return spans[-1].ids[-1] if spans and isinstance(spans[-1], TextSpan) else None
 
     def __repr__(self) -> str:
         return f"<Question: {len(self.prompt)} tokens, {len(self.pictures)} pictures>"

@@ -199,11 +199,14 @@ class Tokenizer(Stays):
                 found.append(written if known is None else known)
         return found
 
-    def stream(self, *, special: bool = False, shown: Collection[int] = ()) -> Detokenizer:
-        """A new stream of text, to push ids into. `shown`: control tokens that have their text there."""
-        return Detokenizer(
-            lambda id: self.piece(id, special=special or id in shown), strip_space=self._options.space_prefix
-        )
+    def stream(self, *, special: bool = False, shown: Collection[int] = (), after: int | None = None) -> Detokenizer:
+        """A new stream of text, to push ids into. `shown`: control tokens that have their text there.
+
+        `after`: the id before the first, where the text goes on another one and keeps the space that it begins with.
+        """
+        begins = after is None or self._vocabulary.kinds[after] == CONTROL
+        strip = self._options.space_prefix and begins
+        return Detokenizer(lambda id: self.piece(id, special=special or id in shown), strip_space=strip)
 
     def _fragments(self, text: str, special: bool) -> Iterable[Fragment]:
         if not special:

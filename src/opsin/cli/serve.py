@@ -95,6 +95,9 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
     """What is told beside answers, and llama-server's other flags."""
     told = parser.add_argument_group("what is told")
     told.add_argument("--access-log", default="", metavar="FILE", help="a line of JSON a request; - for stdout")
+    told.add_argument(
+        "--otlp-traces-endpoint", default="", metavar="URL", help="send spans of requests there (opsin[otel])"
+    )
     told.add_argument("--metrics", action="store_true", default=None, help="/metrics answers (it always does)")
     told.add_argument("--slots", action="store_true", default=None, help="/slots answers (it does)")
     told.add_argument("--no-slots", dest="slots", action="store_false", default=None, help="/slots does not")
@@ -198,6 +201,7 @@ def _settings(args: argparse.Namespace) -> Options:
         ping_seconds=max(0, _PING_SECONDS if args.sse_ping_interval is None else args.sse_ping_interval),
         origins=tuple(_listed(args.allow_origin)),
         access_log=args.access_log,
+        traces=args.otlp_traces_endpoint,
         reuse_port=bool(args.reuse_port),
         slots=args.slots is not False,
         page=args.page is not False,

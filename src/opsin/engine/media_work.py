@@ -22,6 +22,7 @@ from opsin.ops import Array, product
 from opsin.spans import MediaSpan
 
 VALUES = 1 << 22  # of features that are encoded together: more do not make it faster
+_TIMES = 256  # pictures
 VALUES_WHILE_STREAMING = 1 << 20  # so that an operation is short
 
 
@@ -52,6 +53,7 @@ class MediaWork:
         self.encoded = 0  # pictures, or parts of them, since the beginning
         self.pinned = 0  # pictures that were needed when it was last looked
         self.seconds: deque[float] = deque(maxlen=1 << 12)  # of batches, until somebody takes them
+        self.times: dict[bytes, tuple[float, float]] = {}  # when the last pictures were encoded: begin and end
         self._started = 0.0
 
     @property
@@ -88,10 +90,14 @@ class MediaWork:
         outcome = self._encoding.let(seconds, wait=wait)
         if outcome is None:
             return {}
-        self.seconds.append(time.perf_counter() - self._started)
+        now = time.perf_counter()
+        self.seconds.append(now - self._started)
         for made in outcome.made:
             self.store.put(made.digests, made.array, made.rows)
             self.encoded += len(made.digests)
+            self.times |= dict.fromkeys(made.digests, (self._started, now))
+        for digest in list(self.times)[:-_TIMES]:
+            del self.times[digest]
         self._finish_requests()
         self._fail_requests(outcome.failed)
         self.store.trim(self._needed(scheduler))

@@ -6,6 +6,7 @@ Thread: the engine's counts; any thread may look, and sees numbers that may be a
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from opsin.engine.media_work import MediaWork
@@ -56,6 +57,12 @@ class EngineWatch:
     def saw(self, plan: Plan) -> None:
         """A step was computed."""
         self._steps, self._parts = self._steps + 1, self._parts + len(plan)
+
+    def encoding(self, media: Iterable[bytes]) -> tuple[float, float] | None:
+        """When some media were encoded, from the first to the last; None where that is long ago, or somebody else's."""
+        times = {} if self._media is None else self._media.times
+        found = [known for digest in media if (known := times.get(digest)) is not None]
+        return (min(begin for begin, _ in found), max(end for _, end in found)) if found else None
 
     def figures(self) -> EngineFigures:
         """All of it now."""

@@ -22,7 +22,7 @@ from opsin.serve.record import Record
 from opsin.serve.service import Service
 from opsin.serve.stream import DONE, event
 from opsin.serve.usage import logprobs_of, timings_of, token_entry, usage_of
-from opsin.spans import TextSpan
+from opsin.spans import MediaSpan, TextSpan
 from opsin.text import Tokenizer
 
 
@@ -88,7 +88,9 @@ class Answers:
 
     Attributes:
         prompts: that are answered, each by as many answers as there are candidates.
-        start: when somebody began to wait, in seconds of `time.perf_counter`.
+        start: when somebody began to wait, in seconds of `time.perf_counter`, and
+        submitted: when the prompts were handed to the engine.
+        media: digests of the prompts' pictures.
     """
 
     service: Service
@@ -97,9 +99,10 @@ class Answers:
     answers: list[Answer]
     prompts: list[ToldPrompt]
     start: float
+    submitted: float
+    media: frozenset[bytes]
 
     def __post_init__(self) -> None:
-        self.submitted = time.perf_counter()
         self.head = {"id": f"{self.kind}-{uuid.uuid4().hex}", "created": int(time.time()), "model": self.service.name}
         self.choices = [RunningChoice(index, answer) for index, answer in enumerate(self.answers)]
 
@@ -116,16 +119,25 @@ class Answers:
         """The prompt of one of the choices."""
         return self.prompts[index // self.request.choices]
 
-    @property
-    def tokens(self) -> dict[str, int]:
-        """What the log is told."""
+    def tell(self, record: Record) -> None:
+        """What the log and spans say of them: tokens and times."""
         usage = self.usage
         details = usage["prompt_tokens_details"]
-        return {
+        record.tokens |= {
             "prompt_tokens": usage["prompt_tokens"],
             "cached_tokens": details["cached_tokens"],
             "generated_tokens": usage["completion_tokens"],
         }
+        for answer in self.answers:
+            if answer.ids:
+                times = answer.times
+                record.stages += [
+                    ("queue", self.submitted, times.started), ("read", times.started, times.first),
+                    ("generate", times.first, times.last),
+                ]  # fmt: skip
+        encoding = self.service.model.engine.watch.encoding(self.media)
+        if encoding is not None and encoding[0] >= self.start:
+            record.stages.append(("encode", *encoding))
 
     def timings(self, index: int, piece: Piece | None = None) -> dict[str, float]:
         """How long an answer has taken up to a piece, or in all, as llama-server tells it."""
@@ -270,8 +282,10 @@ async def generate(
     service: Service, exchange: Exchange, questions: list[Question], request: GenerationRequest, *, kind: str
 ) -> Answers:
     """Start the answers to all questions."""
+    media = frozenset(s.digest for question in questions for s in question.prompt.spans if isinstance(s, MediaSpan))
+    submitted = time.perf_counter()
     answers, prompts = await service.work(partial(_start, service.model, questions, request))
-    return Answers(service, request, kind, answers, prompts, exchange.started)
+    return Answers(service, request, kind, answers, prompts, exchange.started, submitted, media)
 
 
 def _start(
@@ -313,7 +327,7 @@ async def write(exchange: Exchange, answers: Answers, form: ResponseFormat) -> N
     """The answers in one response, or as events."""
     deltas = answers.deltas()
     async with AsyncExitStack() as stack:
-        stack.callback(lambda: Record.of(exchange.request.scope).tokens.update(answers.tokens))
+        stack.callback(answers.tell, Record.of(exchange.request.scope))
         await stack.enter_async_context(aclosing(deltas))
         if answers.request.stream:
             await _write_events(exchange, answers, form, deltas)

@@ -43,6 +43,7 @@ class Options:
         reuse_port: whether others may listen on the same port.
         slots, page: whether /slots and the page to try it are there.
         access_log: the file that gets a line for each request; "-" for stdout, "" for none.
+        traces: where spans of requests are sent by OTLP over HTTP; "" for nowhere.
         tags: told with the model's name.
         chat_defaults: fields of a conversation that hold where it says nothing of thoughts and variables.
         defaults: fields of a request that hold where it says nothing, beside what the model's file recommends.
@@ -71,6 +72,7 @@ class Options:
     slots: bool = True
     page: bool = True
     access_log: str = ""
+    traces: str = ""
     tags: tuple[str, ...] = ()
     chat_defaults: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)

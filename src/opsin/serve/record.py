@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
@@ -33,6 +35,8 @@ class Record:
         status: of the response; that of a client which went away where there was none.
         first, ended: seconds from its beginning to the response's first byte and to its end.
         tokens: of prompt, cache and answer, by their names.
+        stages: parts of its way: a name, and begin and end by `time.perf_counter`.
+        parent: the `traceparent` that it came with.
     """
 
     PLACE: ClassVar[str] = "opsin.record"  # in a request's scope
@@ -48,6 +52,8 @@ class Record:
     first: float | None = None
     ended: float = 0.0
     tokens: dict[str, int] = field(default_factory=dict)
+    stages: list[tuple[str, float, float]] = field(default_factory=list)
+    parent: str = ""
     started: float = field(default_factory=time.perf_counter)
     at: float = field(default_factory=time.time)
 
@@ -60,6 +66,21 @@ class Record:
     def since(self) -> float:
         """Seconds since its beginning."""
         return time.perf_counter() - self.started
+
+
+_current: ContextVar[Record | None] = ContextVar("record", default=None)  # of the request that a task serves
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """A part of the way of the request that is served."""
+    begin = time.perf_counter()
+    try:
+        yield
+    finally:
+        record = _current.get()
+        if record is not None:
+            record.stages.append((name, begin, time.perf_counter()))
 
 
 class RecordMiddleware:
@@ -89,11 +110,12 @@ class RecordMiddleware:
             record.bytes_out += len(message.get("body", b""))
             await send(message)
 
-        token = current_id.set(record.id)
+        id_token, token = current_id.set(record.id), _current.set(record)
         try:
             await self._app(scope, receiving, sending)
         finally:
-            current_id.reset(token)
+            current_id.reset(id_token)
+            _current.reset(token)
             record.ended = record.since()
             self._ended(record)
 
@@ -105,11 +127,13 @@ def _spelt(name: bytes) -> bytes:
 
 def record_of(scope: Scope) -> Record:
     """A request's record at its beginning."""
-    given = Headers(scope=scope).get(HEADER, "")
+    headers = Headers(scope=scope)
+    given = headers.get(HEADER, "")
     client = scope.get("client")
     return Record(
         id=given if _SANE.fullmatch(given) else uuid.uuid4().hex,
         client=client[0] if client else "",
         method=scope["method"],
         path=scope["path"],
+        parent=headers.get("traceparent", "")[:128],
     )

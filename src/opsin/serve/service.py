@@ -22,8 +22,9 @@ from opsin.serve.generation_request import with_defaults
 from opsin.serve.keys import KeyRing
 from opsin.serve.metrics import Metrics
 from opsin.serve.options import Options
-from opsin.serve.record import Record
+from opsin.serve.record import Record, stage
 from opsin.serve.slots import Slots
+from opsin.serve.spans import SpanWriter
 from opsin.serve.threads import Threads
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class Service:
         self.keys = KeyRing(options.keys)
         self.slots = Slots()
         self._log = AccessLog(options.access_log) if options.access_log else None
+        self._spans = SpanWriter.load(options.traces) if options.traces else None
         self.ended = asyncio.Event()  # set when the server ends, and those who wait still must hear of it
         self.ending = False  # whether nobody new gets in
         self._model: Model | None = None
@@ -178,16 +180,20 @@ class Service:
             pool.shutdown(wait=False, cancel_futures=True)
         if self._log is not None:
             self._log.close()
+        if self._spans is not None:
+            self._spans.close()
 
     async def parse(self, body: Body, reader: Callable[[Mapping[str, Any]], T]) -> T:
         """What a body says. A large one takes seconds to be read, which nobody else shall feel."""
         _ = self.model  # 503 while it loads
-        data = await body.read()
-        return await asyncio.get_running_loop().run_in_executor(self._parsers, _parsed, data, reader)
+        with stage("parse"):
+            data = await body.read()
+            return await asyncio.get_running_loop().run_in_executor(self._parsers, _parsed, data, reader)
 
     async def prompt(self, body: Body, work: OnThread[T]) -> T:
         """Make prompts of what a body says: pictures may have to be fetched. Then its room is given back."""
-        made = await self.work(work)
+        with stage("prompt"):
+            made = await self.work(work)
         body.let_go()
         return made
 
@@ -202,6 +208,8 @@ class Service:
     def record(self, record: Record, route: str) -> None:
         """A request to a declared route, or to "other", has ended."""
         self.metrics.respond(route, record.status, record.key)
+        if self._spans is not None:
+            self._spans.add(record, route)
         if self._log is not None:
             self._log.add(record, self.keys.without_secrets(record.path))
 

@@ -114,11 +114,10 @@ def test_fields_that_ask_for_nothing_and_those_that_nobody_knows_change_nothing(
 @pytest.mark.parametrize(
     ("field", "name"),
     [
-        ({"tools": [TOOL]}, "tools"),
-        ({"tools": [TOOL], "tool_choice": "required"}, "tools"),
+        ({"tools": [TOOL, TOOL]}, "tools[1].function.name"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "look"}}}, "tool_choice"),
-        ({"functions": [TOOL["function"]]}, "functions"),
+        ({"functions": [{}]}, "functions[0].name"),
         ({"function_call": {"name": "look"}}, "function_call"),
         ({"response_format": {"type": "sound"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),

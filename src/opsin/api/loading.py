@@ -235,7 +235,8 @@ class _Loading:
         store = MediaStore(_EMBEDDINGS) if vision is not None else None
         runner = Runner(self.device, decoder, limits, pages, store)
         engine = Engine(runner, read.tokenizer.end_ids, vision.load(self.device) if vision is not None else None)
-        prompting = Prompting(read.tokenizer, read.template, vision.marker if vision is not None else None)
         grammars = Grammars(read.tokenizer, decoder.vocabulary)
-        replies = Replies(read.tokenizer, read.template, decoder.vocabulary)
+        replies = Replies(read.tokenizer, read.template, grammars, decoder.vocabulary)
+        marker = vision.marker if vision is not None else None
+        prompting = Prompting(read.tokenizer, read.template, marker, replies.format)
         return Text(runner, engine, read.tokenizer, grammars, prompting, replies, read.facts)

@@ -24,7 +24,6 @@ from opsin.api.reply_keywords import REPLY_WORDS, ChatOptions, ReplyKeywords, re
 from opsin.api.sampling_options import SamplingOptions, sampling_from
 from opsin.api.shorthand import Messages, to_messages
 from opsin.api.vision import Embeddings, Tower, Vision
-from opsin.engine.constraint import Constraint
 from opsin.engine.engine import Engine
 from opsin.engine.logprobs import Logprobs
 from opsin.engine.runner import Runner
@@ -343,12 +342,7 @@ class Model(Stays):
         check_type(asked, Question, "question", _ASKED)
         check_type(sampling, Sampling, "sampling")
         asked.check_pictures(self.context)
-        text, reader = self.tokenizer.stream(after=asked.last_id), None
-        constraint: Constraint | None = None if grammar is None else self.text.grammars.start(grammar)
-        if reply is not None:
-            replies, ends = self.text.replies, self.tokenizer.end_ids
-            constraint = replies.hold(reply, asked.text, constraint, ends)
-            text, reader = replies.stream(reply), replies.reader(reply, asked.text)
+        text, reader, constraint = self.text.replies.begin(reply, asked, grammar)
         known, never = self.runner.decoder.vocabulary, self.facts.suppressed
         rules = TokenRules.of(sampling, self.tokenizer, vocabulary=known, suppressed=never)
         stream = self.engine.submit(asked.prompt, sampling, progress=progress, constraint=constraint, rules=rules)

@@ -16,6 +16,7 @@ from opsin.api.prompt_options import PLAIN, PromptOptions
 from opsin.errors import RequestError, TemplateError
 from opsin.spans import MediaSpan, Patches, Prompt, check_context
 from opsin.text import ChatTemplate, Tokenizer, Written, escape_special_tokens, join, split_at_marker, written
+from opsin.text.calls import ReplyFormat
 
 # Others must be words: a template's own tokens stand in its source as well.
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
@@ -36,10 +37,13 @@ class Prompting:
     Args:
         template: None for files without one; they get the contents as plain text.
         marker: what the template writes for a picture; None for a model of text.
+        format: how replies are written.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, marker: str | None) -> None:
-        self.template, self._marker = template, marker
+    def __init__(
+        self, tokenizer: Tokenizer, template: ChatTemplate | None, marker: str | None, format: ReplyFormat
+    ) -> None:
+        self.template, self._marker, self._format = template, marker, format
         if template is not None:
             _ = template.capabilities  # tried once, here, before there are threads
         # Of this process alone, for templates that leave contents as they are; no user can write it.
@@ -127,6 +131,7 @@ class Prompting:
             return continued(
                 messages, options.continues, lambda m, begins: self._render(m, replace(once, begins=begins))
             )
+        messages = self._format.introduced(messages, options.tools)
         if self.template is None:
             return join("\n", (cast(str, m.get("content") or "") for m in flatten_contents(messages, self.own)))
         tools = cast(Sequence[Mapping[str, object]], written(options.tools)) or None

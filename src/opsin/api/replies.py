@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from opsin.api.call_forms import CallForms
+from opsin.api.question import Question
 from opsin.api.reply_reader import ReplyReader
 from opsin.api.tools import NO_TOOLS, Tools
 from opsin.engine.constraint import Constraint
 from opsin.engine.thinking import Thinking, ThoughtMarkers
+from opsin.grammar import Grammar, Grammars
 from opsin.text import ChatTemplate, Detokenizer, Tokenizer
 from opsin.text.calls import ReplyFormat
 
@@ -41,17 +43,27 @@ class Replies:
         width: of the logits.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, width: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, grammars: Grammars, width: int) -> None:
         self.format = ReplyFormat() if template is None else ReplyFormat.of(template)
         calls = template.capabilities.calls if template is not None else None
         self._letters = _NINE if calls is not None and calls.nine_letters else _USUAL
         self._tokenizer, self._width = tokenizer, width
+        self._grammars, self._forms = grammars, CallForms(self.format, tokenizer, grammars)
         self._shown = tokenizer.control_ids(self.format.shows)
 
     @property
     def thinks(self) -> bool:
         """Whether the model has thoughts that are told from its answers."""
         return self.format.thoughts is not None
+
+    def begin(
+        self, options: ReplyOptions | None, asked: Question, grammar: Grammar | None
+    ) -> tuple[Detokenizer, ReplyReader, Constraint | None]:
+        """What makes text of a reply's ids, what reads it, and what holds it. None: text as it comes, in this form."""
+        if options is not None:
+            return self.stream(options), self.reader(options, asked.text), self.hold(options, asked.text, grammar)
+        form = None if grammar is None else self._grammars.start(grammar)
+        return self._tokenizer.stream(after=asked.last_id), ReplyReader(), form
 
     def stream(self, options: ReplyOptions) -> Detokenizer:
         """Ids to the text that `reader` reads: with those control tokens that mean something there."""
@@ -70,10 +82,9 @@ class Replies:
             return ReplyReader()  # as it stands, to the last space
         return ReplyReader(parser, around, opened, self._letters)
 
-    def hold(
-        self, options: ReplyOptions, prompt: str, form: Constraint | None, ends: Collection[int]
-    ) -> Constraint | None:
+    def hold(self, options: ReplyOptions, prompt: str, grammar: Grammar | None) -> Constraint | None:
         """A constraint of one reply to this prompt: the length of its thoughts, and a form of what comes after."""
+        form = self._forms.start(options.tools, prompt, grammar)
         markers = self._markers()
         if markers is None or (form is None and options.thought_tokens is None):
             return form
@@ -82,7 +93,7 @@ class Replies:
             return None  # the prompt ended thoughts
         return Thinking(
             markers, self._width, thinking=None if beginning.answering else beginning.thinking,
-            most=options.thought_tokens, form=form, ends=ends,
+            most=options.thought_tokens, form=form, ends=self._tokenizer.end_ids,
         )  # fmt: skip
 
     def _markers(self) -> ThoughtMarkers | None:

@@ -39,6 +39,21 @@ class Source:
         return self.text
 
 
+@dataclass(frozen=True)
+class Either:
+    """One of several."""
+
+    forms: tuple[Form, ...]
+
+    def source(self, special: Special) -> str:
+        names = [f"form_{number}" for number in range(len(self.forms))]
+        made = [{"lark_grammar": "start: " + " | ".join(f"@{name}" for name in names)}]
+        for name, form in zip(names, self.forms, strict=True):
+            [grammar] = json.loads(form.source(special))["grammars"]
+            made.append({"name": name, **grammar})
+        return json.dumps({"grammars": made}, ensure_ascii=False)
+
+
 def lark(text: str) -> str:
     """Lark as llguidance reads it, whatever it begins with."""
     return json.dumps({"grammars": [{"lark_grammar": text}]}, ensure_ascii=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from llguidance import regex_to_lark
 
 from opsin.errors import RequestError
-from opsin.grammar.form import Form, Source, lark, literal
+from opsin.grammar.form import Either, Form, Source, lark, literal
 from opsin.grammar.gbnf import Gbnf
 from opsin.grammar.schema import lark_of_schema
 from opsin.grammar.tags import Tags, tags_of
@@ -91,6 +91,11 @@ class Grammar:
         Given as `Tags`, or as {"structures": [{"begin": ..., "schema": ..., "end": ...}], "triggers": [...]}.
         """
         return cls(tags if isinstance(tags, Tags) else tags_of(tags))
+
+    @classmethod
+    def either(cls, *grammars: Grammar) -> Grammar:
+        """A text that one of these takes. None of them is lazy."""
+        return cls(Either(tuple(grammar.form for grammar in grammars)))
 
     def lazy(self, *triggers: Trigger) -> Grammar:
         """The same, but everything may be written until one of the triggers was."""

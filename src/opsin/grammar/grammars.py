@@ -57,7 +57,8 @@ class Grammars:
         first = copy()
         if not grammar.triggers:
             return first
-        return LazyMatcher(copy, grammar.triggers, self.tokenizer.piece, table.tokenize_bytes)
+        piece = partial(self.tokenizer.piece, special=True)  # a trigger may be a special token's text
+        return LazyMatcher(copy, grammar.triggers, piece, table.tokenize_bytes)
 
     def _copy(self, table: LLTokenizer, source: str) -> Matcher:
         with self._lock:

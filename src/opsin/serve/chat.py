@@ -88,8 +88,8 @@ class ChatRoutes:
     def _asked(self, body: Mapping[str, Any]) -> ChatRequest:
         body = self._filled(body)
         asked, fields = conversation(body), read(body, ChatFields)
-        if asked.tools.declared:
-            raise FieldError("functions" if "functions" in body else "tools", "not supported yet", hint="leave it out")
+        if fields.grammar and asked.tools.callable:
+            raise FieldError("grammar", "stands beside tools, which have a grammar", hint="send one of them")
         if fields.top_logprobs and not fields.logprobs:
             raise FieldError("top_logprobs", "logprobs is not set", hint="send logprobs: true")
         request = generation_request(

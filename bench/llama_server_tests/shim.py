@@ -3,8 +3,7 @@
     python shim.py llama-server|opsin PROGRAM MODELS.json [llama-server's arguments]
 
 MODELS.json says which files stand for which repository of the hub. For opsin, `--ctx-size`, which llama-server
-shares out among its places for answers, is said for one of them; a chat template is written into the model's file; and
-pictures from this machine are allowed.
+shares out among its places for answers, is said for one of them, and pictures from this machine are allowed.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from opsin.gguf import File, write
 
 SLOTS = 4  # of llama-server, unless it is told otherwise
 
@@ -47,22 +44,7 @@ def for_opsin(arguments: Sequence[str]) -> list[str]:
         places = int(kept[kept.index("--parallel") + 1]) if "--parallel" in kept else SLOTS
         at = kept.index("--ctx-size") + 1
         kept[at] = str(int(kept[at]) // places)
-    if "--chat-template-file" in kept:
-        at = kept.index("--chat-template-file")
-        template, model = Path(kept[at + 1]), kept.index("--model") + 1
-        kept[model] = str(with_template(Path(kept[model]), template))
-        del kept[at : at + 2]
     return [*kept, "--allow-private-media"]
-
-
-def with_template(model: Path, template: Path) -> Path:
-    """A copy of a model with another chat template, made once, as `opsin serve` tells those who give it that option."""
-    path = model.with_name(f"{model.stem}-{template.stem}.gguf")
-    if not path.exists():
-        with File.open(model) as file:
-            metadata = {**file.typed, "tokenizer.chat_template": template.read_text(encoding="utf-8")}
-            write(path, metadata, [file.copy_tensor(name) for name in file.tensors])
-    return path
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ itself passes with the same models. This page is written by `bench/llama_server_
 
 
 def decisions() -> dict[str, str]:
-    """Beginnings of tests' names, and why opsin differs there."""
+    """Names of tests (a * at the end: all that begin so), and why opsin differs there."""
     lines = Path(__file__).with_name("decisions.txt").read_text(encoding="utf-8").splitlines()
     pairs = [line.partition(" | ") for line in lines if line and not line.startswith("#")]
     return {name.strip(): reason.strip() for name, _, reason in pairs}
@@ -35,7 +35,7 @@ class Report:
         """Compare the two runs."""
         counted = {name: ours.get(name, "not run") for name, outcome in theirs.items() if outcome == "passed"}
         bad = {name: outcome for name, outcome in counted.items() if outcome != "passed"}
-        found = {name: [reason for start, reason in reasons.items() if name.startswith(start)] for name in bad}
+        found = {name: [reason for key, reason in reasons.items() if _is_meant(name, key)] for name in bad}
         return cls(
             tuple(name for name in counted if name not in bad),
             {name: why[0] for name, why in found.items() if why},
@@ -65,6 +65,10 @@ class Report:
         parts = [HEAD, f"{self.summary()}.\n", "| file | pass | by decision | fail |\n|---|---:|---:|---:|", *rows]
         parts += _list("Differ by decision", "why", self.decided) + _list("Fail", "how", self.failed)
         return "\n".join(parts) + "\n"
+
+
+def _is_meant(name: str, key: str) -> bool:
+    return name.startswith(key[:-1]) if key.endswith("*") else name == key
 
 
 def _count(names: Mapping[str, str] | tuple[str, ...], file: str) -> int:

@@ -53,3 +53,8 @@ def test_texts_and_what_follows_two_dashes_are_no_options(capsys) -> None:
     assert main.parser().parse_args(["chat", "-m", "x", "- what is this?"]).prompt == "- what is this?"
     assert main.parser().parse_args(["chat", "-m", "x", "--", "-what"]).prompt == "-what"
     assert "there is no option '--verson'" in refusal(capsys, "--verson")
+
+
+def test_names_may_be_written_with_underscores_as_llama_server_lets_them() -> None:
+    read = main.parser().parse_args(["serve", "--n_predict=4", "--drain_seconds", "2"])
+    assert (read.default_n_predict, read.drain_seconds) == (4, 2)

@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Ends the process with 2, naming the first option that there is not."""
-        given = sys.argv[1:] if args is None else list(args)
+        given = [self._dashed(word) for word in (sys.argv[1:] if args is None else args)]
         for name in self._names(given):
             if name not in self._option_string_actions:
                 self.error(f"there is no option {name!r}{self._remedy(name)}")
@@ -33,6 +33,13 @@ class Parser(argparse.ArgumentParser):
         if rest and self._subparsers is None:
             self.error(f"there is no place for {rest[0]!r}; see {self.prog} --help")
         return known, rest
+
+    def _dashed(self, word: str) -> str:
+        """`--n_predict` is `--n-predict`, as llama-server has it."""
+        name, equals, value = word.partition("=")
+        dashed = name.replace("_", "-")
+        strange = name.startswith("--") and name not in self._option_string_actions
+        return dashed + equals + value if strange and dashed in self._option_string_actions else word
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """argparse drops what cannot be written; `main` says so."""

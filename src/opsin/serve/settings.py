@@ -8,7 +8,15 @@ from typing import Any, Final
 from opsin.api import Sampling
 from opsin.serve.generation_request import GenerationRequest
 
-LONG: Final = ("dry_sequence_breakers", "stop", "logit_bias", "grammar", "grammar_triggers", "preserved_tokens")
+LONG: Final = (
+    "dry_sequence_breakers",
+    "stop",
+    "logit_bias",
+    "grammar",
+    "grammar_lazy",
+    "grammar_triggers",
+    "preserved_tokens",
+)
 _TOLD: Final = (
     "temperature", "dynatemp_range", "dynatemp_exponent", "top_k", "top_p", "min_p", "top_n_sigma", "xtc_probability",
     "xtc_threshold", "typical_p", "repeat_last_n", "repeat_penalty", "presence_penalty", "frequency_penalty",

@@ -98,7 +98,7 @@ class ModelRoutes:
         facts = model.facts
         return {
             "id": service.name,
-            "aliases": service.names,
+            "aliases": service.aliases,
             "tags": list(service.options.tags),
             "object": "model",
             "created": service.started,

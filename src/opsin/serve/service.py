@@ -92,17 +92,18 @@ class Service:
     @property
     def name(self) -> str:
         """What the model is called: as its file without the ending or in its store, if nobody says otherwise."""
-        return next(iter(self._aliases), None) or self.model.name
+        return self.aliases[0]
 
     @property
     def names(self) -> list[str]:
         """All that it may be asked for by."""
-        return list(dict.fromkeys((*self._aliases, self.model.name, self.model.path.name)))
+        return list(dict.fromkeys((*self.aliases, self.model.name, self.model.path.name)))
 
     @property
-    def _aliases(self) -> list[str]:
-        """What the operator calls it, one name or several with commas, as llama-server takes them."""
-        return [name for part in (self.options.name or "").split(",") if (name := part.strip())]
+    def aliases(self) -> list[str]:
+        """What the operator calls it, with commas several names: in the alphabet's order, as llama-server does."""
+        given = {name for part in (self.options.name or "").split(",") if (name := part.strip())}
+        return sorted(given) or [self.model.name]
 
     def figures(self) -> EngineFigures | None:
         """What the engine does and holds; None while the model is being loaded."""

@@ -12,6 +12,8 @@ from opsin.text import Tokenizer
 
 FINGERPRINT = f"b0-opsin-{__version__}"  # some look for llama-server's "b" and the number of its build
 
+_LEAST = 1e-6  # seconds
+
 
 def usage_of(answers: list[Answer], choices: int = 1) -> dict[str, Any]:
     """The usage of a request: each prompt once, what was generated summed over its answers.
@@ -49,20 +51,22 @@ def usage_of(answers: list[Answer], choices: int = 1) -> dict[str, Any]:
 def timings_of(usage: Usage, times: Times, count: int) -> dict[str, float]:
     """llama-server's timings of an answer of `count` tokens up to now.
 
-    The first token comes with the prompt's last rows: its time is the prompt's, and rates leave it out.
+    The first token comes with the prompt's last rows: its time is the prompt's, and rates leave it out. What has not
+    begun took no time.
     """
     read, steps = usage.prompt - usage.cached, max(count - 1, 0)
-    reading, writing = max(times.first - times.started, 1e-6), max(times.last - times.first, 1e-6)
+    reading = max(times.first - times.started, _LEAST) if read else 0.0
+    writing = max(times.last - times.first, _LEAST) if count else 0.0
     return {
         "cache_n": usage.cached,
         "prompt_n": read,
         "prompt_ms": 1000 * reading,
         "prompt_per_token_ms": 1000 * reading / max(read, 1),
-        "prompt_per_second": read / reading,
+        "prompt_per_second": read / reading if read else 0.0,
         "predicted_n": count,
         "predicted_ms": 1000 * writing,
         "predicted_per_token_ms": 1000 * writing / steps if steps else 0.0,
-        "predicted_per_second": steps / writing,
+        "predicted_per_second": steps / writing if steps else 0.0,
     }
 
 

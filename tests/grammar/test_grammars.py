@@ -92,6 +92,29 @@ def test_formats_that_json_schema_does_not_define_are_notes(smol):
     assert walk(smol, Grammar.json_schema({"enum": [{"format": "mine"}]}), "{}") is None
 
 
+@pytest.mark.parametrize(
+    ("bounds", "inside", "outside"),
+    [
+        ({"exclusiveMinimum": 35, "maximum": 35.5}, ("35.5", "35.1"), ("35", "35.0", "34.9", "36")),
+        ({"exclusiveMinimum": 0, "exclusiveMaximum": 1}, ("0.5",), ("0", "0.0", "1", "1.0")),
+        ({"exclusiveMinimum": 0, "exclusiveMaximum": 0.5}, ("0.1",), ("0", "0.0", "0.5")),
+        ({"minimum": -35.5, "exclusiveMaximum": -35}, ("-35.5", "-35.2"), ("-35", "-35.0", "-36")),
+        ({"minimum": -0.5, "exclusiveMaximum": 0}, ("-0.5", "-0.2"), ("0", "-0", "0.0")),
+        ({"minimum": 2.0, "exclusiveMaximum": 4.0, "type": "integer"}, ("2", "3"), ("4", "1", "2.5")),
+    ],
+)
+def test_bounds_of_numbers_hold_at_their_edges(smol, bounds, inside, outside):
+    grammar = Grammar.json_schema({"type": "number", **bounds})
+    assert all(walk(smol, grammar, text) for text in inside)
+    assert not any(walk(smol, grammar, text) for text in outside)
+
+
+def test_a_dialect_that_json_schema_does_not_define_is_a_note(smol):
+    schema = {"$schema": "http://localhost:1234/mine.json", "type": "integer"}
+    assert walk(smol, Grammar.json_schema(schema), "5")
+    assert walk(smol, Grammar.json_schema({**schema, "$schema": "http://json-schema.org/draft-07/schema#"}), "5")
+
+
 def test_one_of_holds_as_any_of_where_its_parts_overlap(smol):
     schema = Grammar.json_schema({"oneOf": [{"type": "string"}, {"enum": ["a", 5]}]})
     assert [walk(smol, schema, text) for text in ('"a"', "5", "6")] == [True, True, None]

@@ -23,6 +23,7 @@ _KEPT = 16  # grammars whose learnt states are kept
 _STATES = 50_000  # of one grammar's lexer, which learns them: 1 to 2 kB each
 _HINT = "docs/grammar.md says what can be held to"
 _LONGEST = 400  # characters of an error
+_REFERENCE = tuple(f"the JSON schema: {word} " for word in ("Resource", "Pointer", "Anchor"))
 _SCHEMA = re.compile(r"^at \d+\(\d+\): failed to compile JSON schema: ")  # a place that is in no text of the asker's
 
 
@@ -95,4 +96,6 @@ def _told(error: str) -> str:
     if error.startswith("NoExtension"):
         return "nothing obeys the grammar"
     what = _SCHEMA.sub("the JSON schema: ", error.partition("\n   1 | ")[0].partition("\n<")[0])
+    if what.startswith(_REFERENCE):
+        what = what.replace("the JSON schema: ", "the JSON schema: $ref: ")
     return f"the grammar cannot be used: {' '.join(what.split())}"[:_LONGEST]

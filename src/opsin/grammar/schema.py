@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeGuard
 
 from opsin.errors import RequestError
 
@@ -22,6 +23,8 @@ _FORMATS = frozenset((  # that JSON Schema defines
     "date-time", "date", "time", "duration", "email", "idn-email", "hostname", "idn-hostname", "ipv4", "ipv6", "uri",
     "uri-reference", "iri", "iri-reference", "uuid", "uri-template", "json-pointer", "relative-json-pointer", "regex",
 ))  # fmt: skip
+_DIALECT = re.compile(r"https?://json-schema\.org/")
+_EDGE = 1e-6
 _VALUES = frozenset(("const", "default", "enum", "example", "examples"))  # hold values, not schemas
 
 
@@ -68,13 +71,38 @@ def _checked(value: object, nesting: int, left: list[int], *, is_schema: bool = 
         for key, part in value.items():
             if not isinstance(key, str):
                 raise RequestError(f"a key of the JSON schema is {key!r:.40}", hint="give texts")
-            if not (is_schema and key == "format" and isinstance(part, str) and part not in _FORMATS):
+            if not (is_schema and _is_note(key, part)):
                 made[key] = _checked(part, nesting - 1, left, is_schema=is_schema and key not in _VALUES)
-        return made
+        return _apart(made) if is_schema else made
     if isinstance(value, list | tuple):
         return [_checked(part, nesting - 1, left, is_schema=is_schema) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         raise RequestError(f"the JSON schema holds {value}", hint="give finite numbers")
+    if isinstance(value, float) and value.is_integer() and is_schema:
+        return int(value)  # as JSON Schema counts
     if value is None or isinstance(value, str | int | float):
         return value
     raise RequestError(f"the JSON schema holds a {type(value).__name__}", hint="give what JSON has")
+
+
+def _is_note(key: str, value: object) -> bool:
+    """Whether a part of a schema holds nobody to anything: formats and dialects that JSON Schema does not define."""
+    if not isinstance(value, str):
+        return False
+    return (key == "format" and value not in _FORMATS) or (key == "$schema" and not _DIALECT.match(value))
+
+
+def _apart(schema: dict[str, object]) -> dict[str, object]:
+    """A whole number is left out at an edge of less than one: there llguidance 1.9 takes the edge itself."""
+    low, high = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    least, most = schema.get("minimum"), schema.get("maximum")
+    above, below = (high if _is_number(high) else most), (low if _is_number(low) else least)
+    if _is_number(low) and _is_number(above) and low == int(low) and 0 < above - low < 1:
+        schema = {key: value for key, value in schema.items() if key != "exclusiveMinimum"} | {"minimum": low + _EDGE}
+    if _is_number(high) and _is_number(below) and high == int(high) and 0 < high - below < 1:
+        schema = {key: value for key, value in schema.items() if key != "exclusiveMaximum"} | {"maximum": high - _EDGE}
+    return schema
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -60,14 +60,13 @@ class Replies:
         self, options: ReplyOptions | None, asked: Question, grammar: Grammar | None
     ) -> tuple[Detokenizer, ReplyReader, Constraint | None]:
         """What makes text of a reply's ids, what reads it, and what holds it. None: text as it comes, in this form."""
-        if options is not None:
-            return self.stream(options), self.reader(options, asked.text), self.hold(options, asked.text, grammar)
-        form = None if grammar is None else self._grammars.start(grammar)
-        return self._tokenizer.stream(after=asked.last_id), ReplyReader(), form
-
-    def stream(self, options: ReplyOptions) -> Detokenizer:
-        """Ids to the text that `reader` reads: with those control tokens that mean something there."""
-        return self._tokenizer.stream(shown=() if options.thoughts == "raw" else self._shown)
+        if options is None:
+            form = None if grammar is None else self._grammars.start(grammar)
+            return self._tokenizer.stream(after=asked.last_id), ReplyReader(), form
+        # Those control tokens are shown that mean something to the reader.
+        shown = () if options.thoughts == "raw" else self._shown
+        text = self._tokenizer.stream(shown=shown, after=asked.last_id)
+        return text, self.reader(options, asked.text), self.hold(options, asked.text, grammar)
 
     def reader(self, options: ReplyOptions, prompt: str) -> ReplyReader:
         """Of one reply to this prompt, as the template wrote it."""

@@ -179,13 +179,41 @@ def test_refusals_keep_their_words() -> None:
         ChatTemplate("{{ raise_exception('no \\x1b]0;x\\x07\\n here: Größe') }}").render([])
 
 
+def test_a_template_changes_lists_of_its_own_alone() -> None:
+    def write(source: str) -> str:
+        return ChatTemplate(source).render([{"role": "user", "content": "a", "seen": [1]}], tools=[{"a": [1]}])
+
+    own = "{% set n = namespace(x=[]) %}{% for m in messages %}{% set _ = n.x.append(m.role) %}{% endfor %}"
+    assert write(own + "{{ n.x | join }}{{ n.x | length }}{{ n.x.pop(0) }}{{ n.x }}") == "user1user[]"
+    grown = "{% set a = ['x'] %}{% set b = {'l': a} %}{{ b | tojson }}{% set _ = a.append('y') %}{{ b | tojson }}"
+    assert write(grown) == '{"l": ["x"]}{"l": ["x", "y"]}'
+    for of in ("messages", "messages[0].seen", "tools[0].a", "([1] + [2])", "range(3) | list", "[1][:]"):
+        with pytest.raises(ModelError, match="not its own|may not"):
+            write(f"{{{{ ({of}).append(1) }}}}")
+    for value in ("a", "[]", "{}", "messages", "namespace()", "range"):
+        with pytest.raises(ModelError, match="no text or number"):
+            write(f"{{% set a = [1] %}}{{{{ a.append({value}) }}}}")
+
+
+@pytest.mark.parametrize("source", [
+    "{% set a = [1] %}{% for x in a %}{% set _ = a.append(x) %}{% endfor %}",
+    "{% set a = ['x' * 100000] %}{% for i in range(9999) %}{% set _ = a.append(a[0] ~ i) %}{% endfor %}",
+    "{% set a = [] %}{% set b = [a, a] %}{% for i in range(99999) %}{% set _ = a.append(i) %}{{ b | length }}"
+    "{{ b == b }}{% endfor %}",
+    "{% set a = [1] %}{% for x in a | map('string') %}{% set _ = a.append(x) %}{% endfor %}",
+])  # fmt: skip
+def test_lists_that_grow_end_in_time(source: str) -> None:
+    with pytest.raises(ModelError, match="chat template"):
+        ChatTemplate(source).render([])
+
+
 @pytest.mark.parametrize(
     ("source", "name"),
     [
         ("{{ 'a'.encode() }}", "encode"),
         ("{{ (1).to_bytes(100000, 'big') }}", "to_bytes"),
         ("{{ 'a'.translate({}) }}", "translate"),
-        ("{{ [1].append(2) }}", "append"),
+        ("{{ [1].extend([2]) }}", "extend"),
         ("{{ {}.update(a=1) }}", "update"),
         ("{% include 'x' %}", "include"),
         ("{% extends 'x' %}", "extends"),

@@ -65,6 +65,9 @@ def in_parts(message: dict[str, object]) -> dict[str, object]:
     return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
+GROWING = ("Kimi-K2-Instruct.jinja", "Kimi-K2-Thinking.jinja")  # they append to lists, which transformers refuses
+
+
 def test_every_published_template_renders_as_transformers_does(sources: Path) -> None:
     renderer = pytest.importorskip("transformers.utils.chat_template_utils").render_jinja_template
     published = {path.name: path.read_text(encoding="utf-8") for path in sorted(sources.glob("*.jinja"))}
@@ -81,6 +84,9 @@ def test_every_published_template_renders_as_transformers_does(sources: Path) ->
                     0
                 ]
             except (TemplateError, TypeError, ValueError, KeyError):
+                if name in GROWING:
+                    assert "<|tool_calls_section_begin|>" in template.render(messages, tools=tools)
+                    continue
                 with pytest.raises(OpsinError):
                     template.render(messages, tools=tools)
                 continue

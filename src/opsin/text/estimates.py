@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import NoneType
 from typing import Any, NamedTuple
 
 from opsin.text.budget import MAX_VALUE, Budget, LimitError, Sized
@@ -278,6 +279,13 @@ def _list(budget: Budget, given: Sequence[Any]) -> Cost:
     return Cost(length(subject) * work, length(subject) * each, length(subject) * each)
 
 
+def _change(budget: Budget, given: Sequence[Any]) -> Cost:
+    """A value more or less in a list of the template's own: none that could hold the list."""
+    if not all(isinstance(value, str | int | float | NoneType) for value in given[1:]):
+        raise LimitError("the chat template appends what is no text or number")
+    return Cost(length(given[0]), makes=100)
+
+
 def _number(budget: Budget, given: Sequence[Any]) -> Cost:
     if not isinstance(given[0], int | float):
         raise TypeError("a number is wanted")
@@ -340,7 +348,7 @@ METHODS: Mapping[type, Mapping[str, Estimate]] = {
         **_names("isalnum isalpha isascii isdecimal isdigit isidentifier islower isnumeric isprintable isspace istitle "
                  "isupper", _walk),
     },
-    list: {**_names("index count", _index), "copy": _list},
+    list: {**_names("index count", _index), "copy": _list, **_names("append pop", _change)},
     tuple: _names("index count", _index),
     dict: {"get": _key, **_names("items keys values", _free), "copy": _list},
 }  # fmt: skip

@@ -3,7 +3,8 @@
 `generator` makes each operation of a template a call of this environment; `estimates` says what it may take, from its
 arguments, before it runs, and which methods, filters and tests there are at all; `budget` holds the limits. Whatever
 walks something in Python does it in steps. Jinja's own sandbox keeps templates away from Python's insides and from
-changing the values that they are given; so what is known of a container stays true.
+changing the values that they are given; so what is known of a container stays true. A list that a template spells out
+itself it may change, and then nothing is known any more.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
         self._callable = {id(function) for function in self.globals.values()}
         self._methods = (dictionary.fromkeys,)
         self._kept: list[Any] = []
+        self._own: dict[int, list[Any]] = {}  # lists that the template spelled out, by address
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
@@ -112,6 +114,7 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
             else:
                 BoundedNamespace.clear(kept)
         self._kept.clear()
+        self._own.clear()
         self._budget.forget()
 
     # Hooks that the generated code calls.
@@ -135,6 +138,8 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
     def weigh_literal(self, value: Value) -> Value:
         """Called on every list, tuple or dictionary that the template spells out."""
         self._budget.make(100 * length(value))
+        if isinstance(value, list):
+            self._own[id(value)] = value
         return self._budget.check(value)
 
     def weigh_key(self, value: Value) -> Value:
@@ -232,6 +237,8 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
             args = tuple(self._budget.settle(argument) for argument in args)
         given = [*args, *(value for key, value in kwargs.items() if key not in ("_loop_vars", "_block_vars"))]
         self._spend(self._estimate(function, owner, name, given), owner)
+        if isinstance(owner, list) and name in _CHANGES:
+            self._forget_extents(owner, name)
         if type(owner) is str and name in ("join", "replace"):  # what the template's own text is given may be people's
             function = getattr(followed(owner), name)
         made = super().call(context, function, *args, **kwargs)
@@ -239,6 +246,12 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
             self._budget.step(self._look_over(given))
             made = derived(made, owner, *given)
         return self.keep(made) if isinstance(made, Namespace) else self._budget.check(made, owner, *args)
+
+    def _forget_extents(self, changed: list[Any], name: str) -> None:
+        """Before a list changes: what holds it changes too."""
+        if self._own.get(id(changed)) is not changed:
+            raise jinja2.TemplateError(f"the chat template calls {name} of a list that is not its own")
+        self._budget.forget()
 
     def _look_over(self, values: Iterable[object]) -> int:
         """Nanoseconds to find out whether any of these is people's."""
@@ -355,6 +368,7 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
         return write_time(pattern)
 
 
+_CHANGES = frozenset(("append", "pop"))
 _LAZY = frozenset(("map", "select", "reject", "selectattr", "rejectattr", "unique"))
 _COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
     "eq": lambda left, right: left == right, "ne": lambda left, right: left != right,

@@ -22,8 +22,7 @@ WITHOUT = {
     "fireworks-ai-llama-3-firefunction-v2",  # wants tools as a variable of its own
     "CohereForAI-c4ai-command-r-plus-tool_use",  # fails where a schema has an object without additionalProperties
     "llama-cpp-deepseek-r1",  # gives `tojson` what transformers' refuses
-    "MiniMax-M3", "muse-glimmer", "LFM2.5-8B-A1B", "Kimi-K2-Instruct",
-    "Kimi-K2-Thinking",
+    "MiniMax-M3", "muse-glimmer", "LFM2.5-8B-A1B",
 }  # fmt: skip
 
 

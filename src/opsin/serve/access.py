@@ -183,7 +183,7 @@ def _is_local(name: str) -> bool:
 def _preflight(origin: str, headers: Headers) -> Response:
     private = "access-control-request-private-network" in headers  # a public page asks for this machine
     return Response(
-        status_code=204,
+        status_code=200,
         headers={
             **({"Access-Control-Allow-Private-Network": "true"} if private else {}),
             "Access-Control-Allow-Origin": origin,

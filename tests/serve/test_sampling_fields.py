@@ -75,7 +75,7 @@ REFUSED = [
     ("dry_allowed_length", -1), ("dry_penalty_last_n", -2), 
     ("dry_sequence_breakers", "x"), ("dry_sequence_breakers", [""]), ("dry_sequence_breakers", ["x"] * 2000),
     ("mirostat", "2"), ("mirostat_tau", float("-inf")), ("adaptive_decay", 1.0), ("adaptive_decay", -0.1),
-    ("min_keep", -1), ("min_tokens", -1), ("samplers", "kz"), ("samplers", ["tfs_z"]), ("samplers", ["top_k"] * 65),
+    ("min_keep", -1), ("min_tokens", -1), ("samplers", "kz"), ("samplers", ["tfs_z"]), ("samplers", ["top_k"] * 21),
     ("samplers", "k" * 100_000), ("samplers", [3]), ("logit_bias", {"5": True}), ("logit_bias", {"5": "x"}),
     ("logit_bias", [[5]]), ("logit_bias", [[5, 1, 2]]), ("logit_bias", [[-5, 1]]), ("logit_bias", {"5": 1e40}),
     ("logit_bias", {str(i): 1 for i in range(200_000)}), ("logit_bias", [[HUGE, 1]]), ("logit_bias", 5),

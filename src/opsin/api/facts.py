@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from opsin.engine.sampling import Sampling, read_samplers
+from opsin.engine.sampling import MOST_SAMPLERS, Sampling, read_samplers
 from opsin.errors import FileError, RequestError
 from opsin.gguf import File
 from opsin.gguf.file_types import file_type_name
@@ -21,7 +21,6 @@ SAMPLING_KEYS: Final = {
     "penalty_last_n": "repeat_last_n", "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",
     "mirostat": "mirostat", "mirostat_tau": "mirostat_tau", "mirostat_eta": "mirostat_eta",
 }  # fmt: skip
-_MOST_SAMPLERS = 64
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def read_sequence(text: str) -> tuple[list[str], list[str]]:
     """Samplers whose names stand between semicolons, and those names that are none."""
     known: list[str] = []
     strange: list[str] = []
-    for name in [part.strip() for part in text.split(";") if part.strip()][:_MOST_SAMPLERS]:
+    for name in [part.strip() for part in text.split(";") if part.strip()][:MOST_SAMPLERS]:
         try:
             known += read_samplers([name])
         except RequestError:

@@ -151,7 +151,9 @@ class Sampler:
         ids = list(self._ends) if self._generated < self.sampling.min_tokens else []
         if self._rules.banned:
             assert self._history is not None
-            ids += [run[-1] for run in self._rules.banned if self._history.ends_with(run[:-1])]
+            last = self._history.last(1).tolist()
+            near = self._rules.banned.get(last[0], ()) if last else ()
+            ids += [run[-1] for run in near if self._history.ends_with(run[:-1])]
         return ids
 
     def repeats(self) -> tuple[list[int], Wide]:

@@ -45,9 +45,13 @@ _WHOLE: Final[Mapping[str, tuple[int, int]]] = {
 _WHOLE_OR_NONE: Final[Mapping[str, tuple[int, int]]] = {
     "seed": (0, (1 << 64) - 1), "max_tokens": (0, _MOST), "logprobs": (0, _MOST)
 }  # fmt: skip
-MOST_BIASES: Final = 1 << 17
-MOST_WORDS: Final = 1 << 10
-_MOST_SAMPLERS: Final = 64
+# What each step has to look at is bounded: one request's lists are no burden to others.
+MOST_BIASES: Final = 1 << 14
+MOST_ALLOWED: Final = 1 << 20
+MOST_ENDS: Final = 1 << 10
+MOST_WORDS: Final = 1 << 8
+MOST_BREAKERS: Final = 1 << 6
+MOST_SAMPLERS: Final = 20
 
 
 @dataclass(frozen=True)
@@ -150,10 +154,10 @@ class Sampling:
         made = {
             "samplers": read_samplers(self.samplers),
             "logit_bias": _biases(self.logit_bias),
-            "dry_sequence_breakers": _texts("dry_sequence_breakers", self.dry_sequence_breakers, MOST_WORDS),
+            "dry_sequence_breakers": _texts("dry_sequence_breakers", self.dry_sequence_breakers, MOST_BREAKERS),
             "bad_words": _texts("bad_words", self.bad_words, MOST_WORDS),
-            "stop_token_ids": _ids("stop_token_ids", self.stop_token_ids),
-            "allowed_token_ids": _ids("allowed_token_ids", self.allowed_token_ids),
+            "stop_token_ids": _ids("stop_token_ids", self.stop_token_ids, MOST_ENDS),
+            "allowed_token_ids": _ids("allowed_token_ids", self.allowed_token_ids, MOST_ALLOWED),
             "processors": _processors(self.processors),
         }
         for name, value in made.items():
@@ -178,11 +182,11 @@ def read_samplers(given: object) -> tuple[str, ...]:
         if wrong is not None:
             told = f"samplers: {wrong!r:.80} is no sampler's letter"
             raise _refusal("samplers", told, f"give some of {_some_letters()}")
-        listed = [_LETTERS[letter] for letter in given[: _MOST_SAMPLERS + 1]]
+        listed = [_LETTERS[letter] for letter in given[: MOST_SAMPLERS + 1]]
     else:
-        listed = [_sampler(name) for name in _listed("samplers", given, _MOST_SAMPLERS)]
-    if len(listed) > _MOST_SAMPLERS:
-        raise _refusal("samplers", f"samplers: {len(listed)} of them", f"give at most {_MOST_SAMPLERS}")
+        listed = [_sampler(name) for name in _listed("samplers", given, MOST_SAMPLERS)]
+    if len(listed) > MOST_SAMPLERS:
+        raise _refusal("samplers", f"samplers: {len(listed)} of them", f"give at most {MOST_SAMPLERS}")
     return tuple(listed)
 
 
@@ -225,8 +229,8 @@ def _texts(name: str, given: object, most: int) -> tuple[str, ...]:
     return tuple(listed)  # type: ignore[arg-type]
 
 
-def _ids(name: str, given: object) -> tuple[int, ...]:
-    listed = _listed(name, given, MOST_BIASES)
+def _ids(name: str, given: object, most: int) -> tuple[int, ...]:
+    listed = _listed(name, given, most)
     for id in listed:
         if not _is_whole(id, 0, _MOST):
             raise _refusal(name, f"{name}: {id!r:.80} is no id", "give a list of whole numbers")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from opsin.engine.sampling import Sampling
+from opsin.engine.sampling import MOST_BIASES, Sampling
 from opsin.errors import FieldError, RequestError
 
 Ids = tuple[int, ...]
@@ -72,12 +72,12 @@ class TokenRules:
 
     Attributes:
         biases: what is added to logits, by id; minus infinity for ids that never come.
-        banned: runs of ids of which the last may not follow the others.
+        banned: runs of ids of which the last may not follow the others, by the last but one.
         breakers: where runs of ids end that DRY looks at.
     """
 
     biases: Mapping[int, float] = field(default_factory=dict)
-    banned: Sequence[Ids] = ()
+    banned: Mapping[int, Sequence[Ids]] = field(default_factory=dict)
     breakers: Breakers = field(default_factory=lambda: Breakers((), None))
 
     @classmethod
@@ -93,6 +93,8 @@ class TokenRules:
             for id in [token] if isinstance(token, int) else dict.fromkeys(_need(spelling).encode(token)):
                 biases[id] = biases.get(id, 0.0) + bias
         banned = [run for text in sampling.bad_words for run in _runs(text, _need(spelling))]
+        if len(biases) > MOST_BIASES:
+            raise FieldError("logit_bias", f"on {len(biases)} tokens", hint=f"name at most {MOST_BIASES}")
         biases |= {run[0]: -math.inf for run in banned if len(run) == 1}
         biases |= dict.fromkeys((id for id in suppressed if id < vocabulary), -math.inf)
         named = {"logit_bias": biases, "stop_token_ids": sampling.stop_token_ids}
@@ -101,7 +103,11 @@ class TokenRules:
                 if not 0 <= id < vocabulary:
                     raise FieldError(name, f"id {id} lies outside the vocabulary of {vocabulary}")
         texts = sampling.dry_sequence_breakers if sampling.dry_multiplier else ()
-        return cls(biases, [run for run in banned if len(run) > 1], Breakers(texts, spelling))
+        longer: dict[int, list[Ids]] = {}
+        for run in banned:
+            if len(run) > 1:
+                longer.setdefault(run[-2], []).append(run)
+        return cls(biases, longer, Breakers(texts, spelling))
 
 
 def _need(spelling: Spelling | None) -> Spelling:

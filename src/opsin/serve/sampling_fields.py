@@ -10,7 +10,15 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from opsin.api import Sampling
-from opsin.engine.sampling import MOST_BIASES, MOST_WORDS, Bias
+from opsin.engine.sampling import (
+    MOST_ALLOWED,
+    MOST_BIASES,
+    MOST_BREAKERS,
+    MOST_ENDS,
+    MOST_SAMPLERS,
+    MOST_WORDS,
+    Bias,
+)  # fmt: skip
 from opsin.errors import FieldError
 from opsin.serve.fields import Fields, unbuilt
 
@@ -34,8 +42,8 @@ def _number(description: str, *, ge: float | None = None, le: float | None = Non
     return Meta(description=description, ge=ge, le=le)
 
 
-_Ids = Annotated[list[Annotated[int, Meta(ge=0, le=_MOST)]], Meta(max_length=MOST_BIASES)]
-_Words = Annotated[list[Annotated[str, Meta(min_length=1, max_length=1000)]], Meta(max_length=MOST_WORDS)]
+_Id = Annotated[int, Meta(ge=0, le=_MOST)]
+_Word = Annotated[str, Meta(min_length=1, max_length=1000)]
 _Bias = float | bool
 
 
@@ -73,7 +81,9 @@ class SamplingFields(Fields, kw_only=True):
     dry_penalty_last_n: (
         Annotated[int, _number("How many last tokens it looks at; -1: all, 0: none.", ge=-1, le=_MOST)] | None
     ) = None
-    dry_sequence_breakers: Annotated[_Words, Meta(description="Texts that no run reaches across.")] | None = None
+    dry_sequence_breakers: (
+        Annotated[list[_Word], Meta(max_length=MOST_BREAKERS, description="Texts that no run reaches across.")] | None
+    ) = None
     mirostat: (
         Annotated[int, _number("1 or 2: hold surprise constant, in place of samplers.", ge=-_MOST, le=_MOST)] | None
     ) = None
@@ -86,7 +96,7 @@ class SamplingFields(Fields, kw_only=True):
     adaptive_decay: Annotated[float, _number("How slowly it forgets.", ge=0, le=0.99)] | None = None
     samplers: (
         Annotated[
-            str | Annotated[list[str], Meta(max_length=64)],
+            str | Annotated[list[str], Meta(max_length=MOST_SAMPLERS)],
             Meta(description='Which samplers act, in which order: names, or letters as "edskypmxt".'),
         ]
         | None
@@ -94,7 +104,8 @@ class SamplingFields(Fields, kw_only=True):
     min_keep: Annotated[int, _number("Tokens that stay, whatever cuts.", ge=0, le=_MOST)] | None = None
     logit_bias: (
         Annotated[
-            dict[str, _Bias] | Annotated[list[tuple[int | str, _Bias]], Meta(max_length=MOST_BIASES)],
+            Annotated[dict[str, _Bias], Meta(max_length=MOST_BIASES)]
+            | Annotated[list[tuple[int | str, _Bias]], Meta(max_length=MOST_BIASES)],
             Meta(description="What is added to logits, by id or text: a number, or false for never."),
         ]
         | None
@@ -115,9 +126,15 @@ class SamplingFields(Fields, kw_only=True):
     min_tokens: Annotated[int, _number("No end before so many tokens.", ge=0, le=_MOST)] | None = None
     min_length: Annotated[int, _number("The same.", ge=0, le=_MOST)] | None = None
     min_new_tokens: Annotated[int, _number("The same.", ge=0, le=_MOST)] | None = None
-    stop_token_ids: Annotated[_Ids, Meta(description="Ids that end an answer, too.")] | None = None
-    bad_words: Annotated[_Words, Meta(description="Texts that are never written.")] | None = None
-    allowed_token_ids: Annotated[_Ids, Meta(description="The only ids that may be chosen.")] | None = None
+    stop_token_ids: (
+        Annotated[list[_Id], Meta(max_length=MOST_ENDS, description="Ids that end an answer, too.")] | None
+    ) = None
+    bad_words: (
+        Annotated[list[_Word], Meta(max_length=MOST_WORDS, description="Texts that are never written.")] | None
+    ) = None
+    allowed_token_ids: (
+        Annotated[list[_Id], Meta(max_length=MOST_ALLOWED, description="The only ids that may be chosen.")] | None
+    ) = None
     do_sample: Annotated[bool, Meta(description="false takes the likeliest token, whatever the temperature.")] = True
     post_sampling_probs: Annotated[
         bool, Meta(description="Tell probabilities of what is drawn from in the end, and not the model's own.")

@@ -8,6 +8,8 @@ from PIL import Image
 from tiny_sight import SIDE, tiny_pair, tiny_tower
 
 import opsin
+from opsin.api.prompt_options import PLAIN
+from opsin.api.replies import ReplyOptions
 from opsin.cli.chat import Chat, _answer, _obey, _show
 
 ANY = ("-n", "8", "--temperature", "20", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--seed", "3", "--ignore-eos")
@@ -110,7 +112,7 @@ def test_a_part_for_pictures_that_does_not_fit_is_told_and_left_out(run, folder,
 
 @pytest.fixture
 def chat(model):
-    return Chat(model, opsin.Sampling(**OPTIONS), (), None, False)
+    return Chat(model, opsin.Sampling(**OPTIONS), (), None, False, PLAIN, ReplyOptions())
 
 
 def test_a_picture_goes_with_the_next_question_and_stays_in_the_conversation(chat, model, folder, capsys):

@@ -148,7 +148,8 @@ class Incoming:
                     return ""
                 yield
                 continue
-            longer = any(one != found[0] and one.startswith(self._text[found.start() :]) for one in markers)
+            left = len(self._text) - found.start()
+            longer = any(left < len(one) and one.startswith(self._text[found.start() :]) for one in markers)
             give(self.take(found.start() - self._place))
             if not longer or self._ended:
                 return found[0]

@@ -63,9 +63,9 @@ class Replies:
         if options is None:
             form = None if grammar is None else self._grammars.start(grammar)
             return self._tokenizer.stream(after=asked.last_id), ReplyReader(), form
+        is_raw = options.thoughts == "raw"
         # Those control tokens are shown that mean something to the reader.
-        shown = () if options.thoughts == "raw" else self._shown
-        text = self._tokenizer.stream(shown=shown, after=asked.last_id)
+        text = self._tokenizer.stream(after=asked.last_id) if is_raw else self._tokenizer.stream(shown=self._shown)
         return text, self.reader(options, asked.text), self.hold(options, asked.text, grammar)
 
     def reader(self, options: ReplyOptions, prompt: str) -> ReplyReader:

@@ -30,7 +30,7 @@ MAX_TOOLS = 512
 _OPEN = {ID: "/[A-Za-z0-9_-]{1,64}/", NUMBER: "/[0-9]{1,4}/"}
 _PARTS = re.compile(f"[{ID}{NUMBER}]|[^{ID}{NUMBER}]+")
 _RULES = r"""
-SPACE: /[ \n\t]{0,20}/
+SPACE: /( {1,8}|\n{1,2}[ \t]{0,8})?/
 TEXT: /(.|\n)*/
 """
 

@@ -11,7 +11,9 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from opsin.ops.cpu.simd import F32, I8, I16, I32, I64, Simd, Tile, call, constant, fma, load, operation, splat
+from opsin.ops.cpu.simd import (
+    F32, I8, I16, I32, I64, Simd, Tile, call, constant, fma, load, operation, splat, store, whole_or_part,
+)  # fmt: skip
 from opsin.ops.layout import SHARED, STRIP
 
 
@@ -133,13 +135,24 @@ class Dots:
 
     def _load(self, b: Any, y: Any, stride: Any, left: Any, columns: Any) -> Any:
         """The tile that `store` wrote."""
-        acc = ir.Constant(self.F.ir, ir.Undefined)
-        for t in range(self.tokens):
-            base = self._at(b, y, stride, left, t)
-            for v in range(self.vectors):
-                value = _load_part(b, b.add(base, I64(4 * self.lanes * v)), self.lanes, columns, v)
-                acc = b.insert_value(acc, value, t * self.vectors + v)
-        return acc
+        return self._read(b, y, stride, left, columns)
+
+    def _read(self, b: Any, rows: Any, stride: Any, left: Any, columns: Any) -> Any:
+        """A tile of rows, where `columns` values of each exist."""
+        starts = [self._at(b, rows, stride, left, t) for t in range(self.tokens)]
+        places = [(b.add(start, I64(4 * self.lanes * v)), v) for start in starts for v in range(self.vectors)]
+
+        def read(part: bool) -> Any:
+            tile = ir.Constant(self.F.ir, ir.Undefined)
+            for i, (place, v) in enumerate(places):
+                value = _load_part(b, place, self.lanes, columns, v) if part else load(b, place, self.simd.F.ir)
+                tile = b.insert_value(tile, value, i)
+            return tile
+
+        return whole_or_part(b, self.lanes, self._whole(b, columns), lambda: read(False), lambda: read(True))
+
+    def _whole(self, b: Any, columns: Any) -> Any:
+        return b.icmp_signed(">=", columns, I64(self.vectors * self.lanes))
 
     def _float_step(self, kind: str) -> Any:
         """acc + w[k] * x[k] for float weights of one k."""
@@ -162,22 +175,26 @@ class Dots:
 
     def _rows(self, b: Any, acc: Any, rows: Any, stride: Any, left: Any, columns: Any) -> Any:
         """acc + rows, where `columns` values of each row exist."""
-        for t in range(self.tokens):
-            base = self._at(b, rows, stride, left, t)
-            for v in range(self.vectors):
-                i = t * self.vectors + v
-                value = _load_part(b, b.add(base, I64(4 * self.lanes * v)), self.lanes, columns, v)
-                acc = b.insert_value(acc, b.fadd(b.extract_value(acc, i), value), i)
+        added = self._read(b, rows, stride, left, columns)
+        for i in range(self.size):
+            acc = b.insert_value(acc, b.fadd(b.extract_value(acc, i), b.extract_value(added, i)), i)
         return acc
 
-    def _store(self, b: Any, acc: Any, y: Any, stride: Any, left: Any, columns: Any) -> Any:
+    def _store(self, b: Any, acc: Any, y: Any, stride: Any, left: Any, columns: Any) -> None:
         """Write the first `left` tokens and the first `columns` values of each."""
-        for t in range(self.tokens):
-            with b.if_then(b.icmp_signed("<", I64(t), left)):
-                base = b.add(y, b.mul(I64(t), stride))
-                for v in range(self.vectors):
-                    address = b.add(base, I64(4 * self.lanes * v))
-                    _store_part(b, address, b.extract_value(acc, t * self.vectors + v), self.lanes, columns, v)
+
+        def write(part: bool) -> None:
+            for t in range(self.tokens):
+                with b.if_then(b.icmp_signed("<", I64(t), left)):
+                    base = b.add(y, b.mul(I64(t), stride))
+                    for v in range(self.vectors):
+                        place, value = b.add(base, I64(4 * self.lanes * v)), b.extract_value(acc, t * self.vectors + v)
+                        if part:
+                            _store_part(b, place, value, self.lanes, columns, v)
+                        else:
+                            store(b, value, place)
+
+        whole_or_part(b, self.lanes, self._whole(b, columns), lambda: write(False), lambda: write(True))
 
 
 class _GroupDots:

@@ -163,11 +163,49 @@ def count_mask(b: Any, n: Any, lanes: int) -> Any:
     return b.icmp_signed("<", index, splat(b, b.trunc(n, I32), lanes))
 
 
+def whole_or_part(b: Any, lanes: int, whole: Any, plain: Callable[[], Any], masked: Callable[[], Any]) -> Any:
+    """Code of `plain` where `whole`, else of `masked`; the value of either, or None.
+
+    Only long vectors have masks that cost nothing: AVX2's masked store takes some forty steps on AMD's processors, and
+    what has no masks at all takes a branch a lane.
+    """
+    if lanes >= 16:
+        return masked()
+    with b.if_else(whole, likely=True) as (then, otherwise):
+        with then:
+            first, from_first = plain(), b.block
+        with otherwise:
+            second, from_second = masked(), b.block
+    if first is None:
+        return None
+    value = b.phi(first.type)
+    value.add_incoming(first, from_first)
+    value.add_incoming(second, from_second)
+    return value
+
+
 def load_part(b: Any, lanes: int, address: Any, count: Any) -> Any:
     """A vector of which only the first `count` lanes exist; zeros for the others."""
     kind = ir.VectorType(F32, lanes)
-    arguments = (pointer(b, address, kind), I32(4), count_mask(b, count, lanes), constant(kind, 0.0))
-    return call(b, f"llvm.masked.load.v{lanes}f32.p0", kind, arguments)
+
+    def masked() -> Any:
+        arguments = (pointer(b, address, kind), I32(4), count_mask(b, count, lanes), constant(kind, 0.0))
+        return call(b, f"llvm.masked.load.v{lanes}f32.p0", kind, arguments)
+
+    whole = b.icmp_signed(">=", count, I64(lanes))
+    return whole_or_part(b, lanes, whole, lambda: load(b, address, kind), masked)
+
+
+def store_part(b: Any, lanes: int, address: Any, value: Any, count: Any) -> None:
+    """Write the first `count` lanes."""
+
+    def masked() -> None:
+        mask = count_mask(b, count, lanes)
+        arguments = (value, pointer(b, address, value.type), I32(4), mask)
+        call(b, f"llvm.masked.store.v{lanes}f32.p0", ir.VoidType(), arguments)
+
+    whole = b.icmp_signed(">=", count, I64(lanes))
+    whole_or_part(b, lanes, whole, lambda: store(b, value, address), masked)
 
 
 def _halved(b: Any, v: Any, join: Emit) -> Any:
@@ -245,10 +283,6 @@ class Simd:
             bits = b.shl(b.zext(load(b, p, words), wide), ir.Constant(wide, [16] * n))
             return b.bitcast(bits, f)
 
-        def store_part(b: Any, p: Any, v: Any, count: Any) -> None:
-            mask = count_mask(b, count, n)
-            call(b, f"llvm.masked.store.v{n}f32.p0", ir.VoidType(), (v, pointer(b, p, f), I32(4), mask))
-
         self.load = operation(F, (i64,), lambda b, p: load(b, p, f))
         self.load_f16 = operation(F, (i64,), lambda b, p: b.fpext(load(b, p, halves), f))
         self.load_bf16 = operation(F, (i64,), bf16)
@@ -256,7 +290,7 @@ class Simd:
         self.load_part = operation(F, (i64, i64), lambda b, p, count: load_part(b, n, p, count))
         self.store = operation(types.void, (i64, F), lambda b, p, v: store(b, v, p))
         self.store_f16 = operation(types.void, (i64, F), lambda b, p, v: store(b, b.fptrunc(v, halves), p))
-        self.store_part = operation(types.void, (i64, F, i64), store_part)
+        self.store_part = operation(types.void, (i64, F, i64), lambda b, p, v, c: store_part(b, n, p, v, c))
         self.store_i8 = operation(types.void, (i64, F), lambda b, p, v: store(b, b.trunc(b.fptosi(v, wide), bytes_), p))
         self.splat_at = operation(F, (i64,), lambda b, p: splat(b, load(b, p, F32), n))
 

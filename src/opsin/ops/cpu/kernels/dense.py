@@ -78,7 +78,7 @@ def _tile(simd: Simd) -> Dots:
 
 
 def _widened(simd: Simd, kind: str) -> bool:
-    return simd.lanes < 16 and kind != "f32"
+    return simd.lanes < 16 and kind != "f32" and "f16c" not in simd.isa.needs
 
 
 def _sums(simd: Simd, tile: Dots, kind: str) -> Any:

@@ -229,7 +229,9 @@ def _paged(simd: Simd, kind: str) -> tuple[Any, Any, Any]:
         return room
 
     @jit
-    def ahead(args: int, row: int, head: int, block: int, part: int, parts: int, which: int, few: bool) -> None:
+    def ahead(
+        args: int, row: int, head: int, block: int, base: int, part: int, parts: int, which: int, few: bool
+    ) -> None:
         """Part of a page, while other queries are computed: it lies beyond the caches, more or less."""
         if few:
             return
@@ -243,7 +245,7 @@ def _paged(simd: Simd, kind: str) -> tuple[Any, Any, Any]:
 
 def _gathered(simd: Simd) -> tuple[Any, Any, Any]:
     """Rows of a matrix from `base` on, in `room`."""
-    at, (to_keys, to_values) = simd.i64_at, gathering(simd)
+    at, prefetch, (to_keys, to_values) = simd.i64_at, simd.prefetch, gathering(simd)
 
     @jit
     def keys_of(
@@ -263,7 +265,14 @@ def _gathered(simd: Simd) -> tuple[Any, Any, Any]:
         return room
 
     @jit
-    def ahead(args: int, row: int, head: int, block: int, part: int, parts: int, which: int, few: bool) -> None:
-        pass
+    def ahead(
+        args: int, row: int, head: int, block: int, base: int, part: int, parts: int, which: int, few: bool
+    ) -> None:
+        """Some rows of a block, while other queries are computed: each lies where the CPU does not expect it."""
+        stride, size = at(args + (V_ROW if which else K_ROW)), 4 * at(args + WIDTH)
+        start = at(args + (VALUES if which else KEYS)) + (base + block * PAGE) * stride + head * size
+        for key in range(part * PAGE // parts, min(part + PANEL, parts) * PAGE // parts):
+            for line in range(start + key * stride, start + key * stride + size, 64):
+                prefetch(line)
 
     return keys_of, values_of, ahead

@@ -32,7 +32,8 @@ def summing(
     """The function of a chunk, PANEL queries at a time, or up to FEW where `few` says so.
 
     keys_of and values_of(args, row, head, block, base, padded, count, room, few) give a block's address, laid out in
-    `room` where that is done; ahead(args, row, head, block, part, parts, which, few) fetches a part of a later block;
+    `room` where that is done; ahead(args, row, head, block, base, part, parts, which, few) fetches a part of a later
+    block;
     score(keys, q, width, padded, some, scores, few); spread(values, weights, width, padded, some, low, high, sums,
     few); add_bias(args, row, head, query, start, low, high, scores) where something is added to scores.
     """
@@ -59,7 +60,7 @@ def summing(
             keys = keys_of(args, row, head, block, base, padded, min(keys_end - start, PAGE), room, few)
             for k in range(0, queries, most):
                 some = min(most, queries - k)
-                ahead(args, row, head, min(block + 1, end - 1), k, queries, 0, few)
+                ahead(args, row, head, min(block + 1, end - 1), base, k, queries, 0, few)
                 if common(ranges, k, some, start)[2] > 0:
                     score(keys, q + 4 * k * padded, width, padded, some, scores + k * ROW + 4 * (start - origin), few)
 
@@ -84,7 +85,7 @@ def summing(
             values = values_of(args, row, head, block, base, padded, min(keys_end - start, PAGE), room, few)
             for k in range(0, queries, most):
                 some = min(most, queries - k)
-                ahead(args, row, head, min(block + 1, end - 1), k, queries, 1, few)
+                ahead(args, row, head, min(block + 1, end - 1), base, k, queries, 1, few)
                 low, high, seen = common(ranges, k, some, start)
                 if seen == 0:
                     continue

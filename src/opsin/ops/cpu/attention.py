@@ -14,7 +14,8 @@ from opsin.ops import Array, Pages, Reads, Size, most
 from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kv import KvPages
-from opsin.ops.cpu.tape import Lease, Place, place
+from opsin.ops.cpu.scratch import Scratch
+from opsin.ops.cpu.tape import Place, place
 from opsin.ops.cpu.tiles import QUERIES, attention_scratch, value_vectors
 from opsin.ops.cpu.words import float_bits
 from opsin.ops.reference import DensePages, Reference
@@ -72,7 +73,7 @@ class Attention:
     def __init__(self, ops: Operations) -> None:
         self._ops = ops
         self._plans: WeakKeyDictionary[Reads, dict[tuple[int, int, int], _Plan]] = WeakKeyDictionary()
-        self._scratch: dict[int, Lease] = {}
+        self._scratch = Scratch(ops.tape)
         self._dense: Reads | None = None
 
     def store(self, pages: Pages, layer: int, k: Array, v: Array, slots: Array) -> None:
@@ -131,7 +132,7 @@ class Attention:
         plan = self._plan(reads, held.heads, group, q.shape[0], part[0])
         out, partial = ops.new(q.shape), ops.new((_SLOTS, heads, q.width + 2))
         vectors = value_vectors(q.width, isa.lanes, isa.registers)
-        scratch, size = self._scratch_of(attention_scratch(q.width, group, isa.lanes, vectors))
+        scratch, size = self._scratch.of(attention_scratch(q.width, group, isa.lanes, vectors))
         if dense is not None:
             keys, values, steps = dense.k.address, dense.v.address, (dense.k.row, dense.v.row)
         else:
@@ -187,13 +188,6 @@ class Attention:
             )  # fmt: skip
             known[key] = plan
         return known[key]
-
-    def _scratch_of(self, size: int) -> tuple[Lease, int]:
-        """Memory that each thread of `attend` has to itself, and its size a thread."""
-        size = -(-size // 64) * 64
-        if size not in self._scratch:
-            self._scratch[size] = self._ops.tape.lease(size * self._ops.tape.team.threads)
-        return self._scratch[size], size
 
     def weights(self, q: Array, pages: Pages, layer: int, reads: Reads, scale: float, softcap: float) -> Array:
         """By the definition, on copies: inspection is rare."""

@@ -47,7 +47,7 @@ class Dots:
     def _zeros(self, b: Any) -> Any:
         return ir.Constant(self.F.ir, [constant(self.simd.F.ir, 0.0)] * self.size)
 
-    def _at(self, b: Any, base: Any, stride: Any, left: Any, t: int) -> Any:
+    def place(self, b: Any, base: Any, stride: Any, left: Any, t: int) -> Any:
         """Address of token t; tokens past the last one repeat it and are not stored."""
         if t == 0:
             return base
@@ -57,14 +57,14 @@ class Dots:
 
     def _dots(self, b: Any, w: Any, x: Any, stride: Any, left: Any, sums: Any, sum_stride: Any) -> Any:
         """Sum of (q - zero) * x over a group of the weights at `w`; steps are those of the whole 32."""
-        return _GroupDots(self, b, w, (x, stride, left), (sums, sum_stride)).emit(0, 8)
+        return GroupDots(self, b, w, (x, stride, left), (sums, sum_stride)).emit(0, 8)
 
     def part(self, first: int, last: int) -> Any:
         """`dots` over steps first..last of 4 weights only: formats whose scales hold 16 weights."""
         i64 = types.int64
 
         def emit(b: Any, w: Any, x: Any, stride: Any, left: Any, sums: Any, sum_stride: Any) -> Any:
-            return _GroupDots(self, b, w, (x, stride, left), (sums, sum_stride)).emit(first, last)
+            return GroupDots(self, b, w, (x, stride, left), (sums, sum_stride)).emit(first, last)
 
         return operation(self.I, (i64, i64, i64, i64, i64, i64), emit)
 
@@ -78,20 +78,20 @@ class Dots:
     def _ones(self, b: Any) -> Any:
         return ir.Constant(ir.ArrayType(self.simd.F.ir, self.vectors), [constant(self.simd.F.ir, 1.0)] * self.vectors)
 
-    def _numbers(self, b: Any, w: Any, factors: Any, held: str) -> list[Any]:
-        """Scales or minima of the outputs: f16 at w, or int8 or nibbles at w times `factors`."""
+    def numbers(self, b: Any, w: Any, factors: Any, held: str) -> list[Any]:
+        """Scales or minima of the outputs: f16 or f32 at w, or int8 or nibbles at w times `factors`."""
         read, size = _NUMBERS[held]
         whole = [read(b, b.add(w, I64(size * self.lanes * v)), self.lanes) for v in range(self.vectors)]
-        if held == "f16":
+        if held in ("f16", "f32"):
             return whole
         return [b.fmul(x, b.extract_value(factors, v)) for v, x in enumerate(whole)]
 
     def _scale(self, held: str) -> Any:
         def emit(b: Any, acc: Any, dots: Any, factors: Any, w: Any, x: Any, stride: Any, left: Any) -> Any:
             """acc + dots * (weight scale at w) * (token scale at x, f32)."""
-            scales = self._numbers(b, w, factors, held)
+            scales = self.numbers(b, w, factors, held)
             for t in range(self.tokens):
-                token = splat(b, load(b, self._at(b, x, stride, left, t), F32), self.lanes)
+                token = splat(b, load(b, self.place(b, x, stride, left, t), F32), self.lanes)
                 for v in range(self.vectors):
                     i = t * self.vectors + v
                     value = b.sitofp(b.extract_value(dots, i), self.simd.F.ir)
@@ -103,7 +103,7 @@ class Dots:
     def _lift(self, held: str) -> Any:
         def emit(b: Any, acc: Any, factors: Any, w: Any, x: Any, stride: Any, left: Any) -> Any:
             """acc + (weight minimum at w) * (sum of the token's values at x, f32)."""
-            return self.add_products(b, acc, self._numbers(b, w, factors, held), x, stride, left)
+            return self.add_products(b, acc, self.numbers(b, w, factors, held), x, stride, left)
 
         return emit
 
@@ -127,7 +127,7 @@ class Dots:
     def add_products(self, b: Any, acc: Any, weights: list[Any], x: Any, stride: Any, left: Any) -> Any:
         """Code for acc + x * weights: a vector of outputs each, a number a token at x."""
         for t in range(self.tokens):
-            token = splat(b, load(b, self._at(b, x, stride, left, t), F32), self.lanes)
+            token = splat(b, load(b, self.place(b, x, stride, left, t), F32), self.lanes)
             for v in range(self.vectors):
                 i = t * self.vectors + v
                 acc = b.insert_value(acc, fma(b, weights[v], token, b.extract_value(acc, i)), i)
@@ -139,7 +139,7 @@ class Dots:
 
     def _read(self, b: Any, rows: Any, stride: Any, left: Any, columns: Any) -> Any:
         """A tile of rows, where `columns` values of each exist."""
-        starts = [self._at(b, rows, stride, left, t) for t in range(self.tokens)]
+        starts = [self.place(b, rows, stride, left, t) for t in range(self.tokens)]
         places = [(b.add(start, I64(4 * self.lanes * v)), v) for start in starts for v in range(self.vectors)]
 
         def read(part: bool) -> Any:
@@ -197,19 +197,26 @@ class Dots:
         whole_or_part(b, self.lanes, self._whole(b, columns), lambda: write(False), lambda: write(True))
 
 
-class _GroupDots:
+class GroupDots:
     """Writes the code of one group: unpack planes step by step, multiply with the tokens' bytes, add up."""
 
-    def __init__(self, tile: Dots, b: Any, w: Any, x: tuple[Any, Any, Any], sums: tuple[Any, Any]) -> None:
+    def __init__(
+        self, tile: Dots, b: Any, w: Any, x: tuple[Any, Any, Any] | None = None, sums: tuple[Any, Any] | None = None
+    ) -> None:
         self.tile, self.b, self.w = tile, b, w
         self.isa, self.lanes = tile.simd.isa, tile.lanes
         self.words = ir.VectorType(I32, self.lanes)
         self.bytes = ir.VectorType(I8, 4 * self.lanes)
-        self.tokens = [tile._at(b, *x, t) for t in range(tile.tokens)]
-        self.sums = [tile._at(b, sums[0], sums[1], x[2], t) for t in range(tile.tokens)]
+        if x is not None and sums is not None:
+            self.tokens = [tile.place(b, *x, t) for t in range(tile.tokens)]
+            self.sums = [tile.place(b, sums[0], sums[1], x[2], t) for t in range(tile.tokens)]
         self.planes: dict[int, Any] = {}
-        # How often pmaddubsw's 16-bit sums can be added before they may overflow: (2**bits - 1) * 127 * 2 each.
-        self.batch = {2: 32, 3: 16, 4: 8, 5: 4, 6: 2, 7: 1, 8: 1}[8 if tile.table else tile.bits]
+        self.batch = self.batch_of(tile)
+
+    @staticmethod
+    def batch_of(tile: Dots) -> int:
+        """How often pmaddubsw's 16-bit sums can be added before they may overflow: (2**bits - 1) * 127 * 2 each."""
+        return {2: 32, 3: 16, 4: 8, 5: 4, 6: 2, 7: 1, 8: 1}[8 if tile.table else tile.bits]
 
     def emit(self, first: int, last: int) -> Any:
         tile, b = self.tile, self.b
@@ -218,7 +225,7 @@ class _GroupDots:
         for step in range(first, last):
             x = [splat(b, load(b, b.add(a, I64(4 * step)), I32), self.lanes) for a in self.tokens]
             for v in range(tile.vectors):
-                w = self._values(v, step)
+                w = self.values(v, step)
                 for t in range(tile.tokens):
                     i = t * tile.vectors + v
                     self._product(acc, pending, i, w, x[t])
@@ -244,7 +251,7 @@ class _GroupDots:
             self.planes[address] = load(self.b, self.b.add(self.w, I64(address)), self.words)
         return self.planes[address]
 
-    def _values(self, v: int, step: int) -> Any:
+    def values(self, v: int, step: int) -> Any:
         """The unsigned weights 4*step..4*step+3 of vector v's outputs, a byte each."""
         bits, low = self.tile.bits, 0
         row = 4 * STRIP
@@ -293,24 +300,24 @@ class _GroupDots:
             name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
             acc[i] = call(b, name, self.words, (acc[i], b.bitcast(w, self.bytes), b.bitcast(x, self.bytes)))
         elif dot == "maddubs":
-            product = self._maddubs(w, x)
+            product = self.maddubs(self.signed(w), x)
             pending[i] = product if pending[i] is None else b.add(pending[i], product)
         elif dot == "sdot":
-            w, x = b.bitcast(self._signed(w), self.bytes), b.bitcast(x, self.bytes)
+            w, x = b.bitcast(self.signed(w), self.bytes), b.bitcast(x, self.bytes)
             acc[i] = call(b, "llvm.aarch64.neon.sdot.v4i32.v16i8", self.words, (acc[i], w, x))
         else:
             acc[i] = b.add(acc[i], self._plain(w, x))
 
-    def _signed(self, w: Any) -> Any:
+    def signed(self, w: Any) -> Any:
         """Biased bytes as signed ones, for instructions that take signed weights."""
         if self.tile.zero != 128:
             return w
         return self.b.xor(w, constant(self.words, -0x7F7F7F80))
 
-    def _maddubs(self, w: Any, x: Any) -> Any:
+    def maddubs(self, w: Any, x: Any) -> Any:
         b = self.b
         pairs = ir.VectorType(I16, 2 * self.lanes)
-        w, x = b.bitcast(self._signed(w), self.bytes), b.bitcast(x, self.bytes)
+        w, x = b.bitcast(w, self.bytes), b.bitcast(x, self.bytes)
         if self.tile.zero == 128:  # signed weights: |w| * (x with w's sign)
             x = call(b, "llvm.x86.avx2.psign.b", self.bytes, (x, w))
             w = call(b, f"llvm.abs.v{4 * self.lanes}i8", self.bytes, (w, ir.Constant(ir.IntType(1), 0)))
@@ -368,7 +375,7 @@ def _load_high(b: Any, address: Any, n: int) -> Any:
 
 
 # How scales and minima are read, and the bytes of one.
-_NUMBERS = {"f16": (_load_f16, 2), "i8": (_load_i8, 1), "low": (_load_low, 1), "high": (_load_high, 1)}
+_NUMBERS = {"f32": (_load_f32, 4), "f16": (_load_f16, 2), "i8": (_load_i8, 1), "low": (_load_low, 1), "high": (_load_high, 1)}
 LOADS = {"f32": (_load_f32, 4), "f16": (_load_f16, 2), "bf16": (_load_bf16, 2)}
 
 

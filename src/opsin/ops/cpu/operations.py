@@ -19,8 +19,9 @@ from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kv import KvPages
 from opsin.ops.cpu.overlay import PlacedRows, placed
 from opsin.ops.cpu.pack import PackedWeight, Packer
+from opsin.ops.cpu.scratch import Scratch
 from opsin.ops.cpu.tape import TYPES, Eager, Lease, Place, Recorder, Replay, Tape, place, view
-from opsin.ops.cpu.tiles import DENSE_INPUTS, DENSE_ROWS, dense_strips
+from opsin.ops.cpu.tiles import DENSE_INPUTS, DENSE_ROWS, dense_strips, unpacked_bytes
 from opsin.ops.cpu.words import float_bits
 from opsin.ops.layout import RECORD, STRIP, strips
 
@@ -35,7 +36,7 @@ class Operations:
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
         self._bytes: WeakKeyDictionary[Lease, dict[tuple[int, int, int], tuple[Array, ...]]] = WeakKeyDictionary()
-        self._attention = Attention(self)
+        self._attention, self._scratch = Attention(self), Scratch(tape)
         self._programs: dict[Hashable, Replay] = {}  # the one used last stands last
         self._packer = Packer(tape.code, tape.team)
 
@@ -74,18 +75,21 @@ class Operations:
         rows = self.tape.cell(x.shape[0])
         extra = [bias] if bias is not None else []
         extra += [residual] if residual is not None else []
+        size = unpacked_bytes(self.tape.code.isa, w.layout, inputs)
+        scratch, size = self._scratch.of(size) if size else (None, 0)
         args = (
             w.block.address, *source, place(y).address, place(y).row, outputs,
             inputs // RECORD if w.layout.kind == "planes" else inputs,
             rows if isinstance(rows, int) else int(rows.ctypes.data),
             place(bias).address if bias is not None else 0,
             place(residual).address if residual is not None else 0,
-            place(residual).row if residual is not None else 0,
+            place(residual).row if residual is not None else 0, scratch.block.address if scratch else 0, size,
+            w.layout.group // 4,
         )  # fmt: skip
         options = w.layout.options if activation is None else {**w.layout.options, "activation": activation}
         self.tape.emit(
             Kernel.of("linear", **options), args, items=strips(outputs), reads=[*reads, *extra], writes=[y],
-            keep=(w, rows),
+            keep=(w, rows, scratch),
         )  # fmt: skip
         return y
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from opsin.ops import CHUNK, PAGE
+from opsin.ops.cpu.isa import Isa
+from opsin.ops.layout import RECORD, STRIP, Layout
 
 DENSE_INPUTS = 768  # inputs of a strip that `dense` takes at once
 DENSE_ROWS = 96  # rows of x that share them, in the second cache
+UNPACKED_ROWS = 8  # rows that are worth unpacking weights for
 QUERIES = 120  # most queries of a tile of attention: rows times query heads a KV head
 PANEL = 6  # queries whose scores stand in registers at once
 SCORES = CHUNK + 16  # floats between the scores of queries: a power of 2 would crowd a few lines of the cache
@@ -34,3 +37,11 @@ def attention_scratch(width: int, group: int, lanes: int, vectors: int) -> int:
     padded = -(-width // (vectors * lanes)) * vectors * lanes
     block = PAGE * max(-(-width // lanes) * lanes, padded)
     return 4 * (queries * (3 * padded + 6 + SCORES) + block) + 512
+
+
+def unpacked_bytes(isa: Isa, layout: Layout, inputs: int) -> int:
+    """Bytes of a strip's weights as `linear` unpacks them for many rows, 0 where it does not (see `unpacked.py`)."""
+    if isa.dot != "maddubs" or layout.kind != "planes":
+        return 0
+    numbers = 4 * (RECORD // layout.group) * (2 if layout.minimum else 1)
+    return inputs // RECORD * STRIP * (RECORD + numbers)

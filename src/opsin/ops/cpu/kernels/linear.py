@@ -7,7 +7,8 @@ result is a float32 sum over groups in order of k; for float weights it is a sum
 the same sums in the same order as many, so a row's result does not depend on its company.
 
 Arguments (int64 words): weights, x, bytes a row of x, scales, bytes a row of scales, sums, lifts, y, bytes a row
-of y, outputs, records (or inputs, for floats), address of the row count, bias or 0, residual or 0, bytes a row of it.
+of y, outputs, records (or inputs, for floats), address of the row count, bias or 0, residual or 0, bytes a row of it,
+scratch or 0, bytes of scratch a thread, steps of four inputs a group.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from opsin.ops.cpu.dots import Dots
 from opsin.ops.cpu.kernels.pointwise import function
 from opsin.ops.cpu.kernels.shared import inlined, jit
 from opsin.ops.cpu.simd import Simd
+from opsin.ops.cpu.tiles import UNPACKED_ROWS, unpacked_bytes
+from opsin.ops.cpu.unpacked import Unpacked
 from opsin.ops.layout import FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
 
-(W, X, X_ROW, SCALES, SCALES_ROW, SUMS, LIFTS, Y, Y_ROW, OUTPUTS, RECORDS_WORD, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW) = (
-    8 * i for i in range(15)
-)
+(W, X, X_ROW, SCALES, SCALES_ROW, SUMS, LIFTS, Y, Y_ROW, OUTPUTS, RECORDS_WORD, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW,
+ SCRATCH, SCRATCH_BYTES, STEPS) = (8 * i for i in range(18))  # fmt: skip
 
 AHEAD = 4096  # bytes between a weight and the prefetch that runs ahead of it, for one row
 
@@ -49,12 +51,19 @@ def make(
     )
     at, width = simd.i64_at, shapes[1][1]
     activate, active = activating(simd, activation or "copy"), activation != ""
+    apart = unpacked_bytes(simd.isa, layout, RECORD) > 0
+    unpack, take = _unpacked(simd, layout) if apart else (None, None)
 
     def linear(args: int, first: int, last: int, thread: int) -> int:
         rows, outputs = at(at(args + ROWS)), at(args + OUTPUTS)
         for strip in range(first, last):
             columns = min(STRIP, outputs - strip * STRIP)
             row = 0
+            if apart and rows >= UNPACKED_ROWS:
+                scratch = at(args + SCRATCH) + thread * at(args + SCRATCH_BYTES)
+                unpack(args, strip, scratch)
+                take(args, strip, rows, columns, scratch)
+                row = rows
             while row < rows:
                 if rows - row == 1:
                     one(args, strip, row, 1, columns)
@@ -73,26 +82,33 @@ def make(
 def _sweep(simd: Simd, tile: Dots, layout: Layout) -> Any:
     """All inputs of one strip times the tile's rows, and the results written out."""
     total = _planes(simd, tile, layout) if layout.kind == "planes" else _floats(simd, tile, layout)
-    at = simd.i64_at
-    wide, parts = tile.vectors * simd.lanes, STRIP // (tile.vectors * simd.lanes)
-    add_bias, add_rows, store = tile.add_bias, tile.add_rows, tile.store
+    parts, finish = STRIP // (tile.vectors * simd.lanes), _finish(simd, tile)
 
     @jit
     def sweep(args: int, strip: int, row: int, left: int, columns: int) -> None:
-        y_row, n = at(args + Y_ROW), strip * STRIP
         for part in range(parts):
-            acc = total(args, strip, part, row, left)
-            here = columns - part * wide
-            column = n + part * wide
-            bias, residual = at(args + BIAS), at(args + RESIDUAL)
-            if bias != 0:
-                acc = add_bias(acc, bias + 4 * column)
-            if residual != 0:
-                stride = at(args + RESIDUAL_ROW)
-                acc = add_rows(acc, residual + row * stride + 4 * column, stride, left, here)
-            store(acc, at(args + Y) + row * y_row + 4 * column, y_row, left, here)
+            finish(args, total(args, strip, part, row, left), strip, part, row, left, columns)
 
     return sweep
+
+
+def _finish(simd: Simd, tile: Dots) -> Any:
+    """Sums of a part of a strip, written out."""
+    at, wide = simd.i64_at, tile.vectors * simd.lanes
+    add_bias, add_rows, store = tile.add_bias, tile.add_rows, tile.store
+
+    @inlined
+    def finish(args: int, acc: Any, strip: int, part: int, row: int, left: int, columns: int) -> None:
+        y_row, here, column = at(args + Y_ROW), columns - part * wide, strip * STRIP + part * wide
+        bias, residual = at(args + BIAS), at(args + RESIDUAL)
+        if bias != 0:
+            acc = add_bias(acc, bias + 4 * column)
+        if residual != 0:
+            stride = at(args + RESIDUAL_ROW)
+            acc = add_rows(acc, residual + row * stride + 4 * column, stride, left, here)
+        store(acc, at(args + Y) + row * y_row + 4 * column, y_row, left, here)
+
+    return finish
 
 
 def activating(simd: Simd, name: str) -> Callable[..., Any]:
@@ -171,6 +187,93 @@ def _record(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
         return acc
 
     return add_record
+
+
+def _unpacked(simd: Simd, layout: Layout) -> tuple[Any, Any]:
+    """unpack(args, strip, scratch), and take(args, strip, rows, columns, scratch): all rows of a strip."""
+    ops = Unpacked(simd, layout, vectors=2, tokens=4)
+    at, total, finish, unpack_record = simd.i64_at, _unpacked_total(simd, ops), _finish(simd, ops.tile), _unpack(ops)
+    wide, parts, tokens, factors, ones = ops.wide, STRIP // ops.wide, ops.tokens, ops.tile.factors, ops.tile.ones
+    codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
+    record, there, stretch = layout.record_bytes, ops.record_bytes, RECORDS if layout.codes else 1 << 30
+
+    @jit
+    def unpack(args: int, strip: int, to: int) -> None:
+        records = at(args + RECORDS_WORD)
+        for part in range(parts):
+            w, done = at(args + W) + strip * (records * record + records // RECORDS * factor_bytes), 0
+            while done < records:
+                scale_of, lift_of = ones(), ones()
+                if codes:
+                    scale_of = factors(w + part * wide * 2)
+                    if minimum:
+                        lift_of = factors(w + 2 * STRIP + part * wide * 2)
+                    w += factor_bytes
+                for _ in range(min(stretch, records - done)):
+                    unpack_record(w + part * wide * size, w + part * wide * 4, scale_of, lift_of, to)
+                    w += record
+                    to += there
+                done += stretch
+
+    @jit
+    def take(args: int, strip: int, rows: int, columns: int, scratch: int) -> None:
+        bytes_a_part = at(args + RECORDS_WORD) * there
+        for row in range(0, rows, tokens):
+            for part in range(parts):
+                acc = total(args, scratch + part * bytes_a_part, row, rows - row)
+                finish(args, acc, strip, part, row, rows - row, columns)
+
+    return unpack, take
+
+
+def _unpack(ops: Unpacked) -> Any:
+    """One record of a tile's outputs."""
+    layout, wide, groups, scale_bytes = ops.layout, ops.wide, ops.groups, ops.scale_bytes
+    minimum, minima, half, head = layout.minimum, layout.minima_at, STRIP * layout.scale_size, layout.head_bytes
+    scales_of, minima_of, bytes_of = ops.scales_of, ops.minima_of, ops.bytes_of
+    first = scale_bytes * (2 if minimum else 1)
+
+    @inlined
+    def unpack(w: int, plane: int, scale_of: Any, lift_of: Any, to: int) -> None:
+        for group in range(groups):
+            scales_of(w + group * half, scale_of, to + 4 * wide * group)
+            if minimum:
+                minima_of(w + minima + group * half, lift_of, to + scale_bytes + 4 * wide * group)
+        bytes_of(plane + head, to + first)
+
+    return unpack
+
+
+def _unpacked_total(simd: Simd, ops: Unpacked) -> Any:
+    """Sums over the records of a part that was unpacked, in the order of `_planes`."""
+    tile, at, wide, groups, record = ops.tile, simd.i64_at, ops.wide, ops.groups, ops.record_bytes
+    minimum, scale_bytes, start, step, close = ops.layout.minimum, ops.scale_bytes, ops.start, ops.step, ops.close
+    zeros, ones, scale, lift, first = tile.zeros, tile.ones, tile.scale["f32"], tile.lift["f32"], record - RECORD * wide
+
+    @jit
+    def total(args: int, w: int, row: int, left: int) -> Any:
+        x_row, s_row, steps = at(args + X_ROW), at(args + SCALES_ROW), at(args + STEPS)
+        x, s, sum_row = at(args + X) + row * x_row, at(args + SCALES) + row * s_row, s_row * groups
+        sums, lifts, acc = at(args + SUMS) + row * sum_row, at(args + LIFTS) + row * sum_row, zeros()
+        for _ in range(at(args + RECORDS_WORD)):
+            numbers, weights = w, w + first
+            for _ in range(groups):
+                dots = start()
+                for _ in range(steps):
+                    dots = step(dots, weights, x, x_row, left)
+                    weights += 4 * wide
+                    x += 4
+                acc = scale(acc, close(dots, sums, sum_row, left), ones(), numbers, s, s_row, left)
+                if minimum:
+                    acc = lift(acc, ones(), numbers + scale_bytes, lifts, sum_row, left)
+                numbers += 4 * wide
+                sums += 4
+                lifts += 4
+            s += 4
+            w += record
+        return acc
+
+    return total
 
 
 def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:

@@ -21,12 +21,12 @@ from opsin.ops.cpu.overlay import PlacedRows, placed
 from opsin.ops.cpu.pack import PackedWeight, Packer
 from opsin.ops.cpu.scratch import Scratch
 from opsin.ops.cpu.tape import TYPES, Eager, Lease, Place, Recorder, Replay, Tape, place, view
-from opsin.ops.cpu.tiles import DENSE_INPUTS, DENSE_ROWS, dense_strips, unpacked_bytes
+from opsin.ops.cpu.tiles import DENSE_INPUTS, dense_rows, dense_strips, unpacked_bytes
 from opsin.ops.cpu.words import float_bits
 from opsin.ops.layout import RECORD, STRIP, strips
 
 PROGRAMS = 8  # that `recorded` keeps
-_MANY_ROWS = 24  # rows that are worth laying out in panels
+_MANY_ROWS = 24  # rows that are worth widening weights for
 _ROWS_BYTES = 4096  # elementwise work below this a thread is not worth sharing
 
 
@@ -73,17 +73,15 @@ class Operations:
         y = self.new((x.shape[0], outputs))
         source, reads = self._linear_input(x, w)
         rows = self.tape.cell(x.shape[0])
-        extra = [bias] if bias is not None else []
-        extra += [residual] if residual is not None else []
-        size = unpacked_bytes(self.tape.code.isa, w.layout, inputs)
-        scratch, size = self._scratch.of(size) if size else (None, 0)
+        extra = [part for part in (bias, residual) if part is not None]
+        scratch, size = self._scratch.of(unpacked_bytes(self.tape.code.isa.dot, w.layout, inputs))
         args = (
             w.block.address, *source, place(y).address, place(y).row, outputs,
             inputs // RECORD if w.layout.kind == "planes" else inputs,
             rows if isinstance(rows, int) else int(rows.ctypes.data),
             place(bias).address if bias is not None else 0,
             place(residual).address if residual is not None else 0,
-            place(residual).row if residual is not None else 0, scratch.block.address if scratch else 0, size,
+            place(residual).row if residual is not None else 0, scratch.block.address, size,
             w.layout.group // 4,
         )  # fmt: skip
         options = w.layout.options if activation is None else {**w.layout.options, "activation": activation}
@@ -99,22 +97,19 @@ class Operations:
     ) -> Array:  # fmt: skip
         """`linear` for many rows and float weights."""
         outputs, inputs = w.shape
-        y, size = self.new((rows, outputs)), 4 * STRIP * DENSE_INPUTS
-        scratch = self.tape.lease(size * self.tape.team.threads)
+        y, isa = self.new((rows, outputs)), self.tape.code.isa
+        scratch, size = self._scratch.of(4 * STRIP * DENSE_INPUTS)
         extra = [part for part in (bias, residual) if part is not None]
+        across = -(-strips(outputs) // dense_strips(isa.lanes, isa.registers))
+        block = dense_rows(rows, across, isa.lanes, self.tape.team.threads)
         args = (
             w.block.address, place(x).address, place(x).row, place(y).address, place(y).row, outputs, inputs, rows,
             place(bias).address if bias is not None else 0,
             place(residual).address if residual is not None else 0,
-            place(residual).row if residual is not None else 0, scratch.block.address, size,
+            place(residual).row if residual is not None else 0, scratch.block.address, size, block,
         )  # fmt: skip
         kernel = Kernel.of("dense", kind=w.layout.kind, **({"activation": activation} if activation else {}))
-        isa = self.tape.code.isa
-        parts = -(-strips(outputs) // dense_strips(isa.lanes, isa.registers))
-        self.tape.emit(
-            kernel, args, items=-(-rows // DENSE_ROWS) * parts, reads=[x, *extra], writes=[y, scratch.block],
-            keep=(w, scratch),
-        )  # fmt: skip
+        self.tape.emit(kernel, args, items=-(-rows // block) * across, reads=[x, *extra], writes=[y], keep=(w, scratch))
         return y
 
     def _linear_input(self, x: Array, w: PackedWeight) -> tuple[tuple[int, ...], list[Array]]:

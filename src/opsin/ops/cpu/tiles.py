@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from opsin.ops import CHUNK, PAGE
-from opsin.ops.cpu.isa import Isa
 from opsin.ops.layout import RECORD, STRIP, Layout
 
 DENSE_INPUTS = 768  # inputs of a strip that `dense` takes at once
-DENSE_ROWS = 96  # rows of x that share them, in the second cache
 UNPACKED_ROWS = 8  # rows that are worth unpacking weights for
 QUERIES = 120  # most queries of a tile of attention: rows times query heads a KV head
 PANEL = 6  # queries whose scores stand in registers at once
@@ -17,6 +15,15 @@ SCORES = CHUNK + 16  # floats between the scores of queries: a power of 2 would 
 def dense_strips(lanes: int, registers: int) -> int:
     """Strips of outputs that `dense` takes at once."""
     return 2 if lanes >= 16 and registers >= 32 else 1
+
+
+def dense_rows(rows: int, items: int, lanes: int, threads: int) -> int:
+    """Rows of x that share a stretch of weights; `items` of as many rows are taken side by side.
+
+    Where weights become float32 first, more rows share that, if there is enough to do for all threads nevertheless.
+    """
+    few, many = 96, 204
+    return many if lanes < 16 and -(-rows // many) * items >= 4 * threads else few
 
 
 def score_vectors(registers: int) -> int:
@@ -39,9 +46,9 @@ def attention_scratch(width: int, group: int, lanes: int, vectors: int) -> int:
     return 4 * (queries * (3 * padded + 6 + SCORES) + block) + 512
 
 
-def unpacked_bytes(isa: Isa, layout: Layout, inputs: int) -> int:
+def unpacked_bytes(dot: str, layout: Layout, inputs: int) -> int:
     """Bytes of a strip's weights as `linear` unpacks them for many rows, 0 where it does not (see `unpacked.py`)."""
-    if isa.dot != "maddubs" or layout.kind != "planes":
+    if dot != "maddubs" or layout.kind != "planes":
         return 0
     numbers = 4 * (RECORD // layout.group) * (2 if layout.minimum else 1)
     return inputs // RECORD * STRIP * (RECORD + numbers)

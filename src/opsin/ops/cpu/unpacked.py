@@ -12,8 +12,9 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from opsin.ops.cpu.dots import Dots, GroupDots
-from opsin.ops.cpu.simd import F32, I16, I32, I64, Simd, Tile, call, constant, load, operation, splat, store
+from opsin.ops.cpu.dots import Dots
+from opsin.ops.cpu.group_dots import GroupDots
+from opsin.ops.cpu.simd import I16, I32, I64, Simd, Tile, call, constant, load, operation, splat, store
 from opsin.ops.layout import RECORD, Layout
 
 STEPS = RECORD // 4

@@ -6,7 +6,7 @@ over the inputs in order, carried through y from one stretch to the next. Where 
 as they lie: to make them float32 costs less than to write them down. Otherwise a stretch becomes float32 in scratch.
 
 Arguments: weights, x, bytes a row of x, y, bytes a row of y, outputs, inputs, rows, bias or 0, residual or 0, bytes a
-row of it, scratch, bytes of scratch a thread.
+row of it, scratch, bytes of scratch a thread, rows a block.
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ from opsin.ops.cpu.dots import LOADS, Dots
 from opsin.ops.cpu.kernels.linear import activating
 from opsin.ops.cpu.kernels.shared import inlined, jit
 from opsin.ops.cpu.simd import I64, Simd, operation
-from opsin.ops.cpu.tiles import DENSE_INPUTS, DENSE_ROWS, dense_strips
+from opsin.ops.cpu.tiles import DENSE_INPUTS, dense_strips
 from opsin.ops.layout import FLOAT_BYTES, STRIP
 
-(W, X, X_ROW, Y, Y_ROW, OUTPUTS, INPUTS, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW, SCRATCH, SCRATCH_BYTES) = (
-    8 * i for i in range(13)
-)
+(W, X, X_ROW, Y, Y_ROW, OUTPUTS, INPUTS, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW, SCRATCH, SCRATCH_BYTES,
+ BLOCK) = (8 * i for i in range(14))  # fmt: skip
 
 
 def make(simd: Simd, kind: str, activation: str = "") -> Any:
     at, tile, size = simd.i64_at, _tile(simd), FLOAT_BYTES[kind]
-    sums, widen, finish = _sums(simd, tile, kind), _widening(simd, kind), _finish(tile)
+    sums, widen, finish = _sums(simd, tile, kind), _widening(simd, tile, kind), _finish(tile)
     activate, active = activating(simd, activation or "copy"), activation != ""
     tokens, wide, broad = tile.tokens, tile.vectors * simd.lanes, STRIP * dense_strips(simd.lanes, simd.isa.registers)
     load, store, zeros, widened = tile.load, tile.store, tile.zeros, _widened(simd, kind)
-    line = 4 if widened else size
 
     @jit
     def item_of(args: int, block: int, begin: int, scratch: int) -> None:
-        inputs, x_row, y_row, first = at(args + INPUTS), at(args + X_ROW), at(args + Y_ROW), block * DENSE_ROWS
-        last, columns = min(first + DENSE_ROWS, at(args + ROWS)), min(broad, at(args + OUTPUTS) - begin)
+        inputs, x_row, y_row, rows = at(args + INPUTS), at(args + X_ROW), at(args + Y_ROW), at(args + BLOCK)
+        first = block * rows
+        last, columns = min(first + rows, at(args + ROWS)), min(broad, at(args + OUTPUTS) - begin)
         strip = inputs * STRIP * size
         more = strip if columns > STRIP else 0  # there may be no second strip
         for k in range(0, inputs, DENSE_INPUTS):
@@ -52,7 +51,7 @@ def make(simd: Simd, kind: str, activation: str = "") -> Any:
                 for part in range(0, columns, wide):
                     y = at(args + Y) + row * y_row + 4 * (begin + part)
                     acc = zeros() if k == 0 else load(y, y_row, left, columns - part)
-                    acc = sums(acc, weights + part * line, more, x, x_row, left, count)
+                    acc = sums(acc, weights + part * (4 * count if widened else size), more, x, x_row, left, count)
                     if k + count < inputs:
                         store(acc, y, y_row, left, columns - part)
                     else:
@@ -78,13 +77,14 @@ def _tile(simd: Simd) -> Dots:
 
 
 def _widened(simd: Simd, kind: str) -> bool:
-    return simd.lanes < 16 and kind != "f32" and "f16c" not in simd.isa.needs
+    return simd.lanes < 16 and kind != "f32"
 
 
 def _sums(simd: Simd, tile: Dots, kind: str) -> Any:
     """acc + x * w over `count` inputs: rows of x, of which `left` exist, times vectors of one or two strips."""
-    held = "f32" if _widened(simd, kind) else kind
-    (read, size), lanes, i64 = LOADS[held], simd.lanes, types.int64
+    widened, lanes, i64 = _widened(simd, kind), simd.lanes, types.int64
+    read, size = LOADS["f32" if widened else kind]
+    line = size * (tile.vectors * lanes if widened else STRIP)
 
     def emit(b: Any, acc: Any, w: Any, more: Any, x: Any, stride: Any, left: Any) -> Any:
         weights = []
@@ -100,22 +100,25 @@ def _sums(simd: Simd, tile: Dots, kind: str) -> Any:
     def sums(acc: Any, w: int, more: int, x: int, x_row: int, left: int, count: int) -> Any:
         for _ in range(count):
             acc = step(acc, w, more, x, x_row, left)
-            w += STRIP * size
+            w += line
             x += 4
         return acc
 
     return sums
 
 
-def _widening(simd: Simd, kind: str) -> Any:
-    """Some inputs of a strip as float32: [inputs][outputs]."""
+def _widening(simd: Simd, tile: Dots, kind: str) -> Any:
+    """Some inputs of a strip as float32, tile by tile: [STRIP / outputs of a tile][inputs][outputs of a tile]."""
     load, store, lanes = {"f16": simd.load_f16, "bf16": simd.load_bf16, "f32": simd.load}[kind], simd.store, simd.lanes
-    size = FLOAT_BYTES[kind]
+    size, wide = FLOAT_BYTES[kind], tile.vectors * simd.lanes
 
     @jit
     def widen(w: int, count: int, to: int) -> None:
-        for i in range(0, count * STRIP, lanes):
-            store(to + 4 * i, load(w + size * i))
+        for part in range(0, STRIP, wide):
+            for k in range(count):
+                for i in range(0, wide, lanes):
+                    store(to + 4 * i, load(w + size * (k * STRIP + part + i)))
+                to += 4 * wide
 
     return widen
 

@@ -51,8 +51,8 @@ def make(
     )
     at, width = simd.i64_at, shapes[1][1]
     activate, active = activating(simd, activation or "copy"), activation != ""
-    apart = unpacked_bytes(simd.isa, layout, RECORD) > 0
-    unpack, take = _unpacked(simd, layout) if apart else (None, None)
+    apart = unpacked_bytes(simd.isa.dot, layout, RECORD) > 0
+    unpack, take = _unpacked(simd, layout) if apart else (_nothing, _nothing)
 
     def linear(args: int, first: int, last: int, thread: int) -> int:
         rows, outputs = at(at(args + ROWS)), at(args + OUTPUTS)
@@ -187,6 +187,10 @@ def _record(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
         return acc
 
     return add_record
+
+
+def _nothing(*arguments: int) -> None:
+    """Stands where a kernel has no unpacked weights."""
 
 
 def _unpacked(simd: Simd, layout: Layout) -> tuple[Any, Any]:

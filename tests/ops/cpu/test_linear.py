@@ -151,8 +151,9 @@ def test_nan_comes_out_of_its_own_row_only(ops, name, at, rows):
     assert np.isfinite(y[1:]).all()
 
 
-@pytest.mark.parametrize("name", ["Q4_0", "Q8_0"])
-def test_largest_codes_do_not_overflow(ops, name):
+@pytest.mark.parametrize("rows", [3, 12])
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+def test_largest_codes_do_not_overflow(ops, name, rows):
     """All weights and activations at an end of their range: where 16-bit sums of products would saturate."""
     kind, reference = BY_NAME[name], Reference(wide=True)
     for sign in (-1, 1):
@@ -160,7 +161,7 @@ def test_largest_codes_do_not_overflow(ops, name):
         values[:, 0] = -1.0  # the magnitude that sets the scale
         stored = kind.encode(values).reshape(33, -1)
         tensor = held(name, stored, 256)
-        for x in (np.ones((3, 256), np.float32), -np.ones((3, 256), np.float32)):
+        for x in (np.ones((rows, 256), np.float32), -np.ones((rows, 256), np.float32)):
             wanted = reference.linear(reference.constant(x), reference.pack(tensor)).numpy()
             close(ops.linear(ops.constant(x), ops.pack(tensor)).numpy(), wanted, 1e-6)
 

@@ -49,14 +49,16 @@ def sample(candidates: Candidates, draws: Sequence[Draw]) -> list[int | Exceptio
             ranked[row] = Ranked(candidates.ids[row, : sampler.top_k], wide)
         elif sampler.top_k != 1:
             ranked[row] = None
-    for row, found in zip(steered, steer(candidates, steered, [draws[row] for row in steered]), strict=True):
+    found_all = steer(candidates, steered, [draws[row] for row in steered]) if steered else ()
+    for row, found in zip(steered, found_all, strict=True):
         if isinstance(found, Exception):
             chosen[row] = found
         elif draws[row].sampler.is_plain and draws[row].sampler.top_k == 1:
             chosen[row] = int(found.ids[0])
         else:
             ranked[row] = found
-    _choose(candidates, draws, ranked, chosen)
+    if ranked:
+        _choose(candidates, draws, ranked, chosen)
     return chosen
 
 

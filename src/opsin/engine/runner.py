@@ -133,7 +133,8 @@ class Runner:
             if part.wanted:
                 self.program.inputs["outputs"][outputs] = row - 1
                 outputs += 1
-                most = max(most, min(sequence.candidates, self._most))
+                if (wanted := sequence.candidates) > most:
+                    most = min(wanted, self._most)
         if row:
             self._run(rows=row, outputs=outputs, candidates=most)
         return self._candidates(outputs, most)

@@ -16,7 +16,8 @@ from tiny import tiny_llama
 import opsin
 
 SMALL = {
-    "type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}, "days": {"type": "integer", "maximum": 9}},
+    "type": "object",
+    "properties": {"city": {"enum": ["Rome", "Oslo"]}, "days": {"type": "integer", "minimum": 0, "maximum": 9}},
     "required": ["city", "days"], "additionalProperties": False,
 }  # fmt: skip
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": SMALL}}

@@ -107,6 +107,17 @@ def test_markers_around_an_answer_are_no_part_of_it() -> None:
     assert not format.shows("<|turn_end|>") and not format.shows("<|user|>")
 
 
+def test_an_answer_may_be_a_turn_of_its_own() -> None:
+    source = """{% for m in messages %}{% if m.role == 'user' %}<|begin|>user<|content|>{{ m.content }}<|end|>{%
+else %}{% if m.reasoning_content %}<|begin|>assistant<|think|>{{ m.reasoning_content }}<|end|>{%
+endif %}<|begin|>assistant<|content|>{{ m.content }}<|end|>{% endif %}{% endfor %}{%
+if add_generation_prompt %}<|begin|>assistant{% endif %}"""
+    template = ChatTemplate(source)
+    format, prompt = ReplyFormat.of(template), template.render([USER])
+    expect(format, prompt, "<|think|>why<|end|><|begin|>assistant<|content|>so it is", "why", "so it is")
+    assert format.shows("<|begin|>") and format.shows("<|content|>")
+
+
 def test_thoughts_that_are_cut_are_told_whole() -> None:
     format = ReplyFormat.of(ChatTemplate(OPTIONAL))
     expect(format, "", "<think>\nand so </th", "and so </th", "")

@@ -70,7 +70,8 @@ class ReplyFormat:
     @cached_property
     def literals(self) -> tuple[str, ...]:
         """Every text that the parser looks for."""
-        found = [*_ends(self.turn.thoughts), *_ends(self.turn.answer), *self.calls.literals()]
+        opener = self.turn.opener if self.turn.answer is not None else ""
+        found = [opener, *_ends(self.turn.thoughts), *_ends(self.turn.answer), *self.calls.literals()]
         return tuple(dict.fromkeys(filter(None, found)))
 
     def shows(self, token: str) -> bool:

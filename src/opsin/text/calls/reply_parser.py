@@ -37,7 +37,8 @@ class ReplyParser:
         answer = turn.answer
         self.tools_given = bool(tools)
         self._thoughts = turn.thoughts
-        self._noise = {text for text in (answer.open, answer.close) if text} if answer else set()
+        # An answer with a marker may be a turn of its own behind the thoughts.
+        self._noise = {text for text in (turn.opener, answer.open, answer.close) if text} if answer else set()
         self._beginning = beginning
         self._incoming = Incoming()
         self._made: list[ReplyDelta] = []

@@ -93,6 +93,7 @@ def test_a_token_that_the_model_has_not_is_refused_by_name(smol):
         ('root ::= "\\uD800"', "is no character"),
         ('root ::= "\\U00110000"', "is no character"),
         ('root ::= "a"{3,2}', "counts must rise"),
+        ('root ::= ("a"{10000}){10000}', "the rule 'root' is too large"),
         ('root ::= "a"{}', "a count has no number"),
         ('root ::= "a"{99999}', "counts must rise, up to 10000"),
         ('root ::= "a"{999999999999}', "a count is larger than 10000"),
@@ -103,6 +104,11 @@ def test_a_token_that_the_model_has_not_is_refused_by_name(smol):
 def test_what_is_wrong_is_told(grammar, message):
     with pytest.raises(RequestError, match=re.escape(message)):
         Grammar.gbnf(grammar)
+
+
+def test_the_deepest_nesting_that_is_taken_is_written(smol):
+    made = Grammar.gbnf("root ::= " + "(" * 62 + '"a"' + ")*+?*" * 62 + "\nother ::= root | <[1]> other")
+    assert walk(smol, made, "aaa")
 
 
 def test_repeats_of_repeats_without_end_are_bounded():

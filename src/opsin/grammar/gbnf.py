@@ -7,7 +7,7 @@ left is made of the longest such parts between its references.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,9 @@ from opsin.errors import RequestError
 from opsin.grammar.form import Special, lark, literal
 
 MAX_NESTING: Final = 64
+MAX_REPEATS: Final = 4  # of one part
 MAX_COUNT: Final = 10_000
+MAX_SIZE: Final = 1_000_000  # literals and sets of a rule without recursion, written out
 _WORD = re.compile(
     r"""(?P<space>(?:[ \t\r\n]|\#[^\r\n]*)+)
     |(?P<rule>[\w-]+)[ \t]*::=
@@ -105,9 +107,13 @@ class Gbnf:
             open_names[name] = len(names) + has_token
             if not open_names[name]:
                 ready.append(name)
-        regular = set(ready)
+        regular, sizes = set(ready), dict[str, int]()
         while ready:
-            for user in users[ready.pop()]:
+            name = ready.pop()
+            sizes[name] = _size(self._rules[name], sizes)
+            if sizes[name] > MAX_SIZE:
+                raise RequestError(f"the rule {name!r:.60} is too large, written out", hint="give a simpler one")
+            for user in users[name]:
                 open_names[user] -= 1
                 if not open_names[user]:
                     regular.add(user)
@@ -123,6 +129,17 @@ def _walk(node: _Node) -> Iterator[_Node]:
         for row in node.rows:
             for part in row:
                 yield from _walk(part)
+
+
+def _size(node: _Node, sizes: Mapping[str, int]) -> int:
+    """Lexemes of a regular node, written out."""
+    if isinstance(node, _Name):
+        return sizes[node.name]
+    if isinstance(node, _Repeat):
+        return _size(node.part, sizes) * max(1, node.low, node.high or 0)
+    if isinstance(node, _Choice):
+        return sum(_size(part, sizes) for row in node.rows for part in row)
+    return 1
 
 
 class _Reader:
@@ -178,8 +195,8 @@ class _Reader:
             depth = 0
             while (counts := self._counts()) is not None:
                 part, depth = _Repeat(part, *counts), depth + 1
-                if depth > MAX_NESTING:
-                    raise self._wrong(f"repeats of repeats nest deeper than {MAX_NESTING}")
+                if depth > MAX_REPEATS:
+                    raise self._wrong(f"repeats of repeats nest deeper than {MAX_REPEATS}")
             row.append(part)
         return tuple(row)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,8 @@ from opsin.grammar.schema import lark_of_schema
 from opsin.grammar.tags import Tags, tags_of
 
 MAX_CHARACTERS = 1 << 18  # of a grammar
+MAX_LEXEMES = 300  # of Lark: each may hold the one before twice, and llguidance counts slowly how large that is
+_LEXEME = re.compile(r"^[ \t]*_?[A-Z][A-Z0-9_]*[^:\n]*:", re.MULTILINE)
 MAX_CHOICES = 10_000
 
 
@@ -67,7 +70,10 @@ class Grammar:
     @classmethod
     def lark(cls, text: str) -> Grammar:
         """A grammar in llguidance's kind of Lark; special tokens by id, as `<[5]>`."""
-        return cls(Source(lark(_checked(text, "a grammar"))))
+        lexemes = len(_LEXEME.findall(_checked(text, "a grammar")))
+        if lexemes > MAX_LEXEMES:
+            raise RequestError(f"a grammar of {lexemes} terminals", hint=f"give at most {MAX_LEXEMES}")
+        return cls(Source(lark(text)))
 
     @classmethod
     def gbnf(cls, text: str) -> Grammar:

@@ -21,6 +21,7 @@ from opsin.text import Tokenizer
 
 _KEPT = 16  # grammars whose learnt states are kept
 _STATES = 50_000  # of one grammar's lexer, which learns them: 1 to 2 kB each
+_STACK = 256 << 20  # bytes of address space, touched only as far as a grammar needs
 _HINT = "docs/grammar.md says what can be held to"
 _LONGEST = 400  # characters of an error
 _REFERENCE = tuple(f"the JSON schema: {word} " for word in ("Resource", "Pointer", "Anchor"))
@@ -75,18 +76,35 @@ class Grammars:
         return Matcher(warm.deep_copy(), table.vocab_size)
 
     def _compile(self, table: LLTokenizer, source: str) -> LLMatcher:
-        """With its first mask, which takes longest. It lets the interpreter go."""
-        matcher = LLMatcher(table, source, log_level=0, limits=self._limits)
-        if not matcher.is_error():
-            matcher.compute_bitmask()  # it raises nothing
-        if matcher.is_error():
-            raise RequestError(_told(matcher.get_error()), hint=_HINT)
-        return matcher
+        """With its first mask, which takes longest. It lets the interpreter go.
+
+        llguidance goes down into rules that name rules, on the stack, whose end would be the end of the process: the
+        largest grammars need some 100 MB of it.
+        """
+        made: list[LLMatcher] = []
+        thread = threading.Thread(target=lambda: made.append(_compiled(table, source, self._limits)), daemon=True)
+        with self._lock:
+            usual = threading.stack_size(_STACK)
+            try:
+                thread.start()
+            finally:
+                threading.stack_size(usual)
+        thread.join()
+        if not made or made[0].is_error():
+            raise RequestError(_told(made[0].get_error() if made else "panic"), hint=_HINT)
+        return made[0]
 
     def _table(self) -> LLTokenizer:
         if self._made is None:
             self._made = table_of(self.tokenizer, self._width)
         return self._made
+
+
+def _compiled(table: LLTokenizer, source: str, limits: LLParserLimits) -> LLMatcher:
+    matcher = LLMatcher(table, source, log_level=0, limits=limits)
+    if not matcher.is_error():
+        matcher.compute_bitmask()  # it raises nothing
+    return matcher
 
 
 def _told(error: str) -> str:

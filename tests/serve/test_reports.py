@@ -206,3 +206,10 @@ def test_an_answer_ends_at_a_line_that_is_too_little_indented(server):
 def test_other_names_of_the_longest_answer_are_known(server, name):
     body = {k: v for k, v in ALWAYS.items() if k != "max_tokens"}
     assert server.chat(messages=MESSAGES, **body, **{name: 3}).json["usage"]["completion_tokens"] == 3
+
+
+@pytest.mark.parametrize("body", [{"logprobs": 1000, "max_tokens": 500}, {"prompt_logprobs": 1000, "max_tokens": 1}])
+def test_more_log_probabilities_than_anybody_reads_are_refused(server, body):
+    reply = server.ask("/v1/completions", {"prompt": [5] * 300, "ignore_eos": True, **body})
+    assert (reply.status, reply.json["error"]["param"]) == (400, "logprobs")
+    assert server.ask("/v1/completions", {"prompt": PROMPT, **body, "max_tokens": 2}).status == 200

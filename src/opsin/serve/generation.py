@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from typing import Any, Protocol
 
 from opsin.api import Answer, Logprobs, Model, Piece, Question, Times
+from opsin.errors import FieldError
 from opsin.serve.exchange import Exchange
 from opsin.serve.generation_request import GenerationRequest
 from opsin.serve.metrics import AnswerCost
@@ -24,6 +25,8 @@ from opsin.serve.stream import DONE, event
 from opsin.serve.usage import logprobs_of, timings_of, token_entry, usage_of
 from opsin.spans import MediaSpan, TextSpan
 from opsin.text import Tokenizer
+
+_FREE_LOGPROBS, _MOST_ENTRIES = 20, 1 << 18  # rivals of a token, and all of a request that asks for more
 
 
 @dataclass(frozen=True)
@@ -293,6 +296,7 @@ def _start(
 ) -> tuple[list[Answer], list[ToldPrompt]]:
     """Answers to questions, each with a seed of its own; before them, log-probabilities of the prompts."""
     check()
+    _check_entries(model, questions, request)
     grammar = None
     if request.form is not None:
         request.form.check(model)
@@ -313,6 +317,16 @@ def _start(
             )  # fmt: skip
             answers.append(made)
     return answers, prompts
+
+
+def _check_entries(model: Model, questions: list[Question], request: GenerationRequest) -> None:
+    """Refuse more log-probabilities than can be written while others have their turn."""
+    asked, of_prompt = request.sampling.logprobs or 0, request.report.prompt_logprobs or 0
+    most = min(request.sampling.max_tokens or model.context, model.context)
+    entries = sum(len(question.prompt) * of_prompt + most * asked * request.candidates for question in questions)
+    if max(asked, of_prompt) > _FREE_LOGPROBS and entries > _MOST_ENTRIES:
+        what = f"up to {entries} log-probabilities of rivals, at most {_MOST_ENTRIES}"
+        raise FieldError("logprobs", what, hint=f"ask for {_FREE_LOGPROBS} rivals, or for fewer tokens (max_tokens)")
 
 
 def _told(model: Model, question: Question, most: int | None, check: Callable[[], None]) -> ToldPrompt:

@@ -56,7 +56,7 @@ def metric(port, name):
     connection.request("GET", "/metrics")
     lines = connection.getresponse().read().decode().splitlines()
     connection.close()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"opsin_{name} "))
+    return next(int(float(line.split()[1])) for line in lines if line.startswith(f"opsin_{name} "))
 
 
 @pytest.mark.parametrize(("told", "code"), SIGNALS)

@@ -95,12 +95,12 @@ def running(load: Callable[[], Model], *, wait: bool = True, **options: object) 
 
     async def live() -> None:
         loading = asyncio.ensure_future(service.start())
-        await server.serve(sockets=[made])
+        await server.serve(sockets=made)
         await loading
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(live()), daemon=True)
     thread.start()
-    host, port = made.getsockname()[:2] if not settings.is_socket else (settings.host, 0)
+    host, port = made[0].getsockname()[:2] if not settings.is_socket else (settings.host, 0)
     place = Running(service, host, port, server)
     while not server.started or (wait and not service.ready):
         threading.Event().wait(0.01)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from certificates import CERTIFICATE, KEY, LOCKED_KEY, OTHER_KEY
-from running_server import running
+from running_server import SocketConnection, running
 from test_chat import MESSAGES
 
 from opsin.errors import RequestError
@@ -75,6 +75,29 @@ def test_wrong_files_are_told(tmp_path, certificate, key, words):
     assert "BEGIN EC" not in str(caught.value)
 
 
+def close(made: list[socket.socket]) -> None:
+    for one in made:
+        one.close()
+
+
+def test_it_listens_on_several_addresses(text_model, tmp_path):
+    path = tmp_path / "o.sock"
+    with running(lambda: text_model, host=f"127.0.0.1, {path}") as made:
+        assert made.ask("/v1/models").status == 200
+        client = SocketConnection(str(path))
+        client.request("GET", "/v1/models")
+        assert client.getresponse().status == 200
+        client.close()
+    assert not Options(host="127.0.0.1,0.0.0.0", port=80).on_loopback and Options(host="/x.sock,::1").on_loopback
+    with pytest.raises(RequestError, match="port 0 with several"):
+        Options(host="127.0.0.1,127.0.0.2", port=0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RequestError, match=f"cannot listen on 127.0.0.1:{port}"):
+            listen(Options(host="127.0.0.2,127.0.0.1", port=port))
+        close(listen(Options(host="127.0.0.2", port=port)))  # it was given back
+
+
 def test_it_listens_on_a_unix_socket(text_model, tmp_path):
     path = tmp_path / "o.sock"
     before = os.umask(0o077)
@@ -92,9 +115,9 @@ def test_it_listens_on_a_unix_socket(text_model, tmp_path):
 
 def test_a_socket_that_nobody_listens_on_makes_room_and_a_file_does_not(tmp_path):
     path = tmp_path / "o.sock"
-    listen(Options(host=str(path))).close()
+    close(listen(Options(host=str(path))))
     assert path.exists()
-    listen(Options(host=str(path))).close()
+    close(listen(Options(host=str(path))))
     path.unlink()
     path.write_text("mine")
     with pytest.raises(RequestError, match="cannot listen on"):

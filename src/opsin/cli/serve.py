@@ -45,7 +45,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--tags", metavar="NAME,...", help="told with the model's name, and used for nothing")
     parser.add_argument("-np", "--parallel", type=options.or_auto, metavar="N", help=f"answers at once ({_PARALLEL})")
     where = parser.add_argument_group("where")
-    where.add_argument("--host", help="address, or file of a Unix socket (.sock), to listen on (this machine alone)")
+    where.add_argument("--host", metavar="HOST,...", help="addresses, and files of Unix sockets (x.sock), to listen on")
     where.add_argument("--port", type=options.natural, metavar="N", help=f"port ({_PORT}); 0: a free one")
     where.add_argument("--ssl-cert-file", type=expanded, metavar="FILE", help="speak TLS: certificate chain, in PEM")
     where.add_argument("--ssl-key-file", type=expanded, metavar="FILE", help="and its key")
@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         _tell(line)
     settings, budget, path = _settings(args), options.picture_budget(args), options.model_file(args)
     made = listen(settings)
-    url = address(made, settings)
+    url = address(made[0], settings)
 
     def ready() -> None:
         for line in greeting(url, bool(settings.keys), settings.prefix):

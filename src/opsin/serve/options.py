@@ -22,7 +22,8 @@ class Options:
     """Options of a server, complete when made.
 
     Attributes:
-        host, port: where it listens; port 0 takes a free one. A host that ends with ".sock" is a Unix socket's file.
+        host, port: where it listens; port 0 takes a free one. A host that ends with ".sock" is a Unix socket's file,
+            and between commas there may be several.
         tls: files of a certificate chain and of its key, in PEM; None for plain HTTP.
         prefix: what all paths begin with, as "/llm"; "" for nothing.
         proxies: whose X-Forwarded-* is believed.
@@ -91,6 +92,8 @@ class Options:
             key.check(f"API key {number} of {len(self.keys)}")
         if len(names := [key.name for key in self.keys if key.name]) > len(set(names)):
             raise RequestError("two API keys have one name", hint="give each a name of its own")
+        if self.port == 0 and len([place for place in self.places if not place.endswith(".sock")]) > 1:
+            raise RequestError("port 0 with several addresses", hint="give a port, which they share")
         if self.prefix and not _PREFIX.fullmatch(self.prefix):
             raise RequestError(f"the prefix {self.prefix!r:.80}", hint="give one like /llm, without a slash at its end")
 
@@ -100,14 +103,19 @@ class Options:
         return 2 * self.requests + 256
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """All hosts that it listens on."""
+        return tuple(part.strip() for part in self.host.split(","))
+
+    @property
     def is_socket(self) -> bool:
-        """Whether it listens on a Unix socket."""
-        return self.host.endswith(".sock")
+        """Whether it listens on Unix sockets alone."""
+        return all(place.endswith(".sock") for place in self.places)
 
     @property
     def on_loopback(self) -> bool:
         """Whether no other machine reaches it."""
-        return self.is_socket or is_loopback(self.host)
+        return all(place.endswith(".sock") or is_loopback(place) for place in self.places)
 
 
 def is_loopback(name: str) -> bool:

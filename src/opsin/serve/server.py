@@ -11,7 +11,7 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,22 +39,34 @@ def give_memory_back() -> None:
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 1 << 20)
 
 
-def listen(options: Options) -> socket.socket:
-    """The socket of a server. Raises RequestError where the address is taken or not ours."""
-    if options.is_socket:
-        return _listen_at(options.host)
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+def listen(options: Options) -> list[socket.socket]:
+    """The sockets of a server. Raises RequestError where an address is taken or not ours."""
+    made: list[socket.socket] = []
+    try:
+        for place in options.places:
+            made.append(_listen_at(place) if place.endswith(".sock") else _listen_on(place, options))
+    except BaseException:
+        for other in made:
+            other.close()
+        raise
+    return made
+
+
+def _listen_on(host: str, options: Options) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio looks at the protocol's number: without it, responses wait for Nagle's algorithm (42 ms each).
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if options.reuse_port:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        made.bind((options.host, options.port))
+        if family is socket.AF_INET6 and len(options.places) > 1:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # beside 0.0.0.0, which is another's
+        made.bind((host, options.port))
         made.listen(256)
     except OSError as error:
         made.close()
-        where = f"{options.host}:{options.port}"
+        where = f"{host}:{options.port}"
         raise RequestError(
             f"cannot listen on {where}: {error.strerror}", hint="give another --host or --port"
         ) from None
@@ -89,8 +101,8 @@ def _is_left(path: str) -> bool:
 
 def address(made: socket.socket, options: Options) -> str:
     """The URL of a listening socket, with the prefix of its paths."""
-    if options.is_socket:
-        return f"unix://{options.host}"
+    if made.family == socket.AF_UNIX:
+        return f"unix://{made.getsockname()}"
     host, port = made.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     scheme = "http" if options.tls is None else "https"
@@ -171,22 +183,23 @@ class Server(uvicorn.Server):
                 connection.shutdown()
 
 
-async def serve(made: socket.socket, service: Service, *, ready: Callable[[], None] = lambda: None) -> None:
+async def serve(made: Sequence[socket.socket], service: Service, *, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until the process is told to end. Raises what loading the model raises."""
     server = uvicorn_of(service)
     loading = asyncio.ensure_future(_load(service, server, ready))
     watching = asyncio.ensure_future(service.watch())
     try:
-        await server.serve(sockets=[made])
+        await server.serve(sockets=list(made))
         if loading.done():
             await loading
     finally:
         loading.cancel()
         watching.cancel()
         await service.close()
-        if service.options.is_socket:
-            with suppress(OSError):
-                Path(service.options.host).unlink()
+        for place in service.options.places:
+            if place.endswith(".sock"):
+                with suppress(OSError):
+                    Path(place).unlink()
 
 
 async def _load(service: Service, server: uvicorn.Server, ready: Callable[[], None]) -> None:

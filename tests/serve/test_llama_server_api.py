@@ -111,6 +111,7 @@ def test_slots_tell_what_runs_in_them_and_what_ran_last(sight, monkeypatch):
     wait_for(lambda: not sight.ask("/slots").json[0]["is_processing"])
     again = sight.ask("/slots").json[0]
     assert (again["id_task"], again["next_token"][0]["has_next_token"]) == (first["id_task"], False)
+    assert (again["next_token"][0]["n_remain"], again["next_token"][0]["n_decoded"]) == (-1, 0)  # as llama-server
     monkeypatch.undo()
     whole = sight.ask("/completion", {**body, "n_predict": 2, "stream": False}).json
     assert whole["id_slot"] == 0

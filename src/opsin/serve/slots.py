@@ -81,8 +81,8 @@ def _told(task: _Task, *, runs: bool) -> dict[str, Any]:
     following = {
         "has_next_token": runs,
         "has_new_line": "\n" in task.choice.text,
-        "n_remain": -1 if most is None else most - count,
-        "n_decoded": count,
+        "n_remain": -1 if most is None or not runs else most - count,
+        "n_decoded": count if runs else 0,
     }
     return {
         "id_task": task.number,

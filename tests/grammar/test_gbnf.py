@@ -106,9 +106,10 @@ def test_what_is_wrong_is_told(grammar, message):
         Grammar.gbnf(grammar)
 
 
-def test_the_deepest_nesting_that_is_taken_is_written(smol):
+def test_the_deepest_nesting_that_is_read_is_written_and_refused(smol):
     made = Grammar.gbnf("root ::= " + "(" * 62 + '"a"' + ")*+?*" * 62 + "\nother ::= root | <[1]> other")
-    assert walk(smol, made, "aaa")
+    with pytest.raises(RequestError, match="too deeply nested"):
+        smol.start(made)
 
 
 def test_repeats_of_repeats_without_end_are_bounded():

@@ -215,7 +215,7 @@ def soak(port: int, tokenize: Callable[[str], list[int]], seconds: float, *, see
 def idle(port: int) -> bool:
     """Whether nothing is left behind."""
     told = Client(port).ask("/metrics")[1].decode()
-    return "opsin_requests_inside 0\n" in told
+    return "opsin_requests_inside 0.0\n" in told
 
 
 def main() -> int:

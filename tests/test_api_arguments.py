@@ -46,6 +46,7 @@ OPTIONS = (
     "notice",
     "verify",
     "budget",
+    "template",
 )
 # Each public method, called with one value in the place of something that it asks for.
 ENTRANCES = {
@@ -94,6 +95,8 @@ ENTRANCES = {
     ),
     "generate sampling": lambda model, value: model.generate(model.question("Hi"), value),
     "logits": lambda model, value: model.logits(value),
+    "prompt_logprobs": lambda model, value: model.prompt_logprobs(value),
+    "prompt_logprobs most": lambda model, value: model.prompt_logprobs([1, 2], value),
     "trace": lambda model, value: model.trace(value, ("norm",)),
     "trace taps": lambda model, value: model.trace([1], value),
     "trace edits": lambda model, value: model.trace([1], ("norm",), value),

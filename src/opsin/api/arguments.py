@@ -33,10 +33,10 @@ def check_functions(given: object, name: str) -> None:
         raise RequestError(f"{name}={given!r:.80}", hint="give {name: function}")
 
 
-def check_whole(given: object, name: str) -> None:
-    """Raises RequestError for what is no whole number from 1 on."""
-    if not isinstance(given, int) or isinstance(given, bool) or not 0 < given < 1 << 31:
-        raise RequestError(f"{name}={given!r:.80}", hint="give a whole number from 1 on")
+def check_whole(given: object, name: str, *, least: int = 1) -> None:
+    """Raises RequestError for what is no whole number from `least` on."""
+    if not isinstance(given, int) or isinstance(given, bool) or not least <= given < 1 << 31:
+        raise RequestError(f"{name}={given!r:.80}", hint=f"give a whole number from {least} on")
 
 
 def check_ids(ids: object, vocabulary: int) -> list[int]:

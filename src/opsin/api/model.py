@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.api.answer import Answer, TextEnding
-from opsin.api.arguments import check_functions, check_ids, check_texts, check_type
+from opsin.api.arguments import check_functions, check_ids, check_texts, check_type, check_whole
 from opsin.api.contents import PreparedMessages, read_messages
 from opsin.api.facts import Facts
 from opsin.api.forms import Schema, form_of
@@ -368,6 +368,7 @@ class Model(Stays):
         """
         asked = prompt if isinstance(prompt, Prompt) else Prompt.of([self._ids(prompt)])
         self._check_length(len(asked))
+        check_whole(most, "most", least=0)
         return prompt_logprobs(self.engine, self.runner, asked, most, check=check)
 
     def trace(

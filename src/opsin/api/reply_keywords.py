@@ -44,8 +44,12 @@ REPLY_WORDS: Final = tuple(ReplyKeywords.__annotations__)
 def reply_options(given: ReplyKeywords) -> tuple[PromptOptions, ReplyOptions]:
     """What the template is told, and what is wanted of the reply."""
     choice = check_type(given.get("tool_choice", "auto"), str, "tool_choice")
-    tools = Tools.of(given.get("tools", ()), choice, parallel=given.get("parallel_tool_calls"))
-    variables, think = dict(given.get("variables", {})), given.get("think")
+    parallel, think = (
+        _choice(given.get("parallel_tool_calls"), "parallel_tool_calls"),
+        _choice(given.get("think"), "think"),
+    )
+    tools = Tools.of(given.get("tools", ()), choice, parallel=parallel)
+    variables = dict(check_type(given.get("variables", {}), Mapping, "variables", "give {name: value}"))
     if think is not None:
         variables |= {"enable_thinking": think, "thinking": think}
     most = given.get("thought_tokens")
@@ -53,3 +57,7 @@ def reply_options(given: ReplyKeywords) -> tuple[PromptOptions, ReplyOptions]:
         raise RequestError(f"thought_tokens={most!r:.80}", hint="give a whole number, or None for no limit")
     most = 0 if most is None and think is False else most
     return PromptOptions(tools.declared, variables), ReplyOptions(tools, thought_tokens=most)
+
+
+def _choice(given: object, name: str) -> bool | None:
+    return given if given is None else check_type(given, bool, name, "give True, False or None")

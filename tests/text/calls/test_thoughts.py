@@ -140,3 +140,10 @@ def test_a_template_that_cannot_be_tried_has_no_format(source: str) -> None:
     format = ReplyFormat.of(ChatTemplate(source))
     assert format == ReplyFormat()
     expect(format, "", "<think>a</think>", "", "<think>a</think>")
+
+
+@pytest.mark.parametrize("source", [NONE, SHOWN])
+def test_where_no_marker_can_come_no_whitespace_waits_for_it(source):
+    parser = ReplyFormat.of(ChatTemplate(source)).parser()
+    told = [text for letter in "a \n\n" for delta in parser.feed(letter) for text in [delta.text]]
+    assert "".join(told) == "a \n\n" or parser.finish() == []

@@ -116,7 +116,10 @@ class ReplyParser:
         yield from self._think_more()
 
     def _tell(self, text: str) -> None:
-        if text := self._trimmed(text):
+        text = self._trimmed(text)
+        if not self._noise and self._calls is None and not self._fresh:  # no marker comes for which it should wait
+            text, self._space = text + self._space, ""
+        if text:
             self._made.append(Content(text))
 
     def _tell_thought(self, text: str) -> None:

@@ -49,7 +49,10 @@ def reply_options(given: ReplyKeywords) -> tuple[PromptOptions, ReplyOptions]:
         _choice(given.get("think"), "think"),
     )
     tools = Tools.of(given.get("tools", ()), choice, parallel=parallel)
-    variables = dict(check_type(given.get("variables", {}), Mapping, "variables", "give {name: value}"))
+    variables = given.get("variables", {})
+    if not isinstance(variables, Mapping):
+        raise RequestError(f"variables of the type {type(variables).__name__}", hint="give {name: value}")
+    variables = dict(variables)
     if think is not None:
         variables |= {"enable_thinking": think, "thinking": think}
     most = given.get("thought_tokens")

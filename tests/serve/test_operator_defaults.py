@@ -10,7 +10,15 @@ from running_server import Running, running
 from opsin.errors import FieldError
 from opsin.serve.generation_request import check_defaults
 
-DEFAULTS = {"temperature": 0.0, "n_predict": 3, "ignore_eos": True, "seed": 5, "top_k": 7, "stop": ["never"]}
+DEFAULTS = {
+    "temperature": 0.0,
+    "n_predict": 3,
+    "ignore_eos": True,
+    "seed": 5,
+    "top_k": 7,
+    "stop": ["never"],
+    "verbose": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +37,13 @@ def test_a_request_that_says_something_is_answered_so(told):
     body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
     assert told.chat(**body).json["usage"]["completion_tokens"] == 5
     assert told.ask("/completion", {"prompt": "a", "n_predict": 2}).json["tokens_predicted"] == 2
+
+
+def test_answers_tell_llama_servers_own_object_where_the_operator_wants_it(told, server):
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+    assert told.chat(**body).json["__verbose"]["tokens_predicted"] == 2
+    assert told.ask("/v1/completions", {"prompt": "a"}).json["__verbose"]["tokens_predicted"] == 3
+    assert "__verbose" not in server.chat(**body).json
 
 
 def test_the_properties_tell_what_holds(told):

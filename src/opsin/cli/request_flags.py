@@ -74,6 +74,7 @@ REQUEST_FLAGS: Final = (
     RequestFlag(("--min-p",), "min_p", number, "MIN_P"),
     RequestFlag(("-s", "--seed"), "seed", whole),
     RequestFlag(("--ignore-eos",), "ignore_eos", None),
+    RequestFlag(("-v", "--verbose", "--log-verbose"), "verbose", None),
     RequestFlag(("--samplers",), "samplers", listed),
     RequestFlag(("--sampler-seq", "--sampling-seq"), "samplers", str),
     RequestFlag(("--top-nsigma", "--top-n-sigma"), "top_n_sigma", number),

@@ -149,7 +149,6 @@ ACCEPTED: Final = {
         --log-jsonl = LOG_JSONL
         --no-log-jsonl = NO_LOG_JSONL
         --log-colors X = LOG_COLORS
-        -v --verbose --log-verbose
         -lv --verbosity --log-verbosity N = LOG_VERBOSITY
         --log-prefix = LOG_PREFIX
         --no-log-prefix = NO_LOG_PREFIX

@@ -115,6 +115,11 @@ class Answers:
         return all(choice.is_over for choice in self.choices)
 
     @property
+    def is_verbose(self) -> bool:
+        """Whether llama-server's own object stands beside other shapes: by the request, or by --verbose."""
+        return self.request.report.verbose or bool(self.service.options.defaults.get("verbose"))
+
+    @property
     def usage(self) -> dict[str, Any]:
         return usage_of(self.answers, self.request.candidates)
 

@@ -58,7 +58,7 @@ def native_whole(told: Answers, choice: RunningChoice) -> dict[str, Any]:
 
 def verbose(told: Answers, choice: RunningChoice) -> dict[str, Any]:
     """The same beside other shapes, where it was asked for."""
-    return {"__verbose": native_whole(told, choice)} if told.request.report.verbose else {}
+    return {"__verbose": native_whole(told, choice)} if told.is_verbose else {}
 
 
 def about_prompt(told: Answers) -> dict[str, Any]:

@@ -101,6 +101,7 @@ def variables_of(fields: TemplateFields) -> dict[str, object]:
         "enable_thinking": True,
         "date_string": today.strftime("%d %b %Y"),
         "datetime": today.strftime("%b %d %Y"),
+        "functions": "[]",  # of templates that know tools by no other name: these are told of them in a system message
         **_asked_variables(fields),
     }
 

@@ -24,7 +24,7 @@ class TextFormat:
         first = told.choices[0]
         value = {**_head(told), "choices": [self._whole(told, choice) for choice in told.choices]}
         value |= {"usage": told.usage, "timings": told.timings(0)}
-        return {**value, "__verbose": native_whole(told, first)} if told.request.report.verbose else value
+        return {**value, "__verbose": native_whole(told, first)} if told.is_verbose else value
 
     def begin(self, told: Answers) -> Iterable[Mapping[str, Any]]:
         """Prompts, where they are told."""
@@ -38,7 +38,7 @@ class TextFormat:
         tokens: Sequence[Logprobs] = piece.logprobs
         if delta.text or piece.progress is not None or (report.timings and piece.ids):
             event = self._event(told, choice, delta.text, tokens, ids=piece.ids)
-            verbose = {"__verbose": native_piece(told, choice, delta)} if report.verbose else {}
+            verbose = {"__verbose": native_piece(told, choice, delta)} if told.is_verbose else {}
             yield {**event, **told.extras(delta), **verbose}
             tokens = ()
         if delta.is_last:
@@ -71,7 +71,7 @@ class TextFormat:
         event["timings"] = told.timings(choice.index)
         if told.is_over and not told.request.usage:
             event["usage"] = told.usage
-        if told.request.report.verbose:
+        if told.is_verbose:
             event["__verbose"] = native_whole(told, choice)
         return event
 

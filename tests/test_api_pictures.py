@@ -524,7 +524,9 @@ def test_local_files_are_read_below_allowed_folders(pair, tmp_path):
 
 
 def test_more_pictures_than_the_context_holds_are_refused_by_name(model):
-    with pytest.raises(opsin.OpsinError, match=r"messages\[0\].content\[\d+\], picture 2\d of 30, ends at") as caught:
+    with pytest.raises(
+        opsin.OpsinError, match=r"messages\[0\].content\[\d+\], picture 2\d of 30 \(up to token \d+\) exceeds"
+    ) as caught:
         model.chat(ask(*(picture() for _ in range(30))))
     assert "512" in caught.value.message
 

@@ -64,7 +64,6 @@ def test_the_server_sends_and_ends_as_the_store_says(plain, whole, stop, store):
         assert answer() == ended
         assert answer(stop=["nowhere"]) == whole
         assert answer("Be long.", stop=["nowhere"]) == other
-        assert server.ask("/props").json["default_generation_settings"]["params"]["stop"] == [stop]
         told = server.ask("/completion", {"prompt": ASK, "n_predict": 2}).json
         assert told["generation_settings"]["stop"] == [stop]
 

@@ -84,6 +84,8 @@ def _run(future: Future[T], function: Callable[[], T]) -> None:
     try:
         result = function()
     except BaseException as error:  # noqa: BLE001 - whoever waits hears of it
-        future.set_exception(error)
+        trace = error.__traceback__
+        # Without this frame, which knows the future: in a ring of both, what was asked about would stay.
+        future.set_exception(error.with_traceback(trace and trace.tb_next))
     else:
         future.set_result(result)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from concurrent.futures import CancelledError, wait
 
 import pytest
@@ -85,3 +87,23 @@ def test_a_server_that_is_idle_has_no_threads_for_requests(text_model):
         made.chat(messages=MESSAGES, max_tokens=2)
         wait_for(lambda: made.service.readers.count == made.service.makers.count == made.service._parsers.count == 0)
         assert made.chat(messages=MESSAGES, max_tokens=2).status == 200
+
+
+def test_an_error_that_was_heard_leaves_nothing_of_the_work():
+    class Large:
+        pass
+
+    def fail(given):
+        raise ValueError("too large")
+
+    pool, large = Threads(1, "test"), Large()
+    left = weakref.ref(large)
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="too large"):
+            pool.submit(fail, large).result()
+        del large
+        wait_for(lambda: left() is None)
+    finally:
+        gc.enable()
+        pool.shutdown()

@@ -6,10 +6,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import ParamSpec, TypeVar
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_Work = tuple[Future[Any], Callable[[], Any]]
 
 
 class Threads(Executor):
@@ -17,8 +19,7 @@ class Threads(Executor):
 
     def __init__(self, most: int, name: str, *, idle_seconds: float = 30.0) -> None:
         self._most, self._name, self._idle_seconds = most, name, idle_seconds
-        self._work: deque[Callable[[], None]] = deque()
-        self._futures: deque[Future[object]] = deque()  # of the work, in the same order
+        self._work: deque[_Work] = deque()
         self._count = self._waiting = self._made = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -31,16 +32,10 @@ class Threads(Executor):
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Do it soon. Raises RuntimeError once shut down."""
         future: Future[T] = Future()
-
-        def work() -> None:
-            if future.set_running_or_notify_cancel():
-                _run(future, lambda: function(*args, **kwargs))
-
         with self._changed:
             if self._closed:
                 raise RuntimeError(f"{self._name} has ended")
-            self._work.append(work)
-            self._futures.append(future)  # type: ignore[arg-type]
+            self._work.append((future, partial(function, *args, **kwargs)))
             if self._waiting >= len(self._work):
                 self._changed.notify()
             elif self._count < self._most:
@@ -52,7 +47,7 @@ class Threads(Executor):
         with self._changed:
             self._closed = True
             if cancel_futures:
-                for future in self._futures:
+                for future, _ in self._work:
                     future.cancel()
             self._changed.notify_all()
 
@@ -64,10 +59,17 @@ class Threads(Executor):
 
     def _live(self) -> None:
         while (work := self._next()) is not None:
-            work()
-            del work  # it may hold much, and the next one may be long in coming
+            future, function = work
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except BaseException as error:  # noqa: BLE001 - whoever waits hears of it
+                    future.set_exception(error)
+            # It may hold much, and the next one may be long in coming. An error knows this frame: with the future in
+            # it the two would be a ring, in which all that was asked about stays.
+            del work, future, function
 
-    def _next(self) -> Callable[[], None] | None:
+    def _next(self) -> _Work | None:
         with self._changed:
             self._waiting += 1
             while not self._work:
@@ -76,16 +78,4 @@ class Threads(Executor):
                     self._waiting -= 1
                     return None
             self._waiting -= 1
-            self._futures.popleft()
             return self._work.popleft()
-
-
-def _run(future: Future[T], function: Callable[[], T]) -> None:
-    try:
-        result = function()
-    except BaseException as error:  # noqa: BLE001 - whoever waits hears of it
-        trace = error.__traceback__
-        # Without this frame, which knows the future: in a ring of both, what was asked about would stay.
-        future.set_exception(error.with_traceback(trace and trace.tb_next))
-    else:
-        future.set_result(result)

@@ -8,15 +8,11 @@ from msgspec import Meta
 
 from opsin.errors import FieldError
 from opsin.media.budget import DETAILS, MOST, WORDS, Detail, PictureBudget
-from opsin.serve.fields import Fields
+from opsin.serve.fields import Fields, one_of
 
 _Detail = Annotated[
     str,
-    Meta(
-        pattern=rf"^({'|'.join(DETAILS)})(?![\s\S])",
-        description="How finely to look at pictures: low, high, or auto for the model's own way.",
-        extra={"hint": f"give {', '.join(DETAILS)}"},
-    ),
+    one_of(*DETAILS, description="How finely to look at pictures: low, high, or auto for the model's own way."),
 ]
 
 

@@ -54,6 +54,14 @@ def unbuilt(*harmless: object, send: str | None = None) -> Meta:
     return Meta(description=f"Not supported yet: {told}.", extra_json_schema=schema, extra=extra)
 
 
+def one_of(*words: str, description: str, hint: str | None = None) -> Meta:
+    """Of a text that is one of a few words; `hint` says what to give, where not all of them are worth naming."""
+    told = hint or f"give {', '.join(words)}"
+    # `$` would also let a line break follow
+    pattern = rf"^({'|'.join(words)})(?![\s\S])"
+    return Meta(pattern=pattern, description=description, extra={"hint": told})
+
+
 def unbuilt_fields(kind: type[Fields]) -> Mapping[str, tuple[object, ...]]:
     """Names of those that are not built, with the values that ask for nothing."""
     return {name: field.harmless for name, field in _declared(kind).items() if field.harmless is not None}

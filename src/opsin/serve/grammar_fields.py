@@ -16,7 +16,7 @@ from msgspec import Meta
 from opsin.api import Model
 from opsin.errors import FieldError, RequestError
 from opsin.grammar import Grammar, Trigger
-from opsin.serve.fields import Fields, unbuilt
+from opsin.serve.fields import Fields, one_of, unbuilt
 from opsin.serve.sampling_fields import SamplingFields
 
 _Schema = Annotated[dict[str, Any] | bool | str, Meta(description="A JSON schema that the answer obeys.")]
@@ -41,10 +41,10 @@ class ResponseFormatFields(Fields, kw_only=True):
 
     type: Annotated[
         str,
-        Meta(
-            pattern=r"^(text|json_object|json_schema|json|regex|grammar|structural_tag)(?![\s\S])",
+        one_of(
+            *("text", "json_object", "json_schema", "json", "regex", "grammar", "structural_tag"),
             description="text, json_object, json_schema, json, regex, grammar or structural_tag.",
-            extra={"hint": "give text, json_object or json_schema"},
+            hint="give text, json_object or json_schema",
         ),
     ]
     json_schema: JsonSchemaFields | None = None

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from opsin.api.prompt_options import OURS
 from opsin.errors import FieldError
-from opsin.serve.fields import Fields, unbuilt
+from opsin.serve.fields import Fields, one_of, unbuilt
 from opsin.serve.prompt_fields import PromptFields
 
 _Effort = Annotated[
@@ -32,10 +32,10 @@ class ThinkingFields(Fields, kw_only=True):
 
     type: Annotated[
         str,
-        Meta(
-            pattern=r"^(enabled|disabled|adaptive|auto)(?![\s\S])",
+        one_of(
+            *("enabled", "disabled", "adaptive", "auto"),
             description="enabled, disabled, or adaptive and auto for the model's own way.",
-            extra={"hint": "give enabled, disabled or auto"},
+            hint="give enabled, disabled or auto",
         ),
     ]
     budget_tokens: _Tokens | None = None

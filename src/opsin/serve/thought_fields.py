@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from opsin.serve.fields import unbuilt
+from opsin.serve.fields import one_of, unbuilt
 from opsin.serve.grammar_fields import GrammarFields
 
 _Tokens = Annotated[
@@ -24,11 +24,11 @@ class ThoughtFields(GrammarFields, kw_only=True):
     reasoning_format: (
         Annotated[
             str,
-            Meta(
-                pattern=r"^(none|auto|deepseek|deepseek-legacy)(?![\s\S])",
+            one_of(
+                *("none", "auto", "deepseek", "deepseek-legacy"),
                 description="Where thoughts are told: auto and deepseek in reasoning_content, none in the content, "
                 "deepseek-legacy in the content of a stream and else in reasoning_content.",
-                extra={"hint": "give none, auto, deepseek or deepseek-legacy"},
+                hint="give none, auto, deepseek or deepseek-legacy",
             ),
         ]
         | None

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from opsin.api.tools import Mode, Tools
 from opsin.errors import FieldError
-from opsin.serve.fields import Fields, read
+from opsin.serve.fields import Fields, one_of, read
 from opsin.serve.template_fields import TemplateFields
 
 _MOST = 256
@@ -25,11 +25,7 @@ _Name = Annotated[
 ]
 _Kind = Annotated[
     str,
-    Meta(
-        pattern=r"^function(?![\s\S])",
-        description="function: there are no others here.",
-        extra={"hint": "give function"},
-    ),
+    one_of("function", description="function: there are no others here."),
 ]
 
 
@@ -73,11 +69,7 @@ class AllowedTools(Fields, kw_only=True):
 
     mode: Annotated[
         str,
-        Meta(
-            pattern=r"^(auto|required)(?![\s\S])",
-            description="auto or required.",
-            extra={"hint": "give auto or required"},
-        ),
+        one_of("auto", "required", description="auto or required.", hint="give auto or required"),
     ] = "auto"
     tools: Annotated[list[NamedTool], Meta(min_length=1, max_length=_MOST, description="By their names.")]
 

@@ -81,6 +81,12 @@ class Running:
         connection.close()
         return answer
 
+    def openai(self):
+        """OpenAI's own client of it; closed by its `with`."""
+        import openai
+
+        return openai.OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0)
+
     def chat(self, **body: object) -> Reply:
         return self.ask("/v1/chat/completions", body)
 

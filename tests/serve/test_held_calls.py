@@ -38,7 +38,7 @@ def model(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(model):
-    with running(lambda: model) as made, openai.OpenAI(base_url=made.url + "/v1", api_key="x", max_retries=0) as asking:
+    with running(lambda: model) as made, made.openai() as asking:
         yield asking
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 
-import openai
 import pytest
 from running_server import running, running_sight
 from test_chat import LIVELY, MESSAGES
@@ -257,7 +256,7 @@ def test_several_prompts_have_an_answer_each(server):
 
 
 def test_openai_clients_go_on_with_texts(server):
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+    with server.openai() as client:
         options = {"model": "x", "prompt": ["the rain", "in Spain"], "max_tokens": 8, "temperature": 9.0, "top_p": 1.0}
         options |= {"seed": 5, "extra_body": {"min_p": 0.0}}
         whole = client.completions.create(**options, n=2, logprobs=1)

@@ -22,7 +22,7 @@ TOOLS_TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def client(server):
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as made:
+    with server.openai() as made:
         yield made
 
 

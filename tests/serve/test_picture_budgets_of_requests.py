@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 
-import openai
 import pytest
 from running_server import running
 from test_serve_pictures import data_url, picture, text, user
@@ -57,7 +56,7 @@ def test_what_cannot_be_done_is_told(server):
 
 
 def test_openais_client_sends_it(server):
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+    with server.openai() as client:
         made = client.chat.completions.create(
             model="any", messages=user(part(detail="low"), text("?")), max_tokens=1, temperature=0,
             extra_body={"max_image_tokens": 3 * ROWS},

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import openai
 import pytest
 from running_server import Running, running_sight
 from test_chat import MESSAGES
@@ -109,7 +108,7 @@ def test_a_request_may_have_its_own_interval_or_none(sight, slow):
 
 def test_openais_client_reads_past_comments(sight, slow):
     threading.Timer(0.5, slow.there.set).start()
-    with openai.OpenAI(base_url=sight.url + "/v1", api_key="none", max_retries=0) as client:
+    with sight.openai() as client:
         stream = client.chat.completions.create(model="x", messages=slow.messages, max_tokens=4, stream=True)
         assert [chunk.choices[0].finish_reason for chunk in stream][-1] in ("stop", "length")
 

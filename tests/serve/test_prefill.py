@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import openai
 import pytest
 from running_server import running
 from test_chat import LIVELY, MESSAGES
@@ -80,7 +79,7 @@ def test_what_cannot_be_gone_on_with_is_refused(server, messages, fields, param)
 
 
 def test_openais_client_goes_on_with_a_text(server):
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+    with server.openai() as client:
         extra = {"ignore_eos": True, "continue_final_message": True, "add_generation_prompt": False}
         made = client.chat.completions.create(model="x", messages=BEGUN, max_tokens=3, extra_body=extra)
         assert made.choices[0].message.content.startswith("Hello, my  ")

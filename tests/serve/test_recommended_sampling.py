@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import openai
 import pytest
 from running_server import running
 from tiny import tiny_llama
@@ -51,7 +50,7 @@ def test_answers_follow_it_where_nobody_says_otherwise(model):
 
 def test_clients_of_the_server_get_it_too(model):
     with running(lambda: model) as server:
-        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        client = server.openai()
         said = client.chat.completions.create(
             model="any", messages=ASK, max_tokens=12, seed=5, extra_body={"ignore_eos": True}
         )

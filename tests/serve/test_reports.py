@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import openai
 import pytest
 from test_chat import LIVELY, MESSAGES
 
@@ -110,7 +109,7 @@ def test_a_prompt_of_nothing_has_an_empty_answer(server):
 
 @pytest.fixture(scope="module")
 def client(server):
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as made:
+    with server.openai() as made:
         yield made
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import openai
 import pytest
 from running_server import running
 
@@ -23,7 +22,7 @@ def client():
     with (
         opsin.load(bundled(), threads=2, sequences=2) as model,
         running(lambda: model) as made,
-        openai.OpenAI(base_url=made.url + "/v1", api_key="x", max_retries=0) as asking,
+        made.openai() as asking,
     ):
         yield asking
 

@@ -93,7 +93,7 @@ def server(model: Model) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def client(server: Running) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as made:
+    with server.openai() as made:
         yield made
 
 

@@ -39,7 +39,7 @@ def thinking(model):
 
 @pytest.fixture(scope="module")
 def client(thinking):
-    with openai.OpenAI(base_url=thinking.url + "/v1", api_key="none", max_retries=0) as made:
+    with thinking.openai() as made:
         yield made
 
 

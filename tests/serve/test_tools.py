@@ -51,7 +51,7 @@ def calling(model):
 
 @pytest.fixture(scope="module")
 def client(calling):
-    with openai.OpenAI(base_url=calling.url + "/v1", api_key="none", max_retries=0) as made:
+    with calling.openai() as made:
         yield made
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 
-import numpy as np
 import pytest
 from forms import Anything, Places, some_places
-from tiny import Shape
+from prompts import LIMITS, ids_of, prompt_of
 from waiting import PATIENCE, until
 
 from opsin.engine.engine import Engine
@@ -16,16 +15,7 @@ from opsin.engine.sampling import Sampling
 from opsin.errors import DeviceError, RequestError
 from opsin.spans import Prompt
 
-LIMITS = Limits(rows=64, outputs=16, sequences=16, context=512, pages=60)
 GREEDY = Sampling(temperature=0.0, max_tokens=40)
-
-
-def ids_of(count, seed=0):
-    return np.random.default_rng(seed).integers(0, Shape().vocabulary, count).tolist()
-
-
-def prompt_of(count, seed=0):
-    return Prompt.of([ids_of(count, seed)])
 
 
 def answer(stream):

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from prompts import LIMITS, ids_of, prompt_of
 from rows_of_logits import candidates_of
-from tiny import Shape
 from waiting import PATIENCE, until
 
 from opsin.engine.engine import Engine
@@ -20,16 +20,7 @@ from opsin.errors import DeviceError, FileError, RequestError
 from opsin.ops.device import Stopped
 from opsin.spans import MediaSpan, Prompt
 
-LIMITS = Limits(rows=64, outputs=16, sequences=16, context=512, pages=60)
 GREEDY = Sampling(temperature=0.0, max_tokens=12)
-
-
-def ids_of(count, seed=0):
-    return np.random.default_rng(seed).integers(0, Shape().vocabulary, count).tolist()
-
-
-def prompt_of(count, seed=0):
-    return Prompt.of([ids_of(count, seed)])
 
 
 def ids(stream):

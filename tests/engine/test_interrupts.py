@@ -9,17 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from melody import Ear, melody
+from prompts import LIMITS
 from tiny_sight import tiny_pair
 from waiting import PATIENCE, wait_for
 
 import opsin
 from opsin.engine.engine import Engine
 from opsin.engine.media_store import MediaStore
-from opsin.engine.runner import Limits, Runner
+from opsin.engine.runner import Runner
 from opsin.engine.sampling import Sampling
 from opsin.spans import Prompt
 
-LIMITS = Limits(rows=64, outputs=16, sequences=16, context=512, pages=60)
 GREEDY = Sampling(temperature=0.0, max_tokens=12)
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from melody import Ear, melody
+from prompts import LIMITS
 from tiny import Shape
 from waiting import PATIENCE, until
 
@@ -21,7 +22,6 @@ from opsin.errors import DeviceError, RequestError
 from opsin.ops.cpu.tape import place, view
 from opsin.spans import Features, MediaSpan, Prompt
 
-LIMITS = Limits(rows=64, outputs=16, sequences=16, context=512, pages=60)
 GREEDY = Sampling(temperature=0.0, max_tokens=12)
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import random_llama
 import random_smolvlm
+from figure import Figure
 from load_clients import Health, Prompts, Server, in_parallel, picture, serving, watch
 from ours import Opsin, smollm2
 from peer import Peer
@@ -32,29 +33,6 @@ from peer import Peer
 CLIENTS, THREADS, STREAMS = 16, 2, 8
 PLAIN = {"temperature": 0, "ignore_eos": True, "cache_prompt": True}
 VOCABULARY = (300, 40_000)  # ids that are ordinary tokens in all models here
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure beside its bound (0: none); `most` says on which side of it a good figure lies."""
-
-    name: str
-    value: float
-    bound: float
-    unit: str
-    most: bool = True
-    note: str = ""
-
-    @property
-    def good(self) -> bool:
-        """Whether the bound is kept."""
-        return not self.bound or (self.value <= self.bound if self.most else self.value >= self.bound)
-
-    def line(self) -> str:
-        """For the terminal."""
-        wanted = f"{'<=' if self.most else '>='} {self.bound:g}" if self.bound else "beside"
-        word = "ok  " if self.good else "MISS"
-        return f"{word} {self.name}: {self.value:.3g} {self.unit} ({wanted}) {self.note}"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import random_llama
+from figure import Figure
 from ours import CACHE, Opsin, OursError, smollm2
 
 THREADS = 2
@@ -40,22 +41,6 @@ wall, used = time.perf_counter(), time.process_time()
 time.sleep(float(sys.argv[3]))
 print((time.process_time() - used) / (time.perf_counter() - wall))
 """
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure and its bound: `value` should be at most `bound`."""
-
-    name: str
-    value: float
-    bound: float
-    unit: str
-    note: str = ""
-
-    @property
-    def good(self) -> bool:
-        """Whether the bound is kept."""
-        return self.value <= self.bound
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -303,3 +304,19 @@ def test_what_a_mask_says_and_what_is_taken_agree(nano):
     with pytest.raises(RequestError) as raised:
         matcher.accept(wrong)
     assert raised.value.message == "the grammar failed"
+
+
+def test_the_stack_of_the_process_is_changed_by_one_model_at_a_time(nano, monkeypatch):
+    usual, change, sizes = threading.stack_size(), threading.stack_size, []
+
+    def slowly(size=0):
+        sizes.append(size)
+        time.sleep(0.01)
+        return change(size)
+
+    models = [Grammars(nano.tokenizer, nano.tokenizer.vocabulary_size) for _ in range(4)]
+    monkeypatch.setattr(threading, "stack_size", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda one: [one.start(Grammar.regex(f"c{{{i}}}")) for i in range(4)], models))
+    assert sizes[1::2] == [usual] * 16 and usual not in sizes[::2]
+    assert change() == usual

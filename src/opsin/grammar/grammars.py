@@ -22,6 +22,7 @@ from opsin.text import Tokenizer
 _KEPT = 16  # grammars whose learnt states are kept
 _STATES = 50_000  # of one grammar's lexer, which learns them: 1 to 2 kB each
 _STACK = 256 << 20  # bytes of address space, touched only as far as a grammar needs
+_STACKS = threading.Lock()  # the size is of the whole process, and models may be several
 _HINT = "docs/grammar.md says what can be held to"
 _LONGEST = 400  # characters of an error
 _REFERENCE = tuple(f"the JSON schema: {word} " for word in ("Resource", "Pointer", "Anchor"))
@@ -83,7 +84,7 @@ class Grammars:
         """
         made: list[LLMatcher] = []
         thread = threading.Thread(target=lambda: made.append(_compiled(table, source, self._limits)), daemon=True)
-        with self._lock:
+        with _STACKS:
             usual = threading.stack_size(_STACK)
             try:
                 thread.start()

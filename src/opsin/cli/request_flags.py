@@ -10,12 +10,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from opsin.cli.sampling_flags import SAMPLING_FLAGS, meant, whole
+
 _HELP: Final = {
     "n_predict": "tokens of an answer; -1: no limit",
     "stop": "a text that ends an answer (repeatable)",
     **{name: f"its {name}" for name in ("temperature", "top_k", "top_p", "min_p", "seed")},
 }
-_BIAS_HINT: Final = "give ID+NUMBER, ID-NUMBER or ID-inf"
+
+# llama-server reads these from variables, too
+_OF_VARIABLES: Final = {
+    "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,71 +40,19 @@ class RequestFlag:
         return f"default_{self.field}" if self.names[0] != "--sampler-seq" else "default_sampler_letters"
 
 
-def whole(text: str) -> int:
-    """A whole number of any sign."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-
-
-def number(text: str) -> float:
-    """A number."""
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-
-
-def listed(text: str) -> list[str]:
-    """Names between semicolons."""
-    return [name.strip() for name in text.split(";") if name.strip()]
-
-
-def bias(text: str) -> list[object]:
-    """`15043+1`, `15043-1` or `15043-inf`: a token's id and what is added to its logit; false: never chosen."""
-    for sign in "+-":
-        id, found, amount = text.partition(sign)
-        if found and id.strip().isdecimal():
-            value = number(sign + amount)
-            return [int(id), False if value == float("-inf") else value]
-    raise argparse.ArgumentTypeError(f"{text!r} is no bias ({_BIAS_HINT})")
-
-
 REQUEST_FLAGS: Final = (
     RequestFlag(("-n", "--predict", "--n-predict"), "n_predict", whole, "N_PREDICT"),
     RequestFlag(("-r", "--reverse-prompt"), "stop", str, repeatable=True),
-    RequestFlag(("--temp", "--temperature"), "temperature", number, "TEMPERATURE"),
-    RequestFlag(("--top-k",), "top_k", whole, "TOP_K"),
-    RequestFlag(("--top-p",), "top_p", number, "TOP_P"),
-    RequestFlag(("--min-p",), "min_p", number, "MIN_P"),
-    RequestFlag(("-s", "--seed"), "seed", whole),
+    *(
+        RequestFlag(
+            (*(("-s",) if flag.option == "seed" else ()), *flag.names.split()),
+            flag.option, flag.read, flag.option.upper() if flag.option in _OF_VARIABLES else "", flag.is_repeatable,
+        )
+        for flag in SAMPLING_FLAGS
+    ),
     RequestFlag(("--ignore-eos",), "ignore_eos", None),
     RequestFlag(("-v", "--verbose", "--log-verbose"), "verbose", None),
-    RequestFlag(("--samplers",), "samplers", listed),
-    RequestFlag(("--sampler-seq", "--sampling-seq"), "samplers", str),
-    RequestFlag(("--top-nsigma", "--top-n-sigma"), "top_n_sigma", number),
-    RequestFlag(("--xtc-probability",), "xtc_probability", number),
-    RequestFlag(("--xtc-threshold",), "xtc_threshold", number),
-    RequestFlag(("--typical", "--typical-p"), "typical_p", number),
-    RequestFlag(("--repeat-last-n",), "repeat_last_n", whole),
-    RequestFlag(("--repeat-penalty",), "repeat_penalty", number, "REPEAT_PENALTY"),
-    RequestFlag(("--presence-penalty",), "presence_penalty", number, "PRESENCE_PENALTY"),
-    RequestFlag(("--frequency-penalty",), "frequency_penalty", number, "FREQUENCY_PENALTY"),
-    RequestFlag(("--dry-multiplier",), "dry_multiplier", number),
-    RequestFlag(("--dry-base",), "dry_base", number),
-    RequestFlag(("--dry-allowed-length",), "dry_allowed_length", whole),
-    RequestFlag(("--dry-penalty-last-n",), "dry_penalty_last_n", whole),
-    RequestFlag(("--dry-sequence-breaker",), "dry_sequence_breakers", str, repeatable=True),
-    RequestFlag(("--adaptive-target",), "adaptive_target", number),
-    RequestFlag(("--adaptive-decay",), "adaptive_decay", number),
-    RequestFlag(("--dynatemp-range",), "dynatemp_range", number),
-    RequestFlag(("--dynatemp-exp",), "dynatemp_exponent", number),
-    RequestFlag(("--mirostat",), "mirostat", whole),
-    RequestFlag(("--mirostat-lr",), "mirostat_eta", number),
-    RequestFlag(("--mirostat-ent",), "mirostat_tau", number),
-    RequestFlag(("-l", "--logit-bias"), "logit_bias", bias, repeatable=True),
-)
+)  # fmt: skip
 
 
 def add_request_flags(parser: argparse.ArgumentParser) -> None:
@@ -126,4 +80,4 @@ def _given(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     for flag in REQUEST_FLAGS:
         value = getattr(args, flag.option, None)
         if value is not None:
-            yield flag.field, [] if flag.field == "dry_sequence_breakers" and value == ["none"] else value
+            yield flag.field, meant(flag.field, value)

@@ -26,7 +26,7 @@ def store(tmp_path_factory):
     """A store of Ollama's with a model that sees."""
     folder = tmp_path_factory.mktemp("store")
     text, tower = tiny_pair(folder)
-    params = {"temperature": 0, "num_ctx": 96, "repeat_penalty": 1.5}
+    params = {"temperature": 0, "num_ctx": 96, "repeat_penalty": 1.5, "tfs_z": 0.5}
     layers = [("model", text.read_bytes()), ("projector", tower.read_bytes()), ("params", json.dumps(params).encode())]
     pull(folder / "models", layers)
     return folder / "models"
@@ -34,10 +34,13 @@ def store(tmp_path_factory):
 
 def test_chat_answers_from_ollamas_store(run, store):
     model = store.parent / "model.gguf"
-    wanted = run("chat", "-m", model, "-n", 8, "--temperature", 0, "--ignore-eos", "hi")
-    done = run("chat", "-m", "ollama:tiny", "-n", 8, "--ignore-eos", "--verify", "hi", OLLAMA_MODELS=str(store))
+    asked = ("-n", 8, "--ignore-eos", "hi")
+    wanted = run("chat", "-m", model, "--temperature", 0, "--repeat-penalty", 1.5, *asked)
+    unlike = run("chat", "-m", model, "--temperature", 0, *asked)
+    done = run("chat", "-m", "ollama:tiny", "--verify", *asked, OLLAMA_MODELS=str(store))
     assert (done.returncode, done.stdout) == (0, wanted.stdout)
-    assert "penalty_repeat" in done.stderr
+    assert wanted.stdout != unlike.stdout, "the store's penalty shows"
+    assert "repeat_last_n" not in done.stderr and "general.sampling.tfs_z" in done.stderr
 
 
 def test_inspect_shows_both_parts_and_what_stands_beside(run, store):
@@ -48,7 +51,7 @@ def test_inspect_shows_both_parts_and_what_stands_beside(run, store):
         assert sum(kind["count"] for kind in told["tensors"].values()) == len(file.tensors)
     assert told["vision"]["projector"] == "gemma3" and told["vision"]["problem"] is None
     assert told["metadata"]["general.sampling.temp"] == 0
-    assert any("sha256-" in note for note in told["notes"]) and any("penalty_repeat" in note for note in told["notes"])
+    assert any("sha256-" in note for note in told["notes"]) and any("tfs_z" in note for note in told["notes"])
 
 
 def test_bench_takes_names_too(run, store):

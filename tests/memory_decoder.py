@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 
 from opsin.nn.attention import Heads, SelfAttention, attend
-from opsin.nn.batch import Batch, Group, GroupShape, Memory
+from opsin.nn.batch import Batch, Group, GroupShape, Memory, StateShape
 from opsin.nn.ffn import GatedFfn
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Embedding, Linear, RmsNorm
@@ -78,6 +78,10 @@ class MemoryDecoder:
     def groups(self) -> dict[str, GroupShape]:
         shape = GroupShape(LAYERS, KV, HEAD)
         return {"self": shape, "memory": shape}
+
+    @property
+    def states(self) -> dict[str, StateShape]:
+        return {}
 
     def fill(self, memory: Array, group: Group) -> None:
         for layer, block in enumerate(self.weights.blk):

@@ -18,7 +18,7 @@ from opsin.gguf import File
 from opsin.gguf.dialect import Dialect, translate
 from opsin.gguf.rules import Rules
 from opsin.media.picture import Picture
-from opsin.nn.batch import Batch, GroupShape
+from opsin.nn.batch import Batch, GroupShape, StateShape
 from opsin.nn.module import Reader
 from opsin.ops import Array, Pages
 from opsin.spans import Patches
@@ -30,6 +30,11 @@ class Decoder(Protocol):
     @property
     def groups(self) -> Mapping[str, GroupShape]:
         """Its KV groups: "self", and others that it reads."""
+        ...
+
+    @property
+    def states(self) -> Mapping[str, StateShape]:
+        """The states of its recurrent layers, where it has any."""
         ...
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 from opsin.ops import Array, Pages, Reads, Rows
 
@@ -30,6 +31,23 @@ class GroupShape:
     heads: int
     width: int
     window: int = 0
+
+
+@dataclass(frozen=True)
+class StateShape:
+    """A state of a decoder's recurrent layers: all that rows leave behind, whose size does not grow with them.
+
+    A sequence has one block of float32 [layers, *shape] of it, which each of its rows changes in turn: that of the
+    gated delta rule, or the last rows that a causal convolution looks back to.
+    """
+
+    layers: int
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Of one sequence."""
+        return 4 * self.layers * prod(self.shape)
 
 
 @dataclass(frozen=True, eq=False)

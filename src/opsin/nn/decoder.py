@@ -5,14 +5,14 @@ A family that differs in more than numbers writes its own around `DecoderWeights
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Self
 
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.nn.attention import Heads, SelfAttention, heads_of
-from opsin.nn.batch import Batch, GroupShape
+from opsin.nn.batch import Batch, GroupShape, StateShape
 from opsin.nn.ffn import GatedFfn
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
@@ -55,6 +55,10 @@ class OverWeights:
     """What the weights alone say of a decoder; one that differs says so itself."""
 
     weights: DecoderWeights
+
+    @property
+    def states(self) -> Mapping[str, StateShape]:
+        return {}
 
     @property
     def vocabulary(self) -> int:

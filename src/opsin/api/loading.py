@@ -66,8 +66,9 @@ def load(
         mmproj: the file of the part for pictures; None takes the model's own, or the best that fits of those beside it.
         vision: False leaves it out. Its weights are read when the first picture comes.
         threads: compute threads; None takes what this process may use.
-        context: tokens that a prompt and its answer may have; None takes what a store says of the model (num_ctx),
-            else the model's own, at most 8192.
+        context: tokens that the cache holds, which all sequences share: one prompt and its answer may have as many, up
+            to what the model was trained for. None takes what a store says of the model (num_ctx), else the model's
+            own, at most 8192.
         pages: how the KV cache is kept: f16, q8_0 (half of it) or f32.
         sequences: how many may run at once. The cache is shared by all.
         rules: what may be fetched for messages with URLs in them; None allows public http(s) addresses and no files.
@@ -116,7 +117,7 @@ def load(
                 read = loading.read(file, files.found, template)
                 seeing, hint = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
                 usual = files.found.context if files.found is not None else None
-                rows = _rows(read.decoder, context, usual or _CONTEXT)
+                rows = _rows(read.decoder, context, usual or _CONTEXT, sequences)
                 text = loading.text(read, seeing, rows=rows, sequences=sequences, pages=pages)
     except BaseException:
         opened.close()
@@ -161,11 +162,12 @@ def check_devices(device: str | Mapping[str, str]) -> None:
             raise RequestError(f"there is no device {name!r:.80} for {part}", hint=f"there is {', '.join(DEVICES)}")
 
 
-def _rows(decoder: Decoder, asked: int | None, usual: int) -> int:
-    """Of the context. Raises RequestError where more is asked than the model was trained for."""
+def _rows(decoder: Decoder, asked: int | None, usual: int, sequences: int) -> int:
+    """Of the cache. Raises RequestError where more is asked than so many sequences can fill."""
     rows = min(decoder.context, usual) if asked is None else asked
-    if not 0 < rows <= decoder.context:
-        raise RequestError(f"context={rows}", hint=f"this model was trained for 1 to {decoder.context}")
+    if not 0 < rows <= decoder.context * sequences:
+        each = f"this model was trained for 1 to {decoder.context}"
+        raise RequestError(f"context={rows}", hint=each if sequences == 1 else f"{each}, times {sequences} sequences")
     return rows
 
 
@@ -228,8 +230,8 @@ class _Loading:
     def text(self, read: _Read, vision: Vision | None, *, rows: int, sequences: int, pages: PageType) -> Text:
         decoder = read.decoder
         limits = Limits(
-            rows=max(512, sequences), outputs=max(64, sequences), sequences=sequences, context=rows,
-            pages=-(-rows // PAGE) + sequences,
+            rows=max(512, sequences), outputs=max(64, sequences), sequences=sequences,
+            context=min(rows, decoder.context), pages=-(-rows // PAGE) + sequences,
             memory=_PICTURES * pages_for(vision.memory_rows) if vision is not None and MEMORY in decoder.groups else 1,
         )  # fmt: skip
         store = MediaStore(_EMBEDDINGS) if vision is not None else None

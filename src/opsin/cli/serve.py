@@ -39,7 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     options.add_mmproj(parser)
     parser.add_argument(
         "-c", "--context", "--ctx-size", type=options.or_own, metavar="N",
-        help="tokens of prompt and answer; 0 for the usual",
+        help="tokens that the cache holds, for all answers together; 0 for the usual",
     )  # fmt: skip
     parser.add_argument("-a", "--alias", metavar="NAME", help="what the model is called (default: as its file)")
     parser.add_argument("--tags", metavar="NAME,...", help="told with the model's name, and used for nothing")

@@ -29,11 +29,14 @@ VARIANTS = {
     "llama with yarn that tells its strength in shares": (
         "llama", {"rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3}}
     ),
+    "llama with experts": ("mixtral", {}),
     "mistral3": ("mistral3", {}),
     "mistral3 without yarn": ("mistral3", {"rope_parameters": {**checkpoints.YARN, "rope_type": "default"}}),
     "qwen2": ("qwen2", {}),
     "qwen2 untied": ("qwen2", {"tied": False}),
     "qwen3": ("qwen3", {}),
+    "qwen3moe": ("qwen3moe", {}),
+    "qwen3moe whose shares are as they are": ("qwen3moe", {"norm_topk_prob": False}),
     "qwen2vl": ("qwen2vl", {}),
     "qwen3vl": ("qwen3vl", {}),
     "gemma3": ("gemma3", {}),

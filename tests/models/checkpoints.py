@@ -37,6 +37,7 @@ NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+EXPERTS = {**NAMES, "mlp.gate": "ffn_gate_inp"}
 SANDWICH = {
     **NAMES,
     "post_attention_layernorm": "post_attention_norm",
@@ -125,6 +126,13 @@ YARN = {
 CHECKPOINTS = {
     "qwen2": Checkpoint(_causal("Qwen2"), options={"rope_theta": 5e4}, keys={"rope.freq_base": 5e4}),
     "qwen3": Checkpoint(_causal("Qwen3"), options={"rope_theta": 5e4}, keys={"rope.freq_base": 5e4}),
+    "qwen3moe": Checkpoint(
+        _causal("Qwen3Moe"),
+        options={"rope_theta": 5e4, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40,
+                 "norm_topk_prob": True, "mlp_only_layers": [1]},
+        keys={"rope.freq_base": 5e4, "expert_count": 6, "expert_used_count": 2},
+        names=EXPERTS,
+    ),
     "internlm2": Checkpoint(
         _causal("Llama"),  # computes the same
         head=WIDTH // HEADS,
@@ -186,7 +194,10 @@ CHECKPOINTS = {
 
 
 # Those whose file is not written by hand here.
-OTHERS = {"llama": Checkpoint(_causal("Llama"), options={"rope_theta": 5e4})}
+OTHERS = {
+    "llama": Checkpoint(_causal("Llama"), options={"rope_theta": 5e4}),
+    "mixtral": Checkpoint(_causal("Mixtral"), options={"num_local_experts": 4, "num_experts_per_tok": 2}),
+}
 
 
 def make(name: str, *, tied: bool = True, layers: int | None = None, **options: object) -> torch.nn.Module:
@@ -252,10 +263,19 @@ def tensors(name: str, model: torch.nn.Module) -> dict[str, Floats]:
             array = array + 1
         if known.neighbours and re.search(r"[qk]_proj", short):
             array = array.reshape(-1, 2, known.head // 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
-        found[_rename(short, known.names)] = array
+        found |= _experts(short, array) if ".experts." in short else {_rename(short, known.names): array}
     if model.config.get_text_config().tie_word_embeddings:
         found.pop("output.weight", None)
     return found
+
+
+def _experts(name: str, array: Floats) -> dict[str, Floats]:
+    """The layers of all experts, of which the class holds gate and up as one."""
+    _, layer, rest = name.split(".", 2)
+    if rest.endswith("down_proj"):
+        return {f"blk.{layer}.ffn_down_exps.weight": array}
+    gate, up = np.split(array, 2, 1)
+    return {f"blk.{layer}.ffn_gate_exps.weight": gate, f"blk.{layer}.ffn_up_exps.weight": up}
 
 
 def _rename(name: str, names: dict[str, str]) -> str:

@@ -12,6 +12,7 @@ from opsin.models import load_decoder
 from opsin.nn.batch import Batch, Group
 from opsin.nn.module import FileReader
 from opsin.ops import PAGE, Reads
+from opsin.ops.routes import Routing
 
 torch = pytest.importorskip("torch")
 from torch_ops import TorchOps  # noqa: E402
@@ -107,6 +108,24 @@ class TestDefinition:
         others = (lambda o: o.fold(o.constant(x), 3), lambda o: o.mean_rows(o.constant(x), 3))
         for run in (overlaid, put, added, *others):
             agree(TorchOps(), run, 2e-7)
+
+    @pytest.mark.parametrize(
+        "how", [Routing(3), Routing(2, normalised=False), Routing(3, "sigmoid", scale=2.0, groups=4, used_groups=2)]
+    )
+    def test_experts(self, how):
+        x, logits, bias, more = normal(7, 40), normal(7, 12), normal(12), normal(7, 33)
+
+        def run(o):
+            stack = o.pack_experts(raw("F16", 12 * 33, 40), 12)
+            routes = o.route(o.constant(logits), how, o.constant(bias), o.constant(bias))
+            y = o.experts(o.spread(o.constant(x), routes), stack, routes, o.constant(normal(12, 33)))
+            return o.join(y, routes, o.gated(o.constant(more), o.constant(x), o.constant(normal(40))))
+
+        agree(TorchOps(), run)
+
+    def test_clamped_glu(self):
+        gate, up = 6 * normal(5, 40), 6 * normal(5, 40, seed=1)
+        agree(TorchOps(), lambda o: o.glu(o.constant(gate), o.constant(up), "swiglu_oai"))
 
     def test_positions_on_axes(self):
         positions, axis = np.array([[3, 500], [7, 2]], np.int32), np.array([0, 1, 1, 0, 1], np.int32)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from opsin.ops import PAGE, Activation, Array, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most
+from opsin.ops import PAGE, Activation, Array, Glu, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most
+from opsin.ops.routes import Routes, Routing, Stack
 from opsin.quants import by_id
 
 _ACTIVATIONS = {
@@ -32,6 +33,19 @@ class TorchWeight:
     @property
     def shape(self) -> tuple[int, int]:
         return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def bytes(self) -> int:
+        return self.values.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class TorchStack:
+    values: Tensor  # [experts, outputs, inputs]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.values.shape[0], self.values.shape[1], self.values.shape[2]
 
     @property
     def bytes(self) -> int:
@@ -159,7 +173,10 @@ class TorchOps:
         a, b = turned.unflatten(-1, (pairs, 2)).unbind(-1)
         return self.wrap(torch.cat([torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2), rest], -1))
 
-    def glu(self, gate: Array, up: Array, kind: Activation) -> Array:
+    def glu(self, gate: Array, up: Array, kind: Glu) -> Array:
+        if kind == "swiglu_oai":
+            low = gate.data.clamp(max=7)
+            return self.wrap(low * (1.702 * low).sigmoid() * (up.data.clamp(-7, 7) + 1))
         return self.wrap(_ACTIVATIONS[kind](gate.data) * up.data)
 
     def activate(self, x: Array, kind: Activation) -> Array:
@@ -228,6 +245,51 @@ class TorchOps:
         values, places = x.data.sort(dim=-1, descending=True, stable=True)
         sums = (x.data - values[:, :1]).exp().sum(-1)
         return self.wrap(places[:, : most(k)].int()), self.wrap(values[:, : most(k)]), self.wrap(sums)
+
+    def pack_experts(self, raw: Raw, experts: int) -> Stack:
+        whole = self.pack(raw)
+        assert isinstance(whole, TorchWeight)
+        return TorchStack(whole.values.unflatten(0, (experts, -1)))
+
+    def route(self, logits: Array, how: Routing, bias: Array | None = None, gains: Array | None = None) -> Routes:
+        x = logits.data
+        scores = x.softmax(-1) if how.gating == "softmax" else x.sigmoid()
+        merits = scores if bias is None else scores + bias.data
+        if how.groups > 1:
+            groups = merits.unflatten(-1, (how.groups, -1))
+            worth = groups.topk(min(2, groups.shape[-1]), -1).values.sum(-1)
+            kept = torch.zeros_like(worth).scatter(-1, worth.topk(how.used_groups, -1).indices, 1.0)
+            merits = groups.masked_fill(kept[..., None] == 0, -torch.inf).flatten(-2)
+        chosen = merits.topk(how.used, -1).indices
+        shares = scores.gather(-1, chosen)
+        if how.normalised:
+            shares = shares / shares.sum(-1, keepdim=True)
+        shares = shares * how.scale * (1.0 if gains is None else gains.data[chosen])
+        pairs = chosen.flatten().argsort(stable=True)
+        places = pairs.argsort()
+        shape = chosen.shape
+        parts = (chosen.int(), shares, pairs.int().reshape(shape), places.int().reshape(shape))
+        return Routes(*(self.wrap(part) for part in parts))
+
+    def spread(self, x: Array, routes: Routes, *, weighed: bool = False) -> Array:
+        pairs = routes.pairs.data.long()
+        y = x.data[pairs // pairs.shape[1]]
+        return self.wrap(y * routes.shares.data.flatten()[pairs][..., None] if weighed else y)
+
+    def experts(self, x: Array, w: Stack, routes: Routes, bias: Array | None = None) -> Array:
+        assert isinstance(w, TorchStack)
+        own = routes.experts.data.flatten()[routes.pairs.data.long()].long()
+        y = torch.einsum("nkoi,nki->nko", w.values[own], x.data)
+        return self.wrap(y if bias is None else y + bias.data[own])
+
+    def join(self, x: Array, routes: Routes, residual: Array | None = None, *, weighed: bool = True) -> Array:
+        values = x.data.flatten(0, 1)[routes.places.data.long()]
+        y = (values * routes.shares.data[..., None] if weighed else values).sum(1)
+        return self.wrap(y if residual is None else y + residual.data)
+
+    def gated(self, x: Array, by: Array, w: Array, residual: Array | None = None) -> Array:
+        y = x.data * (by.data @ w.data).sigmoid()[:, None]
+        return self.wrap(y if residual is None else y + residual.data)
 
     def recorded(self, key: Hashable, build: Callable[..., Array], *inputs: np.ndarray) -> Array:
         return build(self, *(self.constant(values) for values in inputs))

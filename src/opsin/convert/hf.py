@@ -24,6 +24,7 @@ from opsin.errors import FileError, ModelError, RequestError
 from opsin.gguf import File, MadeRows, NewTensor, Typed, ValueType, check_target, open_unwritten, write
 from opsin.gguf.roles import PROJECTOR, is_checkpoint_media
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
+from opsin.gguf.text_rules import EXPERTS
 from opsin.gguf.writer import Writable
 from opsin.models import rules as all_rules
 from opsin.quants import BY_NAME, QuantType
@@ -190,11 +191,15 @@ def _content(checkpoint: Checkpoint, rules: Rules, format: QuantType) -> NewFile
         if value is not None:
             content.metadata[key.name.format(arch=rules.architecture)] = value
     tied = rules.part == "text" and _repeats_embeddings(checkpoint, settings)
+    stacks: dict[str, list[str]] = {}  # the sources of those that are made of several
     for name in sorted(checkpoint.names, key=_numbers_by_value):
         for rule, found in _matches(rules, name):
             target = _target(rule, found, settings)
-            if not (tied and target == "output.weight"):
+            if "e" in found.groupdict():
+                stacks.setdefault(target, []).append(name)
+            elif not (tied and target == "output.weight"):
                 content.tensors.append(_tensor(checkpoint, settings, rule, name, target, format))
+    content.tensors += [_stack(checkpoint, settings, target, names, format) for target, names in stacks.items()]
     for made in rules.made:
         values = made.make(settings)
         if values is not None:
@@ -252,8 +257,9 @@ def _target(rule: Tensor, found: re.Match[str], settings: Settings) -> str:
 
 @cache
 def _pattern(source: str) -> re.Pattern[str]:
-    """A rule's source: "{n}" is a number, "*" anything, and ".weight" or ".bias" may follow."""
+    """A rule's source: "{n}" is a number, "{e}" an expert's, "*" anything, and ".weight" or ".bias" may follow."""
     text = re.escape(source).replace(r"\{n\}", r"(?P<n>\d{1,5})").replace(r"\*", ".*")
+    text = text.replace(r"\{e\}", r"(?P<e>\d{1,5})")
     return re.compile(text + r"(?P<end>\.weight|\.bias)?")
 
 
@@ -291,6 +297,8 @@ def _tensor(
     shape = (rule.shape(stored.shape, settings) if rule.shape else stored.shape) or (1,)
     kind = BY_NAME[rule.type] if rule.type else _kind_of(target, shape, format)
     kind = BY_NAME["F16"] if rule.plain and kind.elements > 1 else kind
+    if rule.each is not None:
+        return NewTensor(target, shape, kind.id, MadeRows(partial(_experts, checkpoint, settings, rule, name, kind)))
     if rule.change is None:
         return NewTensor(target, shape, kind.id, MadeRows(partial(_rows, checkpoint, name, kind)))
 
@@ -304,11 +312,35 @@ def _tensor(
     return NewTensor(target, shape, kind.id, changed)
 
 
+def _experts(
+    checkpoint: Checkpoint, settings: Settings, rule: Tensor, name: str, kind: QuantType, first: int, last: int
+) -> npt.NDArray[np.uint8]:
+    """The blocks of some experts, each of which `rule.each` changes."""
+    assert rule.each is not None
+    found = [rule.each(checkpoint.read(name, e, e + 1)[0], settings) for e in range(first, last)]
+    return np.concatenate([_encode(values, kind) for values in found])
+
+
+def _stack(
+    checkpoint: Checkpoint, settings: Settings, target: str, names: Sequence[str], format: QuantType
+) -> NewTensor:
+    """Matrices of experts, which a checkpoint holds apart, as one tensor. Raises FileError where one is missing."""
+    count, shape = settings.number(EXPERTS), checkpoint.stored(names[0]).shape
+    if len(names) != count or any(checkpoint.stored(name).shape != shape for name in names):
+        raise FileError(f"{checkpoint.path}: {target} is made of {len(names)} of {count} experts, or not alike ones")
+    kind = _kind_of(target, (count, *shape), format)
+
+    def rows(first: int, last: int) -> npt.NDArray[np.uint8]:
+        return np.concatenate([_rows(checkpoint, name, kind, 0, shape[0]) for name in names[first:last]])
+
+    return NewTensor(target, (count, *shape), kind.id, MadeRows(rows))
+
+
 def _kind_of(target: str, shape: tuple[int, ...], format: QuantType) -> QuantType:
     """The number format of a tensor, as llama.cpp's converter chooses it."""
     if len(shape) <= 1 or target.endswith("_norm.weight"):
         return BY_NAME["F32"]
-    if len(shape) > 2:  # kernels of convolutions
+    if len(shape) > 2 and not target.endswith("_exps.weight"):  # kernels of convolutions
         return BY_NAME["F16" if format.name == "F16" else "F32"]
     if not target.endswith(".weight"):
         return BY_NAME["F32"]

@@ -114,13 +114,15 @@ class Tensor:
 
     Attributes:
         source: its name there, with "{n}" for a number. ".weight" and ".bias" may be left away: both are meant, and
-            the target gets the same end.
+            the target gets the same end. Sources with "{e}", an expert's number, become one tensor together.
         target: its name here.
         change: gives its values.
         shape: gives their shape from the source's, where `change` makes another.
         type: the number format that it always gets.
         plain: it gets F16 where others get blocks.
         number: "{n}" of the target, from that of the source, where files count otherwise.
+        each: gives the values of one expert from those that the source holds of it, one expert behind the other; so
+            that no more than one has to be in memory. `shape` tells of the whole.
     """
 
     source: str
@@ -130,6 +132,7 @@ class Tensor:
     type: str | None = None
     plain: bool = False
     number: Callable[[Settings, int], int] | None = None
+    each: Change | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from opsin.errors import ModelError
 from opsin.gguf.rules import Change, ComputedTensor, Key, Rules, Settings, Tensor
 
 HEADS, KV_HEADS = "num_attention_heads", "num_key_value_heads|num_attention_heads"
+EXPERTS = "num_experts|num_local_experts|n_routed_experts"
 _ROPES = "rope_parameters.full_attention|rope_parameters|rope_scaling"
 
 
@@ -169,6 +170,30 @@ def tensors(*, q: Change | None = None, k: Change | None = None, norm: Change | 
         Tensor(f"{ffn}.gate_proj", f"{block}.ffn_gate"),
         Tensor(f"{ffn}.up_proj", f"{block}.ffn_up"),
         Tensor(f"{ffn}.down_proj", f"{block}.ffn_down"),
+    )
+
+
+def _as_they_are(settings: Settings) -> bool | None:
+    """Whether shares are not divided by their sum, as they usually are."""
+    return False if settings.get("norm_topk_prob", "bool", True) is False else None
+
+
+EXPERT_KEYS = (
+    Key("{arch}.expert_count", EXPERTS),
+    Key("{arch}.expert_used_count", "num_experts_per_tok"),
+    Key("{arch}.expert_feed_forward_length", "moe_intermediate_size|intermediate_size"),
+    Key("{arch}.expert_weights_norm", _as_they_are, "bool", None),
+)
+
+
+def expert_tensors(
+    part: str = "layers.{n}.mlp", *, gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj"
+) -> tuple[Tensor, ...]:
+    """Tensors of a layer's router and experts, which a checkpoint holds one by one below `part`."""
+    names = {gate: "ffn_gate_exps", up: "ffn_up_exps", down: "ffn_down_exps"}
+    return (
+        Tensor(f"{part}.gate", "blk.{n}.ffn_gate_inp", type="F32"),
+        *(Tensor(f"{part}.experts.{{e}}.{theirs}", f"blk.{{n}}.{ours}") for theirs, ours in names.items()),
     )
 
 

@@ -1,8 +1,8 @@
 """Llama, SmolLM2, Mistral and others of that shape: RMS norms before parts, SwiGLU.
 
-Rotary positions turn neighbouring pairs, and heads are grouped.
+Rotary positions turn neighbouring pairs, and heads are grouped. Mixtral has experts (Jiang et al. 2024).
 
-GGUF: general.architecture = "llama". Oracle: transformers' LlamaForCausalLM.
+GGUF: general.architecture = "llama". Oracle: transformers' LlamaForCausalLM and MixtralForCausalLM.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from dataclasses import replace
 from functools import partial
 
 from opsin.gguf.rules import Key, Rules, neighbours
-from opsin.gguf.text_rules import HEADS, KV_HEADS, PRE_NORM, ROPE_FACTORS, head_width, pre_norm_rules, tensors
+from opsin.gguf.text_rules import (
+    EXPERT_KEYS,
+    HEADS,
+    KV_HEADS,
+    PRE_NORM,
+    ROPE_FACTORS,
+    expert_tensors,
+    head_width,
+    pre_norm_rules,
+    tensors,
+)
 from opsin.nn.decoder import PreNormDecoder
 
 DECODERS = {"llama": partial(PreNormDecoder.load, prefix="llama", pairing="neighbours")}
@@ -34,4 +44,15 @@ def _rules(name: str, kind: str, defaults: Mapping[str, object]) -> Rules:
     )
 
 
-RULES = (_rules("LlamaForCausalLM", "llama", _DEFAULTS), _rules("MistralForCausalLM", "mistral", _DEFAULTS | _LATER))
+def _mixture() -> Rules:
+    """Files of it are those of the plain model with experts."""
+    found = _rules("MixtralForCausalLM", "mixtral", _DEFAULTS | _LATER)
+    experts = expert_tensors("layers.{n}.block_sparse_moe", gate="w1", up="w3", down="w2")
+    return replace(found, keys=(*found.keys, *EXPERT_KEYS), tensors=(*found.tensors, *experts))
+
+
+RULES = (
+    _rules("LlamaForCausalLM", "llama", _DEFAULTS),
+    _rules("MistralForCausalLM", "mistral", _DEFAULTS | _LATER),
+    _mixture(),
+)

@@ -18,7 +18,7 @@ from opsin.gguf.rules import Key, Tensor, neighbours
 from opsin.gguf.text_rules import HEADS, KV_HEADS, PRE_NORM, ROPE_FACTORS, head_width, pre_norm_rules, tensors
 from opsin.nn.attention import CrossAttention, Heads, heads_of
 from opsin.nn.batch import MEMORY, Batch, GroupShape
-from opsin.nn.decoder import DecoderWeights, OverWeights, PreNormBlock
+from opsin.nn.decoder import DecoderWeights, OverWeights, PreNormBlock, check_experts, feed_forward
 from opsin.nn.ffn import GatedFfn
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
@@ -63,6 +63,7 @@ class MllamaDecoder(OverWeights):
                 block.attn.check(heads, weights.width)
             else:
                 block.attn.check(heads)
+                check_experts(file, "mllama", block.ffn, None, weights.width)
         factors = source.values("rope_freqs.weight") if source.has("rope_freqs.weight") else None
         rope = rope_of(file, "mllama", heads.width, factors)
         return cls(
@@ -108,7 +109,7 @@ class MllamaDecoder(OverWeights):
                     block.attn_norm(x, self.eps), batch, layer=own, heads=self.heads, rope=table, pairing="neighbours",
                     eps=self.eps, name=f"blk.{i}.attn", residual=x,
                 )  # fmt: skip
-                x = block.ffn(block.ffn_norm(x, self.eps), "silu", residual=x)
+                x = feed_forward(block.ffn, block.ffn_norm(x, self.eps), "silu", None, residual=x)
                 own += 1
             x = tap(f"blk.{i}.out", x)
         return w.logits(tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps)))

@@ -1,14 +1,24 @@
 """Qwen 3: a norm before each part, norms of the heads of q and k, rotary positions of halves, SwiGLU.
 
-GGUF: general.architecture = "qwen3". Oracle: transformers' Qwen3ForCausalLM.
+With experts, each row passes through a few, whose shares are those of a softmax over all, divided by their sum.
+
+GGUF: general.architecture = "qwen3" or "qwen3moe". Oracle: transformers' Qwen3ForCausalLM and Qwen3MoeForCausalLM.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
-from opsin.gguf.text_rules import pre_norm_rules
+from opsin.gguf.text_rules import EXPERT_KEYS, expert_tensors, pre_norm_rules
 from opsin.nn.decoder import PreNormDecoder
 
-DECODERS = {"qwen3": partial(PreNormDecoder.load, prefix="qwen3", pairing="halves")}
-RULES = (pre_norm_rules("qwen3", ("Qwen3ForCausalLM",), ("qwen3",)),)
+DECODERS = {
+    "qwen3": partial(PreNormDecoder.load, prefix="qwen3", pairing="halves"),
+    "qwen3moe": partial(PreNormDecoder.load, prefix="qwen3moe", pairing="halves"),
+}
+_MIXTURE = pre_norm_rules("qwen3moe", ("Qwen3MoeForCausalLM",), ("qwen3_moe",), *EXPERT_KEYS)
+RULES = (
+    pre_norm_rules("qwen3", ("Qwen3ForCausalLM",), ("qwen3",)),
+    replace(_MIXTURE, tensors=(*_MIXTURE.tensors, *expert_tensors())),
+)

@@ -13,12 +13,14 @@ from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.nn.attention import Heads, SelfAttention, heads_of
 from opsin.nn.batch import Batch, GroupShape, StateShape
+from opsin.nn.experts import ExpertFfn, routing_of
 from opsin.nn.ffn import GatedFfn
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Embedding, Linear, RmsNorm
 from opsin.nn.rope import Rope, Temperature, axis_of, rope_of, temperature_of
-from opsin.ops import Array, Pairing
+from opsin.ops import Activation, Array, Pairing
+from opsin.ops.routes import Routing
 
 Tables = tuple[Array, Array]  # of a rope, for queries and for keys
 
@@ -81,18 +83,37 @@ class PreNormBlock(Module):
     attn_norm: RmsNorm
     attn: Annotated[SelfAttention, at("")]
     ffn_norm: RmsNorm
-    ffn: Annotated[GatedFfn, at("")]
+    ffn: Annotated[ExpertFfn | GatedFfn, at("")]
 
 
 class PreNormWeights(DecoderWeights):
     blk: list[PreNormBlock]
 
 
+def check_experts(file: File, prefix: str, ffn: ExpertFfn | GatedFfn, routing: Routing | None, width: int) -> None:
+    """Raises ModelError where a layer has experts of other sizes than the file says, or none are told of."""
+    if isinstance(ffn, ExpertFfn):
+        if routing is None:
+            raise ModelError(f"{file.path} has {ffn.tensor('ffn_gate_inp.weight')} and says no {prefix}.expert_count")
+        ffn.check(routing, width, file.get_int(f"{prefix}.expert_count"))
+
+
+def feed_forward(
+    ffn: ExpertFfn | GatedFfn, x: Array, kind: Activation, routing: Routing | None, residual: Array
+) -> Array:
+    """x [rows, width] through a layer's FFN, or through its experts, chosen as `routing` says."""
+    if isinstance(ffn, ExpertFfn):
+        assert routing is not None, "checked when it was loaded"
+        return ffn(x, kind, routing, residual)
+    return ffn(x, kind, residual)
+
+
 @dataclass(frozen=True, eq=False)
 class PreNormDecoder(OverWeights):
     """`pairing` says which values of a head turn together.
 
-    `axis` [pairs] says which of a row's positions turns which pair, where there are three (M-RoPE).
+    `axis` [pairs] says which of a row's positions turns which pair, where there are three (M-RoPE). `routing` is how
+    layers of experts choose these.
     """
 
     weights: PreNormWeights
@@ -104,6 +125,7 @@ class PreNormDecoder(OverWeights):
     pairing: Pairing
     axis: Array | None = None
     temperature: Temperature | None = None
+    routing: Routing | None = None
 
     @classmethod
     def load(cls, file: File, source: Reader, prefix: str, *, pairing: Pairing, mrope: bool = False) -> Self:
@@ -115,8 +137,10 @@ class PreNormDecoder(OverWeights):
         if temperature is not None and (mrope or 2 * len(rope.frequencies) != heads.width):
             raise ModelError(f"{file.path}: {prefix}.attention.temperature_scale with a rope of parts of a head")
         weights.check(file, prefix, weights.blk)
+        routing = routing_of(file, prefix)
         for block in weights.blk:  # a cache is made for these heads before anything runs
             block.attn.check(heads)
+            check_experts(file, prefix, block.ffn, routing, weights.width)
         return cls(
             weights=weights,
             heads=heads,
@@ -127,6 +151,7 @@ class PreNormDecoder(OverWeights):
             pairing=pairing,
             axis=source.ops.constant(axis_of(file, prefix, len(rope.frequencies))) if mrope else None,
             temperature=temperature,
+            routing=routing,
         )
 
     @property
@@ -163,5 +188,5 @@ class PreNormDecoder(OverWeights):
             normed, batch, layer=layer, heads=self.heads, rope=keys, queries=queries, pairing=self.pairing,
             eps=self.eps, name=f"blk.{layer}.attn", residual=x,
         )  # fmt: skip
-        x = block.ffn(block.ffn_norm(x, self.eps), "silu", residual=x)
+        x = feed_forward(block.ffn, block.ffn_norm(x, self.eps), "silu", self.routing, residual=x)
         return batch.tap(f"blk.{layer}.out", x)

@@ -25,6 +25,14 @@ class MetaWeight:
     bytes: int
 
 
+@dataclass(frozen=True)
+class MetaStack:
+    """Matrices of experts that are not there."""
+
+    shape: tuple[int, int, int]
+    bytes: int
+
+
 class MetaReader(FileReader):
     """Reads no matrix: each has a shape and a size, and `bytes` adds these up.
 
@@ -44,6 +52,12 @@ class MetaReader(FileReader):
         size = weight_bytes(by_id(kind), outputs, inputs)
         self.bytes += size
         return MetaWeight((outputs, inputs), size)
+
+    def stack(self, name: str, part: int = 0, parts: int = 1) -> MetaStack:
+        kind, (experts, outputs, inputs) = self._stack(name, parts)
+        size = experts * weight_bytes(by_id(kind), outputs, inputs)
+        self.bytes += size
+        return MetaStack((experts, outputs, inputs), size)
 
     def values(self, name: str) -> Floats:
         return super().values(name) if self._vectors else np.zeros(self._need(name).shape, np.float32)

@@ -14,6 +14,7 @@ from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.ops import Array, Ops, Raw, Weight
+from opsin.ops.routes import Stack
 from opsin.quants import BY_NAME, by_id
 
 Change = Callable[[Floats], Floats]  # of a matrix [outputs, inputs]
@@ -40,6 +41,10 @@ class Reader(Protocol):
 
         `change` gives it another order, in float32: numbers in blocks cannot move.
         """
+        ...
+
+    def stack(self, name: str, part: int = 0, parts: int = 1) -> Stack:
+        """Matrices of experts (experts, outputs, inputs). With `parts`, those of each expert's rows cut in so many."""
         ...
 
     def values(self, name: str) -> Floats: ...
@@ -70,6 +75,26 @@ class FileReader:
             self._file.read_into(name, into, first * row)
 
         return self.ops.pack(Raw(name, kind, (outputs, inputs), read))
+
+    def stack(self, name: str, part: int = 0, parts: int = 1) -> Stack:
+        kind, (experts, outputs, inputs) = self._stack(name, parts)
+        row = by_id(kind).row_bytes(inputs)
+
+        def read(first: int, last: int, into: npt.NDArray[np.uint8]) -> None:
+            while first < last:
+                expert, at = divmod(first, outputs)
+                end = last if parts == 1 else min(last, (expert + 1) * outputs)  # rows of one part stand together
+                self._file.read_into(name, into[: (end - first) * row], ((expert * parts + part) * outputs + at) * row)
+                into, first = into[(end - first) * row :], end
+
+        return self.ops.pack_experts(Raw(name, kind, (experts * outputs, inputs), read), experts)
+
+    def _stack(self, name: str, parts: int) -> tuple[int, tuple[int, int, int]]:
+        """Number format, and (experts, outputs of a part, inputs)."""
+        info = self._need(name)
+        if len(info.shape) != 3 or info.shape[1] % parts:
+            raise ModelError(f"tensor {name} is {info.shape}; experts of {parts} parts were expected")
+        return info.type, (info.shape[0], info.shape[1] // parts, info.shape[2])
 
     def values(self, name: str) -> Floats:
         info, kind = self._need(name), by_id(self._need(name).type)
@@ -110,7 +135,8 @@ def _raw(name: str, values: Floats) -> Raw:
 class Module:
     """A part of a network: `read` fills its annotations with tensors and parts of the same names.
 
-    `Weight` is a matrix, `Array` a vector; `X | None` may be missing; `list[X]` is numbered from 0.
+    `Weight` is a matrix, `Array` a vector; `X | None` may be missing; `list[X]` is numbered from 0; of
+    parts `X | Y` the first is read that `is_there`.
     """
 
     _path: str  # its tensors' common beginning, for messages
@@ -126,6 +152,11 @@ class Module:
                 setattr(part, name, _read(source, kind, ".".join(p for p in (path, key) if p)))
         return part
 
+    @classmethod
+    def is_there(cls, source: Reader, path: str) -> bool:
+        """Whether a file holds this part and not another that may stand in its place."""
+        return True
+
     def tensor(self, name: str) -> str:
         """The full name of a tensor of this part."""
         return ".".join(p for p in (self._path, name) if p)
@@ -139,8 +170,11 @@ def _read(source: Reader, kind: Any, path: str) -> Any:
             parts.append(_read(source, choices[0], f"{path}.{len(parts)}"))
         return parts
     if len(choices) < len(get_args(kind)):
-        there = source.has(path) if choices[0] in (Weight, Array) else source.below(path)
+        plain = choices[0] in (Weight, Array)
+        there = source.has(path) if plain else source.below(path) and choices[0].is_there(source, path)
         return _read(source, choices[0], path) if there else None
+    if len(choices) > 1:
+        kind = next(choice for choice in choices if choice.is_there(source, path))
     if kind is Weight:
         return source.weight(path)
     if kind is Array:

@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.errors import ModelError
+from opsin.ops.routes import ExpertOps
 
 Pairing = Literal["neighbours", "halves"]
 Activation = Literal["silu", "gelu", "gelu_erf", "gelu_quick", "relu"]
+Glu = Activation | Literal["swiglu_oai"]  # that one is silu of slope 1.702, both sides clamped to 7, up + 1
 PageType = Literal["f32", "f16", "q8_0"]
 
 PAGE = 64  # rows a page of the KV cache
@@ -198,7 +200,7 @@ class Rows(Protocol):
         ...
 
 
-class Ops(Protocol):
+class Ops(ExpertOps, Protocol):
     """The operations of one device. The same promises hold on all; a device that cannot keep one raises.
 
     Rows of a result depend on the same rows of the arguments alone, bit for bit (but for `attend`, whose rows
@@ -288,7 +290,7 @@ class Ops(Protocol):
         """
         ...
 
-    def glu(self, gate: Array, up: Array, kind: Activation) -> Array:
+    def glu(self, gate: Array, up: Array, kind: Glu) -> Array:
         """activation(gate) * up (Shazeer 2020)."""
         ...
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from opsin.ops import PAGE, Activation, Array, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most
+from opsin.ops import PAGE, Activation, Array, Glu, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most
+from opsin.ops.routes import Routes, Routing, Stack
 from opsin.quants import by_id
 
 Values = npt.NDArray[Any]  # float32, float64 or int32
@@ -32,6 +33,20 @@ class DenseWeight:
     @property
     def shape(self) -> tuple[int, int]:
         return int(self.values.shape[0]), int(self.values.shape[1])
+
+    @property
+    def bytes(self) -> int:
+        return self.values.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class DenseStack:
+    values: npt.NDArray[np.float32]  # [experts, outputs, inputs]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        experts, outputs, inputs = self.values.shape
+        return int(experts), int(outputs), int(inputs)
 
     @property
     def bytes(self) -> int:
@@ -179,7 +194,10 @@ class Reference:
         y[..., b] = v[..., a] * sin + v[..., b] * cos
         return self.array(y)
 
-    def glu(self, gate: Array, up: Array, kind: Activation) -> Array:
+    def glu(self, gate: Array, up: Array, kind: Glu) -> Array:
+        if kind == "swiglu_oai":  # OpenAI's, of gpt-oss
+            low = np.minimum(data(gate), self.kind(7))
+            return self.array(low / (1 + np.exp(self.kind(-1.702) * low)) * (np.clip(data(up), -7, 7) + 1))
         return self.array(activated(data(gate), kind) * data(up))
 
     def activate(self, x: Array, kind: Activation) -> Array:
@@ -270,6 +288,52 @@ class Reference:
             sums = np.exp(data(x) - values[:, :1]).sum(axis=1)
         return self.array(places), self.array(values), self.array(sums)
 
+    def pack_experts(self, raw: Raw, experts: int) -> Stack:
+        whole = self.pack(raw)
+        assert isinstance(whole, DenseWeight)
+        return DenseStack(whole.values.reshape(experts, -1, raw.shape[1]))
+
+    def route(self, logits: Array, how: Routing, bias: Array | None = None, gains: Array | None = None) -> Routes:
+        x = data(logits)
+        scores = 1 / (1 + np.exp(-x))
+        if how.gating == "softmax":
+            scores = np.exp(x - x.max(-1, keepdims=True))
+            scores = scores / scores.sum(-1, keepdims=True)
+        merits = x if bias is None and how.groups == 1 else scores  # of two that round alike the larger is known
+        merits = best_groups(merits if bias is None else merits + data(bias), how)
+        chosen = np.argsort(-merits, axis=1, kind="stable")[:, : how.used]
+        shares = np.take_along_axis(scores, chosen, axis=1)
+        if how.normalised:
+            shares = shares / (shares.sum(-1, keepdims=True) + self.kind(1e-20))
+        shares = shares * self.kind(how.scale)
+        if gains is not None:
+            shares = shares * data(gains)[chosen]
+        pairs = np.argsort(chosen.reshape(-1), kind="stable")
+        places = np.argsort(pairs, kind="stable")
+        return Routes(*(self.array(part.reshape(chosen.shape)) for part in (chosen, shares, pairs, places)))
+
+    def spread(self, x: Array, routes: Routes, *, weighed: bool = False) -> Array:
+        pairs = data(routes.pairs)
+        y = data(x)[pairs // pairs.shape[1]]
+        return self.array(y * data(routes.shares).reshape(-1)[pairs][..., None] if weighed else y)
+
+    def experts(self, x: Array, w: Stack, routes: Routes, bias: Array | None = None) -> Array:
+        assert isinstance(w, DenseStack)
+        expert = data(routes.experts).reshape(-1)[data(routes.pairs)]
+        y = np.zeros((*expert.shape, w.shape[1]), self.kind)
+        for place in np.ndindex(expert.shape):
+            y[place] = w.values[expert[place]].astype(self.kind) @ data(x)[place]
+        return self.array(y if bias is None else y + data(bias)[expert])
+
+    def join(self, x: Array, routes: Routes, residual: Array | None = None, *, weighed: bool = True) -> Array:
+        values = data(x).reshape(-1, x.width)[data(routes.places)]  # [rows, used, width]
+        y = (values * data(routes.shares)[..., None] if weighed else values).sum(1)
+        return self.array(y if residual is None else y + data(residual))
+
+    def gated(self, x: Array, by: Array, w: Array, residual: Array | None = None) -> Array:
+        y = data(x) / (1 + np.exp(-(data(by) @ data(w))))[:, None]
+        return self.array(y if residual is None else y + data(residual))
+
     def recorded(self, key: Hashable, build: Callable[..., Array], *inputs: npt.NDArray[np.generic]) -> Array:
         return build(self, *(self.array(values) for values in inputs))
 
@@ -281,6 +345,18 @@ class Reference:
 
     def numpy(self, x: Array) -> Values:
         return np.array(data(x))
+
+
+def best_groups(merits: Values, how: Routing) -> Values:
+    """Merits [rows, experts], -inf outside of a row's best groups."""
+    if how.groups == 1:
+        return merits
+    groups = merits.reshape(len(merits), how.groups, -1)
+    worth = np.sort(groups, axis=-1)[..., -2:].sum(-1)
+    kept = np.argsort(-worth, axis=1, kind="stable")[:, : how.used_groups]
+    mask = np.zeros(worth.shape, bool)
+    np.put_along_axis(mask, kept, True, axis=1)
+    return np.where(mask[..., None], groups, -np.inf).reshape(merits.shape)
 
 
 def activated(x: Values, kind: Activation) -> Values:

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.errors import DeviceError, ModelError
-from opsin.ops import Activation, Array, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most, product
+from opsin.ops import Activation, Array, Glu, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most, product
 from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.attention import Attention
 from opsin.ops.cpu.code import Kernel
+from opsin.ops.cpu.experts import ExpertOperations
 from opsin.ops.cpu.kv import KvPages
 from opsin.ops.cpu.overlay import PlacedRows, placed
 from opsin.ops.cpu.pack import PackedWeight, Packer
@@ -30,7 +31,7 @@ _MANY_ROWS = 24  # rows that are worth widening weights for
 _ROWS_BYTES = 4096  # elementwise work below this a thread is not worth sharing
 
 
-class Operations:
+class Operations(ExpertOperations):
     """`opsin.ops.Ops` over a tape. For one thread at a time; its arrays may be dropped on any."""
 
     def __init__(self, tape: Tape) -> None:
@@ -234,7 +235,7 @@ class Operations:
         _needs_width("layer_norm: bias", b, x.width)
         return self._each("layer_norm", x, y=w, bias=b, number=eps, width=x.width)
 
-    def glu(self, gate: Array, up: Array, kind: Activation) -> Array:
+    def glu(self, gate: Array, up: Array, kind: Glu) -> Array:
         _same(gate, up)
         return self._each(f"glu_{kind}", gate, y=up)
 

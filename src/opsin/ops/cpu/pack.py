@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from opsin.errors import ModelError
 from opsin.ops import Raw
 from opsin.ops.cpu.arena import LINE, Block
 from opsin.ops.cpu.code import Code, Kernel
@@ -35,6 +36,20 @@ class PackedWeight:
         return self.block.bytes
 
 
+@dataclass(frozen=True, eq=False)
+class PackedStack:
+    """Matrices of one shape in strips of their own: shape is (experts, outputs, inputs)."""
+
+    shape: tuple[int, int, int]
+    layout: Layout
+    block: Block
+    expert_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        return self.block.bytes
+
+
 class Packer:
     """Packs tensors on a team. For one thread at a time."""
 
@@ -47,29 +62,48 @@ class Packer:
 
     def pack(self, raw: Raw) -> PackedWeight:
         """Read a tensor piece by piece and lay it out. Raises FileError as `raw.read` does."""
-        kind = by_id(raw.type)
         outputs, inputs = raw.shape
-        layout = layout_of(kind)
-        row_bytes = kind.row_bytes(inputs)
-        block = self._take(weight_bytes(kind, outputs, inputs) + 256)
-        rows = max(STRIP, _PIECE_BYTES // row_bytes // STRIP * STRIP)
-        starts = range(0, outputs, rows)
+        block = self._take(weight_bytes(by_id(raw.type), outputs, inputs) + 256)
+        self._lay(raw, outputs, block)
+        return PackedWeight(raw.shape, layout_of(by_id(raw.type)), block)
+
+    def pack_experts(self, raw: Raw, experts: int) -> PackedStack:
+        """The same of so many matrices below each other. Raises ModelError for a shape that is not so many."""
+        whole, inputs = raw.shape
+        if experts < 1 or whole % experts:
+            raise ModelError(f"{raw.name} has {whole} rows, which are not those of {experts} experts")
+        outputs = whole // experts
+        size = weight_bytes(by_id(raw.type), outputs, inputs)
+        block = self._take(experts * size + 256)
+        self._lay(raw, outputs, block)
+        return PackedStack((experts, outputs, inputs), layout_of(by_id(raw.type)), block, size)
+
+    def _lay(self, raw: Raw, outputs: int, block: Block) -> None:
+        """Rows into strips, which begin anew after each `outputs` rows."""
+        kind, (whole, inputs) = by_id(raw.type), raw.shape
+        layout, row_bytes = layout_of(kind), kind.row_bytes(inputs)
+        most = max(STRIP, _PIECE_BYTES // row_bytes // STRIP * STRIP)
+        unit = whole if outputs % STRIP == 0 else outputs  # rows without a gap in their strips
+        pieces = [
+            (at, min(at + most, begin + unit))
+            for begin in range(0, whole, unit)
+            for at in range(begin, begin + unit, most)
+        ]
 
         def read(i: int) -> npt.NDArray[np.uint8]:
-            last = min(starts[i] + rows, outputs)
-            piece = self._piece(i % 2, (last - starts[i]) * row_bytes)
-            raw.read(starts[i], last, piece)
+            first, last = pieces[i]
+            piece = self._piece(i % 2, (last - first) * row_bytes)
+            raw.read(first, last, piece)
             return piece
 
         with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(read, 0)
-            for i, start in enumerate(starts):
+            for i, (first, _) in enumerate(pieces):
                 piece = coming.result()
-                if i + 1 < len(starts):
+                if i + 1 < len(pieces):
                     coming = reader.submit(read, i + 1)
-                to = block.address + start // STRIP * layout.strip_bytes(inputs)
-                self._pack_piece(kind, layout, piece, inputs, to)
-        return PackedWeight(raw.shape, layout, block)
+                strip = first // outputs * strips(outputs) + first % outputs // STRIP
+                self._pack_piece(kind, layout, piece, inputs, block.address + strip * layout.strip_bytes(inputs))
 
     def _take(self, size: int) -> Block:
         """Memory for a weight: its own, or part of a slab."""

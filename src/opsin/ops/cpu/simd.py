@@ -225,6 +225,11 @@ def _maximum(b: Any, x: Any, y: Any) -> Any:
     return b.select(b.or_(b.fcmp_ordered(">", x, y), b.fcmp_unordered("uno", x, x)), x, y)
 
 
+def _minimum(b: Any, x: Any, y: Any) -> Any:
+    """The smaller lanes; a NaN in either wins."""
+    return b.select(b.or_(b.fcmp_ordered("<", x, y), b.fcmp_unordered("uno", x, x)), x, y)
+
+
 def _quick_maximum(b: Any, x: Any, y: Any) -> Any:
     """The larger lanes in one instruction; y where one is NaN."""
     return b.select(b.fcmp_ordered(">", x, y), x, y)
@@ -306,6 +311,7 @@ class Simd:
         self.div = operation(F, (F, F), lambda b, x, y: b.fdiv(x, y))
         self.fma = operation(F, (F, F, F), fma)
         self.maximum = operation(F, (F, F), _maximum)
+        self.minimum = operation(F, (F, F), _minimum)
         self.copysign = operation(F, (F, F), lambda b, x, y: call(b, f"llvm.copysign.v{n}f32", f, (x, y)))
         self.abs = operation(F, (F,), lambda b, x: call(b, f"llvm.fabs.v{n}f32", f, (x,)))
         self.rint = operation(F, (F,), lambda b, x: call(b, f"llvm.rint.v{n}f32", f, (x,)))

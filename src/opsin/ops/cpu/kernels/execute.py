@@ -16,20 +16,10 @@ from llvmlite import ir
 from numba import types
 
 from opsin.ops.cpu import cells
-from opsin.ops.cpu.kernels.shared import jit
+from opsin.ops.cpu.kernels.shared import emit_call, jit
 from opsin.ops.cpu.simd import I32, I64, Simd, operation, pointer
 
-_KERNEL = ir.FunctionType(I32, [I64.as_pointer(), I64.as_pointer(), I64, I64, I64, I64])
 _LOW = 0xFFFFFFFF
-
-
-def _call_kernel(b: Any, address: Any, args: Any, first: Any, last: Any, thread: Any) -> Any:
-    """Call compiled code by Numba's convention; its int64 result is the kernel's error code, 0 for none."""
-    with b.goto_entry_block():
-        result, exception = b.alloca(I64), b.alloca(I64)
-    b.store(I64(0), result)
-    b.call(pointer(b, address, _KERNEL), [result, exception, args, first, last, thread])
-    return b.load(result)
 
 
 def _atomic_add(b: Any, address: Any, value: Any) -> Any:
@@ -146,7 +136,7 @@ def _waiting(simd: Simd, see: Any, add: Any) -> Any:
 
 def _operation(simd: Simd, see: Any, put: Any, add: Any, wake: Any) -> Any:
     at, i64 = simd.i64_at, types.int64
-    call_kernel = operation(i64, (i64,) * 5, _call_kernel)
+    call_kernel = operation(i64, (i64,) * 5, emit_call)
     exchange = operation(i64, (i64,) * 3, _exchange)
 
     @jit

@@ -51,8 +51,22 @@ def _each(simd: Simd, name: str) -> Callable[..., Any]:
 
 
 def _glu(simd: Simd, kind: str) -> Callable[..., Any]:
+    if kind == "swiglu_oai":
+        return _swiglu_oai(simd)
     f, mul = function(simd, kind), simd.mul
     return jit(lambda args, x, y: mul(f(args, x, y), y))
+
+
+def _swiglu_oai(simd: Simd) -> Callable[..., Any]:
+    silu, add, mul, splat, maximum, minimum = (
+        function(simd, "gelu_quick"), simd.add, simd.mul, simd.splat, simd.maximum, simd.minimum,
+    )  # fmt: skip
+
+    def swiglu_oai(args: int, x: Any, y: Any) -> Any:
+        up = maximum(minimum(y, splat(7.0)), splat(-7.0))
+        return mul(silu(args, minimum(x, splat(7.0)), y), add(up, splat(1.0)))
+
+    return jit(swiglu_oai)
 
 
 def function(simd: Simd, name: str) -> Callable[..., Any]:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+from llvmlite import ir
+
+from opsin.ops.cpu.simd import I32, I64, pointer
 
 # No exceptions, no fast-math, no Python wrapper, no reference counts: for kernels and their inner functions alike.
 OPTIONS = {
@@ -38,3 +41,15 @@ def _for_all_values(compiled: Any) -> Callable[..., Any]:
     compiled.get_call_template = get_call_template
     function: Callable[..., Any] = compiled
     return function
+
+
+_KERNEL = ir.FunctionType(I32, [I64.as_pointer(), I64.as_pointer(), I64, I64, I64, I64])
+
+
+def emit_call(b: Any, address: Any, args: Any, first: Any, last: Any, thread: Any) -> Any:
+    """Call compiled code by Numba's convention; its int64 result is the kernel's error code, 0 for none."""
+    with b.goto_entry_block():
+        result, exception = b.alloca(I64), b.alloca(I64)
+    b.store(I64(0), result)
+    b.call(pointer(b, address, _KERNEL), [result, exception, args, first, last, thread])
+    return b.load(result)

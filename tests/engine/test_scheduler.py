@@ -12,6 +12,7 @@ from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.sampling import Sampling
 from opsin.engine.scheduler import BESIDE_MEDIA, WRITES, Scheduler
 from opsin.engine.sequence import Sequence
+from opsin.engine.states import Carried
 from opsin.engine.step_budget import StepBudget
 from opsin.ops import PAGE
 from opsin.spans import MediaSpan, Prompt, memory_keys
@@ -32,7 +33,7 @@ class Cache:
     """What pages hold: for each row, all that its keys and values depend on."""
 
     def __init__(self):
-        self.pages, self.memory = {}, {}
+        self.pages, self.memory, self.states = {}, {}, {}
 
     def compute(self, part):
         """Check that all rows before are there, and write those of a slice."""
@@ -52,6 +53,10 @@ class Cache:
                 self.memory |= dict(zip(pages, memory_keys(placed.whole, PAGE), strict=True))
         if not part.rows:
             return
+        if s.state.own >= 0:
+            assert s.state.begin >= 0 or part.start == 0
+            assert part.start == 0 or self.states[s.state.begin] == s.names(0, part.start)
+            self.states[s.state.own] = s.names(0, part.start + part.rows)
         met = [placed.whole for placed in s.rows.memory if placed.start < part.start + part.rows]
         assert [self.memory[page] for page in s.memory.pages] == [
             key for whole in met for key in memory_keys(whole, PAGE)
@@ -75,7 +80,8 @@ def step(scheduler, budget, cache=None):
         (scheduler.memory.pool, {page for s in scheduler.running for page in s.memory.pages}),
     ):
         assert len(held) == pool.count - pool.free
-    assert not any(s.pages or s.memory.pages for s in scheduler.waiting)
+    assert not any(s.pages or s.memory.pages or s.state.own >= 0 for s in scheduler.waiting)
+    check_states(scheduler)
     ready = [part for part in plan if part.sequence in decoding]
     assert stretched or plan[: len(ready)] == ready  # those who stream come first
     for part in plan:
@@ -94,11 +100,27 @@ def step(scheduler, budget, cache=None):
     return plan
 
 
-def run(scheduler, budget, most=10_000):
+def check_states(scheduler):
+    """Each running sequence has a slot that nobody else has, and begins from its own, a kept one or zeros."""
+    if scheduler.states is None:
+        assert all(s.state == Carried() for s in scheduler.running)
+        return
+    pool, running = scheduler.states.pool, [s.state for s in scheduler.running]
+    pool.check()
+    own = {state.own for state in running}
+    assert len(own) == len(running)
+    assert min(own, default=0) >= 0
+    kept = {state.begin for state in running} - own - {-1}
+    assert not own & set(pool._key_of)
+    assert kept <= set(pool._key_of)
+    assert pool.count - pool.free == len(own | kept)
+
+
+def run(scheduler, budget, cache=None, most=10_000):
     for _ in range(most):
         if not (scheduler.running or scheduler.waiting):
             return
-        assert step(scheduler, budget), "a step without work"
+        assert step(scheduler, budget, cache), "a step without work"
     raise AssertionError("it does not come to an end")
 
 

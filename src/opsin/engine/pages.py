@@ -9,7 +9,7 @@ Thread: the engine's.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 from opsin.ops import PAGE
 
@@ -87,19 +87,24 @@ class PagePool:
         tails[page] = rows
         self._before[page] = before
 
-    def find_tail(self, before: bytes, rows: tuple[Hashable, ...]) -> tuple[int, int]:
-        """The page that begins with the most of these rows, and how many; 0 rows where there is none."""
+    def find_tail(
+        self, before: bytes, rows: tuple[Hashable, ...], fits: Callable[[int], bool] = lambda count: True
+    ) -> tuple[int, int]:
+        """The page that begins with the most of these rows, and how many; 0 rows where there is none.
+
+        `fits` says after how many of them somebody could go on.
+        """
         best = (-1, 0)
         for page, there in self._tails.get(before, {}).items():
             same = next((i for i, (a, b) in enumerate(zip(there, rows, strict=False)) if a != b), None)
             count = min(len(there), len(rows)) if same is None else same
-            if count > best[1]:
+            if count > best[1] and fits(count):
                 best = (page, count)
         return best
 
     def adopt(self, page: int) -> None:
-        """Take over a partly filled page, which nobody else finds any more."""
-        assert page in self._idle and page in self._before, "only a partly filled page without users is adopted"
+        """Take over a kept page, which nobody else finds any more."""
+        assert page in self._idle, "only a kept page without users is adopted"
         self._forget(page)
         del self._idle[page]
         self._users[page] = 1

@@ -15,6 +15,7 @@ from opsin.engine.memory import MemoryPages
 from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.rows import Placed
 from opsin.engine.sequence import Sequence
+from opsin.engine.states import Start, StateSlots, places
 from opsin.ops import PAGE
 from opsin.spans import MediaSpan
 
@@ -53,14 +54,16 @@ class Scheduler:
         rows: what a step can hold; a plan's budget may be less.
         ready: whether the embeddings of some media are there.
         memory: the pages of what they remember.
+        states: the slots of their recurrent states; None for a model without.
     """
 
     def __init__(
         self, pool: PagePool, *, sequences: int, rows: int, ready: Callable[[MediaSpan], bool] = always,
-        memory: MemoryPages | None = None,
+        memory: MemoryPages | None = None, states: StateSlots | None = None,
     ) -> None:  # fmt: skip
         self.pool, self.most, self.rows, self.ready = pool, sequences, rows, ready
         self.memory = MemoryPages(pool.count) if memory is None else memory
+        self.states = states
         self.running: list[Sequence] = []
         self.waiting: list[Sequence] = []
         self._passed: Sequence | None = None  # one whose media found no room in the step before
@@ -97,7 +100,12 @@ class Scheduler:
                 plan.append(Slice(sequence, sequence.computed, rows, rows > 0 and end == sequence.known, writes))
             budget, room, writing = budget - rows, room - rows, writing - writes
         few = sum(part.rows for part in plan) <= BESIDE_MEDIA
-        return [] if few and all(self._ends_at_missing(part) for part in plan) else plan
+        if few and all(self._ends_at_missing(part) for part in plan):
+            return []
+        if self.states is not None:
+            for part in plan:
+                part.sequence.state.settled &= part.rows == 0
+        return plan
 
     def missing(self) -> Iterator[tuple[Sequence, MediaSpan]]:
         """Media that running sequences still need and that is not encoded, in the order in which rows need it."""
@@ -119,6 +127,18 @@ class Scheduler:
         if full > before:
             for page, key in list(zip(sequence.pages, sequence.keys(full), strict=False))[before:]:
                 self.pool.keep(page, key)
+        if self.states is not None and rows:
+            self._keep_state(self.states, sequence)
+
+    def _keep_state(self, states: StateSlots, sequence: Sequence) -> None:
+        """A step of it ended: keep its state where it shall be, or after the last full page of its answer."""
+        state, computed = sequence.state, sequence.computed
+        states.computed(state)
+        if computed in state.places:
+            states.keep(state, sequence.key(computed))
+        elif sequence.generated and computed % PAGE == 0:
+            states.keep(state, sequence.key(computed), moving=True)
+        state.places = [place for place in state.places if place > computed]
 
     def _ends_at_missing(self, part: Slice) -> bool:
         """Whether it goes up to media that is not there."""
@@ -128,11 +148,11 @@ class Scheduler:
     def _end(self, sequence: Sequence, budget: int, room: int) -> int:
         """The row up to which it may be computed.
 
-        That is `budget` rows, nothing of media that is not there, and media whose rows see each other to its end or
-        not at all.
+        That is `budget` rows, none after the next place where its state is kept, nothing of media that is not there,
+        and media whose rows see each other to its end or not at all.
         """
         start = sequence.computed
-        end = min(sequence.known, start + budget)
+        end = min(sequence.known, start + budget, *sequence.state.places[:1])
         if budget <= 0:
             return start
         for placed in sequence.lacking:
@@ -154,34 +174,67 @@ class Scheduler:
         One whose next rows a running sequence is about to compute waits for them, and holds nobody up.
         """
         for sequence in list(self.waiting):
-            # Not all rows: the last one's logits are wanted.
-            keys = sequence.keys((sequence.known - 1) // PAGE)
-            cached = self.pool.find(keys)
-            if len(cached) < len(keys) and self._is_coming(keys[len(cached)], len(cached)):
+            start = self._start(sequence)
+            if start is None:
                 continue
             promised = sum(max(0, s.all_pages - len(s.pages)) for s in self.running)
-            need = sequence.all_pages - len(cached) + promised
-            if len(self.running) >= self.most or need > self.pool.free - self.pool.count_idle(cached):
+            need = sequence.all_pages - len(start.pages) + promised
+            if len(self.running) >= self.most or need > self.pool.free - self.pool.count_idle(start.pages):
                 return
             if sum(self.memory.need(s.memory) for s in (sequence, *self.running)) > self.memory.pool.free:
                 return
-            for page in cached:
-                self.pool.share(page)
-            sequence.pages, sequence.computed = cached, len(cached) * PAGE
-            self._adopt_tail(sequence, keys[len(cached) - 1] if cached else b"")
+            if self.states is not None and not self.states.pool.free:
+                return
+            self._begin(sequence, start)
             if not sequence.was_started:
                 sequence.start()
             self.waiting.remove(sequence)
             self.running.append(sequence)
 
-    def _adopt_tail(self, sequence: Sequence, before: bytes) -> None:
-        """Go on in the last page of a sequence that ended, where it began with the same rows."""
-        start = sequence.computed
-        page, rows = self.pool.find_tail(before, sequence.names(start, min(start + PAGE, sequence.known - 1)))
-        if rows:
-            self.pool.adopt(page)
-            sequence.pages.append(page)
-            sequence.computed += rows
+    def _start(self, sequence: Sequence) -> Start | None:
+        """Where it may begin: after full pages, in the last page of a sequence that ended and began with the same rows.
+
+        Where there are states, only where one is kept. None: it waits for a running sequence.
+        """
+        last = sequence.known - 1  # not all rows: the last one's logits are wanted
+        keys = sequence.keys(last // PAGE)
+        pages = self.pool.find(keys)
+        found, rows = len(pages), len(pages) * PAGE
+        states = self.states
+        if states is None and found < len(keys) and self._is_coming(keys[found], found):
+            return None
+        before, names = keys[found - 1] if found else b"", sequence.names(rows, min(rows + PAGE, last))
+        if states is None:
+            return Start(pages, *self.pool.find_tail(before, names), found)
+        tail = self.pool.find_tail(before, names, lambda count: states.has(sequence.key(rows + count)))
+        if not tail[1]:
+            del pages[states.deepest(keys[:found]) :]
+        start = Start(pages, *tail, found)
+        return None if self._state_is_coming(keys, start.computed) else start
+
+    def _begin(self, sequence: Sequence, start: Start) -> None:
+        """Take what is there of its beginning."""
+        for page in start.pages:
+            self.pool.share(page)
+        sequence.pages, sequence.computed = start.pages[:], start.computed
+        if start.rows:
+            self.pool.adopt(start.tail)
+            sequence.pages.append(start.tail)
+        if self.states is None:
+            return
+        key = sequence.key(start.computed) if start.computed else None
+        kept = self.states.deepest(sequence.keys(len(start.pages))) * PAGE
+        self.states.begin(sequence.state, key, alone=start.rows > 0)
+        media = sequence.rows.media_from(start.computed)
+        sequence.state.places = places(sequence.known, start.computed, kept, start.found * PAGE, media)
+
+    def _state_is_coming(self, keys: list[bytes], computed: int) -> bool:
+        """Whether a running sequence will keep a state after more of the rows with these keys."""
+        return any(
+            computed < place <= len(keys) * PAGE and s.keys(place // PAGE)[-1] == keys[place // PAGE - 1]
+            for s in self.running
+            for place in s.state.places
+        )
 
     def _is_coming(self, key: bytes, block: int) -> bool:
         """Whether a running sequence has this block ahead of it."""
@@ -230,6 +283,8 @@ class Scheduler:
         if rest and sequence.pages:
             before = sequence.keys(full)[-1] if full else b""
             self.pool.keep_tail(sequence.pages[full], before, sequence.names(full * PAGE, sequence.computed))
+        if self.states is not None:
+            self.states.release(sequence.state, sequence.key(sequence.computed) if sequence.computed else None)
         self.pool.give_back(sequence.pages)
         self.memory.release(sequence.memory)
         sequence.pages = []

@@ -19,6 +19,7 @@ from opsin.engine.pages import pages_for
 from opsin.engine.rows import Placed, PromptRows
 from opsin.engine.sampler import Sampler
 from opsin.engine.sampling import Sampling
+from opsin.engine.states import Carried
 from opsin.engine.token_rules import TokenRules
 from opsin.errors import DeviceError, OpsinError, RequestError
 from opsin.ops import PAGE
@@ -126,6 +127,7 @@ class Sequence:
         self.was_started = False
         self.pages: list[int] = []
         self.memory = Remembered(self.rows.memory)
+        self.state = Carried()
         self.ends = (frozenset() if sampling.ignore_eos else ends).union(sampling.stop_token_ids)
         self.sampler = Sampler(sampling, rules, self.rows.text_ids, self.ends, vocabulary)
         self.constraint = constraint
@@ -199,6 +201,12 @@ class Sequence:
             before = self._keys[-1] if self._keys else None
             self._keys.append(chained(before, self._runs(start, start + PAGE)))
         return self._keys[:number]
+
+    def key(self, rows: int) -> bytes:
+        """The key of its first `rows` rows, which may end within a block."""
+        full, rest = divmod(rows, PAGE)
+        before = self.keys(full)[-1] if full else None
+        return before if before is not None and not rest else chained(before, self._runs(full * PAGE, rows))
 
     def names(self, first: int, last: int) -> tuple[Hashable, ...]:
         """What each row from `first` to `last` is, with the media before it that takes no rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from recurrences import convolved, ruled
 from samples import Cache, agree, normal, raw
 from tiny import MIXED, Shape, tiny_llama
 
@@ -77,16 +78,23 @@ class TestDefinition:
 
     def test_values_and_norms(self):
         ops, x, y, w = TorchOps(), normal(5, 40), normal(5, 40, seed=1), normal(40)
-        for kind in ("silu", "gelu", "gelu_erf", "gelu_quick", "relu"):
+        for kind in ("silu", "gelu", "gelu_erf", "gelu_quick", "relu", "sigmoid"):
             agree(ops, lambda o, kind=kind: o.activate(o.constant(x), kind))
             agree(ops, lambda o, kind=kind: o.glu(o.constant(x), o.constant(y), kind))
         for part in (0, 1, 2):
             agree(ops, lambda o, part=part: o.candidates(o.constant(x), 3)[part])
+        agree(ops, lambda o: o.decay(o.constant(5 * x), o.constant(w)))
         agree(ops, lambda o: o.rms_norm(o.constant(x), o.constant(w), 1e-2))
         agree(ops, lambda o: o.layer_norm(o.constant(x), o.constant(w), o.constant(w), 1e-2))
         agree(ops, lambda o: o.linear(o.constant(x), o.pack(raw("F16", 33, 40)), o.constant(normal(33))))
         more = normal(5, 33)
         agree(ops, lambda o: o.linear(o.constant(x), o.pack(raw("F16", 33, 40)), None, o.constant(more), "gelu"))
+
+    def test_recurrent_state(self):
+        turns = [[(5, -1, 2), (0, 3, 3), (2, -1, 0)], [(3, 2, 2), (2, 0, 1)]]
+        for kind, grouped in (("silu", False), (None, True)):
+            agree(TorchOps(), lambda o, kind=kind: convolved(o, turns, 24, 4, kind)[1])
+            agree(TorchOps(), lambda o, grouped=grouped: ruled(o, turns, (2, 6, 8, 12), grouped)[1], 1e-5)
 
     def test_rows(self):
         x, other = normal(6, 40), normal(3, 40, seed=1)

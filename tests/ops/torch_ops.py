@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from opsin.ops import PAGE, Activation, Array, Glu, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most
+from opsin.ops.recurrence import Runs, States
 from opsin.ops.routes import Routes, Routing, Stack
 from opsin.quants import by_id
 
@@ -23,6 +24,7 @@ _ACTIVATIONS = {
     "gelu_erf": functional.gelu,
     "gelu_quick": lambda x: x * torch.sigmoid(1.702 * x),
     "relu": functional.relu,
+    "sigmoid": torch.sigmoid,
 }
 
 
@@ -68,6 +70,27 @@ class TorchPages:
     @property
     def bytes(self) -> int:
         return self.k.nbytes + self.v.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class TorchStates:
+    values: Tensor  # [layers, slots, *shape]
+
+    @property
+    def layers(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape[2:])
+
+    @property
+    def count(self) -> int:
+        return self.values.shape[1]
+
+    @property
+    def bytes(self) -> int:
+        return self.values.nbytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,6 +263,52 @@ class TorchOps:
         place = torch.arange(longest)
         slots = reads.tables.data[:, place // PAGE].long() * PAGE + place % PAGE  # [sequences, keys]
         return pool[slots[reads.sequence.data]].repeat_interleave(heads // pool.shape[1], 2)
+
+    def states(self, *, layers: int, shape: tuple[int, ...], count: int) -> States:
+        return TorchStates(torch.zeros(layers, count, *shape))
+
+    def conv_state(
+        self, x: Array, w: Array, states: States, layer: int, runs: Runs, kind: Activation | None = None
+    ) -> Array:
+        taps, results = w.data.T[:, None], []
+        for i, (start, end, before) in self._runs(states, layer, runs):
+            known = torch.cat([before, x.data[start:end]])
+            results.append(functional.conv1d(known.T, taps, groups=x.width).T)
+            states.values[layer, runs.writes.data[i]] = known[end - start :]
+        y = torch.cat(results)
+        return self.wrap(y if kind is None else _ACTIVATIONS[kind](y))
+
+    def delta(
+        self, q: Array, k: Array, v: Array, decay: Array, beta: Array, states: States, layer: int, runs: Runs, *,
+        scale: float, eps: float, grouped: bool = False,
+    ) -> Array:  # fmt: skip
+        heads, keys, values = states.shape
+        repeats = heads * keys // q.width
+        queries, known = (self._unit(x.data.unflatten(1, (-1, keys)), eps) for x in (q, k))
+        spread = (lambda x: x.repeat_interleave(repeats, 1)) if grouped else (lambda x: x.repeat(1, repeats, 1))
+        queries, known, out = spread(queries), spread(known), torch.zeros(v.shape[0], heads, values)
+        for i, (start, end, state) in self._runs(states, layer, runs):
+            for row in range(start, end):
+                state = state * decay.data[row][:, None, None]
+                error = v.data[row].unflatten(0, (heads, values)) - (known[row][:, None] @ state)[:, 0]
+                state = state + known[row][:, :, None] * (beta.data[row][:, None] * error)[:, None]
+                out[row] = (queries[row][:, None] @ state)[:, 0] * scale
+            states.values[layer, runs.writes.data[i]] = state
+        return self.wrap(out.flatten(1))
+
+    def decay(self, x: Array, rate: Array) -> Array:
+        return self.wrap((rate.data * functional.softplus(x.data)).exp())
+
+    def _unit(self, x: Tensor, eps: float) -> Tensor:
+        return x * (x.square().sum(-1, keepdim=True) + eps).rsqrt()
+
+    def _runs(self, states: States, layer: int, runs: Runs):
+        assert isinstance(states, TorchStates)
+        starts, reads = runs.starts.data.tolist(), runs.reads.data.tolist()
+        for i, read in enumerate(reads):
+            if starts[i] < starts[i + 1]:
+                before = states.values[layer, read] if read >= 0 else torch.zeros(states.shape)
+                yield i, (starts[i], starts[i + 1], before)
 
     def candidates(self, x: Array, k: Size) -> tuple[Array, Array, Array]:
         values, places = x.data.sort(dim=-1, descending=True, stable=True)

@@ -11,6 +11,7 @@ from opsin.api.loading import open_device
 from opsin.config import Config
 from opsin.ops import Activation, Array, Ops, PageType, Pairing, Raw, Reads
 from opsin.ops.device import Notice
+from opsin.ops.recurrence import Runs
 from opsin.quants import BY_NAME, QuantType
 
 USUAL = (
@@ -31,6 +32,7 @@ def warm(config: Config, notice: Notice) -> None:
             _weights(ops, BY_NAME[name], x, places)
         _rows(ops, x, places)
         _tower(ops)
+        _recurrence(ops, x, places)
         for kind in get_args(PageType):
             _attention(ops, kind, x.reshape(_WIDTH // _HEAD, _HEAD), places)
     finally:
@@ -83,3 +85,15 @@ def _attention(ops: Ops, kind: PageType, x: Array, places: Array) -> None:
     table = ops.constant(np.zeros((1, 1), np.int32))
     reads = Reads(tables=table, sequence=zeros, first=zeros, last=last)
     ops.attend(x, pages, 0, reads, scale=1.0)
+
+
+def _recurrence(ops: Ops, x: Array, places: Array) -> None:
+    rate = ops.constant(np.zeros(_WIDTH // _HEAD, np.float32))
+    share = ops.activate(ops.decay(x[:, : _WIDTH // _HEAD], rate), "sigmoid")
+    one = ops.constant(np.zeros(1, np.int32))
+    runs = Runs(starts=places, reads=one, writes=one)
+    w = ops.constant(np.zeros((4, _WIDTH), np.float32))
+    y = ops.conv_state(x, w, ops.states(layers=1, shape=(3, _WIDTH), count=1), 0, runs, "silu")
+    states = ops.states(layers=1, shape=(_WIDTH // _HEAD, _HEAD, _HEAD), count=1)
+    ops.delta(y, y, y, share, share, states, 0, runs, scale=1.0, eps=1e-6)
+    ops.glu(y, y, "sigmoid")

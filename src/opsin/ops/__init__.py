@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.errors import ModelError
+from opsin.ops.recurrence import RecurrentOps
 from opsin.ops.routes import ExpertOps
 
 Pairing = Literal["neighbours", "halves"]
-Activation = Literal["silu", "gelu", "gelu_erf", "gelu_quick", "relu"]
+Activation = Literal["silu", "gelu", "gelu_erf", "gelu_quick", "relu", "sigmoid"]
 Glu = Activation | Literal["swiglu_oai"]  # that one is silu of slope 1.702, both sides clamped to 7, up + 1
 PageType = Literal["f32", "f16", "q8_0"]
 
@@ -200,7 +201,7 @@ class Rows(Protocol):
         ...
 
 
-class Ops(ExpertOps, Protocol):
+class Ops(ExpertOps, RecurrentOps, Protocol):
     """The operations of one device. The same promises hold on all; a device that cannot keep one raises.
 
     Rows of a result depend on the same rows of the arguments alone, bit for bit (but for `attend`, whose rows

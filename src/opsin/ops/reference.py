@@ -7,23 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from opsin.ops import PAGE, Activation, Array, Glu, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most
+from opsin.ops.reference_states import RecurrentReference
+from opsin.ops.reference_values import Values, activated, data
 from opsin.ops.routes import Routes, Routing, Stack
 from opsin.quants import by_id
 
-Values = npt.NDArray[Any]  # float32, float64 or int32
 _KINDS = {"f32": np.float32, "i32": np.int32}
-
-
-def data(x: Array) -> Values:
-    """The ndarray behind a reference Array."""
-    assert isinstance(x.data, np.ndarray)
-    return x.data
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +81,7 @@ class DenseRows:
         self.values = {i: v for i, v in self.values.items() if not place <= i < last}
 
 
-class Reference:
+class Reference(RecurrentReference):
     """The `Ops` of NumPy. `wide` computes in float64."""
 
     def __init__(self, *, wide: bool = False) -> None:
@@ -357,23 +351,3 @@ def best_groups(merits: Values, how: Routing) -> Values:
     mask = np.zeros(worth.shape, bool)
     np.put_along_axis(mask, kept, True, axis=1)
     return np.where(mask[..., None], groups, -np.inf).reshape(merits.shape)
-
-
-def activated(x: Values, kind: Activation) -> Values:
-    """The activations by name; formulas as in the docstring of `opsin.ops.Ops`."""
-    v = x.astype(np.float64)
-    if kind == "relu":
-        return np.maximum(x, 0)
-    if kind == "silu":
-        return _as(v / (1 + np.exp(-v)), x)
-    if kind == "gelu":  # the tanh form of Hendrycks and Gimpel 2016
-        return _as(0.5 * v * (1 + np.tanh(np.sqrt(2 / np.pi) * (v + 0.044715 * v**3))), x)
-    if kind == "gelu_quick":
-        return _as(v / (1 + np.exp(-1.702 * v)), x)
-    from math import erf
-
-    return _as(0.5 * v * (1 + np.vectorize(erf)(v / np.sqrt(2.0))), x)
-
-
-def _as(v: Values, x: Values) -> Values:
-    return v.astype(x.dtype)

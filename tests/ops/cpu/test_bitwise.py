@@ -21,6 +21,7 @@ EACH = {
     "silu": lambda o, x, at: o.activate(o.constant(x), "silu"),
     "gelu": lambda o, x, at: o.activate(o.constant(x), "gelu"),
     "glu": lambda o, x, at: o.glu(o.constant(x), o.constant(x), "silu"),
+    "decay": lambda o, x, at: o.decay(o.constant(x.reshape(len(x), -1)), o.constant(-np.abs(normal(160)))),
     "rope_table": lambda o, x, at: o.rope_table(o.constant(POSITIONS[at]), o.constant(FREQUENCIES)),
     "rope": lambda o, x, at: o.rope(
         o.constant(x), o.rope_table(o.constant(POSITIONS[at]), o.constant(FREQUENCIES)), "neighbours"

@@ -61,7 +61,10 @@ KERNELS = [
     Kernel.of("dense", kind="f16", activation="gelu_erf"),
     *(Kernel.of("pack", kind="planes", format=BY_NAME[name].id) for name in ("Q4_0", "Q6_K")),
     Kernel.of("pack", kind="f32"),
-    *(Kernel.of("pointwise", name=name) for name in ("add", "copy", "glu_gelu", "gelu_erf", "rms_norm", "layer_norm")),
+    *(
+        Kernel.of("pointwise", name=name)
+        for name in ("add", "copy", "glu_gelu", "gelu_erf", "rms_norm", "layer_norm", "decay")
+    ),
     *(Kernel.of("rope", part="table", axes=axes, grows=False) for axes in (False, True)),
     Kernel.of("rope", part="table", axes=False, grows=True),
     *(Kernel.of("rope", part="rotate", pairing=pairing) for pairing in ("neighbours", "halves")),
@@ -69,6 +72,8 @@ KERNELS = [
     Kernel.of("attend", kind="q8_0", softcap=True, vectors=4),
     Kernel.of("attend", kind="dense", softcap=False, vectors=5),
     *(Kernel.of("plan_reads", dense=dense) for dense in (False, True)),
+    *(Kernel.of("conv_state", part=part, steps=4) for part in ("rows", "state")),
+    Kernel.of("delta", vectors=2),
     *(Kernel.of(name) for name in ("merge_chunks", "poison", "execute", "candidates")),
 ]
 

@@ -17,7 +17,7 @@ from opsin.ops.cpu.isa import choose
 HERE = Path(__file__).parent
 FILES = (
     *("test_pointwise.py", "test_linear.py", "test_attend.py", "test_attend_dense.py", "test_overlay.py"),
-    *("test_bitwise.py", "test_kernel_errors.py", "test_candidates.py"),
+    *("test_bitwise.py", "test_kernel_errors.py", "test_candidates.py", "test_recurrent.py"),
 )
 # What a set has of its own; the rest it shares with one that all tests run on. Where x86-64 is a kind of this CPU,
 # portable code is what the plainest one gets.

@@ -10,7 +10,7 @@ from opsin.errors import ModelError
 
 WIDTHS = (1, 7, 24, 40, 72, 96, 129)
 ROWS = (1, 3, 65)
-ACTIVATIONS = ("silu", "gelu", "gelu_erf", "gelu_quick", "relu")
+ACTIVATIONS = ("silu", "gelu", "gelu_erf", "gelu_quick", "relu", "sigmoid")
 FREQUENCIES = (10000.0 ** (-np.arange(0, 16) / 16)).astype(np.float32)
 
 
@@ -51,6 +51,17 @@ class TestOddSizes:
             agree(ops, lambda o: o.mean_rows(o.constant(x), k), 3e-7)  # noqa: B023
 
 
+def test_decay(ops):
+    x = np.concatenate([np.linspace(-30, 30, 91), [-200, 200, -3e38, 3e38]]).astype(np.float32)[:, None]
+    rate = -np.array([0, 1e-4, 0.03, 1, 20], np.float32)
+    spread = np.repeat(x, len(rate), axis=1)
+    agree(ops, lambda o: o.decay(o.constant(spread), o.constant(rate)), 1e-6)
+    kept = 1 - ops.decay(ops.constant(spread), ops.constant(rate)).numpy().astype(np.float64)
+    assert (kept[0] < 1e-6).all()  # e**-30 of anything
+    assert (kept[-1, 1:] == 1).all()
+    assert np.isnan(ops.decay(ops.constant(np.float32([[np.nan]])), ops.constant(rate[:1])).numpy()).all()
+
+
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 @pytest.mark.parametrize(("rows", "width"), [(1, 5), (3, 40), (2, 129)])
 def test_activations_and_gates(ops, kind, rows, width):
@@ -63,10 +74,11 @@ def test_activations_and_gates(ops, kind, rows, width):
 def test_activations_of_extreme_values(ops, kind):
     x = np.array([[0.0, -0.0, 1e-30, -1e-30, 30.0, -30.0, 88.5, -88.5, 1e4, -1e4, 3e38, -3e38]], np.float32)
     got = ops.activate(ops.constant(x), kind).numpy()
-    wanted = np.where(x > 0, x, 0)
+    far, at_zero = (1.0, 0.5) if kind == "sigmoid" else (x, 0.0)
+    wanted = np.where(x > 0, far, 0.0)
     near = np.abs(x) >= 30
     np.testing.assert_allclose(got[near], wanted[near], rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(got[~near], 0, atol=1e-6)
+    np.testing.assert_allclose(got[~near], at_zero, atol=1e-6)
 
 
 def test_norms_of_heads(ops):

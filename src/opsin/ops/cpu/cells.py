@@ -33,9 +33,10 @@ ENTRY_TICKET, ENTRY_DONE = 8 * 5, 8 * 6  # epoch in the high half; items handed 
 ENTRY_WORDS, ENTRY_BYTES = 8, 64
 
 # Error codes of kernels.
-OK, BAD_ID, BAD_PAGE, BAD_GUARD = 0, 1, 2, 3
+OK, BAD_ID, BAD_PAGE, BAD_GUARD, BAD_STATE = 0, 1, 2, 3, 4
 MESSAGES = {
     BAD_ID: "a token id lies outside the vocabulary",
     BAD_PAGE: "a row has no page",
+    BAD_STATE: "a sequence has no slot for its state",
     BAD_GUARD: "something wrote outside its buffer",
 }

@@ -20,6 +20,7 @@ from opsin.ops.cpu.experts import ExpertOperations
 from opsin.ops.cpu.kv import KvPages
 from opsin.ops.cpu.overlay import PlacedRows, placed
 from opsin.ops.cpu.pack import PackedWeight, Packer
+from opsin.ops.cpu.recurrent import RecurrentOperations
 from opsin.ops.cpu.scratch import Scratch
 from opsin.ops.cpu.tape import TYPES, Eager, Lease, Place, Recorder, Replay, Tape, place, view
 from opsin.ops.cpu.tiles import DENSE_INPUTS, dense_rows, dense_strips, unpacked_bytes
@@ -31,7 +32,7 @@ _MANY_ROWS = 24  # rows that are worth widening weights for
 _ROWS_BYTES = 4096  # elementwise work below this a thread is not worth sharing
 
 
-class Operations(ExpertOperations):
+class Operations(ExpertOperations, RecurrentOperations):
     """`opsin.ops.Ops` over a tape. For one thread at a time; its arrays may be dropped on any."""
 
     def __init__(self, tape: Tape) -> None:
@@ -47,8 +48,7 @@ class Operations(ExpertOperations):
         return self._packer.pack(raw)
 
     def constant(self, values: npt.NDArray[np.generic]) -> Array:
-        integer = np.issubdtype(values.dtype, np.integer)
-        dtype = "i32" if integer else "f32"
+        dtype = "i32" if np.issubdtype(values.dtype, np.integer) else "f32"
         block = Block(values.size * 4 + 8 * STRIP, zero=True)  # kernels may read two whole strips of a bias
         shape = tuple(int(n) for n in values.shape)
         view(block, 0, shape, dtype)[...] = values.astype(TYPES[dtype])

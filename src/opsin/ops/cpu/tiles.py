@@ -9,6 +9,8 @@ DENSE_INPUTS = 768  # inputs of a strip that `dense` takes at once
 UNPACKED_ROWS = 8  # rows that are worth unpacking weights for
 QUERIES = 120  # most queries of a tile of attention: rows times query heads a KV head
 PANEL = 6  # queries whose scores stand in registers at once
+STATE_STRIP = 32  # values that recurrent states are padded to
+DELTA_ROWS = 16  # rows that pass a strip of a recurrent state at once
 SCORES = CHUNK + 16  # floats between the scores of queries: a power of 2 would crowd a few lines of the cache
 
 
@@ -29,6 +31,11 @@ def dense_rows(rows: int, items: int, lanes: int, threads: int) -> int:
 def score_vectors(registers: int) -> int:
     """Vectors of keys whose scores for PANEL queries fit the registers."""
     return 4 if registers >= 32 else 2
+
+
+def delta_vectors(lanes: int, registers: int) -> int:
+    """Vectors of a recurrent state taken at once, a strip: thrice as many sums and values stand in registers."""
+    return 4 if registers >= 32 and lanes < 16 else 2
 
 
 def value_vectors(width: int, lanes: int, registers: int) -> int:

@@ -38,7 +38,7 @@ def _each(simd: Simd, name: str) -> Callable[..., Any]:
     """out = f(x, y) value by value. "glu_silu" is silu(x) * y."""
     load, store, lanes = simd.load_part, simd.store_part, simd.lanes
     f = _glu(simd, name[4:]) if name.startswith("glu_") else function(simd, name)
-    zero, binary = simd.zero, name in ("add", "multiply") or name.startswith("glu_")
+    zero, binary = simd.zero, name in ("add", "multiply", "decay") or name.startswith("glu_")
 
     @jit
     def each(args: int, x: int, y: int, out: int, width: int) -> None:
@@ -92,6 +92,10 @@ def _activation(simd: Simd, name: str) -> Callable[..., Any]:
             return div(x, add(splat(1.0), exp(mul(x, splat(slope)))))
 
         return jit(logistic)
+    if name == "sigmoid":
+        return jit(lambda args, x, y: div(splat(1.0), add(splat(1.0), exp(mul(x, splat(-1.0))))))
+    if name == "decay":
+        return _decay(simd)
     if name == "gelu":
 
         def gelu(args: int, x: Any, y: Any) -> Any:
@@ -114,6 +118,27 @@ def _activation(simd: Simd, name: str) -> Callable[..., Any]:
         return mul(mul(x, splat(0.5)), add(splat(1.0), erf))
 
     return jit(gelu_erf)
+
+
+def _decay(simd: Simd) -> Callable[..., Any]:
+    splat, exp, add, mul, div, fma = simd.splat, simd.exp, simd.add, simd.mul, simd.div, simd.fma
+    absolute, maximum, zero = simd.abs, simd.maximum, simd.zero
+
+    def decay(args: int, x: Any, y: Any) -> Any:
+        """e**(y ln(1 + e**x)), where ln(1 + u) = 2 artanh(z), z = u / (2 + u) <= 1/3: its series to z**15."""
+        u = exp(mul(absolute(x), splat(-1.0)))
+        z = div(u, add(u, splat(2.0)))
+        zz, p = mul(z, z), splat(2.0 / 15)
+        p = fma(p, zz, splat(2.0 / 13))
+        p = fma(p, zz, splat(2.0 / 11))
+        p = fma(p, zz, splat(2.0 / 9))
+        p = fma(p, zz, splat(2.0 / 7))
+        p = fma(p, zz, splat(2.0 / 5))
+        p = fma(p, zz, splat(2.0 / 3))
+        p = fma(p, zz, splat(2.0))
+        return exp(mul(y, fma(p, z, maximum(x, zero()))))
+
+    return jit(decay)
 
 
 def _rms_norm(simd: Simd) -> Callable[..., Any]:

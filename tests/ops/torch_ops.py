@@ -214,6 +214,9 @@ class TorchOps:
     def scale(self, x: Array, factor: float) -> Array:
         return self.wrap(x.data * factor)
 
+    def softcap(self, x: Array, cap: float) -> Array:
+        return self.wrap(cap * torch.tanh(x.data / cap))
+
     def pages(self, *, layers: int, heads: int, width: int, count: int, kind: PageType) -> Pages:
         assert kind == "f32"
         return TorchPages(*torch.zeros(2, layers, count * PAGE, heads, width))

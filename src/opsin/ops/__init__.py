@@ -307,6 +307,10 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
 
     def scale(self, x: Array, factor: float) -> Array: ...
 
+    def softcap(self, x: Array, cap: float) -> Array:
+        """cap * tanh(x / cap): nearly x where it is small, and never beyond the cap (Bello et al. 2016)."""
+        ...
+
     def pages(self, *, layers: int, heads: int, width: int, count: int, kind: PageType) -> Pages:
         """KV memory for `layers` layers of `heads` keys and values, each `width` wide."""
         ...

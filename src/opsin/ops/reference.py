@@ -206,6 +206,9 @@ class Reference(RecurrentReference):
     def scale(self, x: Array, factor: float) -> Array:
         return self.array(data(x) * self.kind(factor))
 
+    def softcap(self, x: Array, cap: float) -> Array:
+        return self.array(cap * np.tanh(data(x).astype(np.float64) / cap))
+
     def pages(self, *, layers: int, heads: int, width: int, count: int, kind: PageType) -> Pages:
         shape = (layers, count, PAGE, heads, width)
         return DensePages(np.zeros(shape, self.kind), np.zeros(shape, self.kind))

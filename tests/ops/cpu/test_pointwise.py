@@ -25,6 +25,11 @@ class TestOddSizes:
         agree(ops, lambda o: o.constant(x) * o.constant(one), 1e-7)
         agree(ops, lambda o: o.constant(x) * -1.7, 2e-7)
 
+    def test_softcap(self, ops, rows, width):
+        x = 10 * normal(rows, width)
+        agree(ops, lambda o: o.softcap(o.constant(x), 5.0))
+        agree(ops, lambda o: o.softcap(o.constant(x), 30.0))
+
     def test_norms(self, ops, rows, width):
         x, w, b = normal(rows, width) + 3, normal(width), normal(width, seed=1)
         agree(ops, lambda o: o.rms_norm(o.constant(x), o.constant(w), 1e-5))
@@ -79,6 +84,13 @@ def test_activations_of_extreme_values(ops, kind):
     near = np.abs(x) >= 30
     np.testing.assert_allclose(got[near], wanted[near], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(got[~near], at_zero, atol=1e-6)
+
+
+def test_softcap_of_extreme_values(ops):
+    x = np.array([[0.0, -0.0, 1e-30, 2e3, -2e3, 1e4, -1e4, 3e38, -3e38, np.inf, -np.inf]], np.float32)
+    got = ops.softcap(ops.constant(x), 30.0).numpy()
+    np.testing.assert_allclose(got, [[0, 0, 0, *[30, -30] * 4]], atol=1e-6)
+    assert np.isnan(ops.softcap(ops.constant(np.full((1, 3), np.nan, np.float32)), 30.0).numpy()).all()
 
 
 def test_norms_of_heads(ops):

@@ -253,6 +253,9 @@ class Operations(ExpertOperations, RecurrentOperations):
     def scale(self, x: Array, factor: float) -> Array:
         return self._each("scale", x, number=factor)
 
+    def softcap(self, x: Array, cap: float) -> Array:
+        return self._each("softcap", x, number=cap)
+
     def _each(
         self, name: str, x: Array, *, y: Array | None = None, bias: Array | None = None, number: float = 0.0,
         width: int = 0,

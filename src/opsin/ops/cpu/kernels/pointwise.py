@@ -78,7 +78,23 @@ def function(simd: Simd, name: str) -> Callable[..., Any]:
         "copy": lambda args, x, y: x,
         "relu": lambda args, x, y: maximum(x, zero()),
     }
+    if name == "softcap":
+        return _softcap(simd)
     return jit(simple[name]) if name in simple else _activation(simd, name)
+
+
+def _softcap(simd: Simd) -> Callable[..., Any]:
+    splat, splat_at, exp, add, sub, mul, div = (
+        simd.splat, simd.splat_at, simd.exp, simd.add, simd.sub, simd.mul, simd.div,
+    )  # fmt: skip
+
+    def softcap(args: int, x: Any, y: Any) -> Any:
+        """c tanh(x / c) = c (1 - 2 / (e**(2x / c) + 1))."""
+        cap = splat_at(args + NUMBER)
+        e = exp(div(add(x, x), cap))
+        return mul(cap, sub(splat(1.0), div(splat(2.0), add(e, splat(1.0)))))
+
+    return jit(softcap)
 
 
 def _activation(simd: Simd, name: str) -> Callable[..., Any]:

@@ -46,6 +46,21 @@ VARIANTS = {
     ),
     "gemma3 without windows": ("gemma3", {"layer_types": ["full_attention"] * 7}),
     "gemma3 with a scale of its own": ("gemma3", {"query_pre_attn_scalar": 16}),
+    "gemma2": ("gemma2", {}),
+    "gemma2 with a scale of its own, without bounds": (
+        "gemma2", {"query_pre_attn_scalar": 16, "attn_logit_softcapping": None, "final_logit_softcapping": None}
+    ),
+    "phi3": ("phi3", {}),
+    "phi3 with strength and factor of its own": ("phi3", {"rope_parameters": {**checkpoints.LONG, "factor": 32.0}}),
+    "phi3 with a plain rope": (
+        "phi3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "sliding_window": None}
+    ),
+    "smollm3": ("smollm3", {}),
+    "smollm3 untied": ("smollm3", {"tied": False}),
+    "ernie4_5": ("ernie4_5", {}),
+    "ernie4_5 without biases": ("ernie4_5", {"use_bias": False}),
+    "glm4": ("glm4", {}),
+    "glm4 without biases": ("glm4", {"attention_bias": False}),
 }  # fmt: skip
 
 

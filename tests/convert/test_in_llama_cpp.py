@@ -27,6 +27,11 @@ FAMILIES = {
     "qwen2vl": {},
     "qwen3vl": {},
     "mistral3": {},
+    "gemma2": {},
+    "phi3": {"sliding_window": None},  # which llama.cpp does not look at
+    "smollm3": {},
+    "ernie4_5": {},
+    "glm4": {},
 }
 
 

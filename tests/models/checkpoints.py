@@ -63,6 +63,7 @@ class Checkpoint:
         plus_one: norms of the file hold one more.
         neighbours: the file's rows of q and k stand so that neighbouring pairs turn, not halves.
         head: width of a head.
+        made: tensors of the file that the checkpoint has as settings.
     """
 
     make: Callable[..., torch.nn.Module]
@@ -73,6 +74,7 @@ class Checkpoint:
     plus_one: bool = False
     neighbours: bool = False
     head: int = HEAD
+    made: dict[str, list[float]] = field(default_factory=dict)
 
 
 def _causal(name: str) -> Callable[..., torch.nn.Module]:
@@ -117,6 +119,10 @@ def _qwen3vl(**text: object) -> torch.nn.Module:
     return transformers.Qwen3VLForConditionalGeneration(config)
 
 
+LONG = {  # part of a head of 16 turns, and every text is long
+    "rope_type": "longrope", "rope_theta": 5e4, "original_max_position_embeddings": 4, "partial_rotary_factor": 0.75,
+    "short_factor": [1.0, 1.1, 1.2, 1.5, 2.0, 3.0], "long_factor": [1.0, 1.3, 2.5, 6.0, 17.0, 40.0],
+}  # fmt: skip
 SECTIONS = [1, 4, 3]  # pairs of time, rows and columns: no two alike
 INTERLEAVED = [8, 5, 3]
 YARN = {
@@ -190,6 +196,54 @@ CHECKPOINTS = {
         names=SANDWICH,
         plus_one=True,
     ),
+    "gemma2": Checkpoint(
+        _causal("Gemma2"),
+        layers=5,
+        options={
+            "sliding_window": 24, "query_pre_attn_scalar": HEAD,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5e4},
+            "attn_logit_softcapping": 6.0, "final_logit_softcapping": 15.0,
+        },
+        keys={
+            "attention.sliding_window": 24, "rope.freq_base": 5e4, "attn_logit_softcapping": 6.0,
+            "final_logit_softcapping": 15.0,
+        },
+        names=SANDWICH,
+        plus_one=True,
+    ),
+    "phi3": Checkpoint(
+        _causal("Phi3"),
+        head=WIDTH // HEADS,
+        options={"rope_parameters": LONG, "original_max_position_embeddings": 4, "sliding_window": 40},
+        keys={
+            "rope.freq_base": 5e4, "rope.dimension_count": 12, "rope.scaling.original_context_length": 4,
+            "rope.scaling.attn_factor": (1 + np.log(CONTEXT / 4) / np.log(4)) ** 0.5,
+            "attention.sliding_window": 40,
+        },
+        names={**NAMES, "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"},
+        made={"rope_factors_short.weight": LONG["short_factor"], "rope_factors_long.weight": LONG["long_factor"]},
+    ),
+    "smollm3": Checkpoint(
+        _causal("SmolLM3"), layers=5, options={"rope_parameters": {"rope_type": "default", "rope_theta": 5e4}},
+        keys={"rope.freq_base": 5e4}, neighbours=True,
+    ),
+    "ernie4_5": Checkpoint(
+        _causal("Ernie4_5"),
+        options={"rope_parameters": {"rope_type": "default", "rope_theta": 5e4}, "use_bias": True},
+        keys={"rope.freq_base": 5e4},
+    ),
+    "glm4": Checkpoint(
+        _causal("Glm4"),
+        options={
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5e4, "partial_rotary_factor": 0.5},
+            "attention_bias": True,
+        },
+        keys={"rope.freq_base": 5e4, "rope.dimension_count": HEAD // 2},
+        names={
+            **NAMES, "post_self_attn_layernorm": "post_attention_norm", "post_mlp_layernorm": "post_ffw_norm",
+            "mlp.gate_up_proj": "ffn_up",
+        },
+    ),
 }  # fmt: skip
 
 
@@ -253,7 +307,8 @@ def save(path: Path, name: str, model: torch.nn.Module, **keys: object) -> Path:
 
 def tensors(name: str, model: torch.nn.Module) -> dict[str, Floats]:
     """The text's tensors under GGUF's names."""
-    known, found = CHECKPOINTS[name], {}
+    known = CHECKPOINTS[name]
+    found = {target: np.array(values, np.float32) for target, values in known.made.items()}
     for key, value in model.state_dict().items():
         short = key.replace("model.language_model.", "").replace("model.", "", 1)
         if "visual" in key or "vision" in key or "projector" in key:

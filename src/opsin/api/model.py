@@ -383,7 +383,10 @@ class Model(Stays):
         known = self._ids(ids)
         check_texts(taps, "taps")
         check_functions(edits, "edits")
-        return self.engine.call(lambda: trace(self.device, self.runner.decoder, known, taps, edits or {}))
+        runner = self.runner
+        return self.engine.call(
+            lambda: trace(self.device, runner.decoder, known, taps, edits or {}, runner.limits.context)
+        )
 
     def _ids(self, ids: Sequence[int]) -> list[int]:
         found = check_ids(ids, self.runner.decoder.ids)

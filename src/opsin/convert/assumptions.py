@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from opsin.convert.checkpoint import Checkpoint
 from opsin.errors import ModelError
 from opsin.gguf.rules import Rules, Settings
+from opsin.gguf.text_rules import context
 
 _PICTURES = {
     "do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True, "rescale_factor": 1 / 255,
@@ -27,7 +28,8 @@ def check_assumptions(checkpoint: Checkpoint, rules: Rules) -> list[str]:
         ]
     for path, told, ours in _differences(settings, rules.assumed):
         raise ModelError(f"{settings.where}: {path} is {told!r:.40}", hint=f"models with {ours!r:.40} are converted")
-    return [*_window(settings), *_head(checkpoint, rules)]
+    told = [key.path for key in rules.keys if key.name == "{arch}.context_length"]
+    return [*(_window(settings) if told[-1:] == [context] else ()), *_head(checkpoint, rules)]
 
 
 def _differences(settings: Settings, wanted: Mapping[str, object]) -> Iterator[tuple[str, object, object]]:

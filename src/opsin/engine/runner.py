@@ -99,6 +99,7 @@ class Runner:
             axes=tape.input(ops, "axes", (rows, decoder.axes), "i32") if decoder.axes > 1 else None,
             media=tape.rows(ops, "media", limits.rows) if media is not None else None,
             memory=self._memory.group if self._memory is not None else None,
+            context=limits.context,
         )
         logits = decoder.forward(batch)
         self._most = min(CANDIDATES, decoder.vocabulary)

@@ -6,6 +6,7 @@ Thread: the engine's: `Engine.call` brings it there.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -22,8 +23,12 @@ from opsin.spans import Prompt
 Edits = Mapping[str, Callable[[Floats], Floats]]
 
 
-def trace(device: Device, decoder: Decoder, ids: Sequence[int], taps: Sequence[str], edits: Edits) -> dict[str, Floats]:
+def trace(
+    device: Device, decoder: Decoder, ids: Sequence[int], taps: Sequence[str], edits: Edits, context: int | None = None
+) -> dict[str, Floats]:
     """Values of one sequence at the taps, in the order in which they are computed. Keys and values are float32.
+
+    `context`: see `Batch`.
 
     Raises RequestError where an edit changes a shape, or a tap or edit names nothing.
     """
@@ -47,7 +52,7 @@ def trace(device: Device, decoder: Decoder, ids: Sequence[int], taps: Sequence[s
             seen[name] = now
         return ops.constant(now) if any(fnmatchcase(name, p) for p in edits) else value
 
-    batch = _batch(ops, decoder, ids, tap, wanted)
+    batch = replace(_batch(ops, decoder, ids, tap, wanted), context=context)
     tap("logits", decoder.forward(batch))
     unused = [p for p in (*taps, *edits) if p not in used]
     if unused:

@@ -12,7 +12,7 @@ import numpy as np
 
 from opsin.arrays import Floats
 from opsin.errors import ModelError
-from opsin.gguf.rules import Change, ComputedTensor, Key, Rules, Settings, Tensor
+from opsin.gguf.rules import Change, ComputedTensor, Key, Rules, Settings, Tensor, plus_one
 
 HEADS, KV_HEADS = "num_attention_heads", "num_key_value_heads|num_attention_heads"
 EXPERTS = "num_experts|num_local_experts|n_routed_experts"
@@ -23,6 +23,14 @@ def head_width(settings: Settings) -> int:
     """Width of a head: told, or width / heads."""
     told = settings.find("head_dim")
     return settings.number("head_dim") if told else settings.number("hidden_size") // settings.number(HEADS)
+
+
+def turned(settings: Settings, share: float = 1.0) -> int:
+    """Values of a head that the rope turns. `share` counts where nothing is told."""
+    told = rope(settings).get("partial_rotary_factor", settings.find("partial_rotary_factor"))
+    known = settings.check("partial_rotary_factor", share if told is None else told, "float")
+    assert isinstance(known, float)
+    return int(head_width(settings) * known)
 
 
 def context(settings: Settings) -> int:
@@ -58,7 +66,8 @@ def _has_bands(settings: Settings) -> bool:
     return "low_freq_factor" in rope(settings)
 
 
-def _number(settings: Settings, name: str, default: float | None = None) -> float:
+def rope_number(settings: Settings, name: str, default: float | None = None) -> float:
+    """A parameter of the rope. Raises FileError for another kind, or for none without a default."""
     value = settings.check(f"rope_scaling.{name}", rope(settings).get(name, default), "float")
     assert isinstance(value, float)
     return value
@@ -69,7 +78,7 @@ def _scaling(settings: Settings) -> str | None:
 
 
 def _factor(settings: Settings) -> float | None:
-    return _number(settings, "factor") if _scaling(settings) else None
+    return rope_number(settings, "factor") if _scaling(settings) else None
 
 
 def _yarn(name: str, default: float | None = None) -> Key:
@@ -77,7 +86,7 @@ def _yarn(name: str, default: float | None = None) -> Key:
 
     def find(settings: Settings) -> float | None:
         told = rope(settings).get(name)
-        return _number(settings, name) if told not in (None, default) and _scaling(settings) == "yarn" else None
+        return rope_number(settings, name) if told not in (None, default) and _scaling(settings) == "yarn" else None
 
     return Key(f"{{arch}}.rope.scaling.yarn_{name}", find, "float", None)
 
@@ -87,7 +96,7 @@ def _original(settings: Settings) -> int | None:
     return (
         None
         if told is None or _scaling(settings) != "yarn"
-        else int(_number(settings, "original_max_position_embeddings"))
+        else int(rope_number(settings, "original_max_position_embeddings"))
     )
 
 
@@ -97,23 +106,23 @@ def _attention_factor(settings: Settings) -> float | None:
         return None
     usual, told = _mscale(settings), rope(settings).get("attention_factor")
     if told is not None:
-        return _number(settings, "attention_factor") / usual
+        return rope_number(settings, "attention_factor") / usual
     one, other = "mscale", "mscale_all_dim"
     if not (rope(settings).get(one) and rope(settings).get(other)):
         return None
-    return _mscale(settings, _number(settings, one)) / _mscale(settings, _number(settings, other)) / usual
+    return _mscale(settings, rope_number(settings, one)) / _mscale(settings, rope_number(settings, other)) / usual
 
 
 def _mscale(settings: Settings, share: float = 1.0) -> float:
-    return 0.1 * share * math.log(max(1.0, _number(settings, "factor"))) + 1
+    return 0.1 * share * math.log(max(1.0, rope_number(settings, "factor"))) + 1
 
 
 def _rope_factors(settings: Settings) -> Floats | None:
     """Divisors of frequencies: long waves become slower, short ones stay, with a ramp between."""
     if rope_type(settings) in ("default", "linear", "yarn"):
         return None
-    factor, low, high = (_number(settings, name) for name in ("factor", "low_freq_factor", "high_freq_factor"))
-    old = _number(settings, "original_max_position_embeddings")
+    factor, low, high = (rope_number(settings, name) for name in ("factor", "low_freq_factor", "high_freq_factor"))
+    old = rope_number(settings, "original_max_position_embeddings")
     width = head_width(settings)
     waves = 2 * np.pi * _base(settings) ** (np.arange(0, width, 2, dtype=np.float64) / width)
     between = np.clip((old / waves - low) / (high - low), 0, 1)
@@ -128,8 +137,9 @@ def _base(settings: Settings) -> float:
 
 
 ROPE_FACTORS = ComputedTensor("rope_freqs.weight", _rope_factors)
+ROPE_BASE = Key("{arch}.rope.freq_base", _base, "float")
 ROPE_KEYS = (
-    Key("{arch}.rope.freq_base", _base, "float"),
+    ROPE_BASE,
     Key("{arch}.rope.scaling.type", _scaling, "str", None),
     Key("{arch}.rope.scaling.factor", _factor, "float", None),
     Key("{arch}.rope.scaling.original_context_length", _original, "int", None),
@@ -199,6 +209,11 @@ def expert_tensors(
 
 SWISH = {"hidden_act": "silu", "partial_rotary_factor": 1.0, "rope_parameters.partial_rotary_factor": 1.0}  # `assumed`
 PRE_NORM = (Tensor("layers.{n}.post_attention_layernorm", "blk.{n}.ffn_norm"),)
+SANDWICH = (  # whose norms multiply with one more than checkpoints hold
+    Tensor("layers.{n}.post_attention_layernorm", "blk.{n}.post_attention_norm", plus_one),
+    Tensor("layers.{n}.pre_feedforward_layernorm", "blk.{n}.ffn_norm", plus_one),
+    Tensor("layers.{n}.post_feedforward_layernorm", "blk.{n}.post_ffw_norm", plus_one),
+)
 
 
 def pre_norm_rules(architecture: str, classes: tuple[str, ...], types: tuple[str, ...], *more: Key) -> Rules:

@@ -77,7 +77,7 @@ _HEADER_IDS: Final = (
     _LOOP + "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content + '<|eot_id|>' }}" + _END
     + _ASSISTANT + "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )  # fmt: skip
-_PHI3: Final = (
+_PIPES: Final = (
     _LOOP + "{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}" + _END
     + _ASSISTANT + "{{ '<|assistant|>\n' }}{% endif %}"
 )  # fmt: skip
@@ -105,7 +105,7 @@ _FORMS: Final = (
     (("<|im_start|>", "<|im_end|>"), _CHATML),
     (("<|start_header_id|>", "<|eot_id|>"), _HEADER_IDS),
     (("<start_of_turn>", "<end_of_turn>"), _GEMMA),
-    (("<|user|>", "<|assistant|>", "<|end|>"), _PHI3),
+    (("<|user|>", "<|assistant|>", "<|end|>"), _PIPES),
     (("USER:", "ASSISTANT:"), _VICUNA),
     (("[INST]", "[/INST]"), _MISTRAL),
 )

@@ -13,29 +13,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
-
-import numpy as np
+from typing import ClassVar
 
 from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf import File, Value
 from opsin.gguf.dialect import Dialect
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, plus_one
-from opsin.gguf.text_rules import KEYS, tensors
+from opsin.gguf.text_rules import KEYS, SANDWICH, tensors
 from opsin.gguf.vision_rules import SIGLIP_WORDS, normalisation, normalisation_keys, projector_keys, siglip, tower_sizes
 from opsin.media import sizes, steps
 from opsin.media.limits import Size
 from opsin.media.picture import Picture
-from opsin.nn.attention import Heads, SelfAttention, heads_of
-from opsin.nn.batch import Batch, GroupShape
-from opsin.nn.decoder import DecoderWeights, OverWeights
-from opsin.nn.ffn import GatedFfn
+from opsin.nn.attention import heads_of
 from opsin.nn.keys import positive_float, positive_int
-from opsin.nn.module import Module, Reader, at
+from opsin.nn.module import Module, Reader
 from opsin.nn.parts import Reordered, RmsNorm
 from opsin.nn.pictures import Preparation
 from opsin.nn.rope import as_frequencies, frequencies, rope_of
+from opsin.nn.sandwich import Kind, SandwichDecoder, SandwichWeights, local_layers
 from opsin.nn.vit import Vit, block_order, vit_shape
 from opsin.ops import Array
 from opsin.spans import Area, MediaSpan, Patches
@@ -48,128 +44,28 @@ BEGIN, END = "\n\n<start_of_image>", "<end_of_image>\n\n"
 ORIGINAL, CROPS = "Here is the original image ", " and here are some crops to help you see better "
 
 
-class Gemma3Block(Module):
-    attn_norm: RmsNorm
-    attn: Annotated[SelfAttention, at("")]
-    post_attention_norm: RmsNorm
-    ffn_norm: RmsNorm
-    ffn: Annotated[GatedFfn, at("")]
-    post_ffw_norm: RmsNorm
-
-
-class Gemma3Weights(DecoderWeights):
-    blk: list[Gemma3Block]
-
-
-@dataclass(frozen=True, eq=False)
-class Kind:
-    """One kind of layers: their KV group and their rope."""
-
-    group: str
-    window: int
-    frequencies: Array
-    rope_scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class LayerPlace:
-    """Where a layer's keys and values lie: its kind, and its number in that kind's group."""
-
-    kind: int
-    number: int
-
-
-@dataclass(frozen=True, eq=False)
-class Gemma3(OverWeights):
-    weights: Gemma3Weights
-    heads: Heads
-    eps: float
-    context: int
-    kinds: tuple[Kind, ...]
-    places: tuple[LayerPlace, ...]
-    axes: int = 1
-
+class Gemma3(SandwichDecoder):
     @classmethod
     def load(cls, file: File, source: Reader) -> Gemma3:
-        weights = Gemma3Weights.read(source)
+        weights = SandwichWeights.read(source)
         weights.check(file, "gemma3", weights.blk)
-        if file.get_float("gemma3.final_logit_softcapping", 0.0):
-            raise ModelError(f"{file.path} caps its logits", hint="no published Gemma 3 does, and opsin does not yet")
         heads, layers = heads_of(file, "gemma3"), len(weights.blk)
-        for block in weights.blk:  # a cache is made for these heads before anything runs
-            block.attn.check(heads)
         if layers == LARGEST and "gemma3.attention.scale" not in file.metadata:
             heads = replace(heads, scale=(weights.width / heads.query) ** -0.5)
-        local = local_layers(file, layers)
-        return cls(
-            weights=weights,
-            heads=heads,
-            eps=positive_float(file, "gemma3.attention.layer_norm_rms_epsilon", 1e-6),
-            context=positive_int(file, "gemma3.context_length"),
-            kinds=_kinds(file, source, heads.width, local),
-            places=_places(local),
-        )
-
-    @property
-    def groups(self) -> dict[str, GroupShape]:
-        counts = [sum(place.kind == i for place in self.places) for i in range(len(self.kinds))]
-        return {
-            kind.group: GroupShape(count, self.heads.kv, self.heads.width, kind.window)
-            for kind, count in zip(self.kinds, counts, strict=True)
-        }
-
-    def forward(self, batch: Batch) -> Array:
-        w, tap = self.weights, batch.tap
-        x = tap("embed", batch.overlay(self.width**0.5 * w.token_embd(batch.ids)))
-        tables = [x.ops.rope_table(batch.positions, kind.frequencies, kind.rope_scale) for kind in self.kinds]
-        for i, block in enumerate(w.blk):
-            x = self._block(block, x, batch, i, tables[self.places[i].kind])
-        return w.logits(tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps)))
-
-    def _block(self, block: Gemma3Block, x: Array, batch: Batch, layer: int, table: Array) -> Array:
-        place, name = self.places[layer], f"blk.{layer}.attn"
-        out = block.attn(
-            block.attn_norm(x, self.eps), batch, group=self.kinds[place.kind].group, layer=place.number,
-            heads=self.heads, rope=table, pairing="halves", eps=self.eps, name=name,
-        )  # fmt: skip
-        x = x + block.post_attention_norm(out, self.eps)
-        x = x + block.post_ffw_norm(block.ffn(block.ffn_norm(x, self.eps), "gelu"), self.eps)
-        return batch.tap(f"blk.{layer}.out", x)
+        local = local_layers(file, "gemma3", layers, period=PERIOD)
+        rope, constant = rope_of(file, "gemma3", heads.width, base=1e6), source.ops.constant
+        whole = near = Kind("self", 0, constant(rope.frequencies), rope.scale)
+        if any(local):
+            near = _near(file, source, 2 * len(rope.frequencies))
+        return cls.of(file, "gemma3", weights, heads, whole=whole, near=near, local=local)
 
 
-def local_layers(file: File, layers: int) -> list[bool]:
-    """Which layers see only a window: by a list in the file, or all but the last of each period."""
-    if not file.get_int("gemma3.attention.sliding_window", 0):
-        return [False] * layers
-    key = "gemma3.attention.sliding_window_pattern"
-    if isinstance(file.metadata.get(key), np.ndarray):
-        listed: list[bool] = file.get_bools(key).tolist()
-        if len(listed) != layers:
-            raise ModelError(f"{key} has {len(listed)} values for {layers} layers")
-        return listed
-    period = file.get_int(key, PERIOD)
-    if period < 0:
-        raise ModelError(f"{key} is {period}", hint="the file is damaged; download it again")
-    return [period == 0 or (i + 1) % period != 0 for i in range(layers)]
-
-
-def _kinds(file: File, source: Reader, width: int, local: list[bool]) -> tuple[Kind, ...]:
-    """The kinds of layers that there are; the first one's group is "self"."""
-    rope, constant = rope_of(file, "gemma3", width, base=1e6), source.ops.constant
-    whole = Kind("self", 0, constant(rope.frequencies), rope.scale)
-    if not any(local):
-        return (whole,)
+def _near(file: File, source: Reader, turned: int) -> Kind:
+    """Layers with a window, whose rope is their own and stretched by nothing. `turned`: values of a head."""
     old = positive_float(file, "gemma3.rope.local.freq_base", 10000.0)  # an older name
     base = positive_float(file, "gemma3.rope.freq_base_swa", old)
-    near = as_frequencies(file, frequencies(2 * len(rope.frequencies), base))
     window = positive_int(file, "gemma3.attention.sliding_window")
-    part = Kind("self" if all(local) else "window", window, constant(near))
-    return (part,) if all(local) else (whole, part)
-
-
-def _places(local: list[bool]) -> tuple[LayerPlace, ...]:
-    mixed = any(local) and not all(local)
-    return tuple(LayerPlace(int(mixed and near), local[:i].count(near)) for i, near in enumerate(local))
+    return Kind("window", window, source.ops.constant(as_frequencies(file, frequencies(turned, base))))
 
 
 class Transposed(Reordered):
@@ -303,8 +199,6 @@ _TOWER = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
     "image_size": 224, "patch_size": 16,
 }  # fmt: skip
-_NORMS = {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
-          "post_feedforward_layernorm": "post_ffw_norm"}  # fmt: skip
 
 
 def _found(file: File) -> Mapping[str, Value]:
@@ -346,10 +240,7 @@ RULES = (
             Key("{arch}.rope.freq_base_swa", _local_base, "float"),
             Key("{arch}.final_logit_softcapping", "final_logit_softcapping", "float", None),
         ),
-        tensors=(
-            *tensors(norm=plus_one),
-            *(Tensor(f"layers.{{n}}.{theirs}", f"blk.{{n}}.{ours}", plus_one) for theirs, ours in _NORMS.items()),
-        ),
+        tensors=(*tensors(norm=plus_one), *SANDWICH),
         defaults=_DEFAULTS,
         check=_check,
     ),

@@ -50,7 +50,7 @@ class Qwen3VlDecoder(PreNormDecoder):
     def media_width(self) -> int:
         return (1 + self.deep) * self.width
 
-    def _block(self, block: PreNormBlock, x: Array, batch: Batch, layer: int, tables: Tables) -> Array:
+    def _block(self, block: PreNormBlock, x: Array, batch: Batch, layer: int, tables: Tables | None) -> Array:
         x = super()._block(block, x, batch, layer, tables)
         return batch.deepen(x, 1 + layer) if layer < self.deep else x
 

@@ -92,6 +92,7 @@ class Batch:
             of them are `positions`.
         media: rows of embeddings that stand in for those of ids.
         memory: what rows remember of media; None where nobody can remember any.
+        context: positions that a sequence may have here; None: those that the decoder was trained for.
         tap: sees, and may replace, values by name ("blk.3.out").
     """
 
@@ -102,6 +103,7 @@ class Batch:
     axes: Array | None = None
     media: Rows | None = None
     memory: Memory | None = None
+    context: int | None = None
     tap: Tap = untapped
     wants_weights: Callable[[str], bool] = lambda name: False
 

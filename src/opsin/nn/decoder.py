@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from opsin.errors import ModelError
 from opsin.gguf import File
@@ -46,11 +46,20 @@ class DecoderWeights(Module):
 
     def check(self, file: File, prefix: str, blocks: Sequence[Module]) -> None:
         """Raises ModelError where the file holds other sizes than it says."""
-        layers = positive_int(file, f"{prefix}.block_count")
+        layers = written_layers(file, prefix)
         if len(blocks) != layers:
             raise ModelError(f"{file.path} holds {len(blocks)} of its {layers} layers", hint="it is incomplete")
         if self.output is not None and self.output.outputs != self.vocabulary:
             raise ModelError(f"output.weight has {self.output.outputs} rows, token_embd.weight {self.vocabulary}")
+
+
+def written_layers(file: File, prefix: str) -> int:
+    """Layers of a file, but for the last ones where these guess further tokens (`{prefix}.nextn_predict_layers`)."""
+    stored, key = positive_int(file, f"{prefix}.block_count"), f"{prefix}.nextn_predict_layers"
+    guessing = file.get_int(key, 0)
+    if not 0 <= guessing < stored:
+        raise ModelError(f"{file.path}: {key} is {guessing}, of {stored} layers", hint="the file is damaged")
+    return stored - guessing
 
 
 class OverWeights:
@@ -116,6 +125,8 @@ class PreNormDecoder(OverWeights):
     layers of experts choose these.
     """
 
+    WEIGHTS: ClassVar[type[PreNormWeights]] = PreNormWeights
+
     weights: PreNormWeights
     heads: Heads
     rope: Rope
@@ -128,11 +139,19 @@ class PreNormDecoder(OverWeights):
     routing: Routing | None = None
 
     @classmethod
-    def load(cls, file: File, source: Reader, prefix: str, *, pairing: Pairing, mrope: bool = False) -> Self:
-        """The decoder of a file whose keys begin with `prefix`; `mrope`: with the sections of M-RoPE."""
+    def load(
+        cls, file: File, source: Reader, prefix: str, *, pairing: Pairing, mrope: bool = False,
+        rope: Rope | None = None,
+    ) -> Self:  # fmt: skip
+        """The decoder of a file whose keys begin with `prefix`; `mrope`: with the sections of M-RoPE.
+
+        `rope`: another than the one that all families share.
+        """
         heads = heads_of(file, prefix)
-        factors = source.values("rope_freqs.weight") if source.has("rope_freqs.weight") else None
-        rope, weights = rope_of(file, prefix, heads.width, factors), PreNormWeights.read(source)
+        if rope is None:
+            factors = source.values("rope_freqs.weight") if source.has("rope_freqs.weight") else None
+            rope = rope_of(file, prefix, heads.width, factors)
+        weights = cls.WEIGHTS.read(source)
         temperature = temperature_of(file, prefix, source.ops)
         if temperature is not None and (mrope or 2 * len(rope.frequencies) != heads.width):
             raise ModelError(f"{file.path}: {prefix}.attention.temperature_scale with a rope of parts of a head")
@@ -181,12 +200,18 @@ class PreNormDecoder(OverWeights):
         growth, every = self.temperature.growth, self.temperature.every  # a query is turned and made longer at once
         return ops.rope_table(batch.positions, self.frequencies, scale, growth=growth, every=every), table
 
-    def _block(self, block: PreNormBlock, x: Array, batch: Batch, layer: int, tables: Tables) -> Array:
-        queries, keys = tables
-        normed = block.attn_norm(x, self.eps)
-        x = block.attn(
-            normed, batch, layer=layer, heads=self.heads, rope=keys, queries=queries, pairing=self.pairing,
-            eps=self.eps, name=f"blk.{layer}.attn", residual=x,
-        )  # fmt: skip
+    def _block(self, block: PreNormBlock, x: Array, batch: Batch, layer: int, tables: Tables | None) -> Array:
+        """Without `tables` the layer knows no positions."""
+        x = self._attend(block, x, batch, layer, tables, residual=x)
         x = feed_forward(block.ffn, block.ffn_norm(x, self.eps), "silu", self.routing, residual=x)
         return batch.tap(f"blk.{layer}.out", x)
+
+    def _attend(
+        self, block: PreNormBlock, x: Array, batch: Batch, layer: int, tables: Tables | None, *,
+        residual: Array | None = None,
+    ) -> Array:  # fmt: skip
+        queries, keys = tables or (None, None)
+        return block.attn(
+            block.attn_norm(x, self.eps), batch, layer=layer, heads=self.heads, rope=keys, queries=queries,
+            pairing=self.pairing, eps=self.eps, name=f"blk.{layer}.attn", residual=residual,
+        )  # fmt: skip

@@ -123,6 +123,32 @@ class FileReader:
         return info
 
 
+class FirstLayers:
+    """What a reader has, but for the layers `blk.N` from the number `layers` on: no part finds these."""
+
+    def __init__(self, source: Reader, layers: int) -> None:
+        self.source, self.layers = source, layers
+
+    @property
+    def ops(self) -> Ops:
+        return self.source.ops
+
+    def has(self, name: str) -> bool:
+        return self.source.has(name)
+
+    def below(self, path: str) -> bool:
+        return path != f"blk.{self.layers}" and self.source.below(path)
+
+    def weight(self, name: str, *, change: Change | None = None) -> Weight:
+        return self.source.weight(name, change=change)
+
+    def stack(self, name: str, part: int = 0, parts: int = 1) -> Stack:
+        return self.source.stack(name, part, parts)
+
+    def values(self, name: str) -> Floats:
+        return self.source.values(name)
+
+
 def _raw(name: str, values: Floats) -> Raw:
     kind, rows = BY_NAME["F32"], np.ascontiguousarray(values)
 

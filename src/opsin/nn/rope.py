@@ -26,6 +26,15 @@ class Rope:
 
 
 @dataclass(frozen=True, eq=False)
+class LongRope:
+    """LongRoPE (Ding et al. 2024): a rope for texts of at most `original` positions, and one for longer ones."""
+
+    short: Rope
+    long: Rope
+    original: int
+
+
+@dataclass(frozen=True, eq=False)
 class Temperature:
     """Queries of position p are multiplied by `growth`[p // every], so that attention to long texts stays peaked."""
 
@@ -40,16 +49,11 @@ def rope_of(
 
     `factors` [pairs] divide the frequencies (the tensor rope_freqs.weight). `base` counts where the file has none.
     """
-    turned = file.get_int(f"{prefix}.rope.dimension_count", width)
-    if turned % 2 or not 0 < turned <= width:
-        raise ModelError(f"{prefix}.rope.dimension_count is {turned}; heads are {width} wide")
+    turned = _turned(file, prefix, width)
     base = positive_float(file, f"{prefix}.rope.freq_base", base)
     plain = frequencies(turned, base)
     if factors is not None:
-        if factors.size != len(plain):
-            raise ModelError(f"rope_freqs.weight has {factors.size} values, where {len(plain)} are needed")
-        with np.errstate(all="ignore"):  # `as_frequencies` looks
-            plain = plain / factors.astype(np.float64).reshape(-1)
+        plain = _divided(plain, factors, "rope_freqs.weight")
     kind = file.get_str(f"{prefix}.rope.scaling.type", "linear")
     old = number(file, f"{prefix}.rope.scale_linear", 0.0, least=0.0, most=MOST_FLOAT)
     factor = number(file, f"{prefix}.rope.scaling.factor", old, least=0.0, most=MOST_FLOAT)
@@ -62,6 +66,37 @@ def rope_of(
     if kind == "yarn":
         return _yarn(file, prefix, plain, factor, base)
     raise ModelError(f"{prefix}.rope.scaling.type is {kind!r}", hint="none, linear and yarn are supported")
+
+
+def long_rope_of(
+    file: File, prefix: str, width: int, short: npt.NDArray[np.float32], long: npt.NDArray[np.float32]
+) -> LongRope:
+    """Of the tensors rope_factors_short.weight and rope_factors_long.weight, [pairs] each."""
+    plain = frequencies(_turned(file, prefix, width), positive_float(file, f"{prefix}.rope.freq_base", 10000.0))
+    scale = number(file, f"{prefix}.rope.scaling.attn_factor", 1.0, least=0.0, most=1e4)
+    original = positive_int(
+        file, f"{prefix}.rope.scaling.original_context_length", positive_int(file, f"{prefix}.context_length")
+    )
+    near, far = (
+        Rope(as_frequencies(file, _divided(plain, factors, f"rope_factors_{name}.weight")), scale)
+        for name, factors in (("short", short), ("long", long))
+    )
+    return LongRope(near, far, original)
+
+
+def _turned(file: File, prefix: str, width: int) -> int:
+    """Values of a head that turn."""
+    turned = file.get_int(f"{prefix}.rope.dimension_count", width)
+    if turned % 2 or not 0 < turned <= width:
+        raise ModelError(f"{prefix}.rope.dimension_count is {turned}; heads are {width} wide")
+    return turned
+
+
+def _divided(plain: npt.NDArray[np.float64], factors: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float64]:
+    if factors.size != len(plain):
+        raise ModelError(f"{name} has {factors.size} values, where {len(plain)} are needed")
+    with np.errstate(all="ignore"):  # `as_frequencies` looks
+        return plain / factors.astype(np.float64).reshape(-1)
 
 
 def temperature_of(file: File, prefix: str, ops: Ops) -> Temperature | None:

@@ -149,8 +149,7 @@ class Operations(ExpertOperations, RecurrentOperations):
 
     def take(self, x: Array, rows: Array) -> Array:
         y = self.new((rows.shape[0], *x.shape[1:]))
-        count = self.tape.cell(x.shape[0])
-        at = place(x)
+        at, count = place(x), self.tape.cell(x.shape[0])
         cell = count if isinstance(count, int) else int(count.ctypes.data)
         args = (place(rows).address, at.address, at.row, product(x.shape[1:]), place(y).address, cell)
         kernel = Kernel.of("rows", part="take")
@@ -179,8 +178,7 @@ class Operations(ExpertOperations, RecurrentOperations):
         table.read(x.width)
         y = self.new(x.shape)
         args = (place(x).address, place(x).row, table.block.address, x.width, place(y).address)
-        kernel = Kernel.of("rows", part="overlay")
-        grain = max(1, _ROWS_BYTES // x.width)
+        kernel, grain = Kernel.of("rows", part="overlay"), max(1, _ROWS_BYTES // x.width)
         self.tape.emit(kernel, args, items=x.shape[0], reads=[x, table.block], writes=[y], grain=grain, keep=(table,))
         return y
 
@@ -261,8 +259,7 @@ class Operations(ExpertOperations, RecurrentOperations):
         width: int = 0,
     ) -> Array:  # fmt: skip
         """A pointwise kernel. `width` cuts rows in parts of so many values; y with one row serves all rows."""
-        out = self.new(x.shape)
-        whole = product(x.shape[1:])
+        out, whole = self.new(x.shape), product(x.shape[1:])
         width = width or whole
         single = y is not None and y.rank < x.rank
         args = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from collections.abc import Mapping
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
@@ -19,7 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from opsin.api import ByteBudget
 from opsin.errors import OpsinError
 from opsin.serve.body import Body, too_long
-from opsin.serve.errors import HttpError, ending, heard, response_of
+from opsin.serve.errors import HttpError, ending, heard
+from opsin.serve.framing import OPENAI, Framing
 from opsin.serve.keys import KeyRing, KeyUse
 from opsin.serve.options import Options, is_address, is_loopback
 from opsin.serve.record import Record
@@ -32,8 +34,11 @@ PUBLIC = frozenset({"/", "/docs", "/openapi.json", "/health", "/v1/health", "/li
 class AccessMiddleware:
     """An ASGI layer that refuses before anything is read."""
 
-    def __init__(self, app: ASGIApp, options: Options, ended: asyncio.Event, keys: KeyRing) -> None:
-        self.app, self.options, self._ended = app, options, ended
+    def __init__(
+        self, app: ASGIApp, options: Options, ended: asyncio.Event, keys: KeyRing,
+        framings: Mapping[str, Framing] | None = None,
+    ) -> None:  # fmt: skip
+        self.app, self.options, self._ended, self._framings = app, options, ended, framings or {}
         self._keys = keys
         self._hosts = {host.lower() for host in options.hosts}
         self._own = socket.gethostname().lower()
@@ -52,6 +57,7 @@ class AccessMiddleware:
         sending = send
         try:
             scope = self._below_prefix(scope)
+            self._framing(scope["path"]).into(scope)
             self._check_host(scope["path"], headers)
             allowed = self._check_origin(headers)
             sending = _with_origin(send, allowed)
@@ -67,7 +73,7 @@ class AccessMiddleware:
                         stack.enter_context(key.admit())
                 await self._pass(scope, receive, sending)
         except OpsinError as error:  # `_pass` raises none
-            await response_of(error)(scope, receive, sending)
+            await Framing.of(scope).response(error)(scope, receive, sending)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What fails inside ends here: further out it would be logged with all that is in its message.
@@ -103,7 +109,7 @@ class AccessMiddleware:
             watching.cancel()
             body.let_go()
         if not begun:  # else the connection is closed, since its response does not end
-            await response_of(told)(scope, receive, send)
+            await Framing.of(scope).response(told)(scope, receive, send)
 
     def _below_prefix(self, scope: Scope) -> Scope:
         """A request without the prefix that all paths have. Raises HttpError 404 where it has not."""
@@ -113,6 +119,10 @@ class AccessMiddleware:
         if not path.startswith(prefix + "/"):
             raise HttpError(404, f"there is no {path:.200}", hint=f"all paths begin with {prefix}")
         return {**scope, "path": path[len(prefix) :]}
+
+    def _framing(self, path: str) -> Framing:
+        """Of the protocol whose paths begin as this one."""
+        return next((framing for begin, framing in self._framings.items() if path.startswith(begin)), OPENAI)
 
     def _check_host(self, path: str, headers: Headers) -> None:
         """Any web page can reach us under a name of its own that it points here (DNS rebinding), and read what we say.

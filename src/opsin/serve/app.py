@@ -15,9 +15,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from opsin.errors import OpsinError
-from opsin.serve import errors, openapi
+from opsin.serve import anthropic, framing, openapi
 from opsin.serve.access import AccessMiddleware
-from opsin.serve.chat import ChatFields, ChatRoutes
+from opsin.serve.anthropic import AnthropicFields
+from opsin.serve.anthropic_format import ANTHROPIC_CHAT
+from opsin.serve.chat import OPENAI_CHAT, ChatFields, ChatRoutes
 from opsin.serve.completions import CompletionFields, CompletionRoutes
 from opsin.serve.conversation import Conversation
 from opsin.serve.exchange import AnswerRoute, Exchange
@@ -33,17 +35,19 @@ from opsin.serve.tokens import DetokenizeRequest, TokenizeRequest, TokenRoutes
 
 Endpoint = Callable[[Request], Awaitable[Response]] | AnswerRoute
 ELSEWHERE = (
-    *("/v1/responses", "/responses", "/v1/responses/input_tokens", "/responses/input_tokens", "/v1/messages"),
-    *("/v1/messages/count_tokens", "/v1/audio/transcriptions", "/audio/transcriptions", "/v1/embeddings"),
+    *("/v1/responses", "/responses", "/v1/responses/input_tokens", "/responses/input_tokens"),
+    *("/v1/audio/transcriptions", "/audio/transcriptions", "/v1/embeddings"),
     *("/embeddings", "/embedding", "/v1/rerank", "/v1/reranking", "/rerank", "/reranking", "/slots/{id:int}"),
 )
+_FRAMINGS = {"/v1/messages": anthropic.FRAMING}
 _MODEL = "/v1/models/{name:path}"
 _PAGE = Path(__file__).parent / "page" / "index.html"
 
 
 def build_app(service: Service) -> Starlette:
     """Routes over a service; whoever builds it starts and closes the service."""
-    talk, tell = ChatRoutes(service), ModelRoutes(service)
+    talk, tell = ChatRoutes(service, OPENAI_CHAT), ModelRoutes(service)
+    messages = ChatRoutes(service, ANTHROPIC_CHAT)
     go_on, spell, probe = CompletionRoutes(service), TokenRoutes(service), HealthRoutes(service)
 
     def answering(handler: Callable[[Exchange], Awaitable[None]]) -> AnswerRoute:
@@ -84,6 +88,8 @@ def build_app(service: Service) -> Starlette:
         *_both("/chat/completions", answering(talk.complete), "POST", Conversation, ChatFields),
         *_both("/chat/completions/input_tokens", answering(talk.count), "POST", Conversation),
         *_post("/apply-template", answering(talk.template), Conversation),
+        *_post("/v1/messages", answering(messages.complete), AnthropicFields, ChatFields),
+        *_post("/v1/messages/count_tokens", answering(messages.count), AnthropicFields),
         *_post("/v1/completions", answering(go_on.openai), Prompts, CompletionFields),
         *_post("/completions", answering(go_on.native), Prompts, CompletionFields),
         *_post("/completion", answering(go_on.native), Prompts, CompletionFields),
@@ -104,11 +110,13 @@ def build_app(service: Service) -> Starlette:
         routes=[one.route for one in described],
         middleware=[
             Middleware(RecordMiddleware, proxies=service.options.proxies, ended=ended),
-            Middleware(AccessMiddleware, options=service.options, ended=service.ended, keys=service.keys),
+            Middleware(
+                AccessMiddleware, options=service.options, ended=service.ended, keys=service.keys, framings=_FRAMINGS
+            ),
         ],
         exception_handlers={
-            OpsinError: errors.on_opsin_error,
-            HTTPException: errors.on_http_error,
+            OpsinError: framing.on_opsin_error,
+            HTTPException: framing.on_http_error,
         },
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
@@ -17,11 +17,12 @@ from opsin.serve.chat_format import ChatFormat
 from opsin.serve.conversation import AskedConversation, conversation
 from opsin.serve.exchange import Exchange
 from opsin.serve.fields import read
-from opsin.serve.generation import generate, write
+from opsin.serve.generation import ResponseFormat, generate, write
 from opsin.serve.generation_request import AnswerFields, GenerationRequest, generation_request
 from opsin.serve.report_fields import MOST_LOGPROBS
 from opsin.serve.service import Service
 from opsin.serve.thought_fields import thought_tokens_of
+from opsin.serve.translated import Translated
 
 
 class ChatFields(AnswerFields, kw_only=True):
@@ -37,19 +38,39 @@ class ChatFields(AnswerFields, kw_only=True):
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A conversation, and what is wanted of it."""
+    """A conversation, and what is wanted of it.
+
+    `translated`: the body that it was read from.
+    """
 
     conversation: AskedConversation
     request: GenerationRequest
-    form: ChatFormat
+    form: ResponseFormat
+    translated: Translated
+
+
+@dataclass(frozen=True)
+class ChatProtocol:
+    """Conversations as a protocol has them.
+
+    Attributes:
+        kind: what the ids of answers begin with.
+        translate: makes its bodies ours. Raises FieldError.
+        form: how answers are told.
+        count: how a prompt's tokens are.
+    """
+
+    kind: str
+    translate: Callable[[Mapping[str, Any]], Translated]
+    form: Callable[[AskedConversation, ChatFields], ResponseFormat]
+    count: Callable[[int], Mapping[str, Any]]
 
 
 class ChatRoutes:
-    """Routes of conversations."""
+    """Routes of conversations in one protocol."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._filled = partial(fill, defaults=service.options.chat_defaults)
+    def __init__(self, service: Service, protocol: ChatProtocol) -> None:
+        self._service, self._protocol = service, protocol
 
     async def complete(self, exchange: Exchange) -> None:
         """Answer a conversation."""
@@ -58,26 +79,28 @@ class ChatRoutes:
         exchange.ping_seconds = asked.request.ping(service.options.ping_seconds)
         with service.admit(asked.request.choices):
             async with exchange:
-                questions = await service.prompt(exchange.body, partial(_questions, service.model, asked.conversation))
-                answers = await generate(service, exchange, questions, asked.request, kind="chatcmpl")
+                with asked.translated.errors_of_client():
+                    questions = await service.prompt(
+                        exchange.body, partial(_questions, service.model, asked.conversation)
+                    )
+                answers = await generate(service, exchange, questions, asked.request, kind=self._protocol.kind)
                 await write(exchange, answers, asked.form)
 
     async def count(self, exchange: Exchange) -> None:
         """Tokens of a conversation, pictures included; nothing is computed."""
         service = self._service
-        asked = await service.parse(exchange.body, lambda body: conversation(self._filled(body)))
+        translated, asked = await service.parse(exchange.body, self._conversation)
         with service.admit():
             async with exchange:
-                count = await service.prompt(
-                    exchange.body,
-                    partial(service.model.count, asked.messages.take(), asked.options, budget=asked.budget),
-                )
-                await exchange.value({"object": "response.input_tokens", "input_tokens": count})
+                work = partial(service.model.count, asked.messages.take(), asked.options, budget=asked.budget)
+                with translated.errors_of_client():
+                    count = await service.prompt(exchange.body, work)
+                await exchange.value(self._protocol.count(count))
 
     async def template(self, exchange: Exchange) -> None:
         """What the template makes of a conversation."""
         service = self._service
-        asked = await service.parse(exchange.body, lambda body: conversation(self._filled(body)))
+        _, asked = await service.parse(exchange.body, self._conversation)
         with service.admit():
             async with exchange:
                 text = await service.prompt(
@@ -85,18 +108,29 @@ class ChatRoutes:
                 )
                 await exchange.value({"prompt": text})
 
+    def _translated(self, body: Mapping[str, Any]) -> Translated:
+        translated = self._protocol.translate(body)
+        return replace(translated, body=fill(translated.body, self._service.options.chat_defaults))
+
+    def _conversation(self, body: Mapping[str, Any]) -> tuple[Translated, AskedConversation]:
+        translated = self._translated(body)
+        with translated.errors_of_client():
+            return translated, conversation(translated.body)
+
     def _asked(self, body: Mapping[str, Any]) -> ChatRequest:
-        body = self._filled(body)
-        asked, fields = conversation(body), read(body, ChatFields)
-        if fields.grammar and asked.tools.callable:
-            raise FieldError("grammar", "stands beside tools, which have a grammar", hint="send one of them")
-        if fields.top_logprobs and not fields.logprobs:
-            raise FieldError("top_logprobs", "logprobs is not set", hint="send logprobs: true")
-        request = generation_request(
-            fields, answers=self._service.options.requests, base=self._service.facts,
-            logprobs=(fields.top_logprobs or 0) if fields.logprobs else fields.n_probs or None,
-        )  # fmt: skip
-        return ChatRequest(asked, replace(request, reply=_reply(asked, fields)), _form(asked, fields))
+        translated = self._translated(body)
+        with translated.errors_of_client():
+            asked, fields = conversation(translated.body), read(translated.body, ChatFields)
+            if fields.grammar and asked.tools.callable:
+                raise FieldError("grammar", "stands beside tools, which have a grammar", hint="send one of them")
+            if fields.top_logprobs and not fields.logprobs:
+                raise FieldError("top_logprobs", "logprobs is not set", hint="send logprobs: true")
+            request = generation_request(
+                fields, answers=self._service.options.requests, base=self._service.facts,
+                logprobs=(fields.top_logprobs or 0) if fields.logprobs else fields.n_probs or None,
+            )  # fmt: skip
+            request = replace(request, reply=_reply(asked, fields))
+        return ChatRequest(asked, request, self._protocol.form(asked, fields), replace(translated, body={}))
 
 
 def check_chat_defaults(defaults: Mapping[str, Any]) -> None:
@@ -116,8 +150,19 @@ def _reply(asked: AskedConversation, fields: ChatFields) -> ReplyOptions:
 
 def _form(asked: AskedConversation, fields: ChatFields) -> ChatFormat:
     """How the answer is told."""
-    tells = asked.thoughts.told and fields.include_reasoning is not False
-    return ChatFormat(tells, one_call=asked.in_first_form, prefill=asked.prefill, echo=fields.echo)
+    return ChatFormat(
+        tells_thoughts(asked, fields), one_call=asked.in_first_form, prefill=asked.prefill, echo=fields.echo
+    )
+
+
+def tells_thoughts(asked: AskedConversation, fields: ChatFields) -> bool:
+    """Whether what the model thinks is told."""
+    return asked.thoughts.told and fields.include_reasoning is not False
+
+
+OPENAI_CHAT: Final = ChatProtocol(
+    "chatcmpl", Translated, _form, lambda count: {"object": "response.input_tokens", "input_tokens": count}
+)
 
 
 def _questions(model: Model, asked: AskedConversation, *, check: Callable[[], None]) -> list[Question]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-
 from opsin.errors import ContextError, OpsinError, RequestError
 from opsin.serve.traces import current_id, trace
 
@@ -45,25 +42,29 @@ def ending() -> HttpError:
 
 
 def body_of(error: OpsinError) -> dict[str, object]:
-    """The JSON of an error. Of a failure of ours strangers hear the kind, and the log has the rest."""
+    """The JSON of an error."""
     param = error.param if isinstance(error, RequestError) else None
     kind = _TYPES.get(error.status, "server_error")
-    text = str(error) if error.stranger is None else f"{error.stranger} ({_HINT})"
-    told: dict[str, object] = {"message": text, "type": kind, "param": param, "code": error.status}
+    told: dict[str, object] = {"message": text_of(error), "type": kind, "param": param, "code": error.status}
     if isinstance(error, ContextError):
         told["type"] = "exceed_context_size_error"  # what llama-server's clients look for before they shorten a prompt
         told |= {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.context_tokens}
     return {"error": told}
 
 
-def response_of(error: OpsinError) -> Response:
-    """An error as a response."""
+def text_of(error: OpsinError) -> str:
+    """What strangers hear of an error: of a failure of ours the kind, and the log has the rest."""
+    return str(error) if error.stranger is None else f"{error.stranger} ({_HINT})"
+
+
+def headers_of(error: OpsinError) -> dict[str, str]:
+    """Of the response that tells it."""
     headers = {}
     if error.status in (429, 503):
         headers["Retry-After"] = str(getattr(error, "retry_seconds", COME_AGAIN_SECONDS))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body_of(error), error.status, headers)
+    return headers
 
 
 def heard(error: Exception) -> OpsinError:
@@ -89,17 +90,3 @@ def _of_request() -> str:
 def unexpected(error: BaseException) -> OpsinError:
     """What a person hears of an error of ours: its kind, nothing from inside."""
     return OpsinError(f"internal error: {type(error).__name__}", hint=_HINT)
-
-
-async def on_opsin_error(request: Request, error: Exception) -> Response:
-    """Starlette's handler for our errors."""
-    assert isinstance(error, OpsinError)
-    log(error)
-    return response_of(error)
-
-
-async def on_http_error(request: Request, error: Exception) -> Response:
-    """Starlette's handler for its own errors: no such route, no such method."""
-    status = int(getattr(error, "status_code", 500))
-    what = {404: f"there is no {request.url.path}", 405: f"{request.method} is not for {request.url.path}"}
-    return response_of(HttpError(status, what.get(status, str(error))))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -16,12 +16,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from opsin.serve.body import Body, gone
-from opsin.serve.errors import HttpError, body_of, ending, heard
+from opsin.serve.errors import HttpError, ending, heard
+from opsin.serve.framing import Framing
 from opsin.serve.options import Options
-from opsin.serve.stream import PING, event
 
 _HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # nginx would collect events
 ]
@@ -33,11 +32,12 @@ class Exchange:
     Attributes:
         started: when somebody began to wait, in seconds of `time.perf_counter`.
         ping_seconds: after so long a silence a comment is sent, and begins the response; 0 for never.
+        framing: of its protocol.
     """
 
     def __init__(self, request: Request, send: Send, options: Options, ended: asyncio.Event) -> None:
         self.request, self.body, self.ping_seconds = request, Body.of(request), 0.0
-        self.started = time.perf_counter()
+        self.started, self.framing = time.perf_counter(), Framing.of(request.scope)
         self._send, self._options, self._ended = send, options, ended
         self._loop = asyncio.get_running_loop()
         self._sending, self._sent_at, self._begun = asyncio.Lock(), self._loop.time(), False
@@ -58,7 +58,7 @@ class Exchange:
             asyncio.ensure_future(self._watch_client(task)),
             asyncio.ensure_future(self._watch_server(task)),
         ]
-        if self.ping_seconds:
+        if self.ping_seconds and self.framing.ping:
             self._watches.append(asyncio.ensure_future(self._ping()))
 
     async def __aexit__(
@@ -83,25 +83,28 @@ class Exchange:
         self._unwatch()
         await response(self.request.scope, self.request.receive, self._send)
 
-    async def event(self, data: bytes) -> None:
-        """An event of a stream, which begins with the first."""
+    async def event(self, value: Mapping[str, Any]) -> None:
+        """A value of a stream, which begins with the first."""
         async with self._sending:
-            await self._write(data)
+            await self._write(self.framing.frame(value))
 
-    async def end(self) -> None:
+    async def end(self, *, marked: bool = False) -> None:
         """The end of a stream."""
         async with self._sending:
+            if marked:
+                await self._write(self.framing.done)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def fail(self, error: Exception) -> None:
         """What those hear who have read a part already."""
-        await self.event(event(body_of(heard(error))))
+        await self.event(self.framing.error(heard(error)))
         await self.end()
 
     async def _write(self, data: bytes) -> None:
         if not self._begun:
             self._begun = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            headers = [(b"content-type", self.framing.media_type.encode()), *_HEADERS]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self._sent_at = self._loop.time()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
         await asyncio.sleep(0)  # where many events are ready, others have their turn, and a lost client is noticed
@@ -112,7 +115,7 @@ class Exchange:
             await asyncio.sleep(self._sent_at + self.ping_seconds - self._loop.time())
             async with self._sending:
                 if self._loop.time() >= self._sent_at + self.ping_seconds:
-                    await self._write(PING)
+                    await self._write(self.framing.ping)
 
     async def _watch_client(self, task: asyncio.Task[Any]) -> None:
         while (await self.request.receive())["type"] != "http.disconnect":

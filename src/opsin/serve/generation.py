@@ -21,7 +21,6 @@ from opsin.serve.generation_request import GenerationRequest
 from opsin.serve.metrics import AnswerCost
 from opsin.serve.record import Record
 from opsin.serve.service import Service
-from opsin.serve.stream import DONE, event
 from opsin.serve.usage import logprobs_of, timings_of, token_entry, usage_of
 from opsin.spans import MediaSpan, TextSpan
 from opsin.text import Tokenizer
@@ -365,11 +364,9 @@ async def _write_events(
         if not begun:
             begun = True
             for value in form.begin(answers):
-                await exchange.event(event(value))
+                await exchange.event(value)
         for value in form.delta(answers, delta):
-            await exchange.event(event(value))
+            await exchange.event(value)
     for value in form.close(answers):
-        await exchange.event(event(value))
-    if form.is_marked:
-        await exchange.event(DONE)
-    await exchange.end()
+        await exchange.event(value)
+    await exchange.end(marked=form.is_marked)

@@ -33,7 +33,7 @@ class ImageSource(Fields, kw_only=True):
     url: Annotated[str | None, Meta(description="Of url: http or https.")] = None
 
 
-class Block(Fields, kw_only=True):
+class AnthropicBlock(Fields, kw_only=True):
     """A part of a content: text, image, tool_use, tool_result, thinking or redacted_thinking."""
 
     type: Annotated[
@@ -63,7 +63,7 @@ class AnthropicMessage(Fields, kw_only=True):
         str,
         one_of("user", "assistant", "system", description="Who says it.", hint="give user or assistant"),
     ]
-    content: Annotated[str | list[Block], Meta(description="A text, or blocks.")]
+    content: Annotated[str | list[AnthropicBlock], Meta(description="A text, or blocks.")]
 
 
 class AnthropicTool(Fields, kw_only=True):
@@ -104,7 +104,7 @@ class AnthropicFields(Fields, kw_only=True):
 
     media_hint = 'send pictures as blocks: {"type": "image", "source": {"type": "base64", "data": "..."}}'
     messages: Annotated[list[AnthropicMessage], Meta(min_length=1, description="From the first to the last.")]
-    system: Annotated[str | list[Block] | None, Meta(description="What stands before them.")] = None
+    system: Annotated[str | list[AnthropicBlock] | None, Meta(description="What stands before them.")] = None
     tools: Annotated[list[AnthropicTool], Meta(max_length=_MOST, description="Functions.")] | None = None
     tool_choice: AnthropicChoice | None = None
     thinking: ThinkingFields | None = None
@@ -175,8 +175,8 @@ class _Messages:
         """They, and where what stands in them was in the body."""
         return self._messages, self._places
 
-    def _add(self, path: str, role: str, content: str | Sequence[Block]) -> None:
-        blocks = [Block(type="text", text=content)] if isinstance(content, str) else content
+    def _add(self, path: str, role: str, content: str | Sequence[AnthropicBlock]) -> None:
+        blocks = [AnthropicBlock(type="text", text=content)] if isinstance(content, str) else content
         path = path if path == "system" else f"{path}.content"
         for number, block in enumerate(blocks):
             place = path if isinstance(content, str) else f"{path}[{number}]"
@@ -199,17 +199,17 @@ class _Messages:
             self._messages.append({"role": role, "content": []})
         return self._messages[-1]
 
-    def _part(self, message: dict[str, Any], block: Block, place: str) -> None:
+    def _part(self, message: dict[str, Any], block: AnthropicBlock, place: str) -> None:
         self._places[f"messages[{len(self._messages) - 1}].content[{len(message['content'])}]"] = place
         message["content"].append(_part(block, place))
 
-    def _call(self, message: dict[str, Any], block: Block, place: str) -> None:
+    def _call(self, message: dict[str, Any], block: AnthropicBlock, place: str) -> None:
         if not block.name:
             raise FieldError(f"{place}.name", "there is none", hint="give the tool's name")
         function = {"name": block.name, "arguments": block.input or {}}
         message.setdefault("tool_calls", []).append({"id": block.id or "", "type": "function", "function": function})
 
-    def _result(self, block: Block, place: str) -> None:
+    def _result(self, block: AnthropicBlock, place: str) -> None:
         """A message of its own. What it holds is blocks again."""
         message = {"role": "tool", "tool_call_id": block.tool_use_id or "", "content": []}
         self._places[f"messages[{len(self._messages)}]"] = place
@@ -219,15 +219,15 @@ class _Messages:
             self._part(message, part, f"{place}.content[{number}]")
 
 
-def _blocks(parts: Sequence[_Json], path: str) -> Iterator[Block]:
+def _blocks(parts: Sequence[_Json], path: str) -> Iterator[AnthropicBlock]:
     for number, part in enumerate(parts):
         try:
-            yield read(part, Block)
+            yield read(part, AnthropicBlock)
         except FieldError as error:
             raise error.below(f"{path}[{number}].") from None
 
 
-def _part(block: Block, place: str) -> dict[str, Any]:
+def _part(block: AnthropicBlock, place: str) -> dict[str, Any]:
     """A text or a picture as a part of OpenAI's kind."""
     if block.type == "text":
         if block.text is None:

@@ -70,7 +70,7 @@ def write(folder: Path, mix: str, shapes: Shapes | None = None) -> Path:
     partial = path.with_suffix(".partial")
     writer = GGUFWriter(partial, "llama")
     _write_metadata(writer, shapes, mix)
-    _write_tokenizer(writer, shapes)
+    write_tokenizer(writer, shapes.vocabulary)
     _write_tensors(writer, shapes, mix)
     writer.close()
     return partial.replace(path)
@@ -112,8 +112,9 @@ TEMPLATE = (
 )
 
 
-def _write_tokenizer(writer: GGUFWriter, shapes: Shapes) -> None:
-    merged = list(itertools.islice(_merged_tokens(), shapes.vocabulary - SPECIAL - 256))
+def write_tokenizer(writer: GGUFWriter, vocabulary: int) -> None:
+    """A vocabulary of so many tokens: bytes, words of letters, and control tokens."""
+    merged = list(itertools.islice(_merged_tokens(), vocabulary - SPECIAL - 256))
     special = [NAMED.get(i, f"<|reserved_{i}|>") for i in range(SPECIAL)]
     tokens = [*_byte_tokens(), *merged, *special]
     first = len(tokens) - SPECIAL
@@ -216,6 +217,7 @@ class Pool:
             Format.Q4_0: _blocks_q4_0,
             Format.Q8_0: _blocks_q8_0,
             Format.Q4_K: _blocks_q4_k,
+            Format.Q5_K: _blocks_q5_k,
             Format.Q6_K: _blocks_q6_k,
         }
         if tensor.format not in self._blocks:
@@ -228,7 +230,7 @@ class Pool:
 
 def _scaled(blocks: Bytes, tensor: Tensor) -> Bytes:
     """The same blocks with their f16 scales multiplied by the tensor's deviation."""
-    first, count = {Format.Q6_K: (208, 1), Format.Q4_K: (0, 2)}.get(tensor.format, (0, 1))
+    first, count = {Format.Q6_K: (208, 1), Format.Q4_K: (0, 2), Format.Q5_K: (0, 2)}.get(tensor.format, (0, 1))
     scaled = blocks.copy()
     scales = np.ascontiguousarray(scaled[:, first : first + 2 * count]).view(np.float16)
     scales = (scales.astype(np.float32) * tensor.deviation).astype(np.float16)
@@ -277,6 +279,18 @@ def _blocks_q4_k(random: np.random.Generator) -> Bytes:
     packed = [low | tops, low | tops, (high & 15) | (high & 15) << 4]  # scales, minimums, what is left of 4..7
     quants = _nibbles(_normal(random, 256, deviation=3, low=0, high=15), 64)
     return _joined(scale, scale * np.float16(8), *packed, quants)
+
+
+def _blocks_q5_k(random: np.random.Generator) -> Bytes:
+    """As q4_k with a fifth bit of each number, 32 bytes of them before the nibbles; minimum = 16 scales, so mean 0."""
+    scale = _halves(random, 1 / (6 * 44))
+    six = random.integers(25, 64, (BLOCKS, 8)).astype(np.uint8)
+    low, high = six[:, :4], six[:, 4:]
+    tops = (high >> 4) << 6
+    packed = [low | tops, low | tops, (high & 15) | (high & 15) << 4]
+    q = _normal(random, 256, deviation=6, low=0, high=31)
+    fifths = np.bitwise_or.reduce((q >> 4).reshape(BLOCKS, 8, 32) << np.arange(8)[:, None], axis=1)
+    return _joined(scale, scale * np.float16(16), *packed, fifths.astype(np.uint8), _nibbles(q & 15, 64))
 
 
 def _blocks_q6_k(random: np.random.Generator) -> Bytes:

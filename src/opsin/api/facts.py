@@ -28,6 +28,7 @@ class Facts:
     """Of the part that writes.
 
     Attributes:
+        architecture: the family, as general.architecture has it.
         parameters: weights.
         bytes: of these in the file.
         file_type: what most of them are, as llama.cpp's programs call it; "" where the file does not say.
@@ -38,6 +39,7 @@ class Facts:
         suppressed: ids that are never written.
     """
 
+    architecture: str
     parameters: int
     bytes: int
     file_type: str
@@ -51,6 +53,7 @@ class Facts:
     def of(cls, file: File) -> Facts:
         own = [info for name, info in file.tensors.items() if not is_projector(name)]
         return cls(
+            architecture=file.get_str("general.architecture", ""),
             parameters=sum(info.elements for info in own),
             bytes=sum(info.nbytes for info in own),
             file_type=file_type_name(file.metadata.get("general.file_type")),

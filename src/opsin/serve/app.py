@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from opsin.errors import OpsinError
-from opsin.serve import anthropic, framing, openapi
+from opsin.serve import anthropic, framing, ollama, openapi
 from opsin.serve.access import AccessMiddleware
 from opsin.serve.anthropic import AnthropicFields
 from opsin.serve.anthropic_format import ANTHROPIC_CHAT
@@ -27,6 +27,8 @@ from opsin.serve.fields import Fields
 from opsin.serve.health import HealthRoutes
 from opsin.serve.metrics import TYPE
 from opsin.serve.models import ModelRoutes
+from opsin.serve.ollama import OllamaChatFields, OllamaGenerateFields
+from opsin.serve.ollama_routes import OllamaRoutes
 from opsin.serve.openapi import Described
 from opsin.serve.raw_prompts import Infill, Prompts
 from opsin.serve.record import Record, RecordMiddleware
@@ -39,7 +41,7 @@ ELSEWHERE = (
     *("/v1/audio/transcriptions", "/audio/transcriptions", "/v1/embeddings"),
     *("/embeddings", "/embedding", "/v1/rerank", "/v1/reranking", "/rerank", "/reranking", "/slots/{id:int}"),
 )
-_FRAMINGS = {"/v1/messages": anthropic.FRAMING}
+_FRAMINGS = {"/v1/messages": anthropic.FRAMING, "/api/": ollama.FRAMING}
 _MODEL = "/v1/models/{name:path}"
 _PAGE = Path(__file__).parent / "page" / "index.html"
 
@@ -90,6 +92,7 @@ def build_app(service: Service) -> Starlette:
         *_post("/apply-template", answering(talk.template), Conversation),
         *_post("/v1/messages", answering(messages.complete), AnthropicFields, ChatFields),
         *_post("/v1/messages/count_tokens", answering(messages.count), AnthropicFields),
+        *_ollama(OllamaRoutes(service), answering),
         *_post("/v1/completions", answering(go_on.openai), Prompts, CompletionFields),
         *_post("/completions", answering(go_on.native), Prompts, CompletionFields),
         *_post("/completion", answering(go_on.native), Prompts, CompletionFields),
@@ -145,6 +148,19 @@ def _page_headers(html: bytes) -> dict[str, str]:
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
+
+
+def _ollama(
+    routes: OllamaRoutes, answering: Callable[[Callable[[Exchange], Awaitable[None]]], AnswerRoute]
+) -> list[Described]:
+    return [
+        *_post("/api/chat", answering(routes.chat), OllamaChatFields),
+        *_post("/api/generate", answering(routes.generate), OllamaGenerateFields),
+        *_get("/api/tags", routes.tags),
+        *_get("/api/ps", routes.running),
+        *_get("/api/version", routes.version),
+        *_post("/api/show", routes.show),
+    ]
 
 
 def _get(path: str, endpoint: Endpoint) -> list[Described]:

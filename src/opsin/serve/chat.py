@@ -57,13 +57,13 @@ class ChatProtocol:
         kind: what the ids of answers begin with.
         translate: makes its bodies ours. Raises FieldError.
         form: how answers are told.
-        count: how a prompt's tokens are.
+        count: how the number of a prompt's tokens is.
     """
 
     kind: str
     translate: Callable[[Mapping[str, Any]], Translated]
     form: Callable[[AskedConversation, ChatFields], ResponseFormat]
-    count: Callable[[int], Mapping[str, Any]]
+    count: Callable[[int], Mapping[str, Any]] = lambda count: {"object": "response.input_tokens", "input_tokens": count}
 
 
 class ChatRoutes:
@@ -74,8 +74,11 @@ class ChatRoutes:
 
     async def complete(self, exchange: Exchange) -> None:
         """Answer a conversation."""
+        await self.answer(exchange, await self._service.parse(exchange.body, self.asked))
+
+    async def answer(self, exchange: Exchange, asked: ChatRequest) -> None:
+        """Answer what was asked."""
         service = self._service
-        asked = await service.parse(exchange.body, self._asked)
         exchange.ping_seconds = asked.request.ping(service.options.ping_seconds)
         with service.admit(asked.request.choices):
             async with exchange:
@@ -117,7 +120,8 @@ class ChatRoutes:
         with translated.errors_of_client():
             return translated, conversation(translated.body)
 
-    def _asked(self, body: Mapping[str, Any]) -> ChatRequest:
+    def asked(self, body: Mapping[str, Any]) -> ChatRequest:
+        """What a body asks for. Raises FieldError, naming the field as the client knows it."""
         translated = self._translated(body)
         with translated.errors_of_client():
             asked, fields = conversation(translated.body), read(translated.body, ChatFields)
@@ -160,9 +164,7 @@ def tells_thoughts(asked: AskedConversation, fields: ChatFields) -> bool:
     return asked.thoughts.told and fields.include_reasoning is not False
 
 
-OPENAI_CHAT: Final = ChatProtocol(
-    "chatcmpl", Translated, _form, lambda count: {"object": "response.input_tokens", "input_tokens": count}
-)
+OPENAI_CHAT: Final = ChatProtocol("chatcmpl", Translated, _form)
 
 
 def _questions(model: Model, asked: AskedConversation, *, check: Callable[[], None]) -> list[Question]:

@@ -85,8 +85,16 @@ class CompletionRoutes:
         self, exchange: Exchange, form: Callable[[CompletionRequest, list[str]], ResponseFormat], kind: str,
         read_prompts: ReadPrompts,
     ) -> None:  # fmt: skip
+        reader = partial(self.asked, openai=kind == "cmpl", read_prompts=read_prompts)
+        asked = await self._service.parse(exchange.body, reader)
+        await self.answer(exchange, asked, form, kind)
+
+    async def answer(
+        self, exchange: Exchange, asked: CompletionRequest,
+        form: Callable[[CompletionRequest, list[str]], ResponseFormat], kind: str,
+    ) -> None:  # fmt: skip
+        """Answer what was asked."""
         service = self._service
-        asked = await service.parse(exchange.body, partial(self._asked, kind == "cmpl", read_prompts))
         exchange.ping_seconds = asked.request.ping(service.options.ping_seconds)
         with service.admit(asked.count * asked.request.candidates):
             async with exchange:
@@ -94,7 +102,10 @@ class CompletionRoutes:
                 answers = await generate(service, exchange, questions, asked.request, kind=kind)
                 await write(exchange, answers, form(asked, texts))
 
-    def _asked(self, openai: bool, read_prompts: ReadPrompts, body: Mapping[str, Any]) -> CompletionRequest:
+    def asked(
+        self, body: Mapping[str, Any], *, openai: bool = False, read_prompts: ReadPrompts = prompts_of
+    ) -> CompletionRequest:
+        """What a body asks for. Raises FieldError, naming the field."""
         most = self._service.options.requests
         prompts, fields = read_prompts(body), read(body, CompletionFields)
         logprobs = _logprobs(fields)

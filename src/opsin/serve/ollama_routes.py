@@ -1,0 +1,164 @@
+"""Routes under /api, as Ollama has them: chats, generations, and what there is to be told of the one model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from opsin import __version__
+from opsin.api import Model
+from opsin.api.infilling import missing_tokens
+from opsin.errors import RequestError
+from opsin.serve.chat import ChatProtocol, ChatRequest, ChatRoutes, tells_thoughts
+from opsin.serve.completions import CompletionRequest, CompletionRoutes
+from opsin.serve.exchange import Exchange
+from opsin.serve.fields import read
+from opsin.serve.ollama import (
+    OllamaChatFields,
+    OllamaGenerateFields,
+    gap,
+    raw_prompt,
+    translate_chat,
+    translate_generation,
+)
+from opsin.serve.ollama_format import OllamaFormat, now
+from opsin.serve.raw_prompts import gaps_of
+from opsin.serve.service import Service
+
+_LOADED: Final = "load"
+_FOR_EVER: Final = "2318-01-01T00:00:00Z"
+CHAT: Final = ChatProtocol(
+    "ollama", translate_chat, lambda asked, fields: OllamaFormat(True, tells_thoughts(asked, fields))
+)
+GENERATION: Final = ChatProtocol(
+    "ollama", translate_generation, lambda asked, fields: OllamaFormat(False, tells_thoughts(asked, fields))
+)
+
+
+class OllamaRoutes:
+    """Of one server."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._chats, self._generations = ChatRoutes(service, CHAT), ChatRoutes(service, GENERATION)
+        self._completions = CompletionRoutes(service)
+
+    async def chat(self, exchange: Exchange) -> None:
+        """Answer a conversation, in Ollama's shape."""
+        asked = await self._service.parse(exchange.body, self._asked_chat)
+        if asked is None:
+            message = {"message": {"role": "assistant", "content": ""}}
+            await exchange.value(self._is_there(message))
+        else:
+            await self._chats.answer(exchange, asked)
+
+    async def generate(self, exchange: Exchange) -> None:
+        """Answer a prompt, in Ollama's shape."""
+        asked = await self._service.parse(exchange.body, self._asked_generation)
+        if asked is None:
+            await exchange.value(self._is_there({"response": ""}))
+        elif isinstance(asked, ChatRequest):
+            await self._generations.answer(exchange, asked)
+        else:
+            await self._completions.answer(exchange, asked, lambda *_: OllamaFormat(False), "ollama")
+
+    async def version(self, request: Request) -> Response:
+        """Of this server."""
+        return JSONResponse({"version": __version__})
+
+    async def tags(self, request: Request) -> Response:
+        """The one model."""
+        return JSONResponse({"models": [self._entry()]})
+
+    async def running(self, request: Request) -> Response:
+        """The same, as one that is loaded."""
+        model = self._service.model
+        entry = {**self._entry(), "size_vram": 0, "expires_at": _FOR_EVER, "context_length": model.context}
+        return JSONResponse({"models": [entry]})
+
+    async def show(self, request: Request) -> Response:
+        """What the model is and can do."""
+        model, facts = self._service.model, self._service.facts
+        architecture = facts.architecture
+        sampling = {name: getattr(facts.sampling, name) for name in ("temperature", "top_k", "top_p", "min_p")}
+        return JSONResponse(
+            {
+                "modelfile": "",
+                "parameters": "\n".join(f"{name} {value:g}" for name, value in sampling.items()),
+                "template": model.template.source if model.template is not None else "",
+                "details": _details(model),
+                "model_info": {
+                    "general.architecture": architecture,
+                    "general.parameter_count": facts.parameters,
+                    f"{architecture}.context_length": model.trained_context,
+                    f"{architecture}.embedding_length": model.width,
+                },
+                "capabilities": _capabilities(model),
+                "modified_at": _modified(model),
+            }
+        )
+
+    def _asked_chat(self, body: Mapping[str, Any]) -> ChatRequest | None:
+        return self._chats.asked(body) if read(body, OllamaChatFields).messages else None
+
+    def _asked_generation(self, body: Mapping[str, Any]) -> ChatRequest | CompletionRequest | None:
+        asked = read(body, OllamaGenerateFields)
+        if asked.suffix:
+            if missing_tokens(self._service.model.tokenizer):
+                raise RequestError(f"{self._service.name!r} does not support insert", hint="take a model for code")
+            return self._completions.asked(gap(asked), read_prompts=gaps_of)
+        if not asked.prompt and not asked.images:
+            return None
+        return self._completions.asked(raw_prompt(asked)) if asked.raw else self._generations.asked(body)
+
+    def _is_there(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What those hear who ask for nothing but the model."""
+        _ = self._service.model
+        return {"model": self._service.name, "created_at": now(), **said, "done": True, "done_reason": _LOADED}
+
+    def _entry(self) -> dict[str, Any]:
+        model, name = self._service.model, self._service.name
+        size, modified = self._service.facts.bytes, _modified(model)
+        # Names a file, not its bytes: to read them all takes seconds.
+        digest = hashlib.sha256(f"{name} {size} {modified}".encode()).hexdigest()
+        return {
+            "name": name, "model": name, "modified_at": modified, "size": size, "digest": digest,
+            "details": _details(model), "capabilities": _capabilities(model),
+        }  # fmt: skip
+
+
+def _details(model: Model) -> dict[str, Any]:
+    facts = model.facts
+    return {
+        "parent_model": "", "format": "gguf", "family": facts.architecture, "families": [facts.architecture],
+        "parameter_size": _size(facts.parameters), "quantization_level": facts.file_type,
+        "context_length": model.trained_context, "embedding_length": model.width,
+    }  # fmt: skip
+
+
+def _size(parameters: int) -> str:
+    """As people call it: 134.52M, 7.6B."""
+    return f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.2f}M"
+
+
+def _capabilities(model: Model) -> list[str]:
+    """What clients look for before they offer tools or take pictures."""
+    can = model.template.capabilities if model.template is not None else None
+    said = {
+        "completion": True,
+        "vision": model.has_vision,
+        "tools": can is not None and can.calls is not None,
+        "thinking": model.text.replies.thinks,
+        "insert": not missing_tokens(model.tokenizer),
+    }
+    return [name for name, has in said.items() if has]
+
+
+def _modified(model: Model) -> str:
+    """When the file was written."""
+    return datetime.fromtimestamp(model.path.stat().st_mtime, UTC).isoformat().replace("+00:00", "Z")

@@ -39,6 +39,8 @@ VARIANTS = {
     "qwen3moe whose shares are as they are": ("qwen3moe", {"norm_topk_prob": False}),
     "qwen2vl": ("qwen2vl", {}),
     "qwen3vl": ("qwen3vl", {}),
+    "qwen35": ("qwen35", {}),
+    "qwen35moe": ("qwen35moe", {}),
     "gemma3": ("gemma3", {}),
     "gemma3 of the usual period": ("gemma3", {"layer_types": None}),
     "gemma3 of no period": (

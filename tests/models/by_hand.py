@@ -16,6 +16,7 @@ from opsin.models import Decoder, load_decoder
 from opsin.nn.batch import MEMORY, Batch, Group
 from opsin.nn.module import FileReader
 from opsin.ops import PAGE, Array, Reads
+from opsin.ops.recurrence import Runs
 
 Floats = NDArray[np.float32]
 
@@ -75,6 +76,11 @@ class Bench:
             for name, g in decoder.groups.items()
             if name != MEMORY  # nobody remembers anything
         }
+        self.states = {
+            name: ops.states(layers=s.layers, shape=s.shape, count=2 * len(sequences))
+            for name, s in decoder.states.items()
+        }
+        self.slots = [-1] * len(sequences)  # of the states of each sequence; it writes into its two by turns
         self.embeddings = [None if s.media is None else ops.constant(s.media) for s in sequences]
 
     def step(self, parts: list[tuple[int, int, int]]) -> Floats:
@@ -94,9 +100,17 @@ class Bench:
             axes = self._array([[row] * 3 if a is None else a[row] for a, (_, row) in zip(known, rows, strict=True)])
         batch = Batch(
             ids=self._array(ids), positions=self._array(place), groups=groups,
-            outputs=self._array(range(len(rows))), axes=axes, media=self._media(rows),
+            outputs=self._array(range(len(rows))), axes=axes, media=self._media(rows), states=self.states,
+            runs=self._runs(parts) if self.states else None,
         )  # fmt: skip
         return self.decoder.forward(batch).numpy()
+
+    def _runs(self, parts: list[tuple[int, int, int]]) -> Runs:
+        reads = [self.slots[n] for n, _, _ in parts]
+        for n, _, _ in parts:
+            self.slots[n] = 2 * n + (self.slots[n] + 1) % 2
+        starts = np.cumsum([0, *(last - first for _, first, last in parts)])
+        return Runs(*(self._array(a) for a in (starts, reads, [self.slots[n] for n, _, _ in parts])))
 
     def _reads(self, rows: list[tuple[int, int]], window: int) -> Reads:
         first = [self.sequences[n].first(row, window) for n, row in rows]

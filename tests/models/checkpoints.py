@@ -64,6 +64,7 @@ class Checkpoint:
         neighbours: the file's rows of q and k stand so that neighbouring pairs turn, not halves.
         head: width of a head.
         made: tensors of the file that the checkpoint has as settings.
+        change: what the file holds of a tensor, of transformers' name.
     """
 
     make: Callable[..., torch.nn.Module]
@@ -75,6 +76,7 @@ class Checkpoint:
     neighbours: bool = False
     head: int = HEAD
     made: dict[str, list[float]] = field(default_factory=dict)
+    change: Callable[[str, Floats], Floats] = lambda name, values: values
 
 
 def _causal(name: str) -> Callable[..., torch.nn.Module]:
@@ -123,6 +125,58 @@ LONG = {  # part of a head of 16 turns, and every text is long
     "rope_type": "longrope", "rope_theta": 5e4, "original_max_position_embeddings": 4, "partial_rotary_factor": 0.75,
     "short_factor": [1.0, 1.1, 1.2, 1.5, 2.0, 3.0], "long_factor": [1.0, 1.3, 2.5, 6.0, 17.0, 40.0],
 }  # fmt: skip
+
+
+def _qwen35(**text: object) -> torch.nn.Module:
+    name, kind = ("Qwen3_5Moe", "qwen3_5_moe_text") if "num_experts" in text else ("Qwen3_5", "qwen3_5_text")
+    tower = {"depth": 1, "hidden_size": 32, "out_hidden_size": WIDTH, "num_heads": 2, "intermediate_size": 48,
+             "patch_size": 14, "num_position_embeddings": 16}  # fmt: skip
+    config = getattr(transformers, f"{name}Config")(
+        text_config={**text, "model_type": kind}, vision_config=tower, image_token_id=3, video_token_id=4,
+        vision_start_token_id=5, vision_end_token_id=6, tie_word_embeddings=text["tie_word_embeddings"],
+    )  # fmt: skip
+    config._attn_implementation = "eager"
+    return getattr(transformers, f"{name}ForConditionalGeneration")(config)
+
+
+DELTA = {
+    "linear_conv_kernel_dim": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 12, "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+    "layer_types": [f"{'full' if i in (1, 4) else 'linear'}_attention" for i in range(5)],
+    "rope_parameters": {"rope_type": "default", "rope_theta": 5e4, "partial_rotary_factor": 0.5,
+                        "mrope_section": [3, 3, 2], "mrope_interleaved": True},
+}  # fmt: skip
+DELTA_KEYS = {
+    "rope.freq_base": 5e4, "rope.dimension_count": HEAD // 2, "rope.dimension_sections": [3, 3, 2, 0],
+    "attention.recurrent_layers": [True, False, True, True, False], "ssm.conv_kernel": 4, "ssm.state_size": 8,
+    "ssm.group_count": 2, "ssm.time_step_rank": 6, "ssm.inner_size": 6 * 12,
+}  # fmt: skip
+RECURRENT = {
+    **NAMES, "post_attention_layernorm": "post_attention_norm", "linear_attn.in_proj_qkv": "attn_qkv",
+    "linear_attn.in_proj_z": "attn_gate", "linear_attn.in_proj_a": "ssm_alpha", "linear_attn.in_proj_b": "ssm_beta",
+    "linear_attn.conv1d": "ssm_conv1d", "linear_attn.dt_bias": "ssm_dt.bias", "linear_attn.A_log": "ssm_a",
+    "linear_attn.norm": "ssm_norm", "linear_attn.out_proj": "ssm_out",
+}  # fmt: skip
+
+
+def _tiled(name: str, values: Floats) -> Floats:
+    """Value heads 0 to 5, of which three in a row have a key head, as 0, 3, 1, 4, 2, 5; the rest of what differs."""
+    if "linear_attn" not in name:
+        return values
+    values = -np.exp(values) if name.endswith("A_log") else values
+    heads = [0, 3, 1, 4, 2, 5]
+    if name.endswith(("A_log", "dt_bias", "in_proj_a.weight", "in_proj_b.weight")):
+        return values[heads]
+    places = [12 * head + i for head in heads for i in range(12)]
+    if name.endswith("out_proj.weight"):
+        return values[:, places]
+    if name.endswith("in_proj_z.weight"):
+        return values[places]
+    if name.endswith(("in_proj_qkv.weight", "conv1d.weight")):
+        return np.concatenate([values[:32], values[32:][places]]).reshape(len(values), -1)
+    return values
+
+
 SECTIONS = [1, 4, 3]  # pairs of time, rows and columns: no two alike
 INTERLEAVED = [8, 5, 3]
 YARN = {
@@ -172,6 +226,22 @@ CHECKPOINTS = {
         options={"rope_parameters": {"rope_type": "default", "rope_theta": 5e4, "mrope_section": INTERLEAVED,
                                      "mrope_interleaved": True}},
         keys={"rope.freq_base": 5e4, "rope.dimension_sections": [*INTERLEAVED, 0], "n_deepstack_layers": 2},
+    ),
+    "qwen35": Checkpoint(
+        _qwen35, layers=5, options=DELTA, keys=DELTA_KEYS, names=RECURRENT, plus_one=True, change=_tiled
+    ),
+    "qwen35moe": Checkpoint(
+        _qwen35,
+        layers=5,
+        options={**DELTA, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40,
+                 "shared_expert_intermediate_size": 48},
+        keys={**DELTA_KEYS, "expert_count": 6, "expert_used_count": 2},
+        names={
+            **RECURRENT, "mlp.gate": "ffn_gate_inp", "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+            **{f"mlp.shared_expert.{part}_proj": f"ffn_{part}_shexp" for part in ("gate", "up", "down")},
+        },
+        plus_one=True,
+        change=_tiled,
     ),
     "gemma3": Checkpoint(
         _gemma3,
@@ -270,6 +340,10 @@ def make(name: str, *, tied: bool = True, layers: int | None = None, **options: 
 
 def _fill(name: str, value: torch.Tensor, random: torch.Generator, *, plus_one: bool) -> None:
     value.normal_(generator=random)
+    plus_one = plus_one and "linear_attn" not in name
+    if name.endswith("A_log"):
+        value.sub_(2.0)  # some decay in a few rows, some in dozens
+        return
     if name.endswith(("q_norm.weight", "k_norm.weight")):
         value.mul_(0.3).add_(0.7 if plus_one else 1.7)  # peaked attention
     elif "norm" in name and name.endswith(".weight"):
@@ -314,8 +388,9 @@ def tensors(name: str, model: torch.nn.Module) -> dict[str, Floats]:
         if "visual" in key or "vision" in key or "projector" in key:
             continue
         array = value.numpy().astype(np.float32)
-        if known.plus_one and "norm" in short:
+        if known.plus_one and "norm" in short and "linear_attn" not in short:
             array = array + 1
+        array = known.change(short, array)
         if known.neighbours and re.search(r"[qk]_proj", short):
             array = array.reshape(-1, 2, known.head // 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
         found |= _experts(short, array) if ".experts." in short else {_rename(short, known.names): array}
@@ -337,7 +412,7 @@ def _rename(name: str, names: dict[str, str]) -> str:
     if name.startswith("layers."):
         _, layer, rest = name.split(".", 2)
         part, kind = rest.rsplit(".", 1)
-        return f"blk.{layer}.{names[part]}.{kind}"
+        return f"blk.{layer}.{names[rest]}" if rest in names else f"blk.{layer}.{names[part]}.{kind}"
     whole = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
     part, kind = name.rsplit(".", 1)
     return f"{whole[part]}.{kind}"

@@ -60,7 +60,9 @@ class Kept(FileReader):
         super().__init__(file, ops)
         self.kept = kept
 
-    def weight(self, name, *, change=None):
+    def weight(self, name, *, change=None, rows=None):
+        if rows is not None:
+            return super().weight(name, rows=rows)
         if (name, change) not in self.kept:
             self.kept[name, change] = super().weight(name, change=change)
         return self.kept[name, change]

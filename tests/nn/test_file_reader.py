@@ -62,3 +62,22 @@ def test_a_matrix_is_read_in_parts_as_it_is_whole(reader):
 def test_a_vector_is_no_matrix(reader):
     with pytest.raises(ModelError, match=r"vector.weight is \(64,\); two dimensions"):
         reader.weight("vector.weight")
+
+
+@pytest.mark.parametrize("name", ["kernel.weight", "blocks.weight"])
+def test_some_rows_in_another_order(reader, name):
+    order = np.array([3, 4, 1, 0, 2, 2], np.int32)
+    assert np.array_equal(dense(reader.weight(name, rows=lambda count: order)), dense(reader.weight(name))[order])
+    assert np.array_equal(dense(reader.weight(name, rows=lambda count: np.arange(count))), dense(reader.weight(name)))
+
+
+def test_some_rows_are_read_in_parts(reader):
+    seen = []
+    reader.ops.pack = seen.append
+    reader.weight("kernel.weight", rows=lambda count: np.array([3, 4, 1, 0], np.int32))
+    (raw,) = seen
+    assert raw.shape == (4, 12)
+    parts = [np.empty((last - first) * 48, np.uint8) for first, last in pairwise([0, 1, 1, 4])]
+    for (first, last), part in zip(pairwise([0, 1, 1, 4]), parts, strict=True):
+        raw.read(first, last, part)
+    assert np.array_equal(np.concatenate(parts).view(np.float32).reshape(4, 12), KERNEL.reshape(5, 12)[[3, 4, 1, 0]])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -141,6 +141,10 @@ def _is_deep(settings: Settings) -> list[bool]:
     return [n in found for n in range(settings.number("vision_config.depth", 27))]
 
 
+def _none_is(settings: Settings) -> list[bool]:
+    return [False] * settings.number("vision_config.depth", 27)
+
+
 def _layer(settings: Settings, number: int) -> int:
     """The layer whose merger has this number in a checkpoint."""
     return dict(enumerate(_deep(settings))).get(number, number)
@@ -167,9 +171,14 @@ def _found(file: File) -> Mapping[str, Value]:
     found: dict[str, Value] = {}
     if "qwen3vl.rope.dimension_sections" not in file.metadata:
         found["qwen3vl.rope.dimension_sections"] = np.array([24, 20, 20, 0], np.int32)
-    deep = file.get_ints("clip.vision.deepstack_visual_indexes", [])
     if "qwen3vl.n_deepstack_layers" not in file.metadata:
-        found["qwen3vl.n_deepstack_layers"] = len(deep)
+        found["qwen3vl.n_deepstack_layers"] = len(file.get_ints("clip.vision.deepstack_visual_indexes", []))
+    return found | tower_found(file)
+
+
+def tower_found(file: File) -> dict[str, Value]:
+    """The same of the tower."""
+    deep, found = file.get_ints("clip.vision.deepstack_visual_indexes", []), dict[str, Value]()
     depth = file.get_int("clip.vision.block_count", 0)
     if 0 < depth < _MOST_LAYERS:
         found["clip.vision.is_deepstack_layers"] = np.isin(np.arange(depth), deep)
@@ -194,9 +203,12 @@ def _told(info: TensorInfo, file: File) -> Iterable[TensorInfo]:
 
 
 _MOST_LAYERS = 1 << 12  # of a tower
-DIALECTS = (
-    Dialect(
-        architecture="qwen3vl", becomes="qwen3vl", projector="qwen3vl_merger", found=_found, change=_told,
+
+
+def dialect(architecture: str, found: Callable[[File], Mapping[str, Value]]) -> Dialect:
+    """How one file of text of this architecture and of such a tower is told."""
+    return Dialect(
+        architecture=architecture, becomes=architecture, projector="qwen3vl_merger", found=found, change=_told,
         keys={"vision.shortest_edge": "clip.vision.image_min_pixels",
               "vision.longest_edge": "clip.vision.image_max_pixels"},
         values={**normalisation([0.5] * 3, [0.5] * 3), "clip.use_gelu": True},
@@ -206,20 +218,15 @@ DIALECTS = (
             "mlp.linear_fc1": "ffn_up", "mlp.linear_fc2": "ffn_down", "deepstack_merger": "deepstack",
             "linear_fc1": "fc1", "linear_fc2": "fc2",
         },
-    ),
-)  # fmt: skip
-RULES = (
-    pre_norm_rules(
-        "qwen3vl",
-        ("Qwen3VLForConditionalGeneration",),
-        ("qwen3_vl_text",),
-        sections(24, 20, 20),
-        Key("{arch}.n_deepstack_layers", lambda settings: len(_deep(settings))),
-    ),
-    Rules(
+    )  # fmt: skip
+
+
+def tower_rules(*classes: str, deep: bool) -> Rules:
+    """Of the tower in these classes' checkpoints; `deep`: its middle layers' states go to the decoder, too."""
+    return Rules(
         part="vision",
         architecture="qwen3vl_merger",
-        classes=("Qwen3VLForConditionalGeneration",),
+        classes=classes,
         assumed={
             **LOOK,
             "preprocessor.patch_size": lambda s: s.number("vision_config.patch_size", 16),
@@ -235,7 +242,7 @@ RULES = (
             constant("clip.vision.attention.layer_norm_epsilon", 1e-6, "float"),
             Key("clip.vision.projection_dim", "text_config.hidden_size|hidden_size"),
             Key("clip.vision.image_size", _side),
-            Key("clip.vision.is_deepstack_layers", _is_deep, "bools"),
+            Key("clip.vision.is_deepstack_layers", _is_deep if deep else _none_is, "bools"),
         ),
         tensors=(
             *MOMENTS,
@@ -250,5 +257,17 @@ RULES = (
                 for theirs, ours in {"norm": "norm", "linear_fc1": "fc1", "linear_fc2": "fc2"}.items()
             ),
         ),
+    )
+
+
+DIALECTS = (dialect("qwen3vl", _found),)
+RULES = (
+    pre_norm_rules(
+        "qwen3vl",
+        ("Qwen3VLForConditionalGeneration",),
+        ("qwen3_vl_text",),
+        sections(24, 20, 20),
+        Key("{arch}.n_deepstack_layers", lambda settings: len(_deep(settings))),
     ),
+    tower_rules("Qwen3VLForConditionalGeneration", deep=True),
 )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 
+import numpy as np
+
+from opsin.arrays import Ints
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.nn.batch import Batch, Group, Memory
 from opsin.nn.keys import number, positive_int
-from opsin.nn.module import Module, at
+from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear, RmsNorm
 from opsin.ops import Array, Pages, Pairing
 
@@ -102,7 +105,53 @@ class SelfAttention(Projection):
         assert kept.slots is not None
         x.ops.store(kept.pages, layer, k, v, kept.slots)
         out = attend(q, batch, kept, layer=layer, heads=heads, name=name)
-        return batch.tap(f"{name}.sum", self.attn_output(out.reshape(heads.query * heads.width), residual))
+        seen = self.gated(out.reshape(heads.query * heads.width), x)
+        return batch.tap(f"{name}.sum", self.attn_output(seen, residual))
+
+    def gated(self, seen: Array, x: Array) -> Array:
+        """What rows of x saw [rows, heads * width], as it goes on."""
+        return seen
+
+
+class _Half(Linear):
+    """One of two parts of each head's rows in a matrix. A head is as wide as its norm, which stands beside it."""
+
+    number: ClassVar[int]
+
+    @classmethod
+    def read(cls, source: Reader, path: str = "") -> Self:
+        width, name = source.values(f"{path}_norm.weight").size, f"{path}.weight"
+
+        def rows(count: int) -> Ints:
+            if not width or count % (2 * width):
+                raise ModelError(f"{name} has {count} rows, which are no pairs of heads of {width}")
+            return np.arange(count, dtype=np.int32).reshape(-1, 2, width)[:, cls.number].reshape(-1)
+
+        part = cls.__new__(cls)
+        part._path, part.weight, part.bias = path, source.weight(name, rows=rows), None
+        return part
+
+
+class _First(_Half):
+    number = 0
+
+
+class _Second(_Half):
+    number = 1
+
+
+class GatedAttention(SelfAttention):
+    """The matrix of queries has a gate behind each head's queries: what a head sees is taken by its sigmoid."""
+
+    attn_q: _First
+    gate: Annotated[_Second, at("attn_q")]
+
+    def check(self, heads: Heads) -> tuple[Linear, ...]:
+        _sized(self.gate, heads.query * heads.width, heads)
+        return super().check(heads)
+
+    def gated(self, seen: Array, x: Array) -> Array:
+        return x.ops.glu(self.gate(x), seen, "sigmoid")
 
 
 class CrossAttention(Module):

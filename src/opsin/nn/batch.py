@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 from opsin.ops import Array, Pages, Reads, Rows
+from opsin.ops.recurrence import Runs, States
 
 MEMORY = "memory"  # the KV group that holds no rows of sequences, but what their rows remember of media
 Tap = Callable[[str, Array], Array]
@@ -93,6 +94,8 @@ class Batch:
         media: rows of embeddings that stand in for those of ids.
         memory: what rows remember of media; None where nobody can remember any.
         context: positions that a sequence may have here; None: those that the decoder was trained for.
+        states: recurrent states by name.
+        runs: whose rows are whose, and where their states come from and go; None where there are no states.
         tap: sees, and may replace, values by name ("blk.3.out").
     """
 
@@ -104,6 +107,8 @@ class Batch:
     media: Rows | None = None
     memory: Memory | None = None
     context: int | None = None
+    states: Mapping[str, States] = field(default_factory=dict)
+    runs: Runs | None = None
     tap: Tap = untapped
     wants_weights: Callable[[str], bool] = lambda name: False
 

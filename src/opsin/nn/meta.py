@@ -11,7 +11,7 @@ import numpy as np
 
 from opsin.arrays import Floats
 from opsin.gguf import File
-from opsin.nn.module import Change, FileReader
+from opsin.nn.module import Change, Choice, FileReader
 from opsin.ops.layout import weight_bytes
 from opsin.ops.reference import Reference
 from opsin.quants import BY_NAME, by_id
@@ -44,8 +44,10 @@ class MetaReader(FileReader):
         self.bytes = 0
         self._vectors = vectors
 
-    def weight(self, name: str, *, change: Change | None = None) -> MetaWeight:
+    def weight(self, name: str, *, change: Change | None = None, rows: Choice | None = None) -> MetaWeight:
         kind, outputs, inputs = self._matrix(name)
+        if rows is not None:
+            outputs = len(rows(outputs))
         if change is not None:
             kind = BY_NAME["F32"].id
             outputs, inputs = change(np.broadcast_to(np.float32(0), (outputs, inputs))).shape

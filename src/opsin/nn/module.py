@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol, Self, get_args, get_origin, get_typ
 import numpy as np
 import numpy.typing as npt
 
-from opsin.arrays import Floats
+from opsin.arrays import Floats, Ints
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.ops import Array, Ops, Raw, Weight
@@ -18,6 +18,7 @@ from opsin.ops.routes import Stack
 from opsin.quants import BY_NAME, by_id
 
 Change = Callable[[Floats], Floats]  # of a matrix [outputs, inputs]
+Choice = Callable[[int], Ints]  # of some rows of a matrix, in any order; it is told how many there are
 
 
 class at(str):  # noqa: N801 - reads as part of an annotation
@@ -36,10 +37,10 @@ class Reader(Protocol):
         """Whether any tensor's name begins with `path` and a dot."""
         ...
 
-    def weight(self, name: str, *, change: Change | None = None) -> Weight:
+    def weight(self, name: str, *, change: Change | None = None, rows: Choice | None = None) -> Weight:
         """A matrix (outputs, inputs); a kernel of more dimensions is [outputs, all inputs].
 
-        `change` gives it another order, in float32: numbers in blocks cannot move.
+        `rows` chooses some of its rows. `change` gives it another order, in float32: numbers in blocks cannot move.
         """
         ...
 
@@ -65,16 +66,20 @@ class FileReader:
     def below(self, path: str) -> bool:
         return any(name.startswith(path + ".") for name in self._file.tensors)
 
-    def weight(self, name: str, *, change: Change | None = None) -> Weight:
+    def weight(self, name: str, *, change: Change | None = None, rows: Choice | None = None) -> Weight:
         kind, outputs, inputs = self._matrix(name)
         if change is not None:
             return self.ops.pack(_raw(name, change(self.values(name).reshape(outputs, inputs))))
         row = by_id(kind).row_bytes(inputs)
+        chosen = np.arange(outputs, dtype=np.int32) if rows is None else rows(outputs)
 
         def read(first: int, last: int, into: npt.NDArray[np.uint8]) -> None:
-            self._file.read_into(name, into, first * row)
+            part, flat, done = chosen[first:last], into.reshape(-1), 0
+            for run in np.split(part, np.flatnonzero(np.diff(part) != 1) + 1) if len(part) else ():
+                self._file.read_into(name, flat[done : done + len(run) * row], int(run[0]) * row)
+                done += len(run) * row
 
-        return self.ops.pack(Raw(name, kind, (outputs, inputs), read))
+        return self.ops.pack(Raw(name, kind, (len(chosen), inputs), read))
 
     def stack(self, name: str, part: int = 0, parts: int = 1) -> Stack:
         kind, (experts, outputs, inputs) = self._stack(name, parts)
@@ -139,8 +144,8 @@ class FirstLayers:
     def below(self, path: str) -> bool:
         return path != f"blk.{self.layers}" and self.source.below(path)
 
-    def weight(self, name: str, *, change: Change | None = None) -> Weight:
-        return self.source.weight(name, change=change)
+    def weight(self, name: str, *, change: Change | None = None, rows: Choice | None = None) -> Weight:
+        return self.source.weight(name, change=change, rows=rows)
 
     def stack(self, name: str, part: int = 0, parts: int = 1) -> Stack:
         return self.source.stack(name, part, parts)

@@ -75,6 +75,15 @@ def test_what_is_not_there_is_a_404_and_a_wrong_method_a_405(server):
     assert server.ask("/v1/models/other").status == 404
 
 
+def test_a_slash_behind_an_address_is_another_address(server):
+    """A 307 would have the body sent again, which few clients do; llama-server answers 404, too."""
+    for path in ("/v1/chat/completions/", "/health/", "/tokenize/"):
+        for body in (None, {"messages": MESSAGES}):
+            reply = server.ask(path, body)
+            assert (reply.status, "without the slash" in reply.json["error"]["message"]) == (404, True), path
+    assert server.ask("/").status == 200
+
+
 def test_only_a_key_opens_but_health_and_page_are_open(text_model):
     with running(lambda: text_model, keys=(ApiKey("secret"), ApiKey("other", "bob"))) as locked:
         body = {"messages": MESSAGES, "max_tokens": 1}

@@ -109,7 +109,7 @@ def build_app(service: Service) -> Starlette:
 
     written = openapi.document(described, service.options.prefix)
     manual = openapi.page(written)
-    return Starlette(
+    app = Starlette(
         routes=[one.route for one in described],
         middleware=[
             Middleware(RecordMiddleware, proxies=service.options.proxies, ended=ended),
@@ -122,6 +122,8 @@ def build_app(service: Service) -> Starlette:
             HTTPException: framing.on_http_error,
         },
     )
+    app.router.redirect_slashes = False  # few clients send a body again
+    return app
 
 
 def _route(path: str, declared: Collection[str]) -> str:

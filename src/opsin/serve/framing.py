@@ -72,5 +72,7 @@ async def on_opsin_error(request: Request, error: Exception) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     """Starlette's handler for its own errors: no such route, no such method."""
     status = int(getattr(error, "status_code", 500))
-    what = {404: f"there is no {request.url.path}", 405: f"{request.method} is not for {request.url.path}"}
-    return Framing.of(request.scope).response(HttpError(status, what.get(status, str(error))))
+    path = request.url.path
+    what = {404: f"there is no {path}", 405: f"{request.method} is not for {path}"}
+    hint = "ask without the slash at its end" if status == 404 and path.endswith("/") else None
+    return Framing.of(request.scope).response(HttpError(status, what.get(status, str(error)), hint=hint))

@@ -8,8 +8,8 @@ from tiny import tiny_llama, tokens
 import opsin
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def spaced_llama(folder):
+    """A model whose words have their spaces before them."""
     texts = [text.replace("\u0120", "\u2581") for text in tokens()[0]]
     keys = {
         "tokenizer.ggml.model": "llama",
@@ -17,8 +17,12 @@ def model(tmp_path_factory):
         "tokenizer.ggml.add_bos_token": True,
         "tokenizer.ggml.scores": [-float(place) for place in range(len(texts))],
     }
-    path = tiny_llama(tmp_path_factory.mktemp("spaces") / "t.gguf", metadata=keys)
-    with opsin.load(path, threads=1, context=64) as made:
+    return tiny_llama(folder / "t.gguf", metadata=keys)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    with opsin.load(spaced_llama(tmp_path_factory.mktemp("spaces")), threads=1, context=64) as made:
         yield made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import RLock
 
 from opsin.api.reply_reader import ReplyReader, ToolCall
@@ -255,7 +255,8 @@ class Answer(Stays):
             self.ids.append(output.id)
             self._last = output.at
             if output.logprobs is not None:
-                self.logprobs.append(output.logprobs)
+                begins = self._text.strips_space
+                self.logprobs.append(replace(output.logprobs, begins=True) if begins else output.logprobs)
             new = self._text.push(output.id)
         if output.reason is not None:
             new += self._text.finish()

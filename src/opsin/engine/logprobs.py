@@ -15,10 +15,14 @@ from opsin.engine.ranking import top_ids
 
 @dataclass(frozen=True)
 class Logprobs:
-    """Natural logarithms of probabilities. `chosen` and each of `likeliest` are (id, log-probability)."""
+    """Natural logarithms of probabilities. `chosen` and each of `likeliest` are (id, log-probability).
+
+    `begins`: an answer begins with them, whose text has no space there though the id has one.
+    """
 
     chosen: tuple[int, float]
     likeliest: tuple[tuple[int, float], ...]
+    begins: bool = False
 
 
 def logprobs(logits: Floats, id: int, most: int) -> Logprobs:

@@ -75,9 +75,10 @@ def finish_reason(answer: Answer) -> str:
     return "length" if answer.reason == "length" else "tool_calls" if answer.is_calling else "stop"
 
 
-def token_entry(id: int, tokenizer: Tokenizer, *, as_ids: bool = False) -> dict[str, Any]:
-    """A token's text and bytes; `as_ids`: it is called by its id, as vLLM does."""
+def token_entry(id: int, tokenizer: Tokenizer, *, as_ids: bool = False, begins: bool = False) -> dict[str, Any]:
+    """A token's text and bytes; `as_ids`: it is called by its id, as vLLM does; `begins`: without its first space."""
     data = tokenizer.piece(id, special=True)
+    data = data.removeprefix(b" ") if begins else data
     return {"id": id, "token": f"token_id:{id}" if as_ids else data.decode("utf-8", "replace"), "bytes": list(data)}
 
 
@@ -87,11 +88,12 @@ def logprobs_of(
     """The entries of tokens, as OpenAI writes them; `drawn`: as llama-server writes what was drawn from in the end."""
     name = "prob" if drawn else "logprob"
 
-    def entry(id: int, logprob: float) -> dict[str, Any]:
-        return {**token_entry(id, tokenizer, as_ids=as_ids), name: math.exp(logprob) if drawn else logprob}
+    def entry(id: int, logprob: float, begins: bool) -> dict[str, Any]:
+        value = math.exp(logprob) if drawn else logprob
+        return {**token_entry(id, tokenizer, as_ids=as_ids, begins=begins), name: value}
 
     return [
-        {**entry(*token.chosen), f"top_{name}s": [entry(id, logprob) for id, logprob in token.likeliest]}
+        {**entry(*token.chosen, token.begins), f"top_{name}s": [entry(*one, token.begins) for one in token.likeliest]}
         for token in told
     ]
 

@@ -15,14 +15,14 @@ class Detokenizer:
 
     def __init__(self, piece: Callable[[int], bytes], *, strip_space: bool) -> None:
         self._piece = piece
-        self._strip_space = strip_space  # the next piece loses one leading space
+        self.strips_space = strip_space  # the next piece loses one leading space
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, id: int) -> str:
         """The text that this token completes; empty while a character is unfinished."""
         piece = self._piece(id)
-        if self._strip_space and piece:
-            self._strip_space = False
+        if self.strips_space and piece:
+            self.strips_space = False
             piece = piece.removeprefix(b" ")
         return self._decoder.decode(piece)
 

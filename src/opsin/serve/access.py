@@ -59,11 +59,15 @@ class AccessMiddleware:
             scope = self._below_prefix(scope)
             self._framing(scope["path"]).into(scope)
             self._check_host(scope["path"], headers)
-            allowed = self._check_origin(headers)
+            origin = self._other_origin(headers)
+            allowed = origin if origin is not None and self._may_ask(origin) else None
             sending = _with_origin(send, allowed)
-            if scope["method"] == "OPTIONS" and allowed:
+            if scope["method"] == "OPTIONS" and origin is not None:
                 await _preflight(allowed, headers)(scope, receive, send)
                 return
+            if origin is not None and allowed is None:
+                hint = "start the server with --allow-origin ORIGIN"
+                raise HttpError(403, f"pages of {origin!r:.80} may not ask", hint=hint)
             key = self._find_key(scope["path"], headers)
             self._check_body(headers)
             with ExitStack() as stack:
@@ -145,19 +149,16 @@ class AccessMiddleware:
         """Whether nothing but its name keeps others' pages from reading this."""
         return not self._keys and path not in PUBLIC
 
-    def _check_origin(self, headers: Headers) -> str | None:
-        """The origin to allow in the response; None for requests that are not from another page."""
-        origin = headers.get("origin")
-        if origin is None:
-            return None
-        if "*" in self.options.origins or origin in self.options.origins:
-            return origin
-        if "localhost" in self.options.origins and is_loopback(urlsplit(origin).hostname or ""):
-            return origin
-        host = headers.get("host", "").lower()
-        if host and origin.lower().partition("://")[2] == host:
-            return None
-        raise HttpError(403, f"pages of {origin!r:.80} may not ask", hint="start the server with --allow-origin ORIGIN")
+    def _other_origin(self, headers: Headers) -> str | None:
+        """The origin of the page that asks; None for requests that come from no page, or from one of this server."""
+        origin, host = headers.get("origin"), headers.get("host", "").lower()
+        return None if origin is not None and host and origin.lower().partition("://")[2] == host else origin
+
+    def _may_ask(self, origin: str) -> bool:
+        allowed = self.options.origins
+        if "*" in allowed or origin in allowed:
+            return True
+        return "localhost" in allowed and is_loopback(urlsplit(origin).hostname or "")
 
     def _find_key(self, path: str, headers: Headers) -> KeyUse | None:
         """Whose key it came with; None where none is needed. llama-server's clients may leave out the word Bearer."""
@@ -190,13 +191,16 @@ def _is_local(name: str) -> bool:
     return bool(bare) and ("." not in bare or bare.endswith(_LOCAL))
 
 
-def _preflight(origin: str, headers: Headers) -> Response:
+def _preflight(allowed: str | None, headers: Headers) -> Response:
+    """What a browser hears that asks whether a page may ask: an origin that is not named may not."""
+    if allowed is None:
+        return Response(status_code=200, headers={"Vary": "Origin"})
     private = "access-control-request-private-network" in headers  # a public page asks for this machine
     return Response(
         status_code=200,
         headers={
             **({"Access-Control-Allow-Private-Network": "true"} if private else {}),
-            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Origin": allowed,
             "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
             "Access-Control-Allow-Headers": headers.get("access-control-request-headers", "content-type"),
             "Access-Control-Max-Age": "600",

@@ -381,10 +381,12 @@ def test_files_below_an_allowed_folder_are_read(folder: Path) -> None:
         assert fetch(url, rules) == PICTURE
 
 
-def test_a_path_after_two_slashes_is_below_an_allowed_folder(folder: Path) -> None:
+def test_a_path_is_one_below_an_allowed_folder_too(folder: Path) -> None:
     (folder / "c.png").write_bytes(PICTURE)
     rules = FetchRules(folders=(Path("/nowhere"), folder))
     for url in ("file://deep/a%20b.png", "file://c.png", "file://deep/../c.png"):
+        assert fetch(url, rules) == PICTURE
+    for url in ("file:///deep/a%20b.png", "file:////deep//a%20b.png", "file:///c.png", "file://localhost/c.png"):
         assert fetch(url, rules) == PICTURE
     assert "local files may not be read" in refusal("file://deep/a%20b.png", FetchRules())
 
@@ -419,7 +421,8 @@ def test_nothing_outside_is_read_and_nobody_learns_what_there_is(folder: Path) -
     assert "not an absolute path" in refusal("file:secret.png", rules)
     assert "cannot be read" in refusal(f"file://server{folder}/deep/a%20b.png", rules)  # a folder below, not a machine
     for url in ("file://../secret.png", "file://..", "file://deep/../../secret.png", "file://up/secret.png",
-                "file://%2e%2e/secret.png", "file://../none.png"):  # fmt: skip
+                "file://%2e%2e/secret.png", "file://../none.png", "file:///../secret.png", "file:///../none.png",
+                "file:///up/secret.png", "file:///none.png", "file:////etc/passwd"):  # fmt: skip
         assert "not below a folder that may be read" in refusal(url, rules)
 
 

@@ -125,16 +125,28 @@ def _read_bare(url: str, rules: FetchRules) -> bytes:
 
 
 def _local_path(url: str, rules: FetchRules) -> Path:
-    """An absolute path, or as llama-server reads it, one below an allowed folder: file://photos/a.png."""
+    """An absolute path, or as llama-server reads it, one below an allowed folder: file://photos/a.png, file:///a.png.
+
+    Whether a file is there is looked for in these folders alone.
+    """
     try:
         parts = urlsplit(url)
     except ValueError as error:
         raise RequestError(f"not a URL: {error}", hint="write file:///folder/picture.png") from error
-    path = unquote(parts.path)
-    if parts.netloc in ("", "localhost"):
+    path, host = unquote(parts.path), unquote(parts.netloc)
+    absolute = host in ("", "localhost")
+    if absolute and (not path.startswith("/") or _is_below(Path(path), rules)):
         return Path(path)
-    below = [folder / f"{unquote(parts.netloc)}{path}" for folder in rules.folders]
-    return next((found for found in below if os.path.lexists(found)), below[0] if below else Path(path))
+    below = [folder / (path if absolute else f"{host}{path}").lstrip("/") for folder in rules.folders]
+    otherwise = below[0] if below and not absolute else Path(path)
+    return next((found for found in below if os.path.lexists(found)), otherwise)
+
+
+def _is_below(path: Path, rules: FetchRules) -> bool:
+    try:
+        return any(path.resolve().is_relative_to(folder.resolve()) for folder in rules.folders)
+    except (OSError, ValueError, RuntimeError):  # loops of links raise RuntimeError
+        return False
 
 
 def _read_local(path: Path, rules: FetchRules) -> bytes:

@@ -103,7 +103,10 @@ def test_settings_tell_what_holds(server):
     told = ask(server, **body).json["generation_settings"]
     assert told["repeat_penalty"] == 1.5
     assert told["samplers"] == ["top_k", "temperature"]
-    assert told["logit_bias"] == [{"token": 5, "bias": None}, {"token": 6, "bias": 2.0}]
+    biases = [{"token": 5, "bias": None}, {"token": 6, "bias": 2.0}]
+    ends = [{"token": id, "bias": None} for id in sorted(server.service.model.tokenizer.end_ids)]
+    assert ends and told["logit_bias"] == [*biases, *ends]  # ignore_eos is the same as these biases
+    assert ask(server, **body, ignore_eos=False).json["generation_settings"]["logit_bias"] == biases
     assert told["dry_sequence_breakers"] == ["x"]
     assert server.ask("/props").json["default_generation_settings"]["params"]["samplers"] == [*SAMPLERS]
 

@@ -43,7 +43,7 @@ def native_whole(told: Answers, choice: RunningChoice) -> dict[str, Any]:
         "stop": True,
         "id_slot": choice.slot,
         "model": told.service.name,
-        "generation_settings": settings_of(request),
+        "generation_settings": settings_of(request, told.service.model.tokenizer.end_ids),
         "prompt": told.prompt(choice.index).text,
         "has_new_line": "\n" in choice.text,
         "truncated": _is_truncated(told, answer),

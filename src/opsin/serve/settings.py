@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any, Final
 
 from opsin.api import Sampling
@@ -26,12 +27,14 @@ _TOLD: Final = (
 _ANY_SEED: Final = (1 << 32) - 1  # llama-server's word for a random one
 
 
-def settings_of(request: GenerationRequest) -> dict[str, Any]:
-    """What holds of one request."""
+def settings_of(request: GenerationRequest, ends: Collection[int] = ()) -> dict[str, Any]:
+    """What holds of one request. `ends` are ids that end an answer."""
     sampling, report, ending = request.sampling, request.report, request.ending
     most = -1 if sampling.max_tokens is None else sampling.max_tokens
+    ignored = [_bias(id, -math.inf) for id in sorted(ends)] if sampling.ignore_eos else []
     return {
         **sampling_settings(sampling),
+        "logit_bias": [*(_bias(token, bias) for token, bias in sampling.biases), *ignored],
         "stop": list(ending.stop),
         "max_tokens": most,
         "n_predict": most,
@@ -64,7 +67,6 @@ def sampling_settings(sampling: Sampling) -> dict[str, Any]:
         **told,
         "seed": _ANY_SEED if sampling.seed is None else sampling.seed,
         "dry_sequence_breakers": list(sampling.dry_sequence_breakers),
-        "logit_bias": [_bias(token, bias) for token, bias in sampling.biases],
         "n_probs": sampling.logprobs or 0,
         "samplers": list(sampling.samplers),
     }

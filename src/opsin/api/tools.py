@@ -39,7 +39,10 @@ class Tools:
     def of(
         cls, tools: Sequence[Declaration | Callable[..., object]], choice: str = "auto", *, parallel: bool | None = None
     ) -> Tools:
-        """Of declarations, and of functions of Python by their signatures. `choice` is a mode, or a tool's name."""
+        """Of declarations, and of functions of Python by their signatures.
+
+        `choice` is a mode, or the name of a tool, which is called once, unless `parallel` says otherwise.
+        """
         if not isinstance(tools, list | tuple):
             raise RequestError(f"tools of the type {type(tools).__name__}", hint=_HINT)
         declared = tuple(_declaration(number, tool) for number, tool in enumerate(tools))
@@ -50,7 +53,7 @@ class Tools:
             return cls(declared, choice, parallel=parallel)  # type: ignore[arg-type]
         if choice not in names:
             raise RequestError(f"tool_choice={choice!r:.80}", hint="give auto, none, required, or a tool's name")
-        return cls(declared, "required", (choice,), parallel)
+        return cls(declared, "required", (choice,), bool(parallel))
 
     @property
     def callable(self) -> tuple[Declaration, ...]:

@@ -118,7 +118,13 @@ def tools_of(fields: ToolFields, body: Mapping[str, Any]) -> Tools:
     if mode == "required" and not names:
         raise FieldError(field, "there are no tools", hint="declare what shall be called")
     parallel = False if first else fields.parallel_tool_calls
+    if parallel is None and _names_one(choice):
+        parallel = False
     return Tools(tuple(declared), mode, allowed, parallel)
+
+
+def _names_one(choice: str | Mapping[str, Any] | None) -> bool:
+    return isinstance(choice, Mapping) and choice.get("type") != "allowed_tools"
 
 
 def _choice(field: str, choice: str | Mapping[str, Any] | None) -> tuple[Mode, tuple[str, ...] | None]:

@@ -72,6 +72,17 @@ def test_whatever_is_cut_off_is_not_lost(name: str) -> None:
                 assert word in text[:end][-len(word) - 12 :]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_reply_that_is_cut_within_the_end_of_a_call_has_no_content(name: str) -> None:
+    template, format = found(name)
+    text = re.sub(r"<\|(im_end|eot_id|call)\|>\s*$", "", printed(template, format, CALLS[:1]))  # it ends the answer
+    whole = read(format.parser(tools=TOOLS), [text])
+    assert whole.calls
+    told = [read(format.parser(tools=TOOLS), [text[:end]]) for end in range(len(text))]
+    complete = [reply for reply in told if reply.arguments == whole.arguments]
+    assert all(reply.content == whole.content for reply in complete), [reply.content for reply in complete]
+
+
 def test_names_come_whole_and_arguments_as_they_come() -> None:
     _, format = found("json_blocks")
     parser = format.parser(tools=TOOLS)

@@ -57,7 +57,7 @@ class CallReader:
         if not began:
             return None
         left = self._incoming.recorded().strip()
-        yield from self._incoming.literal(atoms(frame.section_close))
+        yield from self._incoming.close(frame.section_close)
         return "" if left == frame.between.strip() else left
 
     def _one(self) -> Steps[bool]:
@@ -75,7 +75,7 @@ class CallReader:
         else:
             began = yield from self._listed(body)
         if began:
-            yield from self._incoming.literal(atoms(frame.call_close))
+            yield from self._incoming.close(frame.call_close)
         return began
 
     def _start(self, id: str | None, name: str) -> bool:

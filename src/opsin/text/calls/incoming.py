@@ -129,6 +129,13 @@ class Incoming:
             self.take(offset)
         return found
 
+    def close(self, marker: str) -> Steps[None]:
+        """Takes a marker, with any whitespace; of one within which the text ends, what came of it."""
+        if (yield from self.literal(atoms(marker))) is None and self._ended:
+            left = self._text[self._place :]
+            if "".join(marker.split()).startswith("".join(left.split())):
+                self.take(len(left))
+
     def _letter(self, offset: int) -> Steps[str]:
         found = yield from self.has(offset + 1)
         return self._text[self._place + offset] if found else ""

@@ -52,6 +52,14 @@ def _threads(text: str) -> int | None:
     return int(text)
 
 
+def tell_hub(*, token: str | None, offline: bool) -> None:
+    """Set what `huggingface_hub` reads of the environment, the second when it is first imported."""
+    if token:
+        os.environ["HF_TOKEN"] = token
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
 def server_variables() -> dict[str, str]:
     """What is set for llama-server, and the keys of other servers, by name. Empty values are there, too."""
     others = ("LLAMA_API_KEY", "LLAMA_MEDIA_MARKER", "LLAMA_CHAT_TEMPLATE_KWARGS", "OPSIN_API_KEY", "VLLM_API_KEY")

@@ -86,9 +86,9 @@ def test_the_environment_of_a_container_is_taken_where_the_thing_is_there(tmp_pa
         "me",
         {"a", "b", "c", "in-file"},
     )
-    assert len(lines) == 3 and "LLAMA_API_KEY" in lines[0] and "in-file" not in "".join(lines)
-    assert "not read by this server: LLAMA_MEDIA_MARKER" in lines[1]
-    assert lines[2].startswith("LLAMA_ARG_N_GPU_LAYERS: there is no GPU")
+    assert len(lines) == 2 and "LLAMA_API_KEY" in lines[0] and "in-file" not in "".join(lines)
+    assert "LLAMA_MEDIA_MARKER" in lines[0] and made.media_marker == "<x>"
+    assert lines[1].startswith("LLAMA_ARG_N_GPU_LAYERS: there is no GPU")
     assert settings()[1] == []
 
 

@@ -10,7 +10,9 @@ from llama_server_flags import FLAGS, VARIABLES
 from opsin.cli import environment, main, serve
 from opsin.cli.chat_flags import template_of
 from opsin.cli.start_lines import flags, said
-from opsin.errors import RequestError
+from opsin.errors import FieldError, RequestError
+from opsin.grammar import Grammar
+from opsin.text.named_templates import NAMED_TEMPLATES
 
 NEVER = {"LLAMA_API_KEY", "HF_TOKEN", "MTMD_BACKEND_DEVICE"}  # not of its prefix: read elsewhere, or by nobody
 
@@ -110,7 +112,7 @@ def test_variables_are_told_as_flags_are(variables, told):
         ("CONTEXT_SHIFT", "1"),
         ("EMBEDDINGS", "true"),
         ("MODELS_DIR", "/m"),
-        ("PREFILL_ASSISTANT", "off"),
+        ("REASONING_PRESERVE", "off"),
         ("RPC", "a:1"),
     ],
 )
@@ -192,10 +194,37 @@ def test_thoughts_and_templates_are_taken_as_fields_of_conversations(tmp_path):
     }  # fmt: skip
     assert settings("-rea", "auto", "--reasoning-budget", "-1", "--reasoning-effort", "default").chat_defaults == {}
     assert template_of(parsed("--chat-template-file", str(tmp_path / "t.jinja"))) == "{{ messages }}"
+    assert template_of(parsed("--chat-template", "chatml")) == NAMED_TEMPLATES["chatml"]
     assert template_of(parsed("--chat-template", "{{ 1 }}")) == "{{ 1 }}" and template_of(parsed()) is None
 
 
-@pytest.mark.parametrize("typed", [("--chat-template", "chatml"), ("--chat-template-file", "/no/such/file")])
+def test_what_all_answers_are_held_to_is_taken(tmp_path):
+    (tmp_path / "yes.gbnf").write_text('root ::= "yes"')
+    (tmp_path / "yes.json").write_text('{"const": "yes"}')
+    for typed in (("--grammar", 'root ::= "yes"'), ("--grammar-file", str(tmp_path / "yes.gbnf"))):
+        assert isinstance(settings(*typed).grammar, Grammar)
+    schema = Grammar.json_schema('{"const": "yes"}')
+    for typed in (("-j", '{"const": "yes"}'), ("--json-schema-file", str(tmp_path / "yes.json"))):
+        assert settings(*typed).grammar == schema
+    assert settings("-j", "{}").grammar == Grammar.json_object()
+    assert settings().grammar is None
+    with pytest.raises(RequestError, match="no rule 'x'"):
+        settings("--grammar", "root ::= x")
+
+
+def test_how_conversations_go_on_is_taken():
+    assert settings().prefill and settings("--prefill-assistant").prefill
+    assert not settings("--no-prefill-assistant").prefill
+    assert not settings(LLAMA_ARG_NO_PREFILL_ASSISTANT="1").prefill
+    assert not settings(LLAMA_ARG_PREFILL_ASSISTANT="off").prefill
+    words = {"reasoning_budget_message": "Enough."}
+    assert settings("--reasoning-budget-message", "Enough.").chat_defaults == words
+    assert settings(LLAMA_ARG_THINK_BUDGET_MESSAGE="Enough.").chat_defaults == words
+    with pytest.raises(FieldError, match="^reasoning_budget_message: "):
+        settings("--reasoning-budget-message", "x" * 5000)
+
+
+@pytest.mark.parametrize("typed", [("--chat-template", "chatty"), ("--chat-template-file", "/no/such/file")])
 def test_a_template_that_is_none_is_refused(typed):
     with pytest.raises(RequestError, match="template"):
         template_of(parsed(*typed))

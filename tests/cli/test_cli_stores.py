@@ -90,7 +90,23 @@ def test_chat_fetches_from_the_hub_once(run, store, hub):
     assert first.stderr.count("fetching tiny-Q8_0.gguf") == first.stderr.count("fetching mmproj-F16.gguf") == 1
     offline = run("chat", "-m", "hf:owner/tiny-GGUF:Q8_0", *rest, **{**variables, "HF_HUB_OFFLINE": "1"})
     assert (offline.returncode, offline.stdout) == (0, wanted.stdout), offline.stderr
+    flag = run("chat", "--offline", "-m", "hf:owner/tiny-GGUF:Q8_0", *rest, **variables)
+    assert (flag.returncode, flag.stdout) == (0, wanted.stdout), flag.stderr
+    absent = run("chat", "--offline", "-m", "hf:owner/tiny-GGUF:F16", *rest, **variables)
+    assert absent.returncode == 3 and "there are Q8_0" in absent.stderr  # of those that were fetched
     assert sorted(made.fetched()) == ["mmproj-F16.gguf", "tiny-Q8_0.gguf"]
+
+
+def test_a_token_of_the_command_line_opens_what_is_private(run, store, hub, tmp_path):
+    made, variables = hub
+    made.repos["owner/secret-GGUF"] = {"tiny-Q8_0.gguf": (store.parent / "model.gguf").read_bytes()}
+    made.token, made.private = "hf_right", {"owner/secret-GGUF"}
+    variables = {**variables, "HF_HOME": str(tmp_path)}
+    shut = run("inspect", "hf:owner/secret-GGUF", **variables)
+    opened = run("inspect", "hf:owner/secret-GGUF", "--hf-token", "hf_right", "--json", **variables)
+    wrong = run("inspect", "hf:owner/secret-GGUF", "-hft", "hf_wrong", "--json", **variables)
+    assert (shut.returncode, opened.returncode, wrong.returncode) == (3, 0, 3), opened.stderr
+    assert "hf_wrong" not in wrong.stderr
 
 
 def test_inspect_and_bench_take_the_hubs_names(run, hub):

@@ -43,3 +43,19 @@ def test_a_negative_budget_is_refused(run, model):
     done = run("chat", "-m", model, "--reasoning-budget", -2, "Why?")
     assert done.returncode != 0
     assert "--reasoning-budget" in done.stderr
+
+
+def test_thoughts_may_stand_in_the_answer(run, model):
+    ask = ("chat", "-m", model, "-t", 1, "-n", 8, "--seed", 1, "--ignore-eos", "Why?")
+    apart, same = run(*ask), run(*ask, "--reasoning-format", "deepseek")
+    within, legacy = (run(*ask, "--reasoning-format", form) for form in ("none", "deepseek-legacy"))
+    assert apart.stdout == same.stdout == "\n"
+    assert within.stdout == legacy.stdout and len(within.stdout) > 3
+    assert len(apart.stderr) > len(within.stderr)
+    assert run(*ask, "--reasoning-format", "other").returncode == 2
+
+
+def test_thoughts_that_are_ended_have_a_last_word(run, model):
+    ask = ("chat", "-m", model, "-t", 1, "-n", 60, "--seed", 1, "--ignore-eos", "--reasoning-budget", 2, "Why?")
+    assert "Enough now." in run(*ask, "--reasoning-budget-message", "Enough now.").stderr
+    assert "Enough now." in run(*ask, "--reasoning-budget-message", "Enough now.", "--reasoning-format", "none").stdout

@@ -293,6 +293,21 @@ def test_a_prompt_may_hold_pictures(sight):
         assert "places" in reply.json["error"]["message"]
 
 
+def test_an_operator_may_say_what_stands_for_a_picture(sight):
+    image = base64.b64encode(PNG).decode()
+    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}
+    asked = {"messages": [{"role": "user", "content": [part]}]}
+    with running(lambda: sight.service.model, media_marker="<__media__>") as made:
+        assert made.ask("/props").json["media_marker"] == "<__media__>"
+        prompt = made.ask("/apply-template", asked).json["prompt"]
+        assert prompt.count("<__media__>") == 1 and sight.service.model.picture_marker not in prompt
+        raw = {"prompt": {"prompt_string": prompt, "multimodal_data": [image]}, **LIVELY}
+        same = sight.ask("/apply-template", asked).json["prompt"]
+        wanted = sight.ask("/completion", {**raw, "prompt": {**raw["prompt"], "prompt_string": same}}).json
+        assert made.ask("/completion", raw).json["content"] == wanted["content"]
+        assert made.ask("/completion", {"prompt": "a <__media__>", "n_predict": 1}).status == 200  # a text like others
+
+
 def test_a_model_of_text_refuses_pictures_in_prompts(server):
     raw = {"prompt_string": "x", "multimodal_data": [base64.b64encode(PNG).decode()]}
     reply = server.ask("/completion", {"prompt": raw})

@@ -6,9 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 from running_server import Running, running
+from test_chat import MESSAGES
 
-from opsin.errors import FieldError
+from opsin.errors import FieldError, RequestError
+from opsin.grammar import Grammar
 from opsin.serve.generation_request import check_defaults
+from opsin.serve.options import Options
+from opsin.serve.service import Service
 
 DEFAULTS = {
     "temperature": 0.0,
@@ -66,3 +70,34 @@ def test_tags_are_told_with_the_model(told):
 def test_a_default_that_no_request_could_have_is_refused_by_name(defaults):
     with pytest.raises(FieldError, match=f"^{next(iter(defaults))}: "):
         check_defaults(defaults)
+
+
+@pytest.fixture(scope="module")
+def held(text_model) -> Iterator[Running]:
+    form = Grammar.gbnf('root ::= "yes" | "no"')
+    with running(lambda: text_model, grammar=form) as made:
+        yield made
+
+
+def test_answers_have_the_operators_form_where_a_request_asks_for_none(held):
+    for number in range(3):
+        said = held.chat(messages=MESSAGES, seed=number).json["choices"][0]
+        assert (said["message"]["content"] in ("yes", "no"), said["finish_reason"]) == (True, "stop")
+        assert held.ask("/completion", {"prompt": "a", "seed": number}).json["content"] in ("yes", "no")
+    own = held.chat(messages=MESSAGES, grammar='root ::= "perhaps"').json["choices"][0]["message"]["content"]
+    assert own == "perhaps"
+
+
+def test_with_tools_an_answer_has_the_operators_form_or_is_a_call(held):
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+    for number in range(3):
+        message = held.chat(messages=MESSAGES, seed=number, tools=[tool], max_tokens=60).json["choices"][0]["message"]
+        assert message["content"] in ("yes", "no") or message["tool_calls"]
+
+
+def test_a_form_that_nothing_has_ends_the_start(text_model):
+    form = Grammar.json_schema({"type": "integer", "minimum": 2, "maximum": 1})
+    service = Service(Options(grammar=form), lambda: text_model)
+    with pytest.raises(RequestError, match="minimum"):
+        service._writing()
+    service.shut()

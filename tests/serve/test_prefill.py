@@ -115,3 +115,16 @@ def test_a_turn_is_begun_as_the_template_writes_it(tmp_path, template, last, exp
         if last is THOUGHT:
             message = server.chat(messages=[*MESSAGES, last], **ALWAYS).json["choices"][0]["message"]
             assert message["reasoning_content"].startswith("Well")
+
+
+def test_an_operator_may_have_answers_begun_anew(text_model, server):
+    turn = PROMPT + "Hello, my  <|im_end|>\n<|im_start|>assistant\n"
+    with running(lambda: text_model, prefill=False) as made:
+        assert prompt(made, BEGUN) == turn
+        assert prompt(made, [*BEGUN, HELLO]).count("Hello, my") == 2
+        whole = made.chat(messages=BEGUN, **ALWAYS).json["choices"][0]["message"]["content"]
+        raw = made.ask("/completion", {"prompt": turn, **ALWAYS}).json["content"]
+        assert whole == raw
+        for wish in ({"continue_final_message": True, "add_generation_prompt": False}, {}):
+            last = HELLO if wish else {**HELLO, "prefix": True}
+            assert prompt(made, [*MESSAGES, last], **wish) == PROMPT + "Hello, my  "

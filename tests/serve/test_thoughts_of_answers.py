@@ -99,6 +99,18 @@ def test_thoughts_are_ended_after_so_many_tokens(model, client, field):
     assert content.startswith("l")  # the script goes on
 
 
+def test_thoughts_that_are_ended_have_a_last_word(model, client):
+    words = {"thinking_budget_tokens": 4, "reasoning_budget_message": " <think> Enough."}
+    for stream in (False, True):
+        with scripted(model, "<think>\nWell</think>So."):
+            thoughts, content = asked(client, stream, **words)
+        assert (thoughts, content[0]) == ("Wel <think> Enough.", "l")
+    with scripted(model, REPLY):
+        assert asked(client, **{**words, "thinking_budget_tokens": -1}) == (THOUGHT, ANSWER)
+    with scripted(model, "So."):  # none are wanted: none are ended
+        assert asked(client, enable_thinking=False, reasoning_budget_message="Enough.") == (None, "So.")
+
+
 def test_no_thoughts_are_wanted(model, client):
     for field in ({"thinking_budget_tokens": 0}, {"thinking": {"type": "enabled", "budget_tokens": 0}}):
         with scripted(model, "<think>Well"):

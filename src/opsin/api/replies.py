@@ -28,11 +28,13 @@ class ReplyOptions:
         thoughts: whether thoughts are told apart from the answer, or within it, between the model's own markers. raw
             for a text in which nothing is looked for, and that has no control tokens.
         thought_tokens: at most so many; None for no limit.
+        last_thought: what thoughts end with that became too long.
     """
 
     tools: Tools = NO_TOOLS
     thoughts: Literal["apart", "within", "raw"] = "apart"
     thought_tokens: int | None = None
+    last_thought: str = ""
 
 
 class Replies:
@@ -84,7 +86,7 @@ class Replies:
     def hold(self, options: ReplyOptions, prompt: str, grammar: Grammar | None) -> Constraint | None:
         """A constraint of one reply to this prompt: the length of its thoughts, and a form of what comes after."""
         form = self._forms.start(options.tools, prompt, grammar)
-        markers = self._markers()
+        markers = self._markers(options.last_thought)
         if markers is None or (form is None and options.thought_tokens is None):
             return form
         beginning = self.format.beginning(prompt)
@@ -95,7 +97,7 @@ class Replies:
             most=options.thought_tokens, form=form, ends=self._tokenizer.end_ids,
         )  # fmt: skip
 
-    def _markers(self) -> ThoughtMarkers | None:
+    def _markers(self, last_thought: str) -> ThoughtMarkers | None:
         around, tokenizer = self.format.thoughts, self._tokenizer
         if around is None or not around.close:
             return None
@@ -103,9 +105,10 @@ class Replies:
         def ids(text: str) -> tuple[int, ...]:
             return tuple(tokenizer.encode(text, special=True))
 
+        closing = (*tokenizer.encode(last_thought, first=False), *ids(around.close))
         spaces = [ids(text) for text in ("\n", "\n\n")]
         return ThoughtMarkers(
-            around.open.encode(), around.close.encode(), ids(around.open), ids(around.close),
+            around.open.encode(), around.close.encode(), ids(around.open), closing,
             tuple(space[0] for space in spaces if len(space) == 1),
             lambda id: tokenizer.piece(id, special=True),
         )  # fmt: skip

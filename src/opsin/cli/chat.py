@@ -67,6 +67,11 @@ def _add_thoughts(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--reasoning-budget", type=int, default=-1, metavar="N", help="end thoughts after N tokens; -1: no limit"
     )
+    group.add_argument("--reasoning-budget-message", default="", metavar="TEXT", help="what they end with then")
+    group.add_argument(
+        "--reasoning-format", choices=("auto", "none", "deepseek", "deepseek-legacy"), default="auto",
+        help="none, deepseek-legacy: they stand in the answer, between the model's own words",
+    )  # fmt: skip
     group.add_argument(
         "--chat-template-kwargs", type=_variables, default={}, metavar="JSON", help="variables of the chat template"
     )
@@ -131,7 +136,10 @@ def _thoughts(args: argparse.Namespace) -> tuple[PromptOptions, ReplyOptions]:
     if args.reasoning_budget < -1:
         raise RequestError(f"--reasoning-budget {args.reasoning_budget}", hint="give a number of tokens, or -1")
     most = None if args.reasoning_budget == -1 else args.reasoning_budget
-    return reply_options({"think": args.think, "thought_tokens": most, "variables": args.chat_template_kwargs})
+    told, reply = reply_options({"think": args.think, "thought_tokens": most, "variables": args.chat_template_kwargs})
+    within = args.reasoning_format in ("none", "deepseek-legacy")
+    last = "" if args.think is False else args.reasoning_budget_message
+    return told, replace(reply, thoughts="within" if within else "apart", last_thought=last)
 
 
 @dataclass

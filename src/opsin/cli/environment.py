@@ -87,6 +87,11 @@ _READ = {
     "LLAMA_ARG_REASONING": _Variable("reasoning", thinks),
     "LLAMA_ARG_REASONING_EFFORT": _Variable("reasoning_effort"),
     "LLAMA_ARG_THINK_BUDGET": _Variable("reasoning_budget", tokens),
+    "LLAMA_ARG_THINK_BUDGET_MESSAGE": _Variable("reasoning_budget_message"),
+    "LLAMA_ARG_PREFILL_ASSISTANT": _Variable("prefill", _switch),
+    "LLAMA_ARG_NO_PREFILL_ASSISTANT": _Variable("prefill", _no),
+    "LLAMA_ARG_OFFLINE": _Variable("offline", _switch),
+    "LLAMA_MEDIA_MARKER": _Variable("media_marker"),
     "LLAMA_ARG_API_KEY_FILE": _Variable("api_key_file", _file),
     **{
         f"LLAMA_ARG_{flag.variable}": _Variable(flag.option, flag.read)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_forms(parser: argparse.ArgumentParser) -> None:
-    """One of four options."""
+    """One of four options; what a server answers is held so where a request asks for no form."""
     group = parser.add_argument_group("form of the answer", "docs/grammar.md says what can be held to")
     given = group.add_mutually_exclusive_group()
     given.add_argument("-j", "--json-schema", metavar="SCHEMA", help="a JSON schema that it obeys; {} for any object")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from opsin.gguf import File
     from opsin.media.budget import PictureBudget
 
-from opsin.config import expanded
+from opsin.config import expanded, tell_hub
 
 CacheType = Literal["f16", "q8_0", "f32"]
 CACHE_TYPES: tuple[CacheType, ...] = ("f16", "q8_0", "f32")
@@ -30,6 +30,7 @@ def add_model(parser: argparse.ArgumentParser, *, bundled: bool = False) -> None
     given.add_argument("-m", "--model", type=place, metavar="FILE", help=what)
     _add_hf(given, "model")
     parser.add_argument("-hff", "--hf-file", metavar="FILE", help="a file of --hf-repo, in place of a quant")
+    _add_hub(parser)
     add_verify(parser)
     parser.add_argument("-t", "--threads", type=or_auto, metavar="N", help="compute threads (default: all allowed)")
     parser.add_argument("--cache-type", choices=CACHE_TYPES, default="f16", help="number format of the KV cache")
@@ -40,10 +41,12 @@ def add_place(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("place", type=place, nargs="?", metavar=metavar, help=what)
     _add_hf(given, "repository")
+    _add_hub(parser)
 
 
 def named(args: argparse.Namespace) -> str | Path:
     """What `add_place` has read."""
+    tell_hub(token=args.hf_token, offline=bool(args.offline))
     return cast("str | Path", args.repository or args.place)
 
 
@@ -52,6 +55,13 @@ def _add_hf(given: argparse._MutuallyExclusiveGroup, name: str) -> None:
         "-hf", "-hfr", "--hf-repo", dest=name, type=repository, metavar="REPO",
         help="owner/repo[:quant] on Hugging Face's hub, fetched once",
     )  # fmt: skip
+
+
+def _add_hub(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-hft", "--hf-token", metavar="TOKEN", help="of the hub; HF_TOKEN in the environment is seen by fewer"
+    )
+    parser.add_argument("--offline", action="store_true", default=None, help="fetch nothing: what was fetched is there")
 
 
 def add_mmproj(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +129,7 @@ def repository(text: str) -> str:
 
 def model_file(args: argparse.Namespace) -> str | Path:
     """What was named, or the bundled file; then a line on stderr says what that is good for."""
+    tell_hub(token=args.hf_token, offline=bool(args.offline))
     if args.hf_file is not None:
         return _file_of(args.model, args.hf_file)
     if args.model is not None:

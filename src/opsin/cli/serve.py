@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import opsin
-from opsin.cli import environment, options
+from opsin.cli import environment, forms, options
 from opsin.cli.chat_flags import add_chat_flags, chat_defaults, template_of
 from opsin.cli.key_files import read_keys
 from opsin.cli.progress import FirstLines
@@ -104,6 +104,7 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
     told.add_argument("--ui", "--webui", dest="page", action="store_true", default=None, help="there is a page (it is)")
     told.add_argument("--no-ui", "--no-webui", dest="page", action="store_false", default=None, help="there is none")
     hidden = argparse.SUPPRESS
+    parser.set_defaults(media_marker=None)  # of LLAMA_MEDIA_MARKER: there is no flag
     parser.add_argument("--usage", action="help", help=hidden)
     parser.add_argument("--version", action="version", version=f"opsin {opsin.__version__}", help=hidden)
     parser.add_argument("--mmproj-auto", dest="vision", action="store_true", default=hidden, help=hidden)
@@ -111,6 +112,7 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"-ct{side}", f"--cache-type-{side}", help=hidden)
     add_chat_flags(parser)
     add_request_flags(parser)
+    forms.add_forms(parser)
     add_flags(parser)
 
 
@@ -208,6 +210,9 @@ def _settings(args: argparse.Namespace) -> Options:
         tags=tuple(tag for tag in _listed([args.tags or ""]) if tag),
         defaults=defaults,
         chat_defaults=chat_defaults(args),
+        grammar=forms.asked_form(args),
+        media_marker=args.media_marker or "",
+        prefill=args.prefill is not False,
         hosts=tuple(args.allow_host),
         media=FetchRules(
             remote=not args.no_remote_media,

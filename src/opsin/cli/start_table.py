@@ -139,7 +139,6 @@ ACCEPTED: Final = {
         --jinja = JINJA
         --no-jinja = NO_JINJA
         --no-skip-chat-parsing = NO_SKIP_CHAT_PARSING
-        --prefill-assistant = PREFILL_ASSISTANT
         -e --escape
         --no-escape
     """,
@@ -244,33 +243,17 @@ REFUSED: Final = {
         --vision-gemma-4b-default
         --vision-gemma-12b-default
     """,
-    "others see a command line; set HF_TOKEN in the environment": """
-        -hft --hf-token T
-    """,
-    "set HF_HUB_OFFLINE=1 in the environment": """
-        --offline = OFFLINE
-    """,
     "one model a server: start one for each, or name one with -m": """
         --models-dir D = MODELS_DIR
         --models-preset F = MODELS_PRESET
     """,
-    "send it in requests: nothing holds all answers to one grammar here": """
-        --grammar G
-        --grammar-file F
-        -j --json-schema S
-        -jf --json-schema-file F
-    """,
     "replies are always parsed; ask /completion for a text as it is": """
         --skip-chat-parsing = SKIP_CHAT_PARSING
-    """,
-    "a conversation that ends with the assistant is gone on with; end it with the user": """
-        --no-prefill-assistant = NO_PREFILL_ASSISTANT
     """,
     "special tokens are never shown in answers; leave this out": """
         -sp --special
     """,
-    "thoughts end with the template's own words, and are kept as it keeps them; leave this out": """
-        --reasoning-budget-message M = THINK_BUDGET_MESSAGE
+    "thoughts are kept as the template keeps them; leave this out": """
         --reasoning-preserve = REASONING_PRESERVE
         --no-reasoning-preserve = NO_REASONING_PRESERVE
     """,
@@ -352,4 +335,13 @@ TAKEN: Final = """
     -rea --reasoning X = REASONING
     --reasoning-effort L = REASONING_EFFORT
     --reasoning-budget N = THINK_BUDGET
+    --reasoning-budget-message M = THINK_BUDGET_MESSAGE
+    --prefill-assistant = PREFILL_ASSISTANT
+    --no-prefill-assistant = NO_PREFILL_ASSISTANT
+    --grammar G
+    --grammar-file F
+    -j --json-schema S
+    -jf --json-schema-file F
+    -hft --hf-token T
+    --offline = OFFLINE
 """

@@ -109,7 +109,7 @@ class ChatRoutes:
                 text = await service.prompt(
                     exchange.body, partial(service.model.write, asked.messages.take(), asked.options)
                 )
-                await exchange.value({"prompt": text})
+                await exchange.value({"prompt": text.replace(service.model.picture_marker, service.media_marker)})
 
     def _translated(self, body: Mapping[str, Any]) -> Translated:
         translated = self._protocol.translate(body)
@@ -118,19 +118,22 @@ class ChatRoutes:
     def _conversation(self, body: Mapping[str, Any]) -> tuple[Translated, AskedConversation]:
         translated = self._translated(body)
         with translated.errors_of_client():
-            return translated, conversation(translated.body)
+            return translated, self._read(translated.body)
+
+    def _read(self, body: Mapping[str, Any]) -> AskedConversation:
+        return conversation(body, prefill=self._service.options.prefill)
 
     def asked(self, body: Mapping[str, Any]) -> ChatRequest:
         """What a body asks for. Raises FieldError, naming the field as the client knows it."""
         translated = self._translated(body)
         with translated.errors_of_client():
-            asked, fields = conversation(translated.body), read(translated.body, ChatFields)
+            asked, fields = self._read(translated.body), read(translated.body, ChatFields)
             if fields.grammar and asked.tools.callable:
                 raise FieldError("grammar", "stands beside tools, which have a grammar", hint="send one of them")
             if fields.top_logprobs and not fields.logprobs:
                 raise FieldError("top_logprobs", "logprobs is not set", hint="send logprobs: true")
             request = generation_request(
-                fields, answers=self._service.options.requests, base=self._service.facts,
+                fields, answers=self._service.options.requests, usual=self._service.usual,
                 logprobs=(fields.top_logprobs or 0) if fields.logprobs else fields.n_probs or None,
             )  # fmt: skip
             request = replace(request, reply=_reply(asked, fields))
@@ -149,7 +152,10 @@ def _reply(asked: AskedConversation, fields: ChatFields) -> ReplyOptions:
     where, wanted = fields.reasoning_format, asked.thoughts.wanted
     within = where == "none" or (where == "deepseek-legacy" and fields.stream)
     beside = 0 if wanted is False else asked.thoughts.tokens
-    return ReplyOptions(asked.tools, "within" if within else "apart", thought_tokens_of(fields, beside))
+    return ReplyOptions(
+        asked.tools, "within" if within else "apart", thought_tokens_of(fields, beside),
+        "" if wanted is False else fields.reasoning_budget_message,
+    )  # fmt: skip
 
 
 def _form(asked: AskedConversation, fields: ChatFields) -> ChatFormat:

@@ -5,7 +5,7 @@ Who writes such a prompt writes its special tokens: they are read. Texts of othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ from opsin.serve.fields import read
 from opsin.serve.generation import ResponseFormat, generate, write
 from opsin.serve.generation_request import AnswerFields, GenerationRequest, generation_request
 from opsin.serve.native_format import NativeFormat
-from opsin.serve.raw_prompts import RawPrompt, gaps_of, prompts_of
+from opsin.serve.raw_prompts import Piece, RawPrompt, gaps_of, prompts_of
 from opsin.serve.report_fields import MOST_LOGPROBS
 from opsin.serve.service import Service
 from opsin.serve.text_format import TextFormat
@@ -98,7 +98,9 @@ class CompletionRoutes:
         exchange.ping_seconds = asked.request.ping(service.options.ping_seconds)
         with service.admit(asked.count * asked.request.candidates):
             async with exchange:
-                questions, texts = await service.prompt(exchange.body, partial(_read, service.model, asked))
+                questions, texts = await service.prompt(
+                    exchange.body, partial(_read, service.model, asked, service.media_marker)
+                )
                 answers = await generate(service, exchange, questions, asked.request, kind=kind)
                 await write(exchange, answers, form(asked, texts))
 
@@ -109,7 +111,7 @@ class CompletionRoutes:
         most = self._service.options.requests
         prompts, fields = read_prompts(body), read(body, CompletionFields)
         logprobs = _logprobs(fields)
-        request = generation_request(fields, answers=most, logprobs=logprobs, base=self._service.facts)
+        request = generation_request(fields, answers=most, logprobs=logprobs, usual=self._service.usual)
         candidates = fields.best_of or request.choices
         if candidates < request.choices:
             raise FieldError("best_of", f"{candidates} of which {request.choices} are told", hint="give n or more")
@@ -134,15 +136,25 @@ def _logprobs(fields: CompletionFields) -> int | None:
     return given or None
 
 
-def _read(model: Model, asked: CompletionRequest, *, check: Callable[[], None]) -> tuple[list[Question], list[str]]:
-    """Prompts, and their texts as the client wrote them."""
+def _read(
+    model: Model, asked: CompletionRequest, marker: str, *, check: Callable[[], None]
+) -> tuple[list[Question], list[str]]:
+    """Prompts, and their texts as the client wrote them. `marker` is what clients write for a picture."""
     questions, texts = [], []
     for prompt in asked.prompts.take():
         if prompt.gap is not None:
             questions.append(infill(model, prompt.gap, tokens=asked.request.sampling.max_tokens or 0, check=check))
         else:
-            questions.append(model.raw(prompt.pieces, prompt.pictures, check=check, budget=prompt.budget))
+            pieces = _marked(prompt, marker, model.picture_marker)
+            questions.append(model.raw(pieces, prompt.pictures, check=check, budget=prompt.budget))
         texts.append(
             "".join(p if isinstance(p, str) else model.tokenizer.decode(p, special=True) for p in prompt.pieces)
         )
     return questions, texts
+
+
+def _marked(prompt: RawPrompt, marker: str, own: str) -> Sequence[Piece]:
+    """Pieces with the model's own marker where a picture belongs; without pictures they stand as they are."""
+    if not prompt.pictures:
+        return prompt.pieces
+    return [piece.replace(marker, own) if isinstance(piece, str) else piece for piece in prompt.pieces]

@@ -130,19 +130,22 @@ class AskedConversation:
     prefill: Prefill | None = None
 
 
-def conversation(body: Mapping[str, Any]) -> AskedConversation:
-    """The conversation of a body. Raises FieldError, naming the field."""
+def conversation(body: Mapping[str, Any], *, prefill: bool = True) -> AskedConversation:
+    """The conversation of a body. Raises FieldError, naming the field.
+
+    `prefill`: a last message of the assistant's is gone on with, unless it says otherwise.
+    """
     fields = read(body, Conversation)
     for number, message in enumerate(fields.messages):
         for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
             _check_part(part, f"messages[{number}].content[{place}].")
     messages: list[Message] = body["messages"]
     tools = tools_of(fields, body)
-    continues = _continues(fields)
+    continues = _continues(fields, prefill)
     options = PromptOptions(tools.declared, variables_of(fields), fields.add_generation_prompt, continues)
-    prefill = None if continues is None else _prefill(messages[-1], continues)
+    begun = None if continues is None else _prefill(messages[-1], continues)
     return AskedConversation(
-        Owned(messages), budget_of(fields), options, tools, thoughts_of(fields), bool(fields.functions), prefill
+        Owned(messages), budget_of(fields), options, tools, thoughts_of(fields), bool(fields.functions), begun
     )
 
 
@@ -151,8 +154,8 @@ def _prefill(message: Message, continues: Continues) -> Prefill:
     return Prefill(text, name != "content")
 
 
-def _continues(fields: Conversation) -> Continues | None:
-    """What of the last message is gone on with, by llama-server's rules: the assistant's always is."""
+def _continues(fields: Conversation, prefill: bool) -> Continues | None:
+    """What of the last message is gone on with, by llama-server's rules: the assistant's is where `prefill` is."""
     asked, roles = fields.continue_final_message, [message.role for message in fields.messages]
     if isinstance(asked, str) and asked not in _PARTS_TO_CONTINUE:
         raise FieldError("continue_final_message", f"{asked!r:.80} is no part", hint="give true, or reasoning_content")
@@ -165,7 +168,8 @@ def _continues(fields: Conversation) -> Continues | None:
             what = "is true, and so is continue_final_message"
             raise FieldError("add_generation_prompt", what, hint="send add_generation_prompt: false")
         return _PARTS_TO_CONTINUE[asked] if isinstance(asked, str) else "last"
-    if roles[-1] != "assistant":
+    last = fields.messages[-1]
+    if last.role != "assistant" or not (prefill or last.prefix or last.partial):
         return None
     if roles[-2:] == ["assistant", "assistant"]:
         raise FieldError("messages", "the last two are the assistant's", hint="make one of them")

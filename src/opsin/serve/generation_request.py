@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final
 
 from msgspec import Meta
@@ -12,6 +12,7 @@ from opsin.api import Sampling, TextEnding
 from opsin.api.facts import Facts
 from opsin.api.replies import ReplyOptions
 from opsin.errors import FieldError
+from opsin.grammar import Grammar
 from opsin.media.budget import WORDS
 from opsin.serve.fields import Fields, read, unbuilt
 from opsin.serve.grammar_fields import AskedForm, form_of
@@ -82,6 +83,15 @@ class AnswerFields(ReportFields, kw_only=True):
 
 
 @dataclass(frozen=True)
+class Usual:
+    """What holds where a request says nothing: as the model's file recommends, and over it as the operator says."""
+
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+    form: AskedForm | None = None
+
+
+@dataclass(frozen=True)
 class GenerationRequest:
     """What a client wants, beside what it asks about, in our words.
 
@@ -112,8 +122,8 @@ class GenerationRequest:
         return 0.0 if not self.stream else own if self.ping_seconds is None else self.ping_seconds
 
 
-def generation_request(fields: AnswerFields, *, answers: int, logprobs: int | None, base: Facts) -> GenerationRequest:
-    """`answers` is how many a request may ask for, `base` what holds where it says nothing of sampling or stopping.
+def generation_request(fields: AnswerFields, *, answers: int, logprobs: int | None, usual: Usual) -> GenerationRequest:
+    """`answers` is how many a request may ask for.
 
     Raises FieldError, naming the field.
     """
@@ -127,8 +137,8 @@ def generation_request(fields: AnswerFields, *, answers: int, logprobs: int | No
     thought_tokens = thought_tokens_of(fields)
     ping, options = fields.sse_ping_interval, fields.stream_options
     return GenerationRequest(
-        sampling=sampling_of(fields, base.sampling, max_tokens=None if most == -1 else most, logprobs=logprobs),
-        ending=_ending(fields, stop or base.stop),
+        sampling=sampling_of(fields, usual.sampling, max_tokens=None if most == -1 else most, logprobs=logprobs),
+        ending=_ending(fields, stop or usual.stop),
         report=report_of(fields),
         stream=fields.stream,
         usage=bool(options is not None and options.include_usage),
@@ -136,7 +146,7 @@ def generation_request(fields: AnswerFields, *, answers: int, logprobs: int | No
         candidates=choices,
         ping_seconds=None if ping is None else max(0, ping),
         reply=None if thought_tokens is None else ReplyOptions(thoughts="raw", thought_tokens=thought_tokens),
-        form=form_of(fields),
+        form=form_of(fields) or usual.form,
     )
 
 
@@ -148,12 +158,14 @@ def check_defaults(defaults: Mapping[str, Any]) -> None:
     sampling_of(read(defaults, AnswerFields), Sampling(), max_tokens=None, logprobs=None)
 
 
-def with_defaults(base: Facts, defaults: Mapping[str, Any]) -> Facts:
-    """`base` with what an operator says over it, in a request's words: what holds where requests say nothing."""
+def usual_of(facts: Facts, defaults: Mapping[str, Any], grammar: Grammar | None) -> Usual:
+    """What a file says, and over it an operator: `defaults` in a request's words, and the form of all answers."""
+    form = None if grammar is None else AskedForm("the form of all answers", grammar)
+    usual = Usual(facts.sampling, facts.stop, form)
     if not defaults:
-        return base
-    request = generation_request(read(defaults, AnswerFields), answers=1, logprobs=None, base=base)
-    return replace(base, sampling=request.sampling, stop=request.ending.stop)
+        return usual
+    request = generation_request(read(defaults, AnswerFields), answers=1, logprobs=None, usual=usual)
+    return Usual(request.sampling, request.ending.stop, form)
 
 
 def _texts(given: str | list[str]) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ class ModelRoutes:
                 "model_ftype": model.facts.file_type,
                 "model_path": model.path.name,  # where it lies is the operator's affair
                 "modalities": _modalities(model),
-                "media_marker": model.picture_marker,
+                "media_marker": self._service.media_marker,
                 "endpoint_slots": self._service.options.slots,
                 "endpoint_props": False,
                 "endpoint_metrics": True,
@@ -89,8 +89,8 @@ class ModelRoutes:
     @property
     def _defaults(self) -> GenerationRequest:
         """What holds of a request that says nothing."""
-        facts = self._service.facts
-        return GenerationRequest(facts.sampling, TextEnding(facts.stop))
+        usual = self._service.usual
+        return GenerationRequest(usual.sampling, TextEnding(usual.stop))
 
     def _entry(self) -> dict[str, object]:
         service, model = self._service, self._service.model

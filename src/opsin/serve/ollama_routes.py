@@ -83,9 +83,10 @@ class OllamaRoutes:
 
     async def show(self, request: Request) -> Response:
         """What the model is and can do."""
-        model, facts = self._service.model, self._service.facts
+        model, usual = self._service.model, self._service.usual
+        facts = model.facts
         architecture = facts.architecture
-        sampling = {name: getattr(facts.sampling, name) for name in ("temperature", "top_k", "top_p", "min_p")}
+        sampling = {name: getattr(usual.sampling, name) for name in ("temperature", "top_k", "top_p", "min_p")}
         return JSONResponse(
             {
                 "modelfile": "",
@@ -123,7 +124,7 @@ class OllamaRoutes:
 
     def _entry(self) -> dict[str, Any]:
         model, name = self._service.model, self._service.name
-        size, modified = self._service.facts.bytes, _modified(model)
+        size, modified = model.facts.bytes, _modified(model)
         # Names a file, not its bytes: to read them all takes seconds.
         digest = hashlib.sha256(f"{name} {size} {modified}".encode()).hexdigest()
         return {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from opsin.errors import RequestError
+from opsin.grammar import Grammar
 from opsin.media.fetch import FetchRules
 from opsin.serve.forwarded import Proxies
 from opsin.serve.keys import ApiKey
@@ -47,6 +48,9 @@ class Options:
         traces: where spans of requests are sent by OTLP over HTTP; "" for nowhere.
         tags: told with the model's name.
         chat_defaults: fields of a conversation that hold where it says nothing of thoughts and variables.
+        grammar: the form of answers to requests that ask for none.
+        media_marker: what stands for a picture in raw prompts; "" for another one in each process.
+        prefill: whether a last message of the assistant's is gone on with unasked.
         defaults: fields of a request that hold where it says nothing, beside what the model's file recommends.
     """
 
@@ -77,6 +81,9 @@ class Options:
     tags: tuple[str, ...] = ()
     chat_defaults: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    grammar: Grammar | None = None
+    media_marker: str = ""
+    prefill: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:

@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from opsin.api import Model
-from opsin.api.facts import Facts
 from opsin.engine.watch import EngineFigures
 from opsin.errors import BusyError, ModelError
 from opsin.serve.access_log import AccessLog
 from opsin.serve.body import GONE, Body, gone
 from opsin.serve.errors import HttpError
 from opsin.serve.fields import parse
-from opsin.serve.generation_request import with_defaults
+from opsin.serve.generation_request import Usual, usual_of
 from opsin.serve.keys import KeyRing
 from opsin.serve.metrics import Metrics
 from opsin.serve.options import Options
@@ -56,7 +55,7 @@ class Service:
         self.ended = asyncio.Event()  # set when the server ends, and those who wait still must hear of it
         self.ending = False  # whether nobody new gets in
         self._model: Model | None = None
-        self._facts: Facts | None = None
+        self._usual: Usual | None = None
         self._active, self._lock = 0, threading.Lock()
         self._seen: dict[str, int] = {}  # what was held at the last look while nobody was inside, and
         self._told: dict[str, int] = {}  # what the log was told of it
@@ -69,11 +68,16 @@ class Service:
         return self._model
 
     @property
-    def facts(self) -> Facts:
-        """What the model's file recommends, and over it what the operator says. Raises BusyError until it is there."""
-        if self._facts is None:
-            self._facts = with_defaults(self.model.facts, self.options.defaults)
-        return self._facts
+    def usual(self) -> Usual:
+        """What holds of requests that say nothing. Raises BusyError until the model is there."""
+        if self._usual is None:
+            raise BusyError("the model is being loaded", hint="come again in a few seconds")
+        return self._usual
+
+    @property
+    def media_marker(self) -> str:
+        """What stands for a picture in prompts as clients write and read them."""
+        return self.options.media_marker or self.model.picture_marker
 
     @property
     def ready(self) -> bool:
@@ -155,7 +159,8 @@ class Service:
 
     async def start(self) -> None:
         """Load the model. Raises what loading raises, and ModelError for one that cannot write."""
-        self._model = await asyncio.get_running_loop().run_in_executor(self.makers, self._writing)
+        made = await asyncio.get_running_loop().run_in_executor(self.makers, self._writing)
+        self._model, self._usual = made, usual_of(made.facts, self.options.defaults, self.options.grammar)
 
     def _writing(self) -> Model:
         model = self._load()
@@ -165,7 +170,10 @@ class Service:
                 f"{model.path} holds no text model: it is a part for pictures (mmproj)",
                 hint="give it as --mmproj, and the model that it is of as -m",
             )
-        model.text.grammars.prepare()  # else the first grammar would hold the interpreter, and all answers, for it
+        grammars = model.text.grammars
+        grammars.prepare()  # else the first grammar would hold the interpreter, and all answers, for it
+        if self.options.grammar is not None:
+            grammars.start(self.options.grammar)  # one that cannot be met is the operator's affair, now
         return model
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from msgspec import Meta
 from opsin.serve.fields import one_of, unbuilt
 from opsin.serve.grammar_fields import GrammarFields
 
+MOST_WORDS = 4096  # characters
 _Tokens = Annotated[
     int, Meta(ge=-1, le=1 << 31, description="Tokens of thoughts, after which they are ended; -1 for no limit.")
 ]
@@ -21,6 +22,9 @@ class ThoughtFields(GrammarFields, kw_only=True):
     thinking_token_budget: _Tokens | None = None
     reasoning_budget: _Tokens | None = None
     reasoning_budget_tokens: _Tokens | None = None
+    reasoning_budget_message: Annotated[
+        str, Meta(max_length=MOST_WORDS, description="What thoughts end with that became too long.")
+    ] = ""
     reasoning_format: (
         Annotated[
             str,

@@ -33,7 +33,8 @@ def environment(folder: Path) -> Path:
     mark, stamp = folder / "installed", wanted.read_text(encoding="utf-8")
     if not mark.exists() or mark.read_text(encoding="utf-8") != stamp:
         subprocess.run([sys.executable, "-m", "venv", str(folder / "env")], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", str(wanted)], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "uv"], check=True)  # pip resolves this for an hour
+        subprocess.run([python, "-m", "uv", "pip", "install", "--python", python, "-r", str(wanted)], check=True)
         mark.write_text(stamp, encoding="utf-8")
     if shutil.which("npm") and not (folder / "node_modules").exists():
         shutil.copy(HERE / "package.json", folder)
@@ -69,7 +70,8 @@ def run(python: Path, folder: Path, names: list[str], addresses: dict[str, str])
     """Run the clients; 0 where all are content."""
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment = {**kept, **addresses, "LLM_USER_PATH": str(folder / "llm"), "DSPY_CACHEDIR": str(folder / "dspy"),
-                   "HF_HUB_OFFLINE": "1", "NODE_PATH": str(folder / "node_modules")}  # fmt: skip
+                   "HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+                   "NODE_PATH": str(folder / "node_modules")}  # fmt: skip
     failed = []
     for path in sorted((*HERE.glob("with_*.py"), *HERE.glob("with_*.mjs"))):
         if names and not any(name in path.stem for name in names):

@@ -27,7 +27,11 @@ def _names(node: ast.Import | ast.ImportFrom) -> list[str]:
     return [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
 
 
-NAMES = [path.stem for path in sorted(HERE.glob("with_*.py")) if all(map(find_spec, packages(path)))]
+NAMES = [
+    path.stem
+    for path in sorted(HERE.glob("with_*.py"))
+    if all(map(find_spec, packages(path) | {path.stem.removeprefix("with_")}))
+]
 
 
 def test_openai_is_among_them():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 import openai
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 TOOL = {
     "type": "function",
@@ -25,8 +26,8 @@ SETTINGS = {"model": "any", "messages": ASKED, "temperature": 0, "max_tokens": 2
 
 
 class Person(BaseModel):
-    name: str
-    age: int
+    name: Annotated[str, Field(max_length=20)]
+    age: Annotated[int, Field(ge=0, le=200)]
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from opsin.api.infilling import missing_tokens
 from opsin.errors import OpsinError
 from opsin.serve import anthropic, framing, ollama, openapi
 from opsin.serve.access import AccessMiddleware
@@ -68,10 +71,11 @@ def build_app(service: Service) -> Starlette:
 
     async def api(request: Request) -> Response:
         """This document."""
-        return JSONResponse(written)
+        return JSONResponse(written(service.ready))
 
     async def docs(request: Request) -> Response:
         """The same as a page."""
+        manual = openapi.page(written(service.ready))
         return Response(manual, media_type="text/html", headers=_page_headers(manual))
 
     described = [
@@ -84,9 +88,11 @@ def build_app(service: Service) -> Starlette:
         *_get("/metrics", metrics),
         *_both("/models", tell.list, "GET"),
         *_get(_MODEL, tell.one),
-        Described(Route("/props", tell.props, methods=["GET", "POST"])),
+        *_get("/props", tell.props),
+        Described(Route("/props", tell.props, methods=["POST"]), built=False),
         *_get("/slots", tell.slots),
-        Described(Route("/lora-adapters", tell.adapters, methods=["GET", "POST"])),
+        *_get("/lora-adapters", tell.adapters),
+        Described(Route("/lora-adapters", tell.adapters, methods=["POST"]), built=False),
         *_both("/chat/completions", answering(talk.complete), "POST", Conversation, ChatFields),
         *_both("/chat/completions/input_tokens", answering(talk.count), "POST", Conversation),
         *_post("/apply-template", answering(talk.template), Conversation),
@@ -107,8 +113,15 @@ def build_app(service: Service) -> Starlette:
     def ended(record: Record) -> None:
         service.record(record, _route(record.path.removeprefix(service.options.prefix), declared))
 
-    written = openapi.document(described, service.options.prefix)
-    manual = openapi.page(written)
+    @cache
+    def written(knows_model: bool) -> Mapping[str, Any]:
+        """The document: without what this model cannot do, once it is there."""
+        if not knows_model:
+            return openapi.document(described, service.options.prefix)
+        fills = not missing_tokens(service.model.tokenizer)
+        offered = [one for one in described if fills or one.route.path != "/infill"]
+        return openapi.document(offered, service.options.prefix, service.names)
+
     app = Starlette(
         routes=[one.route for one in described],
         middleware=[

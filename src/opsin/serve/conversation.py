@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from msgspec import Meta
 
@@ -20,6 +20,15 @@ from opsin.serve.fields import Fields, read, unbuilt
 from opsin.serve.template_fields import AskedThoughts, thoughts_of, variables_of
 from opsin.serve.tool_fields import ToolFields, tools_of
 
+_CALL: Final = {
+    "type": "object",
+    "required": ["name", "arguments"],
+    "properties": {"name": {"type": "string"}, "arguments": {"type": ["object", "string"]}},
+}
+_CALLS: Final = {
+    "type": ["array", "null"],
+    "items": {"type": "object", "required": ["function"], "properties": {"function": _CALL}},
+}
 _PARTS_TO_CONTINUE: Final[Mapping[str, Continues]] = {"content": "content", "reasoning_content": "thoughts"}
 # It stands beside a template's own words, where a line break would begin a message of somebody else.
 _NAME = Meta(
@@ -27,6 +36,12 @@ _NAME = Meta(
     description="Who speaks.",
     extra={"hint": "give letters, digits, dots and dashes"},
 )
+
+
+def _of_kind(kind: str, value: list[str], *without: str) -> dict[str, Any]:
+    """A part of one kind, with its value under the same name."""
+    said = {"type": {"enum": [kind]}, kind: {"type": value}}
+    return {"required": [*said], "properties": said | {name: {"type": "null"} for name in without}}
 
 
 class ImageUrl(BudgetFields, kw_only=True):
@@ -40,6 +55,13 @@ class ImageUrl(BudgetFields, kw_only=True):
 class Part(BudgetFields, kw_only=True):
     """A part of a content: a text, a refusal, or a picture."""
 
+    together: ClassVar[Mapping[str, Any]] = {
+        "anyOf": [
+            _of_kind("text", ["string"], "image_url", *WORDS),
+            _of_kind("refusal", ["string"], "image_url", *WORDS),
+            _of_kind("image_url", ["string", "object"], "text"),
+        ]
+    }
     type: Annotated[str | None, Meta(description='"text", "refusal" or "image_url".')] = None
     text: Annotated[str | None, Meta(description="Of a text.")] = None
     refusal: Annotated[str | None, Meta(description="Of a refusal.")] = None
@@ -51,10 +73,19 @@ class Part(BudgetFields, kw_only=True):
 class ChatMessage(Fields, kw_only=True):
     """A message. Other fields than these go to the model's template, too."""
 
+    together: ClassVar[Mapping[str, Any]] = {
+        "anyOf": [
+            {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},
+            {"required": ["tool_calls"], "properties": {"role": {"enum": ["assistant"]}}},
+            {"required": ["function_call"], "properties": {"role": {"enum": ["assistant"]}}},
+            {"required": ["refusal"], "properties": {"role": {"enum": ["assistant"]}}},
+        ]
+    }
     role: Annotated[
         str,
         Meta(
-            description="Who says it: user, assistant, system, developer, tool, function, or what the template names.",
+            description="Who says it. A template may know others, too.",
+            extra_json_schema={"enum": ["user", "assistant", "system", "developer", "tool", "function"]},
             extra={"hint": "give user, assistant or system"},
         ),
     ]
@@ -66,7 +97,7 @@ class ChatMessage(Fields, kw_only=True):
         ),
     ] = None
     name: Annotated[str, _NAME] | None = None
-    tool_calls: Annotated[Any, Meta(description="Calls that the assistant made.")] = None
+    tool_calls: Annotated[Any, Meta(description="Calls that the assistant made.", extra_json_schema=_CALLS)] = None
     tool_call_id: Annotated[Any, Meta(description="The call whose result this is.")] = None
     function_call: Annotated[Any, Meta(description="A call in OpenAI's first form.")] = None
     refusal: Annotated[Any, Meta(description="What the assistant said in place of a content.")] = None

@@ -34,13 +34,15 @@ _STEP = re.compile(r"[^.\[\]]+")  # of a path
 class Fields(Struct, kw_only=True):
     """What all bodies, and objects in them, extend.
 
-    `elsewhere`: fields of the same body that are read as another kind.
+    `elsewhere`: fields of the same body that are read as another kind. `together`: what holds of several fields at
+    once, as a JSON schema for whoever reads the document.
     """
 
     media_hint: ClassVar[str] = (
         'send pictures as parts of a content: {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}'
     )
     elsewhere: ClassVar[frozenset[str]] = frozenset()
+    together: ClassVar[Mapping[str, Any]] = {}
 
 
 T = TypeVar("T", bound=Fields)
@@ -114,7 +116,7 @@ def _check_text(text: str) -> None:
 
 def read(body: Mapping[str, Any], kind: type[T]) -> T:
     """A body's fields, as far as `kind` declares them. Raises FieldError, with the path of the field."""
-    given = {name: _whole(value) for name, value in body.items() if value is not None}
+    given = _said(body, kind)
     _refuse_unbuilt(given, kind, "")
     try:
         return msgspec.convert(given, kind)
@@ -122,9 +124,20 @@ def read(body: Mapping[str, Any], kind: type[T]) -> T:
         raise _refusal(str(error), given, kind) from None
 
 
-def _whole(value: object) -> object:
-    """5.0 is a whole number, too."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _said(given: Mapping[str, Any], kind: type[Fields]) -> dict[str, Any]:
+    """What a body says, and each declared object in it: null is nothing, and 5.0 a whole number."""
+    declared = _declared(kind)
+    return {name: _plain(value, declared.get(name)) for name, value in given.items() if value is not None}
+
+
+def _plain(value: object, field: _Declared | None) -> object:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [part if type(part) in (int, str) else _plain(part, field) for part in value]
+    if isinstance(value, dict) and field is not None and field.nested is not None:
+        return _said(value, field.nested)
+    return value
 
 
 def _refuse_unbuilt(given: Mapping[str, Any], kind: type[Fields], path: str) -> None:

@@ -6,7 +6,7 @@ The page holds all that it shows: it loads nothing, from here or elsewhere, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -33,26 +33,31 @@ _STYLE = (
 
 @dataclass(frozen=True)
 class Described:
-    """A route, and what is read from the bodies sent there: each kind reads its own fields of the same body."""
+    """A route, and what is read from the bodies sent there: each kind reads its own fields of the same body.
+
+    One that is not `built` tells so whoever asks, and is not offered.
+    """
 
     route: Route
     body: tuple[type[Fields], ...] = ()
     built: bool = True
 
 
-def document(described: Sequence[Described], prefix: str = "") -> Mapping[str, Any]:
-    """The OpenAPI document of these routes."""
+def document(described: Sequence[Described], prefix: str = "", names: Sequence[str] = ()) -> Mapping[str, Any]:
+    """The OpenAPI document of these routes. `names` are those of the model, where they are known."""
     kinds = list(dict.fromkeys(kind for one in described for kind in one.body))
     references, schemas = msgspec.json.schema_components(kinds, ref_template=_REFERENCE + "{name}")
-    for schema in schemas.values():
+    together = {kind.__name__: kind.together for kind in _subclasses(Fields)}
+    for name, schema in schemas.items():
         _let_be_null(schema)
+        schema.update(together[name])
     by_kind = dict(zip(kinds, references, strict=True))
     paths: dict[str, dict[str, Any]] = {}
-    for one in described:
+    for one in (one for one in described if one.built):
         path = _PARAMETER.sub(r"{\1}", one.route.path)
         for method in sorted((one.route.methods or set()) - {"HEAD"}):
             body = [by_kind[kind] for kind in one.body]
-            paths.setdefault(path, {})[method.lower()] = _operation(one, body)
+            paths.setdefault(path, {})[method.lower()] = _operation(one, body, names)
     return {
         "openapi": "3.1.0",
         "info": {"title": "opsin", "version": __version__, "description": _ABOUT},
@@ -66,22 +71,32 @@ def document(described: Sequence[Described], prefix: str = "") -> Mapping[str, A
     }
 
 
-def _operation(described: Described, body: list[Any]) -> dict[str, Any]:
-    status = "200" if described.built else "501"
+def _operation(described: Described, body: list[Any], names: Sequence[str]) -> dict[str, Any]:
     error = "What is wrong, with the path of the field: {error: {message, type, param, code}}"
     made: dict[str, Any] = {
         "summary": (described.route.endpoint.__doc__ or "").partition("\n")[0],
         "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": _TYPES[kind or "str"]}}
+            {"name": name, "in": "path", "required": True, "schema": _parameter(name, kind, names)}
             for name, kind in _PARAMETER.findall(described.route.path)
         ],
-        "responses": {status: {"description": "The answer" if described.built else "Not supported"}},
+        "responses": {"200": {"description": "The answer"}},
     }
     if body:
         schema = body[0] if len(body) == 1 else {"allOf": body}
         made["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
         made["responses"]["400"] = {"description": error}
     return made
+
+
+def _parameter(name: str, kind: str, names: Sequence[str]) -> dict[str, Any]:
+    """A part of a path; one that is called `name` is a model's."""
+    return {"type": _TYPES[kind or "str"], **({"enum": [*names]} if name == "name" and names else {})}
+
+
+def _subclasses(kind: type[Fields]) -> Iterator[type[Fields]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from _subclasses(one)
 
 
 def _let_be_null(schema: dict[str, Any]) -> None:

@@ -35,8 +35,8 @@ class Reply:
 
     @property
     def events(self):
-        """What a stream sent, without the closing mark."""
-        lines = [line for line in self.body.decode().split("\n\n") if line]
+        """What a stream sent, without comments and the closing mark."""
+        lines = [line for line in self.body.decode().split("\n\n") if line and not line.startswith(":")]
         assert all(line.startswith("data: ") for line in lines)
         assert lines[-1] == "data: [DONE]" or "error" in lines[-1]
         return [json.loads(line[6:]) for line in lines if line != "data: [DONE]"]

@@ -75,7 +75,7 @@ class ChatMessage(Fields, kw_only=True):
 
     together: ClassVar[Mapping[str, Any]] = {
         "anyOf": [
-            {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},
+            {"required": ["content"]},
             {"required": ["tool_calls"], "properties": {"role": {"enum": ["assistant"]}}},
             {"required": ["function_call"], "properties": {"role": {"enum": ["assistant"]}}},
             {"required": ["refusal"], "properties": {"role": {"enum": ["assistant"]}}},

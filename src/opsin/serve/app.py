@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -114,13 +114,8 @@ def build_app(service: Service) -> Starlette:
         service.record(record, _route(record.path.removeprefix(service.options.prefix), declared))
 
     @cache
-    def written(knows_model: bool) -> Mapping[str, Any]:
-        """The document: without what this model cannot do, once it is there."""
-        if not knows_model:
-            return openapi.document(described, service.options.prefix)
-        fills = not missing_tokens(service.model.tokenizer)
-        offered = [one for one in described if fills or one.route.path != "/infill"]
-        return openapi.document(offered, service.options.prefix, service.names)
+    def written(ready: bool) -> Mapping[str, Any]:
+        return _document(described, service)
 
     app = Starlette(
         routes=[one.route for one in described],
@@ -130,13 +125,19 @@ def build_app(service: Service) -> Starlette:
                 AccessMiddleware, options=service.options, ended=service.ended, keys=service.keys, framings=_FRAMINGS
             ),
         ],
-        exception_handlers={
-            OpsinError: framing.on_opsin_error,
-            HTTPException: framing.on_http_error,
-        },
+        exception_handlers={OpsinError: framing.on_opsin_error, HTTPException: framing.on_http_error},
     )
     app.router.redirect_slashes = False  # few clients send a body again
     return app
+
+
+def _document(described: Sequence[Described], service: Service) -> Mapping[str, Any]:
+    """What the server can be asked for: without what its model cannot do, once that is there."""
+    if not service.ready:
+        return openapi.document(described, service.options.prefix)
+    fills = not missing_tokens(service.model.tokenizer)
+    offered = [one for one in described if fills or one.route.path != "/infill"]
+    return openapi.document(offered, service.options.prefix, service.names)
 
 
 def _route(path: str, declared: Collection[str]) -> str:

@@ -15,6 +15,7 @@ from opsin.serve.template_fields import ThinkingFields
 from opsin.serve.translated import Translated
 
 _MOST = 256
+_MEDIA_HINT: Final = 'send pictures as blocks: {"type": "image", "source": {"type": "base64", "data": "..."}}'
 _ERRORS: Final = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",
@@ -36,6 +37,7 @@ class ImageSource(Fields, kw_only=True):
 class AnthropicBlock(Fields, kw_only=True):
     """A part of a content: text, image, tool_use, tool_result, thinking or redacted_thinking."""
 
+    media_hint = _MEDIA_HINT
     type: Annotated[
         str,
         one_of(
@@ -59,6 +61,7 @@ class AnthropicBlock(Fields, kw_only=True):
 class AnthropicMessage(Fields, kw_only=True):
     """A message."""
 
+    media_hint = _MEDIA_HINT
     role: Annotated[
         str,
         one_of("user", "assistant", "system", description="Who says it.", hint="give user or assistant"),
@@ -102,7 +105,7 @@ class OutputConfig(Fields, kw_only=True):
 class AnthropicFields(Fields, kw_only=True):
     """A conversation as Anthropic's clients send it. Sampling goes by llama-server's names."""
 
-    media_hint = 'send pictures as blocks: {"type": "image", "source": {"type": "base64", "data": "..."}}'
+    media_hint = _MEDIA_HINT
     messages: Annotated[list[AnthropicMessage], Meta(min_length=1, description="From the first to the last.")]
     system: Annotated[str | list[AnthropicBlock] | None, Meta(description="What stands before them.")] = None
     tools: Annotated[list[AnthropicTool], Meta(max_length=_MOST, description="Functions.")] | None = None

@@ -118,6 +118,6 @@ def _input(call: ToolCall) -> _Json:
 
 
 ANTHROPIC_CHAT: Final = ChatProtocol(
-    "msg", translate, lambda asked, fields: AnthropicFormat(tells_thoughts(asked, fields)),
+    "msg", translate, lambda asked, fields, _: AnthropicFormat(tells_thoughts(asked, fields)),
     lambda count: {"input_tokens": count},
 )  # fmt: skip

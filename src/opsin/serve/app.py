@@ -35,24 +35,24 @@ from opsin.serve.ollama_routes import OllamaRoutes
 from opsin.serve.openapi import Described
 from opsin.serve.raw_prompts import Infill, Prompts
 from opsin.serve.record import Record, RecordMiddleware
+from opsin.serve.responses import ResponsesFields
+from opsin.serve.responses_routes import ResponseRoutes
 from opsin.serve.service import Service
 from opsin.serve.tokens import DetokenizeRequest, TokenizeRequest, TokenRoutes
 
 Endpoint = Callable[[Request], Awaitable[Response]] | AnswerRoute
 ELSEWHERE = (
-    *("/v1/responses", "/responses", "/v1/responses/input_tokens", "/responses/input_tokens"),
     *("/v1/audio/transcriptions", "/audio/transcriptions", "/v1/embeddings"),
     *("/embeddings", "/embedding", "/v1/rerank", "/v1/reranking", "/rerank", "/reranking", "/slots/{id:int}"),
 )
 _FRAMINGS = {"/v1/messages": anthropic.FRAMING, "/api/": ollama.FRAMING}
-_MODEL = "/v1/models/{name:path}"
+_MODEL, _RESPONSE = "/v1/models/{name:path}", "/v1/responses/{id}"
 _PAGE = Path(__file__).parent / "page" / "index.html"
 
 
 def build_app(service: Service) -> Starlette:
     """Routes over a service; whoever builds it starts and closes the service."""
     talk, tell = ChatRoutes(service, OPENAI_CHAT), ModelRoutes(service)
-    messages = ChatRoutes(service, ANTHROPIC_CHAT)
     go_on, spell, probe = CompletionRoutes(service), TokenRoutes(service), HealthRoutes(service)
 
     def answering(handler: Callable[[Exchange], Awaitable[None]]) -> AnswerRoute:
@@ -96,9 +96,7 @@ def build_app(service: Service) -> Starlette:
         *_both("/chat/completions", answering(talk.complete), "POST", Conversation, ChatFields),
         *_both("/chat/completions/input_tokens", answering(talk.count), "POST", Conversation),
         *_post("/apply-template", answering(talk.template), Conversation),
-        *_post("/v1/messages", answering(messages.complete), AnthropicFields, ChatFields),
-        *_post("/v1/messages/count_tokens", answering(messages.count), AnthropicFields),
-        *_ollama(OllamaRoutes(service), answering),
+        *_others(service, answering),
         *_post("/v1/completions", answering(go_on.openai), Prompts, CompletionFields),
         *_post("/completions", answering(go_on.native), Prompts, CompletionFields),
         *_post("/completion", answering(go_on.native), Prompts, CompletionFields),
@@ -144,7 +142,7 @@ def _route(path: str, declared: Collection[str]) -> str:
     """The declared route of a path: there are not more of them than are declared, whatever strangers send."""
     if path in declared:
         return path
-    return _MODEL if path.startswith("/v1/models/") else "other"
+    return next((route for route in (_MODEL, _RESPONSE) if path.startswith(route.partition("{")[0])), "other")
 
 
 def _page_headers(html: bytes) -> dict[str, str]:
@@ -166,16 +164,23 @@ def _page_headers(html: bytes) -> dict[str, str]:
     }
 
 
-def _ollama(
-    routes: OllamaRoutes, answering: Callable[[Callable[[Exchange], Awaitable[None]]], AnswerRoute]
+def _others(
+    service: Service, answering: Callable[[Callable[[Exchange], Awaitable[None]]], AnswerRoute]
 ) -> list[Described]:
+    """Conversations in other protocols than that of chats."""
+    respond, messages, ollamas = ResponseRoutes(service), ChatRoutes(service, ANTHROPIC_CHAT), OllamaRoutes(service)
     return [
-        *_post("/api/chat", answering(routes.chat), OllamaChatFields),
-        *_post("/api/generate", answering(routes.generate), OllamaGenerateFields),
-        *_get("/api/tags", routes.tags),
-        *_get("/api/ps", routes.running),
-        *_get("/api/version", routes.version),
-        *_post("/api/show", routes.show),
+        *_both("/responses", answering(respond.chats.complete), "POST", ResponsesFields, ChatFields),
+        *_both("/responses/input_tokens", answering(respond.chats.count), "POST", ResponsesFields),
+        Described(Route(_RESPONSE, respond.one, methods=["GET", "DELETE"])),
+        *_post("/v1/messages", answering(messages.complete), AnthropicFields, ChatFields),
+        *_post("/v1/messages/count_tokens", answering(messages.count), AnthropicFields),
+        *_post("/api/chat", answering(ollamas.chat), OllamaChatFields),
+        *_post("/api/generate", answering(ollamas.generate), OllamaGenerateFields),
+        *_get("/api/tags", ollamas.tags),
+        *_get("/api/ps", ollamas.running),
+        *_get("/api/version", ollamas.version),
+        *_post("/api/show", ollamas.show),
     ]
 
 

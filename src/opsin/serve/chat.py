@@ -62,7 +62,7 @@ class ChatProtocol:
 
     kind: str
     translate: Callable[[Mapping[str, Any]], Translated]
-    form: Callable[[AskedConversation, ChatFields], ResponseFormat]
+    form: Callable[[AskedConversation, ChatFields, Translated], ResponseFormat]
     count: Callable[[int], Mapping[str, Any]] = lambda count: {"object": "response.input_tokens", "input_tokens": count}
 
 
@@ -113,7 +113,7 @@ class ChatRoutes:
 
     def _translated(self, body: Mapping[str, Any]) -> Translated:
         translated = self._protocol.translate(body)
-        return replace(translated, body=fill(translated.body, self._service.options.chat_defaults))
+        return replace(translated, body=fill(translated.body, self._service.options.chat_defaults), sent=body)
 
     def _conversation(self, body: Mapping[str, Any]) -> tuple[Translated, AskedConversation]:
         translated = self._translated(body)
@@ -137,7 +137,7 @@ class ChatRoutes:
                 logprobs=(fields.top_logprobs or 0) if fields.logprobs else fields.n_probs or None,
             )  # fmt: skip
             request = replace(request, reply=_reply(asked, fields))
-        return ChatRequest(asked, request, self._protocol.form(asked, fields), replace(translated, body={}))
+        return ChatRequest(asked, request, self._protocol.form(asked, fields, translated), translated.without_bodies)
 
 
 def check_chat_defaults(defaults: Mapping[str, Any]) -> None:
@@ -158,7 +158,7 @@ def _reply(asked: AskedConversation, fields: ChatFields) -> ReplyOptions:
     )  # fmt: skip
 
 
-def _form(asked: AskedConversation, fields: ChatFields) -> ChatFormat:
+def _form(asked: AskedConversation, fields: ChatFields, translated: Translated) -> ChatFormat:
     """How the answer is told."""
     return ChatFormat(
         tells_thoughts(asked, fields), one_call=asked.in_first_form, prefill=asked.prefill, echo=fields.echo

@@ -33,10 +33,10 @@ from opsin.serve.service import Service
 _LOADED: Final = "load"
 _FOR_EVER: Final = "2318-01-01T00:00:00Z"
 CHAT: Final = ChatProtocol(
-    "ollama", translate_chat, lambda asked, fields: OllamaFormat(True, tells_thoughts(asked, fields))
+    "ollama", translate_chat, lambda asked, fields, _: OllamaFormat(True, tells_thoughts(asked, fields))
 )
 GENERATION: Final = ChatProtocol(
-    "ollama", translate_generation, lambda asked, fields: OllamaFormat(False, tells_thoughts(asked, fields))
+    "ollama", translate_generation, lambda asked, fields, _: OllamaFormat(False, tells_thoughts(asked, fields))
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from opsin.errors import ContextError, FieldError
@@ -16,11 +16,18 @@ class Translated:
 
     Attributes:
         body: it.
+        sent: what the client sent.
         places: paths of messages and parts in it, with their paths in what the client sent, for errors.
     """
 
     body: Mapping[str, Any]
     places: Mapping[str, str] = field(default_factory=dict)
+    sent: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def without_bodies(self) -> Translated:
+        """What is kept while prompts are made: bodies are large."""
+        return replace(self, body={}, sent={})
 
     @contextmanager
     def errors_of_client(self) -> Iterator[None]:

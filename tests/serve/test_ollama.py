@@ -15,6 +15,8 @@ from test_tools import SPECIALS, TEMPLATE, TOOL, call
 from tiny import tiny_llama
 
 import opsin
+from opsin.serve.anthropic import translate
+from opsin.serve.ollama import translate_chat
 
 ASK = {"model": "x", "messages": [{"role": "user", "content": "weather?"}]}
 REPLY = "<think>\nLook?\n</think>\n\nI look.\n" + call() + "\n" + call("noon", "{}")
@@ -214,3 +216,30 @@ def test_a_stream_is_lines_and_nothing_fills_its_silence(model):
     lines = reply.body.decode().split("\n")
     assert lines.pop() == ""
     assert [json.loads(line)["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
+
+
+def test_results_answer_calls_of_their_tool_in_order():
+    def called(*names):
+        return {"role": "assistant", "tool_calls": [{"function": {"name": name}} for name in names]}
+
+    results = [{"role": "tool", "content": "x", **({"tool_name": name} if name else {})} for name in "bab"] + [
+        {"role": "tool", "content": "x"}, {"role": "tool", "content": "x", "tool_name": "c"},
+    ]  # fmt: skip
+    told = translate_chat({"messages": [called("a", "b"), called("b", "a"), *results]}).body["messages"]
+    assert [message.get("tool_call_id") for message in told[2:]] == [
+        "call_0_1",
+        "call_0_0",
+        "call_1_0",
+        "call_1_1",
+        None,
+    ]
+
+
+def test_many_messages_cost_as_much_as_they_are():
+    """Each as much as in few: 40,000 take thousandths of what their square would."""
+    calls = [{"role": "assistant", "tool_calls": [{"function": {"name": "a"}}]}] * 20_000
+    told = translate_chat({"messages": [*calls, *[{"role": "tool", "tool_name": "a", "content": "x"}] * 20_000]})
+    assert told.body["messages"][-1]["tool_call_id"] == "call_19999_0"
+    thoughts = [{"type": "thinking", "thinking": "x" * 100}] * 100_000
+    said = translate({"messages": [{"role": "assistant", "content": thoughts}]}).body["messages"]
+    assert len(said[0]["reasoning_content"]) == 10_000_000

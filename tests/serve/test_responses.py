@@ -151,7 +151,7 @@ def test_a_stored_response_is_told_until_it_is_forgotten(client):
 def test_the_oldest_give_way():
     store = ResponseStore(most=10_000)
     for number in range(4):
-        store.keep({"id": f"resp_{number}"}, [{"role": "user", "content": "x" * 2000}])
+        store.keep({"id": f"resp_{number}"}, [{"role": "user", "content": "x" * 3000}])
     assert [store.find(f"resp_{number}") is not None for number in range(4)] == [False, False, True, True]
     store.keep({"id": "large"}, [{"role": "user", "content": [{"type": "text", "text": "x" * 20_000}]}])
     assert store.find("large") is None

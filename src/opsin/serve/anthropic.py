@@ -176,6 +176,9 @@ class _Messages:
 
     def told(self) -> tuple[list[dict[str, Any]], Mapping[str, str]]:
         """They, and where what stands in them was in the body."""
+        for message in self._messages:
+            if "reasoning_content" in message:
+                message["reasoning_content"] = "".join(message["reasoning_content"])
         return self._messages, self._places
 
     def _add(self, path: str, role: str, content: str | Sequence[AnthropicBlock]) -> None:
@@ -188,8 +191,7 @@ class _Messages:
             elif block.type == "tool_use":
                 self._call(self._last(role, path), block, place)
             elif block.type == "thinking":
-                last = self._last(role, path)
-                last["reasoning_content"] = last.get("reasoning_content", "") + (block.thinking or "")
+                self._last(role, path).setdefault("reasoning_content", []).append(block.thinking or "")
             elif block.type != "redacted_thinking":
                 self._part(self._last(role, path), block, place)
         if not blocks:

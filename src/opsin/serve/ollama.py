@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
@@ -105,9 +106,8 @@ FRAMING: Final = Framing(
 def translate_chat(body: _Json) -> Translated:
     """A chat as a conversation. Raises FieldError, naming the field."""
     asked = read(body, OllamaChatFields)
-    messages: list[dict[str, Any]] = []
-    for number, message in enumerate(asked.messages):
-        messages.append(_message(message, messages, f"messages[{number}]"))
+    calls = _OpenCalls()
+    messages = [_message(message, number, calls) for number, message in enumerate(asked.messages)]
     tools = {} if not asked.tools else {"tools": asked.tools}
     return Translated({**_common(asked), **tools, "messages": messages}, _places(asked.messages))
 
@@ -118,7 +118,7 @@ def translate_generation(body: _Json) -> Translated:
     said = OllamaMessage(role="user", content=asked.prompt, images=asked.images)
     messages = [{"role": "system", "content": asked.system}] if asked.system else []
     places = {f"messages[{len(messages)}].content[{i}]": f"images[{i}]" for i in range(len(asked.images or ()))}
-    return Translated({**_common(asked), "messages": [*messages, _message(said, [], "")]}, places)
+    return Translated({**_common(asked), "messages": [*messages, _message(said, 0, _OpenCalls())]}, places)
 
 
 def raw_prompt(asked: OllamaGenerateFields) -> _Json:
@@ -158,7 +158,31 @@ def _options(options: OllamaOptions) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _message(message: OllamaMessage, before: Sequence[_Json], path: str) -> dict[str, Any]:
+class _OpenCalls:
+    """Calls that have no result yet: results name the tool alone, and come in the order of its calls."""
+
+    def __init__(self) -> None:
+        self._ids: dict[object, deque[str]] = {}
+
+    def add(self, call: _Json) -> None:
+        function = call.get("function")
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if isinstance(name, str):
+            self._ids.setdefault(name, deque()).append(str(call["id"]))
+
+    def answer(self, name: str | None) -> str | None:
+        """The id of the call of this tool whose turn it is; of any tool, where the result has no name."""
+        tool = next(iter(self._ids), None) if name is None else name
+        waiting = self._ids.get(tool)
+        if waiting is None:
+            return None
+        id = waiting.popleft()
+        if not waiting:
+            del self._ids[tool]
+        return id
+
+
+def _message(message: OllamaMessage, number: int, calls: _OpenCalls) -> dict[str, Any]:
     told: dict[str, Any] = {"role": message.role.lower(), "content": message.content}
     if message.images:
         pictures = [{"type": "image_url", "image_url": {"url": _url(image)}} for image in message.images]
@@ -167,26 +191,15 @@ def _message(message: OllamaMessage, before: Sequence[_Json], path: str) -> dict
         told["reasoning_content"] = message.thinking
     if message.tool_calls:
         told["tool_calls"] = [
-            {"type": "function", **call, "id": call.get("id") or f"call_{len(before)}_{number}"}
-            for number, call in enumerate(message.tool_calls)
+            {"type": "function", **call, "id": call.get("id") or f"call_{number}_{place}"}
+            for place, call in enumerate(message.tool_calls)
         ]
+        for call in told["tool_calls"]:
+            calls.add(call)
     if told["role"] == "tool":
-        told["tool_call_id"] = message.tool_call_id or _answered(message.tool_name, before)
+        told["tool_call_id"] = message.tool_call_id or calls.answer(message.tool_name)
         told |= {} if message.tool_name is None else {"name": message.tool_name}
     return {name: value for name, value in told.items() if value is not None}
-
-
-def _answered(name: str | None, before: Sequence[_Json]) -> str | None:
-    """The id of the first call of this tool, or of any where it has no name, that has no result yet."""
-    done = {message.get("tool_call_id") for message in before}
-    calls = [call for message in before for call in message.get("tool_calls", ())]
-    open_ones = [call["id"] for call in calls if call["id"] not in done and name in (None, _called(call))]
-    return open_ones[0] if open_ones else None
-
-
-def _called(call: _Json) -> object:
-    function = call.get("function")
-    return function.get("name") if isinstance(function, Mapping) else None
 
 
 def _url(image: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 from msgspec import Meta
 
@@ -115,7 +115,7 @@ def translate(body: _Json, before: Sequence[_Json] = ()) -> Translated:
     """A body as one of a conversation, after the messages `before`. Raises FieldError, naming the field."""
     asked = read(body, ResponsesFields)
     first = [] if asked.instructions is None else [{"role": "system", "content": asked.instructions}]
-    messages = _Messages([*first, *before])
+    messages = _Messages([*first, *cast(Sequence[dict[str, Any]], before)])
     if isinstance(asked.input, str):
         messages.say("user", asked.input, "input")
     else:
@@ -125,7 +125,7 @@ def translate(body: _Json, before: Sequence[_Json] = ()) -> Translated:
     if _LOGPROBS in (asked.include or ()) or asked.top_logprobs:
         told |= {"logprobs": True, "top_logprobs": asked.top_logprobs}
     told |= {**_tools(asked), **_form(asked.text), **_thoughts(asked.reasoning)}
-    return Translated({**told, "messages": messages.messages}, messages.places)
+    return Translated({**told, "messages": messages.told()}, messages.places)
 
 
 def _tools(asked: ResponsesFields) -> dict[str, Any]:
@@ -158,10 +158,17 @@ def _thoughts(reasoning: ReasoningFields | None) -> dict[str, Any]:
 class _Messages:
     """Messages on their way: an assistant's thoughts, text and calls in a row are one."""
 
-    def __init__(self, before: list[_Json]) -> None:
-        self.messages: list[dict[str, Any]] = [dict(message) for message in before]
+    def __init__(self, before: list[dict[str, Any]]) -> None:
+        self.messages: list[dict[str, Any]] = before
         self.places: dict[str, str] = {}
         self._own = len(self.messages)  # what was stored stays as it is
+        self._thoughts: dict[int, list[str]] = {}  # by the numbers of messages
+
+    def told(self) -> list[dict[str, Any]]:
+        """All of them."""
+        for number, thoughts in self._thoughts.items():
+            self.messages[number]["reasoning_content"] = "\n".join(thoughts)
+        return self.messages
 
     def add(self, item: ResponseItem, path: str) -> None:
         if item.type == "message":
@@ -180,8 +187,9 @@ class _Messages:
             self.say("tool", item.output or "", path, "output")
             self.messages[-1]["tool_call_id"] = item.call_id or ""
         else:
+            self._assistant(path)
             parts = [*(item.content if isinstance(item.content, list) else ()), *(item.summary or ())]
-            self._assistant(path)["reasoning_content"] = "\n".join(part.text or "" for part in parts)
+            self._thoughts.setdefault(len(self.messages) - 1, []).extend(part.text or "" for part in parts)
 
     def say(self, role: str, content: str | Sequence[ResponsePart], path: str, field: str = "content") -> None:
         if role == "assistant" and self.messages and self._is_open(self.messages[-1]):

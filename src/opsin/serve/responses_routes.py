@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from sys import getsizeof
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -20,8 +21,7 @@ from opsin.serve.service import Service
 from opsin.serve.translated import Translated
 
 _Json = Mapping[str, Any]
-_MOST_CHARACTERS: Final = 1 << 27  # of all that is kept, pictures included
-_EACH: Final = 2000  # characters' worth of what is told beside messages
+_MOST_BYTES: Final = 1 << 27  # of all that is kept, pictures included
 
 
 @dataclass(frozen=True)
@@ -30,26 +30,26 @@ class _Kept:
 
     response: _Json
     messages: Sequence[_Json]
-    characters: int
+    bytes: int
 
 
 class ResponseStore:
-    """Responses by id, which nobody can guess, within a limit of characters: the oldest go first.
+    """Responses by id, which nobody can guess, within a limit of bytes: the oldest go first.
 
     The event loop changes it, other threads may look one up.
     """
 
-    def __init__(self, most: int = _MOST_CHARACTERS) -> None:
-        self._most, self._kept, self._characters = most, dict[str, _Kept](), 0
+    def __init__(self, most: int = _MOST_BYTES) -> None:
+        self._most, self._kept, self._bytes = most, dict[str, _Kept](), 0
 
     def keep(self, response: _Json, messages: Sequence[_Json]) -> None:
         """Keep one, unless it is too large."""
-        kept = _Kept(response, messages, _EACH + sum(map(_characters, messages)))
-        if kept.characters > self._most:
+        kept = _Kept(response, messages, _bytes(response) + sum(map(_bytes, messages)))
+        if kept.bytes > self._most:
             return
         self._kept[response["id"]] = kept
-        self._characters += kept.characters
-        while self._characters > self._most:
+        self._bytes += kept.bytes
+        while self._bytes > self._most:
             self.forget(next(iter(self._kept)))
 
     def find(self, id: str) -> _Kept | None:
@@ -58,7 +58,7 @@ class ResponseStore:
     def forget(self, id: str) -> bool:
         """Whether it was there."""
         kept = self._kept.pop(id, None)
-        self._characters -= kept.characters if kept is not None else 0
+        self._bytes -= kept.bytes if kept is not None else 0
         return kept is not None
 
 
@@ -121,10 +121,11 @@ def _drop(response: _Json, answer: _Json) -> None:
     """It shall not be stored."""
 
 
-def _characters(value: object) -> int:
-    """Of all texts in a value."""
-    if isinstance(value, str):
-        return len(value)
+def _bytes(value: object) -> int:
+    """Of memory, with all that is in a value of JSON."""
+    inside: Iterable[object] = ()
     if isinstance(value, Mapping):
-        return sum(map(_characters, value.values()))
-    return sum(map(_characters, value)) if isinstance(value, list) else 1
+        inside = value.values()
+    elif isinstance(value, list):
+        inside = value
+    return getsizeof(value) + sum(map(_bytes, inside))

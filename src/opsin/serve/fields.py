@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
@@ -28,6 +30,7 @@ _WORDS = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "bytes": "base64",
     "array": "a list", "object": "an object",
 }  # fmt: skip
+_MEETING = threading.Lock()
 _STEP = re.compile(r"[^.\[\]]+")  # of a path
 
 
@@ -116,12 +119,23 @@ def _check_text(text: str) -> None:
 
 def read(body: Mapping[str, Any], kind: type[T]) -> T:
     """A body's fields, as far as `kind` declares them. Raises FieldError, with the path of the field."""
+    _meet(kind)
     given = _said(body, kind)
     _refuse_unbuilt(given, kind, "")
     try:
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
         raise _refusal(str(error), given, kind) from None
+
+
+@cache
+def _meet(kind: type[Fields]) -> None:
+    """Let msgspec look at a kind for the first time.
+
+    It keeps what it finds before it has found all of it: another thread that meets the kind meanwhile would crash.
+    """
+    with _MEETING, suppress(msgspec.ValidationError):
+        msgspec.convert({}, kind)
 
 
 def _said(given: Mapping[str, Any], kind: type[Fields]) -> dict[str, Any]:

@@ -26,6 +26,8 @@ FAMILIES = {
     "qwen3": {},
     "qwen2vl": {},
     "qwen3vl": {},
+    "qwen35": {"linear_key_head_dim": 16, "linear_value_head_dim": 16},
+    "qwen35moe": {"linear_key_head_dim": 16, "linear_value_head_dim": 16},
     "mistral3": {},
     "gemma2": {},
     "phi3": {"sliding_window": None},  # which llama.cpp does not look at

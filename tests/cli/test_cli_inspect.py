@@ -49,6 +49,20 @@ def test_an_unknown_family_is_shown_with_the_reason(run, tmp_path: Path) -> None
     assert json.loads(run("inspect", path, "--json").stdout)["weight_bytes"] is None
 
 
+@pytest.mark.parametrize(("used", "active"), [(2, 32 + 256), (8, 32 + 1024), (9, 32 + 1024), ("two", 32 + 1024)])
+def test_parameters_of_experts_are_counted_in_all_and_active(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], used: int | str, active: int
+) -> None:
+    """A count that means nothing leaves all of them."""
+    path, shapes = tmp_path / "experts.gguf", {"some.weight": (32,), "blk.0.ffn_up_exps.weight": (8, 4, 32)}
+    keys = {"general.architecture": "x", "x.expert_count": 8, "x.expert_used_count": used}
+    gguf.write(path, keys, [gguf.NewTensor.of(name, np.zeros(shape, np.float32)) for name, shape in shapes.items()])
+    with gguf.File.open(path) as file:
+        report = report_file(file)
+    assert (report.parameters, report.active_parameters) == (32 + 1024, active)
+    assert ("passes through 288" in told(capsys, "inspect", path)) == (active == 288)
+
+
 def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     assert main.run([*map(str, arguments)]) == 0
     return capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from math import prod
 
 from opsin.api.notes import find_notes
@@ -36,14 +37,16 @@ class Tensors:
 class FileReport:
     """What a file holds. Memory is None where opsin cannot run the model, and `problem` says why.
 
-    `metadata` has short values as they are and long ones cut or counted. `memory_row_bytes` is what the cache takes for
-    a row of a picture that layers look at beside the text, by number format; None where no layers do.
+    `active_parameters` are those that a token passes through: of experts, as many as it chooses. `metadata` has short
+    values as they are and long ones cut or counted. `memory_row_bytes` is what the cache takes for a row of a picture
+    that layers look at beside the text, by number format; None where no layers do.
     """
 
     path: str
     architecture: str
     name: str
     parameters: int
+    active_parameters: int
     file_bytes: int
     tensors: dict[str, Tensors]
     metadata: dict[str, str | int | float | bool]
@@ -71,6 +74,7 @@ def report_file(file: File, context: int | None = None) -> FileReport:
         architecture=file.get_str("general.architecture", ""),
         name=file.get_str("general.name", ""),
         parameters=sum(kind.parameters for kind in kinds.values()),
+        active_parameters=_active_parameters(file),
         file_bytes=sum(kind.file_bytes for kind in kinds.values()),
         tensors=dict(sorted(kinds.items(), key=lambda item: -item[1].file_bytes)),
         metadata={key: _short(value) for key, value in file.metadata.items()},
@@ -82,6 +86,15 @@ def report_file(file: File, context: int | None = None) -> FileReport:
         vision=find_vision(file),
         notes=notes,
     )
+
+
+def _active_parameters(file: File) -> int:
+    """Of experts, as many as a token chooses."""
+    prefix = file.get_str("general.architecture", "")
+    experts, used = (file.metadata.get(f"{prefix}.expert_{name}", 0) for name in ("count", "used_count"))
+    share = Fraction(used, experts) if isinstance(experts, int) and isinstance(used, int) and 0 < used <= experts else 1
+    sizes = ((prod(info.shape), "_exps." in info.name) for info in file.tensors.values())
+    return sum(int(size * share) if of_experts else size for size, of_experts in sizes)
 
 
 @dataclass(frozen=True)
@@ -141,7 +154,7 @@ def _short(value: object) -> str | int | float | bool:
 def page(report: FileReport) -> str:
     lines = [
         f"{report.path}: {report.name!a}, architecture {report.architecture!a}",
-        f"parameters  {report.parameters:,}",
+        f"parameters  {report.parameters:,}{_active(report)}",
         f"weights     {report.file_bytes / 1e6:.1f} MB in the file",
         "",
         "tensors",
@@ -159,6 +172,11 @@ def page(report: FileReport) -> str:
         *_metadata_lines(report.metadata),
     ]
     return "\n".join(lines)
+
+
+def _active(report: FileReport) -> str:
+    fewer = report.active_parameters < report.parameters
+    return f", of which a token passes through {report.active_parameters:,}" if fewer else ""
 
 
 def _memory_lines(report: FileReport) -> list[str]:

@@ -167,12 +167,14 @@ class TestDefinition:
         agree(TorchOps(), lambda o: o.rope(o.constant(x), o.constant(table), pairing))
 
     @pytest.mark.parametrize("softcap", [0.0, 3.0])
-    def test_attention(self, softcap):
+    @pytest.mark.parametrize("sunk", [False, True])
+    def test_attention(self, softcap, sunk):
         cache = Cache(2, 24, (150, 70))
         rows = [(0, 0, 150), (0, 3, 100), (1, 0, 70), (0, 0, 0), (1, 5, 5)]
         q = normal(5, 6, 24)
-        agree(
-            TorchOps(),
-            lambda o: o.attend(o.constant(q), cache.fill(o), 1, cache.reads(o, rows), scale=0.3, softcap=softcap),
-            1e-5,
-        )
+
+        def run(o):
+            options = {"scale": 0.3, "softcap": softcap, "sinks": o.constant(normal(6)) if sunk else None}
+            return o.attend(o.constant(q), cache.fill(o), 1, cache.reads(o, rows), **options)
+
+        agree(TorchOps(), run, 1e-5)

@@ -226,8 +226,11 @@ class TorchOps:
         pages.k[layer, slots.data[kept]] = k.data[kept]
         pages.v[layer, slots.data[kept]] = v.data[kept]
 
-    def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0) -> Array:
-        weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap)
+    def attend(
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
+        sinks: Array | None = None,
+    ) -> Array:  # fmt: skip
+        weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap, sinks=sinks)
         return self.apply_weights(weights, pages, layer, reads)
 
     def attend_dense(
@@ -246,15 +249,19 @@ class TorchOps:
         return self.wrap(out[0].transpose(0, 1).nan_to_num(0.0))  # rows that see nothing
 
     def attention_weights(
-        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
-    ) -> Array:
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
+        sinks: Array | None = None,
+    ) -> Array:  # fmt: skip
         keys = self._keys(pages.k[layer], reads, q.shape[1])  # [rows, keys, heads, width]
         scores = torch.einsum("nhd,nkhd->nhk", q.data, keys) * scale
         if softcap:
             scores = softcap * (scores / softcap).tanh()
         place = torch.arange(keys.shape[1])
         seen = (place >= reads.first.data[:, None]) & (place < reads.last.data[:, None])
-        weights = scores.masked_fill(~seen[:, None], -torch.inf).softmax(-1)
+        scores = scores.masked_fill(~seen[:, None], -torch.inf)
+        if sinks is not None:
+            scores = torch.cat([scores, sinks.data[:, None].expand(*scores.shape[:2], 1)], -1)
+        weights = scores.softmax(-1)[..., : len(place)]
         return self.wrap(weights.nan_to_num(0.0))  # rows that see nothing
 
     def apply_weights(self, weights: Array, pages: Pages, layer: int, reads: Reads) -> Array:

@@ -79,11 +79,19 @@ class Projection(Module):
 
 
 class SelfAttention(Projection):
-    """Attention to the rows before; norms of q and k where the file has them."""
+    """Attention to the rows before; norms of q and k, and sinks of scores, where the file has them."""
 
     attn_q_norm: RmsNorm | None
     attn_k_norm: RmsNorm | None
     attn_output: Linear
+    sinks: Annotated[Array | None, at("attn_sinks.weight")]
+
+    def check(self, heads: Heads) -> tuple[Linear, ...]:
+        if self.sinks is not None and self.sinks.shape != (heads.query,):
+            raise ModelError(
+                f"{self.tensor('attn_sinks.weight')} has {self.sinks.width} values for {heads.query} heads"
+            )
+        return super().check(heads)
 
     def __call__(
         self, x: Array, batch: Batch, *, layer: int, heads: Heads, rope: Array | None, pairing: Pairing, eps: float,
@@ -104,7 +112,7 @@ class SelfAttention(Projection):
             k = x.ops.rope(k, rope, pairing)
         assert kept.slots is not None
         x.ops.store(kept.pages, layer, k, v, kept.slots)
-        out = attend(q, batch, kept, layer=layer, heads=heads, name=name)
+        out = attend(q, batch, kept, layer=layer, heads=heads, name=name, sinks=self.sinks)
         seen = self.gated(out.reshape(heads.query * heads.width), x)
         return batch.tap(f"{name}.sum", self.attn_output(seen, residual))
 
@@ -194,10 +202,12 @@ def _sized(part: Linear, outputs: int, heads: Heads) -> Linear:
     return part
 
 
-def attend(q: Array, batch: Batch, group: Group, *, layer: int, heads: Heads, name: str) -> Array:
+def attend(
+    q: Array, batch: Batch, group: Group, *, layer: int, heads: Heads, name: str, sinks: Array | None = None
+) -> Array:
     """`Ops.attend`, through the weights where a tap wants to see them."""
-    ops, weights = q.ops, f"{name}.weights"
+    ops, weights, scale, cap = q.ops, f"{name}.weights", heads.scale, heads.softcap
     if not batch.wants_weights(weights):
-        return ops.attend(q, group.pages, layer, group.reads, scale=heads.scale, softcap=heads.softcap)
-    seen = ops.attention_weights(q, group.pages, layer, group.reads, scale=heads.scale, softcap=heads.softcap)
+        return ops.attend(q, group.pages, layer, group.reads, scale=scale, softcap=cap, sinks=sinks)
+    seen = ops.attention_weights(q, group.pages, layer, group.reads, scale=scale, softcap=cap, sinks=sinks)
     return ops.apply_weights(batch.tap(weights, seen), group.pages, layer, group.reads)

@@ -319,10 +319,14 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
         """Write k, v [n, heads, width] to slots [n] (page * PAGE + row in page); a negative slot is skipped."""
         ...
 
-    def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0) -> Array:
+    def attend(
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
+        sinks: Array | None = None,
+    ) -> Array:  # fmt: skip
         """softmax(scale * q k) v over the keys that each row sees: q [n, heads, width] -> the same shape.
 
-        Query head h reads KV head h // (heads / KV heads). softcap c > 0 makes scores c * tanh(score / c).
+        Query head h reads KV head h // (heads / KV heads). softcap c > 0 makes scores c * tanh(score / c). A sink is
+        the score of one more key whose value is 0, for each head (sinks [heads]; Xiao et al. 2023, arXiv 2309.17453).
         """
         ...
 
@@ -342,8 +346,9 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
         ...
 
     def attention_weights(
-        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
-    ) -> Array:
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
+        sinks: Array | None = None,
+    ) -> Array:  # fmt: skip
         """What `attend` would multiply values with: [n, heads, keys]. For inspection: not recordable."""
         ...
 

@@ -189,7 +189,7 @@ class Reference(RecurrentReference):
         return self.array(y)
 
     def glu(self, gate: Array, up: Array, kind: Glu) -> Array:
-        if kind == "swiglu_oai":  # OpenAI's, of gpt-oss
+        if kind == "swiglu_oai":  # OpenAI's
             low = np.minimum(data(gate), self.kind(7))
             return self.array(low / (1 + np.exp(self.kind(-1.702) * low)) * (np.clip(data(up), -7, 7) + 1))
         return self.array(activated(data(gate), kind) * data(up))
@@ -220,8 +220,11 @@ class Reference(RecurrentReference):
                 pages.k[layer, slot // PAGE, slot % PAGE] = data(k)[row]
                 pages.v[layer, slot // PAGE, slot % PAGE] = data(v)[row]
 
-    def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0) -> Array:
-        weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap)
+    def attend(
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
+        sinks: Array | None = None,
+    ) -> Array:  # fmt: skip
+        weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap, sinks=sinks)
         return self.apply_weights(weights, pages, layer, reads)
 
     def attend_dense(
@@ -246,8 +249,9 @@ class Reference(RecurrentReference):
         return self.array(out)
 
     def attention_weights(
-        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
-    ) -> Array:
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
+        sinks: Array | None = None,
+    ) -> Array:  # fmt: skip
         assert isinstance(pages, DensePages)
         queries, last = data(q), data(reads.last)
         out = np.zeros((*queries.shape[:2], int(last.max(initial=0))), self.kind)
@@ -258,8 +262,10 @@ class Reference(RecurrentReference):
                 scores = np.einsum("hd,khd->hk", query, keys) * self.kind(scale)
                 if softcap > 0:
                     scores = softcap * np.tanh(scores / softcap)
+                if sinks is not None:
+                    scores = np.concatenate([scores, data(sinks)[:, None]], 1)
                 weights = np.exp(scores - scores.max(-1, keepdims=True))
-                out[row, :, a:b] = weights / weights.sum(-1, keepdims=True)
+                out[row, :, a:b] = (weights / weights.sum(-1, keepdims=True))[:, : b - a]
         return self.array(out)
 
     def apply_weights(self, weights: Array, pages: Pages, layer: int, reads: Reads) -> Array:

@@ -19,16 +19,19 @@ if FEW:  # widths that share one kernel a kind of page: each takes seconds to co
     SHAPES, IN_Q8 = ((5, 1, 40), (4, 2, 80), (9, 3, 64)), IN_Q8[:2]
 
 
-def attend(ops, cache: Cache, heads: int, rows, *, softcap: float = 0.0, seed: int = 0):
+def attend(ops, cache: Cache, heads: int, rows, *, softcap: float = 0.0, seed: int = 0, sinks=None):
     """(the device's result, the definition's in float64 on the pages that the device really holds)."""
     q = 2 * normal(len(rows), heads, cache.width, seed=seed)
     pages, options = cache.fill(ops), {"scale": cache.width**-0.5, "softcap": softcap}
-    got = ops.attend(ops.constant(q), pages, cache.layer, cache.reads(ops, rows), **options).numpy()
+    sunk = None if sinks is None else ops.constant(sinks)
+    got = ops.attend(ops.constant(q), pages, cache.layer, cache.reads(ops, rows), sinks=sunk, **options).numpy()
     reference = Reference(wide=True)
     shape = (1, cache.count, PAGE, cache.heads, cache.width)
     held = pages.rows(cache.layer, np.arange(cache.count, dtype=np.int32))
     dense = DensePages(*(part.astype(np.float64).reshape(shape) for part in held))
-    wanted = reference.attend(reference.constant(q), dense, 0, cache.reads(reference, rows), **options).numpy()
+    sunk = None if sinks is None else reference.constant(sinks)
+    there = cache.reads(reference, rows)
+    wanted = reference.attend(reference.constant(q), dense, 0, there, sinks=sunk, **options).numpy()
     return got, wanted
 
 
@@ -235,3 +238,27 @@ def test_weights_and_what_they_make_are_attention_taken_apart(ops):
     np.testing.assert_allclose(weights.numpy().sum(-1), 1, atol=1e-5)
     whole = ops.attend(q, pages, 1, reads, scale=0.3).numpy()
     close(ops.apply_weights(weights, pages, 1, reads).numpy(), whole, 3e-6)
+
+
+@pytest.mark.parametrize("lasts", [[1, 70, 150], list(range(100, 150)), [2 * CHUNK + 9]], ids=["few", "many", "cut"])
+@pytest.mark.parametrize("softcap", [0.0, 2.0])
+def test_sinks_take_their_share_of_each_head(ops, lasts, softcap):
+    """Small ones and such as hide all keys, on rows whose keys are summed in one way and in the others."""
+    sinks = np.array([-200, -3, 7, 4, 60, 300], np.float32)
+    cache = Cache(2, 24, (2 * CHUNK + 10,))
+    got, wanted = attend(ops, cache, 6, rows_of(0, lasts), softcap=softcap, sinks=sinks)
+    close(got, wanted, 3e-6)
+    assert np.abs(got[:, 5]).max() < 1e-9 < np.abs(got[:, 0]).max()
+    plain, _ = attend(ops, cache, 6, rows_of(0, lasts), softcap=softcap)
+    np.testing.assert_array_equal(got[:, 0], plain[:, 0])  # a sink of no weight changes no bit
+    assert np.abs(got[:, 2] - plain[:, 2]).max() > 1e-3 * np.abs(plain).max()
+
+
+def test_a_row_that_sees_nothing_gets_zeros_whatever_its_sinks(ops):
+    got, _ = attend(ops, Cache(1, 24, (70,)), 2, [(0, 5, 5), (0, 0, 70)], sinks=np.array([9, -9], np.float32))
+    assert not got[0].any() and got[1].any()
+
+
+def test_sinks_of_other_heads_are_refused(ops):
+    with pytest.raises(ModelError, match="sinks"):
+        attend(ops, Cache(1, 24, (70,)), 2, [(0, 0, 70)], sinks=np.zeros(3, np.float32))

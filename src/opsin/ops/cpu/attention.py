@@ -90,12 +90,16 @@ class Attention:
             kernel, args, items=k.shape[0], reads=[k, v, slots], writes=[keys, values], grain=4, keep=(pool,)
         )
 
-    def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, scale: float, softcap: float) -> Array:
+    def attend(
+        self, q: Array, pages: Pages, layer: int, reads: Reads, scale: float, softcap: float, sinks: Array | None
+    ) -> Array:
         pool, heads = _pool(pages), most(q.shape[1])
         if q.width != pool.width or heads % pool.heads:
             raise ModelError(f"attend: q is {q.shape}, the pages hold {pool.heads} x {pool.width}")
         held = _Held(pool.keys[layer], pool.values[layer], pool.heads, pool.kind, pool)
-        return self._attend(q, held, reads, scale, softcap)
+        if sinks is not None and sinks.shape != (heads,):
+            raise ModelError(f"attend: sinks are {sinks.shape}, not {(heads,)}")
+        return self._attend(q, held, reads, scale, softcap, sinks=sinks)
 
     def attend_dense(
         self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int,
@@ -125,8 +129,9 @@ class Attention:
         return known
 
     def _attend(
-        self, q: Array, held: _Held, reads: Reads, scale: float, softcap: float, dense: _Dense | None = None
-    ) -> Array:
+        self, q: Array, held: _Held, reads: Reads, scale: float, softcap: float, dense: _Dense | None = None,
+        sinks: Array | None = None,
+    ) -> Array:  # fmt: skip
         ops, heads, isa = self._ops, most(q.shape[1]), self._ops.tape.code.isa
         group, part = heads // held.heads, (dense.rows, dense.keys) if dense is not None else (0, 0)
         plan = self._plan(reads, held.heads, group, q.shape[0], part[0])
@@ -138,6 +143,7 @@ class Attention:
         else:
             keys, values = held.keys.address, held.values.address
             steps = place(reads.tables).address, place(reads.tables).row
+        sunk = () if sinks is None else (0, 0, 0, 0, 0, place(sinks).address)  # no bias
         # Scores are made powers of 2; a cap is c * tanh(s / c) = c * (1 - 2 / (e**(2 s / c) + 1)).
         factor = scale if softcap else scale * _LOG2E
         args = (
@@ -145,22 +151,25 @@ class Attention:
             *steps, place(reads.sequence).address, place(reads.first).address, place(reads.last).address, group,
             held.heads, q.width, float_bits(factor), float_bits(softcap * _LOG2E),
             float_bits(2 / softcap if softcap else 0.0), place(partial).address, scratch.block.address, size, *part,
-            *(dense.bias_args() if dense is not None else ()),
+            *(dense.bias_args() if dense is not None else ()), *sunk,
         )  # fmt: skip
         bias = [dense.bias] if dense is not None and dense.bias is not None else []
-        biased: dict[str, bool] = {"biased": True} if bias else {}  # else the kernel keeps its name
-        kernel = Kernel.of("attend", kind=held.kind, softcap=softcap > 0, vectors=vectors, **biased)
-        sources = [q, plan.tiles, reads.tables, reads.sequence, reads.first, reads.last, *bias]
+        more: dict[str, bool] = {"biased": True} if bias else {}  # else the kernel keeps its name
+        sink: dict[str, bool] = {} if sinks is None else {"sinks": True}
+        kernel = Kernel.of("attend", kind=held.kind, softcap=softcap > 0, vectors=vectors, **more, **sink)
+        others = [*bias, *([] if sinks is None else [sinks])]
+        sources = [q, plan.tiles, reads.tables, reads.sequence, reads.first, reads.last, *others]
         ops.tape.emit(
             kernel, args, items=plan.items[:1], reads=[*sources, held.keys, held.values], writes=[out, partial],
             keep=(held, plan, scratch),
         )  # fmt: skip
         sums = (
             place(plan.merges).address, place(partial).address, place(out).address, place(out).row, heads, q.width,
+            *sunk[5:],
         )  # fmt: skip
         ops.tape.emit(
-            Kernel.of("merge_chunks"), sums, items=plan.items[1:], reads=[plan.merges], writes=[partial, out],
-            keep=(plan,),
+            Kernel.of("merge_chunks", **sink), sums, items=plan.items[1:],
+            reads=[plan.merges, *([] if sinks is None else [sinks])], writes=[partial, out], keep=(plan,),
         )  # fmt: skip
         return out
 
@@ -189,11 +198,15 @@ class Attention:
             known[key] = plan
         return known[key]
 
-    def weights(self, q: Array, pages: Pages, layer: int, reads: Reads, scale: float, softcap: float) -> Array:
+    def weights(
+        self, q: Array, pages: Pages, layer: int, reads: Reads, scale: float, softcap: float, sinks: Array | None
+    ) -> Array:
         """By the definition, on copies: inspection is rare."""
         reference, dense, there = self._by_definition(pages, layer, reads)
-        query = reference.array(self._ops.numpy(q))
-        return self._back(reference.attention_weights(query, dense, 0, there, scale=scale, softcap=softcap))
+        query, sunk = (None if part is None else reference.array(self._ops.numpy(part)) for part in (q, sinks))
+        assert query is not None
+        seen = reference.attention_weights(query, dense, 0, there, scale=scale, softcap=softcap, sinks=sunk)
+        return self._back(seen)
 
     def apply(self, weights: Array, pages: Pages, layer: int, reads: Reads) -> Array:
         reference, dense, there = self._by_definition(pages, layer, reads)

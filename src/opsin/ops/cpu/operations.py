@@ -22,6 +22,7 @@ from opsin.ops.cpu.overlay import PlacedRows, placed
 from opsin.ops.cpu.pack import PackedWeight, Packer
 from opsin.ops.cpu.recurrent import RecurrentOperations
 from opsin.ops.cpu.scratch import Scratch
+from opsin.ops.cpu.shapes import groups_of, need_same, needs_width
 from opsin.ops.cpu.tape import TYPES, Eager, Lease, Place, Recorder, Replay, Tape, place, view
 from opsin.ops.cpu.tiles import DENSE_INPUTS, dense_rows, dense_strips, unpacked_bytes
 from opsin.ops.cpu.words import float_bits
@@ -64,7 +65,7 @@ class Operations(ExpertOperations, RecurrentOperations):
         outputs, inputs = w.shape
         if x.rank != 2 or x.width != inputs:
             raise ModelError(f"linear: x is {x.shape}, the weight takes {inputs} inputs")
-        _needs_width("linear: bias", bias, outputs)
+        needs_width("linear: bias", bias, outputs)
         if residual is not None and residual.shape != (x.shape[0], outputs):
             raise ModelError(f"linear: residual is {residual.shape}, the result {(x.shape[0], outputs)}")
         if activation is not None and residual is not None:
@@ -198,14 +199,14 @@ class Operations(ExpertOperations, RecurrentOperations):
         return x
 
     def fold(self, x: Array, k: int) -> Array:
-        rows = _groups("fold", x, k)
+        rows = groups_of("fold", x, k)
         if place(x).row != 4 * x.width:
             x = self._each("copy", x)
         at = place(x)
         return Array(self, Place(at.lease, at.offset, k * at.row), (rows, k * x.width), x.dtype)
 
     def mean_rows(self, x: Array, k: int) -> Array:
-        y = self.new((_groups("mean_rows", x, k), x.width))
+        y = self.new((groups_of("mean_rows", x, k), x.width))
         args = (place(x).address, place(x).row, k, x.width, place(y).address)
         self.tape.emit(Kernel.of("rows", part="mean"), args, items=y.shape[0], reads=[x], writes=[y])
         return y
@@ -225,27 +226,27 @@ class Operations(ExpertOperations, RecurrentOperations):
     # Values one by one, norms
 
     def rms_norm(self, x: Array, w: Array | None, eps: float) -> Array:
-        _needs_width("rms_norm: weight", w, x.width)
+        needs_width("rms_norm: weight", w, x.width)
         return self._each("rms_norm", x, bias=w, number=eps, width=x.width)
 
     def layer_norm(self, x: Array, w: Array, b: Array | None, eps: float) -> Array:
-        _needs_width("layer_norm: weight", w, x.width)
-        _needs_width("layer_norm: bias", b, x.width)
+        needs_width("layer_norm: weight", w, x.width)
+        needs_width("layer_norm: bias", b, x.width)
         return self._each("layer_norm", x, y=w, bias=b, number=eps, width=x.width)
 
     def glu(self, gate: Array, up: Array, kind: Glu) -> Array:
-        _same(gate, up)
+        need_same(gate, up)
         return self._each(f"glu_{kind}", gate, y=up)
 
     def activate(self, x: Array, kind: Activation) -> Array:
         return self._each(kind, x)
 
     def add(self, x: Array, y: Array) -> Array:
-        _same(x, y)
+        need_same(x, y)
         return self._each("add", x, y=y)
 
     def multiply(self, x: Array, y: Array) -> Array:
-        _same(x, y)
+        need_same(x, y)
         return self._each("multiply", x, y=y)
 
     def scale(self, x: Array, factor: float) -> Array:
@@ -283,7 +284,7 @@ class Operations(ExpertOperations, RecurrentOperations):
         pairs, at = frequencies.width, place(positions)
         if positions.rank != (1 if axis is None else 2) or every < 1:
             raise ModelError(f"rope_table: positions {positions.shape}, axes {axis is not None}, growth every {every}")
-        _needs_width("rope_table: axis", axis, pairs)
+        needs_width("rope_table: axis", axis, pairs)
         out = self.new((positions.shape[0], 2, pairs))
         args = (at.address, at.row, place(frequencies).address, place(axis).address if axis else 0, pairs,
                 float_bits(scale), place(out).address, place(growth).address if growth else 0,
@@ -311,8 +312,11 @@ class Operations(ExpertOperations, RecurrentOperations):
     def store(self, pages: Pages, layer: int, k: Array, v: Array, slots: Array) -> None:
         self._attention.store(pages, layer, k, v, slots)
 
-    def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0) -> Array:
-        return self._attention.attend(q, pages, layer, reads, scale, softcap)
+    def attend(
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
+        sinks: Array | None = None,
+    ) -> Array:  # fmt: skip
+        return self._attention.attend(q, pages, layer, reads, scale, softcap, sinks)
 
     def attend_dense(
         self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1,
@@ -321,9 +325,10 @@ class Operations(ExpertOperations, RecurrentOperations):
         return self._attention.attend_dense(q, k, v, first, last, scale=scale, parts=parts, bias=bias)
 
     def attention_weights(
-        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0
-    ) -> Array:
-        return self._attention.weights(q, pages, layer, reads, scale, softcap)
+        self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
+        sinks: Array | None = None,
+    ) -> Array:  # fmt: skip
+        return self._attention.weights(q, pages, layer, reads, scale, softcap, sinks)
 
     def apply_weights(self, weights: Array, pages: Pages, layer: int, reads: Reads) -> Array:
         return self._attention.apply(weights, pages, layer, reads)
@@ -381,20 +386,3 @@ class Operations(ExpertOperations, RecurrentOperations):
 
     def new(self, shape: tuple[Size, ...], dtype: str = "f32") -> Array:
         return self.tape.new(self, shape, dtype)
-
-
-def _needs_width(what: str, vector: Array | None, width: int) -> None:
-    if vector is not None and vector.shape != (width,):
-        raise ModelError(f"{what} is {vector.shape}, not {(width,)}")
-
-
-def _groups(what: str, x: Array, k: int) -> int:
-    """Rows of `x` in groups of k."""
-    if x.rank != 2 or not isinstance(x.shape[0], int) or k < 1 or x.shape[0] % k:
-        raise ModelError(f"{what}: x is {x.shape}, which is not so many times {k} rows")
-    return x.shape[0] // k
-
-
-def _same(x: Array, y: Array) -> None:
-    if y.shape not in (x.shape, x.shape[1:]):
-        raise ModelError(f"shapes {x.shape} and {y.shape} do not go together")

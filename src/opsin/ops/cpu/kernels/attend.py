@@ -14,7 +14,7 @@ bytes a row of keys), bytes a page table (dense: bytes a row of values), sequenc
 KV head, KV heads, width, factor of queries (f32 bits), cap and pull of scores, partial, scratch, bytes of scratch a
 thread; dense: rows of queries and of keys that make a part, from whose beginning first and last count; biased: what is
 added to scores, bytes a row of it, bytes a query head (0: all have the same), rows after which it begins again, its
-factor (f32 bits).
+factor (f32 bits); with sinks: the score of each query head's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from opsin.ops import CHUNK, PAGE
 from opsin.ops.cpu.kernels.blocks import ELEMENT, FEW, converting, gathering, products, summing
 from opsin.ops.cpu.kernels.shared import jit
-from opsin.ops.cpu.kernels.softmax import STATE, clearing, merging
+from opsin.ops.cpu.kernels.softmax import STATE, clearing, merging, sharing
 from opsin.ops.cpu.simd import Simd
 from opsin.ops.cpu.tiles import PANEL
 from opsin.ops.layout import SHARED
@@ -48,15 +48,15 @@ from opsin.ops.layout import SHARED
     FACTOR,
 ) = (8 * i for i in range(16))
 CAP, PULL, PARTIAL, SCRATCH, SCRATCH_BYTES, PART_ROWS, PART_KEYS = (8 * i for i in range(16, 23))
-BIAS, BIAS_ROW, BIAS_HEAD, BIAS_ROWS, BIAS_FACTOR = (8 * i for i in range(23, 28))
+BIAS, BIAS_ROW, BIAS_HEAD, BIAS_ROWS, BIAS_FACTOR, SINKS = (8 * i for i in range(23, 29))
 K_ROW, V_ROW = TABLES, TABLE_BYTES
 BY_HAND = True  # no loop gains by LLVM's own unrolling and vectors, which take half its time
 TILE_WORDS = 4  # first row, rows, chunk or -1, slot in `partial`
 
 
-def make(simd: Simd, kind: str, softcap: bool, vectors: int, biased: bool = False) -> Any:
+def make(simd: Simd, kind: str, softcap: bool, vectors: int, biased: bool = False, sinks: bool = False) -> Any:
     at, i32, put_i32, lanes = simd.i64_at, simd.i32_at, simd.put_i32, simd.lanes
-    load_queries, write, keep = _rows(simd)
+    load_queries, write, keep = _rows(simd, sinks)
     clear, merge, sum_chunk = clearing(simd), merging(simd), _sum_chunk(simd, kind, softcap, vectors, biased)
     wide, dense = vectors * lanes, kind == "dense"
 
@@ -114,10 +114,10 @@ def make(simd: Simd, kind: str, softcap: bool, vectors: int, biased: bool = Fals
     return attend
 
 
-def _rows(simd: Simd) -> tuple[Any, Any, Any]:
+def _rows(simd: Simd, sinks: bool) -> tuple[Any, Any, Any]:
     """Queries of a tile into scratch, results out of it."""
     at, f32_at, put_f32, splat, mul = simd.i64_at, simd.f32_at, simd.put_f32, simd.splat, simd.mul
-    load, store, lanes = simd.load_part, simd.store_part, simd.lanes
+    load, store, lanes, share = simd.load_part, simd.store_part, simd.lanes, sharing(simd, sinks)
 
     @jit
     def load_queries(args: int, row: int, rows: int, head: int, to: int, padded: int) -> None:
@@ -138,8 +138,7 @@ def _rows(simd: Simd) -> tuple[Any, Any, Any]:
         for r in range(rows):
             for g in range(group):
                 k = r * group + g
-                weight = f32_at(state + STATE * k + 4)
-                factor = splat(0.0 if weight == 0.0 else 1.0 / weight)
+                factor = splat(share(state + STATE * k, at(args + SINKS) if sinks else 0, head * group + g))
                 y = at(args + OUT) + (row + r) * at(args + OUT_ROW) + (head * group + g) * width * 4
                 for i in range(0, width, lanes):
                     store(y + 4 * i, mul(load(sums + (k * padded + i) * 4, width - i), factor), width - i)

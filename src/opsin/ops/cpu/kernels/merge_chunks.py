@@ -1,22 +1,23 @@
 """Sums of a row's chunks to the row's result, in order. Items are the rows that were cut.
 
-Arguments: merges (row, first slot, slots: int32), partial, out, bytes a row of out, query heads, width.
+Arguments: merges (row, first slot, slots: int32), partial, out, bytes a row of out, query heads, width; with sinks: the
+score of each head's.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from opsin.ops.cpu.kernels.softmax import LOWEST, merging
+from opsin.ops.cpu.kernels.softmax import LOWEST, merging, sharing
 from opsin.ops.cpu.simd import Simd
 
-MERGES, PARTIAL, OUT, OUT_ROW, HEADS, WIDTH = (8 * i for i in range(6))
+MERGES, PARTIAL, OUT, OUT_ROW, HEADS, WIDTH, SINKS = (8 * i for i in range(7))
 
 
-def make(simd: Simd) -> Any:
+def make(simd: Simd, sinks: bool = False) -> Any:
     at, i32, f32_at, put_f32 = simd.i64_at, simd.i32_at, simd.f32_at, simd.put_f32
     load, store, mul, splat, lanes = simd.load_part, simd.store_part, simd.mul, simd.splat, simd.lanes
-    merge = merging(simd)
+    merge, share = merging(simd), sharing(simd, sinks)
 
     def merge_chunks(args: int, first: int, last: int, thread: int) -> int:
         heads, width = at(args + HEADS), at(args + WIDTH)
@@ -33,8 +34,7 @@ def make(simd: Simd) -> Any:
                     if f32_at(whole + 4) == 0.0:
                         put_f32(whole, LOWEST)
                     merge(whole + 8, whole, other + 8, other, width)
-                weight = f32_at(whole + 4)
-                factor = splat(0.0 if weight == 0.0 else 1.0 / weight)
+                factor = splat(share(whole, at(args + SINKS) if sinks else 0, head))
                 for i in range(0, width, lanes):
                     store(y + 4 * i, mul(load(whole + 8 + 4 * i, width - i), factor), width - i)
         return 0

@@ -12,6 +12,7 @@ from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.simd import Simd
 
 LOWEST = -(2.0**127)  # a float32: what is stored compares equal to it
+LOG2_E = 1.4426950408889634
 STATE = 8  # bytes of a query's state
 
 
@@ -111,3 +112,23 @@ def merging(simd: Simd) -> Any:
         put_f32(into_state + 4, weight)
 
     return merge
+
+
+def sharing(simd: Simd, sinks: bool) -> Any:
+    """share(state, sinks, head): what a query's sum is multiplied by: 1 / (weights and its head's sink), 0 for no key.
+
+    A sink counts as a weight without a value; it comes as it is, not in powers of 2.
+    """
+    f32_at, splat, exp2, first = simd.f32_at, simd.splat, simd.exp2, simd.first
+
+    @jit
+    def share(state: int, sink: int, head: int) -> float:
+        weight = f32_at(state + 4)
+        if weight == 0.0:
+            return 0.0
+        if sinks:
+            power = f32_at(sink + 4 * head) * LOG2_E - f32_at(state)
+            weight += first(exp2(splat(min(power, 120.0))))
+        return 1.0 / weight
+
+    return share

@@ -52,6 +52,8 @@ OTHER_WORDS = (
     "_MEDIA_MARKER",
     "_CHAT_TEMPLATE",
     "_4_scaling_beta",
+    "-20b-default",  # a flag of llama-server
+    "-120b-default",
 )
 
 # Names of projects in which a family's name is only letters.

@@ -14,7 +14,11 @@ import checkpoints  # noqa: E402
 from by_hand import Sequence, distance, open_decoder, score  # noqa: E402
 
 from opsin.convert.hf import convert  # noqa: E402
+from opsin.errors import FileError  # noqa: E402
 from opsin.gguf import File  # noqa: E402
+from opsin.models import load_decoder  # noqa: E402
+from opsin.nn.module import FileReader  # noqa: E402
+from opsin.ops.reference import Reference  # noqa: E402
 
 IDS = np.random.default_rng(3).integers(7, checkpoints.VOCABULARY, 120).tolist()
 BANDS = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -37,10 +41,14 @@ VARIANTS = {
     "qwen3": ("qwen3", {}),
     "qwen3moe": ("qwen3moe", {}),
     "qwen3moe whose shares are as they are": ("qwen3moe", {"norm_topk_prob": False}),
+    "glm4moe": ("glm4moe", {}),
+    "gpt-oss": ("gpt-oss", {}),
+    "gpt-oss without yarn": ("gpt-oss", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
     "qwen2vl": ("qwen2vl", {}),
     "qwen3vl": ("qwen3vl", {}),
     "qwen35": ("qwen35", {}),
     "qwen35moe": ("qwen35moe", {}),
+    "qwen3vlmoe": ("qwen3vlmoe", {}),
     "gemma3": ("gemma3", {}),
     "gemma3 of the usual period": ("gemma3", {"layer_types": None}),
     "gemma3 of no period": (
@@ -78,6 +86,76 @@ def test_logits_equal_transformers(ops, tmp_path, variant):
     (path,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32", vision=False).paths
     ours = score(ops, open_decoder(ops, path), Sequence(IDS))
     assert distance(ours, checkpoints.logits(model, IDS)) <= 1e-4
+
+
+def test_experts_that_stand_as_inputs_by_outputs_are_turned(tmp_path):
+    """As published checkpoints of the class hold them; transformers saves both."""
+    from safetensors.torch import load_file, save_file
+
+    for name, turned in (("one", False), ("other", True)):
+        hf_folders.save(tmp_path / name, "qwen3vlmoe")
+        path = tmp_path / name / "model.safetensors"
+        tensors = load_file(path)
+        for key in [key for key in tensors if ".experts." in key]:
+            rows = {"gate_up_proj": 80, "down_proj": checkpoints.WIDTH}[key.rpartition(".")[2]]
+            if (tensors[key].shape[1] != rows) != turned:
+                tensors[key] = tensors[key].transpose(1, 2).contiguous()
+        save_file(tensors, path)
+    files = [
+        convert(tmp_path / name, tmp_path / f"{name}.gguf", format="f32", vision=False).paths[0]
+        for name in ("one", "other")
+    ]
+    with File.open(files[0]) as one, File.open(files[1]) as other:
+        assert one.tensors["blk.0.ffn_gate_exps.weight"].shape == (6, 40, checkpoints.WIDTH)
+        assert all(np.array_equal(one.read(name), other.read(name)) for name in one.tensors)
+
+
+def _in_fours(folder, model):
+    """Experts in MXFP4, as checkpoints are published; the model gets what transformers makes of them."""
+    import json
+
+    from safetensors.torch import load_file, save_file
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    random, tensors = torch.Generator().manual_seed(0), load_file(folder / "model.safetensors")
+    with torch.no_grad():
+        for key in [key for key in tensors if key.endswith(("gate_up_proj", "down_proj"))]:
+            experts, inputs, outputs = tensors.pop(key).shape
+            codes = torch.randint(0, 256, (experts, outputs, inputs // 32, 16), generator=random, dtype=torch.uint8)
+            scales = torch.randint(122, 125, codes.shape[:3], generator=random, dtype=torch.uint8)
+            tensors[f"{key}_blocks"], tensors[f"{key}_scales"] = codes, scales
+            model.get_parameter(key).copy_(convert_moe_packed_tensors(codes, scales, dtype=torch.float32))
+    save_file(tensors, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "mxfp4"}}))
+    return tensors
+
+
+def test_experts_in_four_bits_stay_as_they_are(ops, tmp_path):
+    model = hf_folders.save(tmp_path / "hf", "gpt-oss")
+    _in_fours(tmp_path / "hf", model)
+    (path,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32").paths
+    reference = Reference()
+    with File.open(path) as file:
+        assert file.tensors["blk.0.ffn_down_exps.weight"].kind.name == "MXFP4"
+        decoder = load_decoder(file, FileReader(file, reference))
+        gates = decoder.weights.blk[2].ffn.gates
+    whole = model.model.layers[2].mlp.experts.gate_up_proj.detach().numpy()  # [experts, inputs, outputs]
+    for which, part in enumerate((gates.gate, gates.up)):
+        np.testing.assert_array_equal(part.weight.values, whole[:, :, which::2].swapaxes(1, 2))
+    ours = score(ops, open_decoder(ops, path), Sequence(IDS))  # rows are rounded to 8 bits before such weights
+    assert np.corrcoef(ours.reshape(-1), checkpoints.logits(model, IDS).reshape(-1))[0, 1] > 0.99
+
+
+def test_codes_without_their_scales_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    model = hf_folders.save(tmp_path / "hf", "gpt-oss")
+    tensors = _in_fours(tmp_path / "hf", model)
+    tensors.pop("model.layers.1.mlp.experts.down_proj_scales")
+    save_file(tensors, tmp_path / "hf" / "model.safetensors")
+    with pytest.raises(FileError, match="has no scales"):
+        convert(tmp_path / "hf", tmp_path / "model.gguf")
 
 
 def test_shards_are_read_as_one(tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -110,15 +111,16 @@ def _qwen2vl(**text: object) -> torch.nn.Module:
     return transformers.Qwen2VLForConditionalGeneration(config)
 
 
-def _qwen3vl(**text: object) -> torch.nn.Module:
+def _qwen3vl(kind: str = "", **text: object) -> torch.nn.Module:
     tower = {"depth": 3, "hidden_size": 32, "out_hidden_size": WIDTH, "num_heads": 2, "intermediate_size": 48,
              "patch_size": 14, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 2]}  # fmt: skip
-    config = transformers.Qwen3VLConfig(
-        text_config={**text, "model_type": "qwen3_vl_text"}, vision_config=tower, image_token_id=3, video_token_id=4,
-        vision_start_token_id=5, vision_end_token_id=6, tie_word_embeddings=text["tie_word_embeddings"],
+    config = getattr(transformers, f"Qwen3VL{kind}Config")(
+        text_config={**text, "model_type": f"qwen3_vl_{'moe_' if kind else ''}text"}, vision_config=tower,
+        image_token_id=3, video_token_id=4, vision_start_token_id=5, vision_end_token_id=6,
+        tie_word_embeddings=text["tie_word_embeddings"],
     )  # fmt: skip
     config._attn_implementation = "eager"
-    return transformers.Qwen3VLForConditionalGeneration(config)
+    return getattr(transformers, f"Qwen3VL{kind}ForConditionalGeneration")(config)
 
 
 LONG = {  # part of a head of 16 turns, and every text is long
@@ -193,6 +195,36 @@ CHECKPOINTS = {
         keys={"rope.freq_base": 5e4, "expert_count": 6, "expert_used_count": 2},
         names=EXPERTS,
     ),
+    "gpt-oss": Checkpoint(
+        _causal("GptOss"),
+        layers=4,
+        options={
+            "rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "beta_fast": 4.0,
+                                "beta_slow": 0.5, "original_max_position_embeddings": 40, "truncate": False},
+            "num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 96, "sliding_window": 24,
+        },
+        keys={
+            "rope.freq_base": 1e4, "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 40, "rope.scaling.yarn_beta_fast": 4.0,
+            "rope.scaling.yarn_beta_slow": 0.5, "attention.sliding_window": 24, "expert_count": 5,
+            "expert_used_count": 2,
+        },
+        names={**NAMES, "post_attention_layernorm": "post_attention_norm", "mlp.router": "ffn_gate_inp"},
+    ),
+    "glm4moe": Checkpoint(
+        _causal("Glm4Moe"),
+        options={
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5e4, "partial_rotary_factor": 0.5},
+            "n_routed_experts": 12, "num_experts_per_tok": 3, "n_group": 4, "topk_group": 2, "use_qk_norm": True,
+            "moe_intermediate_size": 40, "routed_scaling_factor": 1.8, "attention_bias": True, "num_mtp_layers": 0,
+        },
+        keys={
+            "rope.freq_base": 5e4, "rope.dimension_count": HEAD // 2, "expert_count": 12, "expert_used_count": 3,
+            "expert_group_count": 4, "expert_group_used_count": 2, "expert_weights_scale": 1.8,
+            "expert_weights_norm": True,
+        },
+        names=EXPERTS | {f"mlp.shared_experts.{part}_proj": f"ffn_{part}_shexp" for part in ("gate", "up", "down")},
+    ),
     "internlm2": Checkpoint(
         _causal("Llama"),  # computes the same
         head=WIDTH // HEADS,
@@ -242,6 +274,15 @@ CHECKPOINTS = {
         },
         plus_one=True,
         change=_tiled,
+    ),
+    "qwen3vlmoe": Checkpoint(
+        partial(_qwen3vl, "Moe"),
+        options={"rope_parameters": {"rope_type": "default", "rope_theta": 5e4, "mrope_section": INTERLEAVED,
+                                     "mrope_interleaved": True},
+                 "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 40},
+        keys={"rope.freq_base": 5e4, "rope.dimension_sections": [*INTERLEAVED, 0], "n_deepstack_layers": 2,
+              "expert_count": 6, "expert_used_count": 3},
+        names=EXPERTS,
     ),
     "gemma3": Checkpoint(
         _gemma3,
@@ -335,6 +376,9 @@ def make(name: str, *, tied: bool = True, layers: int | None = None, **options: 
     with torch.no_grad():
         for key, value in model.named_parameters():
             _fill(key, value, random, plus_one=known.plus_one)
+        for key, value in model.named_buffers():
+            if key.endswith("e_score_correction_bias"):
+                value.normal_(generator=random).mul_(0.2)
     return model
 
 
@@ -393,22 +437,28 @@ def tensors(name: str, model: torch.nn.Module) -> dict[str, Floats]:
         array = known.change(short, array)
         if known.neighbours and re.search(r"[qk]_proj", short):
             array = array.reshape(-1, 2, known.head // 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
-        found |= _experts(short, array) if ".experts." in short else {_rename(short, known.names): array}
+        found |= _experts(name, short, array) if ".experts." in short else {_rename(short, known.names): array}
     if model.config.get_text_config().tie_word_embeddings:
         found.pop("output.weight", None)
     return found
 
 
-def _experts(name: str, array: Floats) -> dict[str, Floats]:
+def _experts(family: str, name: str, array: Floats) -> dict[str, Floats]:
     """The layers of all experts, of which the class holds gate and up as one."""
     _, layer, rest = name.split(".", 2)
-    if rest.endswith("down_proj"):
-        return {f"blk.{layer}.ffn_down_exps.weight": array}
-    gate, up = np.split(array, 2, 1)
-    return {f"blk.{layer}.ffn_gate_exps.weight": gate, f"blk.{layer}.ffn_up_exps.weight": up}
+    kind = "bias" if rest.endswith("_bias") else "weight"
+    if family == "gpt-oss" and kind == "weight":
+        array = array.swapaxes(1, 2)
+    if "down_proj" in rest:
+        return {f"blk.{layer}.ffn_down_exps.{kind}": array}
+    gate, up = (array[:, 0::2], array[:, 1::2]) if family == "gpt-oss" else np.split(array, 2, 1)
+    return {f"blk.{layer}.ffn_gate_exps.{kind}": gate, f"blk.{layer}.ffn_up_exps.{kind}": up}
 
 
 def _rename(name: str, names: dict[str, str]) -> str:
+    whole = {"self_attn.sinks": "attn_sinks.weight", "mlp.gate.e_score_correction_bias": "exp_probs_b.bias"}
+    if (rest := name.split(".", 2)[-1]) in whole:
+        return f"blk.{name.split('.')[1]}.{whole[rest]}"
     if name.startswith("layers."):
         _, layer, rest = name.split(".", 2)
         part, kind = rest.rsplit(".", 1)

@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from foreign import Foreign, Tensors
-from transformers import PreTrainedModel, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
+from transformers import (
+    PreTrainedModel,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
+    Qwen3VLProcessor,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from vision_truth import SPECIAL, Truth, WithoutVideos, byte_tokenizer, enliven, look, write_mmproj
 
@@ -52,9 +59,22 @@ RULES = (
 )
 
 
-def third_truth(seed: int = 0) -> Qwen3VLForConditionalGeneration:
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "mlp_only_layers": [1]}
+
+
+def third_truth(seed: int = 0) -> PreTrainedModel:
+    config = Qwen3VLConfig(text_config=TEXT, vision_config=VISION, **IDS)
+    return _lively(Qwen3VLForConditionalGeneration, config, seed)
+
+
+def mixture_truth(seed: int = 0) -> PreTrainedModel:
+    config = Qwen3VLMoeConfig(text_config={**TEXT, **EXPERTS}, vision_config=VISION, **IDS)
+    return _lively(Qwen3VLMoeForConditionalGeneration, config, seed)
+
+
+def _lively(made: type[PreTrainedModel], config: object, seed: int) -> PreTrainedModel:
     torch.manual_seed(seed)
-    model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=TEXT, vision_config=VISION, **IDS)).eval()
+    model = made(config).eval()
     enliven(model, seed)
     with torch.no_grad():
         model.model.visual.pos_embed.weight.mul_(4)  # of the size of patches
@@ -101,7 +121,10 @@ def processor() -> StillProcessor:
 
 
 TURN = "<|vision_start|><|image_pad|><|vision_end|>"
-TOWERS = {"qwen3vl": Truth("qwen3vl_merger", third_truth, write_tower, processor, TURN)}
+TOWERS = {
+    "qwen3vl": Truth("qwen3vl_merger", third_truth, write_tower, processor, TURN),
+    "qwen3vlmoe": Truth("qwen3vl_merger", mixture_truth, write_tower, processor, TURN),
+}
 
 
 def _moments(tensors: Tensors, kinds: dict[str, int]) -> Tensors:

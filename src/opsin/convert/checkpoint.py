@@ -19,6 +19,7 @@ from opsin.gguf.rules import Rules, Settings, canonical
 MAX_JSON = 256 << 20  # bytes; a tokenizer of 262,000 tokens has 33 million
 _INDEX = "model.safetensors.index.json"
 _TEXT_CONFIGS = ("text_config", "llm_config", "lm_config", "language_config")
+_READ_QUANTISED = ("mxfp4",)  # where the rules of a family name the tensors
 _UNUSED = (".rotary_emb.inv_freq", ".attention.masked_bias", ".embeddings.position_ids")
 
 
@@ -40,8 +41,8 @@ class Description:
         self.config = read_json(path / "config.json")
         self.notes = _notes(self.config)
         quantised = self.config.get("quantization_config")
-        if isinstance(quantised, Mapping):
-            kind = quantised.get("quant_method")
+        kind = quantised.get("quant_method") if isinstance(quantised, Mapping) else None
+        if isinstance(quantised, Mapping) and kind not in _READ_QUANTISED:
             raise FileError(f"{path} is quantised ({kind!r:.40})", hint="give the checkpoint that it was made from")
 
     @property

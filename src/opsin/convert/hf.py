@@ -297,6 +297,8 @@ def _tensor(
     shape = (rule.shape(stored.shape, settings) if rule.shape else stored.shape) or (1,)
     kind = BY_NAME[rule.type] if rule.type else _kind_of(target, shape, format)
     kind = BY_NAME["F16"] if rule.plain and kind.elements > 1 else kind
+    if rule.blocks is not None:
+        return NewTensor(target, shape, kind.id, MadeRows(partial(_coded, checkpoint, rule, name)))
     if rule.each is not None:
         return NewTensor(target, shape, kind.id, MadeRows(partial(_experts, checkpoint, settings, rule, name, kind)))
     if rule.change is None:
@@ -319,6 +321,18 @@ def _experts(
     assert rule.each is not None
     found = [rule.each(checkpoint.read(name, e, e + 1)[0], settings) for e in range(first, last)]
     return np.concatenate([_encode(values, kind) for values in found])
+
+
+def _coded(checkpoint: Checkpoint, rule: Tensor, name: str, first: int, last: int) -> npt.NDArray[np.uint8]:
+    """The blocks of some experts, from codes and their scales. Raises FileError where these do not go together."""
+    assert rule.blocks is not None and rule.scales is not None
+    scales = name.rpartition(".")[0] + "." + rule.scales
+    shape = checkpoint.stored(name).shape
+    if scales not in checkpoint.names or checkpoint.stored(scales).shape != shape[:-1]:
+        raise FileError(f"{checkpoint.path}: {name} has no scales of {shape[:-1]}", hint="it is incomplete")
+    codes, exponents = checkpoint.raw(name, first, last), checkpoint.raw(scales, first, last)
+    parts = zip(codes.reshape(last - first, *shape[1:]), exponents.reshape(last - first, *shape[1:-1]), strict=True)
+    return np.concatenate([rule.blocks(code, scale).reshape(-1) for code, scale in parts])
 
 
 def _stack(

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from opsin.arrays import Floats
+from opsin.arrays import Bytes, Floats
 from opsin.errors import FileError
 
 Shape = tuple[int, ...]
@@ -123,6 +123,8 @@ class Tensor:
         number: "{n}" of the target, from that of the source, where files count otherwise.
         each: gives the values of one expert from those that the source holds of it, one expert behind the other; so
             that no more than one has to be in memory. `shape` tells of the whole.
+        scales, blocks: what the source holds are codes, the scales stand in another one of this name; gives the blocks
+            of one expert in the number format `type` from the bytes of both.
     """
 
     source: str
@@ -133,6 +135,8 @@ class Tensor:
     plain: bool = False
     number: Callable[[Settings, int], int] | None = None
     each: Change | None = None
+    scales: str | None = None
+    blocks: Callable[[Bytes, Bytes], Bytes] | None = None
 
 
 @dataclass(frozen=True)

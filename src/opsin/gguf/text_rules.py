@@ -6,13 +6,13 @@ See `opsin.gguf.rules`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from opsin.arrays import Floats
-from opsin.errors import ModelError
-from opsin.gguf.rules import Change, ComputedTensor, Key, Rules, Settings, Tensor, plus_one
+from opsin.errors import FileError, ModelError
+from opsin.gguf.rules import Change, ComputedTensor, Key, Rules, Settings, Shape, Tensor, plus_one
 
 HEADS, KV_HEADS = "num_attention_heads", "num_key_value_heads|num_attention_heads"
 EXPERTS = "num_experts|num_local_experts|n_routed_experts"
@@ -196,15 +196,57 @@ EXPERT_KEYS = (
 )
 
 
+def router_tensor(part: str = "layers.{n}.mlp") -> Tensor:
+    """The router of a layer; it is small, and what it gives decides."""
+    return Tensor(f"{part}.gate", "blk.{n}.ffn_gate_inp", type="F32")
+
+
 def expert_tensors(
     part: str = "layers.{n}.mlp", *, gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj"
 ) -> tuple[Tensor, ...]:
     """Tensors of a layer's router and experts, which a checkpoint holds one by one below `part`."""
     names = {gate: "ffn_gate_exps", up: "ffn_up_exps", down: "ffn_down_exps"}
     return (
-        Tensor(f"{part}.gate", "blk.{n}.ffn_gate_inp", type="F32"),
+        router_tensor(part),
         *(Tensor(f"{part}.experts.{{e}}.{theirs}", f"blk.{{n}}.{ours}") for theirs, ours in names.items()),
     )
+
+
+def fused_expert_tensors(part: str = "layers.{n}.mlp.experts") -> tuple[Tensor, ...]:
+    """Tensors of experts that a checkpoint holds as [experts, gate and up, width] and [experts, width, inner].
+
+    Some hold each expert's matrix as [inputs, outputs]. As in transformers, one that has the right shape is right.
+    """
+
+    def turned(values: Floats, settings: Settings, gates: bool) -> Floats:
+        return values if values.shape == _expert_shape(settings, gates) else values.T
+
+    def half(which: int) -> Change:
+        return lambda values, settings: np.split(turned(values, settings, True), 2)[which]
+
+    def shape(gates: bool) -> Callable[[Shape, Settings], Shape]:
+        def find(stored: Shape, settings: Settings) -> Shape:
+            outputs, inputs = _expert_shape(settings, gates)
+            if len(stored) != 3 or stored[1:] not in ((outputs, inputs), (inputs, outputs)):
+                raise FileError(f"{settings.where}: experts of {stored}, not {outputs} x {inputs}")
+            return stored[0], outputs // 2 if gates else outputs, inputs
+
+        return find
+
+    return (
+        Tensor(f"{part}.gate_up_proj", "blk.{n}.ffn_gate_exps.weight", each=half(0), shape=shape(True)),
+        Tensor(f"{part}.gate_up_proj", "blk.{n}.ffn_up_exps.weight", each=half(1), shape=shape(True)),
+        Tensor(
+            f"{part}.down_proj", "blk.{n}.ffn_down_exps.weight", each=lambda v, settings: turned(v, settings, False),
+            shape=shape(False),
+        ),
+    )  # fmt: skip
+
+
+def _expert_shape(settings: Settings, gates: bool) -> tuple[int, int]:
+    """(outputs, inputs) of an expert's gate and up together, or of what follows these."""
+    width, inner = settings.number("hidden_size"), settings.number("moe_intermediate_size")
+    return (2 * inner, width) if gates else (width, inner)
 
 
 SWISH = {"hidden_act": "silu", "partial_rotary_factor": 1.0, "rope_parameters.partial_rotary_factor": 1.0}  # `assumed`

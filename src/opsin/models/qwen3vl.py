@@ -5,8 +5,9 @@ one are, stand beside an embedding and are added to the picture's rows later. Th
 table of positions that is stretched to each picture. The decoder's positions have three axes, which take turns to turn
 pairs.
 
-GGUF: general.architecture = "qwen3vl", clip.projector_type = "qwen3vl_merger". Oracle: transformers'
-Qwen3VLForConditionalGeneration, with its predecessor's image processor.
+GGUF: general.architecture = "qwen3vl" or "qwen3vlmoe" (with experts), clip.projector_type = "qwen3vl_merger". Oracle:
+transformers' Qwen3VLForConditionalGeneration and Qwen3VLMoeForConditionalGeneration, with their predecessor's image
+processor.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -24,7 +26,7 @@ from opsin.errors import ModelError
 from opsin.gguf import File, TensorInfo, Value
 from opsin.gguf.dialect import Dialect, planes
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
-from opsin.gguf.text_rules import pre_norm_rules
+from opsin.gguf.text_rules import EXPERT_KEYS, fused_expert_tensors, pre_norm_rules, router_tensor
 from opsin.gguf.vision_rules import blocks, normalisation, normalisation_keys, projector_keys, tower_sizes
 from opsin.models.qwen2vl import LOOK, MOMENTS, SIZES, pixel_keys, sections
 from opsin.models.qwen2vl import Qwen2VlVision as OlderVision
@@ -55,13 +57,13 @@ class Qwen3VlDecoder(PreNormDecoder):
         return batch.deepen(x, 1 + layer) if layer < self.deep else x
 
 
-def load_decoder(file: File, source: Reader) -> Qwen3VlDecoder:
+def load_decoder(file: File, source: Reader, prefix: str = "qwen3vl") -> Qwen3VlDecoder:
     """Raises ModelError where more layers get parts of pictures than there are."""
-    decoder = Qwen3VlDecoder.load(file, source, "qwen3vl", pairing="halves", mrope=True)
-    deep, layers = file.get_int("qwen3vl.n_deepstack_layers", 0), len(decoder.weights.blk)
+    decoder = Qwen3VlDecoder.load(file, source, prefix, pairing="halves", mrope=True)
+    deep, layers = file.get_int(f"{prefix}.n_deepstack_layers", 0), len(decoder.weights.blk)
     if not 0 <= deep <= layers:
-        raise ModelError(f"{file.path}: qwen3vl.n_deepstack_layers is {deep}, of {layers}", hint="the file is damaged")
-    axis = interleaved_axis_of(file, "qwen3vl", len(decoder.rope.frequencies))
+        raise ModelError(f"{file.path}: {prefix}.n_deepstack_layers is {deep}, of {layers}", hint="the file is damaged")
+    axis = interleaved_axis_of(file, prefix, len(decoder.rope.frequencies))
     return replace(decoder, deep=deep, axis=source.ops.constant(axis))
 
 
@@ -162,17 +164,18 @@ _TOWER = {"patch_size": 16, "depth": 27, "num_heads": 16, "spatial_merge_size": 
           "intermediate_size": 4304}  # fmt: skip
 _BLOCK = {"norm1": "ln1", "norm2": "ln2", "attn.qkv": "attn_qkv", "attn.proj": "attn_out", "mlp.linear_fc1": "ffn_up",
           "mlp.linear_fc2": "ffn_down"}  # fmt: skip
-DECODERS = {"qwen3vl": load_decoder}
+DECODERS = {"qwen3vl": load_decoder, "qwen3vlmoe": partial(load_decoder, prefix="qwen3vlmoe")}
 ENCODERS = {"qwen3vl_merger": load_vision}
 
 
 def _found(file: File) -> Mapping[str, Value]:
     """What files of Ollama's leave out or say in other ways."""
     found: dict[str, Value] = {}
-    if "qwen3vl.rope.dimension_sections" not in file.metadata:
-        found["qwen3vl.rope.dimension_sections"] = np.array([24, 20, 20, 0], np.int32)
-    if "qwen3vl.n_deepstack_layers" not in file.metadata:
-        found["qwen3vl.n_deepstack_layers"] = len(file.get_ints("clip.vision.deepstack_visual_indexes", []))
+    prefix = file.get_str("general.architecture")
+    if f"{prefix}.rope.dimension_sections" not in file.metadata:
+        found[f"{prefix}.rope.dimension_sections"] = np.array([24, 20, 20, 0], np.int32)
+    if f"{prefix}.n_deepstack_layers" not in file.metadata:
+        found[f"{prefix}.n_deepstack_layers"] = len(file.get_ints("clip.vision.deepstack_visual_indexes", []))
     return found | tower_found(file)
 
 
@@ -260,14 +263,12 @@ def tower_rules(*classes: str, deep: bool) -> Rules:
     )
 
 
-DIALECTS = (dialect("qwen3vl", _found),)
+DIALECTS = tuple(dialect(name, _found) for name in DECODERS)
+_CLASSES = ("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
+_TEXT_KEYS = (sections(24, 20, 20), Key("{arch}.n_deepstack_layers", lambda settings: len(_deep(settings))))
+_MIXTURE = pre_norm_rules("qwen3vlmoe", (_CLASSES[1],), ("qwen3_vl_moe_text",), *_TEXT_KEYS, *EXPERT_KEYS)
 RULES = (
-    pre_norm_rules(
-        "qwen3vl",
-        ("Qwen3VLForConditionalGeneration",),
-        ("qwen3_vl_text",),
-        sections(24, 20, 20),
-        Key("{arch}.n_deepstack_layers", lambda settings: len(_deep(settings))),
-    ),
-    tower_rules("Qwen3VLForConditionalGeneration", deep=True),
+    pre_norm_rules("qwen3vl", (_CLASSES[0],), ("qwen3_vl_text",), *_TEXT_KEYS),
+    replace(_MIXTURE, tensors=(*_MIXTURE.tensors, router_tensor(), *fused_expert_tensors())),
+    tower_rules(*_CLASSES, deep=True),
 )

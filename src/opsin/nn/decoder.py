@@ -17,9 +17,9 @@ from opsin.nn.experts import ExpertFfn, routing_of
 from opsin.nn.ffn import GatedFfn
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
-from opsin.nn.parts import Embedding, Linear, RmsNorm
+from opsin.nn.parts import Embedding, FfnNorm, Linear, RmsNorm
 from opsin.nn.rope import Rope, Temperature, axis_of, rope_of, temperature_of
-from opsin.ops import Activation, Array, Pairing
+from opsin.ops import Array, Glu, Pairing
 from opsin.ops.routes import Routing
 
 Tables = tuple[Array, Array]  # of a rope, for queries and for keys
@@ -91,7 +91,7 @@ class OverWeights:
 class PreNormBlock(Module):
     attn_norm: RmsNorm
     attn: Annotated[SelfAttention, at("")]
-    ffn_norm: RmsNorm
+    ffn_norm: Annotated[FfnNorm, at("")]
     ffn: Annotated[ExpertFfn | GatedFfn, at("")]
 
 
@@ -107,9 +107,7 @@ def check_experts(file: File, prefix: str, ffn: ExpertFfn | GatedFfn, routing: R
         ffn.check(routing, width, file.get_int(f"{prefix}.expert_count"))
 
 
-def feed_forward(
-    ffn: ExpertFfn | GatedFfn, x: Array, kind: Activation, routing: Routing | None, residual: Array
-) -> Array:
+def feed_forward(ffn: ExpertFfn | GatedFfn, x: Array, kind: Glu, routing: Routing | None, residual: Array) -> Array:
     """x [rows, width] through a layer's FFN, or through its experts, chosen as `routing` says."""
     if isinstance(ffn, ExpertFfn):
         assert routing is not None, "checked when it was loaded"
@@ -126,6 +124,7 @@ class PreNormDecoder(OverWeights):
     """
 
     WEIGHTS: ClassVar[type[PreNormWeights]] = PreNormWeights
+    GLU: ClassVar[Glu] = "silu"
 
     weights: PreNormWeights
     heads: Heads
@@ -141,11 +140,11 @@ class PreNormDecoder(OverWeights):
     @classmethod
     def load(
         cls, file: File, source: Reader, prefix: str, *, pairing: Pairing, mrope: bool = False,
-        rope: Rope | None = None,
+        rope: Rope | None = None, gating: int = 1,
     ) -> Self:  # fmt: skip
         """The decoder of a file whose keys begin with `prefix`; `mrope`: with the sections of M-RoPE.
 
-        `rope`: another than the one that all families share.
+        `rope`: another than the one that all families share. `gating`: that of experts, where the file does not say.
         """
         heads = heads_of(file, prefix)
         if rope is None:
@@ -156,7 +155,7 @@ class PreNormDecoder(OverWeights):
         if temperature is not None and (mrope or 2 * len(rope.frequencies) != heads.width):
             raise ModelError(f"{file.path}: {prefix}.attention.temperature_scale with a rope of parts of a head")
         weights.check(file, prefix, weights.blk)
-        routing = routing_of(file, prefix)
+        routing = routing_of(file, prefix, gating=gating)
         for block in weights.blk:  # a cache is made for these heads before anything runs
             block.attn.check(heads)
             check_experts(file, prefix, block.ffn, routing, weights.width)
@@ -189,6 +188,10 @@ class PreNormDecoder(OverWeights):
             x = self._block(block, x, batch, i, tables)
         return w.logits(tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps)))
 
+    def _place(self, layer: int) -> tuple[str, int]:
+        """A layer's KV group, and its number among the layers of that."""
+        return "self", layer
+
     def _tables(self, batch: Batch) -> Tables:
         ops, scale = batch.positions.ops, self.rope.scale
         if self.axis is not None and batch.axes is not None:
@@ -203,7 +206,7 @@ class PreNormDecoder(OverWeights):
     def _block(self, block: PreNormBlock, x: Array, batch: Batch, layer: int, tables: Tables | None) -> Array:
         """Without `tables` the layer knows no positions."""
         x = self._attend(block, x, batch, layer, tables, residual=x)
-        x = feed_forward(block.ffn, block.ffn_norm(x, self.eps), "silu", self.routing, residual=x)
+        x = feed_forward(block.ffn, block.ffn_norm(x, self.eps), self.GLU, self.routing, residual=x)
         return batch.tap(f"blk.{layer}.out", x)
 
     def _attend(
@@ -211,7 +214,8 @@ class PreNormDecoder(OverWeights):
         residual: Array | None = None,
     ) -> Array:  # fmt: skip
         queries, keys = tables or (None, None)
+        group, number = self._place(layer)
         return block.attn(
-            block.attn_norm(x, self.eps), batch, layer=layer, heads=self.heads, rope=keys, queries=queries,
-            pairing=self.pairing, eps=self.eps, name=f"blk.{layer}.attn", residual=residual,
+            block.attn_norm(x, self.eps), batch, group=group, layer=number, heads=self.heads, rope=keys,
+            queries=queries, pairing=self.pairing, eps=self.eps, name=f"blk.{layer}.attn", residual=residual,
         )  # fmt: skip

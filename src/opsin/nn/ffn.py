@@ -5,7 +5,7 @@ from __future__ import annotations
 from opsin.errors import ModelError
 from opsin.nn.module import Module
 from opsin.nn.parts import Linear
-from opsin.ops import Activation, Array
+from opsin.ops import Array, Glu
 
 
 class GatedFfn(Module):
@@ -15,7 +15,7 @@ class GatedFfn(Module):
     ffn_up: Linear
     ffn_down: Linear
 
-    def __call__(self, x: Array, kind: Activation, residual: Array | None = None) -> Array:
+    def __call__(self, x: Array, kind: Glu, residual: Array | None = None) -> Array:
         if self.ffn_gate is None and self.ffn_up.outputs == self.ffn_down.inputs:
             raise ModelError(f"there is no tensor {self.tensor('ffn_gate.weight')}", hint="the file is incomplete")
         up = self.ffn_up(x)

@@ -126,6 +126,16 @@ class RmsNorm(Module):
         return x.ops.rms_norm(x, self.weight, eps)
 
 
+class FfnNorm(RmsNorm):
+    """The norm before a feed-forward part, which some files call the one after attention."""
+
+    @classmethod
+    def read(cls, source: Reader, path: str = "") -> Self:
+        own, other = f"{path}.ffn_norm", f"{path}.post_attention_norm"
+        is_other = source.has(f"{other}.weight") and not source.has(f"{own}.weight")
+        return super().read(source, other if is_other else own)
+
+
 class Gate(Module):
     """One number, by which something is multiplied."""
 

@@ -43,11 +43,13 @@ class Temperature:
 
 
 def rope_of(
-    file: File, prefix: str, width: int, factors: npt.NDArray[np.float32] | None = None, *, base: float = 10000.0
-) -> Rope:
+    file: File, prefix: str, width: int, factors: npt.NDArray[np.float32] | None = None, *, base: float = 10000.0,
+    whole: bool = True,
+) -> Rope:  # fmt: skip
     """The rope of a file: base, width, and `{prefix}.rope.scaling.*` (none, linear, yarn).
 
     `factors` [pairs] divide the frequencies (the tensor rope_freqs.weight). `base` counts where the file has none.
+    `whole`: yarn's ramp begins and ends at whole numbers.
     """
     turned = _turned(file, prefix, width)
     base = positive_float(file, f"{prefix}.rope.freq_base", base)
@@ -64,7 +66,7 @@ def rope_of(
     if kind == "linear":
         return Rope(as_frequencies(file, plain / factor))
     if kind == "yarn":
-        return _yarn(file, prefix, plain, factor, base)
+        return _yarn(file, prefix, plain, factor, base, whole=whole)
     raise ModelError(f"{prefix}.rope.scaling.type is {kind!r}", hint="none, linear and yarn are supported")
 
 
@@ -171,7 +173,7 @@ def plane_table(
     return ops.rope_table(ops.constant(places), ops.constant(numbers), axis=ops.constant(axis))
 
 
-def _yarn(file: File, prefix: str, plain: npt.NDArray[np.float64], factor: float, base: float) -> Rope:
+def _yarn(file: File, prefix: str, plain: npt.NDArray[np.float64], factor: float, base: float, *, whole: bool) -> Rope:
     """Peng et al. 2023: low frequencies are stretched, high ones kept, with a ramp between."""
     trained = file.get_int(f"{prefix}.context_length", 0)
     prefix = f"{prefix}.rope.scaling"
@@ -187,7 +189,10 @@ def _yarn(file: File, prefix: str, plain: npt.NDArray[np.float64], factor: float
         number(file, f"{prefix}.yarn_beta_{name}", beta, least=1e-6, most=1e6)
         for name, beta in (("fast", 32.0), ("slow", 1.0))
     )
-    low, high = max(0, math.floor(dimension(fast))), min(turned - 1, math.ceil(dimension(slow)))
+    low, high = dimension(fast), dimension(slow)
+    if whole:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(0, low), min(turned - 1, high)
     ramp = np.clip((np.arange(len(plain)) - low) / max(0.001, high - low), 0, 1)
     mixed = plain / factor * ramp + plain * (1 - ramp)
     scale = number(file, f"{prefix}.attn_factor", 1.0, least=0.0, most=1e4) * _growth(factor, 1.0)

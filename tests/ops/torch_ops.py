@@ -123,6 +123,9 @@ class TorchOps:
         raw.read(0, outputs, stored)
         return TorchWeight(torch.from_numpy(kind.decode(stored.reshape(-1, kind.bytes)).reshape(outputs, inputs)))
 
+    def stored(self, raw: Raw) -> Weight:
+        return self.pack(raw)
+
     def linear(
         self, x: Array, w: Weight, bias: Array | None = None, residual: Array | None = None,
         activation: Activation | None = None,
@@ -193,6 +196,12 @@ class TorchOps:
         if pairing == "halves":
             a, b = turned.chunk(2, -1)
             return self.wrap(torch.cat([a * cos - b * sin, a * sin + b * cos, rest], -1))
+        if pairing == "quarters":
+            a, b, c, d = turned.chunk(4, -1)
+            first, second = torch.cat([a, c], -1), torch.cat([b, d], -1)
+            a, c = (first * cos - second * sin).chunk(2, -1)
+            b, d = (first * sin + second * cos).chunk(2, -1)
+            return self.wrap(torch.cat([a, b, c, d, rest], -1))
         a, b = turned.unflatten(-1, (pairs, 2)).unbind(-1)
         return self.wrap(torch.cat([torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2), rest], -1))
 
@@ -213,6 +222,9 @@ class TorchOps:
 
     def scale(self, x: Array, factor: float) -> Array:
         return self.wrap(x.data * factor)
+
+    def clamp(self, x: Array, least: float, most: float) -> Array:
+        return self.wrap(x.data.clamp(least, most))
 
     def softcap(self, x: Array, cap: float) -> Array:
         return self.wrap(cap * torch.tanh(x.data / cap))

@@ -18,7 +18,7 @@ from opsin.errors import ModelError
 from opsin.ops.recurrence import RecurrentOps
 from opsin.ops.routes import ExpertOps
 
-Pairing = Literal["neighbours", "halves"]
+Pairing = Literal["neighbours", "halves", "quarters"]
 Activation = Literal["silu", "gelu", "gelu_erf", "gelu_quick", "relu", "sigmoid"]
 Glu = Activation | Literal["swiglu_oai"]  # that one is silu of slope 1.702, both sides clamped to 7, up + 1
 PageType = Literal["f32", "f16", "q8_0"]
@@ -212,6 +212,13 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
         """Lay a weight matrix out for this device. Done once, at load."""
         ...
 
+    def stored(self, raw: Raw) -> Weight:
+        """A table for `embed` alone, of which nothing is held: `raw.read` is asked for rows when something runs.
+
+        What it raises comes out of that run. The ids of such an `embed` are an input, where operations are recorded.
+        """
+        ...
+
     def constant(self, values: npt.NDArray[np.generic]) -> Array:
         """Values that never change: norms, biases, tables."""
         ...
@@ -228,7 +235,7 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
         ...
 
     def take(self, x: Array, rows: Array) -> Array:
-        """x [n, width], rows [m] int32 -> [m, width]."""
+        """x [n, ...] of either type, rows [m] int32 -> [m, ...]."""
         ...
 
     def put(self, x: Array, y: Array, places: Array) -> Array:
@@ -287,7 +294,8 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
     def rope(self, x: Array, table: Array, pairing: Pairing) -> Array:
         """Rotate pairs of x [n, heads, width] (Su et al. 2021). What the table's pairs do not cover passes through.
 
-        "neighbours" pairs 2i with 2i + 1, "halves" i with i + pairs.
+        "neighbours" pairs 2i with 2i + 1, "halves" i with i + pairs, "quarters" does so in each half by itself, where
+        an even number of pairs is needed: i with i + pairs / 2, for i up to that and again from `pairs` on.
         """
         ...
 
@@ -306,6 +314,10 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
         ...
 
     def scale(self, x: Array, factor: float) -> Array: ...
+
+    def clamp(self, x: Array, least: float, most: float) -> Array:
+        """x, at least `least` and at most `most`, which may be infinite; a NaN stays one."""
+        ...
 
     def softcap(self, x: Array, cap: float) -> Array:
         """cap * tanh(x / cap): nearly x where it is small, and never beyond the cap (Bello et al. 2016)."""

@@ -102,6 +102,9 @@ class Reference(RecurrentReference):
         raw.read(0, outputs, stored)
         return DenseWeight(kind.decode(stored.reshape(-1, kind.bytes)).reshape(outputs, inputs))
 
+    def stored(self, raw: Raw) -> Weight:
+        return self.pack(raw)
+
     def linear(
         self, x: Array, w: Weight, bias: Array | None = None, residual: Array | None = None,
         activation: Activation | None = None,
@@ -180,10 +183,11 @@ class Reference(RecurrentReference):
     def rope(self, x: Array, table: Array, pairing: Pairing) -> Array:
         v, cos, sin = data(x), data(table)[:, 0][:, None], data(table)[:, 1][:, None]
         pairs = cos.shape[-1]
-        y = v.copy()
-        a, b = (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2))
-        if pairing == "halves":
-            a, b = slice(0, pairs), slice(pairs, 2 * pairs)
+        y, place = v.copy(), np.arange(pairs)
+        a = {"neighbours": 2 * place, "halves": place, "quarters": place + place // max(1, pairs // 2) * (pairs // 2)}[
+            pairing
+        ]
+        b = a + {"neighbours": 1, "halves": pairs, "quarters": pairs // 2}[pairing]
         y[..., a] = v[..., a] * cos - v[..., b] * sin
         y[..., b] = v[..., a] * sin + v[..., b] * cos
         return self.array(y)
@@ -205,6 +209,9 @@ class Reference(RecurrentReference):
 
     def scale(self, x: Array, factor: float) -> Array:
         return self.array(data(x) * self.kind(factor))
+
+    def clamp(self, x: Array, least: float, most: float) -> Array:
+        return self.array(np.clip(data(x), self.kind(least), self.kind(most)))
 
     def softcap(self, x: Array, cap: float) -> Array:
         return self.array(cap * np.tanh(data(x).astype(np.float64) / cap))

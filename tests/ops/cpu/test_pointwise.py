@@ -25,6 +25,11 @@ class TestOddSizes:
         agree(ops, lambda o: o.constant(x) * o.constant(one), 1e-7)
         agree(ops, lambda o: o.constant(x) * -1.7, 2e-7)
 
+    def test_clamp(self, ops, rows, width):
+        x = normal(rows, width)
+        for bounds in ((-0.5, 0.7), (-np.inf, 0.1), (0.2, np.inf), (-np.inf, np.inf), (0.3, 0.3)):
+            agree(ops, lambda o: o.clamp(o.constant(x), *bounds), 1e-7)  # noqa: B023
+
     def test_softcap(self, ops, rows, width):
         x = 10 * normal(rows, width)
         agree(ops, lambda o: o.softcap(o.constant(x), 5.0))
@@ -154,11 +159,22 @@ def test_rope_table_wants_as_many_axes_as_it_is_told_of(ops):
             ops.rope_table(positions, turns, 1.0, which)
 
 
-@pytest.mark.parametrize("pairing", ["neighbours", "halves"])
+@pytest.mark.parametrize("pairing", ["neighbours", "halves", "quarters"])
 @pytest.mark.parametrize(("heads", "width", "pairs"), [(1, 8, 4), (3, 24, 12), (2, 72, 36), (3, 80, 16), (2, 128, 64)])
 def test_rope(ops, pairing, heads, width, pairs):
     x, table = normal(5, heads, width), normal(5, 2, pairs)
     agree(ops, lambda o: o.rope(o.constant(x), o.constant(table), pairing), 1e-6)
+
+
+def test_rope_in_quarters_is_that_of_halves_on_each_half(ops):
+    x, table = normal(5, 3, 24), normal(5, 2, 12)
+    whole = ops.rope(ops.constant(x), ops.constant(table), "quarters").numpy()
+    for half in (0, 1):
+        part, turns = x[..., 12 * half : 12 * half + 12].copy(), table[..., 6 * half : 6 * half + 6].copy()
+        alone = ops.rope(ops.constant(part), ops.constant(turns), "halves").numpy()
+        np.testing.assert_array_equal(whole[..., 12 * half : 12 * half + 12], alone)
+    with pytest.raises(ModelError, match="rope"):
+        ops.rope(ops.constant(x), ops.constant(normal(5, 2, 11)), "quarters")
 
 
 def test_rope_turns_by_the_position_times_the_frequency(ops):
@@ -204,6 +220,10 @@ class TestNan:
         x[1, at] = np.nan
         got = ops.activate(ops.constant(x), kind).numpy()
         assert np.isnan(got).tolist() == np.isnan(x).tolist()
+
+    def test_through_a_clamp(self, ops):
+        x = np.array([[np.nan, 3.0, -np.nan, np.inf, -np.inf]], np.float32)
+        np.testing.assert_array_equal(ops.clamp(ops.constant(x), -1, 2).numpy(), [[np.nan, 2, np.nan, 2, -1]])
 
     @pytest.mark.parametrize("at", [0, 5, 31, 39])
     def test_through_norms(self, ops, at):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from samples import agree, normal, raw
 
-from opsin.ops.cpu import operations
+from opsin.ops.cpu import programs
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_another_key_is_another_program(ops):
 
 
 def test_the_programs_used_last_are_kept(ops, monkeypatch):
-    monkeypatch.setattr(operations, "PROGRAMS", 2)
+    monkeypatch.setattr(programs, "PROGRAMS", 2)
     asked = []
 
     def build(o, x):

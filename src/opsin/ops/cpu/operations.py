@@ -20,15 +20,16 @@ from opsin.ops.cpu.experts import ExpertOperations
 from opsin.ops.cpu.kv import KvPages
 from opsin.ops.cpu.overlay import PlacedRows, placed
 from opsin.ops.cpu.pack import PackedWeight, Packer
+from opsin.ops.cpu.programs import Programs
 from opsin.ops.cpu.recurrent import RecurrentOperations
 from opsin.ops.cpu.scratch import Scratch
 from opsin.ops.cpu.shapes import groups_of, need_same, needs_width
-from opsin.ops.cpu.tape import TYPES, Eager, Lease, Place, Recorder, Replay, Tape, place, view
+from opsin.ops.cpu.stored import StoredTable, embed_stored
+from opsin.ops.cpu.tape import TYPES, Eager, Lease, Place, Tape, place, view
 from opsin.ops.cpu.tiles import DENSE_INPUTS, dense_rows, dense_strips, unpacked_bytes
 from opsin.ops.cpu.words import float_bits
 from opsin.ops.layout import RECORD, STRIP, strips
 
-PROGRAMS = 8  # that `recorded` keeps
 _MANY_ROWS = 24  # rows that are worth widening weights for
 _ROWS_BYTES = 4096  # elementwise work below this a thread is not worth sharing
 
@@ -39,14 +40,17 @@ class Operations(ExpertOperations, RecurrentOperations):
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
         self._bytes: WeakKeyDictionary[Lease, dict[tuple[int, int, int], tuple[Array, ...]]] = WeakKeyDictionary()
-        self._attention, self._scratch = Attention(self), Scratch(tape)
-        self._programs: dict[Hashable, Replay] = {}  # the one used last stands last
+        self._attention, self.scratch = Attention(self), Scratch(tape)
+        self._programs = Programs(self, Operations)
         self._packer = Packer(tape.code, tape.team)
 
     # Weights and constants
 
     def pack(self, raw: Raw) -> Weight:
         return self._packer.pack(raw)
+
+    def stored(self, raw: Raw) -> Weight:
+        return StoredTable.of(raw)
 
     def constant(self, values: npt.NDArray[np.generic]) -> Array:
         dtype = "i32" if np.issubdtype(values.dtype, np.integer) else "f32"
@@ -76,7 +80,7 @@ class Operations(ExpertOperations, RecurrentOperations):
         source, reads = self._linear_input(x, w)
         rows = self.tape.cell(x.shape[0])
         extra = [part for part in (bias, residual) if part is not None]
-        scratch, size = self._scratch.of(unpacked_bytes(self.tape.code.isa.dot, w.layout, inputs))
+        scratch, size = self.scratch.of(unpacked_bytes(self.tape.code.isa.dot, w.layout, inputs))
         args = (
             w.block.address, *source, place(y).address, place(y).row, outputs,
             inputs // RECORD if w.layout.kind == "planes" else inputs,
@@ -100,7 +104,7 @@ class Operations(ExpertOperations, RecurrentOperations):
         """`linear` for many rows and float weights."""
         outputs, inputs = w.shape
         y, isa = self.new((rows, outputs)), self.tape.code.isa
-        scratch, size = self._scratch.of(4 * STRIP * DENSE_INPUTS)
+        scratch, size = self.scratch.of(4 * STRIP * DENSE_INPUTS)
         extra = [part for part in (bias, residual) if part is not None]
         across = -(-strips(outputs) // dense_strips(isa.lanes, isa.registers))
         block = dense_rows(rows, across, isa.lanes, self.tape.team.threads)
@@ -140,6 +144,8 @@ class Operations(ExpertOperations, RecurrentOperations):
     # Rows
 
     def embed(self, ids: Array, w: Weight) -> Array:
+        if isinstance(w, StoredTable):
+            return embed_stored(self, ids, w)
         assert isinstance(w, PackedWeight), "a weight of another device"
         outputs, inputs = w.shape
         y = self.new((ids.shape[0], inputs))
@@ -149,7 +155,7 @@ class Operations(ExpertOperations, RecurrentOperations):
         return y
 
     def take(self, x: Array, rows: Array) -> Array:
-        y = self.new((rows.shape[0], *x.shape[1:]))
+        y = self.new((rows.shape[0], *x.shape[1:]), x.dtype)
         at, count = place(x), self.tape.cell(x.shape[0])
         cell = count if isinstance(count, int) else int(count.ctypes.data)
         args = (place(rows).address, at.address, at.row, product(x.shape[1:]), place(y).address, cell)
@@ -252,12 +258,15 @@ class Operations(ExpertOperations, RecurrentOperations):
     def scale(self, x: Array, factor: float) -> Array:
         return self._each("scale", x, number=factor)
 
+    def clamp(self, x: Array, least: float, most: float) -> Array:
+        return self._each("clamp", x, number=least, second=most)
+
     def softcap(self, x: Array, cap: float) -> Array:
         return self._each("softcap", x, number=cap)
 
     def _each(
         self, name: str, x: Array, *, y: Array | None = None, bias: Array | None = None, number: float = 0.0,
-        width: int = 0,
+        second: float = 0.0, width: int = 0,
     ) -> Array:  # fmt: skip
         """A pointwise kernel. `width` cuts rows in parts of so many values; y with one row serves all rows."""
         out, whole = self.new(x.shape), product(x.shape[1:])
@@ -266,7 +275,7 @@ class Operations(ExpertOperations, RecurrentOperations):
         args = (
             place(x).address, place(x).row, place(y).address if y else 0, place(y).row if y and not single else 0,
             place(out).address, place(out).row, width, place(bias).address if bias else 0, float_bits(number),
-            whole // width,
+            whole // width, float_bits(second),
         )  # fmt: skip
         reads = [a for a in (x, y, bias) if a is not None]
         grain = max(1, _ROWS_BYTES // whole)
@@ -296,7 +305,7 @@ class Operations(ExpertOperations, RecurrentOperations):
 
     def rope(self, x: Array, table: Array, pairing: Pairing) -> Array:
         heads, width, pairs = most(x.shape[1]), x.width, table.width
-        if x.rank != 3 or 2 * pairs > width:
+        if x.rank != 3 or 2 * pairs > width or (pairing == "quarters" and pairs % 2):
             raise ModelError(f"rope: x is {x.shape}, the table has {pairs} pairs")
         out = self.new(x.shape)
         a, t, o, kernel = place(x), place(table), place(out), Kernel.of("rope", part="rotate", pairing=pairing)
@@ -336,24 +345,7 @@ class Operations(ExpertOperations, RecurrentOperations):
     # Programs
 
     def recorded(self, key: Hashable, build: Callable[..., Array], *inputs: npt.NDArray[np.generic]) -> Array:
-        """A program costs one call where its operations cost one each; the PROGRAMS used last are kept."""
-        kinds = ["i32" if np.issubdtype(values.dtype, np.integer) else "f32" for values in inputs]
-        name = (key, *((values.shape, kind) for values, kind in zip(inputs, kinds, strict=True)))
-        program = self._programs.pop(name, None)
-        if program is None:
-            tape = Recorder(self.tape.code, self.tape.team, guarded=self.tape.guarded)
-            ops = Operations(tape)
-            places = [
-                tape.input(ops, str(i), a.shape, kind) for i, (a, kind) in enumerate(zip(inputs, kinds, strict=True))
-            ]
-            program = tape.finish({"result": build(ops, *places)})
-        self._programs[name] = program
-        if len(self._programs) > PROGRAMS:
-            del self._programs[next(iter(self._programs))]
-        for i, values in enumerate(inputs):
-            program.inputs[str(i)][...] = values
-        program.run()
-        return self.constant(program.output("result"))
+        return self._programs.run(key, build, inputs)
 
     # Views
 

@@ -19,7 +19,7 @@ from opsin.ops.layout import STRIP, Layout, layout_of, strips, weight_bytes
 from opsin.quants import QuantType, by_id
 
 _PIECE_BYTES = 8 << 20  # read and packed at a time: a reader fills one piece while the team packs the other
-_SCRATCH = 2048
+SCRATCH = 2048  # as `kernels/pack.py` has it
 _SLAB_BYTES = 64 << 20  # small tensors share slabs: only large allocations get large pages of memory
 
 
@@ -130,9 +130,16 @@ class Packer:
             kernel = Kernel.of("pack", kind=layout.kind)
         else:
             kernel = Kernel.of("pack", kind="planes", format=kind.id)
-        scratch = np.empty(_SCRATCH * self._team.threads, np.uint8)
+        scratch = np.empty(SCRATCH * self._team.threads, np.uint8)
         args = words(
-            piece.ctypes.data, row_bytes, count, inputs, to, layout.strip_bytes(inputs), scratch.ctypes.data, _SCRATCH
+            piece.ctypes.data,
+            row_bytes,
+            count,
+            inputs,
+            to,
+            layout.strip_bytes(inputs),
+            scratch.ctypes.data,
+            SCRATCH,
         )
         items = words(strips(count))
         address = self._code.address(kernel)

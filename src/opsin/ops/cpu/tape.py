@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
+from opsin.errors import ModelError
 from opsin.ops import Array, Count, Ops, Rows, Size, most, product
 from opsin.ops.cpu.arena import Arena, Block
 from opsin.ops.cpu.code import Code, Kernel
@@ -20,6 +22,7 @@ from opsin.ops.cpu.team import Team
 from opsin.ops.cpu.words import words
 
 TYPES = {"f32": np.float32, "i32": np.int32}
+Fetch = Callable[[npt.NDArray[np.int32], npt.NDArray[np.uint8]], None]  # ids [rows], bytes to fill [rows, row]
 SLACK = 64  # kernels may read (never use) a vector past the end
 
 
@@ -103,6 +106,10 @@ class Tape:
     def add(self, entry: Entry) -> None:
         raise NotImplementedError
 
+    def fetched(self, ids: Array, row: int, fetch: Fetch) -> Block:
+        """`row` bytes for each of `ids`, an input; `fetch` puts them there before what comes next runs."""
+        raise NotImplementedError
+
     def give_back(self, block: Block) -> None:
         raise NotImplementedError
 
@@ -132,6 +139,11 @@ class Eager(Tape):
         if self.guarded:
             self.arena.check()
 
+    def fetched(self, ids: Array, row: int, fetch: Fetch) -> Block:
+        block = Block(row * most(ids.shape[0]))
+        fetch(numbers(ids), block.data.reshape(-1, row))
+        return block
+
     def lease(self, size: int) -> Lease:
         lease = super().lease(size)
         if self.guarded:
@@ -154,6 +166,8 @@ class Recorder(Tape):
         self._filled: list[Block] = []  # of the inputs
         self.counts: dict[str, Count] = {}
         self.tables: dict[str, Rows] = {}
+        self.before: list[Callable[[Mapping[str, int]], None]] = []  # what is done before each run, told the counts
+        self.fetched_bytes = 0
         self.header: npt.NDArray[np.int64] = np.zeros(64, np.int64)
 
     def count(self, name: str, most: int) -> Count:
@@ -179,6 +193,22 @@ class Recorder(Tape):
     def add(self, entry: Entry) -> None:
         assert not self.closed, "this recording is finished"
         self.entries.append(entry)
+
+    def fetched(self, ids: Array, row: int, fetch: Fetch) -> Block:
+        """Raises ModelError for ids that the program computes: they are not known before it runs."""
+        if place(ids).block not in self._filled:
+            raise ModelError("rows of a stored table are read by ids that are an input")
+        size, given = ids.shape[0], numbers(ids)
+        block = Block(row * most(size), guarded=self.guarded)
+        rows = block.data.reshape(-1, row)
+        self._filled.append(block)
+        self.fetched_bytes += block.bytes
+
+        def before(counts: Mapping[str, int]) -> None:
+            fetch(given[: counts[size.name] if isinstance(size, Count) else size], rows)
+
+        self.before.append(before)
+        return block
 
     def give_back(self, block: Block) -> None:
         if self.closed:
@@ -216,6 +246,9 @@ class Replay:
             value = counts[name]
             assert 0 <= value <= tape.counts[name].most, f"{name}={value}, at most {tape.counts[name].most}"
 
+        for fetch in tape.before:
+            fetch(counts)
+
         def write_counts() -> None:
             tape.header[: len(self._names)] = [counts[name] for name in self._names]
 
@@ -228,7 +261,8 @@ class Replay:
 
     @property
     def bytes(self) -> int:
-        return self._tape.arena.bytes + sum(a.nbytes for a in self.inputs.values())
+        tape = self._tape
+        return tape.arena.bytes + tape.fetched_bytes + sum(a.nbytes for a in self.inputs.values())
 
     def __len__(self) -> int:
         return len(self._program)
@@ -238,6 +272,11 @@ def view(block: Block, offset: int, shape: tuple[Size, ...], dtype: str) -> npt.
     """A block's bytes as a NumPy array of the largest shape."""
     sizes = tuple(most(n) for n in shape)
     return np.ndarray(sizes, TYPES[dtype], block.data, offset)
+
+
+def numbers(x: Array) -> npt.NDArray[np.int32]:
+    """The values of an Array of whole numbers, where they lie."""
+    return cast(npt.NDArray[np.int32], view(place(x).block, place(x).offset, x.shape, "i32"))
 
 
 def _block(x: Array | Block) -> Block:

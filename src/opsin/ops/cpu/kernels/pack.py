@@ -58,8 +58,8 @@ def _planes(simd: Simd, format: int) -> Any:
     planes = kind.planes
     assert planes is not None
     layout = Layout("planes", planes.bits, planes.group, planes.zero, planes.minimum, planes.codes, planes.paired)
-    unpack, half = jit(planes.unpack), _half(simd)
-    as_bytes, as_floats = _pointer(types.uint8, I8), _pointer(types.float32, F32)
+    unpack, half = jit(planes.unpack), half_reader(simd)
+    as_bytes, as_floats = typed_pointer(types.uint8, I8), typed_pointer(types.float32, F32)
     at = simd.i64_at
     size, elements, groups = kind.bytes, kind.elements, kind.elements // planes.group
     records, scales_a_record = elements // RECORD, RECORD // planes.group
@@ -139,7 +139,7 @@ def _put_code(simd: Simd) -> Any:
     return jit(lambda address, value: put_i8(address, int(value)))
 
 
-def _half(simd: Simd) -> Any:
+def half_reader(simd: Simd) -> Any:
     """What `unpack` reads f16 with: half(block, offset)."""
 
     def convert(b: Any, bits: Any) -> Any:
@@ -155,7 +155,7 @@ def _half(simd: Simd) -> Any:
     return half
 
 
-def _pointer(kind: Any, element: ir.Type) -> Any:
+def typed_pointer(kind: Any, element: ir.Type) -> Any:
     return operation(types.CPointer(kind), (types.int64,), lambda b, p: pointer(b, p, element))
 
 

@@ -1,7 +1,7 @@
 """Operations on values one by one, and norms over a row. Items are rows; the last dimension lies together.
 
 Arguments: x, bytes a row of x, y or 0, bytes a row of y, out, bytes a row of out, width, second operand or 0,
-number (f32 bits), parts a row (heads of `width` values each).
+number (f32 bits), parts a row (heads of `width` values each), second number.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.simd import Simd
 
-X, X_ROW, Y, Y_ROW, OUT, OUT_ROW, WIDTH, BIAS, NUMBER, PARTS = (8 * i for i in range(10))
+X, X_ROW, Y, Y_ROW, OUT, OUT_ROW, WIDTH, BIAS, NUMBER, PARTS, SECOND = (8 * i for i in range(11))
 
 
 def make(simd: Simd, name: str) -> Any:
@@ -78,9 +78,20 @@ def function(simd: Simd, name: str) -> Callable[..., Any]:
         "copy": lambda args, x, y: x,
         "relu": lambda args, x, y: maximum(x, zero()),
     }
-    if name == "softcap":
-        return _softcap(simd)
+    if name in ("softcap", "clamp"):
+        return _softcap(simd) if name == "softcap" else _clamp(simd)
     return jit(simple[name]) if name in simple else _activation(simd, name)
+
+
+def _clamp(simd: Simd) -> Callable[..., Any]:
+    splat_at, maximum, sub, zero = simd.splat_at, simd.maximum, simd.sub, simd.zero
+
+    def clamp(args: int, x: Any, y: Any) -> Any:
+        """The least of two is the largest of both with other signs; neither loses a NaN."""
+        above = maximum(x, splat_at(args + NUMBER))
+        return sub(zero(), maximum(sub(zero(), above), sub(zero(), splat_at(args + SECOND))))
+
+    return jit(clamp)
 
 
 def _softcap(simd: Simd) -> Callable[..., Any]:

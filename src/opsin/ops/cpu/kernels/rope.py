@@ -71,7 +71,7 @@ def _sine() -> Any:
 
 def _rotate(simd: Simd, pairing: str) -> Any:
     at = simd.i64_at
-    turn = _neighbours(simd) if pairing == "neighbours" else _halves(simd)
+    turn = {"neighbours": _neighbours, "halves": _halves, "quarters": _quarters}[pairing](simd)
     load, store, lanes = simd.load_part, simd.store_part, simd.lanes
 
     def rope(args: int, first: int, last: int, thread: int) -> int:
@@ -102,6 +102,19 @@ def _halves(simd: Simd) -> Any:
             c, s = load(cos + 4 * i, n), load(sin + 4 * i, n)
             store(out + 4 * i, fma(a, c, sub(zero(), mul(b, s))), n)
             store(out + 4 * (pairs + i), fma(b, c, mul(a, s)), n)
+
+    return turn
+
+
+def _quarters(simd: Simd) -> Any:
+    """Halves of each half, of which the first turns by the first half of the table."""
+    halves = _halves(simd)
+
+    @jit
+    def turn(x: int, out: int, cos: int, sin: int, pairs: int) -> None:
+        half = pairs // 2
+        halves(x, out, cos, sin, half)
+        halves(x + 4 * pairs, out + 4 * pairs, cos + 4 * half, sin + 4 * half, half)
 
     return turn
 

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import limits
+import random_gemma4
 import random_llama
 import tables
 from ours import CACHE, Opsin, OursError, smollm2
@@ -62,6 +63,9 @@ def _cases() -> Iterator[Case]:
         yield Case(file, file, title, prompt_target=prompt, decode_target=decode)
     for file, (title, _, _) in files.items():
         yield Case(f"{file}-deep", file, f"{title}, at depth {DEPTH}", depth=DEPTH)
+    gemma = "Gemma 4 E2B shapes, Q4_K_M mix"
+    yield Case("gemma4", "gemma4", gemma, prompt_target=2.0, decode_target=1.2)
+    yield Case("gemma4-eight", "gemma4", f"{gemma}, 8 sequences", prompt=128, parallel=8, decode_target=2.0)
     yield Case("smollm2-eight", "smollm2", "SmolLM2-135M Q4_1, 8 sequences", prompt=128, parallel=8, decode_target=2.5)
 
 
@@ -102,6 +106,8 @@ class Sides:
 
     def path(self, file: str) -> Path:
         """The file's path; random ones are written when they are missing."""
+        if file == "gemma4":
+            return random_gemma4.write(self.files)
         return smollm2() if file == "smollm2" else random_llama.write(self.files, file)
 
     def ours(self, case: Case) -> dict[str, float]:

@@ -46,6 +46,7 @@ OTHER_WORDS = (
     "-cpp",
     "cpp:",
     "-server",
+    "-assistant",
     "file",
     "_ARG_",
     "_API_KEY",

@@ -71,6 +71,17 @@ VARIANTS = {
     "ernie4_5 without biases": ("ernie4_5", {"use_bias": False}),
     "glm4": ("glm4", {}),
     "glm4 without biases": ("glm4", {"attention_bias": False}),
+    "gemma4": ("gemma4", {}),
+    "gemma4 without embeddings of layers and shared keys": (
+        "gemma4", {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "use_double_wide_mlp": False}
+    ),
+    "gemma4 with experts": (
+        "gemma4", {"enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 40}
+    ),
+    "gemma4 with values of their own": ("gemma4", {"attention_k_eq_v": False, "num_global_key_value_heads": None}),
+    "gemma4 of the usual period": (
+        "gemma4", {"layer_types": None, "rope_parameters": None, "num_kv_shared_layers": 1}
+    ),
 }  # fmt: skip
 
 

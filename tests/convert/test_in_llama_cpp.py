@@ -22,6 +22,7 @@ FAMILIES = {
     "llama": {},
     "gemma3": {"layers": 7, "layer_types": None},
     "gemma3 of another period": {},
+    "gemma4": {},
     "qwen2": {"head_dim": 16},
     "qwen3": {},
     "qwen2vl": {},

@@ -90,7 +90,7 @@ class Bench:
         ids = [self.sequences[n].ids[row] for n, row in rows]
         slots = self.tables[number, place // PAGE] * PAGE + place % PAGE
         groups = {
-            name: Group(self.pages[name], self._reads(rows, shape.window), self._array(slots))
+            name: Group(self.pages[name], self._reads(rows, shape.window, shape.causal), self._array(slots))
             for name, shape in self.decoder.groups.items()
             if name != MEMORY
         }
@@ -112,9 +112,9 @@ class Bench:
         starts = np.cumsum([0, *(last - first for _, first, last in parts)])
         return Runs(*(self._array(a) for a in (starts, reads, [self.slots[n] for n, _, _ in parts])))
 
-    def _reads(self, rows: list[tuple[int, int]], window: int) -> Reads:
+    def _reads(self, rows: list[tuple[int, int]], window: int, causal: bool) -> Reads:
         first = [self.sequences[n].first(row, window) for n, row in rows]
-        last = [self.sequences[n].last(row) for n, row in rows]
+        last = [row + 1 if causal else self.sequences[n].last(row) for n, row in rows]
         return Reads(*(self._array(a) for a in (self.tables, [n for n, _ in rows], first, last)))
 
     def _media(self, rows: list[tuple[int, int]]):

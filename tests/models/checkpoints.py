@@ -45,6 +45,22 @@ SANDWICH = {
     "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
+GEMMA4 = {
+    **SANDWICH,
+    "per_layer_input_gate": "inp_gate",
+    "per_layer_projection": "proj",
+    "post_per_layer_input_norm": "post_norm",
+    "layer_scalar": "layer_output_scale.weight",
+    "post_feedforward_layernorm_1": "post_ffw_norm_1",
+    "post_feedforward_layernorm_2": "post_ffw_norm_2",
+    "pre_feedforward_layernorm_2": "pre_ffw_norm_2",
+    "router.proj": "ffn_gate_inp",
+    "router.scale": "ffn_gate_inp.scale",
+    "router.per_expert_scale": "ffn_down_exps.scale",
+    "embed_tokens_per_layer": "per_layer_token_embd",
+    "per_layer_model_projection": "per_layer_model_proj",
+    "per_layer_projection_norm": "per_layer_proj_norm",
+}
 TEXT = {
     "vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": FFN, "num_attention_heads": HEADS,
     "num_key_value_heads": KV, "head_dim": HEAD, "max_position_embeddings": CONTEXT, "rms_norm_eps": EPS,
@@ -66,6 +82,7 @@ class Checkpoint:
         head: width of a head.
         made: tensors of the file that the checkpoint has as settings.
         change: what the file holds of a tensor, of transformers' name.
+        peak: about the weights of norms of q and k, so that attention is peaked.
     """
 
     make: Callable[..., torch.nn.Module]
@@ -78,11 +95,12 @@ class Checkpoint:
     head: int = HEAD
     made: dict[str, list[float]] = field(default_factory=dict)
     change: Callable[[str, Floats], Floats] = lambda name, values: values
+    peak: float = 1.7
 
 
-def _causal(name: str) -> Callable[..., torch.nn.Module]:
+def _causal(name: str, config_of: str = "") -> Callable[..., torch.nn.Module]:
     def make(**text: object) -> torch.nn.Module:
-        config = getattr(transformers, f"{name}Config")(**text)
+        config = getattr(transformers, config_of or f"{name}Config")(**text)
         config._attn_implementation = "eager"
         return getattr(transformers, f"{name}ForCausalLM")(config)
 
@@ -127,6 +145,8 @@ LONG = {  # part of a head of 16 turns, and every text is long
     "rope_type": "longrope", "rope_theta": 5e4, "original_max_position_embeddings": 4, "partial_rotary_factor": 0.75,
     "short_factor": [1.0, 1.1, 1.2, 1.5, 2.0, 3.0], "long_factor": [1.0, 1.3, 2.5, 6.0, 17.0, 40.0],
 }  # fmt: skip
+WIDE = 48  # heads of Gemma 4's layers that see everything: 6 of 24 pairs turn
+LOCAL = [True, True, False, True, False, True, True, False]  # layers with a window; the last three share
 
 
 def _qwen35(**text: object) -> torch.nn.Module:
@@ -355,6 +375,46 @@ CHECKPOINTS = {
             "mlp.gate_up_proj": "ffn_up",
         },
     ),
+    "gemma4": Checkpoint(
+        _causal("Gemma4", "Gemma4TextConfig"),
+        layers=8,
+        options={
+            "sliding_window": 24,
+            "layer_types": [f"{'sliding' if local else 'full'}_attention" for local in LOCAL],
+            "global_head_dim": WIDE,
+            "num_global_key_value_heads": 1,
+            "attention_k_eq_v": True,
+            "num_kv_shared_layers": 3,
+            "use_double_wide_mlp": True,
+            "hidden_size_per_layer_input": 16,
+            "vocab_size_per_layer_input": VOCABULARY,
+            "final_logit_softcapping": 12.0,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e5},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 3e3},
+            },
+        },
+        keys={
+            "feed_forward_length": [FFN * (1 + (i >= 5)) for i in range(8)],
+            "embedding_length_per_layer_input": 16,
+            "attention.head_count_kv": [KV if local else 1 for local in LOCAL],
+            "attention.key_length": WIDE,
+            "attention.value_length": WIDE,
+            "attention.key_length_swa": HEAD,
+            "attention.value_length_swa": HEAD,
+            "attention.shared_kv_layers": 3,
+            "attention.sliding_window": 24,
+            "attention.sliding_window_pattern": np.array(LOCAL),
+            "rope.freq_base": 1e5,
+            "rope.freq_base_swa": 3e3,
+            "rope.dimension_count": WIDE,
+            "rope.dimension_count_swa": HEAD,
+            "final_logit_softcapping": 12.0,
+        },
+        names=GEMMA4,
+        peak=0.8,
+        made={"rope_freqs.weight": [1.0] * 6 + [1e30] * 18},
+    ),
 }  # fmt: skip
 
 
@@ -375,25 +435,31 @@ def make(name: str, *, tied: bool = True, layers: int | None = None, **options: 
     random = torch.Generator().manual_seed(len(name))
     with torch.no_grad():
         for key, value in model.named_parameters():
-            _fill(key, value, random, plus_one=known.plus_one)
+            _fill(key, value, random, known)
         for key, value in model.named_buffers():
             if key.endswith("e_score_correction_bias"):
                 value.normal_(generator=random).mul_(0.2)
+            if key.endswith("layer_scalar"):
+                value.uniform_(0.6, 1.4, generator=random)
     return model
 
 
-def _fill(name: str, value: torch.Tensor, random: torch.Generator, *, plus_one: bool) -> None:
+def _fill(name: str, value: torch.Tensor, random: torch.Generator, known: Checkpoint) -> None:
     value.normal_(generator=random)
-    plus_one = plus_one and "linear_attn" not in name
+    plus_one = known.plus_one and "linear_attn" not in name
     if name.endswith("A_log"):
         value.sub_(2.0)  # some decay in a few rows, some in dozens
         return
     if name.endswith(("q_norm.weight", "k_norm.weight")):
-        value.mul_(0.3).add_(0.7 if plus_one else 1.7)  # peaked attention
+        value.mul_(0.3).add_(known.peak - plus_one)
     elif "norm" in name and name.endswith(".weight"):
-        value.mul_(0.3).add_(0.0 if plus_one else 1.0)
+        value.mul_(0.3).add_(1.0 - plus_one)
     elif name.endswith("bias"):
         value.mul_(0.5)
+    elif name.endswith("scale"):
+        value.mul_(0.3).add_(1.0)
+    elif name.endswith("router.proj.weight"):
+        value.mul_(2.0)  # of rows that are normed to length 1
     elif "embed_tokens" not in name:
         peaked = "q_proj" in name or "k_proj" in name
         value.mul_((3.0 if peaked else 1.0) ** 0.5 * value.shape[-1] ** -0.5)
@@ -461,11 +527,13 @@ def _rename(name: str, names: dict[str, str]) -> str:
         return f"blk.{name.split('.')[1]}.{whole[rest]}"
     if name.startswith("layers."):
         _, layer, rest = name.split(".", 2)
+        if rest in names:
+            return f"blk.{layer}.{names[rest]}"
         part, kind = rest.rsplit(".", 1)
-        return f"blk.{layer}.{names[rest]}" if rest in names else f"blk.{layer}.{names[part]}.{kind}"
+        return f"blk.{layer}.{names[part]}.{kind}"
     whole = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
     part, kind = name.rsplit(".", 1)
-    return f"{whole[part]}.{kind}"
+    return f"{(names | whole)[part]}.{kind}"
 
 
 def embeddings(model: torch.nn.Module, ids: list[int]) -> torch.Tensor:

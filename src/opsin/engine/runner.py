@@ -83,8 +83,12 @@ class Runner:
 
         tables = tape.input(ops, "tables", (limits.sequences, -(-limits.context // PAGE)), "i32")
         sequence, last, slots = each_row("sequence"), each_row("last"), each_row("slots")
-        # Groups with the same window share their reads, and so the plan of them that the device makes.
-        reads = {w: Reads(tables, sequence, each_row(_first(w)), last) for w in self._windows}
+        own = [shape for name, shape in shapes.items() if name != MEMORY]
+        ends = {causal: each_row("own") if causal else last for causal in {shape.causal for shape in own}}
+        firsts = {window: each_row(_first(window)) for window in self._windows}
+        # Groups that see alike share their reads, and so the plan of them that the device makes.
+        sights = {(shape.window, shape.causal) for shape in own}
+        reads = {(w, causal): Reads(tables, sequence, firsts[w], ends[causal]) for w, causal in sorted(sights)}
         self._memory: MemoryInputs | None = None
         if MEMORY in shapes:
             size = (limits.sequences, limits.memory)
@@ -93,7 +97,9 @@ class Runner:
             ids=each_row("ids"),
             positions=each_row("positions"),
             groups={
-                name: Group(self.pages[name], reads[s.window], slots) for name, s in shapes.items() if name != MEMORY
+                name: Group(self.pages[name], reads[s.window, s.causal], slots)
+                for name, s in shapes.items()
+                if name != MEMORY
             },
             outputs=tape.input(ops, "outputs", (outputs,), "i32"),
             axes=tape.input(ops, "axes", (rows, decoder.axes), "i32") if decoder.axes > 1 else None,
@@ -188,6 +194,8 @@ class Runner:
         inputs["sequence"][row:end] = number
         inputs["slots"][row:end] = table[places // PAGE] * PAGE + places % PAGE
         inputs["last"][row:end] = rows.last(start, places)
+        if "own" in inputs:
+            inputs["own"][row:end] = places + 1
         for window in self._windows:
             inputs[_first(window)][row:end] = rows.first(places, window) if window else 0
         positions = rows.positions(start, places)  # [rows] or [rows, axes]
@@ -204,6 +212,8 @@ class Runner:
         inputs["ids"][row], inputs["sequence"][row] = id, number
         inputs["slots"][row] = pages[place // PAGE] * PAGE + place % PAGE
         inputs["last"][row], inputs["positions"][row] = place + 1, position
+        if "own" in inputs:
+            inputs["own"][row] = place + 1
         for window in self._windows:
             inputs[_first(window)][row] = max(0, place - window + 1) if window else 0
         if "axes" in inputs:

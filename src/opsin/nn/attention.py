@@ -162,6 +162,55 @@ class GatedAttention(SelfAttention):
         return x.ops.glu(self.gate(x), seen, "sigmoid")
 
 
+class SharingAttention(Module):
+    """Attention that writes and reads apart: some layers read what another has written, and have no keys.
+
+    Values are normed without a weight (Gemma 4); where there is no matrix for them they are the keys, as these are
+    before their norm.
+    """
+
+    attn_q: Linear
+    attn_k: Linear | None
+    attn_v: Linear | None
+    attn_q_norm: RmsNorm
+    attn_k_norm: RmsNorm | None
+    attn_output: Linear
+
+    def check(self, heads: Heads, width: int, *, shared: bool) -> None:
+        """Raises ModelError, naming the tensor, where something is missing or of another size."""
+        wide, few = heads.query * heads.width, heads.kv * heads.width
+        self.attn_q.check(width, wide)
+        self.attn_q_norm.check(heads.width)
+        self.attn_output.check(wide, width)
+        if shared:
+            return
+        for name, part in (("attn_k", self.attn_k), ("attn_k_norm", self.attn_k_norm)):
+            if part is None:
+                raise ModelError(f"there is no tensor {self.tensor(name)}.weight", hint="the file is incomplete")
+        for matrix in (self.attn_k, self.attn_v):
+            if matrix is not None:
+                matrix.check(width, few)
+        if self.attn_k_norm is not None:
+            self.attn_k_norm.check(heads.width)
+
+    def write(self, x: Array, kept: Group, layer: int, heads: Heads, table: Array, eps: float) -> None:
+        """Keys and values of x [rows, width] into the pages of the rows."""
+        assert self.attn_k is not None and self.attn_k_norm is not None and kept.slots is not None
+        ops, raw = x.ops, self.attn_k(x)
+        values = raw if self.attn_v is None else self.attn_v(x)
+        k = self.attn_k_norm(raw.reshape(heads.kv, heads.width), eps)
+        v = ops.rms_norm(values.reshape(heads.kv, heads.width), None, eps)
+        ops.store(kept.pages, layer, ops.rope(k, table, "halves"), v, kept.slots)
+
+    def look(
+        self, x: Array, batch: Batch, kept: Group, *, layer: int, heads: Heads, table: Array, eps: float, name: str
+    ) -> Array:
+        """What x [rows, width] see of these pages: the same shape."""
+        q = self.attn_q_norm(self.attn_q(x).reshape(heads.query, heads.width), eps)
+        out = attend(x.ops.rope(q, table, "halves"), batch, kept, layer=layer, heads=heads, name=name)
+        return batch.tap(f"{name}.sum", self.attn_output(out.reshape(heads.query * heads.width)))
+
+
 class CrossAttention(Module):
     """Attention to what rows remember, whose keys and values are written once; norms of q and k."""
 

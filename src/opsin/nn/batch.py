@@ -23,15 +23,16 @@ class GroupShape:
     """A KV group of a decoder: layers that share one page list.
 
     `window` w above nothing: a row sees its own, w - 1 before, and none further back. Nothing: it sees all before.
-    What comes after a row is seen only within an atomic span, in every group. So the row at place r of its sequence
-    sees from max(0, r - w + 1) (0 without a window) to r + 1, or to the end of its atomic span; a window that is
-    shorter than the span cuts its beginning off for its last rows, as transformers does it.
+    What comes after a row is seen only within an atomic span, and in no `causal` group. So the row at place r of its
+    sequence sees from max(0, r - w + 1) (0 without a window) to r + 1, or to the end of its atomic span; a window that
+    is shorter than the span cuts its beginning off for its last rows, as transformers does it.
     """
 
     layers: int
     heads: int
     width: int
     window: int = 0
+    causal: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ class Group:
     pages: Pages
     reads: Reads
     slots: Array | None = None
+
+    def of_rows(self, rows: Array) -> Group:
+        """The same of some rows of the batch, int32 [fewer], in its order: to be read, not written."""
+        r, take = self.reads, rows.ops.take
+        sequence, first, last = (take(of_row, rows) for of_row in (r.sequence, r.first, r.last))
+        return Group(self.pages, Reads(r.tables, sequence, first, last))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -61,5 +61,9 @@ class MetaReader(FileReader):
         self.bytes += size
         return MetaStack((experts, outputs, inputs), size)
 
+    def stored(self, name: str) -> MetaWeight:
+        _, rows, width = self._matrix(name)
+        return MetaWeight((rows, width), 0)
+
     def values(self, name: str) -> Floats:
         return super().values(name) if self._vectors else np.zeros(self._need(name).shape, np.float32)

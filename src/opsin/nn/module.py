@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from types import NoneType
 from typing import Annotated, Any, Protocol, Self, get_args, get_origin, get_type_hints
@@ -48,6 +49,10 @@ class Reader(Protocol):
         """Matrices of experts (experts, outputs, inputs). With `parts`, those of each expert's rows cut in so many."""
         ...
 
+    def stored(self, name: str) -> Weight:
+        """A table (rows, width) that stays where it is, see `Ops.stored`."""
+        ...
+
     def values(self, name: str) -> Floats: ...
 
 
@@ -80,6 +85,14 @@ class FileReader:
                 done += len(run) * row
 
         return self.ops.pack(Raw(name, kind, (len(chosen), inputs), read))
+
+    def stored(self, name: str) -> Weight:
+        """The file stays open for as long as the table lives, also when whoever opened it closes it."""
+        kind, outputs, inputs = self._matrix(name)
+        file = self._file.again()
+        table = self.ops.stored(_raw_of(file, name, kind, (outputs, inputs)))
+        weakref.finalize(table, file.close)
+        return table
 
     def stack(self, name: str, part: int = 0, parts: int = 1) -> Stack:
         kind, (experts, outputs, inputs) = self._stack(name, parts)
@@ -153,6 +166,19 @@ class FirstLayers:
     def values(self, name: str) -> Floats:
         return self.source.values(name)
 
+    def stored(self, name: str) -> Weight:
+        return self.source.stored(name)
+
+
+def _raw_of(file: File, name: str, kind: int, shape: tuple[int, int]) -> Raw:
+    """A matrix as it lies in a file."""
+    row = by_id(kind).row_bytes(shape[1])
+
+    def read(first: int, last: int, into: npt.NDArray[np.uint8]) -> None:
+        file.read_into(name, into, first * row)
+
+    return Raw(name, kind, shape, read)
+
 
 def _raw(name: str, values: Floats) -> Raw:
     kind, rows = BY_NAME["F32"], np.ascontiguousarray(values)
@@ -185,8 +211,8 @@ class Module:
 
     @classmethod
     def is_there(cls, source: Reader, path: str) -> bool:
-        """Whether a file holds this part and not another that may stand in its place."""
-        return True
+        """Whether a file holds this part, and not another that may stand in its place."""
+        return source.below(path)
 
     def tensor(self, name: str) -> str:
         """The full name of a tensor of this part."""
@@ -202,7 +228,7 @@ def _read(source: Reader, kind: Any, path: str) -> Any:
         return parts
     if len(choices) < len(get_args(kind)):
         plain = choices[0] in (Weight, Array)
-        there = source.has(path) if plain else source.below(path) and choices[0].is_there(source, path)
+        there = source.has(path) if plain else choices[0].is_there(source, path)
         return _read(source, choices[0], path) if there else None
     if len(choices) > 1:
         kind = next(choice for choice in choices if choice.is_there(source, path))

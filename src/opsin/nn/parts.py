@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -12,6 +13,25 @@ from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.nn.module import Module, Reader
 from opsin.ops import Activation, Array, Weight
+
+
+class Gate(Module):
+    """One number, by which something is multiplied."""
+
+    value: float
+
+    @classmethod
+    def read(cls, source: Reader, path: str = "") -> Self:
+        part = cls.__new__(cls)
+        values = source.values(path).reshape(-1)
+        if len(values) != 1:
+            raise ModelError(f"{path} has {len(values)} values, where 1 is needed")
+        part._path, part.value = path, float(values[0])
+        return part
+
+    @classmethod
+    def is_there(cls, source: Reader, path: str) -> bool:
+        return source.has(path)
 
 
 class Linear(Module):
@@ -45,6 +65,26 @@ class Linear(Module):
     @property
     def inputs(self) -> int:
         return self.weight.shape[1]
+
+
+class ClampedLinear(Linear):
+    """A layer that may keep what it takes, and what it gives, within bounds: all four, or none."""
+
+    input_min: Gate | None
+    input_max: Gate | None
+    output_min: Gate | None
+    output_max: Gate | None
+
+    def check(self, inputs: int, outputs: int) -> None:
+        super().check(inputs, outputs)
+        bounds = {name: getattr(self, name) for name in ("input_min", "input_max", "output_min", "output_max")}
+        missing = [name for name, bound in bounds.items() if bound is None]
+        if missing and len(missing) < len(bounds):
+            raise ModelError(f"there is no tensor {self.tensor(missing[0])}", hint="the file is incomplete")
+
+    def __call__(self, x: Array, residual: Array | None = None, activation: Activation | None = None) -> Array:
+        assert residual is None and activation is None, "bounds hold for what comes out"
+        return _within(super().__call__(_within(x, self.input_min, self.input_max)), self.output_min, self.output_max)
 
 
 class Reordered(Linear):
@@ -114,6 +154,16 @@ class Embedding(Module):
         return x.ops.linear(x, self.weight)
 
 
+class StoredEmbedding(Embedding):
+    """A table that stays in its file: a batch reads the rows that it needs."""
+
+    @classmethod
+    def read(cls, source: Reader, path: str = "") -> Self:
+        part = cls.__new__(cls)
+        part._path, part.weight = path, source.stored(f"{path}.weight")
+        return part
+
+
 class RmsNorm(Module):
     weight: Array
 
@@ -136,21 +186,6 @@ class FfnNorm(RmsNorm):
         return super().read(source, other if is_other else own)
 
 
-class Gate(Module):
-    """One number, by which something is multiplied."""
-
-    value: float
-
-    @classmethod
-    def read(cls, source: Reader, path: str = "") -> Self:
-        part = cls.__new__(cls)
-        values = source.values(path).reshape(-1)
-        if len(values) != 1:
-            raise ModelError(f"{path} has {len(values)} values, where 1 is needed")
-        part._path, part.value = path, float(values[0])
-        return part
-
-
 class LayerNorm(Module):
     weight: Array
     bias: Array
@@ -168,3 +203,8 @@ def _fit(part: Module, name: str, values: Array, width: int) -> None:
     """A kernel would read past the end of a vector that is too short."""
     if values.shape != (width,):
         raise ModelError(f"{part.tensor(name)} has {values.width} values, where {width} are needed")
+
+
+def _within(x: Array, least: Gate | None, most: Gate | None) -> Array:
+    low, high = -math.inf if least is None else least.value, math.inf if most is None else most.value
+    return x if (low, high) == (-math.inf, math.inf) else x.ops.clamp(x, low, high)

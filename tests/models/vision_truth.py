@@ -90,7 +90,7 @@ def opener(device: Cpu, truth: object, write: Callable[..., Path], folder: Path)
 
 def enliven(model: nn.Module, seed: int = 0, peak: float = 3.0) -> None:
     """Random weights whose mistakes show: peaked attention, norms and biases that do something."""
-    random, family = torch.Generator().manual_seed(seed), "Gemma" in type(model).__name__
+    random, family = torch.Generator().manual_seed(seed), "Gemma3" in type(model).__name__
     with torch.no_grad():
         for name, values in model.named_parameters():
             noise = torch.randn(values.shape, generator=random)

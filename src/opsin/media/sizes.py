@@ -113,6 +113,22 @@ def pan_and_scan(size: Size, most: int, *, least: int = 256, ratio: float = 1.2)
     return [(a, 0, b, short) if size[0] >= size[1] else (0, a, short, b) for a, b in spans]
 
 
+def most_squares(size: Size, side: int, most: int) -> Size:
+    """The largest sides that are multiples of `side` and nearly of the same shape, with at most so many squares.
+
+    Small pictures grow. A side that would vanish is one square long, and the other as often as long as it was.
+    `get_aspect_ratio_preserving_size` of Gemma 4.
+    """
+    width, height = size
+    factor = math.sqrt(most * side**2 / (width * height))
+    wide, high = (math.floor(factor * length / side) for length in size)
+    if not high:
+        wide, high = min(width // height, most), 1
+    elif not wide:
+        wide, high = 1, min(height // width, most)
+    return wide * side, high * side
+
+
 def tile_grids(most: int) -> list[Grid]:
     """All of at most so many tiles, fewer rows first. `get_all_supported_aspect_ratios`."""
     return [(wide, high) for high in range(1, most + 1) for wide in range(1, most + 1) if wide * high <= most]

@@ -37,7 +37,7 @@ LARGEST_CAP = 1e6  # of logits; published ones are 30
 
 
 @dataclass(frozen=True, eq=False)
-class Kind:
+class LayerKind:
     """One kind of layers: their KV group, their heads and their rope."""
 
     group: str
@@ -48,7 +48,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class LayerPlace:
+class SharedPlace:
     """Where a layer's keys and values lie: its kind, and a number in that kind's group, which it may only read."""
 
     kind: int
@@ -114,8 +114,8 @@ class Gemma4(OverWeights):
     embeddings: LayerEmbeddings | None
     eps: float
     context: int
-    kinds: tuple[Kind, ...]
-    places: tuple[LayerPlace, ...]
+    kinds: tuple[LayerKind, ...]
+    places: tuple[SharedPlace, ...]
     cap: float
     routing: Routing | None
     axes: int = 1
@@ -212,19 +212,19 @@ def _each(file: File, key: str, listed: list[int], layers: int) -> list[int]:
     return listed
 
 
-def _kinds(file: File, source: Reader, local: list[bool]) -> tuple[Kind, ...]:
+def _kinds(file: File, source: Reader, local: list[bool]) -> tuple[LayerKind, ...]:
     """The kinds of layers that there are: those that see everything, then those with a window; the first is "self"."""
     kinds = [_near(file, source, local) if near else _whole(file, source, local) for near in sorted(set(local))]
     return tuple(replace(kind, group="self" if i == 0 else "window") for i, kind in enumerate(kinds))
 
 
-def _whole(file: File, source: Reader, local: list[bool]) -> Kind:
+def _whole(file: File, source: Reader, local: list[bool]) -> LayerKind:
     heads = _heads(file, positive_int(file, "gemma4.attention.key_length"), local, near=False)
     rope = rope_of(file, "gemma4", heads.width, source.values("rope_freqs.weight"), base=1e6)
-    return Kind("self", 0, heads, source.ops.constant(rope.frequencies), rope.scale)
+    return LayerKind("self", 0, heads, source.ops.constant(rope.frequencies), rope.scale)
 
 
-def _near(file: File, source: Reader, local: list[bool]) -> Kind:
+def _near(file: File, source: Reader, local: list[bool]) -> LayerKind:
     width = positive_int(file, "gemma4.attention.key_length")
     heads = _heads(file, positive_int(file, "gemma4.attention.key_length_swa", width), local, near=True)
     turned = file.get_int("gemma4.rope.dimension_count_swa", heads.width)
@@ -233,7 +233,7 @@ def _near(file: File, source: Reader, local: list[bool]) -> Kind:
     base = positive_float(file, "gemma4.rope.freq_base_swa", 10000.0)
     table = as_frequencies(file, frequencies(turned, base))
     window = positive_int(file, "gemma4.attention.sliding_window")
-    return Kind("window", window, heads, source.ops.constant(table))
+    return LayerKind("window", window, heads, source.ops.constant(table))
 
 
 def _heads(file: File, width: int, local: list[bool], *, near: bool) -> Heads:
@@ -250,13 +250,13 @@ def _heads(file: File, width: int, local: list[bool], *, near: bool) -> Heads:
     return Heads(query, kv, width, 1.0)
 
 
-def _places(file: File, local: list[bool]) -> tuple[LayerPlace, ...]:
+def _places(file: File, local: list[bool]) -> tuple[SharedPlace, ...]:
     key, mixed = "gemma4.attention.shared_kv_layers", len(set(local)) > 1
     writing = len(local) - file.get_int(key, 0)
     if not (0 < writing <= len(local) and set(local[:writing]) == set(local)):
         raise ModelError(f"{file.path}: {key} is {len(local) - writing}, of {len(local)} layers with two kinds")
     return tuple(
-        LayerPlace(int(mixed and near), local[: min(i, writing)].count(near) - int(i >= writing), i >= writing)
+        SharedPlace(int(mixed and near), local[: min(i, writing)].count(near) - int(i >= writing), i >= writing)
         for i, near in enumerate(local)
     )
 

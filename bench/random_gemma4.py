@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType as Format
 from gguf import GGUFWriter, LlamaFileType
-from gguf.quants import quant_shape_to_byte_shape
 from numpy.typing import NDArray
-from random_llama import SEED, Pool, Tensor, has_more_bits, write_tokenizer
+from random_llama import SEED, Tensor, has_more_bits, write_tensors, write_tokenizer
 
 ARCHITECTURE = "gemma4"
 
@@ -64,7 +63,7 @@ def write(folder: Path, shapes: Shapes | None = None) -> Path:
     writer = GGUFWriter(partial, ARCHITECTURE)
     _write_metadata(writer, shapes)
     write_tokenizer(writer, shapes.vocabulary)
-    _write_tensors(writer, shapes)
+    write_tensors(writer, dict(_plain(shapes)), list(_matrices(shapes)))
     writer.close()
     return partial.replace(path)
 
@@ -92,23 +91,6 @@ def _write_metadata(writer: GGUFWriter, shapes: Shapes) -> None:
     for name, number in {"rope.freq_base": 1e6, "rope.freq_base_swa": 1e4, "final_logit_softcapping": 30.0}.items():
         writer.add_float32(f"{ARCHITECTURE}.{name}", number)
     writer.add_array(f"{ARCHITECTURE}.attention.sliding_window_pattern", shapes.local)
-
-
-def _write_tensors(writer: GGUFWriter, shapes: Shapes) -> None:
-    plain, matrices = dict(_plain(shapes)), list(_matrices(shapes))
-    for name, values in plain.items():
-        writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes)
-    for m in matrices:
-        size = quant_shape_to_byte_shape((m.rows, m.columns), m.format)
-        writer.add_tensor_info(m.name, size, np.dtype(np.uint8), math.prod(size), raw_dtype=m.format)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for values in plain.values():
-        writer.write_tensor_data(values)
-    pool = Pool()
-    for m in matrices:
-        writer.write_tensor_data(pool.take(m))
 
 
 def _plain(shapes: Shapes) -> Iterator[tuple[str, NDArray[np.generic]]]:

@@ -12,7 +12,7 @@ import argparse
 import itertools
 import math
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,23 +147,26 @@ def _merged_tokens() -> Iterator[str]:
 
 
 def _write_tensors(writer: GGUFWriter, shapes: Shapes, mix: str) -> None:
-    matrices = list(_matrices(shapes, mix))
     norms = ["output_norm.weight"]
     norms += [f"blk.{i}.{kind}_norm.weight" for i in range(shapes.layers) for kind in ("attn", "ffn")]
-    factors = rope_factors(shapes)
-    writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
-    ones = np.ones(shapes.width, np.float32)
-    for name in norms:
-        writer.add_tensor_info(name, ones.shape, ones.dtype, ones.nbytes)
+    plain = {"rope_freqs.weight": rope_factors(shapes), **dict.fromkeys(norms, np.ones(shapes.width, np.float32))}
+    write_tensors(writer, plain, list(_matrices(shapes, mix)))
+
+
+def write_tensors(
+    writer: GGUFWriter, plain: Mapping[str, NDArray[np.generic]], matrices: Sequence[Tensor]
+) -> None:  # fmt: skip
+    """The rest of a file: tensors as they are, then random matrices."""
+    for name, values in plain.items():
+        writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes)
     for m in matrices:
         size = quant_shape_to_byte_shape((m.rows, m.columns), m.format)
         writer.add_tensor_info(m.name, size, np.dtype(np.uint8), math.prod(size), raw_dtype=m.format)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    writer.write_tensor_data(factors)
-    for _ in norms:
-        writer.write_tensor_data(ones)
+    for values in plain.values():
+        writer.write_tensor_data(values)
     pool = Pool()
     for m in matrices:
         writer.write_tensor_data(pool.take(m))

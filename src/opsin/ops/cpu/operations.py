@@ -40,7 +40,7 @@ class Operations(ExpertOperations, RecurrentOperations):
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
         self._bytes: WeakKeyDictionary[Lease, dict[tuple[int, int, int], tuple[Array, ...]]] = WeakKeyDictionary()
-        self._attention, self.scratch = Attention(self), Scratch(tape)
+        self._attention, self._scratch = Attention(self), Scratch(tape)
         self._programs = Programs(self, Operations)
         self._packer = Packer(tape.code, tape.team)
 
@@ -80,7 +80,7 @@ class Operations(ExpertOperations, RecurrentOperations):
         source, reads = self._linear_input(x, w)
         rows = self.tape.cell(x.shape[0])
         extra = [part for part in (bias, residual) if part is not None]
-        scratch, size = self.scratch.of(unpacked_bytes(self.tape.code.isa.dot, w.layout, inputs))
+        scratch, size = self._scratch.of(unpacked_bytes(self.tape.code.isa.dot, w.layout, inputs))
         args = (
             w.block.address, *source, place(y).address, place(y).row, outputs,
             inputs // RECORD if w.layout.kind == "planes" else inputs,
@@ -104,7 +104,7 @@ class Operations(ExpertOperations, RecurrentOperations):
         """`linear` for many rows and float weights."""
         outputs, inputs = w.shape
         y, isa = self.new((rows, outputs)), self.tape.code.isa
-        scratch, size = self.scratch.of(4 * STRIP * DENSE_INPUTS)
+        scratch, size = self._scratch.of(4 * STRIP * DENSE_INPUTS)
         extra = [part for part in (bias, residual) if part is not None]
         across = -(-strips(outputs) // dense_strips(isa.lanes, isa.registers))
         block = dense_rows(rows, across, isa.lanes, self.tape.team.threads)
@@ -145,7 +145,7 @@ class Operations(ExpertOperations, RecurrentOperations):
 
     def embed(self, ids: Array, w: Weight) -> Array:
         if isinstance(w, StoredTable):
-            return embed_stored(self, ids, w)
+            return embed_stored(self, ids, w, self._scratch)
         assert isinstance(w, PackedWeight), "a weight of another device"
         outputs, inputs = w.shape
         y = self.new((ids.shape[0], inputs))

@@ -13,6 +13,7 @@ from opsin.ops import Array, Raw
 from opsin.ops.cpu import cells
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.pack import SCRATCH, as_plain
+from opsin.ops.cpu.scratch import Scratch
 from opsin.ops.cpu.tape import place
 from opsin.ops.layout import FLOAT_BYTES, Layout, layout_of
 from opsin.quants import QuantType, by_id
@@ -70,13 +71,13 @@ class StoredTable:
         np.take(stored, where.reshape(-1), 0, out=into[: ids.size])
 
 
-def embed_stored(ops: Operations, ids: Array, table: StoredTable) -> Array:
+def embed_stored(ops: Operations, ids: Array, table: StoredTable, memory: Scratch) -> Array:
     """`Ops.embed` of such a table. What is fetched for the largest batch takes memory, and nothing else does."""
     y, row = ops.new((ids.shape[0], table.shape[1])), table.row_bytes
     block = ops.tape.fetched(ids, row, table.fetch)
     planes = table.layout.kind == "planes"
     blocks = table.shape[1] // table.kind.elements if planes else table.shape[1]
-    scratch, size = ops.scratch.of(SCRATCH)
+    scratch, size = memory.of(SCRATCH)
     args = (block.address, row, blocks, place(y).address, place(y).row, scratch.block.address, size)
     kernel = Kernel.of("stored", kind=table.layout.kind, **({"format": table.kind.id} if planes else {}))
     ops.tape.emit(kernel, args, items=ids.shape[0], reads=[ids, block], writes=[y], keep=(table, scratch))

@@ -40,6 +40,7 @@ OPTIONS = (
     "context",
     "pages",
     "sequences",
+    "states",
     "rules",
     "limits",
     "device",

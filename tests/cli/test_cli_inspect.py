@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tiny_vision import tiny_projector
 import opsin
 from opsin import gguf
 from opsin.cli import main
-from opsin.cli.file_report import report_file
+from opsin.cli.file_report import page, report_file
 
 
 @pytest.mark.model
@@ -35,6 +36,17 @@ def test_the_cache_is_what_a_loaded_model_takes(smollm2: Path) -> None:
         with opsin.load(smollm2, threads=1, context=1024, sequences=1, pages=pages) as model:
             page = model.runner.cache_bytes / model.runner.limits.pages
             assert contents.cache_bytes[kind] == pytest.approx(page * 1024 / 64, rel=0.01)
+
+
+def test_what_a_token_and_a_sequence_take_is_told(tiny_file) -> None:
+    with gguf.File.open(tiny_file()) as file:
+        contents = report_file(file, 64)
+    assert contents.token_bytes == {kind: size / 64 for kind, size in contents.cache_bytes.items()}
+    assert contents.state_bytes == 0
+    assert " kB each" in page(contents)
+    assert "states" not in page(contents).partition("metadata")[0]
+    text = page(replace(contents, state_bytes=52690944))
+    assert "\n  states         52.7 MB a sequence\n" in text
 
 
 def test_an_unknown_family_is_shown_with_the_reason(run, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_a_conversation_goes_on_where_its_answer_ended():
         part = first_part(scheduler, cache, follow(s, *range(40)))
         assert (part.start, part.rows) == (s.computed, 40)
         assert scheduler.states.pool.count - scheduler.states.pool.free == 1
+        assert not scheduler.states.has(s.key(s.computed)) or s.computed % PAGE == 0  # who else could begin there?
 
 
 def test_rows_of_an_answer_that_differ_are_no_beginning():
@@ -112,6 +113,18 @@ def test_answers_that_go_on_take_turns_in_two_slots():
     run(scheduler, 512, cache)
     assert s.computed > 9 * PAGE
     assert set(cache.states) <= {0, 1}
+
+
+def test_a_kept_state_of_an_answer_stays_while_another_reads_it():
+    scheduler, cache = made()
+    scheduler.add(s := sequence(300, tokens=100))
+    while s.computed < 383:
+        step(scheduler, 512, cache)
+    other = Sequence(Prompt.of([[*s.ids[:330], 1, 2]]), Sampling(max_tokens=1), frozenset())
+    assert first_part(scheduler, cache, other).start == 320
+    assert s.computed == 384
+    assert scheduler.states.has(s.key(320))
+    run(scheduler, 512, cache)
 
 
 def test_media_that_was_seen_is_a_beginning_for_other_questions():
@@ -190,6 +203,19 @@ def test_with_one_slot_there_is_still_a_conversation():
     scheduler.remove(scheduler.waiting[0])
     run(scheduler, 512, cache)
     assert first_part(scheduler, cache, follow(s, 5, 6)).start == s.computed
+
+
+def test_the_last_free_slot_may_be_the_one_where_somebody_begins():
+    scheduler, cache = made(states=2)
+    scheduler.add(sequence(300))
+    run(scheduler, 512, cache)
+    scheduler.add(dropped := sequence(300))
+    scheduler.plan(512)
+    scheduler.remove(dropped)
+    scheduler.add(sequence(50, tokens=20, seed=7))
+    step(scheduler, 512, cache)
+    assert first_part(scheduler, cache, sequence(300)).start == 256
+    run(scheduler, 512, cache)
 
 
 def test_those_without_a_slot_wait_in_order():

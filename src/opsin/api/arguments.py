@@ -33,9 +33,9 @@ def check_functions(given: object, name: str) -> None:
         raise RequestError(f"{name}={given!r:.80}", hint="give {name: function}")
 
 
-def check_whole(given: object, name: str, *, least: int = 1) -> None:
+def check_whole(given: object, name: str, *, least: int = 1, most: int = (1 << 31) - 1) -> None:
     """Raises RequestError for what is no whole number from `least` on."""
-    if not isinstance(given, int) or isinstance(given, bool) or not least <= given < 1 << 31:
+    if not isinstance(given, int) or isinstance(given, bool) or not least <= given <= most:
         raise RequestError(f"{name}={given!r:.80}", hint=f"give a whole number from {least} on")
 
 

@@ -24,6 +24,7 @@ from opsin.engine.engine import Engine
 from opsin.engine.media_store import MediaStore
 from opsin.engine.pages import pages_for
 from opsin.engine.runner import Limits, Runner
+from opsin.engine.states import count_slots
 from opsin.errors import ModelError, RequestError
 from opsin.gguf import File
 from opsin.gguf.roles import PROJECTOR, find_other
@@ -52,9 +53,9 @@ PARTS, DEVICES = ("text", "vision"), ("cpu",)
 def load(
     path: str | Path | None = None, *, mmproj: str | Path | None = None, vision: bool = True,
     threads: int | None = None, context: int | None = None, pages: PageType = "f16", sequences: int = 32,
-    rules: FetchRules | None = None, limits: PictureLimits | None = None, device: str | Mapping[str, str] = "cpu",
-    notice: Notice | None = None, verify: bool = False, budget: PictureBudget = USUAL, template: str | None = None,
-    config: Config | None = None,
+    states: int | None = None, rules: FetchRules | None = None, limits: PictureLimits | None = None,
+    device: str | Mapping[str, str] = "cpu", notice: Notice | None = None, verify: bool = False,
+    budget: PictureBudget = USUAL, template: str | None = None, config: Config | None = None,
 ) -> Model:  # fmt: skip
     """Read a model into memory.
 
@@ -71,6 +72,8 @@ def load(
             own, at most 8192.
         pages: how the KV cache is kept: f16, q8_0 (half of it) or f32.
         sequences: how many may run at once. The cache is shared by all.
+        states: bytes for recurrent states, of models that have any: one for each sequence that runs, the others keep
+            where conversations may go on. None takes at most 1 GiB, but at least two.
         rules: what may be fetched for messages with URLs in them; None allows public http(s) addresses and no files.
         limits: how large a picture may be.
         device: where to compute; {"text": ..., "vision": ...} says it of each part. There is "cpu" so far.
@@ -96,6 +99,7 @@ def load(
     if template is not None:
         check_type(template, str, "template")
     _check_counts(threads=threads, context=context, sequences=sequences)
+    check_whole(1 if states is None else states, "states", most=1 << 62)
     if not isinstance(pages, str) or pages not in get_args(PageType):
         raise RequestError(f"pages={pages!r:.80}", hint=f"give one of {', '.join(get_args(PageType))}")
     if not callable(notice) and notice is not None:
@@ -118,7 +122,7 @@ def load(
                 seeing, hint = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
                 usual = files.found.context if files.found is not None else None
                 rows = _rows(read.decoder, context, usual or _CONTEXT, sequences)
-                text = loading.text(read, seeing, rows=rows, sequences=sequences, pages=pages)
+                text = loading.text(read, seeing, rows=rows, sequences=sequences, pages=pages, states=states)
     except BaseException:
         opened.close()
         raise
@@ -227,11 +231,14 @@ class _Loading:
         self.notes.extend(found.notes)
         return found.vision, found.no_vision_hint
 
-    def text(self, read: _Read, vision: Vision | None, *, rows: int, sequences: int, pages: PageType) -> Text:
-        decoder = read.decoder
+    def text(
+        self, read: _Read, vision: Vision | None, *, rows: int, sequences: int, pages: PageType, states: int | None
+    ) -> Text:  # fmt: skip
+        decoder, count = read.decoder, -(-rows // PAGE) + sequences
         limits = Limits(
             rows=max(512, sequences), outputs=max(64, sequences), sequences=sequences,
-            context=min(rows, decoder.context), pages=-(-rows // PAGE) + sequences,
+            context=min(rows, decoder.context), pages=count,
+            states=count_slots(decoder.states, states, sequences=sequences, pages=count),
             memory=_PICTURES * pages_for(vision.memory_rows) if vision is not None and MEMORY in decoder.groups else 1,
         )  # fmt: skip
         store = MediaStore(_EMBEDDINGS) if vision is not None else None

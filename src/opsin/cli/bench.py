@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     with Progress(f"loading {path}") as progress:
         model = opsin.load(
             path, threads=args.threads, context=work.context, pages=args.cache_type, sequences=work.parallel,
-            notice=progress, verify=args.verify,
+            notice=progress, verify=args.verify, states=options.state_bytes(args),
         )  # fmt: skip
     options.tell(options.check_writes(model))
     with model:

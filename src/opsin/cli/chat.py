@@ -101,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
         model = opsin.load(
             path, mmproj=args.mmproj, vision=args.vision, threads=args.threads, context=args.context,
             pages=args.cache_type, sequences=1, notice=progress, verify=args.verify, budget=budget,
+            states=options.state_bytes(args),
         )  # fmt: skip
     options.tell(options.check_writes(model))
     with model:

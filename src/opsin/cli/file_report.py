@@ -39,7 +39,8 @@ class FileReport:
 
     `active_parameters` are those that a token passes through: of experts, as many as it chooses. `metadata` has short
     values as they are and long ones cut or counted. `memory_row_bytes` is what the cache takes for a row of a picture
-    that layers look at beside the text, by number format; None where no layers do.
+    that layers look at beside the text, by number format; None where no layers do. `state_bytes` are those of the
+    recurrent states of one sequence, and `token_bytes` what the cache takes for a token, by number format.
     """
 
     path: str
@@ -54,6 +55,8 @@ class FileReport:
     weight_bytes: int | None
     cache_bytes: dict[str, int] | None
     memory_row_bytes: dict[str, float] | None
+    token_bytes: dict[str, float] | None
+    state_bytes: int | None
     problem: str | None
     vision: VisionReport | None = None
     notes: tuple[str, ...] = ()
@@ -82,6 +85,8 @@ def report_file(file: File, context: int | None = None) -> FileReport:
         weight_bytes=memory.weights if memory else None,
         cache_bytes=memory.cache if memory else None,
         memory_row_bytes=memory.beside if memory else None,
+        token_bytes=memory.token if memory else None,
+        state_bytes=memory.states if memory else None,
         problem=problem,
         vision=find_vision(file),
         notes=notes,
@@ -103,6 +108,8 @@ class _Memory:
     weights: int
     cache: dict[str, int]
     beside: dict[str, float] | None
+    token: dict[str, float]
+    states: int
 
 
 def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None]:
@@ -125,6 +132,8 @@ def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None
         reader.bytes,
         {kind: _page_bytes(own, kind) * -(-rows // PAGE) for kind in _KINDS},
         None if beside is None else {kind: _page_bytes([beside], kind) / PAGE for kind in _KINDS},
+        {kind: _page_bytes(own, kind) / PAGE for kind in _KINDS},
+        sum(shape.bytes for shape in decoder.states.values()),
     ), None
 
 
@@ -185,11 +194,16 @@ def _memory_lines(report: FileReport) -> list[str]:
     return [
         f"  weights   {report.weight_bytes / 1e6:9.1f} MB",
         *(
-            f"  cache     {size / 1e6:9.1f} MB in {kind}, {report.context} tokens"
+            f"  cache     {size / 1e6:9.1f} MB in {kind}, {report.context} tokens{_each(report, kind)}"
             for kind, size in report.cache_bytes.items()
         ),
+        *([f"  states    {report.state_bytes / 1e6:9.1f} MB a sequence"] if report.state_bytes else []),
         *_picture_lines(report),
     ]
+
+
+def _each(report: FileReport, kind: str) -> str:
+    return "" if report.token_bytes is None else f", {report.token_bytes[kind] / 1e3:.1f} kB each"
 
 
 def _picture_lines(report: FileReport) -> list[str]:

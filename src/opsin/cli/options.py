@@ -34,6 +34,9 @@ def add_model(parser: argparse.ArgumentParser, *, bundled: bool = False) -> None
     add_verify(parser)
     parser.add_argument("-t", "--threads", type=or_auto, metavar="N", help="compute threads (default: all allowed)")
     parser.add_argument("--cache-type", choices=CACHE_TYPES, default="f16", help="number format of the KV cache")
+    parser.add_argument(
+        "--state-memory", type=positive, metavar="MB", help="for recurrent states, of models that have any (1024)"
+    )
 
 
 def add_place(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
@@ -147,6 +150,11 @@ def _file_of(repo: object, file: str) -> str:
         raise RequestError(f"--hf-file {file} needs the repository that it is in", hint="give -hf owner/repo")
     name = repo.removeprefix("hf:").partition(":")[0]
     return f"hf:{name}/{file}"
+
+
+def state_bytes(args: argparse.Namespace) -> int | None:
+    """Bytes for recurrent states; None for the usual."""
+    return None if args.state_memory is None else cast("int", args.state_memory) << 20
 
 
 def check_writes(model: Model) -> Model:

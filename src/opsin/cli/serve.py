@@ -162,7 +162,7 @@ def _load(path: str | Path, args: argparse.Namespace, rules: FetchRules, budget:
 
     model = opsin.load(
         path, mmproj=args.mmproj, vision=args.vision, threads=args.threads, context=args.context,
-        pages=_cache_type(args),
+        pages=_cache_type(args), states=options.state_bytes(args),
         sequences=args.parallel or _PARALLEL, rules=rules, limits=PictureLimits(waiting_bytes=_WAITING_BYTES),
         notice=FirstLines(), verify=args.verify, budget=budget, template=template_of(args),
     )  # fmt: skip

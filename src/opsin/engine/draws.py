@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from opsin.engine.candidates import Candidates
 from opsin.engine.cuts import Ranked, Wide
+from opsin.engine.masks import Mask, Masks
 from opsin.engine.ranking import damaged
 from opsin.engine.sampler import Sampler
 from opsin.engine.steering import Draw, steer
@@ -27,6 +28,16 @@ class _Rolled(NamedTuple):
     sampler: Sampler
     dice: float
     ranked: Ranked | None
+
+
+def chosen_ids(samplers: Sequence[Sampler], candidates: Candidates, masks: Masks) -> list[int | Exception]:
+    """The next id of each row of a step, or what went wrong with it or with its mask."""
+    draws = [
+        Draw(sampler, *mask) if isinstance(mask, Mask) else Draw(sampler)
+        for sampler, mask in zip(samplers, masks, strict=True)
+    ]
+    drawn = zip(masks, sample(candidates, draws), strict=True)
+    return [mask if isinstance(mask, Exception) else id for mask, id in drawn]
 
 
 def sample(candidates: Candidates, draws: Sequence[Draw]) -> list[int | Exception]:

@@ -15,10 +15,10 @@ from typing import TypeVar
 from opsin.arrays import Floats
 from opsin.engine.candidates import Candidates
 from opsin.engine.constraint import Constraint
-from opsin.engine.draws import sample
+from opsin.engine.draws import chosen_ids
 from opsin.engine.encoding import Encodes, Turn
 from opsin.engine.logprobs import logprobs
-from opsin.engine.masks import Mask, Masks, MaskWork
+from opsin.engine.masks import Masks, MaskWork
 from opsin.engine.media_work import EmbedRequest, MediaWork
 from opsin.engine.memory import MemoryPages
 from opsin.engine.pages import PagePool, pages_for
@@ -28,7 +28,7 @@ from opsin.engine.runner import Runner
 from opsin.engine.sampling import Sampling
 from opsin.engine.scheduler import Plan, Scheduler
 from opsin.engine.sequence import LOOK_UP_SECONDS, Sequence, Stream, TokenOutput
-from opsin.engine.steering import Draw
+from opsin.engine.states import StateSlots
 from opsin.engine.step_budget import StepBudget
 from opsin.engine.token_rules import TokenRules
 from opsin.engine.watch import EngineWatch
@@ -60,9 +60,10 @@ class Engine(Stays):
             MediaWork(store, load, runner.device.eager().constant) if store is not None and load is not None else None
         )
         self._pool, self.memory = PagePool(limits.pages), MemoryPages(limits.memory)
+        self.states = StateSlots(limits.states) if runner.decoder.states else None
         self._scheduler = Scheduler(
             self._pool, sequences=limits.sequences, rows=limits.rows,
-            ready=lambda span: store is not None and span.digest in store, memory=self.memory,
+            ready=lambda span: store is not None and span.digest in store, memory=self.memory, states=self.states,
         )  # fmt: skip
         self._checks = PromptChecks(runner, self.memory, takes_media=self._media is not None)
         self._masks = MaskWork()
@@ -309,7 +310,7 @@ class Engine(Stays):
         try:
             candidates, masks = self._run(plan)
             seconds = time.perf_counter() - start
-            chosen = iter(enumerate(_chosen([p.sequence for p in plan if p.wanted], candidates, masks)))
+            chosen = iter(enumerate(chosen_ids([p.sequence.sampler for p in plan if p.wanted], candidates, masks)))
         except Stopped:
             return
         except Exception as error:  # noqa: BLE001 - those who took part must hear of it, the others go on
@@ -378,16 +379,6 @@ class Engine(Stays):
                     self._incoming.remove(sequence)
             self._scheduler.remove(sequence)
             sequence.stream.put(TokenOutput(None, "error", told))
-
-
-def _chosen(sequences: list[Sequence], candidates: Candidates, masks: Masks) -> list[int | Exception]:
-    """The next id of each row of a step, or what went wrong with it."""
-    draws = [
-        Draw(sequence.sampler, *mask) if isinstance(mask, Mask) else Draw(sequence.sampler)
-        for sequence, mask in zip(sequences, masks, strict=True)
-    ]
-    drawn = zip(masks, sample(candidates, draws), strict=True)
-    return [mask if isinstance(mask, Exception) else id for mask, id in drawn]
 
 
 def _overflow(error: FileError) -> RequestError:

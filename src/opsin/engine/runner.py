@@ -18,6 +18,7 @@ from opsin.engine.media_store import MediaStore
 from opsin.engine.memory import MemoryInputs, write_memory
 from opsin.engine.rows import Placed, PromptRows
 from opsin.engine.scheduler import Plan
+from opsin.engine.states import StateInputs
 from opsin.errors import RequestError
 from opsin.models import Decoder
 from opsin.nn.batch import MEMORY, Batch, Group
@@ -37,6 +38,7 @@ class Limits:
         context: rows of one sequence.
         pages: pages of the cache, shared by all sequences.
         memory: pages of what they remember beside it, where the decoder has a group for that.
+        states: slots for what its recurrent layers have of a sequence, where it has any.
     """
 
     rows: int = 512
@@ -45,9 +47,10 @@ class Limits:
     context: int = 8192
     pages: int = 8192 // PAGE
     memory: int = 8192 // PAGE
+    states: int = 8
 
     def __post_init__(self) -> None:
-        fewest = min(self.rows, self.outputs, self.context, self.pages, self.memory)
+        fewest = min(self.rows, self.outputs, self.context, self.pages, self.memory, self.states)
         if not 0 < self.sequences <= min(self.rows, self.outputs) or fewest < 1:
             raise RequestError(f"{self}", hint="a step needs a row and an output for each sequence")
 
@@ -93,6 +96,9 @@ class Runner:
         if MEMORY in shapes:
             size = (limits.sequences, limits.memory)
             self._memory = MemoryInputs(ops, tape, self.pages[MEMORY], rows, size)
+        self._states: StateInputs | None = None
+        if decoder.states:
+            self._states = StateInputs(ops, tape, decoder.states, sequences=limits.sequences, slots=limits.states)
         batch = Batch(
             ids=each_row("ids"),
             positions=each_row("positions"),
@@ -106,6 +112,8 @@ class Runner:
             media=tape.rows(ops, "media", limits.rows) if media is not None else None,
             memory=self._memory.group if self._memory is not None else None,
             context=limits.context,
+            states=self._states.states if self._states is not None else {},
+            runs=self._states.runs if self._states is not None else None,
         )
         logits = decoder.forward(batch)
         self._most = min(CANDIDATES, decoder.vocabulary)
@@ -122,6 +130,11 @@ class Runner:
     def cache_bytes(self) -> int:
         return sum(pages.bytes for pages in self.pages.values())
 
+    @property
+    def state_bytes(self) -> int:
+        """Memory of all slots for recurrent states."""
+        return 0 if self._states is None else self._states.bytes
+
     def step(self, plan: Plan) -> Candidates:
         """Candidates of the slices that want an id, in order: as many as serve all of them best.
 
@@ -136,6 +149,7 @@ class Runner:
                 continue
             self._fill(row, number, sequence.rows, sequence.ids[part.start : end], part.start, sequence.pages)
             self._fill_memory(row, number, sequence.rows, range(part.start, end), sequence.memory.pages)
+            self._fill_states(range(row, row + part.rows), sequence.state.begin, sequence.state.own)
             row += part.rows
             if part.wanted:
                 self.program.inputs["outputs"][outputs] = row - 1
@@ -148,30 +162,32 @@ class Runner:
 
     def score(
         self, prompt: Prompt | Sequence[int], pages: list[int], sizes: Sequence[int] = (), *,
-        memory: list[int] | None = None,
+        memory: list[int] | None = None, states: Sequence[int] = (),
     ) -> Floats:  # fmt: skip
         """Logits [rows, vocabulary] after each row of a prompt or of ids, in a sequence of its own on `pages`.
 
-        All its media must be in the store; `memory` are pages for what it remembers. `sizes` are rows of the first
-        steps.
+        All its media must be in the store; `memory` are pages for what it remembers, `states` two slots. `sizes` are
+        rows of the first steps.
         """
         result, row = np.empty((len(prompt), self.decoder.vocabulary), np.float32), 0
-        for part in self.scoring(prompt, pages, sizes, memory=memory):
+        for part in self.scoring(prompt, pages, sizes, memory=memory, states=states):
             result[row : row + len(part)] = part
             row += len(part)
         return result
 
     def scoring(
         self, prompt: Prompt | Sequence[int], pages: list[int], sizes: Sequence[int] = (), *,
-        memory: list[int] | None = None,
+        memory: list[int] | None = None, states: Sequence[int] = (),
     ) -> Iterator[Floats]:  # fmt: skip
         """The same in parts, one after another. Other steps may run between two of them."""
         rows = PromptRows(prompt if isinstance(prompt, Prompt) else Prompt.of([prompt]), self.decoder.axes)
         self._write_memory(rows.divide(memory or []))
+        reads, writes, other = -1, *(states or (-1, -1))
         for start, end in _chunks(rows, [*sizes], min(self.limits.outputs, self.limits.rows)):
             self._clear()
             self._fill(0, 0, rows, rows.ids[start:end], start, pages)
             self._fill_memory(0, 0, rows, range(start, end), memory or [])
+            self._fill_states(range(end - start), reads, writes)
             part = np.empty((end - start, self.decoder.vocabulary), np.float32)
             # Rows that belong together may be more than outputs: they are computed again, to the same bits.
             for first in range(start, end, self.limits.outputs):
@@ -180,6 +196,7 @@ class Runner:
                 self._run(rows=end - start, outputs=wanted, candidates=1)
                 part[first - start : first - start + wanted] = self._logits(wanted)
             yield part
+            reads, writes, other = writes, other, writes
 
     def _fill(self, row: int, number: int, rows: PromptRows, ids: Sequence[int], start: int, pages: list[int]) -> None:
         """Rows of one sequence into the program's inputs."""
@@ -224,6 +241,11 @@ class Runner:
         if self._memory is not None and rows.memory:
             self._memory.fill(self.program.inputs, row, number, rows, places, pages)
 
+    def _fill_states(self, rows: range, reads: int, writes: int) -> None:
+        """Where the states of one sequence come from and go, if it has any."""
+        if self._states is not None:
+            self._states.fill(self.program.inputs, rows, reads, writes)
+
     def _write_memory(
         self, unfilled: Sequence[tuple[Placed, list[int]]], first: int = 0, rows: int | None = None
     ) -> None:  # fmt: skip
@@ -254,12 +276,14 @@ class Runner:
             self._placed = True
 
     def _clear(self) -> None:
-        """No media, and nobody remembers any."""
+        """No sequences, no media, and nobody remembers any."""
         if self._placed:
             self.program.rows["media"].clear()
             self._placed = False
         if self._memory is not None:
             self._memory.clear(self.program.inputs)
+        if self._states is not None:
+            self._states.clear(self.program.inputs)
 
     def _candidates(self, outputs: int, most: int) -> Candidates:
         ids, logits, sums = (self.program.output(name)[:outputs] for name in ("ids", "values", "sums"))

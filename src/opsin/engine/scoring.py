@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
 
 from opsin.arrays import Floats
 from opsin.engine.engine import Engine
@@ -20,6 +22,29 @@ from opsin.spans import MediaSpan, Prompt, TextSpan
 _LOOK_AGAIN_SECONDS = 0.05
 
 
+@dataclass(frozen=True)
+class _Room:
+    """Pages, and slots for states where the model has any, for a job on the engine's thread."""
+
+    pages: list[int]
+    states: list[int]
+
+    @classmethod
+    def of(cls, engine: Engine, rows: int) -> Self:
+        """Raises RequestError where there is none now."""
+        pages = engine.borrow_pages(rows)
+        try:
+            return cls(pages, [] if engine.states is None else engine.states.borrow())
+        except RequestError:
+            engine.return_pages(pages)
+            raise
+
+    def give_back(self, engine: Engine) -> None:
+        engine.return_pages(self.pages)
+        if engine.states is not None:
+            engine.states.pool.give_back(self.states)
+
+
 def score(engine: Engine, runner: Runner, prompt: Prompt, sizes: Sequence[int] = ()) -> Floats:
     """float32 [rows, vocabulary] after each row of a prompt; its media is encoded first. `sizes` as `Runner.score`."""
     media = [span for span in prompt.spans if isinstance(span, MediaSpan)]
@@ -29,11 +54,11 @@ def score(engine: Engine, runner: Runner, prompt: Prompt, sizes: Sequence[int] =
     def run() -> Floats:
         memory = engine.memory.borrow(PromptRows(prompt))
         try:
-            pages = engine.borrow_pages(len(prompt))
+            room = _Room.of(engine, len(prompt))
             try:
-                return runner.score(prompt, pages, sizes, memory=memory)
+                return runner.score(prompt, room.pages, sizes, memory=memory, states=room.states)
             finally:
-                engine.return_pages(pages)
+                room.give_back(engine)
         finally:
             engine.memory.pool.give_back(memory)
 
@@ -51,8 +76,8 @@ def prompt_logprobs(
         raise RequestError("a prompt with pictures has no log-probabilities", hint="send text alone")
     ids = [id for span in prompt.spans if isinstance(span, TextSpan) for id in span.ids]
     told: list[Logprobs] = []
-    with _pages(engine, len(ids), check) as pages:
-        parts = runner.scoring(ids, pages)
+    with _room(engine, len(ids), check) as room:
+        parts = runner.scoring(ids, room.pages, states=room.states)
         while len(told) < len(ids) - 1:
             check()
             for row in engine.call(lambda: next(parts)):
@@ -62,16 +87,16 @@ def prompt_logprobs(
 
 
 @contextmanager
-def _pages(engine: Engine, rows: int, check: Callable[[], None]) -> Iterator[list[int]]:
-    """Pages of the cache, waited for while others have them."""
+def _room(engine: Engine, rows: int, check: Callable[[], None]) -> Iterator[_Room]:
+    """Room in the cache, waited for while others have it."""
     while True:
         check()
         try:
-            pages = engine.call(lambda: engine.borrow_pages(rows))
+            room = engine.call(lambda: _Room.of(engine, rows))
             break
-        except RequestError:  # none are free now
+        except RequestError:  # there is none now
             time.sleep(_LOOK_AGAIN_SECONDS)
     try:
-        yield pages
+        yield room
     finally:
-        engine.call(lambda: engine.return_pages(pages))
+        engine.call(lambda: room.give_back(engine))

@@ -9,17 +9,23 @@ Thread: the engine's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from opsin.engine.memory import Inputs
 from opsin.engine.pages import PagePool
 from opsin.engine.rows import Placed
-from opsin.errors import RequestError
-from opsin.ops import PAGE
+from opsin.errors import ModelError, RequestError
+from opsin.nn.batch import StateShape
+from opsin.ops import PAGE, Ops
+from opsin.ops.device import Recording
+from opsin.ops.recurrence import Runs
 
 EVERY = 8 * PAGE  # rows of a prompt after which a state is kept: most steps of a long prompt end there anyway
 APART = 2 * PAGE  # rows that a state must save: one ends a step early, which costs as much as some 16 rows of a prompt
 SHARE = 8  # kept states of a long prompt, about: it shall not drive out everybody else's
+USUAL = 1 << 30  # bytes of states where nobody says; what no sequence needed yet is not touched
+LARGEST = 1 << 31  # bytes of one sequence's states; the largest published ones have a tenth of it
 REST = 16  # rows at a prompt's end that the next turn may write otherwise: how a template begins an answer
 
 
@@ -158,3 +164,51 @@ def places(rows: int, start: int, kept: int, found: int, media: Iterable[Placed]
         if start < place <= last and all(abs(place - other) >= apart for other in (kept, *chosen)):
             chosen.append(place)
     return sorted(chosen)
+
+
+def count_slots(shapes: Mapping[str, StateShape], size: int | None, *, sequences: int, pages: int) -> int:
+    """How many slots `size` bytes hold (None: the usual); at least two, and no more than can be of use.
+
+    So many may be of use as sequences run, and one for each page that is kept. Raises ModelError for a state that no
+    model has, RequestError where not even two have room.
+    """
+    one = sum(shape.bytes for shape in shapes.values())
+    if not one:
+        return 1
+    if one > LARGEST:
+        raise ModelError(
+            f"the recurrent states of one sequence take {one} bytes, more than {LARGEST}", hint="the file is damaged"
+        )
+    if size is not None and size < 2 * one:
+        raise RequestError(f"{size} bytes for recurrent states", hint=f"this model needs {2 * one} for one sequence")
+    return max(2, min((size or USUAL) // one, sequences + pages))
+
+
+class StateInputs:
+    """What a step's program is told of states, and their memory."""
+
+    def __init__(
+        self, ops: Ops, tape: Recording, shapes: Mapping[str, StateShape], *, sequences: int, slots: int
+    ) -> None:  # fmt: skip
+        self.states = {
+            name: ops.states(layers=shape.layers, shape=shape.shape, count=slots) for name, shape in shapes.items()
+        }
+        sizes = {"starts": sequences + 1, "reads": sequences, "writes": sequences}
+        self.runs = Runs(*(tape.input(ops, f"states_{name}", (size,), "i32") for name, size in sizes.items()))
+        self._count = 0  # sequences of a step
+
+    @property
+    def bytes(self) -> int:
+        return sum(states.bytes for states in self.states.values())
+
+    def clear(self, inputs: Inputs) -> None:
+        """No sequence is there."""
+        inputs["states_starts"][:] = 0
+        self._count = 0
+
+    def fill(self, inputs: Inputs, rows: range, reads: int, writes: int) -> None:
+        """These rows of the batch are the next sequence's, which goes on from one slot into another or the same."""
+        inputs["states_starts"][self._count] = rows.start
+        inputs["states_starts"][self._count + 1 :] = rows.stop
+        inputs["states_reads"][self._count], inputs["states_writes"][self._count] = reads, writes
+        self._count += 1

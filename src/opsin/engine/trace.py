@@ -18,6 +18,7 @@ from opsin.models import Decoder
 from opsin.nn.batch import MEMORY, Batch, Group, GroupShape
 from opsin.ops import PAGE, Array, Ops, Reads
 from opsin.ops.device import Device
+from opsin.ops.recurrence import Runs
 from opsin.spans import Prompt
 
 Edits = Mapping[str, Callable[[Floats], Floats]]
@@ -89,6 +90,8 @@ def _batch(
         groups={name: group(shape) for name, shape in shapes.items() if name != MEMORY},
         outputs=positions,
         axes=ops.constant(places[:, None].repeat(decoder.axes, axis=1)) if decoder.axes > 1 else None,
+        states={name: ops.states(layers=s.layers, shape=s.shape, count=1) for name, s in decoder.states.items()},
+        runs=Runs(*(ops.constant(np.array(a, np.int32)) for a in ([0, count], [-1], [0]))) if decoder.states else None,
         tap=tap,
         wants_weights=wanted,
     )

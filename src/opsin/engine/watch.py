@@ -23,6 +23,7 @@ class EngineFigures:
         running, waiting: sequences that hold pages, and that do not yet.
         pages, memory_pages: of the caches, those that somebody uses; the others may be kept to be found again.
         pages_total: of the KV cache.
+        states: slots for recurrent states, those that somebody uses; states_total: all of them.
         pictures: those that sequences still need.
         pictures_kept: those whose embeddings are kept.
     """
@@ -34,6 +35,8 @@ class EngineFigures:
     pages: int
     pages_total: int
     memory_pages: int
+    states: int
+    states_total: int
     pictures: int
     pictures_kept: int
 
@@ -42,7 +45,8 @@ class EngineFigures:
         """What is held although nobody is there to hold it: nothing, or there is a defect."""
         if self.running or self.waiting:
             return {}
-        held = {"pages": self.pages, "memory_pages": self.memory_pages, "pictures": self.pictures}
+        held = {"pages": self.pages, "memory_pages": self.memory_pages, "states": self.states,
+                "pictures": self.pictures}  # fmt: skip
         return {name: number for name, number in held.items() if number}
 
 
@@ -67,9 +71,12 @@ class EngineWatch:
     def figures(self) -> EngineFigures:
         """All of it now."""
         scheduler, pool, memory = self._scheduler, self._scheduler.pool, self._scheduler.memory.pool
+        states = None if scheduler.states is None else scheduler.states.pool
         return EngineFigures(
             steps=self._steps, parts=self._parts, running=len(scheduler.running), waiting=len(scheduler.waiting),
             pages=pool.count - pool.free, pages_total=pool.count, memory_pages=memory.count - memory.free,
+            states=0 if states is None else states.count - states.free,
+            states_total=0 if states is None else states.count,
             pictures=0 if self._media is None else self._media.pinned,
             pictures_kept=0 if self._media is None else len(self._media.store),
         )  # fmt: skip

@@ -46,6 +46,8 @@ _GAUGES: Final = {
     "pages_used": "Pages of the KV cache that somebody uses",
     "pages": "Pages of the KV cache",
     "memory_pages_used": "Pages of what sequences remember of pictures that somebody uses",
+    "states_used": "Slots for recurrent states that somebody uses",
+    "states": "Slots for recurrent states",
     "pictures_pinned": "Pictures whose embeddings somebody needs",
     "pictures_kept": "Pictures whose embeddings are kept",
     "leaked": "What is held while nobody is there: more than 0 is a defect",

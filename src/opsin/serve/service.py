@@ -146,6 +146,8 @@ class Service:
             "pages_used": 0.0 if figures is None else figures.pages,
             "pages": 0.0 if figures is None else figures.pages_total,
             "memory_pages_used": 0.0 if figures is None else figures.memory_pages,
+            "states_used": 0.0 if figures is None else figures.states,
+            "states": 0.0 if figures is None else figures.states_total,
             "pictures_pinned": 0.0 if figures is None else figures.pictures,
             "pictures_kept": 0.0 if figures is None else figures.pictures_kept,
             "leaked": float(sum(self._told.values())),

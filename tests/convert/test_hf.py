@@ -67,6 +67,7 @@ VARIANTS = {
     ),
     "smollm3": ("smollm3", {}),
     "smollm3 untied": ("smollm3", {"tied": False}),
+    "paddleocr": ("paddleocr", {}),
     "ernie4_5": ("ernie4_5", {}),
     "ernie4_5 without biases": ("ernie4_5", {"use_bias": False}),
     "glm4": ("glm4", {}),

@@ -34,6 +34,7 @@ FAMILIES = {
     "phi3": {"sliding_window": None},  # which llama.cpp does not look at
     "smollm3": {},
     "ernie4_5": {},
+    "paddleocr": {},
     "glm4": {},
 }
 

@@ -141,6 +141,18 @@ def _qwen3vl(kind: str = "", **text: object) -> torch.nn.Module:
     return getattr(transformers, f"Qwen3VL{kind}ForConditionalGeneration")(config)
 
 
+def _paddleocr(**text: object) -> torch.nn.Module:
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "image_size": 28, "patch_size": 14}  # fmt: skip
+    config = transformers.PaddleOCRVLConfig(
+        text_config={**text, "model_type": "paddleocr_vl_text"}, vision_config=tower, image_token_id=3,
+        video_token_id=4, vision_start_token_id=5, vision_end_token_id=6,
+        tie_word_embeddings=text["tie_word_embeddings"],
+    )  # fmt: skip
+    config._attn_implementation = "eager"
+    return transformers.PaddleOCRVLForConditionalGeneration(config)
+
+
 LONG = {  # part of a head of 16 turns, and every text is long
     "rope_type": "longrope", "rope_theta": 5e4, "original_max_position_embeddings": 4, "partial_rotary_factor": 0.75,
     "short_factor": [1.0, 1.1, 1.2, 1.5, 2.0, 3.0], "long_factor": [1.0, 1.3, 2.5, 6.0, 17.0, 40.0],
@@ -357,6 +369,12 @@ CHECKPOINTS = {
     "smollm3": Checkpoint(
         _causal("SmolLM3"), layers=5, options={"rope_parameters": {"rope_type": "default", "rope_theta": 5e4}},
         keys={"rope.freq_base": 5e4}, neighbours=True,
+    ),
+    "paddleocr": Checkpoint(
+        _paddleocr,
+        head=WIDTH // HEADS,
+        options={"rope_parameters": {"rope_type": "default", "rope_theta": 5e4, "mrope_section": SECTIONS}},
+        keys={"rope.freq_base": 5e4, "rope.dimension_sections": [*SECTIONS, 0]},
     ),
     "ernie4_5": Checkpoint(
         _causal("Ernie4_5"),

@@ -11,7 +11,7 @@ import pytest
 from memory_decoder import Made
 
 from opsin.nn.attention import Heads
-from opsin.nn.vit import Vit, VitShape, VitWeights, attention_spans, block_order, interpolated
+from opsin.nn.vit import Vit, VitShape, VitWeights, attention_spans, block_order
 from opsin.ops.cpu import Operations
 
 SHAPE = VitShape(
@@ -191,18 +191,6 @@ def test_the_same_code_over_torch_gives_the_same(open_tower):
 
     ours, theirs = run(open_tower(tensors())), run(twin)
     assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
-
-
-@pytest.mark.parametrize(("side", "high", "wide"), [(5, 5, 5), (5, 2, 12), (6, 7, 1), (1, 3, 4), (48, 30, 55)])
-def test_a_table_of_positions_is_stretched_as_torch_does_it(side, high, wide):
-    torch = pytest.importorskip("torch")
-    given = np.random.default_rng(3).standard_normal((side * side, 8)).astype(np.float32)
-    square = torch.from_numpy(given.reshape(1, side, side, 8)).permute(0, 3, 1, 2).double()
-    theirs = torch.nn.functional.interpolate(square, (high, wide), mode="bilinear", align_corners=True)
-    wanted = theirs[0].permute(1, 2, 0).reshape(high * wide, 8).numpy()
-    made = interpolated(given, high, wide)
-    assert made.dtype == np.float32
-    assert np.abs(made - wanted).max() < 2e-6
 
 
 def test_what_stands_after_each_layer_is_what_so_many_layers_give(open_tower):

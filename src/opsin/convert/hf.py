@@ -193,7 +193,7 @@ def _content(checkpoint: Checkpoint, rules: Rules, format: QuantType) -> NewFile
     tied = rules.part == "text" and _repeats_embeddings(checkpoint, settings)
     stacks: dict[str, list[str]] = {}  # the sources of those that are made of several
     for name in sorted(checkpoint.names, key=_numbers_by_value):
-        for rule, found in _matches(rules, name):
+        for rule, found in () if _guesses(checkpoint, rules, name) else _matches(rules, name):
             target = _target(rule, found, settings)
             if "e" in found.groupdict():
                 stacks.setdefault(target, []).append(name)
@@ -266,7 +266,9 @@ def _pattern(source: str) -> re.Pattern[str]:
 def _check_known(checkpoint: Checkpoint, rules: Sequence[Rules], *, vision: bool) -> None:
     """Raises ModelError for a tensor that no rule names: what is not understood is not left out silently."""
     for name in checkpoint.names:
-        if any(any(_matches(part, name)) for part in rules) or _is_dropped(rules, name):
+        if any(any(_matches(part, name)) or _guesses(checkpoint, part, name) for part in rules):
+            continue
+        if _is_dropped(rules, name):
             continue
         of_media = len(rules) == 1 and is_checkpoint_media(name)
         if of_media and vision:
@@ -274,6 +276,12 @@ def _check_known(checkpoint: Checkpoint, rules: Sequence[Rules], *, vision: bool
             raise ModelError(f"{checkpoint.path}: {what}", hint="vision=False (--no-vision) leaves it out")
         if not of_media:
             raise ModelError(f"{checkpoint.path}: nobody knows tensor {name:.80}", hint="a newer opsin may")
+
+
+def _guesses(checkpoint: Checkpoint, rules: Rules, name: str) -> bool:
+    """Whether a tensor is of a layer behind the text's own, which guesses further tokens."""
+    found = re.match(r"layers\.(\d{1,5})\.", name) if rules.guesses else None
+    return found is not None and int(found[1]) >= checkpoint.settings(rules).number("num_hidden_layers")
 
 
 def _is_dropped(rules: Sequence[Rules], name: str) -> bool:

@@ -163,6 +163,7 @@ class Rules:
         check: raises for a checkpoint that nobody could run.
         assumed: what the family's code takes for granted of settings that may say otherwise: values, or functions of
             the settings that give them.
+        guesses: whether there may be layers behind the text's own, which guess further tokens and are left out.
         when: whether a config.json is of these, where several models go by one class name.
     """
 
@@ -177,6 +178,7 @@ class Rules:
     dropped: tuple[str, ...] = ()
     check: Callable[[Settings], None] = lambda settings: None
     assumed: Mapping[str, object] = field(default_factory=dict)
+    guesses: bool = False
     when: Callable[[Mapping[str, object]], bool] = lambda config: True
 
 

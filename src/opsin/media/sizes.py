@@ -23,11 +23,7 @@ def fit_pixels(size: Size, factor: int, least: int, most: int, *, frames: int = 
     The `smart_resize` of many processors. Raises RequestError for a picture more than 200 times as long as wide.
     """
     width, height = size
-    if max(size) / min(size) > MOST_STRETCHED:
-        raise RequestError(
-            f"a picture of {width} x {height} is more than {MOST_STRETCHED} times as long as it is wide",
-            hint="cut it into pieces that are less long and thin",
-        )
+    check_shape(size)
     wide, high = (round(side / factor) * factor for side in size)  # round half to even, and perhaps to 0
     if frames * wide * high > most:
         shrink = math.sqrt(frames * width * height / most)
@@ -36,6 +32,37 @@ def fit_pixels(size: Size, factor: int, least: int, most: int, *, frames: int = 
         grow = math.sqrt(least / (frames * width * height))
         wide, high = (math.ceil(side * grow / factor) * factor for side in size)
     return wide, high
+
+
+def check_shape(size: Size) -> None:
+    """Raises RequestError for a picture more than 200 times as long as wide."""
+    if max(size) / min(size) > MOST_STRETCHED:
+        raise RequestError(
+            f"a picture of {size[0]} x {size[1]} is more than {MOST_STRETCHED} times as long as it is wide",
+            hint="cut it into pieces that are less long and thin",
+        )
+
+
+def at_least(size: Size, side: int) -> Size:
+    """First the height, then the width grows to `side` where it is less, and the other with it.
+
+    The `smart_resize` of some processors begins with it.
+    """
+    width, height = size
+    if height < side:
+        width, height = round(width * side / height), side
+    if width < side:
+        width, height = side, round(height * side / width)
+    return width, height
+
+
+def both_at_least(size: Size, side: int) -> Size:
+    """Both sides grow by one factor, rounded down, where one is less than `side`. Others begin so."""
+    if min(size) >= side:
+        return size
+    factor = max(side / size[1], side / size[0])
+    width, height = (int(edge * factor) for edge in size)
+    return width, height
 
 
 def shortest_edge(size: Size, edge: int) -> Size:

@@ -33,6 +33,7 @@ from opsin.gguf.vision_rules import (
     tower_sizes,
 )
 from opsin.media import sizes
+from opsin.media.limits import Size
 from opsin.media.picture import Picture
 from opsin.nn.decoder import PreNormDecoder
 from opsin.nn.keys import positive_int
@@ -40,7 +41,7 @@ from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
 from opsin.nn.rope import frequencies, plane_table
-from opsin.nn.vit import AttentionSpans, NormKind, Vit, attention_spans, plane, vit_shape
+from opsin.nn.vit import AttentionSpans, NormKind, Vit, VitShape, attention_spans, plane, vit_shape
 from opsin.ops import Array
 from opsin.spans import Patches
 
@@ -104,20 +105,11 @@ class Qwen2VlVision:
     ) -> Qwen2VlVision:  # fmt: skip
         """A tower with this kind of norms; `window` in pixels. `least` and `most` count where the file has none."""
         shape = vit_shape(file, norm)
-        if shape.heads.width % 4:
-            raise ModelError(f"{file.path}: a head of {shape.heads.width} values does not turn by rows and columns")
-        merge = positive_int(file, "clip.vision.spatial_merge_size", MERGE)
-        least = positive_int(file, "clip.vision.image_min_pixels", least)
-        most = positive_int(file, "clip.vision.image_max_pixels", max(most, least))
-        if least > most or most > shape.most_pixels:
-            raise ModelError(
-                f"{file.path}: clip.vision.image_min_pixels is {least}, image_max_pixels {most}",
-                hint="the file is damaged",
-            )
+        preparation, least, most = prepare(file, shape, least, most)
+        merge = preparation.block
         projector = Projector.read(source, "mm")
         projector.up.check(shape.width * merge**2, projector.down.inputs)
         projector.down.check(projector.up.outputs, positive_int(file, "clip.vision.projection_dim"))
-        preparation = Preparation.of(file, shape.patch, merge)
         squares = max(1, window // shape.patch // merge) if window else 0
         return cls(Vit.load(file, source, shape), projector, preparation, least, most, squares, whole)
 
@@ -129,12 +121,20 @@ class Qwen2VlVision:
         shape, merge = self.tower.shape, self.preparation.block
         side, ceiling = shape.patch * merge, shape.most_pixels
         bounds = picture.budget.pixels(side**2, self.least, self.most, ceiling=ceiling)
-        size = sizes.fit_pixels(picture.size, side, *bounds)
+        sizes.check_shape(picture.size)
+        size = sizes.fit_pixels(self.begin(picture.size, side), side, *bounds)
         span = self.preparation.stretched(
-            picture, size, "bicubic", self.window, arrange=self._arrange,
-            positions=max(size) // shape.patch // merge,
+            picture, size, "bicubic", self.window, arrange=self._arrange, positions=self.positions_of(size)
         )  # fmt: skip
         return Patches((span,), picture.notes, original=picture.size)
+
+    def positions_of(self, size: Size) -> int | None:
+        """How far the position counter moves for a picture of this size: as many as its longer side has rows."""
+        return max(size) // self.tower.shape.patch // self.preparation.block
+
+    def begin(self, size: Size, side: int) -> Size:
+        """What a picture's size counts as, whose rows are squares of `side` pixels: itself."""
+        return size
 
     def encode(self, features: Floats) -> Array:
         pictures, high, wide, _ = features.shape
@@ -165,6 +165,27 @@ class Qwen2VlVision:
     def _arrange(self, patches: Floats, size: tuple[int, int]) -> Floats:
         wide, high = (side // self.tower.shape.patch for side in size)
         return patches[self._order(high, wide).patches]
+
+
+def prepare(
+    file: File, shape: VitShape, least: int, most: int, merge: str = "spatial_merge_size"
+) -> tuple[Preparation, int, int]:
+    """How pictures become squares of patches that turn by row and column; with the least and the most pixels.
+
+    `least` and `most` count where the file has none, `merge` names the key of a square's side. Raises ModelError for
+    numbers that do not go together.
+    """
+    if shape.heads.width % 4:
+        raise ModelError(f"{file.path}: a head of {shape.heads.width} values does not turn by rows and columns")
+    side = positive_int(file, f"clip.vision.{merge}", MERGE)
+    least = positive_int(file, "clip.vision.image_min_pixels", least)
+    most = positive_int(file, "clip.vision.image_max_pixels", max(most, least))
+    if least > most or most > shape.most_pixels:
+        raise ModelError(
+            f"{file.path}: clip.vision.image_min_pixels is {least}, image_max_pixels {most}",
+            hint="the file is damaged",
+        )
+    return Preparation.of(file, shape.patch, side), least, most
 
 
 def load_second(file: File, source: Reader) -> Qwen2VlVision:

@@ -34,8 +34,9 @@ from opsin.nn.batch import Batch
 from opsin.nn.decoder import PreNormBlock, PreNormDecoder, Tables
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear
+from opsin.nn.position_tables import interpolated
 from opsin.nn.rope import interleaved_axis_of
-from opsin.nn.vit import Norm, VitShape, block_order, interpolated
+from opsin.nn.vit import Norm, VitShape, block_order
 from opsin.ops import Array
 
 LEAST, MOST = 256 * 256, 4096 * 4096  # pixels: where the file does not say

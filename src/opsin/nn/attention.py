@@ -74,8 +74,9 @@ class Projection(Module):
         if self.attn_q is not None and self.attn_k is not None and self.attn_v is not None:
             return _sized(self.attn_q, many, heads), _sized(self.attn_k, few, heads), _sized(self.attn_v, few, heads)
         known = {"attn_q": self.attn_q, "attn_k": self.attn_k, "attn_v": self.attn_v}
-        missing = next(name for name, part in known.items() if part is None)
-        raise ModelError(f"there is no tensor {self.tensor(missing)}.weight", hint="the file is incomplete")
+        missing = [self.tensor(name) for name, part in known.items() if part is None]
+        other = f", nor {self.tensor('attn_qkv')}.weight" if len(missing) == len(known) else ""
+        raise ModelError(f"there is no tensor {missing[0]}.weight{other}", hint="the file is incomplete")
 
 
 class SelfAttention(Projection):

@@ -58,16 +58,18 @@ class VitShape:
 
 
 def vit_shape(
-    file: File, norm: NormKind = "layer", pairing: Pairing = "halves", *, margin: bool = False
+    file: File, norm: NormKind = "layer", pairing: Pairing = "halves", *, margin: bool = False, sized: bool = True
 ) -> VitShape:  # fmt: skip
     """Raises ModelError for numbers that do not go together, naming their keys.
 
-    `margin`: a side may be longer than its patches; what is over at the right and at the bottom is not seen.
+    `margin`: a side may be longer than its patches; what is over at the right and at the bottom is not seen. `sized`:
+    a size is the tower's own; else files may say 0.
     """
     width = positive_int(file, "clip.vision.embedding_length")
     count = positive_int(file, "clip.vision.attention.head_count")
     head = positive_int(file, "clip.vision.attention.head_dim", max(1, width // count))
-    patch, side = positive_int(file, "clip.vision.patch_size"), positive_int(file, "clip.vision.image_size")
+    patch = positive_int(file, "clip.vision.patch_size")
+    side = positive_int(file, "clip.vision.image_size") if sized or file.get_int("clip.vision.image_size", 0) else patch
     whole = side >= patch and (margin or side % patch == 0)
     if not whole or (side // patch) ** 2 > MOST_ROWS or side**2 > MOST_PIXELS or patch > 1024:
         raise ModelError(
@@ -155,7 +157,7 @@ def attention_spans(ops: Ops, bounds: Sequence[int], pictures: int) -> Attention
 
 
 class VitAttention(Projection):
-    """`attn_q_norm` and `attn_k_norm`, where there are any, see all heads of a row as one vector."""
+    """`attn_q_norm` and `attn_k_norm`, where there are any, see heads, or all heads of a row as one vector."""
 
     attn_q_norm: RmsNorm | None
     attn_k_norm: RmsNorm | None
@@ -168,7 +170,7 @@ class VitAttention(Projection):
             matrix.check(shape.width, matrix.outputs)
         for norm in (self.attn_q_norm, self.attn_k_norm):
             if norm is not None:
-                norm.check(wide)
+                norm.check(shape.heads.width if norm.weight.shape == (shape.heads.width,) else wide)
         self.attn_out.check(wide, shape.width)
 
     def __call__(
@@ -176,8 +178,9 @@ class VitAttention(Projection):
     ) -> Array:
         heads, (q, k, v) = shape.heads, self.project(x, shape.heads)
         if self.attn_q_norm is not None and self.attn_k_norm is not None:
+            whole, seen = heads.query * heads.width, self.attn_q_norm.weight.width
             q, k = (
-                norm(rows.reshape(heads.query * heads.width), shape.eps).reshape(heads.query, heads.width)
+                norm(rows.reshape(whole // seen, seen), shape.eps).reshape(heads.query, heads.width)
                 for norm, rows in ((self.attn_q_norm, q), (self.attn_k_norm, k))
             )
         if table is not None:
@@ -367,23 +370,6 @@ def _vector(source: Reader, name: str, shape: VitShape) -> Floats:
     if len(values) != shape.width:
         raise ModelError(f"{name} has {len(values)} values, where {shape.width} are needed")
     return values
-
-
-def interpolated(table: Floats, high: int, wide: int) -> Floats:
-    """A square of position embeddings [side * side, width] for another grid: [high * wide, width], row after row.
-
-    Bilinear, from corner to corner (torch's interpolate with align_corners).
-    """
-    side = math.isqrt(len(table))
-
-    def along(values: Floats, count: int) -> Floats:  # [side, others, width] -> [count, others, width]
-        places = np.linspace(0, side - 1, count)
-        before = places.astype(np.int32)
-        share = (places - before).astype(np.float32)[:, None, None]
-        return values[before] * (1 - share) + values[np.minimum(before + 1, side - 1)] * share
-
-    rows = along(table.reshape(side, side, -1), high)  # [high, side, width]
-    return along(rows.swapaxes(0, 1), wide).swapaxes(0, 1).reshape(high * wide, -1)
 
 
 def plane(high: int, wide: int, block: int, pictures: int) -> Ints:

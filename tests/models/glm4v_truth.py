@@ -1,0 +1,124 @@
+"""Tiny random GLM-4.1V and GLM-OCR, in transformers' classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import (
+    Glm4vConfig,
+    Glm4vForConditionalGeneration,
+    Glm4vProcessor,
+    GlmOcrConfig,
+    GlmOcrForConditionalGeneration,
+    PreTrainedModel,
+)
+from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+from vision_truth import SPECIAL, Floats, Truth, WithoutVideos, byte_tokenizer, enliven, look, write_mmproj
+
+SIDE, PATCH, MERGE, WIDTH, HEADS, LAYERS = 24, 4, 2, 48, 4, 3
+LEAST, MOST = 24 * 24, 120 * 120
+FRAMES = 2  # in which the processor counts pixels
+MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
+SPECIALS = ["<|begin_of_image|>", "<|image|>", "<|end_of_image|>", "<|video|>", "<|begin_of_video|>",
+            "<|end_of_video|>"]  # fmt: skip
+TURN = "".join(SPECIALS[:3])
+TEXT = {
+    "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 2048, "pad_token_id": 2, "bos_token_id": 0,
+    "eos_token_id": 1,
+    "rope_parameters": {
+        "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3], "partial_rotary_factor": 0.5,
+    },
+}  # fmt: skip
+VISION = {
+    "depth": LAYERS, "hidden_size": WIDTH, "num_heads": HEADS, "image_size": SIDE, "patch_size": PATCH,
+    "out_hidden_size": 64, "intermediate_size": 80,
+}  # fmt: skip
+IDS = {
+    "image_token_id": SPECIAL + 1, "video_token_id": SPECIAL + 3, "image_start_token_id": SPECIAL,
+    "image_end_token_id": SPECIAL + 2, "video_start_token_id": SPECIAL + 4, "video_end_token_id": SPECIAL + 5,
+    "attn_implementation": "eager", "dtype": torch.float32,
+}  # fmt: skip
+RULES = (
+    (r"visual\.patch_embed\.proj", "v.patch_embd"), (r"visual\.post_conv_layernorm", "v.norm_embd"),
+    (r"visual\.embeddings\.position_embedding", "v.position_embd"),
+    (r"visual\.blocks\.(\d+)\.norm(\d)", r"v.blk.\1.ln\2"),
+    (r"visual\.blocks\.(\d+)\.attn\.proj", r"v.blk.\1.attn_out"),
+    (r"visual\.blocks\.(\d+)\.attn\.(qkv|q_norm|k_norm)", r"v.blk.\1.attn_\2"),
+    (r"visual\.blocks\.(\d+)\.mlp\.(gate|up|down)_proj", r"v.blk.\1.ffn_\2"),
+    (r"visual\.post_layernorm", "v.post_ln"), (r"visual\.downsample", "mm.patch_merger"),
+    (r"visual\.merger\.proj", "mm.model.fc"), (r"visual\.merger\.post_projection_norm", "mm.post_norm"),
+    (r"visual\.merger\.(gate|up|down)_proj", r"mm.\1"),
+)  # fmt: skip
+
+
+def make(seed: int = 0) -> Glm4vForConditionalGeneration:
+    torch.manual_seed(seed)
+    model = Glm4vForConditionalGeneration(Glm4vConfig(text_config=TEXT, vision_config=VISION, **IDS)).eval()
+    enliven(model, seed)
+    return model
+
+
+def make_ocr(seed: int = 0) -> GlmOcrForConditionalGeneration:
+    torch.manual_seed(seed)
+    model = GlmOcrForConditionalGeneration(GlmOcrConfig(text_config=TEXT, vision_config=VISION, **IDS)).eval()
+    enliven(model, seed)
+    return model
+
+
+def write_tower(
+    path: Path, model: PreTrainedModel, *, half: bool = False, keys: Mapping[str, object] | None = None
+) -> Path:
+    sizes = {
+        "image_size": SIDE, "patch_size": PATCH, "embedding_length": WIDTH, "feed_forward_length": 0,
+        "block_count": LAYERS, "attention.head_count": HEADS, "projection_dim": 64,
+        "attention.layer_norm_epsilon": 1e-5, "image_min_pixels": LEAST, "image_max_pixels": MOST,
+    }  # fmt: skip
+    known = {
+        "clip.projector_type": "glm4v", "clip.use_silu": True,
+        **{f"clip.vision.{key}": value for key, value in sizes.items()}, **look(MEAN, STD), **(keys or {}),
+    }  # fmt: skip
+
+    def change(name, values):
+        if name == "v.patch_embd.weight":
+            return [(name, values[:, :, 0]), (name + ".1", values[:, :, 1])]
+        return [(name, values)]
+
+    return write_mmproj(path, known, model.state_dict(), RULES, half=half, change=change)
+
+
+class StillProcessor(WithoutVideos, Glm4vProcessor):
+    """Glm4vProcessor, of pictures."""
+
+    def replace_image_token(self, image_inputs: Mapping[str, torch.Tensor], image_idx: int, **_: object) -> str:
+        return self.image_token * (int(image_inputs["image_grid_thw"][image_idx].prod()) // MERGE**2)
+
+    def create_mm_token_type_ids(self, input_ids: Sequence[Sequence[int]]) -> list[list[int]]:
+        return super().create_mm_token_type_ids([[int(id) for id in ids] for ids in input_ids])
+
+
+@cache
+def processor() -> StillProcessor:
+    pictures = Glm4vImageProcessorPil(
+        patch_size=PATCH, merge_size=MERGE, size={"shortest_edge": FRAMES * LEAST, "longest_edge": FRAMES * MOST},
+        image_mean=MEAN, image_std=STD,
+    )  # fmt: skip
+    return StillProcessor(pictures, byte_tokenizer(SPECIALS, TURN))
+
+
+def as_ours(patches: Floats, grid: NDArray[np.int64]) -> Floats:
+    """transformers' patches, of two equal moments, as ours."""
+    moments = patches.reshape(len(patches), 3, 2, -1)
+    assert np.array_equal(moments[:, :, 0], moments[:, :, 1])
+    return np.ascontiguousarray(moments[:, :, 0]).reshape(*grid[1:], -1)
+
+
+TOWERS = {
+    "glm4v": Truth("glm4v", make, write_tower, processor, TURN),
+    "glm_ocr": Truth("glm4v", make_ocr, write_tower, processor, TURN),
+}

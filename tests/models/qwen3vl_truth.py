@@ -12,6 +12,10 @@ import torch
 from foreign import Foreign, Tensors
 from transformers import (
     PreTrainedModel,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLMoeConfig,
@@ -39,6 +43,13 @@ VISION = {
     "spatial_merge_size": MERGE, "temporal_patch_size": 2, "out_hidden_size": 64, "num_position_embeddings": SIDE**2,
     "deepstack_visual_indexes": DEEP,
 }  # fmt: skip
+NEWER_TEXT = {
+    **TEXT, "layer_types": ["linear_attention", "full_attention", "linear_attention"], "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 50000.0, "mrope_section": [3, 3, 2],
+                        "mrope_interleaved": True, "partial_rotary_factor": 0.5},
+}  # fmt: skip
+SHALLOW = {key: value for key, value in VISION.items() if key != "deepstack_visual_indexes"}
 IDS = {
     "image_token_id": PAD, "video_token_id": VIDEO, "vision_start_token_id": START, "vision_end_token_id": END,
     "attn_implementation": "eager", "dtype": torch.float32,
@@ -63,13 +74,26 @@ EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 
 
 
 def third_truth(seed: int = 0) -> PreTrainedModel:
-    config = Qwen3VLConfig(text_config=TEXT, vision_config=VISION, **IDS)
-    return _lively(Qwen3VLForConditionalGeneration, config, seed)
+    return _lively(Qwen3VLForConditionalGeneration, Qwen3VLConfig(text_config=TEXT, vision_config=VISION, **IDS), seed)
 
 
 def mixture_truth(seed: int = 0) -> PreTrainedModel:
     config = Qwen3VLMoeConfig(text_config={**TEXT, **EXPERTS}, vision_config=VISION, **IDS)
     return _lively(Qwen3VLMoeForConditionalGeneration, config, seed)
+
+
+def newer_truth(seed: int = 0) -> PreTrainedModel:
+    """Qwen 3.5: text of another kind, and the tower without DeepStack."""
+    config = Qwen3_5Config(text_config=NEWER_TEXT, vision_config=SHALLOW, **IDS)
+    return _lively(Qwen3_5ForConditionalGeneration, config, seed)
+
+
+def newer_mixture_truth(seed: int = 0) -> PreTrainedModel:
+    """The same with experts."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48,
+               "shared_expert_intermediate_size": 32}  # fmt: skip
+    config = Qwen3_5MoeConfig(text_config={**NEWER_TEXT, **experts}, vision_config=SHALLOW, **IDS)
+    return _lively(Qwen3_5MoeForConditionalGeneration, config, seed)
 
 
 def _lively(made: type[PreTrainedModel], config: object, seed: int) -> PreTrainedModel:
@@ -81,6 +105,8 @@ def _lively(made: type[PreTrainedModel], config: object, seed: int) -> PreTraine
         for name, values in model.named_parameters():
             if re.search(r"\b[qk]_norm", name):
                 values.mul_(1.5)  # peaked attention
+            elif name.endswith("A_log"):
+                values.sub_(2.0)  # slow decay
     return model
 
 
@@ -121,9 +147,12 @@ def processor() -> StillProcessor:
 
 
 TURN = "<|vision_start|><|image_pad|><|vision_end|>"
+FLAT = {"keys": {"clip.vision.is_deepstack_layers": [False] * LAYERS}}
 TOWERS = {
     "qwen3vl": Truth("qwen3vl_merger", third_truth, write_tower, processor, TURN),
     "qwen3vlmoe": Truth("qwen3vl_merger", mixture_truth, write_tower, processor, TURN),
+    "qwen35": Truth("qwen3vl_merger", newer_truth, write_tower, processor, TURN, FLAT),
+    "qwen35moe": Truth("qwen3vl_merger", newer_mixture_truth, write_tower, processor, TURN, FLAT),
 }
 
 
@@ -132,7 +161,7 @@ def _moments(tensors: Tensors, kinds: dict[str, int]) -> Tensors:
     found = dict(tensors)
     one, other = found["v.patch_embed.weight"], found.pop("second")
     found["v.patch_embed.weight"] = np.stack([one, other], 2).reshape(-1, 2, *one.shape[2:])
-    for name in [name for name in found if "attn_qkv" in name]:
+    for name in [name for name in found if re.match(r"v\..*attn_qkv", name)]:
         whole = found.pop(name)
         rows = whole.reshape(-1, whole.shape[-1]) if name.endswith("weight") else whole.reshape(3, -1)
         for part, values in zip("qkv", np.split(rows, 3), strict=True):
@@ -141,22 +170,46 @@ def _moments(tensors: Tensors, kinds: dict[str, int]) -> Tensors:
     return found
 
 
-FOREIGN = Foreign(
-    architecture="qwen3vl",
-    truth="qwen3vl",
-    same=("block_count", "embedding_length", "attention.head_count", "patch_size", "spatial_merge_size",
-          "attention.layer_norm_epsilon", "image_mean", "image_std"),
-    keys=lambda keys: {
-        "vision.deepstack_visual_indexes": DEEP, "vision.num_channels": 3, "vision.temporal_patch_size": 2,
-        "vision.shortest_edge": LEAST, "vision.longest_edge": MOST,
-    },
-    dropped=("n_deepstack_layers",),
-    tensors=(
-        (r"^v\.patch_embd\.weight\.1$", "second"), (r"^v\.patch_embd", "v.patch_embed"),
-        (r"^v\.position_embd", "v.pos_embed"), (r"^v\.post_ln", "v.merger.norm"), (r"^mm\.0", "v.merger.linear_fc1"),
-        (r"^mm\.2", "v.merger.linear_fc2"), (r"\.ln(\d)\.", r".norm\1."), (r"\.ffn_up\.", ".mlp.linear_fc1."),
-        (r"\.ffn_down\.", ".mlp.linear_fc2."), (r"^v\.deepstack\.0\.", "v.deepstack_merger.0."),
-        (r"^v\.deepstack\.2\.", "v.deepstack_merger.1."), (r"(deepstack_merger.*)\.fc(\d)", r"\1.linear_fc\2"),
+TENSORS = (
+    (r"^v\.patch_embd\.weight\.1$", "second"), (r"^v\.patch_embd", "v.patch_embed"),
+    (r"^v\.position_embd", "v.pos_embed"), (r"^v\.post_ln", "v.merger.norm"), (r"^mm\.0", "v.merger.linear_fc1"),
+    (r"^mm\.2", "v.merger.linear_fc2"), (r"\.ln(\d)\.", r".norm\1."), (r"\.ffn_up\.", ".mlp.linear_fc1."),
+    (r"\.ffn_down\.", ".mlp.linear_fc2."), (r"^v\.deepstack\.0\.", "v.deepstack_merger.0."),
+    (r"^v\.deepstack\.2\.", "v.deepstack_merger.1."), (r"(deepstack_merger.*)\.fc(\d)", r"\1.linear_fc\2"),
+)  # fmt: skip
+SAME = ("block_count", "embedding_length", "attention.head_count", "patch_size", "spatial_merge_size",
+        "attention.layer_norm_epsilon", "image_mean", "image_std")  # fmt: skip
+MORE = {
+    "vision.num_channels": 3, "vision.temporal_patch_size": 2, "vision.shortest_edge": LEAST,
+    "vision.longest_edge": MOST,
+}  # fmt: skip
+
+
+def _newer(tensors: Tensors, kinds: dict[str, int]) -> Tensors:
+    """The same, and biases of steps that are not called so."""
+    found = _moments(tensors, kinds)
+    for name in [name for name in found if name.endswith("ssm_dt.bias")]:
+        new = name.removesuffix(".bias")
+        found[new], kinds[new] = found.pop(name), kinds[name]
+    return found
+
+
+FOREIGN = (
+    *(
+        Foreign(
+            architecture=name, truth=name, same=SAME, tensors=TENSORS, change=_moments,
+            keys=lambda keys: {"vision.deepstack_visual_indexes": DEEP, **MORE}, dropped=("n_deepstack_layers",),
+        )
+        for name in ("qwen3vl", "qwen3vlmoe")
     ),
-    change=_moments,
+    *(
+        Foreign(
+            architecture=name, truth=name, same=SAME, tensors=TENSORS, change=_newer,
+            keys=lambda keys: {
+                **MORE, "attention.head_count_kv": np.array([0, 2, 0], np.uint32), "ssm.v_head_reordered": True,
+                "rope.mrope_interleaved": True,
+            },
+        )
+        for name in ("qwen35", "qwen35moe")
+    ),
 )  # fmt: skip

@@ -149,7 +149,7 @@ def test_a_decoder_is_refused_at_load_or_answers(device, tmp_path, monkeypatch, 
         return load_decoder(file, Kept(file, ops, kept))
 
     def answer(decoder):
-        return Runner(device, decoder, LIMITS, "f16").score([1, 2, 3], [0])
+        return Runner(device, decoder, LIMITS, "f16").score([1, 2, 3], [0], states=(0, 1))
 
     base = {f"{name}.{key}": value for key, value in YARN.items()} if yarn else {}
     keys, refused, answered = try_all(path, base, load, answer, monkeypatch)

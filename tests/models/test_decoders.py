@@ -75,9 +75,7 @@ def test_sequences_of_a_batch_do_not_see_each_other(ops, decoder, truth, expecte
     assert distance(ours[1][50:], checkpoints.logits(truth, others[1])) <= TOLERANCE
 
 
-def test_recorded_programs_and_traces_equal_transformers(path, decoder, expected):
-    if decoder.states:
-        pytest.skip("the engine does not know states yet")
+def test_recorded_programs_and_traces_equal_transformers(path, expected):
     with opsin.load(path, threads=2, pages="f32") as model:
         assert distance(model.logits(ids_of(ROWS)), expected) <= TOLERANCE
         traced = model.trace(ids_of(ROWS), ["logits", "blk.*.attn.sum"])

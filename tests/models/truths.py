@@ -17,5 +17,5 @@ for _family in families():
         _truth = importlib.import_module(f"{_family.__name__.rsplit('.', 1)[1]}_truth")
         TOWERS |= _truth.TOWERS
         LAYOUTS |= _truth.TOWERS | getattr(_truth, "OTHERS", {})
-        if hasattr(_truth, "FOREIGN"):
-            FOREIGN[_truth.FOREIGN.architecture] = _truth.FOREIGN
+        _told = getattr(_truth, "FOREIGN", ())
+        FOREIGN |= {_one.architecture: _one for _one in ((_told,) if isinstance(_told, Foreign) else _told)}

@@ -39,6 +39,7 @@ class Dialect:
         values: what such files never say, or not all of them: whole keys.
         found: what follows from all that the file says, told already: whole keys, which replace others.
         tensors: parts of names of the tower's tensors, whole between dots, that are called otherwise.
+        text: ends of names of the text's tensors, after a dot, that are called otherwise.
         change: what becomes of one of the tower's tensors, told already: see `neighbour_rows` and `planes`.
     """
 
@@ -49,6 +50,7 @@ class Dialect:
     values: Mapping[str, Value] = field(default_factory=dict)
     found: Callable[[File], Mapping[str, Value]] = lambda file: {}
     tensors: Mapping[str, str] = field(default_factory=dict)
+    text: Mapping[str, str] = field(default_factory=dict)
     change: Callable[[TensorInfo, File], Iterable[TensorInfo]] = _same
 
 
@@ -118,7 +120,8 @@ def _renamed(file: File, dialect: Dialect) -> dict[str, TensorInfo]:
 
 def _tensor(name: str, dialect: Dialect) -> str:
     if not is_projector(name):
-        return name
+        start, _, end = name.rpartition(".")
+        return f"{start}.{dialect.text[end]}" if end in dialect.text else name
     told = f".{name}."
     for old, new in dialect.tensors.items():
         told = told.replace(f".{old}.", f".{new}.")

@@ -24,7 +24,7 @@ from opsin.gguf import File
 from opsin.gguf.rules import Change, Key, Rules, Settings, Shape, Tensor, plus_one
 from opsin.gguf.text_rules import EXPERT_KEYS, KEYS, expert_tensors, tensors, turned
 from opsin.models.qwen2vl import sections
-from opsin.models.qwen3vl import tower_rules
+from opsin.models.qwen3vl import dialect, tower_found, tower_rules
 from opsin.nn.attention import GatedAttention, Heads, heads_of
 from opsin.nn.batch import Batch, GroupShape, StateShape
 from opsin.nn.decoder import DecoderWeights, OverWeights, check_experts, feed_forward, written_layers
@@ -120,7 +120,7 @@ class Qwen35Decoder(OverWeights):
             normed = block.attn_norm(x, self.eps)
             if isinstance(block, DeltaBlock):
                 x = block.delta(
-                    normed, batch, layer=recurrent, heads=self.delta, eps=self.eps, name=f"blk.{i}.delta", residual=x
+                    normed, batch, layer=recurrent, heads=self.delta, eps=self.eps, name=f"blk.{i}.attn", residual=x
                 )
                 recurrent += 1
             else:
@@ -292,6 +292,7 @@ _MIXTURE = replace(
         "num_experts_per_tok": 8, "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512,
     },
 )  # fmt: skip
+DIALECTS = tuple(dialect(name, tower_found, {"ssm_dt": "ssm_dt.bias"}) for name in ("qwen35", "qwen35moe"))
 RULES = (
     _TEXT,
     _MIXTURE,

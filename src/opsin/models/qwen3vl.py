@@ -209,10 +209,13 @@ def _told(info: TensorInfo, file: File) -> Iterable[TensorInfo]:
 _MOST_LAYERS = 1 << 12  # of a tower
 
 
-def dialect(architecture: str, found: Callable[[File], Mapping[str, Value]]) -> Dialect:
+def dialect(
+    architecture: str, found: Callable[[File], Mapping[str, Value]], text: Mapping[str, str] | None = None
+) -> Dialect:
     """How one file of text of this architecture and of such a tower is told."""
     return Dialect(
         architecture=architecture, becomes=architecture, projector="qwen3vl_merger", found=found, change=_told,
+        text=text or {},
         keys={"vision.shortest_edge": "clip.vision.image_min_pixels",
               "vision.longest_edge": "clip.vision.image_max_pixels"},
         values={**normalisation([0.5] * 3, [0.5] * 3), "clip.use_gelu": True},

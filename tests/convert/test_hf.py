@@ -65,6 +65,8 @@ VARIANTS = {
     "phi3 with a plain rope": (
         "phi3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "sliding_window": None}
     ),
+    "lfm2": ("lfm2", {}),
+    "lfm2 whose FFN is told larger": ("lfm2", {"block_auto_adjust_ff_dim": True, "block_multiple_of": 24}),
     "smollm3": ("smollm3", {}),
     "smollm3 untied": ("smollm3", {"tied": False}),
     "paddleocr": ("paddleocr", {}),

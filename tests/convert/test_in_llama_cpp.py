@@ -32,6 +32,7 @@ FAMILIES = {
     "mistral3": {},
     "gemma2": {},
     "phi3": {"sliding_window": None},  # which llama.cpp does not look at
+    "lfm2": {"conv_L_cache": 3},
     "smollm3": {},
     "ernie4_5": {},
     "paddleocr": {},

@@ -366,6 +366,24 @@ CHECKPOINTS = {
         names={**NAMES, "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"},
         made={"rope_factors_short.weight": LONG["short_factor"], "rope_factors_long.weight": LONG["long_factor"]},
     ),
+    "lfm2": Checkpoint(
+        _causal("Lfm2"),
+        layers=5,
+        options={
+            "layer_types": ["conv", "full_attention", "conv", "conv", "full_attention"], "norm_eps": EPS,
+            "conv_L_cache": 4, "block_auto_adjust_ff_dim": False,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5e4},
+        },
+        keys={"attention.head_count_kv": [0, KV, 0, 0, KV], "shortconv.l_cache": 4, "rope.freq_base": 5e4},
+        names={
+            "operator_norm": "attn_norm", "ffn_norm": "ffn_norm", "self_attn.q_proj": "attn_q",
+            "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.out_proj": "attn_output",
+            "self_attn.q_layernorm": "attn_q_norm", "self_attn.k_layernorm": "attn_k_norm",
+            "conv.in_proj": "shortconv.in_proj", "conv.conv": "shortconv.conv", "conv.out_proj": "shortconv.out_proj",
+            "feed_forward.w1": "ffn_gate", "feed_forward.w3": "ffn_up", "feed_forward.w2": "ffn_down",
+        },
+        change=lambda name, values: values[:, 0] if name.endswith("conv.conv.weight") else values,
+    ),
     "smollm3": Checkpoint(
         _causal("SmolLM3"), layers=5, options={"rope_parameters": {"rope_type": "default", "rope_theta": 5e4}},
         keys={"rope.freq_base": 5e4}, neighbours=True,
@@ -468,7 +486,7 @@ def _fill(name: str, value: torch.Tensor, random: torch.Generator, known: Checkp
     if name.endswith("A_log"):
         value.sub_(2.0)  # some decay in a few rows, some in dozens
         return
-    if name.endswith(("q_norm.weight", "k_norm.weight")):
+    if name.endswith(("q_norm.weight", "k_norm.weight", "q_layernorm.weight", "k_layernorm.weight")):
         value.mul_(0.3).add_(known.peak - plus_one)
     elif "norm" in name and name.endswith(".weight"):
         value.mul_(0.3).add_(1.0 - plus_one)
@@ -549,7 +567,8 @@ def _rename(name: str, names: dict[str, str]) -> str:
             return f"blk.{layer}.{names[rest]}"
         part, kind = rest.rsplit(".", 1)
         return f"blk.{layer}.{names[part]}.{kind}"
-    whole = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
+    whole = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output",
+             "embedding_norm": "token_embd_norm"}  # fmt: skip
     part, kind = name.rsplit(".", 1)
     return f"{(names | whole)[part]}.{kind}"
 

@@ -80,7 +80,7 @@ def test_recorded_programs_and_traces_equal_transformers(path, expected):
         assert distance(model.logits(ids_of(ROWS)), expected) <= TOLERANCE
         traced = model.trace(ids_of(ROWS), ["logits", "blk.*.attn.sum"])
     assert distance(traced["logits"], expected) <= TOLERANCE
-    assert len(traced) > 3
+    assert len(traced) > 2
 
 
 def test_a_row_has_the_same_bits_in_any_chunks_and_company(ops, decoder):

@@ -18,7 +18,7 @@ from by_hand import Sequence, chunks_of, distance, open_decoder, score  # noqa: 
 import opsin  # noqa: E402
 from opsin.errors import OpsinError  # noqa: E402
 from opsin.gguf import File, NewTensor, write  # noqa: E402
-from opsin.models import load_decoder, smollm3  # noqa: E402
+from opsin.models import lfm2, load_decoder, smollm3  # noqa: E402
 from opsin.nn.module import FileReader  # noqa: E402
 from opsin.nn.sandwich import SandwichDecoder  # noqa: E402
 from opsin.ops.cpu import Operations  # noqa: E402
@@ -111,6 +111,48 @@ def unbiased(patch, decoder, ops):
     return decoder
 
 
+ONE = object()
+
+
+def gates(change):
+    """A mutant of what a short convolution makes of its three parts."""
+
+    def wrong(self, x, batch, layer, residual):
+        width, parts = x.width, self.in_proj(x)
+        before, after, values = change(*(parts[:, i * width : (i + 1) * width] for i in range(3)))
+        given = values if before is ONE else before * values
+        seen = x.ops.conv_state(given, self.conv.weight, batch.states["conv"], layer, batch.runs)
+        return self.out_proj(after * seen, residual)
+
+    return module(lfm2.ShortConv, "__call__", wrong)
+
+
+def kernels(change):
+    """A mutant of convolutions, [steps, channels]."""
+
+    def apply(patch, decoder, ops):
+        for layer in decoder.weights.blk:
+            if isinstance(layer.mixer, lfm2.ShortConv):
+                wrong = np.ascontiguousarray(change(layer.mixer.conv.weight.numpy()))
+                patch.setattr(layer.mixer.conv, "weight", ops.constant(wrong))
+        return decoder
+
+    return apply
+
+
+def forgetful(right, ops, x, w, states, layer, runs, *kind):
+    """Each chunk begins from zeros."""
+    nothing = ops.constant(np.full(runs.reads.shape, -1, np.int32))
+    return right(ops, x, w, states, layer, replace(runs, reads=nothing), *kind)
+
+
+def keys_unnormed(patch, decoder, ops):
+    for layer in decoder.weights.blk:
+        if not isinstance(layer.mixer, lfm2.ShortConv):
+            patch.setattr(layer.mixer, "attn_k_norm", None)
+    return decoder
+
+
 POST = {
     "no norm behind attention": block("post_attention_norm", lambda x, eps: x),
     "no norm behind the feed-forward": block("post_ffw_norm", lambda x, eps: x),
@@ -148,6 +190,21 @@ MUTANTS = {
         "neighbouring pairs turn": NEIGHBOURS,
         "no factors": longs(5e4 ** (-np.arange(6) / 6)),
         "exponents are of the whole head": longs(5e4 ** (-np.arange(6) / 8) / checkpoints.LONG["long_factor"]),
+    },
+    "lfm2": {
+        "gates are exchanged": gates(lambda before, after, values: (after, before, values)),
+        "nothing is taken before the convolution": gates(lambda before, after, values: (ONE, after, values)),
+        "values are the second gate's": gates(lambda before, after, values: (before, values, after)),
+        "the convolution looks ahead": kernels(lambda w: w[::-1]),
+        "the convolution forgets a row": kernels(lambda w: np.concatenate([np.zeros_like(w[:1]), w[1:]])),
+        "an activation behind the convolution": operation(
+            "conv_state", lambda right, ops, *args: right(ops, *args, "silu")
+        ),
+        "states begin with what was": operation("conv_state", forgetful),
+        "no norm of keys": keys_unnormed,
+        "neighbouring pairs turn": operation(
+            "rope", lambda right, ops, x, table, pairing: right(ops, x, table, "neighbours")
+        ),
     },
     "smollm3": {
         "all layers know positions": module(smollm3, "EVERY", 99),
@@ -198,7 +255,7 @@ def test_nothing_is_seen_without_a_mistake(ops, texts, family):
 def test_mutant_is_seen(monkeypatch, ops, texts, family, mutant):
     path, expected = texts(family)
     decoder = MUTANTS[family][mutant](monkeypatch, open_decoder(ops, path), ops)
-    assert distance(score(ops, decoder, Sequence(IDS)), expected) > 1e-4
+    assert distance(score(ops, decoder, Sequence(IDS), chunks_of(len(IDS), 50)), expected) > 1e-4
 
 
 def test_texts_are_long_where_they_may_become_so(tmp_path):
@@ -248,7 +305,8 @@ def test_damaged_tensors_are_refused(ops, tmp_path, texts, family):
         keys = dict(file.typed)
         known = {n: file.read(n).view(np.float32).reshape(info.shape) for n, info in file.tensors.items()}
     taken = []
-    for name in [n for n in known if not n.startswith("blk.") or n.startswith("blk.1.")]:
+    layers = ("blk.1.", "blk.2.") if family == "lfm2" else ("blk.1.",)  # one of each kind
+    for name in [n for n in known if not n.startswith("blk.") or n.startswith(layers)]:
         rest = {n: values for n, values in known.items() if n != name}
         for tensors in (rest, rest | {name: known[name][:-1]}):
             write(tmp_path / "bad.gguf", keys, [NewTensor.of(n, values) for n, values in tensors.items()])

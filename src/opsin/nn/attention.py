@@ -31,10 +31,13 @@ class Heads:
     softcap: float = 0.0
 
 
-def heads_of(file: File, prefix: str) -> Heads:
-    """The attention of a file: `{prefix}.attention.*`. Raises ModelError for numbers that do not go together."""
+def heads_of(file: File, prefix: str, *, kv: int | None = None) -> Heads:
+    """The attention of a file: `{prefix}.attention.*`. Raises ModelError for numbers that do not go together.
+
+    `kv`: KV heads, where the file does not say one number for all layers.
+    """
     query = positive_int(file, f"{prefix}.attention.head_count")
-    kv = positive_int(file, f"{prefix}.attention.head_count_kv", query)
+    kv = positive_int(file, f"{prefix}.attention.head_count_kv", query) if kv is None else kv
     if query % kv:
         raise ModelError(f"{prefix}.attention.head_count_kv is {kv}, no part of {query} heads")
     share = positive_int(file, f"{prefix}.embedding_length") // query

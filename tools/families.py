@@ -139,10 +139,14 @@ def measure() -> None:
 
 def gathered(raw: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """Of each family the largest figure of each kind, from those of single tests."""
-    homes = {family.stem: family.stem for family in families()}
+    found = families()
+    homes: dict[str, str] = {}
     for path in TESTS.glob("*_truth.py"):
         named = _keys(ast.parse(path.read_text(encoding="utf-8")), "TOWERS")
         homes |= dict.fromkeys(named, path.stem.removesuffix("_truth"))
+    # Who reads an architecture is its home, also where a tower of another family stands before it.
+    homes |= {name: family.stem for family in found for name in family.architectures}
+    homes |= {family.stem: family.stem for family in found}
     kept: dict[str, dict[str, float]] = {}
     for test, value in raw.items():
         file, function, parameters = re.fullmatch(r".*/test_(\w+)\.py::(\w+)(?:\[(.*)\])?", test).groups()  # type: ignore[union-attr]

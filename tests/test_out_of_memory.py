@@ -10,6 +10,7 @@ import pytest
 from tiny_sight import tiny_pair
 
 import opsin
+import opsin.engine.draws
 import opsin.engine.engine
 import opsin.engine.sequence
 from opsin.errors import DeviceError, FileError, OpsinError, OutOfMemoryError, RequestError, is_out_of_memory, known
@@ -97,7 +98,7 @@ def test_one_requests_lack_of_memory_is_its_own(model, monkeypatch, where, form)
     if where == "step":
         once(monkeypatch, model.runner, "step", form)
     elif where == "sample":
-        once(monkeypatch, opsin.engine.engine, "sample", form)
+        once(monkeypatch, opsin.engine.draws, "sample", form)
     elif where == "sampler":
         once(monkeypatch, opsin.engine.sequence.Sampler, "roll", form)
     elif where == "features":
@@ -111,7 +112,7 @@ def test_one_requests_lack_of_memory_is_its_own(model, monkeypatch, where, form)
 
 
 def test_a_step_that_cannot_be_sampled_fails_and_who_waits_is_answered(pair, monkeypatch):
-    plain, waits, left = opsin.engine.engine.sample, threading.Event(), [1]
+    plain, waits, left = opsin.engine.draws.sample, threading.Event(), [1]
 
     def failing(*args):
         if left:
@@ -122,7 +123,7 @@ def test_a_step_that_cannot_be_sampled_fails_and_who_waits_is_answered(pair, mon
 
     with opsin.load(pair, threads=2, context=256, sequences=1) as model:
         expected = model.chat(HI, **GREEDY).text
-        monkeypatch.setattr(opsin.engine.engine, "sample", failing)
+        monkeypatch.setattr(opsin.engine.draws, "sample", failing)
         first, second = model.chat(HI, **GREEDY), model.chat(HI, **GREEDY)
         waits.set()
         with pytest.raises(OutOfMemoryError, match="memory ran out"):

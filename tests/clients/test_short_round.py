@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 from run import HERE, run
-from running_server import running
 
 import opsin
 from opsin.hub.bundled import bundled
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "serve"))
+
+from running_server import running  # noqa: E402
 
 
 def packages(path: Path) -> set[str]:

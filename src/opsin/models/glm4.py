@@ -26,6 +26,7 @@ NAME = "glm4"
 
 class Glm4Block(PreNormBlock):
     post_attention_norm: RmsNorm
+    ffn_norm: RmsNorm  # type: ignore[assignment]  # never the one after attention: it has that, too
     ffn: Annotated[GatedFfn, at("")]
     post_ffw_norm: RmsNorm
 

@@ -9,6 +9,7 @@ DENSE_INPUTS = 768  # inputs of a strip that `dense` takes at once
 UNPACKED_ROWS = 8  # rows that are worth unpacking weights for
 QUERIES = 120  # most queries of a tile of attention: rows times query heads a KV head
 PANEL = 6  # queries whose scores stand in registers at once
+EXPERT_CALL = 256  # bytes of a thread's scratch before that of `linear`: the arguments of one call, and its row count
 STATE_STRIP = 32  # values that recurrent states are padded to
 DELTA_ROWS = 16  # rows that pass a strip of a recurrent state at once
 SCORES = CHUNK + 16  # floats between the scores of queries: a power of 2 would crowd a few lines of the cache

@@ -43,10 +43,10 @@ from opsin.ops.cpu.kernels.linear import (
 )
 from opsin.ops.cpu.kernels.shared import emit_call, jit
 from opsin.ops.cpu.simd import Simd, operation
+from opsin.ops.cpu.tiles import EXPERT_CALL
 from opsin.ops.layout import STRIP
 
 PARTS = 16  # of an expert's strips: enough for many threads where few experts are used
-OWN = 256  # bytes of a thread's scratch before that of `linear`: the arguments of one call, and its row count
 LINEAR, TOUCHED, STARTS, EXPERT_BYTES, SUMS_ROW, BIAS_BYTES = (8 * (18 + i) for i in range(6))
 COUNT = 18 * 8  # where a call's row count stands, behind its arguments
 
@@ -320,7 +320,7 @@ def _products(simd: Simd) -> Any:
         put(mine + Y, at(args + Y) + start * at(args + Y_ROW))
         put(mine + COUNT, i32(at(args + STARTS) + 4 * (number + 1)) - start)
         put(mine + ROWS, mine + COUNT)
-        put(mine + SCRATCH, at(args + SCRATCH) + OWN)
+        put(mine + SCRATCH, at(args + SCRATCH) + EXPERT_CALL)
         if at(args + BIAS) != 0:
             put(mine + BIAS, at(args + BIAS) + expert * at(args + BIAS_BYTES))
 

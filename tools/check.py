@@ -254,6 +254,28 @@ def clocks(tests: list[Source]) -> Iterator[str]:
                 yield f"{source.path}:{node.lineno}: asserts what a clock says"
 
 
+def modules(tests: list[Source]) -> Iterator[str]:
+    """What pytest would not find or mix up: it imports tests by their bare names, a folder on the path at a time."""
+    homes: dict[str, list[Path]] = {}
+    for source in tests:
+        if source.path.name != "conftest.py":
+            homes.setdefault(source.path.stem, []).append(source.path)
+    for name, paths in homes.items():
+        if name.startswith("test_") and len(paths) > 1:
+            yield f"{paths[1]}: {paths[0]} has this name, too"
+    openers = {source.path.stem for source in tests if "sys.path" in source.text}  # they put folders on the path
+    for source in tests:
+        if any(word in source.text for word in ("sys.path", *openers)):
+            continue
+        for node in ast.walk(source.tree):
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
+            for home in (homes[name][0].parent for name in names if name in homes):
+                if home not in source.path.parents:
+                    yield f"{source.path}:{node.lineno}: imports from {home}, which is not on its path"
+
+
 def check(root: Path, ratchet: dict[str, int] | None = None) -> list[str]:
     """All that breaks a rule."""
     sources = read(root)
@@ -267,6 +289,7 @@ def check(root: Path, ratchet: dict[str, int] | None = None) -> list[str]:
         *docstrings([*sources, *tests]),
         *threads(sources),
         *clocks(tests),
+        *modules(tests),
     ]
 
 

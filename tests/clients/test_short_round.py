@@ -15,7 +15,7 @@ from opsin.hub.bundled import bundled
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serve"))
 
-from running_server import running  # noqa: E402
+from running_server import running
 
 
 def packages(path: Path) -> set[str]:

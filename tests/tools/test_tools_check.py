@@ -47,6 +47,21 @@ def function(count: int, name: str = "long") -> str:
     return f'"""A function."""\n\n\ndef {name}():\n    """Says so."""\n' + "    x = 1\n" * (count - 1)
 
 
+def test_modules_of_tests_are_found_by_their_names(tool, tree):
+    files = {"tests/a/test_x.py": "import helper\n", "tests/a/helper.py": "", "tests/b/test_y.py": "import json\n"}
+    assert list(tool.modules(tool.read(tree(files), ("tests",)))) == []
+    twice = {"tests/b/test_x.py": ""}
+    assert list(tool.modules(tool.read(tree(twice), ("tests",)))) == [
+        "tests/b/test_x.py: tests/a/test_x.py has this name, too"
+    ]
+    far = {"tests/b/test_x.py": "", "tests/b/test_z.py": "def f():\n    from helper import g\n"}
+    assert list(tool.modules(tool.read(tree(far), ("tests",))))[1:] == [
+        "tests/b/test_z.py:2: imports from tests/a, which is not on its path"
+    ]
+    near = {"tests/b/test_z.py": "import sys\nsys.path.insert(0, 'a')\nfrom helper import g\n"}
+    assert len(list(tool.modules(tool.read(tree(near), ("tests",))))) == 1
+
+
 def test_the_tree_keeps_the_rules() -> None:
     done = subprocess.run([sys.executable, str(TOOL)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

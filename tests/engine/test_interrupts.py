@@ -123,6 +123,26 @@ def test_streams_go_on_after_an_interrupted_call(engine, runner):
     assert [output.id for output in stream] == expected
 
 
+def test_a_step_that_nobody_wants_leaves_nothing_that_could_be_stopped(engine, runner, monkeypatch):
+    """Streams are cancelled between the plan and the step; who is cancelled later stops nobody else."""
+    plan, planned = engine._scheduler.plan, threading.Event()
+
+    def cancelling(budget):
+        made = [] if planned.is_set() else plan(budget)
+        for part in made:
+            part.sequence.stream.cancel()
+            planned.set()
+        return made
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._scheduler, "plan", cancelling)
+        engine.submit(Prompt.of([[1, 2, 3]]), GREEDY)
+        assert planned.wait(PATIENCE)
+        engine.call(lambda: None)  # the step is over
+        engine.submit(Prompt.of([[1, 2]]), GREEDY).cancel()
+    assert engine.call(lambda: runner.score([4, 5], [0])).shape == (2, 265)
+
+
 def test_embeddings_that_nobody_waits_for_are_not_made(engine, ear):
     """The encoder computes without an end until its gate opens: it is stopped, and never finishes."""
     interrupted(lambda: engine.embed([melody((1, 2))]), ear.started.is_set)

@@ -326,10 +326,11 @@ class Engine(Stays):
 
     def _run(self, plan: Plan) -> tuple[Candidates, Masks]:
         """A step and the masks of its rows, which `_cancelled` may stop; a stop never outlives it, but when closing."""
+        computing = [part.sequence for part in plan]
         with self._lock:
-            self._computing = [part.sequence for part in plan]
-            if all(s.stream.cancelled for s in self._computing):
+            if all(s.stream.cancelled for s in computing):
                 raise Stopped
+            self._computing = computing  # from here on somebody may stop the device: what follows resumes it
         try:
             masks = self._masks.begin([part.sequence.constraint for part in plan if part.wanted])
             try:

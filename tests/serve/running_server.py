@@ -7,12 +7,13 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
+from tiny import tiny_llama
 from tiny_sight import tiny_pair
 from waiting import PATIENCE
 
@@ -128,4 +129,12 @@ def running_sight(folder: Path, *, loading: Mapping[str, object] | None = None, 
         opsin.load(folder / "model.gguf", threads=2, context=512, sequences=4, **loading or {}) as model,
         running(lambda: model, **options) as made,
     ):
+        yield made
+
+
+@contextmanager
+def calling_model(folder: Path, template: str, specials: Sequence[str]) -> Iterator[Model]:
+    """A model that thinks and calls tools where a test says so (`scripted`), with this template."""
+    path = tiny_llama(folder / "t.gguf", specials=specials, metadata={"tokenizer.chat_template": template})
+    with opsin.load(path, threads=1, context=1024, sequences=4) as made:
         yield made

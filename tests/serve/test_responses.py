@@ -7,13 +7,11 @@ import json
 import openai
 import pydantic
 import pytest
-from running_server import running, running_sight
+from running_server import calling_model, running, running_sight
 from scripted import scripted
 from test_serve_pictures import data_url, part, picture, text, user
 from test_tools import PARAMETERS, SPECIALS, TEMPLATE, call
-from tiny import tiny_llama
 
-import opsin
 from opsin.serve.responses_routes import ResponseStore
 
 TOOLS = [{"type": "function", "name": "weather", "description": "Tells.", "parameters": PARAMETERS},
@@ -24,10 +22,7 @@ REPLY = "<think>\nLook?\n</think>\n\nI look.\n" + call() + "\n" + call("noon", "
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A model that thinks and calls tools, where a test says so."""
-    path = tmp_path_factory.mktemp("calling") / "t.gguf"
-    tiny_llama(path, specials=SPECIALS, metadata={"tokenizer.chat_template": TEMPLATE})
-    with opsin.load(path, threads=1, context=1024, sequences=4) as made:
+    with calling_model(tmp_path_factory.mktemp("calling"), TEMPLATE, SPECIALS) as made:
         yield made
 
 

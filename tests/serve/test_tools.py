@@ -6,11 +6,8 @@ import json
 
 import openai
 import pytest
-from running_server import running
+from running_server import calling_model, running
 from scripted import scripted
-from tiny import tiny_llama
-
-import opsin
 
 TEMPLATE = (
     "{% if tools %}<|im_start|>system\n{% for t in tools %}{{ t | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
@@ -37,9 +34,7 @@ def call(name="weather", arguments='{"city": "Bj\u00f6rk<b>", "days": 3}'):
 @pytest.fixture(scope="module", params=[SPECIALS, ()], ids=["tokens", "spelt"])
 def model(request, tmp_path_factory):
     """A model that calls tools between markers, which are tokens or not."""
-    path = tmp_path_factory.mktemp("calling") / "t.gguf"
-    tiny_llama(path, specials=request.param, metadata={"tokenizer.chat_template": TEMPLATE})
-    with opsin.load(path, threads=1, context=1024, sequences=4) as made:
+    with calling_model(tmp_path_factory.mktemp("calling"), TEMPLATE, request.param) as made:
         yield made
 
 

@@ -32,6 +32,13 @@ class ToolCall:
             raise RequestError(f"the arguments of {self.name} are no JSON object: {self.arguments!a:.80}")
         return value
 
+    def read_whole(self) -> dict[str, object]:
+        """The arguments; none, where they are no JSON object, as those of a call that was cut."""
+        try:
+            return self.read()
+        except RequestError:
+            return {}
+
     @property
     def message(self) -> dict[str, object]:
         """As a message of an assistant holds it."""

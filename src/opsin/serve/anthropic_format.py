@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from opsin.api import Answer
-from opsin.api.reply_reader import ToolCall
-from opsin.errors import RequestError
 from opsin.serve.anthropic import translate
 from opsin.serve.chat import ChatProtocol, tells_thoughts
 from opsin.serve.generation import Answers, Delta
@@ -37,10 +35,9 @@ class AnthropicFormat:
             blocks.append({"type": "thinking", "thinking": answer.thoughts, "signature": ""})
         if answer.text:
             blocks.append({"type": "text", "text": answer.text})
-        calls = [
-            {"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call)} for call in answer.tool_calls
-        ]
-        return {**_head(told), "content": [*blocks, *calls], **_end(answer), "usage": _usage(told)}
+        for call in answer.tool_calls:
+            blocks.append({"type": "tool_use", "id": call.id, "name": call.name, "input": call.read_whole()})
+        return {**_head(told), "content": blocks, **_end(answer), "usage": _usage(told)}
 
     def begin(self, told: Answers) -> Iterable[_Json]:
         message = {**_head(told), "content": [], "stop_reason": None, "stop_sequence": None, "usage": _usage(told)}
@@ -88,8 +85,7 @@ class AnthropicFormat:
 
 
 def _head(told: Answers) -> dict[str, Any]:
-    id, model = str(told.head["id"]).replace("-", "_", 1), told.head["model"]
-    return {"id": id, "type": "message", "role": "assistant", "model": model}
+    return {"id": told.head["id"], "type": "message", "role": "assistant", "model": told.head["model"]}
 
 
 def _end(answer: Answer) -> dict[str, Any]:
@@ -109,15 +105,7 @@ def _usage(told: Answers) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _input(call: ToolCall) -> _Json:
-    """A call's arguments; of a call that was cut, none."""
-    try:
-        return call.read()
-    except RequestError:
-        return {}
-
-
 ANTHROPIC_CHAT: Final = ChatProtocol(
-    "msg", translate, lambda asked, fields, _: AnthropicFormat(tells_thoughts(asked, fields)),
+    "msg_", translate, lambda asked, fields, _: AnthropicFormat(tells_thoughts(asked, fields)),
     lambda count: {"input_tokens": count},
 )  # fmt: skip

@@ -170,7 +170,7 @@ def tells_thoughts(asked: AskedConversation, fields: ChatFields) -> bool:
     return asked.thoughts.told and fields.include_reasoning is not False
 
 
-OPENAI_CHAT: Final = ChatProtocol("chatcmpl", Translated, _form)
+OPENAI_CHAT: Final = ChatProtocol("chatcmpl-", Translated, _form)
 
 
 def _questions(model: Model, asked: AskedConversation, *, check: Callable[[], None]) -> list[Question]:

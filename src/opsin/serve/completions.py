@@ -67,11 +67,11 @@ class CompletionRoutes:
     async def openai(self, exchange: Exchange) -> None:
         """Go on with prompts, in OpenAI's shape."""
         form = lambda asked, texts: TextFormat(texts if asked.echo else None)  # noqa: E731
-        await self._complete(exchange, form, "cmpl", prompts_of)
+        await self._complete(exchange, form, "cmpl-", prompts_of)
 
     async def native(self, exchange: Exchange) -> None:
         """Go on with prompts, in llama-server's shape."""
-        await self._complete(exchange, lambda asked, texts: NativeFormat(), "native", prompts_of)
+        await self._complete(exchange, lambda asked, texts: NativeFormat(), "native-", prompts_of)
 
     async def infill(self, exchange: Exchange) -> None:
         """Write what stands between two texts, in llama-server's shape, with a model for code."""
@@ -79,13 +79,13 @@ class CompletionRoutes:
         if missing:
             what = " ".join(f"{name} token is missing." for name in missing)
             raise HttpError(501, f"Infill is not supported by this model: {what}", hint="take a model for code")
-        await self._complete(exchange, lambda asked, texts: NativeFormat(), "infill", gaps_of)
+        await self._complete(exchange, lambda asked, texts: NativeFormat(), "infill-", gaps_of)
 
     async def _complete(
         self, exchange: Exchange, form: Callable[[CompletionRequest, list[str]], ResponseFormat], kind: str,
         read_prompts: ReadPrompts,
     ) -> None:  # fmt: skip
-        reader = partial(self.asked, openai=kind == "cmpl", read_prompts=read_prompts)
+        reader = partial(self.asked, openai=kind == "cmpl-", read_prompts=read_prompts)
         asked = await self._service.parse(exchange.body, reader)
         await self.answer(exchange, asked, form, kind)
 

@@ -105,7 +105,7 @@ class Answers:
     media: frozenset[bytes]
 
     def __post_init__(self) -> None:
-        self.head = {"id": f"{self.kind}-{uuid.uuid4().hex}", "created": int(time.time()), "model": self.service.name}
+        self.head = {"id": f"{self.kind}{uuid.uuid4().hex}", "created": int(time.time()), "model": self.service.name}
         self.choices = [RunningChoice(index, answer) for index, answer in enumerate(self.answers)]
 
     @property

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 from opsin.api import Answer
 from opsin.api.reply_reader import ToolCall
-from opsin.errors import RequestError
 from opsin.serve.generation import Answers, Delta
 from opsin.text.calls import CallArguments, CallStart, Content, Thought
 
@@ -95,12 +94,7 @@ def _head(told: Answers) -> dict[str, Any]:
 
 
 def _call(call: ToolCall) -> _Json:
-    """Arguments are an object; of a call that was cut, an empty one."""
-    try:
-        arguments = call.read()
-    except RequestError:
-        arguments = {}
-    return {"id": call.id, "function": {"name": call.name, "arguments": arguments}}
+    return {"id": call.id, "function": {"name": call.name, "arguments": call.read_whole()}}
 
 
 def _end(told: Answers, answer: Answer) -> _Json:

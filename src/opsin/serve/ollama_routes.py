@@ -33,10 +33,10 @@ from opsin.serve.service import Service
 _LOADED: Final = "load"
 _FOR_EVER: Final = "2318-01-01T00:00:00Z"
 CHAT: Final = ChatProtocol(
-    "ollama", translate_chat, lambda asked, fields, _: OllamaFormat(True, tells_thoughts(asked, fields))
+    "ollama-", translate_chat, lambda asked, fields, _: OllamaFormat(True, tells_thoughts(asked, fields))
 )
 GENERATION: Final = ChatProtocol(
-    "ollama", translate_generation, lambda asked, fields, _: OllamaFormat(False, tells_thoughts(asked, fields))
+    "ollama-", translate_generation, lambda asked, fields, _: OllamaFormat(False, tells_thoughts(asked, fields))
 )
 
 
@@ -65,7 +65,7 @@ class OllamaRoutes:
         elif isinstance(asked, ChatRequest):
             await self._generations.answer(exchange, asked)
         else:
-            await self._completions.answer(exchange, asked, lambda *_: OllamaFormat(False), "ollama")
+            await self._completions.answer(exchange, asked, lambda *_: OllamaFormat(False), "ollama-")
 
     async def version(self, request: Request) -> Response:
         """Of this server."""

@@ -144,7 +144,7 @@ class ResponsesFormat:
 
     def _response(self, told: Answers, status: str) -> dict[str, Any]:
         return {
-            "id": str(told.head["id"]).replace("-", "_", 1),
+            "id": told.head["id"],
             "object": "response",
             "created_at": told.head["created"],
             "status": status,

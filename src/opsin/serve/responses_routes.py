@@ -67,7 +67,7 @@ class ResponseRoutes:
 
     def __init__(self, service: Service) -> None:
         self._store = ResponseStore()
-        self.chats = ChatRoutes(service, ChatProtocol("resp", self._translate, self._form))
+        self.chats = ChatRoutes(service, ChatProtocol("resp_", self._translate, self._form))
 
     async def one(self, request: Request) -> Response:
         """A response that was stored; DELETE forgets it."""

@@ -18,7 +18,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as Format
 from gguf import GGUFWriter
 from gguf.quants import quant_shape_to_byte_shape
-from random_llama import MIXES, Pool, Shapes, Tensor, has_more_bits, write_tokenizer
+from random_llama import MIXES, Pool, Shapes, Tensor, created, has_more_bits, write_tokenizer
 
 MIX = "q4_k_m"
 SIZES = Shapes(
@@ -40,16 +40,12 @@ def write(folder: Path, shapes: Shapes = SIZES, mixture: Mixture | None = None) 
     """Write the file into `folder` unless it is there already; returns its path."""
     mixture = mixture or Mixture()
     path = folder / f"random-experts-{shapes.layers}x{mixture.experts}.{MIX}.gguf"
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    writer = GGUFWriter(partial, "qwen3moe")
-    _write_metadata(writer, shapes, mixture)
-    write_tokenizer(writer, shapes.vocabulary)
-    _write_tensors(writer, shapes, mixture)
-    writer.close()
-    return partial.replace(path)
+    with created(path, "qwen3moe") as writer:
+        if writer is not None:
+            _write_metadata(writer, shapes, mixture)
+            write_tokenizer(writer, shapes.vocabulary)
+            _write_tensors(writer, shapes, mixture)
+    return path
 
 
 def _write_metadata(writer: GGUFWriter, shapes: Shapes, mixture: Mixture) -> None:

@@ -13,6 +13,7 @@ import itertools
 import math
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,20 +61,30 @@ class Tensor:
     deviation: float
 
 
+@contextmanager
+def created(path: Path, architecture: str) -> Iterator[GGUFWriter | None]:
+    """A writer of the file, which stands under its name once it is whole; None where it is there already."""
+    if path.exists():
+        yield None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    writer = GGUFWriter(partial, architecture)
+    yield writer
+    writer.close()
+    partial.replace(path)
+
+
 def write(folder: Path, mix: str, shapes: Shapes | None = None) -> Path:
     """Write `mix` into `folder` unless the file is there already; returns its path."""
     shapes = shapes or Shapes()
     path = folder / f"random-llama-{shapes.layers}x{shapes.width}.{mix}.gguf"
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    writer = GGUFWriter(partial, "llama")
-    _write_metadata(writer, shapes, mix)
-    write_tokenizer(writer, shapes.vocabulary)
-    _write_tensors(writer, shapes, mix)
-    writer.close()
-    return partial.replace(path)
+    with created(path, "llama") as writer:
+        if writer is not None:
+            _write_metadata(writer, shapes, mix)
+            write_tokenizer(writer, shapes.vocabulary)
+            _write_tensors(writer, shapes, mix)
+    return path
 
 
 def _write_metadata(writer: GGUFWriter, shapes: Shapes, mix: str) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as Format
 from gguf import GGUFWriter, LlamaFileType
 from numpy.typing import NDArray
-from random_llama import Tensor, has_more_bits, write_tensors, write_tokenizer
+from random_llama import Tensor, created, has_more_bits, write_tensors, write_tokenizer
 
 ARCHITECTURE = "qwen35"
 
@@ -56,16 +56,12 @@ def write(folder: Path, shapes: Shapes | None = None) -> Path:
     """Write it into `folder` unless it is there already; returns its path."""
     shapes = shapes or Shapes()
     path = folder / f"random-qwen35-{shapes.layers}x{shapes.width}.q4_k_m.gguf"
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    writer = GGUFWriter(partial, ARCHITECTURE)
-    _write_metadata(writer, shapes)
-    write_tokenizer(writer, shapes.vocabulary)
-    write_tensors(writer, dict(_plain(shapes)), list(_matrices(shapes)))
-    writer.close()
-    return partial.replace(path)
+    with created(path, ARCHITECTURE) as writer:
+        if writer is not None:
+            _write_metadata(writer, shapes)
+            write_tokenizer(writer, shapes.vocabulary)
+            write_tensors(writer, dict(_plain(shapes)), list(_matrices(shapes)))
+    return path
 
 
 def _write_metadata(writer: GGUFWriter, shapes: Shapes) -> None:

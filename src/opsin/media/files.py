@@ -8,9 +8,17 @@ from typing import Protocol
 
 from opsin.config import expanded
 from opsin.errors import RequestError
-from opsin.media.limits import PictureLimits
 
 _PIECE_BYTES = 1 << 20
+
+
+class ByteLimits(Protocol):
+    """How long a file may be."""
+
+    @property
+    def bytes(self) -> int: ...
+
+    def check_bytes(self, count: int) -> None: ...
 
 
 class Readable(Protocol):
@@ -25,21 +33,21 @@ def is_readable(source: object) -> bool:
     return callable(getattr(source, "read", None))
 
 
-def read_path(path: str | os.PathLike[str], limits: PictureLimits) -> bytes:
-    """A file's bytes; `~` is the home folder."""
+def read_path(path: str | os.PathLike[str], limits: ByteLimits, what: str = "a picture") -> bytes:
+    """The bytes of a file, which shall be `what`; `~` is the home folder."""
     if isinstance(path, str) and path.startswith(("http://", "https://", "data:", "file:")):
         raise RequestError("a URL, not a path", hint="fetch it first: opsin.media.fetch")
     try:
         path = expanded(path)
         if path.exists() and not path.is_file():
-            raise RequestError("not a file", hint="give the path of a picture")
+            raise RequestError("not a file", hint=f"give the path of {what}")
         limits.check_bytes(path.stat().st_size)
         return path.read_bytes()
     except (OSError, ValueError) as error:
-        raise RequestError(f"cannot be read: {_reason(error)}", hint="give the path of a picture") from error
+        raise RequestError(f"cannot be read: {_reason(error)}", hint=f"give the path of {what}") from error
 
 
-def read_open(source: Readable, limits: PictureLimits) -> bytes:
+def read_open(source: Readable, limits: ByteLimits) -> bytes:
     """All bytes from its beginning, to which it goes back where it can, as Pillow does; else from where it stands.
 
     So a buffer that was just written is read, and one that stands in a conversation is read again with each turn.

@@ -1,0 +1,170 @@
+"""Bytes, a path, an open file or an array becomes Sound. Whatever strangers send: a Sound or a RequestError.
+
+WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF and CAF are decoded by libsndfile, piece by piece, and resampled by soxr.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from io import BytesIO
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.arrays import Floats
+from opsin.errors import FieldError, RequestError
+from opsin.media.files import Readable, is_readable, read_open, read_path
+from opsin.media.sound import RATE, Sound, SoundLimits
+
+if TYPE_CHECKING:
+    from soundfile import SoundFile
+
+Heard = bytes | bytearray | memoryview | str | os.PathLike[str] | Readable | npt.NDArray[np.generic] | Sound
+_PIECE = 1 << 16  # frames that are decoded at once
+_LOUDEST: Final = 1e4  # times full scale: what is beyond is no sound
+_RATES: Final = range(1000, 768_001)
+_SEND: Final = "send WAV, FLAC, OGG, Opus or MP3"
+# How files begin: libsndfile knows more kinds, whose readers nobody needs.
+_KNOWN: Final = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff")
+_OTHERS: Final = {
+    b"\x1a\x45\xdf\xa3": "WebM or Matroska", b"0&\xb2u": "WMA", b"#!AMR": "AMR", b"MThd": "MIDI, notes without sound",
+    b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture", b"GIF8": "a picture",
+}  # fmt: skip
+
+
+def open_sound(source: Heard, limits: SoundLimits | None = None, *, rate: int = RATE, name: str | None = None) -> Sound:
+    """Decode sound, mix it into one channel and bring it to `rate` samples a second; a Sound of that rate stays.
+
+    Args:
+        source: a file's bytes; a path (`~` is the home folder); a file open for reading; or an array of samples at
+            `rate`, [n] or [n, channels], of int16 or of floats from -1 to 1.
+        limits: of bytes, seconds and channels, checked before anything is decoded.
+        rate: samples a second that are wanted.
+        name: what errors call it; by default its path, or "the sound".
+
+    Raises:
+        RequestError: whatever is wrong with it, beginning with its name.
+    """
+    limits = limits or SoundLimits()
+    name = name or (str(os.fspath(source)) if isinstance(source, str | os.PathLike) else "the sound")
+    try:
+        if isinstance(source, Sound):
+            return _at_rate(source, rate)
+        if isinstance(source, str | os.PathLike):
+            return _from_file(read_path(source, limits, what="a recording"), limits, rate)
+        if isinstance(source, bytes | bytearray | memoryview):
+            return _from_file(bytes(source), limits, rate)
+        if isinstance(source, np.ndarray):
+            return _from_array(source, limits, rate)
+        if is_readable(source):
+            return _from_file(read_open(source, limits), limits, rate)
+        hint = "give bytes, a path, an open file or a NumPy array"
+        raise RequestError(f"a {type(source).__name__} is no sound", hint=hint)
+    except RequestError as error:
+        raise FieldError(name, error.message, hint=error.hint) from error.__cause__
+
+
+def _from_file(data: bytes, limits: SoundLimits, rate: int) -> Sound:
+    import soundfile  # it loads libsndfile, which is not needed before the first sound
+
+    if not data:
+        raise RequestError("an empty file", hint="send the recording's bytes")
+    limits.check_bytes(len(data))
+    _check_kind(data)
+    try:
+        with soundfile.SoundFile(_Bounded(data)) as file:
+            _check_header(file, limits)
+            samples = _joined(_mono(file, limits), file.samplerate, rate)
+    except soundfile.LibsndfileError as error:
+        raise RequestError(f"it cannot be decoded: {error.error_string}", hint=_SEND) from error
+    except MemoryError as error:
+        raise RequestError("there is no memory to decode this sound", hint="cut it into parts") from error
+    return Sound(_checked(samples), rate)
+
+
+class _Bounded(BytesIO):
+    """Damaged files send libsndfile before their beginning: it goes no further than there, and no error is printed."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        size = self.getbuffer().nbytes
+        start = {1: self.tell(), 2: size}.get(whence, 0)
+        return super().seek(min(max(start + offset, 0), size))
+
+
+def _check_kind(data: bytes) -> None:
+    """Raises RequestError, naming the kind, for what is not decoded."""
+    if data.startswith(_KNOWN) or _is_mp3(data):
+        return
+    kinds = [what for start, what in _OTHERS.items() if data.startswith(start)]
+    kinds += ["M4A or MP4"] if data[4:8] == b"ftyp" else []
+    if kinds:
+        raise RequestError(f"{kinds[0]}, which is not decoded", hint=_SEND)
+    raise RequestError(f"of an unknown kind: it begins with {data[:8]!r}", hint=_SEND)
+
+
+def _is_mp3(data: bytes) -> bool:
+    """Whether it begins with the header of an MPEG audio frame: eleven ones, no reserved version, layer or rate."""
+    head = data[:4]
+    frame = len(head) == 4 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
+    return frame and head[1] & 0x18 != 0x08 and head[1] & 0x06 != 0 and head[2] >> 4 != 15 and head[2] & 0x0C != 0x0C
+
+
+def _check_header(file: SoundFile, limits: SoundLimits) -> None:
+    limits.check_channels(file.channels)
+    if file.samplerate not in _RATES:
+        told = f"{file.samplerate} samples a second, {_RATES.start} to {_RATES.stop - 1} are read"
+        raise RequestError(told, hint=_SEND)
+    limits.check_seconds(file.frames / file.samplerate)
+
+
+def _mono(file: SoundFile, limits: SoundLimits) -> Iterator[Floats]:
+    """The mean of its channels, piece by piece; a header may have said too little."""
+    frames = 0
+    while len(piece := file.read(_PIECE, dtype="float32", always_2d=True)):
+        frames += len(piece)
+        limits.check_seconds(frames / file.samplerate, at_least=True)
+        yield piece.mean(1, dtype=np.float32) if file.channels > 1 else piece[:, 0]
+
+
+def _joined(pieces: Iterator[Floats], given: int, wanted: int) -> Floats:
+    """All pieces at another rate: float32 [n]."""
+    if given == wanted:
+        return np.concatenate([np.zeros(0, np.float32), *pieces])
+    import soxr
+
+    stream = soxr.ResampleStream(given, wanted, 1, dtype="float32")
+    made = [stream.resample_chunk(piece) for piece in pieces]
+    made.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+    return np.concatenate(made)
+
+
+def _at_rate(sound: Sound, rate: int) -> Sound:
+    if sound.rate == rate:
+        return sound
+    return Sound(_joined(iter([sound.samples]), sound.rate, rate), rate, sound.notes)
+
+
+def _from_array(array: npt.NDArray[np.generic], limits: SoundLimits, rate: int) -> Sound:
+    if array.ndim not in (1, 2) or array.ndim == 2 and array.shape[1] > array.shape[0]:
+        raise RequestError(f"an array of shape {list(array.shape)}", hint="give [samples] or [samples, channels]")
+    limits.check_channels(array.shape[1] if array.ndim == 2 else 1)
+    limits.check_seconds(len(array) / rate)
+    if array.dtype == np.int16:
+        values = array.astype(np.float32) / np.float32(32768)
+    elif array.dtype.kind == "f":
+        values = array.astype(np.float32)
+    else:
+        raise RequestError(f"an array of {array.dtype}", hint="give int16, or floats from -1 to 1")
+    return Sound(_checked(values if values.ndim == 1 else values.mean(1, dtype=np.float32)), rate)
+
+
+def _checked(samples: Floats) -> Floats:
+    """Raises RequestError for no samples, and for what is no sound."""
+    if not len(samples):
+        raise RequestError("there is no sound in it", hint="send a recording with samples")
+    loudest = float(np.max(np.abs(samples)))
+    if not loudest <= _LOUDEST:
+        raise RequestError(f"samples up to {loudest:g}, where full scale is 1", hint="the file is damaged")
+    return samples

@@ -1,0 +1,64 @@
+"""Sound as everybody hears it: one channel of samples at one rate, and how much of it there may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from opsin.arrays import Floats
+from opsin.errors import RequestError
+
+RATE = 16_000  # samples a second that models of speech hear
+
+
+@dataclass(frozen=True)
+class SoundLimits:
+    """What sound may cost. A file is refused by what its header says before it is decoded, and again as it is read.
+
+    Attributes:
+        bytes: of the file.
+        seconds: of sound.
+        channels: that are mixed into one.
+    """
+
+    bytes: int = 512 << 20
+    seconds: float = 4 * 3600.0
+    channels: int = 32
+
+    def check_bytes(self, count: int) -> None:
+        """Refuse a file that is too long."""
+        if count > self.bytes:
+            raise RequestError(f"{count} bytes, at most {self.bytes}", hint="send a smaller file")
+
+    def check_seconds(self, seconds: float, *, at_least: bool = False) -> None:
+        """Refuse sound that is too long. `at_least`: there may be more of it."""
+        if seconds > self.seconds:
+            told = f"{'more than ' if at_least else ''}{seconds:.0f} seconds of sound"
+            raise RequestError(f"{told}, at most {self.seconds:.0f}", hint="cut it into parts")
+
+    def check_channels(self, channels: int) -> None:
+        """Refuse sound without channels, or with too many."""
+        if not 0 < channels <= self.channels:
+            raise RequestError(f"{channels} channels, 1 to {self.channels} are mixed", hint="mix it down first")
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Decoded sound.
+
+    Attributes:
+        samples: float32 [n], all channels mixed into one; full scale is -1 to 1. Nobody writes into it.
+        rate: samples a second.
+        notes: what a person should know.
+    """
+
+    samples: Floats = field(repr=False, compare=False)
+    rate: int = RATE
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return len(self.samples) / self.rate
+
+    def __repr__(self) -> str:
+        return f"<Sound: {self.seconds:.2f} seconds at {self.rate} samples a second>"

@@ -71,8 +71,22 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--allow-host", action="append", default=[], metavar="NAME", help="a name of this server; * for any"
     )
     _add_more(parser)
+    _add_limits(parser)
+    media = options.add_pictures(parser)
+    media.add_argument(
+        "--media-path", type=expanded, action="append", default=[], metavar="DIR", help="allow files below"
+    )
+    media.add_argument("--no-remote-media", action="store_true", help="fetch nothing over http(s)")
+    media.add_argument("--allow-private-media", action="store_true", help="fetch from private addresses too: see docs")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    """How much of what."""
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max-body", type=options.positive, default=64, metavar="MB", help="size of a request (64)")
+    limits.add_argument(
+        "--max-files", type=options.natural, default=256, metavar="MB", help="of stored pictures (256); 0: none"
+    )
     limits.add_argument("--max-requests", type=options.positive, default=128, metavar="N", help="requests inside (128)")
     limits.add_argument("-to", "--timeout", type=options.positive, metavar="S", help="seconds a request (3600)")
     limits.add_argument(
@@ -83,12 +97,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--sse-ping-interval", type=int, metavar="S",
         help="a silent stream sends a comment after so many seconds (30); -1: never",
     )  # fmt: skip
-    media = options.add_pictures(parser)
-    media.add_argument(
-        "--media-path", type=expanded, action="append", default=[], metavar="DIR", help="allow files below"
-    )
-    media.add_argument("--no-remote-media", action="store_true", help="fetch nothing over http(s)")
-    media.add_argument("--allow-private-media", action="store_true", help="fetch from private addresses too: see docs")
 
 
 def _add_more(parser: argparse.ArgumentParser) -> None:
@@ -197,6 +205,7 @@ def _settings(args: argparse.Namespace) -> Options:
         keys=(*map(ApiKey, _listed(args.api_key)), *(key for path in args.api_key_file for key in read_keys(path))),
         name=args.alias,
         body_bytes=args.max_body << 20,
+        files_bytes=args.max_files << 20,
         requests=args.max_requests,
         seconds=args.timeout or _SECONDS,
         drain_seconds=args.drain_seconds,

@@ -72,7 +72,8 @@ class AccessMiddleware:
             self._check_body(headers)
             with ExitStack() as stack:
                 if key is not None:
-                    Record.of(scope).key = key.key.name
+                    record = Record.of(scope)
+                    record.key, record.tenant = key.key.name, key.tenant
                     if scope["method"] == "POST":
                         stack.enter_context(key.admit())
                 await self._pass(scope, receive, sending)

@@ -28,10 +28,11 @@ _Json = Mapping[str, Any]
 class ImageSource(Fields, kw_only=True):
     """Where a picture is."""
 
-    type: Annotated[str, one_of("base64", "url", description="base64 or url.", hint="give base64 or url")]
+    type: Annotated[str, one_of("base64", "url", "file", description="base64, url or file.")]
     media_type: Annotated[str | None, Meta(description="Of base64: image/png and the like.")] = None
     data: Annotated[str | None, Meta(description="Of base64: the file.")] = None
     url: Annotated[str | None, Meta(description="Of url: http or https.")] = None
+    file_id: Annotated[str | None, Meta(description="Of file: one that was stored by POST /v1/files.")] = None
 
 
 class AnthropicBlock(Fields, kw_only=True):
@@ -205,7 +206,8 @@ class _Messages:
         return self._messages[-1]
 
     def _part(self, message: dict[str, Any], block: AnthropicBlock, place: str) -> None:
-        self._places[f"messages[{len(self._messages) - 1}].content[{len(message['content'])}]"] = place
+        path = f"messages[{len(self._messages) - 1}].content[{len(message['content'])}]"
+        self._places |= {path: place, f"{path}.file": f"{place}.source"}
         message["content"].append(_part(block, place))
 
     def _call(self, message: dict[str, Any], block: AnthropicBlock, place: str) -> None:
@@ -243,6 +245,8 @@ def _part(block: AnthropicBlock, place: str) -> dict[str, Any]:
     source = block.source
     if source is None:
         raise FieldError(f"{place}.source", "there is none", hint='give {"type": "base64", "data": "..."}')
+    if source.type == "file":
+        return {"type": "file", "file": {"file_id": source.file_id}}
     url = source.url if source.type == "url" else f"data:{source.media_type or 'image/png'};base64,{source.data or ''}"
     if not url:
         raise FieldError(f"{place}.source.url", "there is none")

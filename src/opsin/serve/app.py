@@ -27,6 +27,7 @@ from opsin.serve.completions import CompletionFields, CompletionRoutes
 from opsin.serve.conversation import Conversation
 from opsin.serve.exchange import AnswerRoute, Exchange
 from opsin.serve.fields import Fields
+from opsin.serve.file_routes import FORM, FileRoutes
 from opsin.serve.health import HealthRoutes
 from opsin.serve.metrics import TYPE
 from opsin.serve.models import ModelRoutes
@@ -46,7 +47,7 @@ ELSEWHERE = (
     *("/embeddings", "/embedding", "/v1/rerank", "/v1/reranking", "/rerank", "/reranking", "/slots/{id:int}"),
 )
 _FRAMINGS = {"/v1/messages": anthropic.FRAMING, "/api/": ollama.FRAMING}
-_MODEL, _RESPONSE = "/v1/models/{name:path}", "/v1/responses/{id}"
+_MODEL, _RESPONSE, _FILE = "/v1/models/{name:path}", "/v1/responses/{id}", "/v1/files/{id}"
 _PAGE = Path(__file__).parent / "page" / "index.html"
 
 
@@ -142,7 +143,7 @@ def _route(path: str, declared: Collection[str]) -> str:
     """The declared route of a path: there are not more of them than are declared, whatever strangers send."""
     if path in declared:
         return path
-    return next((route for route in (_MODEL, _RESPONSE) if path.startswith(route.partition("{")[0])), "other")
+    return next((route for route in (_MODEL, _RESPONSE, _FILE) if path.startswith(route.partition("{")[0])), "other")
 
 
 def _page_headers(html: bytes) -> dict[str, str]:
@@ -167,12 +168,17 @@ def _page_headers(html: bytes) -> dict[str, str]:
 def _others(
     service: Service, answering: Callable[[Callable[[Exchange], Awaitable[None]]], AnswerRoute]
 ) -> list[Described]:
-    """Conversations in other protocols than that of chats."""
+    """Conversations in other protocols than that of chats, and what is stored for conversations."""
     respond, messages, ollamas = ResponseRoutes(service), ChatRoutes(service, ANTHROPIC_CHAT), OllamaRoutes(service)
+    files = FileRoutes(service)
     return [
         *_both("/responses", answering(respond.chats.complete), "POST", ResponsesFields, ChatFields),
         *_both("/responses/input_tokens", answering(respond.chats.count), "POST", ResponsesFields),
         Described(Route(_RESPONSE, respond.one, methods=["GET", "DELETE"])),
+        Described(Route("/v1/files", answering(files.create), methods=["POST"]), form=FORM),
+        *_get("/v1/files", files.list),
+        Described(Route(_FILE, files.one, methods=["GET", "DELETE"])),
+        *_get(_FILE + "/content", files.content),
         *_post("/v1/messages", answering(messages.complete), AnthropicFields, ChatFields),
         *_post("/v1/messages/count_tokens", answering(messages.count), AnthropicFields),
         *_post("/api/chat", answering(ollamas.chat), OllamaChatFields),

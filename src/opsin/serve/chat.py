@@ -74,7 +74,8 @@ class ChatRoutes:
 
     async def complete(self, exchange: Exchange) -> None:
         """Answer a conversation."""
-        await self.answer(exchange, await self._service.parse(exchange.body, self.asked))
+        asked = await self._service.parse(exchange.body, partial(self.asked, tenant=exchange.tenant))
+        await self.answer(exchange, asked)
 
     async def answer(self, exchange: Exchange, asked: ChatRequest) -> None:
         """Answer what was asked."""
@@ -92,7 +93,8 @@ class ChatRoutes:
     async def count(self, exchange: Exchange) -> None:
         """Tokens of a conversation, pictures included; nothing is computed."""
         service = self._service
-        translated, asked = await service.parse(exchange.body, self._conversation)
+        reader = partial(self._conversation, tenant=exchange.tenant)
+        translated, asked = await service.parse(exchange.body, reader)
         with service.admit():
             async with exchange:
                 work = partial(service.model.count, asked.messages.take(), asked.options, budget=asked.budget)
@@ -103,7 +105,7 @@ class ChatRoutes:
     async def template(self, exchange: Exchange) -> None:
         """What the template makes of a conversation."""
         service = self._service
-        _, asked = await service.parse(exchange.body, self._conversation)
+        _, asked = await service.parse(exchange.body, partial(self._conversation, tenant=exchange.tenant))
         with service.admit():
             async with exchange:
                 text = await service.prompt(
@@ -115,19 +117,19 @@ class ChatRoutes:
         translated = self._protocol.translate(body)
         return replace(translated, body=fill(translated.body, self._service.options.chat_defaults), sent=body)
 
-    def _conversation(self, body: Mapping[str, Any]) -> tuple[Translated, AskedConversation]:
+    def _conversation(self, body: Mapping[str, Any], *, tenant: str) -> tuple[Translated, AskedConversation]:
         translated = self._translated(body)
         with translated.errors_of_client():
-            return translated, self._read(translated.body)
+            return translated, self._read(translated.body, tenant)
 
-    def _read(self, body: Mapping[str, Any]) -> AskedConversation:
-        return conversation(body, prefill=self._service.options.prefill)
+    def _read(self, body: Mapping[str, Any], tenant: str) -> AskedConversation:
+        return conversation(body, prefill=self._service.options.prefill, files=self._service.files.of(tenant))
 
-    def asked(self, body: Mapping[str, Any]) -> ChatRequest:
-        """What a body asks for. Raises FieldError, naming the field as the client knows it."""
+    def asked(self, body: Mapping[str, Any], *, tenant: str) -> ChatRequest:
+        """What a body of this tenant's asks for. Raises FieldError, naming the field as the client knows it."""
         translated = self._translated(body)
         with translated.errors_of_client():
-            asked, fields = self._read(translated.body), read(translated.body, ChatFields)
+            asked, fields = self._read(translated.body, tenant), read(translated.body, ChatFields)
             if fields.grammar and asked.tools.callable:
                 raise FieldError("grammar", "stands beside tools, which have a grammar", hint="send one of them")
             if fields.top_logprobs and not fields.logprobs:

@@ -17,6 +17,7 @@ from opsin.media.budget import WORDS, PictureBudget
 from opsin.serve.body import Owned
 from opsin.serve.budget_fields import BudgetFields, budget_of
 from opsin.serve.fields import Fields, read, unbuilt
+from opsin.serve.stored_files import TenantFiles
 from opsin.serve.template_fields import AskedThoughts, thoughts_of, variables_of
 from opsin.serve.tool_fields import ToolFields, tools_of
 
@@ -47,9 +48,17 @@ def _of_kind(kind: str, value: list[str], *without: str) -> dict[str, Any]:
 class ImageUrl(BudgetFields, kw_only=True):
     """Where a picture is."""
 
-    url: Annotated[str, Meta(description="http, https, or data with base64.")]
+    url: Annotated[str | None, Meta(description="http, https, or data with base64.")] = None
     resized_height: Annotated[Any, unbuilt()] = None
     resized_width: Annotated[Any, unbuilt()] = None
+
+
+class FilePlace(Fields, kw_only=True):
+    """A picture that is stored, or is sent along."""
+
+    file_id: Annotated[str | None, Meta(description="Of a file that was stored by POST /v1/files.")] = None
+    file_data: Annotated[str | None, Meta(description="Data with base64.")] = None
+    filename: Annotated[str | None, Meta(description="Its name, which is not looked at.")] = None
 
 
 class Part(BudgetFields, kw_only=True):
@@ -60,12 +69,20 @@ class Part(BudgetFields, kw_only=True):
             _of_kind("text", ["string"], "image_url", *WORDS),
             _of_kind("refusal", ["string"], "image_url", *WORDS),
             _of_kind("image_url", ["string", "object"], "text"),
+            _of_kind("file", ["object"], "text", "image_url"),
         ]
     }
-    type: Annotated[str | None, Meta(description='"text", "refusal" or "image_url".')] = None
+    type: Annotated[str | None, Meta(description='"text", "refusal", "image_url" or "file".')] = None
     text: Annotated[str | None, Meta(description="Of a text.")] = None
     refusal: Annotated[str | None, Meta(description="Of a refusal.")] = None
     image_url: Annotated[ImageUrl | str | None, Meta(description="Of a picture: its URL.")] = None
+    uuid: (
+        Annotated[
+            str, Meta(max_length=256, description="Of a picture: a name, by which it is sent again without its URL.")
+        ]
+        | None
+    ) = None
+    file: Annotated[FilePlace | None, Meta(description="Of a picture: where it is stored.")] = None
     resized_height: Annotated[Any, unbuilt()] = None
     resized_width: Annotated[Any, unbuilt()] = None
 
@@ -161,10 +178,13 @@ class AskedConversation:
     prefill: Prefill | None = None
 
 
-def conversation(body: Mapping[str, Any], *, prefill: bool = True) -> AskedConversation:
+def conversation(
+    body: Mapping[str, Any], *, prefill: bool = True, files: TenantFiles | None = None
+) -> AskedConversation:
     """The conversation of a body. Raises FieldError, naming the field.
 
-    `prefill`: a last message of the assistant's is gone on with, unless it says otherwise.
+    `prefill`: a last message of the assistant's is gone on with, unless it says otherwise. `files` are those that its
+    pictures may be named by.
     """
     fields = read(body, Conversation)
     for number, message in enumerate(fields.messages):
@@ -175,8 +195,9 @@ def conversation(body: Mapping[str, Any], *, prefill: bool = True) -> AskedConve
     continues = _continues(fields, prefill)
     options = PromptOptions(tools.declared, variables_of(fields), fields.add_generation_prompt, continues)
     begun = None if continues is None else _prefill(messages[-1], continues)
+    known: Sequence[Message] = messages if files is None else files.resolved(messages)
     return AskedConversation(
-        Owned(messages), budget_of(fields), options, tools, thoughts_of(fields), bool(fields.functions), begun
+        Owned(known), budget_of(fields), options, tools, thoughts_of(fields), bool(fields.functions), begun
     )
 
 
@@ -207,12 +228,22 @@ def _continues(fields: Conversation, prefill: bool) -> Continues | None:
     return "last"
 
 
+def _has_no_url(place: ImageUrl | str | None) -> bool:
+    return isinstance(place, ImageUrl) and place.url is None
+
+
 def _check_part(part: Part, path: str) -> None:
     """Raises FieldError for what would be lost, since a part of this type does not hold it, or contradicts itself."""
     stray = "text" if part.type == "image_url" else "image_url" if part.type in ("text", "refusal") else None
     if stray is not None and getattr(part, stray):
         raise FieldError(path + stray, "nothing is read from here", hint="send it as a part of its own")
-    if part.type != "image_url":
+    if part.type == "file" and part.file is None:
+        raise FieldError(f"{path}file", "there is none", hint='give {"file_id": "..."}, of a file that was stored')
+    if part.file is not None and part.type != "file":
+        raise FieldError(f"{path}file", "nothing is read from here", hint='give the part the type "file"')
+    if part.type == "image_url" and part.uuid is None and _has_no_url(part.image_url):
+        raise FieldError(f"{path}image_url.url", "there is none", hint="send http, https, or data with base64")
+    if part.type not in ("image_url", "file"):
         for word in WORDS:
             if getattr(part, word) is not None:
                 raise FieldError(

@@ -19,6 +19,7 @@ from opsin.serve.body import Body, gone
 from opsin.serve.errors import HttpError, ending, heard
 from opsin.serve.framing import Framing
 from opsin.serve.options import Options
+from opsin.serve.record import Record
 
 _HEADERS = [
     (b"cache-control", b"no-store"),
@@ -43,6 +44,11 @@ class Exchange:
         self._sending, self._sent_at, self._begun = asyncio.Lock(), self._loop.time(), False
         self._cut: Callable[[], HttpError] | None = None  # makes an error: one kept here would hold its frames
         self._watches: list[asyncio.Future[None] | asyncio.TimerHandle] = []
+
+    @property
+    def tenant(self) -> str:
+        """Whose request it is."""
+        return Record.of(self.request.scope).tenant
 
     @property
     def begun(self) -> bool:

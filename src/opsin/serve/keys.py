@@ -79,10 +79,11 @@ class KeyRing:
 
 
 class KeyUse:
-    """What one key does now, and did within a minute."""
+    """What one key does now, and did within a minute. `tenant` says whose things are whose, without the secret."""
 
     def __init__(self, key: ApiKey, clock: Callable[[], float]) -> None:
         self.key, self._clock = key, clock
+        self.tenant = _digest(b"tenant" + key.secret.encode()).hex()
         self._running = 0
         self._times: deque[float] = deque()
 

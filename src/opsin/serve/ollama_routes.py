@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -50,7 +51,7 @@ class OllamaRoutes:
 
     async def chat(self, exchange: Exchange) -> None:
         """Answer a conversation, in Ollama's shape."""
-        asked = await self._service.parse(exchange.body, self._asked_chat)
+        asked = await self._service.parse(exchange.body, partial(self._asked_chat, tenant=exchange.tenant))
         if asked is None:
             message = {"message": {"role": "assistant", "content": ""}}
             await exchange.value(self._is_there(message))
@@ -59,7 +60,7 @@ class OllamaRoutes:
 
     async def generate(self, exchange: Exchange) -> None:
         """Answer a prompt, in Ollama's shape."""
-        asked = await self._service.parse(exchange.body, self._asked_generation)
+        asked = await self._service.parse(exchange.body, partial(self._asked_generation, tenant=exchange.tenant))
         if asked is None:
             await exchange.value(self._is_there({"response": ""}))
         elif isinstance(asked, ChatRequest):
@@ -104,10 +105,10 @@ class OllamaRoutes:
             }
         )
 
-    def _asked_chat(self, body: Mapping[str, Any]) -> ChatRequest | None:
-        return self._chats.asked(body) if read(body, OllamaChatFields).messages else None
+    def _asked_chat(self, body: Mapping[str, Any], *, tenant: str) -> ChatRequest | None:
+        return self._chats.asked(body, tenant=tenant) if read(body, OllamaChatFields).messages else None
 
-    def _asked_generation(self, body: Mapping[str, Any]) -> ChatRequest | CompletionRequest | None:
+    def _asked_generation(self, body: Mapping[str, Any], *, tenant: str) -> ChatRequest | CompletionRequest | None:
         asked = read(body, OllamaGenerateFields)
         if asked.suffix:
             if missing_tokens(self._service.model.tokenizer):
@@ -115,7 +116,9 @@ class OllamaRoutes:
             return self._completions.asked(gap(asked), read_prompts=gaps_of)
         if not asked.prompt and not asked.images:
             return None
-        return self._completions.asked(raw_prompt(asked)) if asked.raw else self._generations.asked(body)
+        if asked.raw:
+            return self._completions.asked(raw_prompt(asked))
+        return self._generations.asked(body, tenant=tenant)
 
     def _is_there(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
         """What those hear who ask for nothing but the model."""

@@ -35,12 +35,13 @@ _STYLE = (
 class Described:
     """A route, and what is read from the bodies sent there: each kind reads its own fields of the same body.
 
-    One that is not `built` tells so whoever asks, and is not offered.
+    `form` is the schema of a form in place of JSON. One that is not `built` tells so whoever asks, and is not offered.
     """
 
     route: Route
     body: tuple[type[Fields], ...] = ()
     built: bool = True
+    form: Mapping[str, Any] | None = None
 
 
 def document(described: Sequence[Described], prefix: str = "", names: Sequence[str] = ()) -> Mapping[str, Any]:
@@ -84,6 +85,10 @@ def _operation(described: Described, body: list[Any], names: Sequence[str]) -> d
     if body:
         schema = body[0] if len(body) == 1 else {"allOf": body}
         made["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        made["responses"]["400"] = {"description": error}
+    if described.form is not None:
+        content = {"multipart/form-data": {"schema": described.form}}
+        made["requestBody"] = {"required": True, "content": content}
         made["responses"]["400"] = {"description": error}
     return made
 

@@ -32,6 +32,7 @@ class Options:
         name: what the model is called in answers, and with commas other names of it; None for its file's name.
         body_bytes: size of a request's body.
         body_seconds: time in which a body must have come.
+        files_bytes: of pictures that clients store, to name them later.
         all_bodies_bytes: bodies of all requests together, until their prompts are made.
         head_seconds: time in which a request's head must have come.
         ping_seconds: after so long a silence a stream sends a comment, so that no proxy cuts it; 0 for never.
@@ -64,6 +65,7 @@ class Options:
     body_bytes: int = 64 << 20
     body_seconds: float = 60.0
     all_bodies_bytes: int = 512 << 20
+    files_bytes: int = 256 << 20
     head_seconds: float = 20.0
     ping_seconds: float = 30.0
     unread_seconds: float = 60.0
@@ -92,7 +94,7 @@ class Options:
         if (
             min(self.body_bytes, self.all_bodies_bytes, self.requests) < 1
             or min(times) <= 0
-            or min(self.ping_seconds, self.drain_seconds) < 0
+            or min(self.ping_seconds, self.drain_seconds, self.files_bytes) < 0
         ):
             raise RequestError(f"{self}", hint="limits are positive")
         for number, key in enumerate(self.keys, 1):

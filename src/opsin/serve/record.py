@@ -32,6 +32,7 @@ class Record:
     Attributes:
         client: its address; "" on a Unix socket.
         key: the name of the key that it came with.
+        tenant: what tells that key from all others; "" where there are none.
         status: of the response; that of a client which went away where there was none.
         first, ended: seconds from its beginning to the response's first byte and to its end.
         tokens: of prompt, cache and answer, by their names.
@@ -46,6 +47,7 @@ class Record:
     method: str
     path: str
     key: str = ""
+    tenant: str = field(default="", repr=False)
     status: int = GONE
     bytes_in: int = 0
     bytes_out: int = 0

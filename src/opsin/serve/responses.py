@@ -15,6 +15,7 @@ from opsin.serve.translated import Translated
 _Json = Mapping[str, Any]
 _TEXTS: Final = ("input_text", "output_text", "text")
 _MEDIA_HINT: Final = 'send pictures as parts: {"type": "input_image", "image_url": "data:image/png;base64,..."}'
+_PICTURE_HINT: Final = "send a URL, data with base64, or the file_id of a stored picture"
 _LOGPROBS: Final = "message.output_text.logprobs"
 _OURS: Final = frozenset((
     "input", "instructions", "previous_response_id", "store", "tools", "tool_choice", "text", "reasoning", "include",
@@ -30,15 +31,20 @@ class ResponsePart(Fields, kw_only=True):
     type: Annotated[
         str,
         one_of(
-            *("input_text", "output_text", "text", "refusal", "input_image", "summary_text", "reasoning_text"),
-            description="input_text, output_text, refusal or input_image.",
-            hint="give input_text or input_image: files and sound are not read",
+            *("input_text", "output_text", "text", "refusal", "input_image", "input_file"),
+            *("summary_text", "reasoning_text"),
+            description="input_text, output_text, refusal, input_image or input_file.",
+            hint="give input_text or input_image: sound is not read",
         ),
     ]
     text: Annotated[str | None, Meta(description="Of a text.")] = None
     refusal: Annotated[str | None, Meta(description="Of a refusal.")] = None
     image_url: Annotated[str | None, Meta(description="Of a picture: http, https, or data with base64.")] = None
     detail: Annotated[str | None, Meta(description="How finely to look at it: low, high or auto.")] = None
+    file_id: Annotated[str | None, Meta(description="Of a picture that was stored by POST /v1/files.")] = None
+    file_url: Annotated[str | None, Meta(description="Of an input_file: http or https.")] = None
+    file_data: Annotated[str | None, Meta(description="Of an input_file: data with base64.")] = None
+    filename: Annotated[str | None, Meta(description="Of an input_file: its name, which is not looked at.")] = None
 
 
 class ResponseItem(Fields, kw_only=True):
@@ -203,7 +209,8 @@ class _Messages:
             return
         message["content"] = [_part(part, f"{path}.{field}[{place}]") for place, part in enumerate(content)]
         for place in range(len(content)):
-            self.places[f"messages[{number}].content[{place}]"] = f"{path}.{field}[{place}]"
+            own, theirs = f"messages[{number}].content[{place}]", f"{path}.{field}[{place}]"
+            self.places |= {own: theirs, f"{own}.file": theirs}
 
     def _assistant(self, path: str) -> dict[str, Any]:
         """The assistant's message that is being said."""
@@ -224,9 +231,13 @@ def _part(part: ResponsePart, place: str) -> dict[str, Any]:
         return {"type": "text", "text": part.text or ""}
     if part.type == "refusal":
         return {"type": "refusal", "refusal": part.refusal or ""}
-    if part.type != "input_image":
+    if part.type not in ("input_image", "input_file"):
         raise FieldError(f"{place}.type", f"{part.type} cannot stand here", hint="give input_text or input_image")
-    if not part.image_url:
-        raise FieldError(f"{place}.image_url", "there is none", hint="send a URL, or data with base64")
     detail = {} if part.detail in (None, "original") else {"detail": part.detail}
-    return {"type": "image_url", "image_url": {"url": part.image_url, **detail}}
+    if part.file_id is not None:
+        return {"type": "file", "file": {"file_id": part.file_id}, **detail}
+    is_file = part.type == "input_file"
+    url = (part.file_url or part.file_data) if is_file else part.image_url
+    if not url:
+        raise FieldError(f"{place}.{'file_id' if is_file else 'image_url'}", "there is none", hint=_PICTURE_HINT)
+    return {"type": "image_url", "image_url": {"url": url, **detail}}

@@ -20,10 +20,12 @@ from opsin.serve.fields import parse
 from opsin.serve.generation_request import Usual, usual_of
 from opsin.serve.keys import KeyRing
 from opsin.serve.metrics import Metrics
+from opsin.serve.multipart import FormBody, read_form
 from opsin.serve.options import Options
 from opsin.serve.record import Record, stage
 from opsin.serve.slots import Slots
 from opsin.serve.spans import SpanWriter
+from opsin.serve.stored_files import StoredFiles
 from opsin.serve.threads import Threads
 
 T = TypeVar("T")
@@ -50,6 +52,7 @@ class Service:
         self.readers = Threads(options.requests, "opsin-answer")
         self.keys = KeyRing(options.keys)
         self.slots = Slots()
+        self.files = StoredFiles(options.files_bytes)
         self._log = AccessLog(options.access_log) if options.access_log else None
         self._spans = SpanWriter.load(options.traces) if options.traces else None
         self.ended = asyncio.Event()  # set when the server ends, and those who wait still must hear of it
@@ -200,6 +203,12 @@ class Service:
         with stage("parse"):
             data = await body.read()
             return await asyncio.get_running_loop().run_in_executor(self._parsers, _parsed, data, reader)
+
+    async def form(self, body: Body, content_type: str) -> FormBody:
+        """What a form says. Raises HttpError for what is none."""
+        with stage("parse"):
+            data = await body.read()
+            return await asyncio.get_running_loop().run_in_executor(self._parsers, read_form, data, content_type)
 
     async def prompt(self, body: Body, work: OnThread[T]) -> T:
         """Make prompts of what a body says: pictures may have to be fetched. Then its room is given back."""

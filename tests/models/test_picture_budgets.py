@@ -42,6 +42,7 @@ KINDS = (
     "qwen2.5vl",
     "qwen3vl",
     "internvl",
+    "lfm2_vl",
     "minicpmv2.6",
     "mllama_vision",
     "pixtral",

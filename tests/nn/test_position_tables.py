@@ -11,7 +11,10 @@ WAYS = {
     "from corner to corner": (interpolated, {"mode": "bilinear", "align_corners": True}),
     "linear": (lambda *given: stretched(*given, "linear"), {"mode": "bilinear", "align_corners": False}),
     "cubic": (lambda *given: stretched(*given, "cubic"), {"mode": "bicubic", "align_corners": False}),
-}
+    "averaged": (
+        lambda *given: stretched(*given, "averaged"), {"mode": "bilinear", "align_corners": False, "antialias": True}
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("way", WAYS)

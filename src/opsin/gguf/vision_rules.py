@@ -5,6 +5,7 @@ See `opsin.gguf.rules`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -129,3 +130,14 @@ def part(first: int, of: int) -> Change:
 def part_shape(of: int) -> Callable[[Shape, Settings], Shape]:
     """The shape of such a part."""
     return lambda shape, _: (shape[0] // of, *shape[1:])
+
+
+def by_channel(values: Floats, settings: Settings) -> Floats:
+    """A patch's numbers, stored row by row with the colours of a pixel together, colour by colour."""
+    side = math.isqrt(values.shape[1] // 3)
+    return np.ascontiguousarray(values.reshape(len(values), side, side, 3).transpose(0, 3, 1, 2))
+
+
+def by_channel_shape(shape: Shape, settings: Settings) -> Shape:
+    side = math.isqrt(shape[1] // 3)
+    return shape[0], 3, side, side

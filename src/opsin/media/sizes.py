@@ -17,14 +17,17 @@ Area = tuple[float, float, float, float]  # left, top, right, bottom, in pixels 
 MOST_STRETCHED = 200  # longer side over shorter one
 
 
-def fit_pixels(size: Size, factor: int, least: int, most: int, *, frames: int = 1) -> Size:
+def fit_pixels(size: Size, factor: int, least: int, most: int, *, frames: int = 1, thin: bool = False) -> Size:
     """Sides that are multiples of `factor`, with least to most pixels in all, and nearly the same shape.
 
-    The `smart_resize` of many processors. Raises RequestError for a picture more than 200 times as long as wide.
+    The `smart_resize` of many processors. Some let pictures be `thin`: a side that is less than half of `factor` need
+    not grow further than to `factor`. Raises RequestError for a picture more than 200 times as long as wide.
     """
     width, height = size
     check_shape(size)
     wide, high = (round(side / factor) * factor for side in size)  # round half to even, and perhaps to 0
+    if thin:
+        wide, high = max(wide, factor), max(high, factor)
     if frames * wide * high > most:
         shrink = math.sqrt(frames * width * height / most)
         wide, high = (max(factor, math.floor(side / shrink / factor) * factor) for side in size)

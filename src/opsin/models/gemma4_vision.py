@@ -21,10 +21,12 @@ from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf import File, Value
 from opsin.gguf.dialect import Dialect
-from opsin.gguf.rules import Key, Rules, Settings, Shape, Tensor, constant
+from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
 from opsin.gguf.vision_rules import (
     SIZES,
     blocks,
+    by_channel,
+    by_channel_shape,
     expect,
     normalisation,
     normalisation_keys,
@@ -190,17 +192,6 @@ def _positions(source: Reader, shape: VitShape, longest: int) -> Floats:
     return np.ascontiguousarray(table[:, :longest])
 
 
-def _by_channel(values: Floats, settings: Settings) -> Floats:
-    """A patch's numbers, stored row by row with the colours of a pixel together, colour by colour."""
-    side = math.isqrt(values.shape[1] // 3)
-    return np.ascontiguousarray(values.reshape(len(values), side, side, 3).transpose(0, 3, 1, 2))
-
-
-def _by_channel_shape(shape: Shape, settings: Settings) -> Shape:
-    side = math.isqrt(shape[1] // 3)
-    return shape[0], 3, side, side
-
-
 def _max_pixels(settings: Settings) -> int | None:
     """Of the usual budget, where it is not the usual one."""
     tokens = settings.number("preprocessor.max_soft_tokens", USUAL)
@@ -270,7 +261,7 @@ RULES = (
             Key("clip.vision.bidirectional", _bidirectional, "bool", None),
         ),
         tensors=(
-            Tensor("vision_tower.patch_embedder.input_proj", "v.patch_embd", _by_channel, _by_channel_shape),
+            Tensor("vision_tower.patch_embedder.input_proj", "v.patch_embd", by_channel, by_channel_shape),
             Tensor("vision_tower.patch_embedder.position_embedding_table", "v.position_embd.weight", type="F32"),
             Tensor("vision_tower.std_bias", "v.std_bias"),
             Tensor("vision_tower.std_scale", "v.std_scale"),

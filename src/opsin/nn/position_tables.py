@@ -11,6 +11,7 @@ import numpy.typing as npt
 from opsin.arrays import Floats
 
 SHARP = -0.75  # of cubics, as torch has it
+Kind = Literal["linear", "cubic", "averaged"]
 
 
 def interpolated(table: Floats, high: int, wide: int) -> Floats:
@@ -30,11 +31,12 @@ def interpolated(table: Floats, high: int, wide: int) -> Floats:
     return along(rows.swapaxes(0, 1), wide).swapaxes(0, 1).reshape(high * wide, -1)
 
 
-def stretched(table: Floats, high: int, wide: int, kind: Literal["linear", "cubic"]) -> Floats:
+def stretched(table: Floats, high: int, wide: int, kind: Kind) -> Floats:
     """A table [side * side, width] for another grid: [high * wide, width], row after row.
 
-    torch's interpolate (align_corners=False, antialias=False): patches have their places in their middles, and beyond
-    the border stands what stands at it.
+    torch's interpolate (align_corners=False): patches have their places in their middles, and beyond the border stands
+    what stands at it. "averaged" is linear with antialias: where a grid is coarser than the table, each place gets a
+    mean of all around it.
     """
     side = math.isqrt(len(table))
     square = table.reshape(side, side, -1)
@@ -42,9 +44,12 @@ def stretched(table: Floats, high: int, wide: int, kind: Literal["linear", "cubi
     return np.tensordot(_shares(wide, side, kind), rows, (1, 1)).swapaxes(0, 1).reshape(high * wide, -1)
 
 
-def _shares(count: int, side: int, kind: Literal["linear", "cubic"]) -> npt.NDArray[np.float32]:
+def _shares(count: int, side: int, kind: Kind) -> npt.NDArray[np.float32]:
     """[count, side] how much each of `side` values has of each of `count`."""
     places = (np.arange(count) + 0.5) * side / count - 0.5
+    if kind == "averaged":
+        near = np.maximum(0, 1 - np.abs(np.arange(side) - places[:, None]) / max(1.0, side / count))
+        return np.asarray(near / near.sum(1, keepdims=True), np.float32)
     first = np.floor(places).astype(np.int64)
     share = places - first
     parts = {0: 1 - share, 1: share} if kind == "linear" else {n: _cubic(np.abs(share - n)) for n in range(-1, 3)}

@@ -64,6 +64,7 @@ class Family:
     architectures: tuple[str, ...]
     projectors: tuple[str, ...]
     is_text: bool  # there are models of it that see nothing
+    hears: bool
 
 
 def families() -> list[Family]:
@@ -79,7 +80,7 @@ def _family(path: Path) -> Family:
     assert ":" in said and oracle is not None, f"{path}: its docstring says neither who it is nor its oracle"
     return Family(
         path.stem, said.split(":")[0], oracle[1], count(text), _keys(tree, "DECODERS"), _keys(tree, "ENCODERS"),
-        "ForCausalLM" in text.split("RULES", 1)[-1],
+        "ForCausalLM" in text.split("RULES", 1)[-1], bool(_keys(tree, "HEARERS")),
     )  # fmt: skip
 
 
@@ -118,6 +119,7 @@ def readme(text: str, found: list[Family]) -> str:
     named = {
         "text": [family.name for family in found if family.is_text],
         "pictures": [family.name for family in found if family.projectors],
+        "sound": [family.name for family in found if family.hears],
     }
     rows = "\n".join(f"| {kind} | {'; '.join(names)} |" for kind, names in named.items())
     table = f"<!-- families -->\n| | families |\n|---|---|\n{rows}\n<!-- /families -->"

@@ -18,6 +18,7 @@ checkpoints = pytest.importorskip("checkpoints", reason="needs transformers")
 
 import pixtral_truth  # noqa: E402
 import truths  # noqa: E402
+import whisper_truth  # noqa: E402
 from tiny import tiny_llama  # noqa: E402
 from vision_truth import features, picture  # noqa: E402
 
@@ -26,7 +27,7 @@ from opsin.engine.runner import Limits, Runner  # noqa: E402
 from opsin.errors import FileError, ModelError, RequestError  # noqa: E402
 from opsin.gguf import File  # noqa: E402
 from opsin.media.decode import open_picture  # noqa: E402
-from opsin.models import architectures, load_decoder, load_encoder, projectors  # noqa: E402
+from opsin.models import architectures, load_decoder, load_encoder, load_hearer, projectors  # noqa: E402
 from opsin.nn.meta import MetaReader  # noqa: E402
 from opsin.nn.module import FileReader  # noqa: E402
 
@@ -45,7 +46,12 @@ def write_mllama(path):
     return convert(path.with_suffix(""), path, format="f32", vision=False).paths[0]
 
 
-TEXT = {"llama": tiny_llama, "mistral3": pixtral_truth.write_text, "mllama": write_mllama} | {
+def write_whisper(path):
+    """Both of its parts."""
+    return whisper_truth.write_by_hand(path, whisper_truth.published())
+
+
+TEXT = {"llama": tiny_llama, "mistral3": pixtral_truth.write_text, "mllama": write_mllama, "whisper": write_whisper} | {
     name: lambda path, name=name: checkpoints.save(path, name, checkpoints.make(name))
     for name in checkpoints.CHECKPOINTS
 }
@@ -177,5 +183,20 @@ def test_a_tower_is_refused_at_load_or_encodes(device, tmp_path, monkeypatch, fa
 
     keys, refused, answered = try_all(path, {}, load, answer, monkeypatch)
     assert len(keys) >= 10
+    assert refused > 7 * len(keys)
+    assert answered > len(keys)
+
+
+def test_ears_are_refused_at_load_or_hear(device, tmp_path, monkeypatch):
+    path, kept, ops = write_whisper(tmp_path / "model.gguf"), {}, device.eager()
+
+    def load(file):
+        load_hearer(file, MetaReader(file))
+        return load_hearer(file, Kept(file, ops, kept))
+
+    keys, refused, answered = try_all(
+        path, {}, load, lambda ears: ears.encode(whisper_truth.heard()).numpy(), monkeypatch
+    )
+    assert len(keys) >= 7
     assert refused > 7 * len(keys)
     assert answered > len(keys)

@@ -88,7 +88,7 @@ def test_a_page_that_says_something_else_is_seen(tool) -> None:
 def test_every_family_has_figures_and_they_hold(tool) -> None:
     measured = json.loads(tool.FIGURES.read_text())["families"]
     for family in tool.families():
-        wanted = set(tool.KINDS) if family.projectors else {"logits"}
+        wanted = set(tool.KINDS) if family.projectors else {"logits", *(["embeddings"] if family.hears else [])}
         assert set(measured[family.stem]) == wanted, family.stem
         assert all(value <= tool.BOUNDS[kind] for kind, value in measured[family.stem].items()), family.stem
 

@@ -29,6 +29,9 @@ _ELSEWHERE = (
     "return_dict_in_generate", "max_new_tokens", "renormalize_logits", "remove_invalid_values", "trust_remote_code",
     "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind",
     "target_lookbehind", "prompt_lookup_num_tokens", "max_matching_ngram_size", "is_assistant", "max_time",
+    # of models that transcribe, whose ids the vocabulary tells
+    "alignment_heads", "begin_suppress_tokens", "forced_decoder_ids", "is_multilingual", "lang_to_id", "task_to_id",
+    "max_initial_timestamp_index", "no_timestamps_token_id", "prev_sot_token_id", "return_timestamps",
 )  # fmt: skip
 _NEUTRAL: Mapping[str, object] = {
     "max_length": 20, "num_beams": 1, "num_beam_groups": 1, "num_return_sequences": 1, "length_penalty": 1.0,

@@ -292,7 +292,7 @@ def _check_layers(checkpoint: Checkpoint, rules: Rules, settings: Settings, cont
     """Raises FileError where the text's layers are not as many as config.json says."""
     if rules.part != "text":
         return
-    layers, names = settings.number("num_hidden_layers"), [tensor.name for tensor in content.tensors]
+    layers, names = settings.number(rules.layers), [tensor.name for tensor in content.tensors]
     found = {int(name.split(".")[1]) for name in names if name.startswith("blk.")}
     if found != set(range(layers)):
         raise FileError(f"{checkpoint.path} holds {len(found)} of its {layers} layers", hint="it is incomplete")

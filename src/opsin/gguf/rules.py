@@ -165,6 +165,7 @@ class Rules:
             the settings that give them.
         guesses: whether there may be layers behind the text's own, which guess further tokens and are left out.
         when: whether a config.json is of these, where several models go by one class name.
+        layers: the setting that says how many layers the text has.
     """
 
     part: Literal["text", "vision"]
@@ -180,6 +181,7 @@ class Rules:
     assumed: Mapping[str, object] = field(default_factory=dict)
     guesses: bool = False
     when: Callable[[Mapping[str, object]], bool] = lambda config: True
+    layers: str = "num_hidden_layers"
 
 
 def canonical(name: str) -> str:

@@ -19,11 +19,10 @@ _BREAK, _LINEAR = 1000.0, 3 / 200  # Hz up to which Slaney's scale is linear, an
 
 
 def log_mel(samples: Floats, bands: int) -> Floats:
-    """Sound at 16 kHz as Whisper hears it, with silence behind it: float32 [frames, bands], mostly from -1 to 1.
+    """Sound at 16 kHz as models of speech hear it, with silence behind it: float32 [frames, bands], mostly -1 to 1.
 
     A frame sees 12.5 ms before and after its moment; there are as many as see any of it. The loudest band of all frames
-    is the measure. As OpenAI's log_mel_spectrogram and transformers' WhisperFeatureExtractor (Radford et al.
-    2022, arXiv 2212.04356); computed in float64.
+    is the measure (Radford et al. 2022, arXiv 2212.04356; as their log_mel_spectrogram). Computed in float64.
     """
     half = WINDOW // 2
     count = -(-(len(samples) + half) // HOP)

@@ -21,7 +21,7 @@ from opsin.media.picture import Picture
 from opsin.nn.batch import Batch, GroupShape, StateShape
 from opsin.nn.module import Reader
 from opsin.ops import Array, Pages
-from opsin.spans import Patches
+from opsin.spans import MediaSpan, Patches
 
 
 class Decoder(Protocol):
@@ -108,6 +108,33 @@ class VisionEncoder(Protocol):
         ...
 
 
+class SoundEncoder(Protocol):
+    """What turns sound into rows that a decoder sees, window by window."""
+
+    @property
+    def width(self) -> int:
+        """Of an embedding; the `media_width` of a decoder that takes it."""
+        ...
+
+    @property
+    def bands(self) -> int:
+        """Of a log-mel frame (`media.mel`)."""
+        ...
+
+    @property
+    def frames(self) -> int:
+        """That it hears at once."""
+        ...
+
+    def span(self, logs: npt.NDArray[np.float32]) -> MediaSpan:
+        """What stands in a prompt for a window of frames [frames, bands]. Nothing is computed yet."""
+        ...
+
+    def encode(self, features: npt.NDArray[np.float32]) -> Array:
+        """Windows [windows, frames, bands] to embeddings [windows * rows, width]. As `VisionEncoder.encode`."""
+        ...
+
+
 LoadDecoder = Callable[[File, Reader], Decoder]
 LoadEncoder = Callable[[File, Reader], VisionEncoder | None]  # None: of another family with this projector
 
@@ -135,6 +162,21 @@ def projectors() -> dict[str, list[LoadEncoder]]:
         for name, load in vars(family).get("ENCODERS", {}).items():
             found.setdefault(name, []).append(load)
     return found
+
+
+def load_hearer(file: File, source: Reader) -> SoundEncoder:
+    """The encoder of sound of a file. Raises ModelError where it has none, or one that nobody here knows."""
+    if not file.get_bool("clip.has_audio_encoder", False):
+        raise ModelError(f"{file.path} holds no part for sound", hint="give a model that hears")
+    name = file.get_str("clip.audio.projector_type", file.get_str("clip.projector_type", ""))
+    known: dict[str, Callable[[File, Reader], SoundEncoder]] = {}
+    for family in families():
+        known |= vars(family).get("HEARERS", {})
+    if name not in known:
+        raise ModelError(
+            f"{file.path}: sound by {name!r} is not supported", hint=f"supported: {', '.join(sorted(known))}"
+        )
+    return known[name](file, source)
 
 
 def rules() -> list[Rules]:

@@ -19,12 +19,19 @@ def find_chromium() -> str | None:
 class Browser:
     """One page. `run` evaluates JavaScript in it, promises awaited."""
 
-    def __init__(self, program: str, folder: Path) -> None:
+    def __init__(self, program: str, folder: Path, *more: str) -> None:
         read, to_browser = os.pipe()
         from_browser, write = os.pipe()
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+        options = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            *more,
+        ]
         # The protocol's pipe is descriptors 3 and 4 of the browser.
-        shell = f"exec 3<&{read} 4>&{write}; exec {program} {' '.join(options)} --remote-debugging-pipe "
+        shell = f"exec 3<&{read} 4>&{write}; exec {program} {' '.join([*options, *more])} --remote-debugging-pipe "
         self._process = subprocess.Popen(
             ["bash", "-c", shell + f"--user-data-dir={folder} about:blank"],
             pass_fds=(read, write),
@@ -35,8 +42,11 @@ class Browser:
         os.close(write)
         self._out, self._in = os.fdopen(to_browser, "wb"), os.fdopen(from_browser, "rb")
         self._number, self._session = 0, None
+        self.problems: list[str] = []  # what scripts threw and what the page's policy forbade
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.call("Runtime.enable")
+        self.call("Log.enable")
 
     def call(self, method: str, **parameters: object) -> dict:
         self._number += 1
@@ -47,9 +57,17 @@ class Browser:
         self._out.flush()
         while True:
             reply = json.loads(self._read())
+            self._note(reply.get("method"), reply.get("params", {}))
             if reply.get("id") == self._number:
                 assert "error" not in reply, reply
                 return reply["result"]
+
+    def _note(self, method: str | None, told: dict) -> None:
+        if method == "Runtime.exceptionThrown":
+            details = told["exceptionDetails"]
+            self.problems.append(details.get("exception", {}).get("description") or details["text"])
+        elif method == "Log.entryAdded" and told["entry"]["source"] in ("security", "violation", "javascript"):
+            self.problems.append(told["entry"]["text"])
 
     def _read(self) -> bytes:
         data = bytearray()
@@ -67,7 +85,7 @@ class Browser:
         assert "exceptionDetails" not in reply, reply["exceptionDetails"]
         return reply["result"].get("value")
 
-    def wait(self, code: str, seconds: float = 300.0) -> object:
+    def wait(self, code: str, seconds: float = 120.0) -> object:
         """What `code` gives once it gives something true."""
         end = time.monotonic() + seconds
         while not (value := self.run(code)):

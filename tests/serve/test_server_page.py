@@ -26,7 +26,7 @@ def test_the_page_names_every_address():
     named = {
         address for row in table.splitlines() if row[:2] == "| " for address in re.findall(r"(/[\w/.-]*)`", row[:80])
     }
-    named = {
-        re.sub(r"^/v1(?=/)", "", address.replace("NAME", "{name:path}").replace("ID", "{id}")) for address in named
-    }
+    for word, parameter in (("NAME", "{name:path}"), ("ID", "{id}"), ("FILE", "{file:path}")):
+        named = {address.replace(word, parameter) for address in named}
+    named = {re.sub(r"^/v1(?=/)", "", address) for address in named}
     assert named == bare

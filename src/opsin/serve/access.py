@@ -24,6 +24,7 @@ from opsin.serve.errors import HttpError, ending, heard
 from opsin.serve.framing import OPENAI, Framing
 from opsin.serve.keys import KeyRing, KeyUse
 from opsin.serve.options import Options, is_address, is_loopback
+from opsin.serve.page_files import FOLDER
 from opsin.serve.record import Record
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/?#@\\]*))(?::[0-9]*)?")
@@ -148,7 +149,7 @@ class AccessMiddleware:
 
     def _is_open(self, path: str) -> bool:
         """Whether nothing but its name keeps others' pages from reading this."""
-        return not self._keys and path not in PUBLIC
+        return not self._keys and not _is_public(path)
 
     def _other_origin(self, headers: Headers) -> str | None:
         """The origin of the page that asks; None for requests that come from no page, or from one of this server."""
@@ -163,7 +164,7 @@ class AccessMiddleware:
 
     def _find_key(self, path: str, headers: Headers) -> KeyUse | None:
         """Whose key it came with; None where none is needed. llama-server's clients may leave out the word Bearer."""
-        if not self._keys or path in PUBLIC:
+        if not self._keys or _is_public(path):
             return None
         kind, _, bearer = headers.get("authorization", "").strip().partition(" ")
         given = bearer.strip() if kind.lower() == "bearer" else headers.get("x-api-key") or kind
@@ -176,6 +177,11 @@ class AccessMiddleware:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length[:20]) > self.options.body_bytes:
             raise too_long(self.options)
+
+
+def _is_public(path: str) -> bool:
+    """Whether it tells nothing of the model or of anybody."""
+    return path in PUBLIC or path.startswith(FOLDER)
 
 
 def _name(host: str) -> str:

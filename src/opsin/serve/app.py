@@ -6,7 +6,6 @@ import base64
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -34,6 +33,7 @@ from opsin.serve.models import ModelRoutes
 from opsin.serve.ollama import OllamaChatFields, OllamaGenerateFields
 from opsin.serve.ollama_routes import OllamaRoutes
 from opsin.serve.openapi import Described
+from opsin.serve.page_files import PageRoutes, guarded
 from opsin.serve.raw_prompts import Infill, Prompts
 from opsin.serve.record import Record, RecordMiddleware
 from opsin.serve.responses import ResponsesFields
@@ -48,7 +48,8 @@ ELSEWHERE = (
 )
 _FRAMINGS = {"/v1/messages": anthropic.FRAMING, "/api/": ollama.FRAMING}
 _MODEL, _RESPONSE, _FILE = "/v1/models/{name:path}", "/v1/responses/{id}", "/v1/files/{id}"
-_PAGE = Path(__file__).parent / "page" / "index.html"
+_PAGE_FILE = "/page/{file:path}"
+_NAMED = (_MODEL, _RESPONSE, _FILE, _PAGE_FILE)  # what begins so is counted under this name
 
 
 def build_app(service: Service) -> Starlette:
@@ -64,12 +65,6 @@ def build_app(service: Service) -> Starlette:
         headers = {"Process-Start-Time-Unix": str(service.started)}
         return Response(service.metrics.text(), media_type=TYPE, headers=headers)
 
-    html = _PAGE.read_bytes()
-
-    async def page(request: Request) -> Response:
-        """A page to try the model."""
-        return Response(html, media_type="text/html", headers=_page_headers(html))
-
     async def api(request: Request) -> Response:
         """This document."""
         return JSONResponse(written(service.ready))
@@ -77,10 +72,10 @@ def build_app(service: Service) -> Starlette:
     async def docs(request: Request) -> Response:
         """The same as a page."""
         manual = openapi.page(written(service.ready))
-        return Response(manual, media_type="text/html", headers=_page_headers(manual))
+        return Response(manual, media_type="text/html", headers=_manual_headers(manual))
 
     described = [
-        *(_get("/", page) if service.options.page else []),
+        *_page(service),
         *_get("/docs", docs),
         *_get("/openapi.json", api),
         *_both("/health", probe.health, "GET"),
@@ -143,26 +138,25 @@ def _route(path: str, declared: Collection[str]) -> str:
     """The declared route of a path: there are not more of them than are declared, whatever strangers send."""
     if path in declared:
         return path
-    return next((route for route in (_MODEL, _RESPONSE, _FILE) if path.startswith(route.partition("{")[0])), "other")
+    return next((route for route in _NAMED if path.startswith(route.partition("{")[0])), "other")
 
 
-def _page_headers(html: bytes) -> dict[str, str]:
-    """Only the script and the style that stand in the page may work, and they may ask only this server."""
-    own = {}
-    for tag in ("script", "style"):
-        inside = html.partition(f"<{tag}>".encode())[2].partition(f"</{tag}>".encode())[0]
-        digest = base64.b64encode(hashlib.sha256(inside).digest()).decode()
-        own[tag] = f"'sha256-{digest}'" if inside else "'none'"
-    policy = (
-        f"default-src 'none'; script-src {own['script']}; style-src {own['style']}; "
-        "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+def _manual_headers(html: bytes) -> dict[str, str]:
+    """Only the style that stands in the manual may work, and nothing else."""
+    style = html.partition(b"<style>")[2].partition(b"</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
+    return guarded(
+        f"default-src 'none'; script-src 'none'; style-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return {
-        "Content-Security-Policy": policy,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-cache",
-    }
+
+
+def _page(service: Service) -> list[Described]:
+    """The page and its files, unless the operator wants none."""
+    if not service.options.page:
+        return []
+    routes = PageRoutes()
+    return [*_get("/", routes.page), *_get(_PAGE_FILE, routes.file)]
 
 
 def _others(

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from opsin.api import Model, TextEnding
+from opsin.hub.bundled import ABOUT, is_bundled
 from opsin.serve.errors import HttpError
 from opsin.serve.generation_request import GenerationRequest
 from opsin.serve.service import Service
@@ -104,6 +105,7 @@ class ModelRoutes:
             "created": service.started,
             "owned_by": "opsin",
             "architecture": {"input_modalities": takes, "output_modalities": ["text"]},
+            **_bundled(model),
             "meta": {
                 "vocab_type": facts.vocabulary_type,
                 "n_vocab": model.tokenizer.vocabulary_size,
@@ -130,6 +132,11 @@ class ModelRoutes:
             "capabilities": can,
             "details": {**details, "format": "gguf", "families": [""]},
         }
+
+
+def _bundled(model: Model) -> dict[str, object]:
+    """What the model that comes with opsin can do; nothing of others."""
+    return {"bundled": True, "description": ABOUT} if is_bundled(model.path) else {}
 
 
 def _capabilities(model: Model) -> dict[str, bool]:

@@ -1,0 +1,43 @@
+/** An answer as it comes: {role, content, reasoning_content?, tool_calls?, about}, which is the API's message with what is
+ * known of it: model, usage, timings, pictures, progress, and why it ended. */
+
+import {stream} from "./server.js";
+
+/** Yields the same message again whenever there is more of it. `begun` is an answer to go on with. */
+export async function* answer(body, signal, begun = null) {
+  const asked = `messages[${body.messages.findLastIndex(({role}) => role === "user")}]`;
+  const made = {role: "assistant", content: "", ...begun, about: {versions: begun?.about?.versions, model: body.model, asked}};
+  const fields = {...body, stream: true, stream_options: {include_usage: true}, timings_per_token: true, return_progress: true};
+  yield made;
+  for await (const told of stream("v1/chat/completions", fields, signal)) {
+    add(made, told);
+    yield made;
+  }
+}
+
+/** What the API shall see of a message. */
+export function bare({about, ...message}) {
+  return message;
+}
+
+function add(made, told) {
+  const choice = told.choices[0], {about} = made;
+  about.timings = told.timings ?? about.timings;
+  about.usage = told.usage ?? about.usage;
+  about.progress = told.prompt_progress ?? null;
+  if (choice) {
+    about.ended = choice.finish_reason ?? about.ended;
+    addDelta(made, choice.delta ?? {});
+  }
+}
+
+function addDelta(made, {content, reasoning_content: thought, tool_calls: calls}) {
+  if (content) made.content += content;
+  if (thought) made.reasoning_content = (made.reasoning_content ?? "") + thought;
+  for (const {index, id, function: called} of calls ?? []) {
+    made.tool_calls ??= [];
+    made.tool_calls[index] ??= {id, type: "function", function: {name: "", arguments: ""}};
+    made.tool_calls[index].function.name += called?.name ?? "";
+    made.tool_calls[index].function.arguments += called?.arguments ?? "";
+  }
+}

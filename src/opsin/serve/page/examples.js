@@ -1,0 +1,21 @@
+/** What the model that comes with opsin can do, with pictures to click. */
+
+import {dataUrl} from "./composer.js";
+import {$, make} from "./dom.js";
+
+const EXAMPLES = [
+  {file: "scene.png", question: "How many red circles are there?"},
+  {file: "hello.png", question: "What does it say?"},
+  {file: "chart.png", question: "Which bar is the tallest?"},
+  {file: "arrow.png", question: "What shape is the orange thing?"},
+];
+
+/** `ask(picture, question)` is called for the one that is clicked. */
+export function showExamples(ask) {
+  $("examples").replaceChildren(...EXAMPLES.map(({file, question}) => {
+    const url = `page/examples/${file}`, made = make("button", {type: "button"}, make("img", {src: url, alt: ""}), make("span", {}, question));
+    made.onclick = async () => ask({url: await dataUrl(await (await fetch(url)).blob()), name: file}, question);
+    return made;
+  }));
+  $("examples").hidden = false;
+}

@@ -1,0 +1,192 @@
+/** The conversation: a record that is replaced by its next state, and the one answer that runs.
+ *
+ * Whatever would drop what was said before (an edited question, another answer in the middle) begins a record of its
+ * own, so that the history keeps both.
+ */
+
+import {answer, bare} from "./answering.js";
+import * as history from "./history.js";
+import {Refused} from "./server.js";
+import {TalkView, keepingEnd} from "./talk_view.js";
+
+const LONGEST_TITLE = 60;  // characters
+
+const emptyRecord = () => ({id: newId(), title: "", changed: 0, messages: []});
+const newId = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 10)}`;
+
+export class Talk {
+  /** `working(on)` is told when an answer begins and ends. */
+  constructor({composer, models, settings, working}) {
+    Object.assign(this, {composer, models, settings, working});
+    this.record = emptyRecord();
+    this.running = null;
+    this.edited = null;  // the place of a question that is being mended
+    this.unwanted = new Set();  // ids of what was deleted while an answer ran
+    this.view = new TalkView({
+      edit: (place) => this.edit(place),
+      again: (place) => this.again(place),
+      goOn: () => this.goOn(),
+      turn: (place) => this.turn(place),
+      answerCalls: (results) => this.answerCalls(results),
+      context: () => this.models.context,
+    });
+  }
+
+  /** Show another conversation, or an empty one. What runs is stopped. */
+  show(record = emptyRecord()) {
+    this.stop();
+    this.running = this.edited = null;
+    this.working(false);
+    this.record = record;
+    this.composer.set();
+    this.view.draw(record.messages);
+    scrollTo(0, document.documentElement.scrollHeight);
+  }
+
+  /** Show an empty conversation, and keep nothing of this one. */
+  forget() {
+    this.unwanted.add(this.record.id);
+    this.show();
+  }
+
+  stop() {
+    this.running?.abort();
+  }
+
+  /** Ask what the composer holds. */
+  async ask() {
+    const asked = this.composer.message(), place = this.edited ?? this.record.messages.length;
+    if (!asked || this.running) return;
+    const {text, pictures} = this.composer;
+    const next = this.begun(place, [asked]);
+    this.edited = null;
+    this.composer.set();
+    const refused = await this.run(next);
+    if (refused && this.composer.isEmpty) this.composer.set(text, pictures);  // the question goes back where it was written
+  }
+
+  /** Put a question back where it is written, to be asked otherwise. */
+  edit(place) {
+    const message = this.record.messages[place];
+    this.edited = place;
+    this.composer.set(history.textOf(message), history.picturesOf(message));
+  }
+
+  /** Leave a question as it was. Whether one was being mended. */
+  leave() {
+    if (this.edited === null) return false;
+    this.edited = null;
+    this.composer.set();
+    return true;
+  }
+
+  /** Mend the last question. */
+  editLast() {
+    const place = this.record.messages.findLastIndex(({role}) => role === "user");
+    if (place >= 0) this.edit(place);
+  }
+
+  /** Another answer to the same question. The one that was there is kept beside it, or in the history. */
+  again(place) {
+    const old = this.record.messages[place], isLast = place === this.record.messages.length - 1;
+    const next = isLast ? {...this.record, messages: this.record.messages.slice(0, place)} : this.begun(place, []);
+    return this.run(next, isLast ? {about: {versions: [...(old.about?.versions ?? []), unversioned(old)]}} : null);
+  }
+
+  /** Show another version of an answer: the oldest comes to the front, this one to the end. */
+  turn(place) {
+    const shown = this.record.messages[place], [next, ...others] = shown.about.versions;
+    const versions = [...others, unversioned(shown)];
+    this.keep({...this.record, messages: this.record.messages.with(place, {...next, about: {...next.about, versions}})});
+    this.view.draw(this.record.messages);
+  }
+
+  /** Write more of an answer that was stopped or cut. */
+  goOn() {
+    return this.run({...this.record, messages: this.record.messages.slice(0, -1)}, this.record.messages.at(-1));
+  }
+
+  /** Tell the model what its calls gave. */
+  answerCalls(results) {
+    const calls = this.record.messages.at(-1).tool_calls;
+    const messages = results.map((content, place) => ({role: "tool", tool_call_id: calls[place].id, content}));
+    return this.run(this.begun(this.record.messages.length, messages));
+  }
+
+  /** The record up to a place, and what is said then: another record where something would be lost. */
+  begun(place, said) {
+    const kept = this.record.messages.slice(0, place), messages = [...kept, ...said];
+    const forks = place < this.record.messages.length;
+    return {...this.record, id: forks ? newId() : this.record.id, title: titleOf(messages), messages};
+  }
+
+  /** Answer a record's last message. Whether that was refused: then the record stays as it was. */
+  async run(next, begun = null) {
+    if (this.running) return true;
+    const before = this.record, own = this.running = new AbortController();
+    this.record = next;
+    this.view.draw(next.messages);
+    const view = this.view.begin();
+    this.working(true);
+    const {message, error} = await this.receive(next, begun, own.signal, view);
+    const isShown = this.running === own;
+    if (isShown) { this.running = null; this.working(false); }
+    if (error) {
+      if (isShown) { this.record = before; this.view.draw(before.messages); this.view.fail(error); }
+      return isShown;
+    }
+    this.keep({...next, messages: [...next.messages, message]}, isShown);
+    if (isShown) this.view.end(view, message, next.messages.length);
+    return false;
+  }
+
+  /** The message of an answer, as far as it came; or why there is none. */
+  async receive(next, begun, signal, view) {
+    const sent = [...this.settings.messages, ...next.messages, ...(begun?.content ? [begun] : [])];
+    const going = begun?.content ? {continue_final_message: true, add_generation_prompt: false} : {};
+    const body = {...this.settings.fields, ...this.modelField, ...going, messages: sent.map(bare)};
+    let message = null, drawing = 0;
+    try {
+      for await (message of answer(body, signal, begun)) {
+        drawing ||= requestAnimationFrame(() => { drawing = 0; keepingEnd(() => view.grow(message)); });
+      }
+      return {message};
+    } catch (error) {
+      if (error.name === "AbortError") return {message: {...message, about: {...message?.about, stopped: true}}};
+      if (!(error instanceof Refused)) throw error;
+      return {error: withNames(error.message, sent)};
+    } finally {
+      cancelAnimationFrame(drawing);
+    }
+  }
+
+  /** One model has many names; of several, one must be named. */
+  get modelField() {
+    return this.models.entries.length > 1 ? {model: this.models.chosen.id} : {};
+  }
+
+  /** From now on this is the conversation, here and in the history. */
+  keep(record, isShown = true) {
+    const kept = {...record, changed: Date.now()};
+    if (isShown) this.record = kept;
+    if (!this.settings.keeps || this.unwanted.has(record.id)) return;
+    history.save(kept).catch((error) => this.view.fail(`This browser does not keep the conversation: ${error?.message ?? "no room"}`));
+  }
+}
+
+function unversioned({about, ...message}) {
+  const {versions, ...others} = about ?? {};
+  return {...message, about: others};
+}
+
+function titleOf(messages) {
+  const first = messages.find(({role}) => role === "user");
+  const line = first ? history.textOf(first).trim().split("\n", 1)[0] : "";
+  return line.slice(0, LONGEST_TITLE) || first?.about?.names?.[0] || "Pictures";
+}
+
+/** An error that names a picture by its place in the request, naming it as people know it. */
+function withNames(text, sent) {
+  return text.replace(/messages\[(\d+)\]\.content\[(\d+)\](?:\.image_url(?:\.url)?)?/g, (path, message, part) =>
+    history.picturesOf(sent[message] ?? {})[part]?.name ?? path);
+}

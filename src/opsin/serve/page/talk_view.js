@@ -1,0 +1,102 @@
+/** A conversation as articles. It knows how messages look, and calls `actions` for what people do with them. */
+
+import {AnswerView} from "./answer_view.js";
+import {pictureNode} from "./composer.js";
+import {$, button, copyButton, make} from "./dom.js";
+import {picturesOf, textOf} from "./history.js";
+
+export class TalkView {
+  /** Actions: edit(place), again(place), goOn(), turn(place, by), answerCalls(results), context(). */
+  constructor(actions) {
+    this.actions = actions;
+    this.questions = new WeakMap();  // their articles, by message: pictures are not decoded again
+  }
+
+  /** Show all of it anew. */
+  draw(messages) {
+    const hadFocus = $("talk").contains(document.activeElement);
+    const articles = messages.map((message, place) => this.articleOf(message, place, place === messages.length - 1));
+    const calls = messages.at(-1)?.tool_calls;
+    $("talk").replaceChildren($("empty"), ...articles, ...(calls ? [this.resultForm(calls)] : []));
+    $("empty").hidden = messages.length > 0;
+    if (hadFocus) $("text").focus();
+  }
+
+  /** An answer that is about to come. */
+  begin() {
+    const view = new AnswerView();
+    this.append(view.article);
+    return view;
+  }
+
+  /** It has come, and is the last one. */
+  end(view, message, place) {
+    keepingEnd(() => {
+      view.finish(message, this.actions.context(), this.answerButtons(message, place, true));
+      if (message.tool_calls) $("talk").append(this.resultForm(message.tool_calls));
+    });
+  }
+
+  append(node) {
+    $("empty").hidden = true;
+    $("talk").append(node);
+    node.scrollIntoView({block: "end"});
+  }
+
+  /** Tell what went wrong. It stays until the conversation is shown anew. */
+  fail(text) {
+    this.append(make("article", {className: "error", role: "alert"}, text));
+  }
+
+  articleOf(message, place, isLast) {
+    if (message.role === "user") {
+      if (!this.questions.has(message)) this.questions.set(message, this.question(message, place));
+      return this.questions.get(message);
+    }
+    if (message.role === "tool") return resultArticle(message);
+    const view = new AnswerView();
+    view.finish(message, this.actions.context(), this.answerButtons(message, place, isLast));
+    return view.article;
+  }
+
+  question(message, place) {
+    const text = textOf(message), said = text ? [make("div", {className: "said"}, text)] : [];
+    const footer = make("footer", {}, button("Edit", () => this.actions.edit(place)), ...(text ? [copyButton(() => text)] : []));
+    const pictures = picturesOf(message).map((picture) => pictureNode(picture));
+    return make("article", {className: "person"}, make("h2", {className: "hidden"}, "You"), ...pictures, ...said, footer);
+  }
+
+  answerButtons({content, tool_calls: calls, about}, place, isLast) {
+    const {actions} = this, versions = about?.versions ?? [];
+    const cut = about?.stopped || about?.ended === "length";
+    return [
+      ...(content ? [copyButton(() => content)] : []),
+      button("Ask again", () => actions.again(place)),
+      ...(isLast && cut && content && !calls ? [button("Go on", () => actions.goOn())] : []),
+      ...(isLast && versions.length ? [button("Other answer", () => actions.turn(place), {name: `Show another of ${versions.length + 1} answers`})] : []),
+    ];
+  }
+
+  /** Where a person plays the tools that the model called. */
+  resultForm(calls) {
+    const fields = calls.map(({function: called}) =>
+      make("label", {}, make("span", {}, `Result of ${called.name}`), make("textarea", {rows: 2, required: true})));
+    const form = make("form", {className: "results", "aria-label": "Results of tools"}, ...fields, make("button", {}, "Give results"));
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      this.actions.answerCalls([...form.querySelectorAll("textarea")].map((field) => field.value));
+    };
+    return form;
+  }
+}
+
+function resultArticle({content}) {
+  return make("article", {className: "tool"}, make("details", {}, make("summary", {}, "Result"), make("pre", {tabIndex: 0}, content)));
+}
+
+/** Show more. Who looks at the end still does so then; who reads further up is left there. */
+export function keepingEnd(show) {
+  const wasAtEnd = innerHeight + scrollY >= document.documentElement.scrollHeight - 80;
+  show();
+  if (wasAtEnd) scrollTo(0, document.documentElement.scrollHeight);
+}

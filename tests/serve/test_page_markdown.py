@@ -1,0 +1,120 @@
+"""How the page shows Markdown: its own modules, in a headless Chromium. Skipped without one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from browser import Browser
+from page_browser import needs_chromium, opened
+from running_server import running_sight
+
+pytestmark = needs_chromium
+
+SHOWN = """(async (text) => {
+  const {Markdown} = await import("/page/markdown.js");
+  const root = document.createElement("div");
+  new Markdown(root).show(text);
+  for (const head of root.querySelectorAll("figcaption")) head.remove();
+  return root.innerHTML.replace(/ (tabindex|role|aria-label|rel|target|class)="[^"]*"/g, "");
+})"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with (
+        running_sight(tmp_path_factory.mktemp("markdown")) as server,
+        opened(server.url + "/", tmp_path_factory.mktemp("chromium")) as made,
+    ):
+        yield made
+
+
+def shown(page: Browser, text: str) -> str:
+    return page.run(f"{SHOWN}({json.dumps(text)})")
+
+
+SPANS = {
+    "*a* **b** ***c*** ~~d~~": "<em>a</em> <strong>b</strong> <em><strong>c</strong></em> <del>d</del>",
+    "**a *b* c** _d_": "<strong>a <em>b</em> c</strong> <em>d</em>",
+    "snake_case_name 2 * 3 * 4 ** x": "snake_case_name 2 * 3 * 4 ** x",
+    "**open": "**open",
+    "`a*b*` ``c`d`` `open": "<code>a*b*</code> <code>c`d</code> `open",
+    r"\*a\* \(x\)": r"*a* \(x\)",
+    "[a **b**](https://x.org/c_(d) \"t\")": '<a href="https://x.org/c_(d)">a <strong>b</strong></a>',
+    "![p](https://x.org/p.png)": '<a href="https://x.org/p.png">p</a>',
+    "see https://x.org/a, (https://x.org/b).": 'see <a href="https://x.org/a">https://x.org/a</a>, '
+    '(<a href="https://x.org/b">https://x.org/b</a>).',
+    "[a](javascript:alert(1)) [b](data:text/html,x)": "[a](javascript:alert(1)) [b](data:text/html,x)",
+    "[a] [b](": "[a] [b](",
+    "<b>a</b> <img src=x> &amp;": "&lt;b&gt;a&lt;/b&gt; &lt;img src=x&gt; &amp;amp;",
+    "a<br>b": "a<br>b",
+    "a\nb": "a<br>b",
+}  # fmt: skip
+
+BLOCKS = {
+    "# a #\n### b": "<h3>a</h3><h5>b</h5>",
+    "#a": "<p>#a</p>",
+    "a\n\nb": "<p>a</p><p>b</p>",
+    "a\n***\nb": "<p>a</p><hr><p>b</p>",
+    "```py\nx < 1\n\n# no\n```\na": "<figure><pre><code>x &lt; 1\n\n# no</code></pre></figure><p>a</p>",
+    "```\nnot closed": "<figure><pre><code>not closed</code></pre></figure>",
+    "~~~\n```\n~~~": "<figure><pre><code>```</code></pre></figure>",
+    "- a\n- b\n  more": "<ul><li>a</li><li><p>b</p></li></ul>".replace("<p>b</p>", "b<br>more"),
+    "- a\n\n- b": "<ul><li><p>a</p></li><li><p>b</p></li></ul>",
+    "3. a\n   - b\n4. c": '<ol start="3"><li>a<ul><li>b</li></ul></li><li>c</li></ol>',
+    "1. a\n  - b": '<ol start="1"><li>a<ul><li>b</li></ul></li></ol>',
+    "1. a\n   ```\n   x\n   ```": '<ol start="1"><li>a<figure><pre><code>x</code></pre></figure></li></ol>',
+    "Year\n1986. good": "<p>Year<br>1986. good</p>",
+    "- a\n1. b": '<ul><li>a</li></ul><ol start="1"><li>b</li></ol>',
+    "> a\n> > b\n\nc": "<blockquote><p>a</p><blockquote><p>b</p></blockquote></blockquote><p>c</p>",
+    "|a|b|\n|-|-:|\n|1\\|2|*3*|\n|4|": "<figure><div><table><thead><tr><th>a</th><th>b</th></tr></thead>"
+    "<tbody><tr><td>1|2</td><td><em>3</em></td></tr><tr><td>4</td><td></td></tr></tbody></table></div></figure>",
+    "a | b\nc | d": "<p>a | b<br>c | d</p>",
+}
+
+
+@pytest.mark.parametrize("text", SPANS)
+def test_what_stands_within_a_text(page, text):
+    assert shown(page, text) == f"<p>{SPANS[text]}</p>"
+
+
+@pytest.mark.parametrize("text", BLOCKS)
+def test_blocks(page, text):
+    assert shown(page, text) == BLOCKS[text]
+
+
+HARD = ["[", "*", "**a ", "`a ``b ```c ", "![", "_a* ", "> ", "- ", "|", "~~x", "https://", "1. ", "[a](", "\\"]
+HARD += ["> \n", "- x\n", "|a|\n|-|\n", "  - x\n", "```\n", "1. a\n   - b\n", "*a ", "# ", "[a](https://x"]
+
+
+def test_no_text_takes_long_or_breaks_it(page):
+    """Marks within marks, without end: all of it stays to be read, and what is open is shown, not looked for again."""
+    code = """(async (texts) => { const {Markdown} = await import("/page/markdown.js");
+      return texts.filter((text) => { const root = document.createElement("div");
+        new Markdown(root).show(text); return !root.childNodes.length; }); })"""
+    texts = [part * (20_000 // len(part)) for part in HARD] + [
+        "*a " * 9000 + "a* " * 9000,
+        "[" * 9000 + "](https://x)" * 9000,
+    ]
+    assert page.run(f"{code}({json.dumps(texts)})") == []
+
+
+def test_what_grows_keeps_the_nodes_that_stay(page):
+    kept = page.run("""(async () => { const {Markdown} = await import("/page/markdown.js");
+      const root = document.createElement("div"), markdown = new Markdown(root), seen = [];
+      markdown.show("a\\n\\n- b"); const [first, second] = root.children;
+      markdown.show("a\\n\\n- b\\n- c\\n\\nd");
+      return [root.children[0] === first, root.children[1] === second, root.textContent]; })()""")
+    assert kept == [True, False, "abcd"]
+
+
+def test_code_and_tables_are_copied(page):
+    code = """(async () => { const {Markdown} = await import("/page/markdown.js"); const copied = [];
+      const clipboard = {writeText: async (text) => copied.push(text)};
+      Object.defineProperty(navigator, "clipboard", {configurable: true, value: clipboard});
+      const root = document.createElement("div");
+      new Markdown(root).show("```py\\na\\n  b\\n```\\n\\n|x|y|\\n|-|-|\\n|1|2|");
+      for (const one of root.querySelectorAll("button")) one.click();
+      return copied; })()"""
+    assert page.run(code) == ["a\n  b", "x\ty\n1\t2"]

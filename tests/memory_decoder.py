@@ -92,6 +92,9 @@ class MemoryDecoder:
         self.fill(memory, Group(pages, None, slots))
 
     def forward(self, batch: Batch) -> Array:
+        return self.weights.token_embd.logits(self.hidden(batch))
+
+    def hidden(self, batch: Batch) -> Array:
         w = self.weights
         x = w.token_embd(batch.ids)
         table = x.ops.rope_table(batch.positions, self.frequencies)
@@ -102,7 +105,7 @@ class MemoryDecoder:
             )  # fmt: skip
             x = self._look(block, x, batch, i)
             x = block.ffn(block.ffn_norm(x, EPS), "silu", residual=x)
-        return w.token_embd.logits(w.output_norm(x.ops.take(x, batch.outputs), EPS))
+        return w.output_norm(x.ops.take(x, batch.outputs), EPS)
 
     def _look(self, block: Block, x: Array, batch: Batch, layer: int) -> Array:
         """Rows that remember something attend to it; the others stay as they are."""

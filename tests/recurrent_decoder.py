@@ -75,6 +75,9 @@ class RecurrentDecoder:
         return {"conv": StateShape(layers, (STEPS - 1, CHANNELS)), "delta": StateShape(layers, (VALUES, PART, PART))}
 
     def forward(self, batch: Batch) -> Array:
+        return self.weights.token_embd.logits(self.hidden(batch))
+
+    def hidden(self, batch: Batch) -> Array:
         w = self.weights
         x = batch.overlay(w.token_embd(batch.ids))
         table = x.ops.rope_table(batch.positions, self.frequencies)
@@ -88,7 +91,7 @@ class RecurrentDecoder:
             else:
                 x = self._remember(block, normed, batch, RECURRENT.index(i), x)
             x = batch.tap(f"blk.{i}.out", block.ffn(block.ffn_norm(x, EPS), "silu", residual=x))
-        return w.token_embd.logits(w.output_norm(x.ops.take(x, batch.outputs), EPS))
+        return w.output_norm(x.ops.take(x, batch.outputs), EPS)
 
     def _remember(self, block: DeltaBlock, x: Array, batch: Batch, layer: int, residual: Array) -> Array:
         ops, runs, keys = x.ops, batch.runs, KEYS * PART

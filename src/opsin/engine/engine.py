@@ -200,6 +200,10 @@ class Engine(Stays):
             raise RequestError(f"{rows} tokens do not fit in the cache now", hint="load with a larger context")
         return pages
 
+    def rows_between(self) -> int:
+        """Rows that a job on the engine's thread may compute at once: fewer while somebody streams."""
+        return self._budget.rows(any(sequence.generated for sequence in self._scheduler.running))
+
     def return_pages(self, pages: list[int]) -> None:
         self._pool.give_back(pages)
 

@@ -157,6 +157,13 @@ class PromptRows:
             index += 1  # of those that end there, only the first can have rows
         return self.media[index:]
 
+    def uncut(self, start: int, end: int) -> int:
+        """`end`, or where rows from `start` on end before it, or after it, so that none see each other across it."""
+        for placed in self.media_from(start):
+            if placed.span.atomic and placed.start < end < placed.end:
+                end = placed.start if placed.start > start else placed.end
+        return end
+
     def divide(self, pages: list[int]) -> list[tuple[Placed, list[int]]]:
         """All that is remembered, each with its part of the pages of all."""
         ends = np.cumsum([placed.pages for placed in self.memory], dtype=int).tolist()

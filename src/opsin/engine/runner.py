@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -15,47 +14,20 @@ import numpy as np
 from opsin.arrays import Floats, Ints
 from opsin.engine.candidates import CANDIDATES, Candidates
 from opsin.engine.media_store import MediaStore
-from opsin.engine.memory import MemoryInputs, write_memory
-from opsin.engine.rows import Placed, PromptRows
+from opsin.engine.rows import PromptRows
 from opsin.engine.scheduler import Plan
-from opsin.engine.states import StateInputs
-from opsin.errors import RequestError
+from opsin.engine.step_program import Limits, StepProgram
 from opsin.models import Decoder
-from opsin.nn.batch import MEMORY, Batch, Group
-from opsin.ops import PAGE, Array, Pages, PageType, Reads
-from opsin.ops.device import Device, Recorded
+from opsin.nn.batch import MEMORY
+from opsin.ops import Pages, PageType
+from opsin.ops.device import Device
+from opsin.ops.recurrence import States
 from opsin.spans import Prompt
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What one step and one cache can hold.
-
-    Attributes:
-        rows: rows of a step.
-        outputs: rows of a step whose logits are wanted.
-        sequences: sequences that run at once.
-        context: rows of one sequence.
-        pages: pages of the cache, shared by all sequences.
-        memory: pages of what they remember beside it, where the decoder has a group for that.
-        states: slots for what its recurrent layers have of a sequence, where it has any.
-    """
-
-    rows: int = 512
-    outputs: int = 64
-    sequences: int = 32
-    context: int = 8192
-    pages: int = 8192 // PAGE
-    memory: int = 8192 // PAGE
-    states: int = 8
-
-    def __post_init__(self) -> None:
-        fewest = min(self.rows, self.outputs, self.context, self.pages, self.memory, self.states)
-        if not 0 < self.sequences <= min(self.rows, self.outputs) or fewest < 1:
-            raise RequestError(f"{self}", hint="a step needs a row and an output for each sequence")
+__all__ = ["Limits", "Runner"]
 
 
-class Runner:
+class Runner(StepProgram):
     """One decoder, one cache, one recorded program for every step. It lives on the engine's thread.
 
     Args:
@@ -65,11 +37,8 @@ class Runner:
     def __init__(
         self, device: Device, decoder: Decoder, limits: Limits, kind: PageType, media: MediaStore | None = None
     ) -> None:
-        self.device, self.decoder, self.limits, self.media = device, decoder, limits, media
+        super().__init__(device, decoder, limits, media)
         ops, tape = device.record()
-        rows, outputs = tape.count("rows", limits.rows), tape.count("outputs", limits.outputs)
-        shapes = decoder.groups
-        self._windows = sorted({shape.window for name, shape in shapes.items() if name != MEMORY})
         self.pages: dict[str, Pages] = {
             name: ops.pages(
                 layers=s.layers,
@@ -78,53 +47,16 @@ class Runner:
                 kind=kind,
                 count=limits.memory if name == MEMORY else limits.pages,
             )
-            for name, s in shapes.items()
+            for name, s in decoder.groups.items()
         }
-
-        def each_row(name: str) -> Array:
-            return tape.input(ops, name, (rows,), "i32")
-
-        tables = tape.input(ops, "tables", (limits.sequences, -(-limits.context // PAGE)), "i32")
-        sequence, last, slots = each_row("sequence"), each_row("last"), each_row("slots")
-        own = [shape for name, shape in shapes.items() if name != MEMORY]
-        ends = {causal: each_row("own") if causal else last for causal in {shape.causal for shape in own}}
-        firsts = {window: each_row(_first(window)) for window in self._windows}
-        # Groups that see alike share their reads, and so the plan of them that the device makes.
-        sights = {(shape.window, shape.causal) for shape in own}
-        reads = {(w, causal): Reads(tables, sequence, firsts[w], ends[causal]) for w, causal in sorted(sights)}
-        self._memory: MemoryInputs | None = None
-        if MEMORY in shapes:
-            size = (limits.sequences, limits.memory)
-            self._memory = MemoryInputs(ops, tape, self.pages[MEMORY], rows, size)
-        self._states: StateInputs | None = None
-        if decoder.states:
-            self._states = StateInputs(ops, tape, decoder.states, sequences=limits.sequences, slots=limits.states)
-        batch = Batch(
-            ids=each_row("ids"),
-            positions=each_row("positions"),
-            groups={
-                name: Group(self.pages[name], reads[s.window, s.causal], slots)
-                for name, s in shapes.items()
-                if name != MEMORY
-            },
-            outputs=tape.input(ops, "outputs", (outputs,), "i32"),
-            axes=tape.input(ops, "axes", (rows, decoder.axes), "i32") if decoder.axes > 1 else None,
-            media=tape.rows(ops, "media", limits.rows) if media is not None else None,
-            memory=self._memory.group if self._memory is not None else None,
-            context=limits.context,
-            states=self._states.states if self._states is not None else {},
-            runs=self._states.runs if self._states is not None else None,
-        )
+        self.states: dict[str, States] = {
+            name: ops.states(layers=s.layers, shape=s.shape, count=limits.states) for name, s in decoder.states.items()
+        }
+        batch = self._batch(ops, tape, self.pages, self.states)
         logits = decoder.forward(batch)
         self._most = min(CANDIDATES, decoder.vocabulary)
         ids, values, sums = ops.candidates(logits, tape.count("candidates", self._most))
-        self.program: Recorded = tape.finish({"logits": logits, "ids": ids, "values": values, "sums": sums})
-        self._placed = False  # whether the step before had media
-
-    @property
-    def bytes(self) -> int:
-        """Memory of a step's values, without weights and cache."""
-        return self.program.bytes
+        self.program = tape.finish({"logits": logits, "ids": ids, "values": values, "sums": sums})
 
     @property
     def cache_bytes(self) -> int:
@@ -133,7 +65,7 @@ class Runner:
     @property
     def state_bytes(self) -> int:
         """Memory of all slots for recurrent states."""
-        return 0 if self._states is None else self._states.bytes
+        return sum(states.bytes for states in self.states.values())
 
     def step(self, plan: Plan) -> Candidates:
         """Candidates of the slices that want an id, in order: as many as serve all of them best.
@@ -198,93 +130,6 @@ class Runner:
             yield part
             reads, writes, other = writes, other, writes
 
-    def _fill(self, row: int, number: int, rows: PromptRows, ids: Sequence[int], start: int, pages: list[int]) -> None:
-        """Rows of one sequence into the program's inputs."""
-        if len(ids) == 1 and (start >= rows.count or not rows.media):
-            self._fill_one(row, number, rows, ids[0], start, pages)
-            return
-        inputs, end = self.program.inputs, row + len(ids)
-        places = np.arange(start, start + len(ids), dtype=np.int32)
-        table = inputs["tables"][number]
-        table[: len(pages)] = pages
-        inputs["ids"][row:end] = ids
-        inputs["sequence"][row:end] = number
-        inputs["slots"][row:end] = table[places // PAGE] * PAGE + places % PAGE
-        inputs["last"][row:end] = rows.last(start, places)
-        if "own" in inputs:
-            inputs["own"][row:end] = places + 1
-        for window in self._windows:
-            inputs[_first(window)][row:end] = rows.first(places, window) if window else 0
-        positions = rows.positions(start, places)  # [rows] or [rows, axes]
-        inputs["positions"][row:end] = positions if positions.ndim == 1 else positions[:, 0]
-        if "axes" in inputs:
-            inputs["axes"][row:end] = positions if positions.ndim > 1 else positions[:, None]
-        if rows.media:
-            self._place_media(row, rows, start, start + len(ids))
-
-    def _fill_one(self, row: int, number: int, rows: PromptRows, id: int, place: int, pages: list[int]) -> None:
-        """The same for one row of text. Most rows come so, and numbers are written faster than arrays."""
-        inputs, position = self.program.inputs, rows.position(place)
-        inputs["tables"][number, : len(pages)] = pages
-        inputs["ids"][row], inputs["sequence"][row] = id, number
-        inputs["slots"][row] = pages[place // PAGE] * PAGE + place % PAGE
-        inputs["last"][row], inputs["positions"][row] = place + 1, position
-        if "own" in inputs:
-            inputs["own"][row] = place + 1
-        for window in self._windows:
-            inputs[_first(window)][row] = max(0, place - window + 1) if window else 0
-        if "axes" in inputs:
-            inputs["axes"][row] = position
-
-    def _fill_memory(self, row: int, number: int, rows: PromptRows, places: range, pages: list[int]) -> None:
-        """What rows of one sequence remember, if anything."""
-        if self._memory is not None and rows.memory:
-            self._memory.fill(self.program.inputs, row, number, rows, places, pages)
-
-    def _fill_states(self, rows: range, reads: int, writes: int) -> None:
-        """Where the states of one sequence come from and go, if it has any."""
-        if self._states is not None:
-            self._states.fill(self.program.inputs, rows, reads, writes)
-
-    def _write_memory(
-        self, unfilled: Sequence[tuple[Placed, list[int]]], first: int = 0, rows: int | None = None
-    ) -> None:  # fmt: skip
-        """Rows from `first` on of what nobody wrote yet (None: all) are computed now, beside the program."""
-        count = sum(placed.memory for placed, _ in unfilled) if rows is None else rows
-        if count and self.media is not None:
-            into = self.pages[MEMORY]
-            write_memory(self.device, self.decoder, self.media, into, unfilled, range(first, first + count))
-
-    def _run(self, **counts: int) -> None:
-        remembering = {} if self._memory is None else {"remembering": self._memory.count}
-        self.program.run(**counts, **remembering)
-
-    def _place_media(self, row: int, rows: PromptRows, start: int, end: int) -> None:
-        """Let embeddings stand in the rows of media from `start` to `end`; `row` is where `start` is in the batch."""
-        for placed in rows.media_from(start):
-            if placed.start >= end:
-                return
-            if not placed.span.rows:
-                continue
-            assert self.media is not None
-            if placed.span.digest not in self.media:
-                raise RequestError("the pictures of this prompt are not kept", hint="give fewer, or smaller ones")
-            found = self.media.get(placed.span.digest)
-            first, last = max(start, placed.start), min(end, placed.end)
-            shown = found.row + placed.span.first + first - placed.start
-            self.program.rows["media"].set(row + first - start, found.array, shown, last - first)
-            self._placed = True
-
-    def _clear(self) -> None:
-        """No sequences, no media, and nobody remembers any."""
-        if self._placed:
-            self.program.rows["media"].clear()
-            self._placed = False
-        if self._memory is not None:
-            self._memory.clear(self.program.inputs)
-        if self._states is not None:
-            self._states.clear(self.program.inputs)
-
     def _candidates(self, outputs: int, most: int) -> Candidates:
         ids, logits, sums = (self.program.output(name)[:outputs] for name in ("ids", "values", "sums"))
         whole = functools.partial(self._logits, outputs)
@@ -295,18 +140,11 @@ class Runner:
         return cast(Floats, self.program.output("logits")[:outputs])
 
 
-def _first(window: int) -> str:
-    """The input that says what a row sees first through a window."""
-    return f"first.{window}" if window else "first"
-
-
 def _chunks(rows: PromptRows, sizes: list[int], size: int) -> Iterator[tuple[int, int]]:
     """Rows in chunks of `sizes`, then of `size`, but where rows that see each other need a larger one."""
     start = 0
     while start < rows.count:
         end = min(start + (sizes.pop(0) if sizes else size), rows.count)
-        for placed in rows.media_from(start):
-            if placed.span.atomic and placed.start < end < placed.end:
-                end = placed.start if placed.start > start else placed.end
+        end = rows.uncut(start, end)
         yield start, end
         start = end

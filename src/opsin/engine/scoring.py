@@ -8,41 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Self
 
 from opsin.arrays import Floats
 from opsin.engine.engine import Engine
 from opsin.engine.logprobs import Logprobs, logprobs
+from opsin.engine.room import Room
 from opsin.engine.rows import PromptRows
 from opsin.engine.runner import Runner
 from opsin.errors import RequestError
 from opsin.spans import MediaSpan, Prompt, TextSpan
 
-_LOOK_AGAIN_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class _Room:
-    """Pages, and slots for states where the model has any, for a job on the engine's thread."""
-
-    pages: list[int]
-    states: list[int]
-
-    @classmethod
-    def of(cls, engine: Engine, rows: int) -> Self:
-        """Raises RequestError where there is none now."""
-        pages = engine.borrow_pages(rows)
-        try:
-            return cls(pages, [] if engine.states is None else engine.states.borrow())
-        except RequestError:
-            engine.return_pages(pages)
-            raise
-
-    def give_back(self, engine: Engine) -> None:
-        engine.return_pages(self.pages)
-        if engine.states is not None:
-            engine.states.pool.give_back(self.states)
+LOOK_AGAIN_SECONDS = 0.05
 
 
 def score(engine: Engine, runner: Runner, prompt: Prompt, sizes: Sequence[int] = ()) -> Floats:
@@ -52,15 +28,11 @@ def score(engine: Engine, runner: Runner, prompt: Prompt, sizes: Sequence[int] =
         engine.embed(media)
 
     def run() -> Floats:
-        memory = engine.memory.borrow(PromptRows(prompt))
+        room = Room.of(engine, PromptRows(prompt))
         try:
-            room = _Room.of(engine, len(prompt))
-            try:
-                return runner.score(prompt, room.pages, sizes, memory=memory, states=room.states)
-            finally:
-                room.give_back(engine)
+            return runner.score(prompt, room.pages, sizes, memory=room.memory, states=room.states)
         finally:
-            engine.memory.pool.give_back(memory)
+            room.give_back(engine)
 
     return engine.call(run)
 
@@ -76,7 +48,7 @@ def prompt_logprobs(
         raise RequestError("a prompt with pictures has no log-probabilities", hint="send text alone")
     ids = [id for span in prompt.spans if isinstance(span, TextSpan) for id in span.ids]
     told: list[Logprobs] = []
-    with _room(engine, len(ids), check) as room:
+    with _room(engine, PromptRows(prompt), check) as room:
         parts = runner.scoring(ids, room.pages, states=room.states)
         while len(told) < len(ids) - 1:
             check()
@@ -87,15 +59,15 @@ def prompt_logprobs(
 
 
 @contextmanager
-def _room(engine: Engine, rows: int, check: Callable[[], None]) -> Iterator[_Room]:
+def _room(engine: Engine, rows: PromptRows, check: Callable[[], None]) -> Iterator[Room]:
     """Room in the cache, waited for while others have it."""
     while True:
         check()
         try:
-            room = engine.call(lambda: _Room.of(engine, rows))
+            room = engine.call(lambda: Room.of(engine, rows))
             break
         except RequestError:  # there is none now
-            time.sleep(_LOOK_AGAIN_SECONDS)
+            time.sleep(LOOK_AGAIN_SECONDS)
     try:
         yield room
     finally:

@@ -185,21 +185,12 @@ def count_slots(shapes: Mapping[str, StateShape], size: int | None, *, sequences
 
 
 class StateInputs:
-    """What a step's program is told of states, and their memory."""
+    """What a step's program is told of states."""
 
-    def __init__(
-        self, ops: Ops, tape: Recording, shapes: Mapping[str, StateShape], *, sequences: int, slots: int
-    ) -> None:  # fmt: skip
-        self.states = {
-            name: ops.states(layers=shape.layers, shape=shape.shape, count=slots) for name, shape in shapes.items()
-        }
+    def __init__(self, ops: Ops, tape: Recording, *, sequences: int) -> None:
         sizes = {"starts": sequences + 1, "reads": sequences, "writes": sequences}
         self.runs = Runs(*(tape.input(ops, f"states_{name}", (size,), "i32") for name, size in sizes.items()))
         self._count = 0  # sequences of a step
-
-    @property
-    def bytes(self) -> int:
-        return sum(states.bytes for states in self.states.values())
 
     def clear(self, inputs: Inputs) -> None:
         """No sequence is there."""

@@ -67,8 +67,12 @@ class Decoder(Protocol):
         """Positions of a row: 1, or 3 (time, row, column) where pictures are laid out in a plane."""
         ...
 
+    def hidden(self, batch: Batch) -> Array:
+        """States [outputs, width] after the last norm, of the rows that the batch wants."""
+        ...
+
     def forward(self, batch: Batch) -> Array:
-        """Logits [outputs, vocabulary] of the rows that the batch wants."""
+        """Logits [outputs, vocabulary] of the same: the output matrix of `hidden`."""
         ...
 
 

@@ -148,7 +148,7 @@ class Gemma4(OverWeights):
             for kind, count in zip(self.kinds, counts, strict=True)
         }
 
-    def forward(self, batch: Batch) -> Array:
+    def hidden(self, batch: Batch) -> Array:
         w, tap = self.weights, batch.tap
         x = tap("embed", batch.overlay(self.width**0.5 * w.token_embd(batch.ids)))
         own = None if self.embeddings is None else self.embeddings(batch.ids, x, self.eps)
@@ -160,8 +160,11 @@ class Gemma4(OverWeights):
             groups = {kind.group: batch.groups[kind.group].of_rows(wanted) for kind in self.kinds}
             batch = replace(batch, positions=ops.take(batch.positions, wanted), groups=groups)
             x = self._blocks(x, batch, own, range(writing, len(w.blk)))
-        logits = w.logits(tap("norm", w.output_norm(x, self.eps)))
-        return ops.softcap(logits, self.cap) if self.cap else logits
+        return tap("norm", w.output_norm(x, self.eps))
+
+    def logits(self, x: Array) -> Array:
+        logits = super().logits(x)
+        return x.ops.softcap(logits, self.cap) if self.cap else logits
 
     def _blocks(self, x: Array, batch: Batch, own: Array | None, layers: range) -> Array:
         """x [rows, width] after these layers; `own` are the embeddings of all layers."""

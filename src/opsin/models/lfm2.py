@@ -136,13 +136,13 @@ class Lfm2(OverWeights):
     def states(self) -> Mapping[str, StateShape]:
         return {STATE: StateShape(self._convolutions, (self.steps - 1, self.width))}
 
-    def forward(self, batch: Batch) -> Array:
+    def hidden(self, batch: Batch) -> Array:
         w, tap = self.weights, batch.tap
         x = tap("embed", batch.overlay(w.token_embd(batch.ids)))
         table = x.ops.rope_table(batch.positions, self.frequencies, self.rope_scale)
         for i, block in enumerate(w.blk):
             x = self._block(block, x, batch, i, table)
-        return w.logits(tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps)))
+        return tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps))
 
     def _block(self, block: Lfm2Block, x: Array, batch: Batch, layer: int, table: Array) -> Array:
         normed, number = block.attn_norm(x, self.eps), self.numbers[layer]

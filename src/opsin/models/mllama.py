@@ -95,7 +95,7 @@ class MllamaDecoder(OverWeights):
         for layer, block in enumerate(self._crossing):
             block.attn.remember(memory, pages, slots, layer=layer, heads=self.heads, eps=self.eps)
 
-    def forward(self, batch: Batch) -> Array:
+    def hidden(self, batch: Batch) -> Array:
         w, tap = self.weights, batch.tap
         x = tap("embed", batch.overlay(w.token_embd(batch.ids)))
         table = x.ops.rope_table(batch.positions, self.frequencies, self.scale)
@@ -112,7 +112,7 @@ class MllamaDecoder(OverWeights):
                 x = feed_forward(block.ffn, block.ffn_norm(x, self.eps), "silu", None, residual=x)
                 own += 1
             x = tap(f"blk.{i}.out", x)
-        return w.logits(tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps)))
+        return tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps))
 
     def _look(self, block: CrossBlock, x: Array, batch: Batch, layer: int) -> Array:
         """Rows that remember a picture look at it; the others stay as they are."""

@@ -110,7 +110,7 @@ class Qwen35Decoder(OverWeights):
     def _recurrent(self) -> int:
         return sum(isinstance(block, DeltaBlock) for block in self.blocks)
 
-    def forward(self, batch: Batch) -> Array:
+    def hidden(self, batch: Batch) -> Array:
         w, tap = self.weights, batch.tap
         x = tap("embed", batch.overlay(w.token_embd(batch.ids)))
         places, axis = (batch.positions, None) if batch.axes is None else (batch.axes, self.axis)
@@ -131,7 +131,7 @@ class Qwen35Decoder(OverWeights):
                 full += 1
             x = feed_forward(block.ffn, block.ffn_norm(x, self.eps), "silu", self.routing, residual=x)
             x = tap(f"blk.{i}.out", x)
-        return w.logits(tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps)))
+        return tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps))
 
 
 def _heads(file: File, prefix: str) -> Heads:

@@ -87,6 +87,16 @@ class OverWeights:
     def media_width(self) -> int:
         return self.width
 
+    def hidden(self, batch: Batch) -> Array:
+        raise NotImplementedError
+
+    def logits(self, x: Array) -> Array:
+        """Of states [rows, width] as `hidden` gives them."""
+        return self.weights.logits(x)
+
+    def forward(self, batch: Batch) -> Array:
+        return self.logits(self.hidden(batch))
+
 
 class PreNormBlock(Module):
     attn_norm: RmsNorm
@@ -180,13 +190,13 @@ class PreNormDecoder(OverWeights):
     def axes(self) -> int:
         return 1 if self.axis is None else 3
 
-    def forward(self, batch: Batch) -> Array:
+    def hidden(self, batch: Batch) -> Array:
         w, tap = self.weights, batch.tap
         x = tap("embed", batch.overlay(w.token_embd(batch.ids)))
         tables = self._tables(batch)
         for i, block in enumerate(w.blk):
             x = self._block(block, x, batch, i, tables)
-        return w.logits(tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps)))
+        return tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps))
 
     def _place(self, layer: int) -> tuple[str, int]:
         """A layer's KV group, and its number among the layers of that."""

@@ -98,13 +98,16 @@ class SandwichDecoder(OverWeights):
             for kind, count in zip(self.kinds, counts, strict=True)
         }
 
-    def forward(self, batch: Batch) -> Array:
+    def hidden(self, batch: Batch) -> Array:
         w, tap = self.weights, batch.tap
         x = tap("embed", batch.overlay(self.width**0.5 * w.token_embd(batch.ids)))
         tables = [x.ops.rope_table(batch.positions, kind.frequencies, kind.rope_scale) for kind in self.kinds]
         for i, block in enumerate(w.blk):
             x = self._block(block, x, batch, i, tables[self.places[i].kind])
-        logits = w.logits(tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps)))
+        return tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps))
+
+    def logits(self, x: Array) -> Array:
+        logits = super().logits(x)
         return x.ops.softcap(logits, self.cap) if self.cap else logits
 
     def _block(self, block: SandwichBlock, x: Array, batch: Batch, layer: int, table: Array) -> Array:

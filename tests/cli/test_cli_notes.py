@@ -64,14 +64,6 @@ OTHERS = {
         {"general.architecture": "nomic-bert"}, "token_embd.weight",
         "a model for embeddings of texts (nomic-bert)", "give a model that writes",
     ),
-    "embedding model on a decoder": (
-        {"general.architecture": "qwen3", "qwen3.pooling_type": 3}, "blk.0.attn_q.weight",
-        "a model for embeddings of texts (qwen3)", "give a model that writes",
-    ),
-    "reranker": (
-        {"general.architecture": "qwen3", "qwen3.pooling_type": 4}, "cls.output.weight",
-        "a model that ranks texts (qwen3)", "give a model that writes",
-    ),
     "draft model": ({"general.architecture": "eagle3"}, "fc.weight", "a draft model", "give the model itself"),
     "the head alone that guesses ahead": (
         {"general.architecture": "qwen3", "qwen3.nextn_predict_layers": 1}, "blk.36.nextn.eh_proj.weight",

@@ -83,7 +83,7 @@ def test_flags_that_are_left_aside_for_one_reason_are_one_line():
 
 
 def test_values_that_ask_for_nothing_are_taken_without_a_word():
-    assert lines("-ngl", "0", "--keep", "0", "--reasoning-budget", "-1", "--pooling", "none", "-dev", "none") == []
+    assert lines("-ngl", "0", "--keep", "0", "--reasoning-budget", "-1", "-dev", "none") == []
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_variables_are_told_as_flags_are(variables, told):
     ("name", "value"),
     [
         ("CONTEXT_SHIFT", "1"),
-        ("EMBEDDINGS", "true"),
+        ("RERANKING", "true"),
         ("MODELS_DIR", "/m"),
         ("REASONING_PRESERVE", "off"),
         ("RPC", "a:1"),

@@ -21,8 +21,7 @@ OTHERS = {
     "the part for sound of a model (mmproj)": ({A: "clip", "clip.has_audio_encoder": True}, "a.x"),
     "a model for embeddings of texts (nomic-bert-moe)": ({A: "nomic-bert-moe"}, "blk.0.x"),
     "a model for embeddings of texts (t5encoder)": ({A: "t5encoder"}, "enc.blk.0.x"),
-    "a model for embeddings of texts (x)": ({A: "x", "x.pooling_type": 1}, "blk.0.x"),
-    "a model that ranks texts (x)": ({A: "x", "x.pooling_type": 4}, "blk.0.x"),
+    "a model that ranks texts (xbert)": ({A: "xbert", "xbert.pooling_type": 4}, "blk.0.x"),
     "a model that makes pictures or films (sdxl)": ({A: "sdxl"}, "x"),
     "a model that makes sound (wavtokenizer-dec)": ({A: "wavtokenizer-dec"}, "x"),
 }
@@ -31,7 +30,7 @@ MODELS = [
     {A: "llama"},
     {A: "never-heard-of"},
     {A: "clip", "clip.has_vision_encoder": True, "clip.has_audio_encoder": True},
-    {A: "x", "x.pooling_type": 0},
+    {A: "x", "x.pooling_type": 1},
     {A: "x", "x.nextn_predict_layers": 1},
 ]
 # Of other types than they should be.
@@ -54,6 +53,12 @@ def test_what_is_no_model_is_told(said: str) -> None:
 @pytest.mark.parametrize("metadata", MODELS)
 def test_what_may_be_a_model_is_nothing_else(metadata: dict[str, object]) -> None:
     assert what(metadata) is None
+
+
+def test_a_family_s_own_is_a_model_whatever_its_name() -> None:
+    file = open_unwritten(Path("x"), {A: "bert"}, [NewTensor.of("x", np.zeros(2, np.float32))])
+    assert find_other(file) is not None
+    assert find_other(file, is_known=True) is None
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=repr)

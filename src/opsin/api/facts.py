@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from opsin.engine.pooling import Pooling
 from opsin.engine.sampling import MOST_SAMPLERS, Sampling, read_samplers
 from opsin.errors import FileError, RequestError
 from opsin.gguf import File
@@ -23,6 +24,9 @@ SAMPLING_KEYS: Final = {
 }  # fmt: skip
 
 
+_POOLINGS: Final[dict[int, Pooling]] = {1: "mean", 2: "cls", 3: "last"}
+
+
 @dataclass(frozen=True)
 class Facts:
     """Of the part that writes.
@@ -37,6 +41,7 @@ class Facts:
         stop: texts that end an answer, and
         system: the system message, for whoever gives no others; stores know them, files do not.
         suppressed: ids that are never written.
+        pooling: how its states become an embedding; None where the file does not say.
     """
 
     architecture: str
@@ -48,6 +53,7 @@ class Facts:
     stop: tuple[str, ...] = ()
     system: str = ""
     suppressed: tuple[int, ...] = ()
+    pooling: Pooling | None = None
 
     @classmethod
     def of(cls, file: File) -> Facts:
@@ -60,6 +66,7 @@ class Facts:
             vocabulary_type=vocabulary_type(file.metadata),
             sampling=read_sampling(file),
             suppressed=_suppressed(file),
+            pooling=_pooling(file),
         )
 
 
@@ -97,6 +104,12 @@ def read_sequence(text: str) -> tuple[list[str], list[str]]:
         except RequestError:
             strange.append(name)
     return known, strange
+
+
+def _pooling(file: File) -> Pooling | None:
+    """What `pooling_type` says, a number of llama.cpp's enum. 0, nothing, is what converters write of no knowledge."""
+    number = file.get_int(f"{file.get_str('general.architecture', '')}.pooling_type", 0)
+    return _POOLINGS.get(number)
 
 
 def _suppressed(file: File) -> tuple[int, ...]:

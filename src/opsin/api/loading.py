@@ -13,16 +13,18 @@ from typing import get_args
 from opsin.api.arguments import check_type, check_whole
 from opsin.api.facts import Facts
 from opsin.api.files import Files, find
-from opsin.api.model import Model, Text
+from opsin.api.model import Model
 from opsin.api.notes import find_notes
 from opsin.api.pairing import pair
 from opsin.api.prompting import Prompting
 from opsin.api.replies import Replies
+from opsin.api.text_part import Text
 from opsin.api.vision import Vision
 from opsin.config import Config, from_environment
 from opsin.engine.engine import Engine
 from opsin.engine.media_store import MediaStore
 from opsin.engine.pages import pages_for
+from opsin.engine.pooling import Pooler
 from opsin.engine.runner import Limits, Runner
 from opsin.engine.states import count_slots
 from opsin.errors import ModelError, RequestError
@@ -34,7 +36,7 @@ from opsin.hub.found import Found
 from opsin.media.budget import USUAL, PictureBudget
 from opsin.media.fetch import FetchRules
 from opsin.media.limits import PictureLimits
-from opsin.models import Decoder, load_decoder
+from opsin.models import Decoder, is_known, load_decoder
 from opsin.nn.batch import MEMORY
 from opsin.nn.module import FileReader
 from opsin.ops import PAGE, PageType
@@ -176,8 +178,8 @@ def _rows(decoder: Decoder, asked: int | None, usual: int, sequences: int) -> in
 
 
 def _check_is_model(file: File) -> None:
-    """Raises ModelError for GGUF files that are something else than a model that writes, or its mmproj."""
-    other = find_other(file)
+    """Raises ModelError for GGUF files that are something else than a model of text, or its mmproj."""
+    other = find_other(file, is_known=is_known(file))
     if other is not None:
         what, hint = other
         raise ModelError(f"{file.path} is {what}", hint=hint)
@@ -248,4 +250,5 @@ class _Loading:
         replies = Replies(read.tokenizer, read.template, grammars, decoder.vocabulary)
         marker = vision.marker if vision is not None else None
         prompting = Prompting(read.tokenizer, read.template, marker, replies.format)
-        return Text(runner, engine, read.tokenizer, grammars, prompting, replies, read.facts)
+        pooler = Pooler(engine, runner)
+        return Text(runner, engine, pooler, read.tokenizer, grammars, prompting, replies, read.facts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack, cast, overload
 
@@ -13,16 +12,17 @@ import numpy.typing as npt
 from opsin.api.answer import Answer, TextEnding
 from opsin.api.arguments import check_functions, check_ids, check_texts, check_type, check_whole
 from opsin.api.contents import PreparedMessages, read_messages
+from opsin.api.embedding import Embeds
 from opsin.api.facts import Facts
 from opsin.api.forms import Schema, form_of
 from opsin.api.picture_options import PictureOptions
 from opsin.api.prompt_options import PLAIN, PromptOptions
-from opsin.api.prompting import Prompting
 from opsin.api.question import Question
-from opsin.api.replies import Replies, ReplyOptions
+from opsin.api.replies import ReplyOptions
 from opsin.api.reply_keywords import REPLY_WORDS, ChatOptions, ReplyKeywords, reply_options
 from opsin.api.sampling_options import SamplingOptions, sampling_from
 from opsin.api.shorthand import Messages, to_messages
+from opsin.api.text_part import Text
 from opsin.api.vision import Embeddings, Tower, Vision
 from opsin.engine.engine import Engine
 from opsin.engine.logprobs import Logprobs
@@ -32,32 +32,18 @@ from opsin.engine.scoring import prompt_logprobs, score
 from opsin.engine.token_rules import TokenRules
 from opsin.engine.trace import Edits, trace
 from opsin.errors import RequestError
-from opsin.grammar import Grammar, Grammars
+from opsin.grammar import Grammar
 from opsin.media.budget import USUAL, WORDS, PictureBudget
 from opsin.media.decode import Source
 from opsin.media.swapping import Step
 from opsin.ops.device import Device
-from opsin.process import Stays
 from opsin.spans import Patches, Prompt, check_context
 from opsin.text import ChatTemplate, Tokenizer
 
 _ASKED = "give what `question` or `raw` makes, or use `chat` and `complete`"
 
 
-@dataclass(frozen=True, eq=False)
-class Text:
-    """The part of a model that writes."""
-
-    runner: Runner
-    engine: Engine
-    tokenizer: Tokenizer
-    grammars: Grammars
-    prompting: Prompting
-    replies: Replies
-    facts: Facts
-
-
-class Model(Stays):
+class Model(Embeds):
     """A model in memory: a part that writes, one that sees, or both. Use `opsin.load`; close it, or use `with`."""
 
     def __init__(
@@ -267,6 +253,17 @@ class Model(Stays):
         patches = [patches for _, patches in prepared]
         text = "".join(piece for piece in pieces if isinstance(piece, str))
         return Question.of(prompting.raw(pieces, patches, context=self.context, check=check), prepared, text)
+
+    def content(
+        self, parts: Sequence[object], *, check: Callable[[], None] = lambda: None, budget: PictureBudget = USUAL
+    ) -> Prompt:
+        """A message's content without a template or a role, for `embed`: texts and pictures, as in `question`."""
+        read = self._read([{"role": "user", "content": parts}], check, self.context, budget)
+        said = cast("list[dict[str, str]]", read.messages[-1]["content"])
+        if not read.pictures:
+            return self.embedding_prompt("".join(part["text"] for part in said), check=check)
+        patches = [patches for _, patches in read.pictures]
+        return self.text.prompting.content(said, patches, context=self.context, check=check)
 
     def _pieces(self, pieces: Sequence[str | Sequence[int]]) -> Sequence[str | Sequence[int]]:
         if not isinstance(pieces, list | tuple):

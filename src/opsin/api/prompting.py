@@ -98,6 +98,16 @@ class Prompting:
             shown += len(here)
         return Prompt.of(spans)
 
+    def content(
+        self, parts: Sequence[Mapping[str, object]], pictures: list[Patches], *, context: int | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Prompt:  # fmt: skip
+        """Prepared parts of a message one after another, without a template: texts are what people wrote."""
+        said = [self.own if part["type"] == "image" else Written(cast(str, part["text"])) for part in parts]
+        runs = split_at_marker(self._escaped(join("", said)), self.own, self.tokenizer)
+        self.refuse_too_long(runs, pictures, context)
+        return Prompt.of(self._spans(runs, pictures, first=True, check=check))
+
     def knows_role(self, role: str) -> bool:
         """Whether messages may have it: the roles of OpenAI's clients, and those that the template names."""
         if role in _ROLES or self.template is None:

@@ -58,6 +58,7 @@ _READ = {
     "LLAMA_ARG_NO_MMPROJ_AUTO": _Variable("vision", _no),
     "LLAMA_ARG_ALIAS": _Variable("alias"),
     "LLAMA_ARG_TAGS": _Variable("tags"),
+    "LLAMA_ARG_POOLING": _Variable("pooling"),
     "LLAMA_ARG_CTX_SIZE": _Variable("context", options.positive, auto="0"),
     "LLAMA_ARG_N_PARALLEL": _Variable("parallel", options.positive, auto="-1"),
     "LLAMA_ARG_CACHE_TYPE_K": _Variable("cache_type_k"),

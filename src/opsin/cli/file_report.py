@@ -12,7 +12,7 @@ from opsin.cli.vision_report import VisionReport, find_vision, vision_lines
 from opsin.errors import OpsinError
 from opsin.gguf import File
 from opsin.gguf.roles import PROJECTOR, find_other
-from opsin.models import load_decoder
+from opsin.models import is_known, load_decoder
 from opsin.nn.batch import MEMORY, GroupShape
 from opsin.nn.meta import MetaReader
 from opsin.ops import PAGE, PageType
@@ -114,7 +114,7 @@ class _Memory:
 
 def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None]:
     """What the model would take, found by building it from shapes alone; or why it cannot be built."""
-    other = find_other(file)
+    other = find_other(file, is_known=is_known(file))
     if other is not None:
         return None, f"it is {other[0]}; {other[1]}"
     if file.get_str("general.architecture", "") == PROJECTOR:

@@ -42,6 +42,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="tokens that the cache holds, for all answers together; 0 for the usual",
     )  # fmt: skip
     parser.add_argument("-a", "--alias", metavar="NAME", help="what the model is called (default: as its file)")
+    parser.add_argument(
+        "--pooling", choices=("none", "mean", "cls", "last", "rank"),
+        help="which states become an embedding (as the file says, else last); none: one of each token",
+    )  # fmt: skip
     parser.add_argument("--tags", metavar="NAME,...", help="told with the model's name, and used for nothing")
     parser.add_argument("-np", "--parallel", type=options.or_auto, metavar="N", help=f"answers at once ({_PARALLEL})")
     where = parser.add_argument_group("where")
@@ -217,6 +221,7 @@ def _settings(args: argparse.Namespace) -> Options:
         slots=args.slots is not False,
         page=args.page is not False,
         tags=tuple(tag for tag in _listed([args.tags or ""]) if tag),
+        pooling=None if args.pooling == "rank" else args.pooling,
         defaults=defaults,
         chat_defaults=chat_defaults(args),
         grammar=forms.asked_form(args),

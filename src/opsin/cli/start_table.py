@@ -175,7 +175,8 @@ ACCEPTED: Final = {
     "the model stays in memory": """
         --sleep-idle-seconds N unless -1
     """,
-    "this server answers, and makes no embeddings": """
+    "embeddings are made for whoever asks for them, and are of length 1 unless embd_normalize says otherwise": """
+        --embedding --embeddings = EMBEDDINGS
         --embd-normalize N
     """,
     "there is one model in this server": """
@@ -192,10 +193,6 @@ ACCEPTED: Final = {
 REFUSED: Final = {
     "a conversation that became too long is refused, and cut by its client; leave this out": """
         --context-shift = CONTEXT_SHIFT
-    """,
-    "this server makes no embeddings yet; start llama-server for them": """
-        --embedding --embeddings = EMBEDDINGS
-        --pooling T = POOLING unless none
     """,
     "this server ranks nothing yet; start llama-server for it": """
         --rerank --reranking = RERANKING
@@ -304,6 +301,7 @@ TAKEN: Final = """
     --no-mmproj --no-mmproj-auto = NO_MMPROJ_AUTO
     -a --alias N = ALIAS
     --tags T = TAGS
+    --pooling T = POOLING
     -c --ctx-size N = CTX_SIZE
     -t --threads N = THREADS
     -np --parallel N = N_PARALLEL

@@ -141,7 +141,7 @@ class Pooler:
         most = self._engine.context
         if tokens > most:
             raise ContextError(
-                f"the input ({tokens} tokens) exceeds the available context size ({most} tokens)",
+                f"the input ({tokens} tokens) is too large: it exceeds the available context size ({most} tokens)",
                 hint="send it in parts", prompt_tokens=tokens, context_tokens=most,
             )  # fmt: skip
 

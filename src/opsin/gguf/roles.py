@@ -23,7 +23,7 @@ _PAINTERS: Final = (
     "flux", "sd1", "sdxl", "sd3", "aura", "hidream", "cosmos", "ltxv", "hyvid", "wan", "lumina2", "qwen_image",
 )  # fmt: skip
 _SPEAKERS: Final = ("tokenizer-dec", "tts")  # their ends
-_POOLED: Final = (1, 2, 3, 4)  # llama.cpp's mean, cls, last and rank
+_RANKS: Final = 4  # in llama.cpp's enum of poolings
 
 
 def is_projector(name: str) -> bool:
@@ -36,13 +36,13 @@ def is_checkpoint_media(name: str) -> bool:
     return name.startswith(_CHECKPOINT)
 
 
-def find_other(file: File) -> tuple[str, str] | None:
-    """What a file is that is no model which writes, as in "it is ...", with a hint. None for all others.
+def find_other(file: File, *, is_known: bool = False) -> tuple[str, str] | None:
+    """What a file is that is no model which reads text, as in "it is ...", with a hint. None for all others.
 
-    An mmproj file for pictures is a part of one, and no case of this.
+    An mmproj file for pictures is a part of one, and no case of this. `is_known`: its architecture is one of a family.
     """
     architecture = _text(file, "general.architecture")
-    return _beside(file, architecture) or _of_another_kind(file, architecture)
+    return _beside(file, architecture) or (None if is_known else _of_another_kind(file, architecture))
 
 
 def _beside(file: File, architecture: str) -> tuple[str, str] | None:
@@ -72,10 +72,9 @@ def _beside(file: File, architecture: str) -> tuple[str, str] | None:
 
 def _of_another_kind(file: File, architecture: str) -> tuple[str, str] | None:
     """What writes nothing."""
-    pooling = file.metadata.get(f"{architecture}.pooling_type")
-    encodes = "bert" in architecture or architecture.endswith(_ENCODERS)
-    if encodes or (isinstance(pooling, int) and pooling in _POOLED):
-        what = "a model that ranks texts" if pooling == _POOLED[-1] else "a model for embeddings of texts"
+    if "bert" in architecture or architecture.endswith(_ENCODERS):
+        ranks = file.metadata.get(f"{architecture}.pooling_type") == _RANKS
+        what = "a model that ranks texts" if ranks else "a model for embeddings of texts"
         return f"{what} ({architecture})", _WRITES
     if architecture in _PAINTERS:
         return f"a model that makes pictures or films ({architecture})", _WRITES

@@ -208,6 +208,11 @@ def opened(source: str | Path | File) -> AbstractContextManager[File]:
     return nullcontext(source) if isinstance(source, File) else open_model(source)
 
 
+def is_known(file: File) -> bool:
+    """Whether a family here reads files of its architecture."""
+    return file.get_str("general.architecture", "") in architectures()
+
+
 def load_decoder(file: File, source: Reader) -> Decoder:
     """The decoder of a file. Raises ModelError for an architecture that nobody here knows."""
     name, known = file.get_str("general.architecture"), architectures()

@@ -24,6 +24,7 @@ from opsin.serve.anthropic_format import ANTHROPIC_CHAT
 from opsin.serve.chat import OPENAI_CHAT, ChatFields, ChatRoutes
 from opsin.serve.completions import CompletionFields, CompletionRoutes
 from opsin.serve.conversation import Conversation
+from opsin.serve.embeddings import EmbeddingFields, EmbeddingRoutes
 from opsin.serve.exchange import AnswerRoute, Exchange
 from opsin.serve.fields import Fields
 from opsin.serve.file_routes import FORM, FileRoutes
@@ -43,8 +44,8 @@ from opsin.serve.tokens import DetokenizeRequest, TokenizeRequest, TokenRoutes
 
 Endpoint = Callable[[Request], Awaitable[Response]] | AnswerRoute
 ELSEWHERE = (
-    *("/v1/audio/transcriptions", "/audio/transcriptions", "/v1/embeddings"),
-    *("/embeddings", "/embedding", "/v1/rerank", "/v1/reranking", "/rerank", "/reranking", "/slots/{id:int}"),
+    *("/v1/audio/transcriptions", "/audio/transcriptions"),
+    *("/v1/rerank", "/v1/reranking", "/rerank", "/reranking", "/slots/{id:int}"),
 )
 _FRAMINGS = {"/v1/messages": anthropic.FRAMING, "/api/": ollama.FRAMING}
 _MODEL, _RESPONSE, _FILE = "/v1/models/{name:path}", "/v1/responses/{id}", "/v1/files/{id}"
@@ -56,6 +57,7 @@ def build_app(service: Service) -> Starlette:
     """Routes over a service; whoever builds it starts and closes the service."""
     talk, tell = ChatRoutes(service, OPENAI_CHAT), ModelRoutes(service)
     go_on, spell, probe = CompletionRoutes(service), TokenRoutes(service), HealthRoutes(service)
+    vectors = EmbeddingRoutes(service)
 
     def answering(handler: Callable[[Exchange], Awaitable[None]]) -> AnswerRoute:
         return AnswerRoute(handler, service.options, service.ended)
@@ -93,6 +95,9 @@ def build_app(service: Service) -> Starlette:
         *_both("/chat/completions/input_tokens", answering(talk.count), "POST", Conversation),
         *_post("/apply-template", answering(talk.template), Conversation),
         *_others(service, answering),
+        *_post("/v1/embeddings", answering(vectors.openai), EmbeddingFields),
+        *_post("/embeddings", answering(vectors.native), EmbeddingFields),
+        *_post("/embedding", answering(vectors.native), EmbeddingFields),
         *_post("/v1/completions", answering(go_on.openai), Prompts, CompletionFields),
         *_post("/completions", answering(go_on.native), Prompts, CompletionFields),
         *_post("/completion", answering(go_on.native), Prompts, CompletionFields),

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from opsin.engine.pooling import Pooling
 from opsin.errors import RequestError
 from opsin.grammar import Grammar
 from opsin.media.fetch import FetchRules
@@ -52,6 +53,7 @@ class Options:
         grammar: the form of answers to requests that ask for none.
         media_marker: what stands for a picture in raw prompts; "" for another one in each process.
         prefill: whether a last message of the assistant's is gone on with unasked.
+        pooling: how states become an embedding; None for what the model's file says.
         defaults: fields of a request that hold where it says nothing, beside what the model's file recommends.
     """
 
@@ -86,6 +88,7 @@ class Options:
     grammar: Grammar | None = None
     media_marker: str = ""
     prefill: bool = True
+    pooling: Pooling | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:

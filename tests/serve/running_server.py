@@ -93,8 +93,10 @@ class Running:
 
 
 @contextmanager
-def running(load: Callable[[], Model], *, wait: bool = True, **options: object) -> Iterator[Running]:
-    """A server of `load()`'s model on a free port. The model is not closed with it."""
+def running(
+    load: Callable[[], Model], *, wait: bool = True, close: bool = False, **options: object
+) -> Iterator[Running]:
+    """A server of `load()`'s model on a free port. The model is not closed with it, unless `close` says so."""
     settings = Options(port=0, **options)
     made, service = listen(settings), Service(settings, load)
     server = uvicorn_of(service)
@@ -104,6 +106,8 @@ def running(load: Callable[[], Model], *, wait: bool = True, **options: object) 
         loading = asyncio.ensure_future(service.start())
         await server.serve(sockets=made)
         await loading
+        if close:
+            await service.close()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(live()), daemon=True)
     thread.start()

@@ -34,7 +34,7 @@ def test_a_server_that_loads_lives_and_is_not_ready(text_model):
 
 def test_one_that_ends_is_not_ready(text_model):
     with running(lambda: text_model) as made:
-        made.service.ending = True
+        made.service.state.ending = True
         assert statuses(made) == (200, 200, 503)
         assert made.ask("/readyz?verbose").json["checks"] == {"model": True, "engine": True, "open": False}
 

@@ -23,11 +23,11 @@ PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 def spans(made, path: str, body: object = None, **headers: str):
     """What a request leaves, by name."""
     exporter = InMemorySpanExporter()
-    made.service._spans = SpanWriter(exporter)
+    made.service.state._spans = SpanWriter(exporter)
     made.ask(path, body, headers=headers)
 
     def found():
-        made.service._spans.flush()
+        made.service.state._spans.flush()
         return {span.name: span for span in exporter.get_finished_spans()}
 
     wait_for(found)

@@ -12,7 +12,7 @@ from scripted import scripted
 from test_serve_pictures import data_url, part, picture, text, user
 from test_tools import PARAMETERS, SPECIALS, TEMPLATE, call
 
-from opsin.serve.responses_routes import ResponseStore
+from opsin.serve.response_store import ResponseStore
 
 TOOLS = [{"type": "function", "name": "weather", "description": "Tells.", "parameters": PARAMETERS},
          {"type": "function", "name": "noon", "parameters": {}}]  # fmt: skip

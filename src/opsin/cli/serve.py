@@ -98,6 +98,10 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         help="for running answers, when the server is told to end (5); 0: none",
     )  # fmt: skip
     limits.add_argument(
+        "--sleep-idle-seconds", type=int, metavar="S",
+        help="after so long without a request the model leaves the memory, until the next; -1: never (-1)",
+    )  # fmt: skip
+    limits.add_argument(
         "--sse-ping-interval", type=int, metavar="S",
         help="a silent stream sends a comment after so many seconds (30); -1: never",
     )  # fmt: skip
@@ -213,6 +217,7 @@ def _settings(args: argparse.Namespace) -> Options:
         requests=args.max_requests,
         seconds=args.timeout or _SECONDS,
         drain_seconds=args.drain_seconds,
+        sleep_seconds=max(0, args.sleep_idle_seconds or 0),
         ping_seconds=max(0, _PING_SECONDS if args.sse_ping_interval is None else args.sse_ping_interval),
         origins=tuple(_listed(args.allow_origin)),
         access_log=args.access_log,

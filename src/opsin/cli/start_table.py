@@ -172,9 +172,6 @@ ACCEPTED: Final = {
         --cors-credentials = CORS_CREDENTIALS
         --no-cors-credentials = NO_CORS_CREDENTIALS
     """,
-    "the model stays in memory": """
-        --sleep-idle-seconds N unless -1
-    """,
     "embeddings are made for whoever asks for them, and are of length 1 unless embd_normalize says otherwise": """
         --embedding --embeddings = EMBEDDINGS
         --embd-normalize N
@@ -320,6 +317,7 @@ TAKEN: Final = """
     --cors-origins O = CORS_ORIGINS
     -to --timeout N = TIMEOUT
     --sse-ping-interval N = SSE_PING_INTERVAL
+    --sleep-idle-seconds N
     --metrics = ENDPOINT_METRICS
     --slots = ENDPOINT_SLOTS
     --no-slots = NO_ENDPOINT_SLOTS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -13,9 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
-from opsin.api.infilling import missing_tokens
 from opsin.errors import OpsinError
 from opsin.serve import anthropic, framing, ollama, openapi
 from opsin.serve.access import AccessMiddleware
@@ -34,11 +34,13 @@ from opsin.serve.models import ModelRoutes
 from opsin.serve.ollama import OllamaChatFields, OllamaGenerateFields
 from opsin.serve.ollama_routes import OllamaRoutes
 from opsin.serve.openapi import Described
+from opsin.serve.options import Options
 from opsin.serve.page_files import PageRoutes, guarded
 from opsin.serve.raw_prompts import Infill, Prompts
 from opsin.serve.record import Record, RecordMiddleware
 from opsin.serve.responses import ResponsesFields
 from opsin.serve.responses_routes import ResponseRoutes
+from opsin.serve.server_state import ServerState
 from opsin.serve.service import Service
 from opsin.serve.tokens import DetokenizeRequest, TokenizeRequest, TokenRoutes
 
@@ -55,35 +57,53 @@ _NAMED = (_MODEL, _RESPONSE, _FILE, _PAGE_FILE)  # what begins so is counted und
 
 def build_app(service: Service) -> Starlette:
     """Routes over a service; whoever builds it starts and closes the service."""
+
+    @cache
+    def written(ready: bool) -> Mapping[str, Any]:
+        return _document(described, service)
+
+    described = [*about(service.state, lambda: written(service.ready)), *described_of(service)]
+    return application(described, service.state)
+
+
+def about(state: ServerState, written: Callable[[], Mapping[str, Any]]) -> list[Described]:
+    """What the server shows of itself; `written` gives its document."""
+
+    async def metrics(request: Request) -> Response:
+        """Counters, gauges and histograms for Prometheus."""
+        headers = {"Process-Start-Time-Unix": str(state.started)}
+        return Response(state.metrics.text(), media_type=TYPE, headers=headers)
+
+    async def api(request: Request) -> Response:
+        """This document."""
+        return JSONResponse(written())
+
+    async def docs(request: Request) -> Response:
+        """The same as a page."""
+        manual = openapi.page(written())
+        return Response(manual, media_type="text/html", headers=_manual_headers(manual))
+
+    return [
+        *_page(state.options),
+        *_get("/docs", docs),
+        *_get("/openapi.json", api),
+        *_get("/metrics", metrics),
+    ]
+
+
+def described_of(service: Service) -> list[Described]:
+    """All that is asked of one model."""
     talk, tell = ChatRoutes(service, OPENAI_CHAT), ModelRoutes(service)
     go_on, spell, probe = CompletionRoutes(service), TokenRoutes(service), HealthRoutes(service)
     vectors = EmbeddingRoutes(service)
 
     def answering(handler: Callable[[Exchange], Awaitable[None]]) -> AnswerRoute:
-        return AnswerRoute(handler, service.options, service.ended)
+        return AnswerRoute(handler, service.options, service.state.ended, service.held)
 
-    async def metrics(request: Request) -> Response:
-        """Counters, gauges and histograms for Prometheus."""
-        headers = {"Process-Start-Time-Unix": str(service.started)}
-        return Response(service.metrics.text(), media_type=TYPE, headers=headers)
-
-    async def api(request: Request) -> Response:
-        """This document."""
-        return JSONResponse(written(service.ready))
-
-    async def docs(request: Request) -> Response:
-        """The same as a page."""
-        manual = openapi.page(written(service.ready))
-        return Response(manual, media_type="text/html", headers=_manual_headers(manual))
-
-    described = [
-        *_page(service),
-        *_get("/docs", docs),
-        *_get("/openapi.json", api),
+    return [
         *_both("/health", probe.health, "GET"),
         *_get("/livez", probe.live),
         *_get("/readyz", probe.ready),
-        *_get("/metrics", metrics),
         *_both("/models", tell.list, "GET"),
         *_get(_MODEL, tell.one),
         *_get("/props", tell.props),
@@ -103,26 +123,24 @@ def build_app(service: Service) -> Starlette:
         *_post("/completion", answering(go_on.native), Prompts, CompletionFields),
         *_post("/infill", answering(go_on.infill), Infill, CompletionFields),
         *_post("/tokenize", answering(spell.tokenize), TokenizeRequest),
-        *_get("/tokenizer_info", spell.info),
+        *_get("/tokenizer_info", answering(spell.info)),
         *_post("/detokenize", answering(spell.detokenize), DetokenizeRequest),
         *(Described(Route(path, tell.elsewhere, methods=["GET", "POST"]), built=False) for path in ELSEWHERE),
     ]
+
+
+def application(described: Sequence[Described], state: ServerState, *others: BaseRoute) -> Starlette:
+    """These routes, and then others, behind all that stands before every route."""
     declared = {one.route.path for one in described}
 
     def ended(record: Record) -> None:
-        service.record(record, _route(record.path.removeprefix(service.options.prefix), declared))
-
-    @cache
-    def written(ready: bool) -> Mapping[str, Any]:
-        return _document(described, service)
+        state.record(record, _route(record.path.removeprefix(state.options.prefix), declared))
 
     app = Starlette(
-        routes=[one.route for one in described],
+        routes=[*(one.route for one in described), *others],
         middleware=[
-            Middleware(RecordMiddleware, proxies=service.options.proxies, ended=ended),
-            Middleware(
-                AccessMiddleware, options=service.options, ended=service.ended, keys=service.keys, framings=_FRAMINGS
-            ),
+            Middleware(RecordMiddleware, proxies=state.options.proxies, ended=ended),
+            Middleware(AccessMiddleware, options=state.options, ended=state.ended, keys=state.keys, framings=_FRAMINGS),
         ],
         exception_handlers={OpsinError: framing.on_opsin_error, HTTPException: framing.on_http_error},
     )
@@ -134,8 +152,7 @@ def _document(described: Sequence[Described], service: Service) -> Mapping[str, 
     """What the server can be asked for: without what its model cannot do, once that is there."""
     if not service.ready:
         return openapi.document(described, service.options.prefix)
-    fills = not missing_tokens(service.model.tokenizer)
-    offered = [one for one in described if fills or one.route.path != "/infill"]
+    offered = [one for one in described if service.card.infills or one.route.path != "/infill"]
     return openapi.document(offered, service.options.prefix, service.names)
 
 
@@ -156,9 +173,9 @@ def _manual_headers(html: bytes) -> dict[str, str]:
     )
 
 
-def _page(service: Service) -> list[Described]:
+def _page(options: Options) -> list[Described]:
     """The page and its files, unless the operator wants none."""
-    if not service.options.page:
+    if not options.page:
         return []
     routes = PageRoutes()
     return [*_get("/", routes.page), *_get(_PAGE_FILE, routes.file)]
@@ -170,14 +187,15 @@ def _others(
     """Conversations in other protocols than that of chats, and what is stored for conversations."""
     respond, messages, ollamas = ResponseRoutes(service), ChatRoutes(service, ANTHROPIC_CHAT), OllamaRoutes(service)
     files = FileRoutes(service)
+    storing = AnswerRoute(files.create, service.options, service.state.ended, lambda body: nullcontext())
     return [
         *_both("/responses", answering(respond.chats.complete), "POST", ResponsesFields, ChatFields),
         *_both("/responses/input_tokens", answering(respond.chats.count), "POST", ResponsesFields),
-        Described(Route(_RESPONSE, respond.one, methods=["GET", "DELETE"])),
-        Described(Route("/v1/files", answering(files.create), methods=["POST"]), form=FORM),
-        *_get("/v1/files", files.list),
-        Described(Route(_FILE, files.one, methods=["GET", "DELETE"])),
-        *_get(_FILE + "/content", files.content),
+        Described(Route(_RESPONSE, respond.one, methods=["GET", "DELETE"]), shared=True),
+        Described(Route("/v1/files", storing, methods=["POST"]), form=FORM, shared=True),
+        Described(Route("/v1/files", files.list, methods=["GET"]), shared=True),
+        Described(Route(_FILE, files.one, methods=["GET", "DELETE"]), shared=True),
+        Described(Route(_FILE + "/content", files.content, methods=["GET"]), shared=True),
         *_post("/v1/messages", answering(messages.complete), AnthropicFields, ChatFields),
         *_post("/v1/messages/count_tokens", answering(messages.count), AnthropicFields),
         *_post("/api/chat", answering(ollamas.chat), OllamaChatFields),
@@ -190,7 +208,7 @@ def _others(
 
 
 def _get(path: str, endpoint: Endpoint) -> list[Described]:
-    return [Described(Route(path, endpoint))]
+    return [Described(Route(path, endpoint, methods=["GET"]))]
 
 
 def _post(path: str, endpoint: Endpoint, *body: type[Fields]) -> list[Described]:

@@ -37,6 +37,7 @@ class Body:
     def __init__(self, receive: Receive, options: Options, budget: ByteBudget) -> None:
         self._receive, self._options, self._budget = receive, options, budget
         self._bytes, self._whole = 0, False
+        self._again: bytearray | None = None
         self._until = asyncio.get_running_loop().time() + options.body_seconds
 
     @staticmethod
@@ -63,8 +64,25 @@ class Body:
         self._whole = not message.get("more_body", False)
         return message
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it has come."""
+        return self._whole
+
+    async def left(self) -> None:
+        """Wait until the client goes away, who has sent the whole body."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def put_back(self, data: bytearray) -> None:
+        """What `read` gave is wanted once more, by somebody else."""
+        self._again = data
+
     async def read(self) -> bytearray:
         """All of it. Nothing is kept here. Raises HttpError where the client goes away before its end."""
+        if self._again is not None:
+            data, self._again = self._again, None
+            return data
         data = bytearray()
         while not self._whole:
             message = await self()

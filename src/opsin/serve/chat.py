@@ -123,7 +123,7 @@ class ChatRoutes:
             return translated, self._read(translated.body, tenant)
 
     def _read(self, body: Mapping[str, Any], tenant: str) -> AskedConversation:
-        return conversation(body, prefill=self._service.options.prefill, files=self._service.files.of(tenant))
+        return conversation(body, prefill=self._service.options.prefill, files=self._service.state.files.of(tenant))
 
     def asked(self, body: Mapping[str, Any], *, tenant: str) -> ChatRequest:
         """What a body of this tenant's asks for. Raises FieldError, naming the field as the client knows it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
 
@@ -143,15 +144,23 @@ class Exchange:
 
 
 class AnswerRoute:
-    """An endpoint that writes its own response. `handler` is a method of one of the classes of routes."""
+    """An endpoint that writes its own response.
 
-    def __init__(self, handler: Callable[[Exchange], Awaitable[None]], options: Options, ended: asyncio.Event) -> None:
+    `handler` is a method of one of the classes of routes, `held` what it works within: the model is in memory.
+    """
+
+    def __init__(
+        self, handler: Callable[[Exchange], Awaitable[None]], options: Options, ended: asyncio.Event,
+        held: Callable[[Body], AbstractAsyncContextManager[None]],
+    ) -> None:  # fmt: skip
         self._handler, self._options, self._ended, self.__doc__ = handler, options, ended, handler.__doc__
+        self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(Request(scope, receive, send), send, self._options, self._ended)
         try:
-            await self._handler(exchange)
+            async with self._held(exchange.body):
+                await self._handler(exchange)
         except Exception as error:
             if not exchange.begun:
                 raise

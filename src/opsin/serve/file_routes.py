@@ -88,7 +88,7 @@ class FileRoutes:
         return Response(self._find(request).data, media_type="application/octet-stream", headers=headers)
 
     def _mine(self, request: Request) -> TenantFiles:
-        return self._service.files.of(Record.of(request.scope).tenant)
+        return self._service.state.files.of(Record.of(request.scope).tenant)
 
     def _find(self, request: Request) -> StoredFile:
         id = request.path_params["id"]

@@ -18,8 +18,8 @@ class HealthRoutes:
         self._service = service
 
     async def health(self, request: Request) -> Response:
-        """Whether the model is there; 503 while it is being loaded, as llama-server answers."""
-        _ = self._service.model  # 503 while it loads
+        """Whether the model is there, or sleeps; 503 while it is being loaded, as llama-server answers."""
+        _ = self._service.card  # 503 while it loads
         return JSONResponse({"status": "ok"})
 
     async def live(self, request: Request) -> Response:
@@ -29,7 +29,7 @@ class HealthRoutes:
     async def ready(self, request: Request) -> Response:
         """Whether it takes requests now; with `?verbose` each check, and what is held while nobody is inside."""
         service = self._service
-        checks = {"model": service.ready, "engine": service.engine_lives, "open": not service.ending}
+        checks = {"model": service.ready, "engine": service.engine_lives, "open": not service.state.ending}
         if "verbose" not in request.query_params:
             return _told(checks)
         return _told(checks, checks=checks, leaked=service.check_leaks())

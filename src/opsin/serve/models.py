@@ -5,10 +5,11 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from opsin.api import Model, TextEnding
-from opsin.hub.bundled import ABOUT, is_bundled
+from opsin.api import TextEnding
+from opsin.hub.bundled import ABOUT
 from opsin.serve.errors import HttpError
 from opsin.serve.generation_request import GenerationRequest
+from opsin.serve.model_card import ModelCard
 from opsin.serve.service import Service
 from opsin.serve.settings import short_settings_of
 from opsin.serve.usage import FINGERPRINT
@@ -34,31 +35,31 @@ class ModelRoutes:
 
     async def props(self, request: Request) -> Response:
         """llama-server's properties, as far as they mean something here."""
-        model = self._service.model
+        card = self._service.card
         if request.method == "POST":
             raise HttpError(501, "properties cannot be changed", hint="start the server with other options")
         return JSONResponse(
             {
                 "default_generation_settings": {
                     "params": short_settings_of(self._defaults),
-                    "n_ctx": model.context,
+                    "n_ctx": card.context,
                 },
-                "total_slots": model.sequences,
+                "total_slots": card.sequences,
                 "model_alias": self._service.name,
-                "model_ftype": model.facts.file_type,
-                "model_path": model.path.name,  # where it lies is the operator's affair
-                "modalities": _modalities(model),
+                "model_ftype": card.facts.file_type,
+                "model_path": card.file,  # where it lies is the operator's affair
+                "modalities": _modalities(card),
                 "media_marker": self._service.media_marker,
                 "endpoint_slots": self._service.options.slots,
                 "endpoint_props": False,
                 "endpoint_metrics": True,
                 "ui": self._service.options.page,
-                "chat_template": model.template.source if model.template is not None else "",
-                "chat_template_caps": _capabilities(model),
-                "bos_token": _token(model, model.tokenizer.bos),
-                "eos_token": _token(model, model.tokenizer.eos),
+                "chat_template": card.template,
+                "chat_template_caps": _capabilities(card),
+                "bos_token": card.bos,
+                "eos_token": card.eos,
                 "build_info": FINGERPRINT,
-                "is_sleeping": False,
+                "is_sleeping": not self._service.loaded,
                 "ui_settings": {},
                 "cors_proxy_enabled": False,
             }
@@ -68,17 +69,17 @@ class ModelRoutes:
         """One entry for each answer that may run at once. Which are busy is told, with what is not."""
         if not self._service.options.slots:
             raise HttpError(501, "slots are not told", hint="start the server without --no-slots")
-        model = self._service.model
-        count = model.sequences
+        card = self._service.card
+        count = card.sequences
         busy = min(self._service.active, count)
         if request.query_params.get("fail_on_no_slot") and busy == count:
             raise HttpError(503, "no slot is free", hint="come again in a few seconds")
-        slots = self._service.slots.told(count, model.context, busy)
+        slots = self._service.slots.told(count, card.context, busy)
         return JSONResponse(slots)
 
     async def adapters(self, request: Request) -> Response:
         """There are none."""
-        _ = self._service.model
+        _ = self._service.card
         if request.method == "POST":
             raise HttpError(501, "adapters are not supported")
         return JSONResponse([])
@@ -94,24 +95,24 @@ class ModelRoutes:
         return GenerationRequest(usual.sampling, TextEnding(usual.stop))
 
     def _entry(self) -> dict[str, object]:
-        service, model = self._service, self._service.model
-        takes = ["text", "image"] if model.has_vision else ["text"]
-        facts = model.facts
+        service, card = self._service, self._service.card
+        takes = ["text", "image"] if card.sees else ["text"]
+        facts = card.facts
         return {
             "id": service.name,
             "aliases": service.aliases,
             "tags": list(service.options.tags),
             "object": "model",
-            "created": service.started,
+            "created": service.state.started,
             "owned_by": "opsin",
             "architecture": {"input_modalities": takes, "output_modalities": ["text"]},
-            **_bundled(model),
+            **_bundled(card),
             "meta": {
                 "vocab_type": facts.vocabulary_type,
-                "n_vocab": model.tokenizer.vocabulary_size,
-                "n_ctx": model.context,
-                "n_ctx_train": model.trained_context,
-                "n_embd": model.width,
+                "n_vocab": card.vocabulary_size,
+                "n_ctx": card.context,
+                "n_ctx_train": card.trained_context,
+                "n_embd": card.width,
                 "n_params": facts.parameters,
                 "size": facts.bytes,
                 "ftype": facts.file_type,
@@ -121,7 +122,7 @@ class ModelRoutes:
     def _described(self) -> dict[str, object]:
         """What llama-server tells besides, of which nothing is known here but what it can do."""
         service = self._service
-        can = ["completion", "multimodal"] if service.model.has_vision else ["completion"]
+        can = ["completion", "multimodal"] if service.card.sees else ["completion"]
         details = dict.fromkeys(("parent_model", "family", "parameter_size", "quantization_level"), "")
         return {
             "name": service.name,
@@ -134,16 +135,16 @@ class ModelRoutes:
         }
 
 
-def _bundled(model: Model) -> dict[str, object]:
+def _bundled(card: ModelCard) -> dict[str, object]:
     """What the model that comes with opsin can do; nothing of others."""
-    return {"bundled": True, "description": ABOUT} if is_bundled(model.path) else {}
+    return {"bundled": True, "description": ABOUT} if card.bundled else {}
 
 
-def _capabilities(model: Model) -> dict[str, bool]:
+def _capabilities(card: ModelCard) -> dict[str, bool]:
     """What the template can take, in llama-server's words; nothing of a model without one."""
-    if model.template is None:
+    can, source = card.can, card.template
+    if can is None:
         return {}
-    can, source = model.template.capabilities, model.template.source
     return {
         "supports_object_arguments": can.calls is not None and can.calls.mappings,
         "supports_parallel_tool_calls": can.calls is not None,
@@ -157,9 +158,5 @@ def _capabilities(model: Model) -> dict[str, bool]:
     }
 
 
-def _modalities(model: Model) -> dict[str, bool]:
-    return {"vision": model.has_vision, "audio": False, "video": False}
-
-
-def _token(model: Model, id: int | None) -> str:
-    return "" if id is None else model.tokenizer.piece(id, special=True).decode("utf-8", "replace")
+def _modalities(card: ModelCard) -> dict[str, bool]:
+    return {"vision": card.sees, "audio": False, "video": False}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
@@ -12,13 +11,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from opsin import __version__
-from opsin.api import Model
-from opsin.api.infilling import missing_tokens
 from opsin.errors import RequestError
 from opsin.serve.chat import ChatProtocol, ChatRequest, ChatRoutes, tells_thoughts
 from opsin.serve.completions import CompletionRequest, CompletionRoutes
 from opsin.serve.exchange import Exchange
 from opsin.serve.fields import read
+from opsin.serve.model_card import ModelCard
 from opsin.serve.ollama import (
     OllamaChatFields,
     OllamaGenerateFields,
@@ -74,34 +72,34 @@ class OllamaRoutes:
 
     async def tags(self, request: Request) -> Response:
         """The one model."""
-        return JSONResponse({"models": [self._entry()]})
+        return JSONResponse({"models": [self.entry()]})
 
     async def running(self, request: Request) -> Response:
-        """The same, as one that is loaded."""
-        model = self._service.model
-        entry = {**self._entry(), "size_vram": 0, "expires_at": _FOR_EVER, "context_length": model.context}
-        return JSONResponse({"models": [entry]})
+        """The same, while it is in memory."""
+        if not self._service.loaded:
+            return JSONResponse({"models": []})
+        return JSONResponse({"models": [self.loaded_entry()]})
 
     async def show(self, request: Request) -> Response:
         """What the model is and can do."""
-        model, usual = self._service.model, self._service.usual
-        facts = model.facts
+        card, usual = self._service.card, self._service.usual
+        facts = card.facts
         architecture = facts.architecture
         sampling = {name: getattr(usual.sampling, name) for name in ("temperature", "top_k", "top_p", "min_p")}
         return JSONResponse(
             {
                 "modelfile": "",
                 "parameters": "\n".join(f"{name} {value:g}" for name, value in sampling.items()),
-                "template": model.template.source if model.template is not None else "",
-                "details": _details(model),
+                "template": card.template,
+                "details": _details(card),
                 "model_info": {
                     "general.architecture": architecture,
                     "general.parameter_count": facts.parameters,
-                    f"{architecture}.context_length": model.trained_context,
-                    f"{architecture}.embedding_length": model.width,
+                    f"{architecture}.context_length": card.trained_context,
+                    f"{architecture}.embedding_length": card.width,
                 },
-                "capabilities": _capabilities(model),
-                "modified_at": _modified(model),
+                "capabilities": _capabilities(card),
+                "modified_at": card.modified,
             }
         )
 
@@ -111,7 +109,7 @@ class OllamaRoutes:
     def _asked_generation(self, body: Mapping[str, Any], *, tenant: str) -> ChatRequest | CompletionRequest | None:
         asked = read(body, OllamaGenerateFields)
         if asked.suffix:
-            if missing_tokens(self._service.model.tokenizer):
+            if not self._service.card.infills:
                 raise RequestError(f"{self._service.name!r} does not support insert", hint="take a model for code")
             return self._completions.asked(gap(asked), read_prompts=gaps_of)
         if not asked.prompt and not asked.images:
@@ -122,26 +120,31 @@ class OllamaRoutes:
 
     def _is_there(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
         """What those hear who ask for nothing but the model."""
-        _ = self._service.model
         return {"model": self._service.name, "created_at": now(), **said, "done": True, "done_reason": _LOADED}
 
-    def _entry(self) -> dict[str, Any]:
-        model, name = self._service.model, self._service.name
-        size, modified = model.facts.bytes, _modified(model)
+    def loaded_entry(self) -> dict[str, Any]:
+        """What is told of a model that is in memory."""
+        context = self._service.card.context
+        return {**self.entry(), "size_vram": 0, "expires_at": _FOR_EVER, "context_length": context}
+
+    def entry(self) -> dict[str, Any]:
+        """What is told of a model in a list."""
+        card, name = self._service.card, self._service.name
+        size, modified = card.facts.bytes, card.modified
         # Names a file, not its bytes: to read them all takes seconds.
         digest = hashlib.sha256(f"{name} {size} {modified}".encode()).hexdigest()
         return {
             "name": name, "model": name, "modified_at": modified, "size": size, "digest": digest,
-            "details": _details(model), "capabilities": _capabilities(model),
+            "details": _details(card), "capabilities": _capabilities(card),
         }  # fmt: skip
 
 
-def _details(model: Model) -> dict[str, Any]:
-    facts = model.facts
+def _details(card: ModelCard) -> dict[str, Any]:
+    facts = card.facts
     return {
         "parent_model": "", "format": "gguf", "family": facts.architecture, "families": [facts.architecture],
         "parameter_size": _size(facts.parameters), "quantization_level": facts.file_type,
-        "context_length": model.trained_context, "embedding_length": model.width,
+        "context_length": card.trained_context, "embedding_length": card.width,
     }  # fmt: skip
 
 
@@ -150,19 +153,13 @@ def _size(parameters: int) -> str:
     return f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.2f}M"
 
 
-def _capabilities(model: Model) -> list[str]:
+def _capabilities(card: ModelCard) -> list[str]:
     """What clients look for before they offer tools or take pictures."""
-    can = model.template.capabilities if model.template is not None else None
     said = {
         "completion": True,
-        "vision": model.has_vision,
-        "tools": can is not None and can.calls is not None,
-        "thinking": model.text.replies.thinks,
-        "insert": not missing_tokens(model.tokenizer),
+        "vision": card.sees,
+        "tools": card.can is not None and card.can.calls is not None,
+        "thinking": card.thinks,
+        "insert": card.infills,
     }
     return [name for name, has in said.items() if has]
-
-
-def _modified(model: Model) -> str:
-    """When the file was written."""
-    return datetime.fromtimestamp(model.path.stat().st_mtime, UTC).isoformat().replace("+00:00", "Z")

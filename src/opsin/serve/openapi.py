@@ -35,13 +35,15 @@ _STYLE = (
 class Described:
     """A route, and what is read from the bodies sent there: each kind reads its own fields of the same body.
 
-    `form` is the schema of a form in place of JSON. One that is not `built` tells so whoever asks, and is not offered.
+    `form` is the schema of a form in place of JSON. One that is not `built` tells so whoever asks, and is not offered;
+    a `shared` one asks no model for anything.
     """
 
     route: Route
     body: tuple[type[Fields], ...] = ()
     built: bool = True
     form: Mapping[str, Any] | None = None
+    shared: bool = False
 
 
 def document(described: Sequence[Described], prefix: str = "", names: Sequence[str] = ()) -> Mapping[str, Any]:

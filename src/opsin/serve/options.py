@@ -39,6 +39,7 @@ class Options:
         ping_seconds: after so long a silence a stream sends a comment, so that no proxy cuts it; 0 for never.
         unread_seconds: time in which a client must go on reading what it is sent.
         requests: answers that may be inside at once, running or waiting; more are told to come again.
+        sleep_seconds: after so long without a request a model is taken out of memory, until the next; 0 for never.
         seconds: time that a request may take from its last byte to the end of its answer.
         drain_seconds: time that running answers have when the server is told to end.
         origins: pages of other origins that may ask, as "https://chat.example.org"; "*" for all.
@@ -72,6 +73,7 @@ class Options:
     ping_seconds: float = 30.0
     unread_seconds: float = 60.0
     requests: int = 128
+    sleep_seconds: float = 0.0
     seconds: float = 3600.0
     drain_seconds: float = 5.0
     origins: tuple[str, ...] = ()
@@ -97,7 +99,7 @@ class Options:
         if (
             min(self.body_bytes, self.all_bodies_bytes, self.requests) < 1
             or min(times) <= 0
-            or min(self.ping_seconds, self.drain_seconds, self.files_bytes) < 0
+            or min(self.ping_seconds, self.drain_seconds, self.sleep_seconds, self.files_bytes) < 0
         ):
             raise RequestError(f"{self}", hint="limits are positive")
         for number, key in enumerate(self.keys, 1):

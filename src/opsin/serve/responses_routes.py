@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from sys import getsizeof
-from typing import Any, Final
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,52 +19,13 @@ from opsin.serve.service import Service
 from opsin.serve.translated import Translated
 
 _Json = Mapping[str, Any]
-_MOST_BYTES: Final = 1 << 27  # of all that is kept, pictures included
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A response, and the conversation up to its answer."""
-
-    response: _Json
-    messages: Sequence[_Json]
-    bytes: int
-
-
-class ResponseStore:
-    """Responses by id, which nobody can guess, within a limit of bytes: the oldest go first.
-
-    The event loop changes it, other threads may look one up.
-    """
-
-    def __init__(self, most: int = _MOST_BYTES) -> None:
-        self._most, self._kept, self._bytes = most, dict[str, _Kept](), 0
-
-    def keep(self, response: _Json, messages: Sequence[_Json]) -> None:
-        """Keep one, unless it is too large."""
-        kept = _Kept(response, messages, _bytes(response) + sum(map(_bytes, messages)))
-        if kept.bytes > self._most:
-            return
-        self._kept[response["id"]] = kept
-        self._bytes += kept.bytes
-        while self._bytes > self._most:
-            self.forget(next(iter(self._kept)))
-
-    def find(self, id: str) -> _Kept | None:
-        return self._kept.get(id)
-
-    def forget(self, id: str) -> bool:
-        """Whether it was there."""
-        kept = self._kept.pop(id, None)
-        self._bytes -= kept.bytes if kept is not None else 0
-        return kept is not None
 
 
 class ResponseRoutes:
     """Of one server."""
 
     def __init__(self, service: Service) -> None:
-        self._store = ResponseStore()
+        self._store = service.state.responses
         self.chats = ChatRoutes(service, ChatProtocol("resp_", self._translate, self._form))
 
     async def one(self, request: Request) -> Response:
@@ -119,13 +78,3 @@ class ResponseRoutes:
 
 def _drop(response: _Json, answer: _Json) -> None:
     """It shall not be stored."""
-
-
-def _bytes(value: object) -> int:
-    """Of memory, with all that is in a value of JSON."""
-    inside: Iterable[object] = ()
-    if isinstance(value, Mapping):
-        inside = value.values()
-    elif isinstance(value, list):
-        inside = value
-    return getsizeof(value) + sum(map(_bytes, inside))

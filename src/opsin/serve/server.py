@@ -161,16 +161,16 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Nobody new gets in. Ends when all have got an answer or an error, or at a second Ctrl-C."""
-        self._service.ending = True
+        self._service.state.ending = True
         seconds, inside = self._service.options.drain_seconds, self._service.active
         if inside:
             _LOG.warning("opsin: ending: %d answers have %g s (Ctrl-C again ends at once)", inside, seconds)
         loop = asyncio.get_running_loop()
-        timers = [loop.call_later(seconds, self._service.ended.set), loop.call_later(0.05, self._turn_away)]
+        timers = [loop.call_later(seconds, self._service.state.ended.set), loop.call_later(0.05, self._turn_away)]
         try:
             await super().shutdown(sockets)
         finally:
-            self._service.ended.set()
+            self._service.state.ended.set()
             for timer in timers:
                 timer.cancel()
             if self.server_state.tasks:

@@ -1,31 +1,28 @@
-"""A model behind HTTP: loading, who is inside, time limits, and what was counted."""
+"""A model behind HTTP: when it is in memory, who is inside, time limits, and what was counted."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 from opsin.api import Model
 from opsin.engine.watch import EngineFigures
 from opsin.errors import BusyError, ModelError
-from opsin.serve.access_log import AccessLog
 from opsin.serve.body import GONE, Body, gone
 from opsin.serve.errors import HttpError
 from opsin.serve.fields import parse
 from opsin.serve.generation_request import Usual, usual_of
-from opsin.serve.keys import KeyRing
-from opsin.serve.metrics import Metrics
+from opsin.serve.model_card import ModelCard
 from opsin.serve.multipart import FormBody, read_form
 from opsin.serve.options import Options
-from opsin.serve.record import Record, stage
+from opsin.serve.places import Places
+from opsin.serve.record import stage
+from opsin.serve.server_state import ServerState
 from opsin.serve.slots import Slots
-from opsin.serve.spans import SpanWriter
-from opsin.serve.stored_files import StoredFiles
 from opsin.serve.threads import Threads
 
 T = TypeVar("T")
@@ -41,25 +38,37 @@ class OnThread(Protocol[Made]):
 
 
 class Service:
-    """One model and its requests. `load` is called once, on a thread, by `start`."""
+    """One model and its requests.
 
-    def __init__(self, options: Options, load: Callable[[], Model]) -> None:
-        self.options, self._load = options, load
-        self.metrics, self.started = Metrics(self._look), int(time.time())
+    Args:
+        load: reads the model, on a thread, whenever it is wanted and not in memory.
+        need: bytes that it will take; raises what is known to be wrong with it.
+        state, places: what it shares with other models of the server; None for a server of this one alone.
+        label: what it is called there.
+    """
+
+    def __init__(
+        self, options: Options, load: Callable[[], Model], *, need: Callable[[], int] = lambda: 0,
+        state: ServerState | None = None, places: Places | None = None, label: str = "",
+    ) -> None:  # fmt: skip
+        self.options, self._load, self._need, self.label = options, load, need, label
+        self.state = ServerState(options) if state is None else state
+        self.state.join(self._look)
+        self._alone = places is None
+        self.places = Places(idle_seconds=options.sleep_seconds) if places is None else places
+        self.metrics = self.state.metrics
         # A pool for each kind of waiting: whoever waits for an answer keeps nobody's prompt from being made.
         self._parsers = Threads(_PARSERS, "opsin-parse")
         self.makers = Threads(options.requests, "opsin-prompt")
         self.readers = Threads(options.requests, "opsin-answer")
-        self.keys = KeyRing(options.keys)
         self.slots = Slots()
-        self.files = StoredFiles(options.files_bytes)
-        self._log = AccessLog(options.access_log) if options.access_log else None
-        self._spans = SpanWriter.load(options.traces) if options.traces else None
-        self.ended = asyncio.Event()  # set when the server ends, and those who wait still must hear of it
-        self.ending = False  # whether nobody new gets in
         self._model: Model | None = None
         self._usual: Usual | None = None
+        self._card: ModelCard | None = None
+        self._marker = options.media_marker
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._active, self._lock = 0, threading.Lock()
+        self._last: EngineFigures | None = None  # of the engine before it was unloaded
         self._seen: dict[str, int] = {}  # what was held at the last look while nobody was inside, and
         self._told: dict[str, int] = {}  # what the log was told of it
 
@@ -67,24 +76,42 @@ class Service:
     def model(self) -> Model:
         """Raises BusyError until it is there."""
         if self._model is None:
-            raise BusyError("the model is being loaded", hint="come again in a few seconds")
+            raise _loading()
         return self._model
 
     @property
     def usual(self) -> Usual:
-        """What holds of requests that say nothing. Raises BusyError until the model is there."""
+        """What holds of requests that say nothing. Raises BusyError until the model was there."""
         if self._usual is None:
-            raise BusyError("the model is being loaded", hint="come again in a few seconds")
+            raise _loading()
         return self._usual
+
+    @property
+    def card(self) -> ModelCard:
+        """What is told of the model. Raises BusyError until it was there."""
+        if self._card is None:
+            raise _loading()
+        return self._card
 
     @property
     def media_marker(self) -> str:
         """What stands for a picture in prompts as clients write and read them."""
-        return self.options.media_marker or self.model.picture_marker
+        return self._marker or self.card.picture_marker
 
     @property
     def ready(self) -> bool:
+        """Whether requests are taken: the model is there, or sleeps until somebody wants it."""
+        return self._card is not None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is in memory."""
         return self._model is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no work of any request goes on, also such as nobody waits for."""
+        return self._active == 0
 
     @property
     def engine_lives(self) -> bool:
@@ -104,17 +131,17 @@ class Service:
     @property
     def names(self) -> list[str]:
         """All that it may be asked for by."""
-        return list(dict.fromkeys((*self.aliases, self.model.name, self.model.path.name)))
+        return list(dict.fromkeys((*self.aliases, self.card.name, self.card.file)))
 
     @property
     def aliases(self) -> list[str]:
         """What the operator calls it, with commas several names: in the alphabet's order, as llama-server does."""
         given = {name for part in (self.options.name or "").split(",") if (name := part.strip())}
-        return sorted(given) or [self.model.name]
+        return ([self.label] if self.label else []) + sorted(given - {self.label}) or [self.card.name]
 
     def figures(self) -> EngineFigures | None:
-        """What the engine does and holds; None while the model is being loaded."""
-        return None if self._model is None else self._model.engine.watch.figures()
+        """What the engine does and holds, or did before it slept; None before the model was there."""
+        return self._last if self._model is None else self._model.engine.watch.figures()
 
     def leaked(self) -> dict[str, int]:
         """What is held while nobody is inside: nothing, or there is a defect."""
@@ -164,8 +191,55 @@ class Service:
 
     async def start(self) -> None:
         """Load the model. Raises what loading raises, and ModelError for one that cannot write."""
-        made = await asyncio.get_running_loop().run_in_executor(self.makers, self._writing)
-        self._model, self._usual = made, usual_of(made.facts, self.options.defaults, self.options.grammar)
+        await self.places.enter(self)
+        self.places.leave(self)
+
+    @asynccontextmanager
+    async def held(self, body: Body) -> AsyncIterator[None]:
+        """The model is in memory, and stays there meanwhile.
+
+        Raises BusyError while a server of this one alone begins, and HttpError where the client does not wait.
+        """
+        if self._alone and self._card is None:
+            raise _loading()
+        if not self.places.try_enter(self):
+            await self._wait(body)
+        try:
+            yield
+        finally:
+            self.places.leave(self)
+
+    async def _wait(self, body: Body) -> None:
+        """Come in when the model is there. Raises HttpError where the client goes away before, or it takes too long."""
+        seconds, left = self.options.seconds, asyncio.ensure_future(body.left()) if body.is_whole else None
+        try:
+            async with asyncio.timeout(seconds):
+                entered = await self.places.enter(self, left)
+        except TimeoutError:
+            raise HttpError(504, f"the model was not there within {seconds:g} s") from None
+        finally:
+            if left is not None:
+                left.cancel()
+        if not entered:
+            raise gone()
+
+    async def need(self) -> int:
+        """Bytes that the model will take; raises what is known to be wrong with it."""
+        return await asyncio.get_running_loop().run_in_executor(self.makers, self._need)
+
+    async def load(self) -> None:
+        """Read the model. For `places`, which knows when."""
+        self._loop = asyncio.get_running_loop()
+        made = await self._loop.run_in_executor(self.makers, self._writing)
+        self._model, self._card = made, ModelCard.of(made)
+        self._marker = self.media_marker
+        self._usual = usual_of(made.facts, self.options.defaults, self.options.grammar)
+
+    async def unload(self) -> None:
+        """Give the model's memory back. For `places`, which knows when."""
+        self._last, model, self._model = self.figures(), self._model, None
+        if model is not None:
+            await asyncio.to_thread(model.close)
 
     def _writing(self) -> Model:
         model = self._load()
@@ -183,19 +257,18 @@ class Service:
 
     async def close(self) -> None:
         """End all answers and give the model's memory back."""
-        model, self._model = self._model, None
-        if model is not None:
-            await asyncio.to_thread(model.close)
+        if self._alone:
+            await self.places.close()
+        await self.unload()
+        self.state.part(self._look)
         self.shut()
 
     def shut(self) -> None:
         """End the threads that wait for nothing."""
         for pool in (self._parsers, self.makers, self.readers):
             pool.shutdown(wait=False, cancel_futures=True)
-        if self._log is not None:
-            self._log.close()
-        if self._spans is not None:
-            self._spans.close()
+        if self._alone:
+            self.state.close()
 
     async def parse(self, body: Body, reader: Callable[[Mapping[str, Any]], T]) -> T:
         """What a body says. A large one takes seconds to be read, which nobody else shall feel."""
@@ -225,18 +298,17 @@ class Service:
         finally:
             errand.leave()
 
-    def record(self, record: Record, route: str) -> None:
-        """A request to a declared route, or to "other", has ended."""
-        self.metrics.respond(route, record.status, record.key)
-        if self._spans is not None:
-            self._spans.add(record, route)
-        if self._log is not None:
-            self._log.add(record, self.keys.without_secrets(record.path))
-
     def count(self, places: int) -> None:
-        """So many places are taken, or given back."""
+        """So many places are taken, or given back. Any thread."""
         with self._lock:
             self._active += places
+
+    def end_abandoned(self) -> None:
+        """Work that nobody waited for has ended. Any thread."""
+        self.count(-1)
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self.places.notice, self)
 
     @contextmanager
     def admit(self, answers: int = 1) -> Iterator[None]:
@@ -255,6 +327,10 @@ class Service:
             raise
         finally:
             self.count(-answers)
+
+
+def _loading() -> BusyError:
+    return BusyError("the model is being loaded", hint="come again in a few seconds")
 
 
 def _parsed(data: bytearray, reader: Callable[[Mapping[str, Any]], T]) -> T:
@@ -293,7 +369,7 @@ class _Errand:
             with self._lock:
                 self._over = True
                 if self._left:
-                    self._service.count(-1)
+                    self._service.end_abandoned()
 
     def _check(self) -> None:
         if self._left:

@@ -8,8 +8,7 @@ from functools import partial
 from typing import Annotated, Any
 
 from msgspec import Meta
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from opsin.api import Model
 from opsin.errors import FieldError
@@ -83,11 +82,11 @@ class TokenRoutes:
                 text = await service.prompt(exchange.body, partial(_decoded, service.model, asked.tokens))
                 await exchange.value({"content": text, "prompt": text})  # vLLM calls it so
 
-    async def info(self, request: Request) -> Response:
+    async def info(self, exchange: Exchange) -> None:
         """vLLM's tokenizer_info: special tokens and the template, for whoever writes prompts elsewhere."""
         model = self._service.model
         tokenizer = model.tokenizer
-        return JSONResponse(
+        await exchange.value(
             {
                 "tokenizer_class": "opsin",
                 "model_max_length": model.context,

@@ -1,0 +1,70 @@
+"""What all models of a server share: who may ask, what was counted and logged, and whether the server ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from opsin.serve.access_log import AccessLog
+from opsin.serve.keys import KeyRing
+from opsin.serve.metrics import Metrics
+from opsin.serve.options import Options
+from opsin.serve.record import Record
+from opsin.serve.response_store import ResponseStore
+from opsin.serve.spans import SpanWriter
+from opsin.serve.stored_files import StoredFiles
+
+Look = Callable[[], Mapping[str, float]]
+
+
+class ServerState:
+    """Of one server.
+
+    Attributes:
+        started: when, in seconds of the epoch.
+        ended: set when the server ends, and those who wait still must hear of it.
+        ending: whether nobody new gets in.
+        responses, files: what is kept of both.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options, self.started = options, int(time.time())
+        self.keys, self.metrics = KeyRing(options.keys), Metrics(self._look)
+        self.ended, self.ending = asyncio.Event(), False
+        self.responses, self.files = ResponseStore(), StoredFiles(options.files_bytes)
+        self._looks: list[Look] = []
+        self._log = AccessLog(options.access_log) if options.access_log else None
+        self._spans = SpanWriter.load(options.traces) if options.traces else None
+
+    def join(self, look: Look) -> None:
+        """A model's own figures, by the names of the metrics: they are summed."""
+        self._looks.append(look)
+
+    def part(self, look: Look) -> None:
+        """They are gone."""
+        self._looks.remove(look)
+
+    def _look(self) -> Mapping[str, float]:
+        """What is so at this moment. The server is ready where any model is."""
+        figures = [look() for look in self._looks]
+        total: Counter[str] = Counter()
+        for one in figures:
+            total.update(one)
+        return {**total, "ready": max((one["ready"] for one in figures), default=0.0)}
+
+    def record(self, record: Record, route: str) -> None:
+        """A request to a declared route, or to "other", has ended."""
+        self.metrics.respond(route, record.status, record.key)
+        if self._spans is not None:
+            self._spans.add(record, route)
+        if self._log is not None:
+            self._log.add(record, self.keys.without_secrets(record.path))
+
+    def close(self) -> None:
+        """Write what waits to be written."""
+        if self._log is not None:
+            self._log.close()
+        if self._spans is not None:
+            self._spans.close()

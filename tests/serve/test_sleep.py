@@ -1,0 +1,118 @@
+"""A model that nobody asks leaves the memory, and comes back for the next request."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Iterator
+
+import pytest
+from running_server import Running, running
+from waiting import wait_for
+
+import opsin
+from opsin.api import Model
+
+ASKED = {"prompt": "a b", "n_predict": 4, "temperature": 0}
+
+
+class Loading:
+    """Loads a model as often as it is asked to, and knows the models."""
+
+    def __init__(self, path) -> None:
+        self.path, self.made = path, []
+
+    def __call__(self) -> Model:
+        model = opsin.load(self.path, threads=1, context=256, sequences=2)
+        self.made.append(weakref.ref(model))
+        return model
+
+
+@pytest.fixture
+def loading(quantised_file) -> Loading:
+    return Loading(quantised_file)
+
+
+@pytest.fixture
+def server(loading) -> Iterator[Running]:
+    with running(loading, name="tiny", sleep_seconds=0.05, close=True) as made:
+        yield made
+
+
+def asleep(server: Running) -> None:
+    wait_for(lambda: not server.service.loaded)
+
+
+def test_it_wakes_for_a_request_and_answers_as_before(server, loading):
+    asleep(server)
+    before = server.ask("/completion", ASKED).json["content"]
+    asleep(server)
+    assert server.ask("/completion", ASKED).json["content"] == before
+    assert len(loading.made) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {"content": "a"}),
+        ("/v1/chat/completions/input_tokens", {"messages": [{"role": "user", "content": "a"}]}),
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "a"}]}),
+        ("/tokenizer_info", None),
+    ],
+)
+def test_all_that_needs_the_model_wakes_it(server, loading, path, body):
+    asleep(server)
+    assert server.ask(path, body).status == 200
+    assert len(loading.made) == 2
+
+
+def test_who_looks_does_not_wake_it(server, loading):
+    told = {path: server.ask(path).json for path in ("/v1/models", "/api/tags")}
+    asleep(server)
+    assert server.ask("/health").status == server.ask("/readyz").status == server.ask("/livez").status == 200
+    assert server.ask("/props").json["is_sleeping"]
+    assert server.ask("/slots").status == server.ask("/metrics").status == server.ask("/openapi.json").status == 200
+    assert {path: server.ask(path).json for path in told} == told
+    assert server.ask("/api/ps").json == {"models": []}
+    assert server.ask("/api/show", {}).status == 200
+    assert len(loading.made) == 1
+
+
+def test_nothing_of_it_is_left_in_memory(server, loading):
+    server.ask("/completion", ASKED)
+    asleep(server)
+    for _ in range(100):
+        gc.collect()
+        if all(made() is None for made in loading.made):
+            break
+    assert [made() for made in loading.made] == [None, None][: len(loading.made)]
+
+
+def test_many_who_wake_it_load_it_once(server, loading):
+    asleep(server)
+    replies = []
+    threads = [threading.Thread(target=lambda: replies.append(server.ask("/completion", ASKED))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {reply.status for reply in replies} == {200}
+    assert len({reply.json["content"] for reply in replies}) == 1
+    assert len(loading.made) == 2
+
+
+def test_what_was_counted_stays(server):
+    server.ask("/completion", ASKED)
+    asleep(server)
+    counted = [line for line in server.ask("/metrics").body.decode().splitlines() if "predicted_total" in line]
+    assert "llamacpp:tokens_predicted_total 4.0" in counted
+
+
+def test_a_model_that_cannot_be_loaded_again_is_an_error_of_each_request(server, loading):
+    asleep(server)
+    loading.path = loading.path.with_name("gone.gguf")
+    reply = server.ask("/completion", ASKED)
+    assert reply.status == 500
+    assert "gone.gguf" not in reply.body.decode()
+    assert server.ask("/health").status == 200

@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="of all sizes")
     args = parser.parse_args()
     failed = 0
-    with serving(args.model) as port:
+    with serving(args.model) as (_, port):
         for name, path, status, seconds, longest in ask_all(port, args.scale):
             print(f"{name:20} {path:36} {status} {seconds:7.2f} s, /health at most {longest:.3f} s", flush=True)
             failed += status not in (200, 400, 413)

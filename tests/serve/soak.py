@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,14 @@ class Client:
         """A body as it is sent: making a large one keeps a client's other threads from asking."""
         return json.dumps(body).encode()
 
-    def ask(self, path: str, body: object = None, *, leave_after: int | None = None) -> Reply:
-        """Status and body; `leave_after` so many bytes the client goes away."""
+    def ask(self, path: str, body: object = None, *, leave_after: int | None = None, pause: float = 0) -> Reply:
+        """Status and body; `leave_after` so many bytes the client goes away; it `pause`s between small reads."""
         data = body if body is None or isinstance(body, bytes) else self.encoded(body)
         try:
             self._made.request("GET" if body is None else "POST", path, data, {"Content-Type": "application/json"})
             response = self._made.getresponse()
             if leave_after is None:
-                return response.status, response.read()
+                return response.status, _read(response, pause)
             told = response.read(leave_after)
             status = response.status
         except (ConnectionError, TimeoutError):
@@ -69,6 +69,16 @@ class Client:
             raise
         self._made.close()
         return status, told
+
+
+def _read(response: HTTPResponse, pause: float) -> bytes:
+    if not pause:
+        return response.read()
+    told = b""
+    while piece := response.read(512):
+        told += piece
+        time.sleep(pause)
+    return told
 
 
 def chat(question: str, **others: Any) -> dict[str, Any]:
@@ -179,8 +189,8 @@ def watch(port: int, until: float) -> list[float]:
 
 
 @contextmanager
-def serving(model: Path | None) -> Iterator[int]:
-    """A server of its own process, and its port."""
+def serving(model: Path | None) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A server, and its port."""
     command = [sys.executable, "-m", "opsin", "serve", "--port", "0", *(["-m", str(model)] if model else [])]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -191,7 +201,7 @@ def serving(model: Path | None) -> Iterator[int]:
         drain.start()
         while Client(port).ask("/health")[0] != 200:
             time.sleep(0.1)
-        yield port
+        yield process, port
     finally:
         process.terminate()
         process.wait(30)
@@ -225,7 +235,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--model", type=Path, help="a GGUF file (default: the model that comes with opsin)")
     args = parser.parse_args()
-    with opsin.load(args.model, threads=1, vision=False, context=512) as model, serving(args.model) as port:
+    with opsin.load(args.model, threads=1, vision=False, context=512) as model, serving(args.model) as (_, port):
         crowd, took = soak(port, lambda text: model.tokenize(text, special=True), args.seconds, sees=args.model is None)
         time.sleep(1)
         is_idle = idle(port)

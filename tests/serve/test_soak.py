@@ -10,7 +10,7 @@ import opsin
 
 
 def test_eight_clients_at_once_hear_nothing_wrong() -> None:
-    with opsin.load(threads=1, vision=False, context=512) as model, serving(None) as port:
+    with opsin.load(threads=1, vision=False, context=512) as model, serving(None) as (_, port):
         crowd, took = soak(port, lambda text: model.tokenize(text, special=True), 4, sees=True)
         assert crowd.wrong == []
         assert sum(crowd.counts.values()) > CLIENTS
@@ -20,6 +20,6 @@ def test_eight_clients_at_once_hear_nothing_wrong() -> None:
 
 
 def test_long_texts_are_answered_or_refused() -> None:
-    with serving(None) as port:
+    with serving(None) as (_, port):
         for _, path, status, _, _ in ask_all(port, 0.02):
             assert status in (200, 400), path

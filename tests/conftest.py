@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import one_thread  # noqa: F401 - before NumPy
+import passes
 import pytest
 from llama_sources import fetch_sources
 from real_model import fetch
@@ -22,8 +23,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("opsin")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    passes.add_option(parser)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What may take longest begins first: another worker has the rest meanwhile."""
+    passes.select(config.getoption("half"), items)
     items.sort(key=lambda item: not any(mark.args[0] > LONG for mark in item.iter_markers("timeout")))
 
 

@@ -48,6 +48,7 @@ OPTIONS = (
     "verify",
     "budget",
     "template",
+    "media_cache",
 )
 # Each public method, called with one value in the place of something that it asks for.
 ENTRANCES = {

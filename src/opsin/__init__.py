@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from opsin.errors import BusyError, ContextError, DeviceError, FileError, ModelError, OpsinError, RequestError
 
 if TYPE_CHECKING:
-    from opsin.api import Answer, Embeddings, Message, Model, PictureUse, Question, Usage, load
+    from opsin.api import Answer, Embeddings, MediaFolder, Message, Model, PictureUse, Question, Usage, load
     from opsin.engine.sampling import Sampling
     from opsin.grammar import Grammar
     from opsin.media.budget import PictureBudget
@@ -28,6 +28,7 @@ __all__ = [
     "Embeddings",
     "FileError",
     "Grammar",
+    "MediaFolder",
     "Message",
     "Model",
     "ModelError",

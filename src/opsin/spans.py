@@ -96,6 +96,10 @@ class MediaSpan:
         """Those of its embeddings that it shows."""
         return slice(self.first, self.first + (self.memory or self.rows))
 
+    def salted(self, salt: bytes) -> MediaSpan:
+        """The same, under a digest that nobody with another salt has."""
+        return replace(self, digest=blake2b(self.digest + salt, digest_size=16, person=b"salt").digest())
+
     def by_rows(self) -> list[MediaSpan]:
         """A span for each row of its grid, all of the same embeddings: what stands between them is text."""
         assert self.grid is not None and self.positions == self.rows and not self.atomic
@@ -224,12 +228,16 @@ Span = TextSpan | MediaSpan
 
 @dataclass(frozen=True)
 class Prompt:
-    """Canonical spans: none is empty, no two text spans touch. Equal prompts have equal block keys."""
+    """Canonical spans: none is empty, no two text spans touch. Equal prompts have equal block keys.
+
+    Prompts of another `salt` find nothing of it in any cache: it is in the keys and in the digests of media.
+    """
 
     spans: tuple[Span, ...]
+    salt: bytes = b""
 
     @classmethod
-    def of(cls, spans: Sequence[Span | Sequence[int]]) -> Prompt:
+    def of(cls, spans: Sequence[Span | Sequence[int]], salt: bytes = b"") -> Prompt:
         """A prompt of spans or lists of ids, made canonical."""
         result: list[Span] = []
         for given in spans:
@@ -240,8 +248,8 @@ class Prompt:
             if isinstance(span, TextSpan) and isinstance(before, TextSpan):
                 result[-1] = TextSpan(before.ids + span.ids)
             else:
-                result.append(span)
-        return cls(tuple(result))
+                result.append(span.salted(salt) if salt and isinstance(span, MediaSpan) else span)
+        return cls(tuple(result), salt)
 
     def __len__(self) -> int:
         return sum(len(span) for span in self.spans)
@@ -287,7 +295,7 @@ def block_keys(prompt: Prompt, block: int) -> list[bytes]:
             filled += last - first
             first = last
             if filled == block:
-                keys.append(chained(keys[-1] if keys else None, runs))
+                keys.append(chained(keys[-1] if keys else prompt.salt, runs))
                 runs, filled = [], 0
     return keys
 

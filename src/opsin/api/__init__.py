@@ -4,6 +4,7 @@ from opsin.api.answer import Answer, PictureUse, Piece, TextEnding, Times, Usage
 from opsin.api.byte_budget import ByteBudget
 from opsin.api.files import Files
 from opsin.api.loading import load
+from opsin.api.media_folder import MediaFolder
 from opsin.api.messages import Message
 from opsin.api.model import Model
 from opsin.api.question import Question
@@ -17,6 +18,7 @@ __all__ = [
     "Embeddings",
     "Files",
     "Logprobs",
+    "MediaFolder",
     "Message",
     "Model",
     "Piece",

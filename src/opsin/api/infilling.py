@@ -45,8 +45,13 @@ def missing_tokens(tokenizer: Tokenizer) -> list[str]:
     return [name for role, name in _NEEDED.items() if tokenizer.fim[role] is None]
 
 
-def infill(model: Model, gap: Gap, *, tokens: int = 0, check: Callable[[], None] = lambda: None) -> Question:
-    """The prompt for what stands in a gap. `tokens` are kept free for it. Raises RequestError where there is no way."""
+def infill(
+    model: Model, gap: Gap, *, tokens: int = 0, check: Callable[[], None] = lambda: None, salt: bytes = b""
+) -> Question:
+    """The prompt for what stands in a gap. `tokens` are kept free for it. Raises RequestError where there is no way.
+
+    `salt` as in `PromptOptions`.
+    """
     tokenizer = model.tokenizer
     if missing := missing_tokens(tokenizer):
         raise RequestError(f"this model has no token for {', '.join(missing)}", hint="take one that fills in code")
@@ -71,7 +76,7 @@ def infill(model: Model, gap: Gap, *, tokens: int = 0, check: Callable[[], None]
     ]
     known = [id for id in found if id is not None]
     check_context(len(known), model.context)
-    return Question(Prompt.of([known]))
+    return Question(Prompt.of([known], salt))
 
 
 def _extra(tokenizer: Tokenizer, gap: Gap, ids: Callable[[Texts], list[int]]) -> list[int]:

@@ -13,6 +13,7 @@ from typing import get_args
 from opsin.api.arguments import check_type, check_whole
 from opsin.api.facts import Facts
 from opsin.api.files import Files, find
+from opsin.api.media_folder import MediaFolder
 from opsin.api.model import Model
 from opsin.api.notes import find_notes
 from opsin.api.pairing import pair
@@ -58,6 +59,7 @@ def load(
     states: int | None = None, rules: FetchRules | None = None, limits: PictureLimits | None = None,
     device: str | Mapping[str, str] = "cpu", notice: Notice | None = None, verify: bool = False,
     budget: PictureBudget = USUAL, template: str | None = None, config: Config | None = None,
+    media_cache: MediaFolder | None = None,
 ) -> Model:  # fmt: skip
     """Read a model into memory.
 
@@ -84,6 +86,7 @@ def load(
         budget: how finely pictures are looked at where a question does not say. None gets more than its most pixels
             and tokens.
         template: how chats are written, in Jinja; None takes the file's own.
+        media_cache: a folder that keeps what pictures became, so that none is encoded again after a restart.
 
     `Model.notes` says what a person should know: parts that were left out and why, which of several files was taken,
     and what the file lacks, says wrongly, or asks for that is not built. That fewer tokens fit than the model was
@@ -96,7 +99,9 @@ def load(
     rules, limits = FetchRules() if rules is None else rules, PictureLimits() if limits is None else limits
     for given, kind, name in ((vision, bool, "vision"), (rules, FetchRules, "rules"),
                               (limits, PictureLimits, "limits"), (verify, bool, "verify"),
-                              (budget, PictureBudget, "budget")):  # fmt: skip
+                              (budget, PictureBudget, "budget"),
+                              (MediaFolder(Path()) if media_cache is None else media_cache, MediaFolder,
+                               "media_cache")):  # fmt: skip
         check_type(given, kind, name)
     if template is not None:
         check_type(template, str, "template")
@@ -108,7 +113,7 @@ def load(
         raise RequestError(f"notice={notice!r:.80}", hint="give a function that takes a line")
     path = bundled() if path is None else path
     opened = open_device(config or from_environment(), threads=threads, notice=notice)
-    loading = _Loading(opened, rules, limits, budget)
+    loading = _Loading(opened, rules, limits, budget, media_cache)
     text: Text | None = None
     seeing: Vision | None
     try:
@@ -203,6 +208,7 @@ class _Loading:
     rules: FetchRules
     limits: PictureLimits
     budget: PictureBudget
+    media_cache: MediaFolder | None
     notes: list[str] = field(default_factory=list)
 
     def read(self, file: File, found: Found | None, chat_template: str | None) -> _Read:
@@ -243,7 +249,8 @@ class _Loading:
             states=count_slots(decoder.states, states, sequences=sequences, pages=count),
             memory=_PICTURES * pages_for(vision.memory_rows) if vision is not None and MEMORY in decoder.groups else 1,
         )  # fmt: skip
-        store = MediaStore(_EMBEDDINGS) if vision is not None else None
+        disk = None if vision is None or self.media_cache is None else vision.keep_in(self.media_cache)
+        store = MediaStore(_EMBEDDINGS, disk) if vision is not None else None
         runner = Runner(self.device, decoder, limits, pages, store)
         engine = Engine(runner, read.tokenizer.end_ids, vision.load(self.device) if vision is not None else None)
         grammars = Grammars(read.tokenizer, decoder.vocabulary)

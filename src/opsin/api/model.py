@@ -230,12 +230,12 @@ class Model(Embeds):
 
     def raw(
         self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Source | Patches] = (), *,
-        check: Callable[[], None] = lambda: None, budget: PictureBudget = USUAL,
+        check: Callable[[], None] = lambda: None, budget: PictureBudget = USUAL, salt: bytes = b"",
     ) -> Question:  # fmt: skip
         """Texts and ids as they stand, without a template; special tokens are read, so give no stranger's text.
 
         Each `picture_marker` in the texts is the place of a picture. Raises RequestError where they are not as many.
-        `budget` is how finely to look at pictures.
+        `budget` is how finely to look at pictures, `salt` as in `PromptOptions`.
         """
         prompting = self.text.prompting
         check_type(pictures, Sequence, "pictures", "give a list")  # type: ignore[type-abstract]
@@ -252,7 +252,8 @@ class Model(Embeds):
             check_context(rows, self.context, at_least=True, picture=f"{name} of {len(pictures)}")
         patches = [patches for _, patches in prepared]
         text = "".join(piece for piece in pieces if isinstance(piece, str))
-        return Question.of(prompting.raw(pieces, patches, context=self.context, check=check), prepared, text)
+        made = prompting.raw(pieces, patches, context=self.context, check=check, salt=salt)
+        return Question.of(made, prepared, text)
 
     def content(
         self, parts: Sequence[object], *, check: Callable[[], None] = lambda: None, budget: PictureBudget = USUAL

@@ -22,12 +22,14 @@ class PromptOptions:
         variables: of the template, such as enable_thinking or documents; values as JSON has them.
         begins: whether an answer is begun after the last message.
         continues: what of the last message, which is the assistant's, is gone on with, in place of an answer.
+        salt: prompts of another one find nothing of this one in any cache.
     """
 
     tools: tuple[Mapping[str, object], ...] = ()
     variables: Mapping[str, object] = field(default_factory=dict)
     begins: bool = True
     continues: Continues | None = None
+    salt: bytes = b""
 
     def __post_init__(self) -> None:
         for name in self.variables:

@@ -65,7 +65,7 @@ class Prompting:
         runs, text = self._runs(messages, len(pictures), options)
         check()
         self.refuse_too_long(runs, pictures, context)
-        return WrittenPrompt(Prompt.of(self._spans(runs, pictures, first=True, check=check)), text)
+        return WrittenPrompt(Prompt.of(self._spans(runs, pictures, first=True, check=check), options.salt), text)
 
     def write(self, conversation: PreparedMessages, options: PromptOptions = PLAIN) -> str:
         """What the template makes of a conversation, with `own` in place of each picture."""
@@ -82,7 +82,7 @@ class Prompting:
 
     def raw(
         self, pieces: Sequence[str | Sequence[int]], pictures: list[Patches], *, context: int | None = None,
-        check: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None, salt: bytes = b"",
     ) -> Prompt:  # fmt: skip
         """Texts and ids one after another; each `own` in the texts is the place of a picture. More as `prompt`."""
         spans: list[MediaSpan | Sequence[int]] = []
@@ -96,7 +96,7 @@ class Prompting:
             here = [next(left) for _ in runs[1:]]
             spans += self._spans(runs, here, first=number == 0, check=check, shown=shown)
             shown += len(here)
-        return Prompt.of(spans)
+        return Prompt.of(spans, salt)
 
     def content(
         self, parts: Sequence[Mapping[str, object]], pictures: list[Patches], *, context: int | None = None,

@@ -17,10 +17,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from opsin.api.byte_budget import ByteBudget
+from opsin.api.media_folder import MediaFolder
 from opsin.api.waiting import PictureBytes, keep_decoded
 from opsin.arrays import Floats
 from opsin.config import available_threads
 from opsin.engine.encoding import Turn, check_finite
+from opsin.engine.media_cache import MediaCache
 from opsin.errors import FieldError, RequestError
 from opsin.gguf import TENSOR_TYPES, File, TensorType
 from opsin.gguf.roles import is_projector
@@ -124,6 +126,10 @@ class Vision:
     def width(self) -> int:
         """Of an embedding."""
         return self._meta.width
+
+    def keep_in(self, folder: MediaFolder) -> MediaCache:
+        """Where what its encoder makes is kept on disk. Raises FileError where nothing can be written there."""
+        return folder.open(self._file, self.width)
 
     @property
     def marker(self) -> str:

@@ -80,6 +80,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     media.add_argument(
         "--media-path", type=expanded, action="append", default=[], metavar="DIR", help="allow files below"
     )
+    media.add_argument("--media-cache", type=expanded, metavar="DIR", help="keep there what pictures became: restarts")
+    media.add_argument(
+        "--media-cache-size", type=options.positive, default=1024, metavar="MB", help="of that folder (1024)"
+    )
     media.add_argument("--no-remote-media", action="store_true", help="fetch nothing over http(s)")
     media.add_argument("--allow-private-media", action="store_true", help="fetch from private addresses too: see docs")
 
@@ -174,6 +178,7 @@ def greeting(url: str, locked: bool, prefix: str = "") -> list[str]:
 
 
 def _load(path: str | Path, args: argparse.Namespace, rules: FetchRules, budget: PictureBudget) -> Model:
+    from opsin.api.media_folder import MediaFolder
     from opsin.media.limits import PictureLimits
 
     model = opsin.load(
@@ -181,6 +186,7 @@ def _load(path: str | Path, args: argparse.Namespace, rules: FetchRules, budget:
         pages=_cache_type(args), states=options.state_bytes(args),
         sequences=args.parallel or _PARALLEL, rules=rules, limits=PictureLimits(waiting_bytes=_WAITING_BYTES),
         notice=FirstLines(), verify=args.verify, budget=budget, template=template_of(args),
+        media_cache=MediaFolder(args.media_cache, args.media_cache_size << 20) if args.media_cache else None,
     )  # fmt: skip
     options.tell(model)
     return model

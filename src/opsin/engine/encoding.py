@@ -19,6 +19,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from opsin.arrays import Floats
+from opsin.engine.media_cache import MediaCache
 from opsin.errors import DeviceError, FileError, OpsinError, known
 from opsin.ops import Array, most
 from opsin.ops.device import Stopped
@@ -45,9 +47,10 @@ class Made:
 
 @dataclass
 class Outcome:
-    """What came of a batch. Media in neither was abandoned."""
+    """What came of a batch. Media in none was abandoned. `found` are embeddings that were kept on disk."""
 
     made: list[Made] = field(default_factory=list)
+    found: dict[bytes, Floats] = field(default_factory=dict)
     failed: dict[bytes, OpsinError] = field(default_factory=dict)
 
 
@@ -56,10 +59,11 @@ class Encoding:
 
     Args:
         load: makes the encoder when it is first needed, on its thread; operations of it must call `turn` first.
+        cache: keeps embeddings on disk; None for none.
     """
 
-    def __init__(self, load: Callable[[Turn], Encodes]) -> None:
-        self._load = load
+    def __init__(self, load: Callable[[Turn], Encodes], cache: MediaCache | None = None) -> None:
+        self._load, self._cache = load, cache
         self._encoder: Encodes | None = None
         self._changed = threading.Condition()
         self._bell = threading.Lock()  # taken by who waits for it, let go by who rings
@@ -173,21 +177,35 @@ class Encoding:
                 self._outcome, self._holds = outcome, False
                 self._changed.notify_all()
                 self._ring()
+            self._keep(outcome.made)
             del batch, outcome  # pictures are large, and the next ones may be long in coming
+
+    def _keep(self, made: Sequence[Made]) -> None:
+        """On disk, when nobody waits for it any more."""
+        for one in made if self._cache is not None else ():
+            assert self._cache is not None
+            values = np.asarray(one.array.numpy(), np.float32)
+            for number, digest in enumerate(one.digests):
+                self._cache.keep(digest, values[number * one.rows : (number + 1) * one.rows])
 
     def _encode(self, batch: list[MediaSpan], outcome: Outcome) -> None:
         made: list[tuple[MediaSpan, npt.NDArray[np.float32]]] = []
         for span in batch:
+            known_rows = None if self._cache is None else self._cache.find(span.digest, span.kept)
+            if known_rows is not None:
+                outcome.found[span.digest] = known_rows
+                continue
             try:
                 made.append((span, _features(span)))
             except Exception as error:  # noqa: BLE001 - this picture's failure
                 outcome.failed[span.digest] = known(error, _FAILED)
+        if not made:
+            return
         self.turn()
-        if made and self._encoder is None:
+        if self._encoder is None:
             self._encoder = self._load(self.turn)
         try:
-            if made:
-                outcome.made.append(self._run(made))
+            outcome.made.append(self._run(made))
         except Stopped:
             raise
         except Exception as error:  # noqa: BLE001 - one of them may be to blame

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from opsin.engine.media_cache import MediaCache
 from opsin.ops import Array, most
 
 
@@ -23,11 +24,11 @@ class Embedded:
 class MediaStore:
     """At most `limit` bytes, but for what sequences still need. What was not used for longest goes first.
 
-    It lives on the engine's thread.
+    It lives on the engine's thread. `disk` is what the encoding thread has beside it; None for nothing.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, limit: int, disk: MediaCache | None = None) -> None:
+        self.limit, self.disk = limit, disk
         self._kept: dict[bytes, Embedded] = {}  # least recently used first
         self._shares: dict[Array, int] = {}  # arrays, and how many digests lie in each
 

@@ -48,9 +48,10 @@ class MediaWork:
 
     def __init__(self, store: MediaStore, load: Callable[[Turn], Encodes], constant: Callable[[Floats], Array]) -> None:
         self.store, self._constant = store, constant
-        self._encoding = Encoding(load)
+        self._encoding = Encoding(load, store.disk)
         self.requests: list[EmbedRequest] = []
         self.encoded = 0  # pictures, or parts of them, since the beginning
+        self.read = 0  # of them those that lay on disk
         self.pinned = 0  # pictures that were needed when it was last looked
         self.seconds: deque[float] = deque(maxlen=1 << 12)  # of batches, until somebody takes them
         self.times: dict[bytes, tuple[float, float]] = {}  # when the last pictures were encoded: begin and end
@@ -96,6 +97,9 @@ class MediaWork:
             self.store.put(made.digests, made.array, made.rows)
             self.encoded += len(made.digests)
             self.times |= dict.fromkeys(made.digests, (self._started, now))
+        for digest, embeddings in outcome.found.items():
+            self.store.put([digest], self._constant(embeddings), len(embeddings))
+        self.read += len(outcome.found)
         for digest in list(self.times)[:-_TIMES]:
             del self.times[digest]
         self._finish_requests()

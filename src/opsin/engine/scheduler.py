@@ -203,7 +203,7 @@ class Scheduler:
         states = self.states
         if states is None and found < len(keys) and self._is_coming(keys[found], found):
             return None
-        before, names = keys[found - 1] if found else b"", sequence.names(rows, min(rows + PAGE, last))
+        before, names = sequence.before(found), sequence.names(rows, min(rows + PAGE, last))
         if states is None:
             return Start(pages, *self.pool.find_tail(before, names), found)
         tail = self.pool.find_tail(before, names, lambda count: states.has(sequence.key(rows + count)))
@@ -281,8 +281,9 @@ class Scheduler:
     def _release(self, sequence: Sequence) -> None:
         full, rest = divmod(sequence.computed, PAGE)
         if rest and sequence.pages:
-            before = sequence.keys(full)[-1] if full else b""
-            self.pool.keep_tail(sequence.pages[full], before, sequence.names(full * PAGE, sequence.computed))
+            self.pool.keep_tail(
+                sequence.pages[full], sequence.before(full), sequence.names(full * PAGE, sequence.computed)
+            )
         if self.states is not None:
             self.states.release(sequence.state, sequence.key(sequence.computed) if sequence.computed else None)
         self.pool.give_back(sequence.pages)

@@ -198,15 +198,19 @@ class Sequence:
         assert number * PAGE <= self.known
         while len(self._keys) < number:
             start = len(self._keys) * PAGE
-            before = self._keys[-1] if self._keys else None
+            before = self._keys[-1] if self._keys else self.prompt.salt
             self._keys.append(chained(before, self._runs(start, start + PAGE)))
         return self._keys[:number]
+
+    def before(self, block: int) -> bytes:
+        """What the key of a block is chained to."""
+        return self.keys(block)[-1] if block else self.prompt.salt
 
     def key(self, rows: int) -> bytes:
         """The key of its first `rows` rows, which may end within a block."""
         full, rest = divmod(rows, PAGE)
-        before = self.keys(full)[-1] if full else None
-        return before if before is not None and not rest else chained(before, self._runs(full * PAGE, rows))
+        before = self.before(full)
+        return before if full and not rest else chained(before, self._runs(full * PAGE, rows))
 
     def names(self, first: int, last: int) -> tuple[Hashable, ...]:
         """What each row from `first` to `last` is, with the media before it that takes no rows."""

@@ -26,6 +26,7 @@ class EngineFigures:
         states: slots for recurrent states, those that somebody uses; states_total: all of them.
         pictures: those that sequences still need.
         pictures_kept: those whose embeddings are kept.
+        pictures_read: those whose embeddings lay on disk, since the beginning.
     """
 
     steps: int
@@ -39,6 +40,7 @@ class EngineFigures:
     states_total: int
     pictures: int
     pictures_kept: int
+    pictures_read: int
 
     @property
     def leaked(self) -> dict[str, int]:
@@ -79,4 +81,5 @@ class EngineWatch:
             states_total=0 if states is None else states.count,
             pictures=0 if self._media is None else self._media.pinned,
             pictures_kept=0 if self._media is None else len(self._media.store),
+            pictures_read=0 if self._media is None else self._media.read,
         )  # fmt: skip

@@ -22,6 +22,7 @@ from opsin.serve.fields import read
 from opsin.serve.generation import ResponseFormat, generate, write
 from opsin.serve.generation_request import AnswerFields, GenerationRequest, generation_request
 from opsin.serve.native_format import NativeFormat
+from opsin.serve.prompt_fields import PromptFields, salt_of
 from opsin.serve.raw_prompts import Piece, RawPrompt, gaps_of, prompts_of
 from opsin.serve.report_fields import MOST_LOGPROBS
 from opsin.serve.service import Service
@@ -50,12 +51,16 @@ ReadPrompts = Callable[[Mapping[str, Any]], tuple[RawPrompt, ...]]
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """What to go on with, and what is wanted of it. `echo`: prompts are told before their answers."""
+    """What to go on with, and what is wanted of it. `echo`: prompts are told before their answers.
+
+    `salt` as in `PromptOptions`.
+    """
 
     prompts: Owned[tuple[RawPrompt, ...]]
     count: int
     request: GenerationRequest
     echo: bool = False
+    salt: bytes = b""
 
 
 class CompletionRoutes:
@@ -85,7 +90,7 @@ class CompletionRoutes:
         self, exchange: Exchange, form: Callable[[CompletionRequest, list[str]], ResponseFormat], kind: str,
         read_prompts: ReadPrompts,
     ) -> None:  # fmt: skip
-        reader = partial(self.asked, openai=kind == "cmpl-", read_prompts=read_prompts)
+        reader = partial(self.asked, openai=kind == "cmpl-", read_prompts=read_prompts, tenant=exchange.tenant)
         asked = await self._service.parse(exchange.body, reader)
         await self.answer(exchange, asked, form, kind)
 
@@ -105,7 +110,7 @@ class CompletionRoutes:
                 await write(exchange, answers, form(asked, texts))
 
     def asked(
-        self, body: Mapping[str, Any], *, openai: bool = False, read_prompts: ReadPrompts = prompts_of
+        self, body: Mapping[str, Any], *, openai: bool = False, read_prompts: ReadPrompts = prompts_of, tenant: str
     ) -> CompletionRequest:
         """What a body asks for. Raises FieldError, naming the field."""
         most = self._service.options.requests
@@ -124,7 +129,8 @@ class CompletionRoutes:
         if echo and logprobs is not None and report.prompt_logprobs is None:
             report = replace(report, prompt_logprobs=logprobs)
         request = replace(request, candidates=candidates, report=report)
-        return CompletionRequest(Owned(prompts), len(prompts), request, echo)
+        salt = salt_of(read(body, PromptFields), tenant)
+        return CompletionRequest(Owned(prompts), len(prompts), request, echo, salt)
 
 
 def _logprobs(fields: CompletionFields) -> int | None:
@@ -140,13 +146,13 @@ def _read(
     model: Model, asked: CompletionRequest, marker: str, *, check: Callable[[], None]
 ) -> tuple[list[Question], list[str]]:
     """Prompts, and their texts as the client wrote them. `marker` is what clients write for a picture."""
-    questions, texts = [], []
+    questions, texts, tokens = [], [], asked.request.sampling.max_tokens or 0
     for prompt in asked.prompts.take():
         if prompt.gap is not None:
-            questions.append(infill(model, prompt.gap, tokens=asked.request.sampling.max_tokens or 0, check=check))
+            questions.append(infill(model, prompt.gap, tokens=tokens, check=check, salt=asked.salt))
         else:
             pieces = _marked(prompt, marker, model.picture_marker)
-            questions.append(model.raw(pieces, prompt.pictures, check=check, budget=prompt.budget))
+            questions.append(model.raw(pieces, prompt.pictures, check=check, budget=prompt.budget, salt=asked.salt))
         texts.append(
             "".join(p if isinstance(p, str) else model.tokenizer.decode(p, special=True) for p in prompt.pieces)
         )

@@ -17,6 +17,7 @@ from opsin.media.budget import WORDS, PictureBudget
 from opsin.serve.body import Owned
 from opsin.serve.budget_fields import BudgetFields, budget_of
 from opsin.serve.fields import Fields, read, unbuilt
+from opsin.serve.prompt_fields import salt_of
 from opsin.serve.stored_files import TenantFiles
 from opsin.serve.template_fields import AskedThoughts, thoughts_of, variables_of
 from opsin.serve.tool_fields import ToolFields, tools_of
@@ -184,7 +185,7 @@ def conversation(
     """The conversation of a body. Raises FieldError, naming the field.
 
     `prefill`: a last message of the assistant's is gone on with, unless it says otherwise. `files` are those that its
-    pictures may be named by.
+    pictures may be named by, and whose they are.
     """
     fields = read(body, Conversation)
     for number, message in enumerate(fields.messages):
@@ -193,7 +194,8 @@ def conversation(
     messages: list[Message] = body["messages"]
     tools = tools_of(fields, body)
     continues = _continues(fields, prefill)
-    options = PromptOptions(tools.declared, variables_of(fields), fields.add_generation_prompt, continues)
+    salt = salt_of(fields, "" if files is None else files.tenant)
+    options = PromptOptions(tools.declared, variables_of(fields), fields.add_generation_prompt, continues, salt)
     begun = None if continues is None else _prefill(messages[-1], continues)
     known: Sequence[Message] = messages if files is None else files.resolved(messages)
     return AskedConversation(

@@ -50,6 +50,7 @@ _GAUGES: Final = {
     "states": "Slots for recurrent states",
     "pictures_pinned": "Pictures whose embeddings somebody needs",
     "pictures_kept": "Pictures whose embeddings are kept",
+    "pictures_read": "Pictures whose embeddings were read from disk, since the beginning",
     "leaked": "What is held while nobody is there: more than 0 is a defect",
 }
 

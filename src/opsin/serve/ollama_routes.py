@@ -111,11 +111,11 @@ class OllamaRoutes:
         if asked.suffix:
             if not self._service.card.infills:
                 raise RequestError(f"{self._service.name!r} does not support insert", hint="take a model for code")
-            return self._completions.asked(gap(asked), read_prompts=gaps_of)
+            return self._completions.asked(gap(asked), read_prompts=gaps_of, tenant=tenant)
         if not asked.prompt and not asked.images:
             return None
         if asked.raw:
-            return self._completions.asked(raw_prompt(asked))
+            return self._completions.asked(raw_prompt(asked), tenant=tenant)
         return self._generations.asked(body, tenant=tenant)
 
     def _is_there(self, said: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from msgspec import Meta
+
 from opsin.serve.budget_fields import BudgetFields
 from opsin.serve.fields import unbuilt
 
 
 class PromptFields(BudgetFields, kw_only=True):
-    """Of these, only how finely pictures are looked at is built."""
+    """Of these, only how finely pictures are looked at and `cache_salt` are built."""
 
     mm_processor_kwargs: Annotated[Any, unbuilt({}, send="min_pixels and max_pixels beside it")] = None
     truncate_prompt_tokens: Annotated[Any, unbuilt()] = None
@@ -25,4 +27,11 @@ class PromptFields(BudgetFields, kw_only=True):
     num_ctx: Annotated[Any, unbuilt()] = None
     lora: Annotated[Any, unbuilt([])] = None
     adapter_id: Annotated[Any, unbuilt("")] = None
-    cache_salt: Annotated[Any, unbuilt("")] = None
+    cache_salt: (
+        Annotated[str, Meta(max_length=256, description="Prompts of another one share no cache with this.")] | None
+    ) = None
+
+
+def salt_of(fields: PromptFields, tenant: str) -> bytes:
+    """What keeps the caches of one key's owner apart from others', and within them those of a request's salt."""
+    return f"{tenant} {fields.cache_salt}".encode() if fields.cache_salt else tenant.encode()

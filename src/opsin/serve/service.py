@@ -180,6 +180,7 @@ class Service:
             "states": 0.0 if figures is None else figures.states_total,
             "pictures_pinned": 0.0 if figures is None else figures.pictures,
             "pictures_kept": 0.0 if figures is None else figures.pictures_kept,
+            "pictures_read": 0.0 if figures is None else figures.pictures_read,
             "leaked": float(sum(self._told.values())),
         }
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 from opsin.api import Message
 from opsin.errors import FieldError
 from opsin.serve.errors import HttpError
-from opsin.serve.shelf import Shelf
+from opsin.serve.recent_values import RecentValues
 
 _OVERHEAD = 512  # bytes of memory that an entry takes beside its content
 _SEND = "send it again: it was not stored with this key, or is gone"
@@ -39,8 +39,8 @@ class StoredFiles:
     """Of all keys, within a limit of bytes. `clock` gives seconds since 1970."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.time) -> None:
-        self._files = Shelf[tuple[str, str], StoredFile](most)
-        self._sources = Shelf[tuple[str, str], str](most)
+        self._files = RecentValues[tuple[str, str], StoredFile](most)
+        self._sources = RecentValues[tuple[str, str], str](most)
         self._clock, self._numbers = clock, count()
 
     def of(self, tenant: str) -> TenantFiles:
@@ -53,8 +53,8 @@ class TenantFiles:
     """What is stored under one key. Another one's is not there."""
 
     tenant: str
-    _files: Shelf[tuple[str, str], StoredFile]
-    _sources: Shelf[tuple[str, str], str]
+    _files: RecentValues[tuple[str, str], StoredFile]
+    _sources: RecentValues[tuple[str, str], str]
     _clock: Callable[[], float]
     _numbers: Iterator[int]
 

@@ -10,7 +10,7 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
-class Shelf(Generic[K, T]):
+class RecentValues(Generic[K, T]):
     """At most `most` bytes, as whoever puts something there counts them."""
 
     def __init__(self, most: int) -> None:

@@ -24,8 +24,7 @@ window.fetch = (url, options) => {
   return plain(url, {...options, body: JSON.stringify(body)});
 };"""
 
-IDLE = "document.getElementById('go').textContent === 'Ask'"
-ANSWERS = "document.querySelectorAll('article.model:not(.working)').length"
+ANSWERS = "document.querySelectorAll('article.model').length"
 
 
 @contextmanager
@@ -43,16 +42,15 @@ def opened(url: str, folder: Path, *options: str) -> Iterator[Browser]:
 
 def ask(page: Browser, words: str = "") -> str:
     """The answer to a question, as it can be read."""
-    before = page.run(ANSWERS)
     if words:
         page.run(f"document.getElementById('text').value = {json.dumps(words)}")
     page.run("document.getElementById('ask').requestSubmit()")
-    return answer(page, before)
+    return answer(page)
 
 
-def answer(page: Browser, before: int) -> str:
-    """The newest answer, once there are more than so many."""
-    page.wait(f"{IDLE} && {ANSWERS} > {before}")
+def answer(page: Browser) -> str:
+    """The newest answer, once none is being written."""
+    page.wait("document.getElementById('go').textContent === 'Ask'")
     return page.run("[...document.querySelectorAll('article.model .said')].at(-1).innerText")
 
 

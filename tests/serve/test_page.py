@@ -110,7 +110,7 @@ def test_esc_stops_an_answer_and_what_came_is_kept(page, server, monkeypatch):
     page.wait("document.getElementById('go').textContent === 'Stop'")
     page.wait("document.querySelector('article.working .said')?.textContent")
     page.run("document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', bubbles: true}))")
-    assert answer(page, 3)
+    assert answer(page)
     told = page.run("[...document.querySelectorAll('article.model footer')].at(-1).textContent")
     assert "stopped" in told and "tokens read" in told and "written" in told and "of 512 of the context" in told
     wait_for(lambda: not server.service.model.engine._everybody())

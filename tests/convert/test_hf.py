@@ -48,6 +48,7 @@ VARIANTS = {
     "qwen3vl": ("qwen3vl", {}),
     "qwen35": ("qwen35", {}),
     "qwen35moe": ("qwen35moe", {}),
+    "qwen3next": ("qwen3next", {}),
     "qwen3vlmoe": ("qwen3vlmoe", {}),
     "gemma3": ("gemma3", {}),
     "gemma3 of the usual period": ("gemma3", {"layer_types": None}),

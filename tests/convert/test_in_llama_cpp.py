@@ -28,13 +28,19 @@ FAMILIES = {
     "qwen2vl": {},
     "qwen3vl": {},
     "qwen35": {"linear_key_head_dim": 16, "linear_value_head_dim": 16},
-    "qwen35moe": {"linear_key_head_dim": 16, "linear_value_head_dim": 16},
+    "qwen35moe": {"linear_key_head_dim": 16, "linear_value_head_dim": 16, "num_experts_per_tok": 3},
+    "qwen3next": {"linear_key_head_dim": 16, "linear_value_head_dim": 16},
+    "qwen3moe": {"mlp_only_layers": []},
+    "qwen3vlmoe": {},
+    "glm4moe": {},
+    "gpt-oss": {"tied": False, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},  # its yarn ends whole
+    "mixtral": {"head_dim": 16},
     "mistral3": {},
     "gemma2": {},
     "phi3": {"sliding_window": None},  # which llama.cpp does not look at
-    "lfm2": {"conv_L_cache": 3},
+    "lfm2": {"conv_L_cache": 3, "head_dim": 16},
     "smollm3": {},
-    "ernie4_5": {},
+    "ernie4_5": {"use_bias": False},
     "paddleocr": {},
     "glm4": {},
 }

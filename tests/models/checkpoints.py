@@ -211,6 +211,13 @@ def _tiled(name: str, values: Floats) -> Floats:
     return values
 
 
+def _as_old(name: str, values: Floats) -> Floats:
+    """As files of Qwen 3 Next were first written: heads as the class has them."""
+    if name.endswith("conv1d.weight"):
+        return values[:, 0]
+    return -np.exp(values) if name.endswith("A_log") else values
+
+
 SECTIONS = [1, 4, 3]  # pairs of time, rows and columns: no two alike
 INTERLEAVED = [8, 5, 3]
 YARN = {
@@ -306,6 +313,25 @@ CHECKPOINTS = {
         },
         plus_one=True,
         change=_tiled,
+    ),
+    "qwen3next": Checkpoint(
+        _causal("Qwen3Next"),
+        layers=5,
+        options={
+            **{key: value for key, value in DELTA.items() if key != "rope_parameters"},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5e4, "partial_rotary_factor": 0.5},
+            "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40,
+            "shared_expert_intermediate_size": 48,
+        },
+        keys={**{key: value for key, value in DELTA_KEYS.items() if "sections" not in key},
+              "expert_count": 6, "expert_used_count": 2},
+        names={
+            **RECURRENT, "linear_attn.in_proj_qkvz": "ssm_in", "linear_attn.in_proj_ba": "ssm_ba",
+            "mlp.gate": "ffn_gate_inp", "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+            **{f"mlp.shared_expert.{part}_proj": f"ffn_{part}_shexp" for part in ("gate", "up", "down")},
+        },
+        plus_one=True,
+        change=_as_old,
     ),
     "qwen3vlmoe": Checkpoint(
         partial(_qwen3vl, "Moe"),

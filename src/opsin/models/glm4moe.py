@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
-from opsin.gguf.text_rules import EXPERT_KEYS, KEYS, PRE_NORM, expert_tensors, head_width, tensors
+from opsin.gguf.text_rules import EXPERT_KEYS, KEYS, expert_tensors, head_width, tensors
 from opsin.nn.decoder import PreNormDecoder, written_layers
 from opsin.nn.module import FirstLayers, Reader
 
@@ -52,7 +52,7 @@ RULES = (
         ),
         tensors=(
             *tensors(),
-            *PRE_NORM,
+            Tensor("layers.{n}.post_attention_layernorm", "blk.{n}.post_attention_norm"),
             *expert_tensors(),
             Tensor(f"{_PART}.gate.e_score_correction_bias", "blk.{n}.exp_probs_b.bias"),
             *(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Self
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from opsin.arrays import Floats, Ints
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Change, Key, Rules, Settings, Shape, Tensor, plus_one
-from opsin.gguf.text_rules import EXPERT_KEYS, KEYS, expert_tensors, tensors, turned
+from opsin.gguf.text_rules import EXPERT_KEYS, KEYS, expert_tensors, fused_expert_tensors, tensors, turned
 from opsin.models.qwen2vl import sections
 from opsin.models.qwen3vl import dialect, tower_found, tower_rules
 from opsin.nn.attention import GatedAttention, Heads, heads_of
@@ -55,7 +55,7 @@ class DeltaBlock(Module):
 
 @dataclass(frozen=True, eq=False)
 class Qwen35Decoder(OverWeights):
-    """`axis` [pairs] says which of a row's positions turns which pair."""
+    """`axis` [pairs] says which of a row's positions turns which pair; None where there is one for all."""
 
     weights: DecoderWeights
     blocks: tuple[FullBlock | DeltaBlock, ...]
@@ -65,14 +65,19 @@ class Qwen35Decoder(OverWeights):
     eps: float
     context: int
     frequencies: Array
-    axis: Array
+    axis: Array | None
     routing: Routing | None  # how layers of experts choose these
-    axes: ClassVar[int] = 3
 
     @classmethod
-    def load(cls, file: File, source: Reader, prefix: str) -> Self:
-        """Raises ModelError, naming key or tensor, for parts that do not go together."""
-        heads, delta, weights = _heads(file, prefix), delta_heads_of(file, prefix), DecoderWeights.read(source)
+    def load(
+        cls, file: File, source: Reader, prefix: str, *, delta: DeltaHeads | None = None, mrope: bool = True
+    ) -> Self:
+        """`delta`: heads of the recurrent layers, where they are not told as ever.
+
+        Raises ModelError, naming key or tensor, for parts that do not go together.
+        """
+        delta = delta or delta_heads_of(file, prefix)
+        heads, weights = _heads(file, prefix), DecoderWeights.read(source)
         blocks = tuple(
             (DeltaBlock if recurrent else FullBlock).read(source, f"blk.{i}")
             for i, recurrent in enumerate(recurrent_layers(file, prefix))
@@ -94,9 +99,13 @@ class Qwen35Decoder(OverWeights):
             eps=positive_float(file, f"{prefix}.attention.layer_norm_rms_epsilon"),
             context=positive_int(file, f"{prefix}.context_length"),
             frequencies=constant(rope.frequencies),
-            axis=constant(interleaved_axis_of(file, prefix, len(rope.frequencies))),
+            axis=constant(interleaved_axis_of(file, prefix, len(rope.frequencies))) if mrope else None,
             routing=routing,
         )
+
+    @property
+    def axes(self) -> int:
+        return 1 if self.axis is None else 3
 
     @property
     def groups(self) -> dict[str, GroupShape]:
@@ -215,7 +224,7 @@ def _inner(settings: Settings) -> int:
 
 _KEY_HEADS, _VALUE_HEADS = "linear_num_key_heads", "linear_num_value_heads"
 _KEY_WIDTH, _VALUE_WIDTH = "linear_key_head_dim", "linear_value_head_dim"
-DELTA_KEYS = (
+RECURRENT_KEYS = (
     Key("{arch}.ssm.conv_kernel", "linear_conv_kernel_dim", "int", 4),
     Key("{arch}.ssm.state_size", _KEY_WIDTH, "int", 128),
     Key("{arch}.ssm.group_count", _KEY_HEADS, "int", 16),
@@ -244,7 +253,7 @@ _TEXT = Rules(
     architecture="qwen35",
     classes=("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM"),
     types=("qwen3_5_text",),
-    keys=(*KEYS, *DELTA_KEYS, sections(11, 11, 10)),
+    keys=(*KEYS, *RECURRENT_KEYS, sections(11, 11, 10)),
     tensors=TENSORS,
     defaults={
         "vocab_size": 248320, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 32,
@@ -255,21 +264,11 @@ _TEXT = Rules(
 )  # fmt: skip
 
 
-def _part(number: int) -> Change:
-    """Gates or what they gate, of experts whose matrices [experts, 2 * inner, width] hold both."""
-
-    def change(values: Floats, settings: Settings) -> Floats:
-        inner = values.shape[1] // 2
-        return values[:, number * inner : (number + 1) * inner]
-
-    return change
-
-
-def _part_shape(shape: Shape, settings: Settings) -> Shape:
-    return shape[0], shape[1] // 2, *shape[2:]
-
-
-_EXPERTS, _SHARED = "layers.{n}.mlp.experts", "layers.{n}.mlp.shared_expert"
+_SHARED = "layers.{n}.mlp.shared_expert"
+SHARED_EXPERT = (
+    *(Tensor(f"{_SHARED}.{part}_proj", f"{_BLOCK}.ffn_{part}_shexp") for part in ("gate", "up", "down")),
+    Tensor(f"{_SHARED}_gate.weight", f"{_BLOCK}.ffn_gate_inp_shexp.weight", type="F32"),
+)
 _MIXTURE = replace(
     _TEXT,
     architecture="qwen35moe",
@@ -280,12 +279,7 @@ _MIXTURE = replace(
         Key("{arch}.expert_shared_feed_forward_length", "shared_expert_intermediate_size"),
     ),
     tensors=(
-        *TENSORS, *expert_tensors(),
-        Tensor(f"{_EXPERTS}.gate_up_proj", f"{_BLOCK}.ffn_gate_exps.weight", _part(0), _part_shape),
-        Tensor(f"{_EXPERTS}.gate_up_proj", f"{_BLOCK}.ffn_up_exps.weight", _part(1), _part_shape),
-        Tensor(f"{_EXPERTS}.down_proj", f"{_BLOCK}.ffn_down_exps.weight"),
-        *(Tensor(f"{_SHARED}.{part}_proj", f"{_BLOCK}.ffn_{part}_shexp") for part in ("gate", "up", "down")),
-        Tensor(f"{_SHARED}_gate.weight", f"{_BLOCK}.ffn_gate_inp_shexp.weight", type="F32"),
+        *TENSORS, *expert_tensors(), *fused_expert_tensors(), *SHARED_EXPERT,
     ),
     defaults={
         **_TEXT.defaults, "hidden_size": 2048, "num_hidden_layers": 40, "num_key_value_heads": 2, "num_experts": 256,

@@ -141,11 +141,11 @@ class FileReader:
         return info
 
 
-class FirstLayers:
-    """What a reader has, but for the layers `blk.N` from the number `layers` on: no part finds these."""
+class Rereader:
+    """What another reader has."""
 
-    def __init__(self, source: Reader, layers: int) -> None:
-        self.source, self.layers = source, layers
+    def __init__(self, source: Reader) -> None:
+        self.source = source
 
     @property
     def ops(self) -> Ops:
@@ -155,7 +155,7 @@ class FirstLayers:
         return self.source.has(name)
 
     def below(self, path: str) -> bool:
-        return path != f"blk.{self.layers}" and self.source.below(path)
+        return self.source.below(path)
 
     def weight(self, name: str, *, change: Change | None = None, rows: Choice | None = None) -> Weight:
         return self.source.weight(name, change=change, rows=rows)
@@ -168,6 +168,17 @@ class FirstLayers:
 
     def stored(self, name: str) -> Weight:
         return self.source.stored(name)
+
+
+class FirstLayers(Rereader):
+    """What a reader has, but for the layers `blk.N` from the number `layers` on: no part finds these."""
+
+    def __init__(self, source: Reader, layers: int) -> None:
+        super().__init__(source)
+        self.layers = layers
+
+    def below(self, path: str) -> bool:
+        return path != f"blk.{self.layers}" and super().below(path)
 
 
 def _raw_of(file: File, name: str, kind: int, shape: tuple[int, int]) -> Raw:

@@ -75,7 +75,7 @@ def test_what_is_written_never_becomes_markup(page):
 def test_an_error_is_told_and_not_remembered(page):
     page.run("document.getElementById('text').value = 'word '.repeat(3000)")
     page.run("document.getElementById('ask').requestSubmit()")
-    assert "512" in page.wait("document.querySelector('article.error')?.textContent")
+    assert "512" in page.wait("document.querySelector('.error')?.textContent")
     assert page.run(ANSWERS) == 3
 
 
@@ -87,10 +87,20 @@ def test_a_refused_question_goes_back_where_it_was_written(page):
 
 def test_what_is_no_picture_is_told(page):
     page.run(DROP.replace("image/png", "text/plain"))
-    page.wait(
-        "[...document.querySelectorAll('article.error')].some((e) => e.textContent === 'a.png is not a picture.')"
-    )
+    page.wait("[...document.querySelectorAll('.error')].some((e) => e.textContent === 'a.png is not a picture.')")
     assert page.run("document.querySelectorAll('#chosen img').length") == 0
+
+
+def test_a_damaged_picture_is_shown_and_told_by_its_name(page):
+    page.run(DROP.replace("[blob]", "['no picture']"))
+    assert page.wait("document.querySelector('#chosen .unseen')?.textContent").startswith("a.png")
+    assert page.run("document.querySelector('#chosen button').ariaLabel") == "Take away a.png"
+    page.run("document.getElementById('ask').requestSubmit()")
+    page.wait("document.querySelectorAll('.error').length === 1")
+    told = page.run("document.querySelector('.error').textContent")
+    assert told.startswith("a.png") and "messages[" not in told
+    assert page.run("document.querySelectorAll('#chosen button').length") == 1  # it stands where it was
+    page.run("document.querySelector('#chosen button').click()")
 
 
 def test_a_pasted_picture_is_taken_and_may_be_taken_away(page):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from axe import faults, fetch_axe
 from browser import Browser
 from page_browser import LISTEN, answer, ask, click, needs_chromium, opened, press, write
 from running_server import Running, calling_model, running
@@ -94,6 +95,23 @@ def test_tools_are_declared_called_and_answered(page, server):
     assert page.run("document.querySelector('article.tool pre').textContent") == "sunny"
 
 
+def test_axe_finds_nothing_where_thoughts_and_calls_are_shown(page, server):
+    script = fetch_axe()
+    if isinstance(script, str):
+        pytest.skip(script)
+    page.run(f"extra = {{tools: {json.dumps([TOOL])}}}")
+    with scripted(server.service.model, f"<think>\nHm.\n</think>\n\nI ask.\n{call()}"):
+        ask(page, "Weather?")
+    page.run("extra = {}")
+    page.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    page.run(script.read_text() + ";0")
+    assert faults(page) == []
+    for name in ("locked", "camera-dialog"):
+        page.run(f"document.getElementById({name!r}).showModal()")
+        assert faults(page) == []
+        page.run(f"document.getElementById({name!r}).close()")
+
+
 def test_an_edited_question_is_asked_anew_and_the_old_talk_is_kept(page, server):
     talk(page, server, ("first", "a"), ("second", "b"))
     click(page, "Edit", 0)
@@ -109,7 +127,7 @@ def test_a_refused_edit_changes_nothing(page, server):
     click(page, "Edit", 0)
     page.run("document.getElementById('text').value = 'word '.repeat(5000)")
     page.run("document.getElementById('ask').requestSubmit()")
-    page.wait("!!document.querySelector('article.error')")
+    page.wait("!!document.querySelector('.error')")
     assert page.run("[...document.querySelectorAll('article.person .said')].map((one) => one.textContent)") == [
         "first",
         "second",

@@ -45,7 +45,7 @@ export class TalkView {
 
   /** Tell what went wrong. It stays until the conversation is shown anew. */
   fail(text) {
-    this.append(make("article", {className: "error", role: "alert"}, text));
+    this.append(make("div", {className: "error", role: "alert"}, text));
   }
 
   articleOf(message, place, isLast) {

@@ -111,7 +111,7 @@ def test_variables_are_told_as_flags_are(variables, told):
     [
         ("CONTEXT_SHIFT", "1"),
         ("RERANKING", "true"),
-        ("MODELS_DIR", "/m"),
+        ("MODELS_PRESET", "/m"),
         ("REASONING_PRESERVE", "off"),
         ("RPC", "a:1"),
     ],

@@ -20,6 +20,7 @@ from waiting import PATIENCE
 import opsin
 from opsin.api import Model
 from opsin.serve.options import Options
+from opsin.serve.registry import ModelRegistry
 from opsin.serve.server import listen, uvicorn_of
 from opsin.serve.service import Service
 
@@ -57,7 +58,7 @@ class SocketConnection(http.client.HTTPConnection):
 
 @dataclass
 class Running:
-    service: Service
+    service: Service | ModelRegistry
     host: str
     port: int
     server: uvicorn.Server
@@ -98,29 +99,38 @@ def running(
 ) -> Iterator[Running]:
     """A server of `load()`'s model on a free port. The model is not closed with it, unless `close` says so."""
     settings = Options(port=0, **options)
-    made, service = listen(settings), Service(settings, load)
+    service = Service(settings, load)
+    with live(service, settings, close=close) as made:
+        while wait and not service.ready:
+            threading.Event().wait(0.01)
+        yield made
+    service.shut()
+
+
+@contextmanager
+def live(service: Service | ModelRegistry, settings: Options, *, close: bool) -> Iterator[Running]:
+    """A server of one model or of several, on a thread."""
+    made = listen(settings)
     server = uvicorn_of(service)
     loop = asyncio.new_event_loop()
 
-    async def live() -> None:
+    async def whole() -> None:
         loading = asyncio.ensure_future(service.start())
         await server.serve(sockets=made)
         await loading
         if close:
             await service.close()
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(live()), daemon=True)
+    thread = threading.Thread(target=lambda: loop.run_until_complete(whole()), daemon=True)
     thread.start()
     host, port = made[0].getsockname()[:2] if not settings.is_socket else (settings.host, 0)
-    place = Running(service, host, port, server)
-    while not server.started or (wait and not service.ready):
+    while not server.started:
         threading.Event().wait(0.01)
     try:
-        yield place
+        yield Running(service, host, port, server)
     finally:
         server.should_exit = True
         thread.join(PATIENCE)
-        service.shut()
         assert not thread.is_alive()
         loop.close()
 

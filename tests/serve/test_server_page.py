@@ -9,7 +9,9 @@ from starlette.routing import Route
 
 from opsin.serve.app import ELSEWHERE, build_app
 from opsin.serve.options import Options
+from opsin.serve.registry import ModelRegistry, ModelSource
 from opsin.serve.service import Service
+from opsin.serve.several import Forwarding, build_several
 
 PAGE = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
 
@@ -19,9 +21,11 @@ def test_the_page_names_every_address():
         raise AssertionError
 
     service = Service(Options(), never)
-    routes = [route for route in build_app(service).routes if isinstance(route, Route)]
+    registry = ModelRegistry(Options(), lambda: [ModelSource("a", Options(), "", None, never, never)], most=1)
+    routes = [*build_app(service).routes, *build_several(registry).routes]
     service.shut()
-    bare = {re.sub(r"^/v1(?=/)", "", route.path) for route in routes if route.path not in ELSEWHERE}
+    ours = [route for route in routes if isinstance(route, Route) and not isinstance(route.endpoint, Forwarding)]
+    bare = {re.sub(r"^/v1(?=/)", "", route.path) for route in ours if route.path not in ELSEWHERE}
     table = PAGE[: PAGE.index("The addresses of chats")]
     named = {
         address for row in table.splitlines() if row[:2] == "| " for address in re.findall(r"(/[\w/.-]*)`", row[:80])

@@ -121,14 +121,14 @@ def load(
         file, notes = files.open(vision=vision and not files.chosen)
         loading.notes.extend(notes)
         with file:
-            _check_is_model(file)
+            check_is_model(file)
             if file.get_str("general.architecture") == PROJECTOR:
                 seeing, hint = loading.vision(file, files.text), ""
             else:
                 read = loading.read(file, files.found, template)
                 seeing, hint = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
                 usual = files.found.context if files.found is not None else None
-                rows = _rows(read.decoder, context, usual or _CONTEXT, sequences)
+                rows = cache_rows(read.decoder, context, usual, sequences)
                 text = loading.text(read, seeing, rows=rows, sequences=sequences, pages=pages, states=states)
     except BaseException:
         opened.close()
@@ -173,16 +173,16 @@ def check_devices(device: str | Mapping[str, str]) -> None:
             raise RequestError(f"there is no device {name!r:.80} for {part}", hint=f"there is {', '.join(DEVICES)}")
 
 
-def _rows(decoder: Decoder, asked: int | None, usual: int, sequences: int) -> int:
-    """Of the cache. Raises RequestError where more is asked than so many sequences can fill."""
-    rows = min(decoder.context, usual) if asked is None else asked
+def cache_rows(decoder: Decoder, asked: int | None, usual: int | None, sequences: int) -> int:
+    """Rows of the cache. Raises RequestError where more is asked than so many sequences can fill."""
+    rows = min(decoder.context, usual or _CONTEXT) if asked is None else asked
     if not 0 < rows <= decoder.context * sequences:
         each = f"this model was trained for 1 to {decoder.context}"
         raise RequestError(f"context={rows}", hint=each if sequences == 1 else f"{each}, times {sequences} sequences")
     return rows
 
 
-def _check_is_model(file: File) -> None:
+def check_is_model(file: File) -> None:
     """Raises ModelError for GGUF files that are something else than a model of text, or its mmproj."""
     other = find_other(file, is_known=is_known(file))
     if other is not None:

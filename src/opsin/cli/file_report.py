@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
+from opsin.api.memory_need import cache_page_bytes
 from opsin.api.notes import find_notes
 from opsin.cli.vision_report import VisionReport, find_vision, vision_lines
 from opsin.errors import OpsinError
 from opsin.gguf import File
 from opsin.gguf.roles import PROJECTOR, find_other
 from opsin.models import is_known, load_decoder
-from opsin.nn.batch import MEMORY, GroupShape
+from opsin.nn.batch import MEMORY
 from opsin.nn.meta import MetaReader
 from opsin.ops import PAGE, PageType
-from opsin.ops.layout import page_bytes
 from opsin.quants import by_id
 from opsin.text import ChatTemplate, Tokenizer
 
@@ -130,9 +130,9 @@ def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None
     return _Memory(
         rows,
         reader.bytes,
-        {kind: _page_bytes(own, kind) * -(-rows // PAGE) for kind in _KINDS},
-        None if beside is None else {kind: _page_bytes([beside], kind) / PAGE for kind in _KINDS},
-        {kind: _page_bytes(own, kind) / PAGE for kind in _KINDS},
+        {kind: cache_page_bytes(own, kind) * -(-rows // PAGE) for kind in _KINDS},
+        None if beside is None else {kind: cache_page_bytes([beside], kind) / PAGE for kind in _KINDS},
+        {kind: cache_page_bytes(own, kind) / PAGE for kind in _KINDS},
         sum(shape.bytes for shape in decoder.states.values()),
     ), None
 
@@ -144,11 +144,6 @@ def _notes(file: File) -> tuple[tuple[str, ...], str | None]:
         return tuple(find_notes(file, tokenizer, ChatTemplate.from_metadata(file.metadata))), None
     except OpsinError as error:
         return (), str(error)
-
-
-def _page_bytes(shapes: Iterable[GroupShape], kind: PageType) -> int:
-    """Bytes of a page of all these groups."""
-    return sum(2 * shape.layers * shape.heads * page_bytes(shape.width, kind) for shape in shapes)
 
 
 def _short(value: object) -> str | int | float | bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -13,15 +15,17 @@ from opsin.cli.chat_flags import add_chat_flags, chat_defaults, template_of
 from opsin.cli.key_files import read_keys
 from opsin.cli.progress import FirstLines
 from opsin.cli.request_flags import add_request_flags, request_defaults
+from opsin.cli.several_models import add_several, are_several, registry_of
 from opsin.cli.start_lines import add_flags, said
 from opsin.config import expanded
 from opsin.errors import RequestError
 
 if TYPE_CHECKING:
     from opsin.api import Model
-    from opsin.media.budget import PictureBudget
     from opsin.media.fetch import FetchRules
     from opsin.serve.options import Options
+    from opsin.serve.registry import ModelRegistry
+    from opsin.serve.service import Service
 
 
 _HOST, _PORT, _PARALLEL = "127.0.0.1", 8080, 32
@@ -34,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "serve", help="answer over HTTP, as OpenAI's API does", description=__doc__, usage="%(prog)s [OPTION ...]"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=partial(run, parser))
     options.add_model(parser, bundled=True)
     options.add_mmproj(parser)
     parser.add_argument(
@@ -74,6 +78,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     who.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name of this server; * for any"
     )
+    add_several(parser)
     _add_more(parser)
     _add_limits(parser)
     media = options.add_pictures(parser)
@@ -136,40 +141,53 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
     add_flags(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     import asyncio
 
     from opsin.config import server_variables
     from opsin.serve.server import address, give_memory_back, listen, serve
-    from opsin.serve.service import Service
 
     give_memory_back()
     for line in (*said(args), *environment.fill(args, server_variables())):
         _tell(line)
-    settings, budget, path = _settings(args), options.picture_budget(args), options.model_file(args)
+    settings, served, what, first = _served(parser, args)
     made = listen(settings)
     url = address(made[0], settings)
 
     def ready() -> None:
-        for line in greeting(url, bool(settings.keys), settings.prefix):
+        for line in greeting(url, bool(settings.keys), settings.prefix, first):
             print(line, file=sys.stderr, flush=True)
 
-    _tell(f"listening on {url}, loading {path}")
+    _tell(f"listening on {url}, {what}")
     if not settings.on_loopback and not settings.keys:
         _tell("anybody who reaches this address may ask; --api-key KEY changes that")
-    asyncio.run(serve(made, Service(settings, lambda: _load(path, args, settings.media, budget)), ready=ready))
+    asyncio.run(serve(made, served, ready=ready))
     return 0
 
 
-def greeting(url: str, locked: bool, prefix: str = "") -> list[str]:
-    """What a person needs to ask the first question."""
+def _served(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> tuple[Options, Service | ModelRegistry, str, str]:
+    """What is served, one model or several, a word of it, and a name that requests must say."""
+    from opsin.serve.service import Service
+
+    if are_several(args):
+        registry = registry_of(args, parser, settings_of=_settings, load=_load, need=_need)
+        return registry.options, registry, f"models: {registry.names}", next(iter(registry)).name
+    settings, path = _settings(args), options.model_file(args)
+    return settings, Service(settings, partial(_load, path, args)), f"loading {path}", ""
+
+
+def greeting(url: str, locked: bool, prefix: str = "", model: str = "") -> list[str]:
+    """What a person needs to ask the first question. `model` is a name where one must be said."""
     key = ' -H "Authorization: Bearer $KEY"' if locked else ""
     if url.startswith("unix://"):
         return [
             f"opsin: ready: curl --unix-socket {url.removeprefix('unix://')} http://localhost{prefix}/v1/models{key}"
         ]
-    body = '{"messages": [{"role": "user", "content": "Hi"}]}'
+    named = f'"model": {json.dumps(model)}, ' if model else ""
+    body = f'{{{named}"messages": [{{"role": "user", "content": "Hi"}}]}}'
     return [
         f"opsin: ready. A page to try it: {url}/",
         f"  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'",
@@ -177,19 +195,29 @@ def greeting(url: str, locked: bool, prefix: str = "") -> list[str]:
     ]
 
 
-def _load(path: str | Path, args: argparse.Namespace, rules: FetchRules, budget: PictureBudget) -> Model:
+def _load(path: str | Path, args: argparse.Namespace) -> Model:
     from opsin.api.media_folder import MediaFolder
     from opsin.media.limits import PictureLimits
 
     model = opsin.load(
         path, mmproj=args.mmproj, vision=args.vision, threads=args.threads, context=args.context,
         pages=_cache_type(args), states=options.state_bytes(args),
-        sequences=args.parallel or _PARALLEL, rules=rules, limits=PictureLimits(waiting_bytes=_WAITING_BYTES),
-        notice=FirstLines(), verify=args.verify, budget=budget, template=template_of(args),
+        sequences=args.parallel or _PARALLEL, rules=_fetch_rules(args),
+        limits=PictureLimits(waiting_bytes=_WAITING_BYTES), notice=FirstLines(), verify=args.verify,
+        budget=options.picture_budget(args), template=template_of(args),
         media_cache=MediaFolder(args.media_cache, args.media_cache_size << 20) if args.media_cache else None,
     )  # fmt: skip
     options.tell(model)
     return model
+
+
+def _need(path: str | Path, args: argparse.Namespace) -> int:
+    from opsin.api.memory_need import memory_need
+
+    return memory_need(
+        path, args.mmproj, vision=args.vision, context=args.context, pages=_cache_type(args),
+        sequences=args.parallel or _PARALLEL, states=options.state_bytes(args),
+    )  # fmt: skip
 
 
 def _tell(line: str) -> None:
@@ -197,7 +225,6 @@ def _tell(line: str) -> None:
 
 
 def _settings(args: argparse.Namespace) -> Options:
-    from opsin.media.fetch import FetchRules
     from opsin.serve.chat import check_chat_defaults
     from opsin.serve.forwarded import Proxies
     from opsin.serve.generation_request import check_defaults
@@ -239,11 +266,18 @@ def _settings(args: argparse.Namespace) -> Options:
         media_marker=args.media_marker or "",
         prefill=args.prefill is not False,
         hosts=tuple(args.allow_host),
-        media=FetchRules(
-            remote=not args.no_remote_media,
-            allow_private=args.allow_private_media,
-            folders=tuple(folder.resolve() for folder in args.media_path),
-        ),
+        media=_fetch_rules(args),
+    )
+
+
+def _fetch_rules(args: argparse.Namespace) -> FetchRules:
+    """What may be fetched for messages with addresses in them."""
+    from opsin.media.fetch import FetchRules
+
+    return FetchRules(
+        remote=not args.no_remote_media,
+        allow_private=args.allow_private_media,
+        folders=tuple(folder.resolve() for folder in args.media_path),
     )
 
 

@@ -176,11 +176,6 @@ ACCEPTED: Final = {
         --embedding --embeddings = EMBEDDINGS
         --embd-normalize N
     """,
-    "there is one model in this server": """
-        --models-max N = MODELS_MAX
-        --models-autoload = MODELS_AUTOLOAD
-        --no-models-autoload = NO_MODELS_AUTOLOAD
-    """,
     "this server runs no tools": """
         --no-agent -no-ag = NO_AGENT
         --no-ui-mcp-proxy --no-webui-mcp-proxy = NO_UI_MCP_PROXY
@@ -237,8 +232,7 @@ REFUSED: Final = {
         --vision-gemma-4b-default
         --vision-gemma-12b-default
     """,
-    "one model a server: start one for each, or name one with -m": """
-        --models-dir D = MODELS_DIR
+    'write it as TOML, [name] and below it model = "file.gguf", and give it as --models': """
         --models-preset F = MODELS_PRESET
     """,
     "replies are always parsed; ask /completion for a text as it is": """
@@ -318,6 +312,10 @@ TAKEN: Final = """
     -to --timeout N = TIMEOUT
     --sse-ping-interval N = SSE_PING_INTERVAL
     --sleep-idle-seconds N
+    --models-dir D = MODELS_DIR
+    --models-max N = MODELS_MAX
+    --models-autoload = MODELS_AUTOLOAD
+    --no-models-autoload = NO_MODELS_AUTOLOAD
     --metrics = ENDPOINT_METRICS
     --slots = ENDPOINT_SLOTS
     --no-slots = NO_ENDPOINT_SLOTS

@@ -129,9 +129,11 @@ def described_of(service: Service) -> list[Described]:
     ]
 
 
-def application(described: Sequence[Described], state: ServerState, *others: BaseRoute) -> Starlette:
-    """These routes, and then others, behind all that stands before every route."""
-    declared = {one.route.path for one in described}
+def application(
+    described: Sequence[Described], state: ServerState, *others: BaseRoute, declared: Collection[str] = ()
+) -> Starlette:
+    """These routes, and then others, behind all that stands before every route. `declared`: paths of the others."""
+    declared = {one.route.path for one in described} | {*declared}
 
     def ended(record: Record) -> None:
         state.record(record, _route(record.path.removeprefix(state.options.prefix), declared))
@@ -188,6 +190,7 @@ def _others(
     respond, messages, ollamas = ResponseRoutes(service), ChatRoutes(service, ANTHROPIC_CHAT), OllamaRoutes(service)
     files = FileRoutes(service)
     storing = AnswerRoute(files.create, service.options, service.state.ended, lambda body: nullcontext())
+    showing = AnswerRoute(ollamas.show, service.options, service.state.ended, service.known)
     return [
         *_both("/responses", answering(respond.chats.complete), "POST", ResponsesFields, ChatFields),
         *_both("/responses/input_tokens", answering(respond.chats.count), "POST", ResponsesFields),
@@ -203,7 +206,7 @@ def _others(
         *_get("/api/tags", ollamas.tags),
         *_get("/api/ps", ollamas.running),
         *_get("/api/version", ollamas.version),
-        *_post("/api/show", ollamas.show),
+        *_post("/api/show", showing),
     ]
 
 

@@ -24,18 +24,19 @@ class HealthRoutes:
 
     async def live(self, request: Request) -> Response:
         """Whether the process can go on, also while it loads; 503 when its engine has died."""
-        return _told({"engine": self._service.engine_lives})
+        return told({"engine": self._service.engine_lives})
 
     async def ready(self, request: Request) -> Response:
         """Whether it takes requests now; with `?verbose` each check, and what is held while nobody is inside."""
         service = self._service
         checks = {"model": service.ready, "engine": service.engine_lives, "open": not service.state.ending}
         if "verbose" not in request.query_params:
-            return _told(checks)
-        return _told(checks, checks=checks, leaked=service.check_leaks())
+            return told(checks)
+        return told(checks, checks=checks, leaked=service.check_leaks())
 
 
-def _told(passed: dict[str, bool], **more: object) -> Response:
+def told(passed: dict[str, bool], **more: object) -> Response:
+    """Checks as a response: 503 where one failed."""
     failed = [name for name, well in passed.items() if not well]
     status = {"status": f"not {', '.join(failed)}" if failed else "ok"}
     return JSONResponse({**status, **more}, 503 if failed else 200)

@@ -24,14 +24,14 @@ class ModelRoutes:
 
     async def list(self, request: Request) -> Response:
         """OpenAI's list, of one, and llama-server's own beside it."""
-        return JSONResponse({"models": [self._described()], "object": "list", "data": [self._entry()]})
+        return JSONResponse({"models": [self._described()], "object": "list", "data": [self.entry()]})
 
     async def one(self, request: Request) -> Response:
         """The entry of the model of this name."""
         name = request.path_params["name"]
         if name not in self._service.names:
             raise HttpError(404, f"there is no model {name!r:.200}", hint=f"this server has {self._service.name}")
-        return JSONResponse(self._entry())
+        return JSONResponse(self.entry())
 
     async def props(self, request: Request) -> Response:
         """llama-server's properties, as far as they mean something here."""
@@ -94,7 +94,8 @@ class ModelRoutes:
         usual = self._service.usual
         return GenerationRequest(usual.sampling, TextEnding(usual.stop))
 
-    def _entry(self) -> dict[str, object]:
+    def entry(self) -> dict[str, object]:
+        """What is told of the model in a list."""
         service, card = self._service, self._service.card
         takes = ["text", "image"] if card.sees else ["text"]
         facts = card.facts

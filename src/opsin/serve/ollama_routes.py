@@ -80,13 +80,13 @@ class OllamaRoutes:
             return JSONResponse({"models": []})
         return JSONResponse({"models": [self.loaded_entry()]})
 
-    async def show(self, request: Request) -> Response:
+    async def show(self, exchange: Exchange) -> None:
         """What the model is and can do."""
         card, usual = self._service.card, self._service.usual
         facts = card.facts
         architecture = facts.architecture
         sampling = {name: getattr(usual.sampling, name) for name in ("temperature", "top_k", "top_p", "min_p")}
-        return JSONResponse(
+        await exchange.value(
             {
                 "modelfile": "",
                 "parameters": "\n".join(f"{name} {value:g}" for name, value in sampling.items()),

@@ -21,7 +21,9 @@ from opsin.errors import RequestError
 from opsin.serve.app import build_app
 from opsin.serve.connection import Connection, connections
 from opsin.serve.options import Options
+from opsin.serve.registry import ModelRegistry
 from opsin.serve.service import Service
+from opsin.serve.several import build_several
 from opsin.serve.traces import without_messages
 
 _SAY_SECONDS, _LAST_SECONDS = 3, 0.1  # for those that are cut off to hear it; also where nobody wants to wait
@@ -136,13 +138,14 @@ def _no_password() -> str:
     return ""
 
 
-def uvicorn_of(service: Service) -> uvicorn.Server:
+def uvicorn_of(service: Service | ModelRegistry) -> uvicorn.Server:
     """uvicorn as we want it: quiet about what strangers send wrong."""
+    app = build_app(service) if isinstance(service, Service) else build_several(service)
     longest = math.ceil(service.options.drain_seconds) + _SAY_SECONDS
     tls = service.options.tls
     context = None if tls is None else tls_context(*tls)
     config = uvicorn.Config(
-        build_app(service), log_level="error", access_log=False, lifespan="off", server_header=False,
+        app, log_level="error", access_log=False, lifespan="off", server_header=False,
         timeout_keep_alive=30, timeout_graceful_shutdown=longest, h11_max_incomplete_event_size=_LARGEST_HEADERS,
         http=connections(service.options), ws="none", loop="asyncio", proxy_headers=False,
         ssl_context_factory=None if context is None else lambda *_: context,
@@ -155,7 +158,7 @@ def uvicorn_of(service: Service) -> uvicorn.Server:
 class Server(uvicorn.Server):
     """uvicorn's server, whose running answers get a while when it is told to end, and then hear that it ends."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service | ModelRegistry) -> None:
         super().__init__(config)
         self._service = service
 
@@ -183,7 +186,9 @@ class Server(uvicorn.Server):
                 connection.shutdown()
 
 
-async def serve(made: Sequence[socket.socket], service: Service, *, ready: Callable[[], None] = lambda: None) -> None:
+async def serve(
+    made: Sequence[socket.socket], service: Service | ModelRegistry, *, ready: Callable[[], None] = lambda: None
+) -> None:
     """Serve until the process is told to end. Raises what loading the model raises."""
     server = uvicorn_of(service)
     loading = asyncio.ensure_future(_load(service, server, ready))
@@ -202,7 +207,7 @@ async def serve(made: Sequence[socket.socket], service: Service, *, ready: Calla
                     Path(place).unlink()
 
 
-async def _load(service: Service, server: uvicorn.Server, ready: Callable[[], None]) -> None:
+async def _load(service: Service | ModelRegistry, server: uvicorn.Server, ready: Callable[[], None]) -> None:
     try:
         await service.start()
     except Exception:

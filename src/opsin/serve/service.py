@@ -210,6 +210,14 @@ class Service:
         finally:
             self.places.leave(self)
 
+    @asynccontextmanager
+    async def known(self, body: Body) -> AsyncIterator[None]:
+        """The model was in memory once, so that its card can be told."""
+        if self._card is None:
+            async with self.held(body):
+                pass
+        yield
+
     async def _wait(self, body: Body) -> None:
         """Come in when the model is there. Raises HttpError where the client goes away before, or it takes too long."""
         seconds, left = self.options.seconds, asyncio.ensure_future(body.left()) if body.is_whole else None

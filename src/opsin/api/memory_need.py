@@ -1,0 +1,63 @@
+"""What a model will take in memory, found from headers before anything is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from opsin.api.files import find
+from opsin.api.loading import cache_rows, check_is_model
+from opsin.engine.states import count_slots
+from opsin.errors import ModelError
+from opsin.gguf import File
+from opsin.gguf.roles import PROJECTOR, is_projector
+from opsin.models import load_decoder, open_model
+from opsin.nn.batch import MEMORY, GroupShape
+from opsin.nn.meta import MetaReader
+from opsin.ops import PAGE, PageType
+from opsin.ops.layout import page_bytes
+
+_STEP_ROWS: Final = 512  # of a step's values
+_WIDTHS: Final = 24  # values of a row, in widths of the model, that a step holds at once: about
+
+
+def memory_need(
+    path: str | Path, mmproj: str | Path | None = None, *, vision: bool = True, context: int | None = None,
+    pages: PageType = "f16", sequences: int = 32, states: int | None = None,
+) -> int:  # fmt: skip
+    """Bytes that `load` with these options will take: weights, cache, states and a step's values.
+
+    The first and the part for pictures, which is read when the first picture comes, are counted whole.
+    Raises what `load` raises for what headers say.
+    """
+    files = find(path, mmproj, vision=vision)
+    file, _ = files.open(vision=vision and not files.chosen)
+    with file:
+        check_is_model(file)
+        if file.get_str("general.architecture", "") == PROJECTOR:
+            raise ModelError(f"{file.path} holds no text model", hint="give it as mmproj, and the model that it is of")
+        reader = MetaReader(file, vectors=True)
+        decoder = load_decoder(file, reader)
+        usual = files.found.context if files.found is not None else None
+        rows = cache_rows(decoder, context, usual, sequences)
+        count = -(-rows // PAGE) + sequences
+        own = [shape for name, shape in decoder.groups.items() if name != MEMORY]
+        slots = count_slots(decoder.states, states, sequences=sequences, pages=count)
+        sight = _sight_bytes(file) if vision else 0
+        step = 4 * _STEP_ROWS * _WIDTHS * decoder.width + 4 * max(64, sequences) * decoder.vocabulary
+    if vision and files.vision:
+        with open_model(files.vision[0]) as tower:
+            sight = _sight_bytes(tower)
+    state_bytes = slots * sum(shape.bytes for shape in decoder.states.values())
+    return reader.bytes + count * cache_page_bytes(own, pages) + state_bytes + sight + step
+
+
+def cache_page_bytes(shapes: Iterable[GroupShape], kind: PageType) -> int:
+    """Bytes of a page of all these groups of the KV cache."""
+    return sum(2 * shape.layers * shape.heads * page_bytes(shape.width, kind) for shape in shapes)
+
+
+def _sight_bytes(file: File) -> int:
+    """Of the part for pictures in a file."""
+    return sum(info.nbytes for name, info in file.tensors.items() if is_projector(name))

@@ -1,0 +1,108 @@
+"""Which models a folder or a file of TOML names, and with which options each is loaded."""
+
+from __future__ import annotations
+
+import pytest
+from tiny import tiny_llama
+
+from opsin.api.memory_need import memory_need
+from opsin.cli import main, serve
+from opsin.cli.model_lists import models_of
+from opsin.cli.several_models import are_several
+from opsin.errors import FileError, RequestError
+
+PARSER = main.parser()
+
+
+def parsed(*words: str):
+    return PARSER.parse_args(["serve", *words])
+
+
+def listed(*words: str):
+    args = parsed(*words)
+    return {one.name: one.args for one in models_of(args, args.run.args[0])}
+
+
+def served(*words: str):
+    args = parsed(*words)
+    return serve._served(args.run.args[0], args)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "sees").mkdir()
+    for name in ("a.gguf", "b-00001-of-00002.gguf", "sees/c.gguf", "mmproj-a.gguf", "b-00002-of-00002.gguf", ".d.gguf"):
+        tiny_llama(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no model")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+def test_a_folder_has_a_model_in_each_file_and_folder_of_one(folder):
+    found = listed("--models-dir", str(folder), "-c", "128")
+    assert {name: args.model for name, args in found.items()} == {
+        "a": folder / "a.gguf", "b-00001-of-00002": folder / "b-00001-of-00002.gguf", "sees": folder / "sees",
+    }  # fmt: skip
+    assert {args.context for args in found.values()} == {128}
+
+
+def test_a_list_has_flags_for_all_and_for_each(folder):
+    (folder / "models.toml").write_text(
+        'ctx-size = 256\n[small]\nmodel = "a.gguf"\nalias = "s,tiny"\ntemp = 0.5\n'
+        '[other]\nhf-repo = "owner/repo:Q8_0"\nctx_size = 64\nno-mmproj = true\n[third]\nmodel = "ollama:x"\n'
+    )
+    found = listed("--models", str(folder / "models.toml"), "--temp", "0.1", "-np", "2")
+    assert {name: args.model for name, args in found.items()} == {
+        "small": folder / "a.gguf", "other": "hf:owner/repo:Q8_0", "third": "ollama:x",
+    }  # fmt: skip
+    assert [args.context for args in found.values()] == [256, 64, 256]
+    assert [args.vision for args in found.values()] == [True, False, True]
+    settings, registry, *_ = served("--models", str(folder / "models.toml"), "--temp", "0.1")
+    small = registry.find("tiny")
+    assert small.name == "small" and small.aliases == ["small", "s", "tiny"]
+    assert small.options.defaults["temperature"] == 0.5 and settings.defaults["temperature"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[a", "is no TOML"),
+        ("", "holds no models"),
+        ("[a]\nctx-size = 5", "names no model"),
+        ('[a]\nmodel = "a.gguf"\nwings = 2', r"\[a\] cannot be read"),
+        ('[a]\nmodel = ["a.gguf"]', "is no text and no number"),
+        ('[a]\nmodel = "a.gguf"\nport = 99', r"\[a\] sets what is the whole server's"),
+    ],
+)
+def test_a_list_that_cannot_be_taken_says_why(folder, text, says):
+    (folder / "models.toml").write_text(text)
+    with pytest.raises((RequestError, FileError), match=says):
+        served("--models", str(folder / "models.toml"))
+
+
+def test_one_model_beside_several_and_folders_that_are_none_are_refused(tmp_path):
+    assert not are_several(parsed())
+    with pytest.raises(RequestError, match="--model beside several models"):
+        served("--models-dir", str(tmp_path), "-m", "x.gguf")
+    with pytest.raises(FileError, match="holds no models"):
+        served("--models-dir", str(tmp_path))
+    with pytest.raises(FileError, match="cannot be listed"):
+        served("--models-dir", str(tmp_path / "nowhere"))
+
+
+def test_a_list_is_read_anew_with_the_same_models_kept(folder):
+    _, registry, *_ = served("--models-dir", str(folder))
+    before = registry.find("a")
+    tiny_llama(folder / "new.gguf")
+    registry._list(registry._sources())
+    assert registry.find("a") is before and registry.find("new")
+
+
+def test_memory_is_counted_before_it_is_taken(tmp_path):
+    path = tiny_llama(tmp_path / "a.gguf")
+    few, many = memory_need(path, context=64, sequences=1), memory_need(path, context=640, sequences=1)
+    assert path.stat().st_size / 2 < few < many
+    assert memory_need(path, context=640, sequences=1, pages="f32") - many > many - few
+    path.write_bytes(b"GGUF")
+    with pytest.raises(FileError):
+        memory_need(path)

@@ -42,6 +42,7 @@ RATCHET: dict[str, int] = {}
 # that checkpoints of others have.
 OTHER_WORDS = (
     ".cpp",
+    "Spec",
     "_cpp",
     "-cpp",
     "cpp:",

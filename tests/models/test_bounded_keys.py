@@ -17,8 +17,8 @@ pytest.importorskip("torch")
 checkpoints = pytest.importorskip("checkpoints", reason="needs transformers")
 
 import pixtral_truth  # noqa: E402
+import tiny_speech  # noqa: E402
 import truths  # noqa: E402
-import whisper_truth  # noqa: E402
 from tiny import tiny_llama  # noqa: E402
 from vision_truth import features, picture  # noqa: E402
 
@@ -48,7 +48,7 @@ def write_mllama(path):
 
 def write_whisper(path):
     """Both of its parts."""
-    return whisper_truth.write_by_hand(path, whisper_truth.published())
+    return tiny_speech.write_by_hand(path, tiny_speech.published())
 
 
 TEXT = {"llama": tiny_llama, "mistral3": pixtral_truth.write_text, "mllama": write_mllama, "whisper": write_whisper} | {
@@ -195,7 +195,7 @@ def test_ears_are_refused_at_load_or_hear(device, tmp_path, monkeypatch):
         return load_hearer(file, Kept(file, ops, kept))
 
     keys, refused, answered = try_all(
-        path, {}, load, lambda ears: ears.encode(whisper_truth.heard()).numpy(), monkeypatch
+        path, {}, load, lambda ears: ears.encode(tiny_speech.heard()).numpy(), monkeypatch
     )
     assert len(keys) >= 7
     assert refused > 7 * len(keys)

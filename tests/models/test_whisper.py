@@ -19,8 +19,8 @@ from opsin.spans import Prompt
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from tiny_speech import HEARING, ROWS, heard, id, metadata, published, save, write_by_hand  # noqa: E402
 from vision_truth import distance  # noqa: E402
-from whisper_truth import HEARING, ROWS, heard, id, metadata, published, save, write_by_hand  # noqa: E402
 
 IDS = [id("<|startoftranscript|>"), id("<|de|>"), id("<|transcribe|>"), 5, 9, 33, 80, 81]
 

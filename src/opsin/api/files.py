@@ -10,6 +10,7 @@ from pathlib import Path
 from opsin.config import expanded
 from opsin.convert.checkpoint import is_checkpoint
 from opsin.convert.hf import check_folder, open_folder
+from opsin.convert.speech import is_speech_file
 from opsin.errors import FileError, RequestError
 from opsin.gguf import File
 from opsin.hub.file_names import is_beside, is_later_split, is_vision, kinship
@@ -48,7 +49,8 @@ class Files:
         A folder of transformers is the one file that `opsin convert` would write of it; `vision`: with its part for
         pictures.
         """
-        file, notes = open_folder(self.text, vision=vision) if self.text.is_dir() else (open_model(self.text), ())
+        is_other = self.text.is_dir() or is_speech_file(self.text)
+        file, notes = open_folder(self.text, vision=vision) if is_other else (open_model(self.text), ())
         if self.found is None:
             return file, notes
         missing = {key: value for key, value in self.found.defaults.items() if key not in file.metadata}

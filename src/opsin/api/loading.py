@@ -19,6 +19,7 @@ from opsin.api.notes import find_notes
 from opsin.api.pairing import pair
 from opsin.api.prompting import Prompting
 from opsin.api.replies import Replies
+from opsin.api.speech.hearing import Hearing
 from opsin.api.text_part import Text
 from opsin.api.vision import Vision
 from opsin.config import Config, from_environment
@@ -49,6 +50,7 @@ from opsin.text.template import KEY
 
 _CONTEXT = 8192  # rows of a sequence where nobody asks for more
 _EMBEDDINGS = 256 << 20  # bytes of pictures that are kept
+_SOUNDS = 8  # windows that are heard at once
 _PICTURES = 4  # of the largest kind, that text may remember at once where layers look at them beside it
 PARTS, DEVICES = ("text", "vision"), ("cpu",)
 
@@ -198,6 +200,16 @@ class _Read:
     tokenizer: Tokenizer
     template: ChatTemplate | None
     facts: Facts
+    hearing: Hearing | None
+
+
+def _hearing(file: File, decoder: Decoder) -> Hearing | None:
+    """The part for sound of a text model, where its file holds one that it remembers."""
+    if not file.get_bool("clip.has_audio_encoder", False) or MEMORY not in decoder.groups:
+        return None
+    hearing = Hearing(file)
+    hearing.check(decoder)
+    return hearing
 
 
 @dataclass(frozen=True)
@@ -222,11 +234,12 @@ class _Loading:
                 f"{file.path}: the tokenizer has {tokenizer.vocabulary_size} tokens, the model {decoder.ids}"
             )
         template = ChatTemplate.from_metadata(_with_template(file.metadata, chat_template))
-        self.notes.extend(find_notes(file, tokenizer, template))
+        hearing = _hearing(file, decoder)
+        self.notes.extend(find_notes(file, tokenizer, template, hears=hearing is not None))
         facts = Facts.of(file)
         if found is not None:
             facts = replace(facts, stop=found.stop, system=found.system)
-        return _Read(decoder, tokenizer, template, facts)
+        return _Read(decoder, tokenizer, template, facts, hearing)
 
     def vision(self, file: File, path: Path) -> Vision:
         """The part for pictures of a file, which may be the one that is open."""
@@ -242,20 +255,23 @@ class _Loading:
     def text(
         self, read: _Read, vision: Vision | None, *, rows: int, sequences: int, pages: PageType, states: int | None
     ) -> Text:  # fmt: skip
-        decoder, count = read.decoder, -(-rows // PAGE) + sequences
+        decoder, hearing = read.decoder, read.hearing
+        media = hearing if vision is None else vision
+        at_once = _PICTURES if hearing is None else min(_SOUNDS, sequences)
+        count = -(-(rows if hearing is None else max(rows, at_once * decoder.context)) // PAGE) + sequences
         limits = Limits(
             rows=max(512, sequences), outputs=max(64, sequences), sequences=sequences,
             context=min(rows, decoder.context), pages=count,
             states=count_slots(decoder.states, states, sequences=sequences, pages=count),
-            memory=_PICTURES * pages_for(vision.memory_rows) if vision is not None and MEMORY in decoder.groups else 1,
+            memory=at_once * pages_for(media.memory_rows) if media is not None and MEMORY in decoder.groups else 1,
         )  # fmt: skip
         disk = None if vision is None or self.media_cache is None else vision.keep_in(self.media_cache)
-        store = MediaStore(_EMBEDDINGS, disk) if vision is not None else None
+        store = MediaStore(_EMBEDDINGS, disk) if media is not None else None
         runner = Runner(self.device, decoder, limits, pages, store)
-        engine = Engine(runner, read.tokenizer.end_ids, vision.load(self.device) if vision is not None else None)
+        engine = Engine(runner, read.tokenizer.end_ids, media.load(self.device) if media is not None else None)
         grammars = Grammars(read.tokenizer, decoder.vocabulary)
         replies = Replies(read.tokenizer, read.template, grammars, decoder.vocabulary)
         marker = vision.marker if vision is not None else None
         prompting = Prompting(read.tokenizer, read.template, marker, replies.format)
         pooler = Pooler(engine, runner)
-        return Text(runner, engine, pooler, read.tokenizer, grammars, prompting, replies, read.facts)
+        return Text(runner, engine, pooler, read.tokenizer, grammars, prompting, replies, read.facts, hearing)

@@ -22,6 +22,7 @@ from opsin.api.replies import ReplyOptions
 from opsin.api.reply_keywords import REPLY_WORDS, ChatOptions, ReplyKeywords, reply_options
 from opsin.api.sampling_options import SamplingOptions, sampling_from
 from opsin.api.shorthand import Messages, to_messages
+from opsin.api.speech.transcript import Transcribes
 from opsin.api.text_part import Text
 from opsin.api.vision import Embeddings, Tower, Vision
 from opsin.engine.engine import Engine
@@ -43,7 +44,7 @@ from opsin.text import ChatTemplate, Tokenizer
 _ASKED = "give what `question` or `raw` makes, or use `chat` and `complete`"
 
 
-class Model(Embeds):
+class Model(Embeds, Transcribes):
     """A model in memory: a part that writes, one that sees, or both. Use `opsin.load`; close it, or use `with`."""
 
     def __init__(

@@ -25,16 +25,21 @@ _MOST = 16  # notes of one kind: a hostile file has thousands of keys
 _STRUCTURE = re.compile(r"<\|[^\s<>|]{1,40}\|>|<｜[^\s<>｜]{1,40}｜>|<(?:start|end)_of_turn>")
 
 
-def find_notes(file: File, tokenizer: Tokenizer, template: ChatTemplate | None) -> Iterator[str]:
-    """One line each. Call it when the model was read: keys that nobody asked for are told."""
+def find_notes(
+    file: File, tokenizer: Tokenizer, template: ChatTemplate | None, *, hears: bool = False
+) -> Iterator[str]:
+    """One line each. Call it when the model was read: keys that nobody asked for are told.
+
+    `hears`: it writes down what was said, and talks to nobody.
+    """
     yield from tokenizer.notes
-    if template is None:
+    if template is not None:
+        yield from _strange_tokens(tokenizer, template)
+    elif not hears:
         yield (
             "the file has no chat template: messages are joined by line ends, without roles (a foreign template, "
             "as llama-server's chatml, may write tokens that this model does not know)"
         )
-    else:
-        yield from _strange_tokens(tokenizer, template)
     for notes in (list(_sampling(file)), list(_unread(file))):
         yield from notes[:_MOST]
         if len(notes) > _MOST:

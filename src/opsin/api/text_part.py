@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from opsin.api.facts import Facts
 from opsin.api.prompting import Prompting
 from opsin.api.replies import Replies
+from opsin.api.speech.hearing import Hearing
 from opsin.engine.engine import Engine
 from opsin.engine.pooling import Pooler
 from opsin.engine.runner import Runner
@@ -26,3 +27,4 @@ class Text:
     prompting: Prompting
     replies: Replies
     facts: Facts
+    hearing: Hearing | None = None

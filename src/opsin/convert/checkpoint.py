@@ -15,6 +15,7 @@ from opsin.convert.safetensors import Safetensors, Stored
 from opsin.errors import FileError
 from opsin.gguf.kinds import START_BYTES, recognise
 from opsin.gguf.rules import Rules, Settings, canonical
+from opsin.gguf.writer import Writable
 
 MAX_JSON = 256 << 20  # bytes; a tokenizer of 262,000 tokens has 33 million
 _INDEX = "model.safetensors.index.json"
@@ -130,6 +131,10 @@ class Checkpoint(Description):
         """The bytes of rows of a tensor, in the format that it is stored in."""
         shard, own = self._homes[name]
         return shard.raw(own, first, last)
+
+    def vocabulary(self, rows: int) -> tuple[dict[str, Writable], list[str]] | None:
+        """Keys of its tokenizer, for embeddings of so many tokens, and notes; None where it lies in files beside it."""
+        return None
 
     def _add(self, shard: Safetensors) -> None:
         self._shards.append(shard)

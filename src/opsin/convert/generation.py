@@ -29,9 +29,11 @@ _ELSEWHERE = (
     "return_dict_in_generate", "max_new_tokens", "renormalize_logits", "remove_invalid_values", "trust_remote_code",
     "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind",
     "target_lookbehind", "prompt_lookup_num_tokens", "max_matching_ngram_size", "is_assistant", "max_time",
-    # of models that transcribe, whose ids the vocabulary tells
-    "alignment_heads", "begin_suppress_tokens", "forced_decoder_ids", "is_multilingual", "lang_to_id", "task_to_id",
-    "max_initial_timestamp_index", "no_timestamps_token_id", "prev_sot_token_id", "return_timestamps",
+)  # fmt: skip
+# Of models that transcribe, which say the first of them: the family's keys, or what the vocabulary tells.
+_OF_SPEECH = (
+    "no_timestamps_token_id", "alignment_heads", "begin_suppress_tokens", "forced_decoder_ids", "is_multilingual",
+    "lang_to_id", "task_to_id", "max_initial_timestamp_index", "max_length", "prev_sot_token_id", "return_timestamps",
 )  # fmt: skip
 _NEUTRAL: Mapping[str, object] = {
     "max_length": 20, "num_beams": 1, "num_beam_groups": 1, "num_return_sequences": 1, "length_penalty": 1.0,
@@ -118,10 +120,10 @@ def _suppressed(folder: Path, settings: Mapping[str, object], tokens: int) -> di
 
 def _left_out(settings: Mapping[str, object]) -> list[str]:
     """What changes answers and has no key."""
-    notes = []
+    notes, known = [], _ELSEWHERE + (_OF_SPEECH if _OF_SPEECH[0] in settings else ())
     for name, value in settings.items():
         silent = value is None or value in (False, 0, "") or value == [] or value == {} or value == _NEUTRAL.get(name)
-        if name in _SAMPLING or name in _ELSEWHERE or silent or name.startswith(("_", "output_", "transformers_")):
+        if name in _SAMPLING or name in known or silent or name.startswith(("_", "output_", "transformers_")):
             continue
         notes.append(f"{_FILE}: {name!s:.60} is {value!r:.60}, for which GGUF has no key: it is left out")
     return [*notes[:_MOST], *([f"{_FILE}: ... and {len(notes) - _MOST} more"] if len(notes) > _MOST else [])]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from opsin.convert.assumptions import check_assumptions
 from opsin.convert.checkpoint import Checkpoint, Description
+from opsin.convert.speech import open_checkpoint
 from opsin.convert.vocabulary import vocabulary_keys
 from opsin.errors import FileError, ModelError, RequestError
 from opsin.gguf import File, MadeRows, NewTensor, Typed, ValueType, check_target, open_unwritten, write
@@ -70,7 +71,7 @@ def convert(
 
     Raises FileError for a folder that is incomplete or damaged, ModelError for a model that no rule knows.
     """
-    with Checkpoint(Path(folder)) as checkpoint:
+    with open_checkpoint(Path(folder)) as checkpoint:
         for target in (out, *([mmproj] if mmproj is not None else [])):
             check_target(Path(target), checkpoint.paths)
         if mmproj is not None and find_rules(checkpoint, vision=vision)[1] is None:
@@ -97,7 +98,7 @@ def open_folder(folder: Path, *, format: Format = "auto", vision: bool = True) -
     A tensor is converted when it is read: what a rule changes as a whole, the rest some rows at a time. Raises as
     `convert`, and a tensor's own trouble when it is read.
     """
-    checkpoint = Checkpoint(folder)
+    checkpoint = open_checkpoint(folder)
     try:
         model, seen, notes = _contents(checkpoint, format, vision=vision)
         metadata, tensors = {**seen.metadata, **model.metadata}, [*model.tensors, *seen.tensors]
@@ -118,7 +119,8 @@ def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[
     rows = next((t.shape[0] for t in model.tensors if t.name == "token_embd.weight"), None)
     if rows is None:
         raise FileError(f"{checkpoint.path} has no embeddings of tokens", hint="it is incomplete")
-    keys, about = vocabulary_keys(checkpoint.path, rows, has_vision=tower is not None)
+    own = checkpoint.vocabulary(rows)
+    keys, about = own or vocabulary_keys(checkpoint.path, rows, has_vision=tower is not None)
     model.metadata = {**_general(checkpoint, text.architecture, "model", kind), **model.metadata, **keys}
     seen = _content(checkpoint, tower, kind) if tower else NewFile()
     notes = (*checkpoint.notes, *about, *(note for part in parts for note in check_assumptions(checkpoint, part)))

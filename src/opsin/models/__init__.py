@@ -20,6 +20,7 @@ from opsin.gguf.rules import Rules
 from opsin.media.picture import Picture
 from opsin.nn.batch import Batch, GroupShape, StateShape
 from opsin.nn.module import Reader
+from opsin.nn.writing import Writing
 from opsin.ops import Array, Pages
 from opsin.spans import MediaSpan, Patches
 
@@ -128,6 +129,11 @@ class SoundEncoder(Protocol):
     @property
     def frames(self) -> int:
         """That it hears at once."""
+        ...
+
+    @property
+    def writing(self) -> Writing:
+        """How what was said is written down with it."""
         ...
 
     def span(self, logs: npt.NDArray[np.float32]) -> MediaSpan:

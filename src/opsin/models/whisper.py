@@ -27,8 +27,11 @@ from opsin.nn.hearing import HearingTower
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Embedding, LayerNorm, Linear
+from opsin.nn.writing import Writing
 from opsin.ops import Array, Pages
 from opsin.spans import Features, MediaSpan
+
+_ENGLISH = 51864  # tokens of models that know no other language, although their vocabulary names some
 
 
 class LookingAttention(Module):
@@ -120,7 +123,13 @@ class WhisperDecoder:
             )
             memory.ops.store(pages, layer, k, v, slots)
 
+    def logits(self, x: Array) -> Array:
+        return self.weights.token_embd.logits(x)
+
     def forward(self, batch: Batch) -> Array:
+        return self.logits(self.hidden(batch))
+
+    def hidden(self, batch: Batch) -> Array:
         w, tap, eps = self.weights, batch.tap, self.eps
         x = tap("embed", w.token_embd(batch.ids) + w.position_embd(batch.positions))
         for i, block in enumerate(w.blk):
@@ -131,7 +140,7 @@ class WhisperDecoder:
             if batch.memory is not None:
                 x = self._look(block, x, batch, batch.memory, i)
             x = tap(f"blk.{i}.out", block.ffn_down(block.ffn_up(block.ffn_norm(x, eps), activation="gelu_erf"), x))
-        return w.token_embd.logits(tap("norm", w.output_norm(x.ops.take(x, batch.outputs), eps)))
+        return tap("norm", w.output_norm(x.ops.take(x, batch.outputs), eps))
 
     def _look(self, block: WhisperBlock, x: Array, batch: Batch, kept: Memory, layer: int) -> Array:
         """Rows that remember sound look at it."""
@@ -145,10 +154,17 @@ class WhisperDecoder:
 @dataclass(frozen=True, eq=False)
 class WhisperEncoder:
     tower: HearingTower
+    writing: Writing
 
     @classmethod
     def load(cls, file: File, source: Reader) -> WhisperEncoder:
-        return cls(HearingTower.load(file, source))
+        begins, heads = (file.get_ints(f"whisper.{name}", []) for name in ("begin_suppress_tokens", "alignment_heads"))
+        if len(heads) % 2 or len(heads) and heads.min() < 0:
+            raise ModelError(f"{file.path}: whisper.alignment_heads are no pairs", hint="the file is damaged")
+        pairs = tuple((int(layer), int(head)) for layer, head in heads.reshape(-1, 2))
+        rows, _ = file.tensors["token_embd.weight"].shape if "token_embd.weight" in file.tensors else (0, 0)
+        writing = Writing(tuple(int(id) for id in begins), pairs, has_languages=rows != _ENGLISH)
+        return cls(HearingTower.load(file, source), writing)
 
     @property
     def width(self) -> int:

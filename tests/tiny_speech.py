@@ -81,6 +81,7 @@ def save(model, folder: Path):
     """The folder as transformers saves it, with a tokenizer."""
     told = model.generation_config
     told.suppress_tokens, told.begin_suppress_tokens = [3, 7], [5, id("<|endoftext|>")]
+    told.no_timestamps_token_id, told.max_length = id("<|notimestamps|>"), CONTEXT
     told.alignment_heads = [[0, 1], [1, 2]]
     model.save_pretrained(folder)
     vocabulary = {text: number for number, text in enumerate([*NORMAL, "<|endoftext|>"])}

@@ -1,0 +1,1 @@
+"""What was said, written down: windows of sound, moments and languages, segments, subtitles."""

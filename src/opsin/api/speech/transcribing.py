@@ -1,0 +1,195 @@
+"""Sound becomes text, window by window: each is heard, asked about, tried again where it reads badly.
+
+The way of Radford et al. 2022 (arXiv 2212.04356, section 4.5 and its published code).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from opsin.api.arguments import check_type
+from opsin.api.speech.hearing import Hearing
+from opsin.api.speech.moments import Listening, MomentRules
+from opsin.api.speech.segments import Segment, utterances
+from opsin.api.speech.speech_ids import SpeechIds
+from opsin.api.text_part import Text
+from opsin.arrays import Floats
+from opsin.engine.sampling import Sampling
+from opsin.engine.token_rules import TokenRules
+from opsin.errors import RequestError
+from opsin.media.mel import FRAMES
+from opsin.media.sound import Sound
+from opsin.spans import MediaSpan, Prompt
+
+MOST_CARRIED = 223  # ids of what was written before, and of the prompt
+_FORGET_ABOVE = 0.5  # of a temperature: what was written so is no model for the rest
+
+
+@dataclass(frozen=True)
+class TranscriptOptions:
+    """How sound is written down.
+
+    Attributes:
+        language: a code, as "de"; None has it told from the first window.
+        task: "transcribe", or "translate" into English.
+        prompt: what might have been said before: names and spellings.
+        temperatures: tried in turn, while what comes reads badly; 0 is greedy.
+        timed: whether moments are written; without, each window is one segment.
+        carry: whether a window knows what was written of those before.
+        least_logprob: of an id on average, below which a window is written again.
+        most_compression: of a window's text, above which it is written again.
+        silence: how likely nobody has to speak in a window for it to be left out, where it reads badly.
+        seed: of what is drawn.
+    """
+
+    language: str | None = None
+    task: str = "transcribe"
+    prompt: str = ""
+    temperatures: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    timed: bool = True
+    carry: bool = True
+    least_logprob: float = -1.0
+    most_compression: float = 2.4
+    silence: float = 0.6
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        check_type(self.prompt, str, "prompt")
+        check_type(self.task, str, "task")
+        if self.language is not None:
+            check_type(self.language, str, "language")
+        if not self.temperatures or not all(0 <= value <= 2 for value in self.temperatures):
+            raise RequestError(f"temperatures={self.temperatures!r:.80}", hint="give some from 0 to 2")
+
+
+@dataclass(frozen=True)
+class _Try:
+    """What was written of a window at one temperature."""
+
+    ids: tuple[int, ...]
+    temperature: float
+    average: float
+    compression: float
+
+
+@dataclass
+class Transcribing:
+    """One sound on its way: iterate over its segments as they come.
+
+    Attributes:
+        frames: of log-mel in all, a hundred a second, and
+        done: those that are written down.
+        language: what is spoken, once it is known.
+    """
+
+    text: Text
+    hearing: Hearing
+    sound: Sound
+    options: TranscriptOptions
+    check: Callable[[], None] = lambda: None
+    frames: int = 0
+    done: int = 0
+    language: str | None = None
+    _ids: SpeechIds = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ids = SpeechIds.of(self.text.tokenizer, has_languages=self.hearing.writing.has_languages)
+        self._ids.check_task(self.options.task)
+        if self.options.language is not None and self._ids.languages:
+            self.language = self._ids.check_language(self.options.language)
+        self.frames = max(1, int(self.sound.seconds * FRAMES))
+        self._carried = self.text.tokenizer.encode(" " + self.options.prompt.strip()) if self.options.prompt else []
+        self._prompt = len(self._carried)
+
+    def __iter__(self) -> Iterator[Segment]:
+        logs = self.hearing.logs(self.sound)
+        while self.done < self.frames:
+            self.check()
+            yield from self._window(logs, self.done)
+
+    def _window(self, logs: Floats, first: int) -> Iterator[Segment]:
+        """The segments of the window that begins with this frame; then `done` says how far it reached."""
+        span, frames = self.hearing.span(logs, first), min(self.hearing.frames, self.frames - first)
+        heard = self._listen(span)
+        best = self._write(span, heard.silence)
+        reads_badly = best.average < self.options.least_logprob
+        if heard.silence > self.options.silence and reads_badly:
+            self.done = first + frames
+            return
+        said, reached = utterances(best.ids, self._ids, frames)
+        self.done = first + reached
+        for one in said:
+            text = self.text.tokenizer.decode([id for id in one.ids if id < self._ids.end])
+            if one.start == one.end or not text.strip():
+                continue
+            self._carried += one.ids
+            yield Segment(
+                start=round(first / FRAMES + one.start, 2), end=round(first / FRAMES + one.end, 2), text=text,
+                ids=one.ids, temperature=best.temperature, average_logprob=best.average,
+                compression_ratio=best.compression, no_speech=heard.silence, frame=first,
+            )  # fmt: skip
+        if not self.options.carry or best.temperature > _FORGET_ABOVE:
+            self._carried = self._carried[: self._prompt]
+
+    def _listen(self, span: MediaSpan) -> Listening:
+        """Whether anybody speaks in a window; and in which language, where nobody knows yet."""
+        heard = Listening(self._ids)
+        self._generate(span, [self._ids.start], Sampling(temperature=0.0, max_tokens=1, processors=(heard,)))
+        if self.language is None and heard.languages:
+            self.language = max(heard.languages, key=heard.languages.__getitem__)
+        return heard
+
+    def _write(self, span: MediaSpan, silence: float) -> _Try:
+        """What reads best: the first that does not read badly, else the last."""
+        made = None
+        for temperature in self.options.temperatures:
+            self.check()
+            made = self._attempt(span, temperature)
+            told = made.compression > self.options.most_compression
+            unsure = made.average < self.options.least_logprob
+            if silence > self.options.silence and unsure or not (told or unsure):
+                return made
+        assert made is not None
+        return made
+
+    def _attempt(self, span: MediaSpan, temperature: float) -> _Try:
+        ids, options = self._ids, self.options
+        room = self.text.engine.context // 2
+        before = self._carried[-min(MOST_CARRIED, room - 1) :] if self._carried else []
+        asked = [
+            *([ids.previous, *before] if before else []),
+            *ids.question(self.language, options.task, timed=options.timed),
+        ]
+        rules = MomentRules(
+            ids, len(asked), timed=options.timed, never=self.text.facts.suppressed,
+            never_first=self.hearing.writing.never_first,
+        )  # fmt: skip
+        sampling = Sampling(
+            temperature=temperature, top_k=0, top_p=1.0, min_p=0.0, seed=options.seed, max_tokens=room,
+            processors=(rules,), stop_token_ids=(ids.end,),
+        )  # fmt: skip
+        written, ended = self._generate(span, asked, sampling)
+        if written and not ended:
+            rules.count_in(written[-1])
+        if ended:
+            rules.count_in(ids.end)
+        text = self.text.tokenizer.decode([id for id in written if id < ids.end]).strip().encode()
+        compression = len(text) / len(zlib.compress(text)) if text else 0.0
+        return _Try(tuple(written), temperature, rules.average, compression)
+
+    def _generate(self, span: MediaSpan, asked: Sequence[int], sampling: Sampling) -> tuple[list[int], bool]:
+        """What is written after a question about a window, and whether it came to an end."""
+        rules = TokenRules.of(sampling, self.text.tokenizer, vocabulary=self.text.runner.decoder.vocabulary)
+        stream = self.text.engine.submit(Prompt.of([span, asked]), sampling, rules=rules)
+        written, ended = [], False
+        try:
+            for output in stream:
+                self.check()
+                if output.id is not None:
+                    written.append(output.id)
+                ended = output.reason == "stop"
+        finally:
+            stream.cancel()
+        return written, ended

@@ -1,0 +1,114 @@
+"""What was said in a sound: segments as they come, and all of it in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from opsin.api.speech.segments import Segment
+from opsin.api.speech.transcribing import Transcribing, TranscriptOptions
+from opsin.api.text_part import Text
+from opsin.errors import RequestError
+from opsin.media.hearing import Heard, open_sound
+from opsin.media.sound import Sound, SoundLimits
+from opsin.process import Stays
+
+
+class Transcript(Stays):
+    """Iterate over segments as they are written; `text` waits for all of them. One thread reads it.
+
+    Attributes:
+        sound: what was heard.
+    """
+
+    def __init__(self, work: Transcribing) -> None:
+        self.sound: Sound = work.sound
+        self._work, self._coming, self._segments = work, iter(work), list[Segment]()
+
+    def __iter__(self) -> Iterator[Segment]:
+        at = 0
+        while True:
+            while at < len(self._segments):
+                at += 1
+                yield self._segments[at - 1]
+            made = next(self._coming, None)
+            if made is None:
+                return
+            self._segments.append(made)
+
+    def __repr__(self) -> str:
+        return f"<Transcript of {self.sound!r}: {self.done:.0%} written>"
+
+    @property
+    def segments(self) -> list[Segment]:
+        """All of them."""
+        return list(self)
+
+    @property
+    def text(self) -> str:
+        """All that was said."""
+        return "".join(segment.text for segment in self).strip()
+
+    @property
+    def language(self) -> str | None:
+        """The code of what is spoken: told, or heard in the first window; None of a model that knows one language."""
+        if self._work.language is None:
+            next(iter(self), None)
+        return self._work.language
+
+    @property
+    def seconds(self) -> float:
+        """How long the sound is."""
+        return self.sound.seconds
+
+    @property
+    def done(self) -> float:
+        """How much of it is written, from 0 to 1."""
+        return min(1.0, self._work.done / self._work.frames)
+
+
+class Transcribes(Stays):
+    """The part of `Model` that writes down what was said."""
+
+    @property
+    def text(self) -> Text:
+        """The part that writes."""
+        raise NotImplementedError
+
+    @property
+    def has_hearing(self) -> bool:
+        """Whether it writes down what was said."""
+        return self.text.hearing is not None
+
+    def transcribe(
+        self, sound: Heard, *, language: str | None = None, task: str = "transcribe", prompt: str = "",
+        temperature: float | Sequence[float] | None = None, timed: bool = True, carry: bool = True,
+        seed: int | None = None, limits: SoundLimits | None = None, name: str | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Transcript:  # fmt: skip
+        """What was said in a recording, with the times of its segments.
+
+        Args:
+            sound: a path, a file's bytes, an open file, or samples at 16 kHz, [n] or [n, channels].
+            language: a code, as "de"; None has it told from the first 30 seconds.
+            task: "transcribe", or "translate" into English.
+            prompt: what might have been said before: names, and how they are spelt.
+            temperature: of drawing; one, or several that are tried in turn while what comes reads badly. None tries
+                0, 0.2, ... 1.
+            timed: whether the model tells times; without, a segment is a window of 30 seconds.
+            carry: whether it knows in each window what was written of those before.
+            seed: of what is drawn.
+            limits: how much sound there may be.
+            name: what errors call the sound.
+            check: called now and then; what it raises ends the work.
+
+        Work goes on while the transcript is read. Raises RequestError for what is no sound, and for a model that hears
+        nothing.
+        """
+        hearing = self.text.hearing
+        if hearing is None:
+            raise RequestError("this model hears nothing", hint="load one that transcribes, as opsin convert makes it")
+        hearing.home.check()
+        tried = TranscriptOptions.temperatures if temperature is None else temperature
+        temperatures = tuple(tried) if isinstance(tried, Sequence) else (tried,)
+        options = TranscriptOptions(language, task, prompt, temperatures, timed=timed, carry=carry, seed=seed)
+        return Transcript(Transcribing(self.text, hearing, open_sound(sound, limits, name=name), options, check))

@@ -1,7 +1,7 @@
 """Embeddings of texts: what they are asked with, and how the vectors look in the end.
 
 An embedding is what a model's states after its last norm come to: their mean, the first one's or the last one's
-(`Pooling`), as the file says, or as is usual: the last one's of a decoder.
+(`Pooling`), as the file says, or as is usual: the last one's of a decoder, the mean of an encoder.
 """
 
 from __future__ import annotations
@@ -76,7 +76,12 @@ class Embeds(Stays):
     @property
     def pooling(self) -> Pooling:
         """What becomes of a text's states where nobody says otherwise."""
-        return self.text.facts.pooling or "last"
+        return self.text.facts.pooling or ("last" if self.writes else "mean")
+
+    @property
+    def writes(self) -> bool:
+        """Whether it answers; other models make embeddings alone."""
+        return self.text.runner.writes
 
     def embedding_prompt(self, given: EmbeddingInput, *, check: Callable[[], None] = lambda: None) -> Prompt:
         """An input of `embed` as rows. Raises RequestError for what is none."""

@@ -49,6 +49,7 @@ from opsin.text import ChatTemplate, Tokenizer
 from opsin.text.template import KEY
 
 _CONTEXT = 8192  # rows of a sequence where nobody asks for more
+_WHOLE = 2048  # the same of an encoder, whose steps have room for a whole text
 _EMBEDDINGS = 256 << 20  # bytes of pictures that are kept
 _SOUNDS = 8  # windows that are heard at once
 _PICTURES = 4  # of the largest kind, that text may remember at once where layers look at them beside it
@@ -177,7 +178,8 @@ def check_devices(device: str | Mapping[str, str]) -> None:
 
 def cache_rows(decoder: Decoder, asked: int | None, usual: int | None, sequences: int) -> int:
     """Rows of the cache. Raises RequestError where more is asked than so many sequences can fill."""
-    rows = min(decoder.context, usual or _CONTEXT) if asked is None else asked
+    usual = min(usual or _CONTEXT, _WHOLE if _is_bidirectional(decoder) else 1 << 31)
+    rows = min(decoder.context, usual) if asked is None else asked
     if not 0 < rows <= decoder.context * sequences:
         each = f"this model was trained for 1 to {decoder.context}"
         raise RequestError(f"context={rows}", hint=each if sequences == 1 else f"{each}, times {sequences} sequences")
@@ -259,8 +261,9 @@ class _Loading:
         media = hearing if vision is None else vision
         at_once = _PICTURES if hearing is None else min(_SOUNDS, sequences)
         count = -(-(rows if hearing is None else max(rows, at_once * decoder.context)) // PAGE) + sequences
+        whole = min(rows, decoder.context) if _is_bidirectional(decoder) else 0
         limits = Limits(
-            rows=max(512, sequences), outputs=max(64, sequences), sequences=sequences,
+            rows=max(512, sequences, whole), outputs=max(64, sequences), sequences=sequences,
             context=min(rows, decoder.context), pages=count,
             states=count_slots(decoder.states, states, sequences=sequences, pages=count),
             memory=at_once * pages_for(media.memory_rows) if media is not None and MEMORY in decoder.groups else 1,

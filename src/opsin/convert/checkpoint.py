@@ -188,11 +188,26 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, object]:
     """A JSON object of a file; an optional one that is not there is empty. Raises FileError."""
     if optional and not path.is_file():
         return {}
+    found = _read(path)
+    if not isinstance(found, dict):
+        raise FileError(f"{path} is no JSON object", hint="download it again")
+    return found
+
+
+def read_list(path: Path) -> list[object]:
+    """A JSON list of a file; one that is not there is empty. Raises FileError."""
+    found = _read(path) if path.is_file() else []
+    if not isinstance(found, list):
+        raise FileError(f"{path} is no JSON list", hint="download it again")
+    return found
+
+
+def _read(path: Path) -> object:
     try:
         if path.stat().st_size > MAX_JSON:
             raise FileError(f"{path} has {path.stat().st_size} bytes", hint="it is no settings file")
         data = path.read_bytes()
-        found = json.loads(data)
+        return json.loads(data)
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}", hint="is the download complete?") from error
     except (ValueError, RecursionError) as error:
@@ -200,6 +215,3 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, object]:
         damaged = what.startswith("JSON")
         told = "a damaged one" if damaged else f"it is {what}"
         raise FileError(f"{path} is no JSON: {told}", hint="download it again" if damaged else hint) from error
-    if not isinstance(found, dict):
-        raise FileError(f"{path} is no JSON object", hint="download it again")
-    return found

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from opsin.convert.assumptions import check_assumptions
 from opsin.convert.checkpoint import Checkpoint, Description
+from opsin.convert.pooling import pooling_keys
 from opsin.convert.speech import open_checkpoint
 from opsin.convert.vocabulary import vocabulary_keys
 from opsin.errors import FileError, ModelError, RequestError
@@ -121,9 +122,15 @@ def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[
         raise FileError(f"{checkpoint.path} has no embeddings of tokens", hint="it is incomplete")
     own = checkpoint.vocabulary(rows)
     keys, about = own or vocabulary_keys(checkpoint.path, rows, has_vision=tower is not None)
-    model.metadata = {**_general(checkpoint, text.architecture, "model", kind), **model.metadata, **keys}
+    pooled, lost = pooling_keys(checkpoint.path, text.architecture)
+    model.metadata = {**_general(checkpoint, text.architecture, "model", kind), **model.metadata, **keys, **pooled}
     seen = _content(checkpoint, tower, kind) if tower else NewFile()
-    notes = (*checkpoint.notes, *about, *(note for part in parts for note in check_assumptions(checkpoint, part)))
+    notes = (
+        *checkpoint.notes,
+        *about,
+        *lost,
+        *(note for part in parts for note in check_assumptions(checkpoint, part)),
+    )
     return model, seen, notes
 
 

@@ -40,7 +40,7 @@ def _of_additions(written: Mapping[str, object], config: Mapping[str, object]) -
     """Tokens that are put around a text and are neither BOS nor EOS."""
     processor = written.get("post_processor")
     inner = processor.get("processors", [processor]) if isinstance(processor, Mapping) else []
-    known = {_text(config.get(f"{role}_token")) for role in ("bos", "eos")}
+    known = {_text(config.get(f"{role}_token")) for role in ("bos", "eos", "cls", "sep")}
     for part in inner if isinstance(inner, list) else []:
         for entry in part.get("single") or [] if isinstance(part, Mapping) else []:
             special = entry.get("SpecialToken") if isinstance(entry, Mapping) else None

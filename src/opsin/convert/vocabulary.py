@@ -6,6 +6,7 @@ llama.cpp's converter.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from opsin.text.recognise import BYTE_PAIRS, SENTENCEPIECE, SLOW_CLASSES, find_p
 from opsin.text.vocabulary import BYTE, CONTROL, NORMAL, PREFIX, UNKNOWN, UNUSED, USER_DEFINED
 
 SPACE = "\u2581"  # how SentencePiece writes one
+WORD_PIECES, UNIGRAM = "bert", "t5"  # as GGUF calls these kinds
 _NEVER, _ADDED = -10000.0, -1000.0  # scores of holes and of added tokens
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 # Roles and what GGUF calls them, one misspelt there.
@@ -72,12 +74,17 @@ def vocabulary_keys(folder: Path, rows: int, *, has_vision: bool = False) -> tup
     try:
         if not written and not pieces.is_file():
             kind, tokens = BYTE_PAIRS, _slow_pairs(folder, config, rows)
+        elif model.get("type") == "WordPiece":
+            kind, tokens = WORD_PIECES, _word_pieces(folder, written, model, rows)
+        elif model.get("type") == "Unigram":
+            kind, tokens = UNIGRAM, _unigram(written, model, rows)
         elif written and not model.get("byte_fallback"):
             kind, tokens = BYTE_PAIRS, _byte_pairs(folder, model, rows)
         else:
             kind = SENTENCEPIECE
             tokens = _agreed(folder, written, model, rows)
-        _check_normalizer(folder, written.get("normalizer"))
+        if kind not in (WORD_PIECES, UNIGRAM):
+            _check_normalizer(folder, written.get("normalizer"))
         added = _added(folder, written, config)
         for id, (text, special) in added.items():
             tokens.add(id, text, special=special)
@@ -90,8 +97,8 @@ def vocabulary_keys(folder: Path, rows: int, *, has_vision: bool = False) -> tup
         f"{PREFIX}tokens": Typed(ValueType.STRING, tokens.texts),
         f"{PREFIX}token_type": Typed(ValueType.INT32, tokens.kinds),
         **tokens.keys,
-        **({f"{PREFIX}scores": Typed(ValueType.FLOAT32, tokens.scores)} if kind == SENTENCEPIECE else {}),
-        **_roles(folder, config, {text: id for id, text in enumerate(tokens.texts)}),
+        **({f"{PREFIX}scores": Typed(ValueType.FLOAT32, tokens.scores)} if kind in (SENTENCEPIECE, UNIGRAM) else {}),
+        **_roles(folder, config, {text: id for id, text in enumerate(tokens.texts)}, encodes=kind == WORD_PIECES),
         **_additions(written, config),
     }
     templates, about_templates = template_keys(folder, has_vision=has_vision)
@@ -206,6 +213,43 @@ def _from_merges(written: Mapping[str, object], model: Mapping[str, object], row
     return tokens
 
 
+def _word_pieces(
+    folder: Path, written: Mapping[str, object], model: Mapping[str, object], rows: int
+) -> Tokens:  # fmt: skip
+    """BERT's: a token that begins a word gets a space before it here, one within a word loses its mark."""
+    tokens, mark = Tokens.of_holes(rows), str(model.get("continuing_subword_prefix", "##"))
+    for text, id in _mapping(model["vocab"]).items():
+        is_role = text.startswith("[") and text.endswith("]")
+        inside = text.startswith(mark) and text != mark
+        tokens.put(_int(id), text.removeprefix(mark) if inside else text if is_role else SPACE + text, NORMAL)
+    normalizer = _mapping(written.get("normalizer"))
+    if normalizer.get("type") != "BertNormalizer" or normalizer.get("handle_chinese_chars") is False:
+        raise FileError(f"{folder}: tokenizer.json normalises text otherwise than BERT does", hint="GGUF cannot say it")
+    lowercase, strips = normalizer.get("lowercase") is not False, normalizer.get("strip_accents")
+    tokens.keys = {f"{PREFIX}normalizer.lowercase": lowercase}
+    if isinstance(strips, bool):
+        tokens.keys[f"{PREFIX}normalizer.strip_accents"] = strips
+    return tokens
+
+
+def _unigram(written: Mapping[str, object], model: Mapping[str, object], rows: int) -> Tokens:
+    """Pieces with their scores, and SentencePiece's own way to normalise text, as XLM-R has them."""
+    tokens, unknown = Tokens.of_holes(rows), model.get("unk_id")
+    for id, entry in enumerate(_list(model["vocab"])):
+        text, score = cast(tuple[str, float], entry)
+        tokens.put(id, text, UNKNOWN if id == unknown else NORMAL, float(score))
+    normalizer = _mapping(written.get("normalizer") or {})
+    parts = [_mapping(part) for part in _list(normalizer.get("normalizers", [normalizer]))]
+    maps = [base64.b64decode(str(part["precompiled_charsmap"])) for part in parts if part.get("type") == "Precompiled"]
+    tokens.keys = {
+        f"{PREFIX}add_space_prefix": _prepends(written.get("pre_tokenizer")),
+        f"{PREFIX}remove_extra_whitespaces": True,  # words are cut at white space before anything else
+    }
+    if maps:
+        tokens.keys[f"{PREFIX}precompiled_charsmap"] = Typed(ValueType.UINT8, [*maps[0]])
+    return tokens
+
+
 def _prepends(part: object) -> bool:
     """Whether a normaliser or pre-tokenizer puts a space before the text."""
     if not isinstance(part, Mapping):
@@ -240,12 +284,15 @@ def _content(value: object) -> object:
     return value.get("content") if isinstance(value, Mapping) else value
 
 
-def _roles(folder: Path, config: Mapping[str, object], ids: Mapping[str, int]) -> dict[str, Writable]:
-    """The ids that have a role: as tokenizer_config.json says, else config.json."""
+def _roles(folder: Path, config: Mapping[str, object], ids: Mapping[str, int], *, encodes: bool) -> dict[str, Writable]:
+    """The ids that have a role: as tokenizer_config.json says, else config.json.
+
+    `encodes`: its texts begin with the token of the class ([CLS]), and end with the separator.
+    """
     settings = read_json(folder / "config.json")
     text = settings.get("text_config")
     found: dict[str, Writable] = {}
-    for role, name in _ROLES.items():
+    for role, name in (_ROLES | ({"cls": "bos"} if encodes else {})).items():
         token = _content(config.get(f"{role}_token"))
         id = ids.get(token) if isinstance(token, str) else settings.get(f"{role}_token_id")
         if id is None and isinstance(text, Mapping):
@@ -268,6 +315,8 @@ def _additions(written: Mapping[str, object], config: Mapping[str, object]) -> d
         elif kind == "TemplateProcessing":
             single = [_mapping(entry) for entry in _list(_mapping(part).get("single"))]
             found = {"bos": "SpecialToken" in single[0], "eos": "SpecialToken" in single[-1]} if single else found
+        elif kind in ("BertProcessing", "RobertaProcessing"):
+            found = {"bos": True, "eos": True}
     return {f"{PREFIX}add_{role}_token": told for role, told in found.items() if isinstance(told, bool)}
 
 

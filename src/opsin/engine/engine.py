@@ -105,6 +105,7 @@ class Engine(Stays):
         Raises RequestError where it cannot fit, DeviceError once closed or after a fork.
         """
         self._home.check()
+        self._runner.check_writes()
         check_context(len(prompt), self.context)
         self._checks.check(prompt)
         decoder = self._runner.decoder

@@ -189,6 +189,7 @@ class Pooler:
         budget, space = self._engine.rows_between(), limits.rows
         for text in self._next():
             end = text.rows.uncut(text.done, min(text.done + budget, text.rows.count))
+            end = text.rows.count if self._runner.is_bidirectional else end
             count = end - text.done
             if not 0 < count <= space:
                 break

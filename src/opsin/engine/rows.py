@@ -142,6 +142,11 @@ class PromptRows:
             last[: len(known)] = known
         return last
 
+    def end(self, places: Ints, window: int) -> Ints:
+        """For each row, the first one that it does not see, where rows see what is ahead: all, or through a window."""
+        last = places + np.int32(window) if window else np.full_like(places, self.count)
+        return np.minimum(last, np.int32(self.count))
+
     def first(self, places: Ints, window: int) -> Ints:
         """For each row, the first one that it sees through a window of so many rows; 0 for no window.
 

@@ -17,6 +17,7 @@ from opsin.engine.media_store import MediaStore
 from opsin.engine.rows import PromptRows
 from opsin.engine.scheduler import Plan
 from opsin.engine.step_program import Limits, StepProgram
+from opsin.errors import RequestError
 from opsin.models import Decoder
 from opsin.nn.batch import MEMORY
 from opsin.ops import Pages, PageType
@@ -52,11 +53,26 @@ class Runner(StepProgram):
         self.states: dict[str, States] = {
             name: ops.states(layers=s.layers, shape=s.shape, count=limits.states) for name, s in decoder.states.items()
         }
-        batch = self._batch(ops, tape, self.pages, self.states)
-        logits = decoder.forward(batch)
         self._most = min(CANDIDATES, decoder.vocabulary)
-        ids, values, sums = ops.candidates(logits, tape.count("candidates", self._most))
-        self.program = tape.finish({"logits": logits, "ids": ids, "values": values, "sums": sums})
+        if self.writes:
+            logits = decoder.forward(self._batch(ops, tape, self.pages, self.states))
+            ids, values, sums = ops.candidates(logits, tape.count("candidates", self._most))
+            self.program = tape.finish({"logits": logits, "ids": ids, "values": values, "sums": sums})
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model gives logits; others make embeddings alone, and have no program for steps."""
+        return self.decoder.vocabulary > 0
+
+    def check_writes(self) -> None:
+        """Raises RequestError where it does not."""
+        if not self.writes:
+            raise RequestError("this model makes embeddings, and writes nothing", hint="ask for embeddings")
+
+    @property
+    def is_bidirectional(self) -> bool:
+        """Whether rows see what is ahead of them, so that a text is computed in one step."""
+        return bool(self._ahead)
 
     @property
     def cache_bytes(self) -> int:
@@ -112,6 +128,7 @@ class Runner(StepProgram):
         memory: list[int] | None = None, states: Sequence[int] = (),
     ) -> Iterator[Floats]:  # fmt: skip
         """The same in parts, one after another. Other steps may run between two of them."""
+        self.check_writes()
         rows = PromptRows(prompt if isinstance(prompt, Prompt) else Prompt.of([prompt]), self.decoder.axes)
         self._write_memory(rows.divide(memory or []))
         reads, writes, other = -1, *(states or (-1, -1))

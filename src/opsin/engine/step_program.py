@@ -61,7 +61,9 @@ class StepProgram:
 
     def __init__(self, device: Device, decoder: Decoder, limits: Limits, media: MediaStore | None) -> None:
         self.device, self.decoder, self.limits, self.media = device, decoder, limits, media
-        self._windows = sorted({shape.window for name, shape in decoder.groups.items() if name != MEMORY})
+        shapes = [shape for name, shape in decoder.groups.items() if name != MEMORY]
+        self._windows = sorted({shape.window for shape in shapes})
+        self._ahead = sorted({shape.window for shape in shapes if shape.bidirectional})
         self._memory: MemoryInputs | None = None
         self._states: StateInputs | None = None
         self._placed = False  # whether the step before had media
@@ -84,9 +86,12 @@ class StepProgram:
         own = [shape for name, shape in shapes.items() if name != MEMORY]
         ends = {causal: each_row("own") if causal else last for causal in {shape.causal for shape in own}}
         firsts = {window: each_row(_first(window)) for window in self._windows}
+        ahead = {window: each_row(_end(window)) for window in self._ahead}
         # Groups that see alike share their reads, and so the plan of them that the device makes.
         sights = {(shape.window, shape.causal) for shape in own}
-        reads = {(w, causal): Reads(tables, sequence, firsts[w], ends[causal]) for w, causal in sorted(sights)}
+        reads = {
+            (w, causal): Reads(tables, sequence, firsts[w], ahead.get(w, ends[causal])) for w, causal in sorted(sights)
+        }
         if MEMORY in shapes:
             size = (limits.sequences, limits.memory)
             self._memory = MemoryInputs(ops, tape, pages[MEMORY], rows, size)
@@ -111,7 +116,7 @@ class StepProgram:
 
     def _fill(self, row: int, number: int, rows: PromptRows, ids: Sequence[int], start: int, pages: list[int]) -> None:
         """Rows of one sequence into the program's inputs."""
-        if len(ids) == 1 and (start >= rows.count or not rows.media):
+        if len(ids) == 1 and not self._ahead and (start >= rows.count or not rows.media):
             self._fill_one(row, number, rows, ids[0], start, pages)
             return
         inputs, end = self.program.inputs, row + len(ids)
@@ -126,6 +131,8 @@ class StepProgram:
             inputs["own"][row:end] = places + 1
         for window in self._windows:
             inputs[_first(window)][row:end] = rows.first(places, window) if window else 0
+        for window in self._ahead:
+            inputs[_end(window)][row:end] = rows.end(places, window)
         positions = rows.positions(start, places)  # [rows] or [rows, axes]
         inputs["positions"][row:end] = positions if positions.ndim == 1 else positions[:, 0]
         if "axes" in inputs:
@@ -201,3 +208,8 @@ class StepProgram:
 def _first(window: int) -> str:
     """The input that says what a row sees first through a window."""
     return f"first.{window}" if window else "first"
+
+
+def _end(window: int) -> str:
+    """The input that says what a row no longer sees ahead, where it sees ahead."""
+    return f"end.{window}" if window else "end"

@@ -54,7 +54,10 @@ def trace(
         return ops.constant(now) if any(fnmatchcase(name, p) for p in edits) else value
 
     batch = replace(_batch(ops, decoder, ids, tap, wanted), context=context)
-    tap("logits", decoder.forward(batch))
+    if decoder.vocabulary:
+        tap("logits", decoder.forward(batch))
+    else:
+        decoder.hidden(batch)
     unused = [p for p in (*taps, *edits) if p not in used]
     if unused:
         raise RequestError(f"nothing in this model is called {unused[0]!r}", hint='taps=["*"] gives all names')
@@ -82,7 +85,8 @@ def _batch(
     def group(shape: GroupShape) -> Group:
         pages = ops.pages(layers=shape.layers, heads=shape.heads, width=shape.width, count=number, kind="f32")
         first = ops.constant(rows.first(places, shape.window))
-        return Group(pages, Reads(tables, sequence, first, last), positions)
+        end = ops.constant(rows.end(places, shape.window)) if shape.bidirectional else last
+        return Group(pages, Reads(tables, sequence, first, end), positions)
 
     return Batch(
         ids=ops.constant(np.asarray(ids, np.int32)),

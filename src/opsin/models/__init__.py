@@ -40,7 +40,7 @@ class Decoder(Protocol):
 
     @property
     def vocabulary(self) -> int:
-        """Ids that it gives: the width of its logits."""
+        """Ids that it gives: the width of its logits. None (0) where it only encodes: `hidden` is all that it has."""
         ...
 
     @property
@@ -155,10 +155,10 @@ def families() -> list[ModuleType]:
 
 
 def architectures() -> dict[str, LoadDecoder]:
-    """Architectures (general.architecture) and who loads them."""
+    """Architectures (general.architecture) and who loads them: decoders, and encoders of text."""
     found: dict[str, LoadDecoder] = {}
     for family in families():
-        listed: dict[str, LoadDecoder] = vars(family).get("DECODERS", {})
+        listed: dict[str, LoadDecoder] = {**vars(family).get("DECODERS", {}), **vars(family).get("TEXT_ENCODERS", {})}
         twice = found.keys() & listed.keys()
         assert not twice, f"{family.__name__} lists {twice}, and so does another"
         found |= listed

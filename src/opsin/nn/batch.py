@@ -26,6 +26,9 @@ class GroupShape:
     What comes after a row is seen only within an atomic span, and in no `causal` group. So the row at place r of its
     sequence sees from max(0, r - w + 1) (0 without a window) to r + 1, or to the end of its atomic span; a window that
     is shorter than the span cuts its beginning off for its last rows, as transformers does it.
+
+    In a `bidirectional` group it sees all rows of its sequence, or those less than `window` away on both sides: a text
+    is computed in one step, and is never gone on with.
     """
 
     layers: int
@@ -33,6 +36,7 @@ class GroupShape:
     width: int
     window: int = 0
     causal: bool = False
+    bidirectional: bool = False
 
 
 @dataclass(frozen=True)

@@ -258,6 +258,8 @@ class Service:
                 f"{model.path} holds no text model: it is a part for pictures (mmproj)",
                 hint="give it as --mmproj, and the model that it is of as -m",
             )
+        if not model.writes:
+            return model
         grammars = model.text.grammars
         grammars.prepare()  # else the first grammar would hold the interpreter, and all answers, for it
         if self.options.grammar is not None:

@@ -1,0 +1,145 @@
+"""Encoders of text, BERT's kind: every row sees all rows of its text, a norm after each part, no logits.
+
+A text is computed in one step, and each layer writes its keys and values where the one before had its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from opsin.errors import ModelError
+from opsin.gguf import File
+from opsin.nn.attention import Heads, SelfAttention, heads_of
+from opsin.nn.batch import Batch, GroupShape, StateShape
+from opsin.nn.keys import positive_float, positive_int
+from opsin.nn.module import Module, Reader, at
+from opsin.nn.parts import Embedding, LayerNorm, Linear
+from opsin.nn.rope import Rope, rope_of
+from opsin.ops import Activation, Array
+
+
+class EncoderFfn(Module):
+    """down(activation(up x)), or with a gate down(activation(gate x) * up x)."""
+
+    ffn_gate: Linear | None
+    ffn_up: Linear
+    ffn_down: Linear
+
+    def __call__(self, x: Array, kind: Activation, residual: Array) -> Array:
+        if self.ffn_gate is None:
+            return self.ffn_down(self.ffn_up(x, activation=kind), residual)
+        return self.ffn_down(x.ops.glu(self.ffn_gate(x), self.ffn_up(x), kind), residual)
+
+
+class EncoderBlock(Module):
+    attn: Annotated[SelfAttention, at("")]
+    attn_output_norm: LayerNorm
+    ffn: Annotated[EncoderFfn, at("")]
+    layer_output_norm: LayerNorm
+
+
+class EncoderWeights(Module):
+    token_embd: Embedding
+    position_embd: Embedding | None
+    token_embd_norm: LayerNorm
+    blk: list[EncoderBlock]
+
+
+@dataclass(frozen=True, eq=False)
+class TextEncoder:
+    """Without `frequencies` positions come from a table. `kind`: that of each row, where the file has kinds: the first.
+
+    It gives no ids: its vocabulary is none.
+    """
+
+    weights: EncoderWeights
+    heads: Heads
+    eps: float
+    context: int
+    activation: Activation
+    rope: Rope | None
+    frequencies: Array | None
+    kind: Array | None
+    axes: int = 1
+    vocabulary: int = 0
+
+    @classmethod
+    def load(cls, file: File, source: Reader, prefix: str, *, activation: Activation, rotary: bool) -> Self:
+        """The encoder of a file whose keys begin with `prefix`; `rotary`: its positions turn."""
+        heads, weights = heads_of(file, prefix), EncoderWeights.read(source)
+        context, layers = positive_int(file, f"{prefix}.context_length"), positive_int(file, f"{prefix}.block_count")
+        if len(weights.blk) != layers:
+            raise ModelError(f"{file.path} holds {len(weights.blk)} of its {layers} layers", hint="it is incomplete")
+        for block in weights.blk:  # a cache is made for these heads before anything runs
+            block.attn.check(heads)
+        table = weights.position_embd
+        if table is None and not rotary:
+            raise ModelError("there is no tensor position_embd.weight", hint="the file is incomplete")
+        if table is not None and table.weight.shape[0] < context:
+            raise ModelError(f"{file.path}: {prefix}.context_length is {context}, of {table.weight.shape[0]} positions")
+        rope = rope_of(file, prefix, heads.width) if rotary else None
+        return cls(
+            weights=weights,
+            heads=heads,
+            eps=positive_float(file, f"{prefix}.attention.layer_norm_epsilon"),
+            context=context,
+            activation=activation,
+            rope=rope,
+            frequencies=source.ops.constant(rope.frequencies) if rope is not None else None,
+            kind=_first_kind(source, weights.token_embd.weight.shape[1]),
+        )
+
+    @property
+    def groups(self) -> dict[str, GroupShape]:
+        return {"self": GroupShape(1, self.heads.kv, self.heads.width, bidirectional=True)}
+
+    @property
+    def states(self) -> Mapping[str, StateShape]:
+        return {}
+
+    @property
+    def ids(self) -> int:
+        return self.weights.token_embd.weight.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.weights.token_embd.weight.shape[1]
+
+    @property
+    def media_width(self) -> int:
+        return self.width
+
+    def forward(self, batch: Batch) -> Array:
+        raise ModelError("this model makes embeddings, and writes nothing")
+
+    def hidden(self, batch: Batch) -> Array:
+        w, tap = self.weights, batch.tap
+        x = w.token_embd(batch.ids)
+        if self.kind is not None:
+            x = x + self.kind
+        if w.position_embd is not None:
+            x = x + w.position_embd(batch.positions)
+        x = tap("embed", w.token_embd_norm(x, self.eps))
+        table = None
+        if self.frequencies is not None and self.rope is not None:
+            table = x.ops.rope_table(batch.positions, self.frequencies, self.rope.scale)
+        for i, block in enumerate(w.blk):
+            seen = block.attn(
+                x, batch, layer=0, heads=self.heads, rope=table, pairing="halves", eps=self.eps, name=f"blk.{i}.attn",
+                residual=x,
+            )  # fmt: skip
+            x = block.attn_output_norm(seen, self.eps)
+            x = tap(f"blk.{i}.out", block.layer_output_norm(block.ffn(x, self.activation, residual=x), self.eps))
+        return tap("norm", x.ops.take(x, batch.outputs))
+
+
+def _first_kind(source: Reader, width: int) -> Array | None:
+    """The embedding [width] of the first kind of tokens; all rows of a text alone are of it."""
+    if not source.has("token_types.weight"):
+        return None
+    kinds = source.values("token_types.weight")
+    if kinds.size % width or not kinds.size:
+        raise ModelError(f"token_types.weight has {kinds.size} values, which are no rows of {width}")
+    return source.ops.constant(kinds.reshape(-1, width)[0])

@@ -1,0 +1,102 @@
+"""Tiny random encoders of text as transformers and sentence-transformers save them, with tokenizers of their kinds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog, doesn't it?",
+    "héllo WÖRLD 漢字 and so on",
+    "a",
+    "rain in Spain " * 12,
+]
+SIZE, WIDTH, LAYERS, HEADS, FFN, CONTEXT = 300, 64, 3, 4, 96, 256
+
+
+def word_pieces() -> PreTrainedTokenizerFast:
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    made.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=SIZE - 10, special_tokens=special))
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    roles = dict(zip(("pad", "unk", "cls", "sep", "mask"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=made, **{f"{role}_token": text for role, text in roles.items()})
+
+
+def unigram() -> PreTrainedTokenizerFast:
+    made = Tokenizer(models.Unigram())
+    made.normalizer = normalizers.Replace(" {2,}", " ")
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    made.train_from_iterator(
+        TEXTS * 3, trainers.UnigramTrainer(vocab_size=SIZE - 10, special_tokens=special, unk_token="<unk>")
+    )
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    roles = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **{f"{role}_token": text for role, text in roles.items()})
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder as transformers has it: its class without "Model", settings, tokenizer, and how it is pooled."""
+
+    name: str
+    tokenizer: Callable[[], PreTrainedTokenizerFast] = word_pieces
+    pooling: str = "mean"
+    settings: dict[str, object] = field(default_factory=dict)
+    shared: dict[str, object] = field(
+        default_factory=lambda: {
+            "vocab_size": SIZE, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
+            "intermediate_size": FFN, "max_position_embeddings": CONTEXT, "type_vocab_size": 2, "layer_norm_eps": 1e-6,
+            "pad_token_id": 0,
+        }
+    )  # fmt: skip
+
+
+ENCODERS = {
+    "bert": Encoder("Bert", pooling="cls"),
+    "xlm-roberta": Encoder(
+        "XLMRoberta",
+        unigram,
+        settings={"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": CONTEXT + 2},
+    ),
+    "nomic-bert": Encoder("NomicBert"),
+}  # fmt: skip
+
+
+def save(folder: Path, kind: str) -> torch.nn.Module:
+    """A folder of sentence-transformers; the model of transformers that is in it."""
+    told = ENCODERS[kind]
+    torch.manual_seed(1)
+    config = getattr(transformers, f"{told.name}Config")(**{**told.shared, **told.settings})
+    config._attn_implementation = "eager"
+    model = getattr(transformers, f"{told.name}Model")(config).eval()
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            if "norm" in name.lower():
+                values.copy_((1.0 if name.endswith("weight") else 0.0) + 0.3 * torch.randn_like(values))
+            else:
+                values.copy_(torch.randn_like(values) * (2.5 if "query" in name or "key" in name else 1.0)
+                             * (values.shape[-1] ** -0.5 if values.dim() > 1 else 0.1))  # fmt: skip
+    model.save_pretrained(folder)
+    told.tokenizer().save_pretrained(folder)
+    modes = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
+    parts = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in parts]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    pooling = {f"pooling_mode_{name}": mode == told.pooling for mode, name in modes.items()}
+    (folder / "1_Pooling/config.json").write_text(json.dumps(pooling))
+    return model

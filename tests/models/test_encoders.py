@@ -1,0 +1,109 @@
+"""Encoders of text: folders of transformers, converted, give the embeddings that transformers gives in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+folders = pytest.importorskip("encoder_folders", reason="needs transformers")
+
+from encoder_folders import CONTEXT, ENCODERS, TEXTS, WIDTH  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
+
+import opsin  # noqa: E402
+from opsin.convert.hf import convert  # noqa: E402
+from opsin.errors import ContextError, RequestError  # noqa: E402
+
+POOLED = {"mean": lambda s: s.mean(axis=0), "cls": lambda s: s[0], "last": lambda s: s[-1]}
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(kind, tmp_path_factory):
+    return tmp_path_factory.mktemp(kind)
+
+
+@pytest.fixture(scope="module")
+def truth(kind, folder):
+    return folders.save(folder, kind)
+
+
+@pytest.fixture(scope="module")
+def model(folder, truth):
+    convert(folder, folder / "model.gguf", format="f32")
+    with opsin.load(folder / "model.gguf", threads=2, pages="f32") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def expected(folder, truth):
+    """States [tokens, width] of each text."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        return [truth(torch.tensor([tokenizer(text)["input_ids"]])).last_hidden_state[0].numpy() for text in TEXTS]
+
+
+def cosine(one, other):
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+
+def test_a_text_has_the_tokens_of_transformers(folder, truth, model):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for text in TEXTS:
+        assert model.tokenizer.encode(text, add_special=True) == tokenizer(text)["input_ids"]
+
+
+def test_states_equal_transformers(model, expected):
+    for ours, theirs in zip(model.embed(TEXTS, pooling="none"), expected, strict=True):
+        assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
+
+
+def test_embeddings_are_pooled_as_the_folder_says(kind, model, expected):
+    assert model.pooling == ENCODERS[kind].pooling
+    for ours, theirs in zip(model.embed(TEXTS), expected, strict=True):
+        assert cosine(ours, POOLED[model.pooling](theirs)) >= 0.99999
+
+
+def test_halves_and_a_folder_that_is_not_converted_are_near(folder, expected):
+    with opsin.load(folder, threads=2) as open_folder:
+        for ours, theirs in zip(open_folder.embed(TEXTS), expected, strict=True):
+            assert cosine(ours, POOLED[open_folder.pooling](theirs)) >= 0.9999
+
+
+def test_a_text_has_the_same_bits_alone_and_in_company(model):
+    together = model.embed([*TEXTS, *TEXTS])
+    for number, text in enumerate(TEXTS):
+        assert np.array_equal(model.embed(text), together[number])
+        assert np.array_equal(together[number], together[number + len(TEXTS)])
+
+
+def test_the_longest_text_is_computed_in_one_step(model, truth):
+    ids = np.random.default_rng(0).integers(5, 200, CONTEXT).tolist()
+    with torch.no_grad():
+        theirs = truth(torch.tensor([ids])).last_hidden_state[0].numpy()
+    (ours,) = model.embed([ids], pooling="none")
+    assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
+    with pytest.raises(ContextError, match="257 tokens"):
+        model.embed([[5] * (CONTEXT + 1)])
+
+
+def test_a_trace_shows_what_is_inside(model, expected):
+    ids = model.tokenizer.encode(TEXTS[0], add_special=True)
+    traced = model.trace(ids)
+    assert traced["embed"].shape == (len(ids), WIDTH)
+    assert traced["blk.2.attn.weights"].shape == (len(ids), 4, len(ids))
+    assert np.abs(traced["norm"] - expected[0]).max() <= 1e-4 * np.abs(expected[0]).max()
+
+
+def test_it_writes_nothing_and_says_so(model):
+    assert not model.writes
+    for ask in (lambda: model.complete("a"), lambda: model.chat("a"), lambda: model.logits([5, 6])):
+        with pytest.raises(RequestError, match="writes nothing"):
+            ask()
+    with pytest.raises(RequestError, match="writes nothing"):
+        model.prompt_logprobs([5, 6])

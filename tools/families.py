@@ -65,6 +65,7 @@ class Family:
     projectors: tuple[str, ...]
     is_text: bool  # there are models of it that see nothing
     hears: bool
+    embeds: bool  # and does nothing else
 
 
 def families() -> list[Family]:
@@ -78,9 +79,12 @@ def _family(path: Path) -> Family:
     said = " ".join((ast.get_docstring(tree) or "").split())
     oracle = re.search(r"Oracles?: (?:transformers' )?(.*?)(?:\.(?= |$)|$)", said)
     assert ":" in said and oracle is not None, f"{path}: its docstring says neither who it is nor its oracle"
+    encoders = _keys(tree, "TEXT_ENCODERS")
     return Family(
-        path.stem, said.split(":")[0], oracle[1], count(text), _keys(tree, "DECODERS"), _keys(tree, "ENCODERS"),
+        path.stem, said.split(":")[0], oracle[1], count(text), (*_keys(tree, "DECODERS"), *encoders),
+        _keys(tree, "ENCODERS"),
         "ForCausalLM" in text.split("RULES", 1)[-1], bool(_keys(tree, "HEARERS")),
+        bool(encoders),
     )  # fmt: skip
 
 
@@ -120,6 +124,7 @@ def readme(text: str, found: list[Family]) -> str:
         "text": [family.name for family in found if family.is_text],
         "pictures": [family.name for family in found if family.projectors],
         "sound": [family.name for family in found if family.hears],
+        "embeddings of text": [family.name for family in found if family.embeds],
     }
     rows = "\n".join(f"| {kind} | {'; '.join(names)} |" for kind, names in named.items())
     table = f"<!-- families -->\n| | families |\n|---|---|\n{rows}\n<!-- /families -->"

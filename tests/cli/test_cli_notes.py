@@ -61,8 +61,8 @@ OTHERS = {
         "a vocabulary alone: it has no tensors", "give the model itself",
     ),
     "embedding model": (
-        {"general.architecture": "nomic-bert"}, "token_embd.weight",
-        "a model for embeddings of texts (nomic-bert)", "give a model that writes",
+        {"general.architecture": "nomic-bert-moe"}, "token_embd.weight",
+        "a model for embeddings of texts (nomic-bert-moe)", "give a model that writes",
     ),
     "draft model": ({"general.architecture": "eagle3"}, "fc.weight", "a draft model", "give the model itself"),
     "the head alone that guesses ahead": (

@@ -173,3 +173,20 @@ def test_an_unknown_key_of_the_file_s_pooling_is_none(tmp_path):
 def test_the_client_raises_its_own_error(client):
     with pytest.raises(openai.BadRequestError, match="dimensions"):
         client.embeddings.create(model="any", input="a", dimensions=100_000)
+
+
+def test_a_server_of_an_encoder_embeds_and_says_that_it_writes_nothing(tmp_path):
+    encoder_folders = pytest.importorskip("encoder_folders", reason="needs transformers")
+    encoder_folders.save(tmp_path, "bert")
+    with opsin.load(tmp_path, threads=1) as model, running(lambda: model) as made:
+        (value,) = vectors(made.ask("/v1/embeddings", {"input": "rain in spain"}))
+        assert np.array_equal(value, model.embed("rain in spain"))
+        for path, body in (("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}),
+                           ("/completion", {"prompt": "a"})):  # fmt: skip
+            reply = made.ask(path, body)
+            assert reply.status == 400
+            assert "writes nothing" in reply.json["error"]["message"]
+        for path in ("/health", "/props", "/v1/models", "/metrics", "/slots", "/api/tags", "/"):
+            assert made.ask(path).status == 200, path
+        assert made.ask("/tokenize", {"content": "rain", "add_special": True}).json["tokens"][0] == 2
+        assert made.service.leaked() == {}

@@ -235,7 +235,10 @@ def _word_pieces(
 def _unigram(written: Mapping[str, object], model: Mapping[str, object], rows: int) -> Tokens:
     """Pieces with their scores, and SentencePiece's own way to normalise text, as XLM-R has them."""
     tokens, unknown = Tokens.of_holes(rows), model.get("unk_id")
-    for id, entry in enumerate(_list(model["vocab"])):
+    pieces = _list(model["vocab"])
+    if not pieces:
+        raise ValueError("there are no pieces")
+    for id, entry in enumerate(pieces):
         text, score = cast(tuple[str, float], entry)
         tokens.put(id, text, UNKNOWN if id == unknown else NORMAL, float(score))
     normalizer = _mapping(written.get("normalizer") or {})

@@ -1,4 +1,4 @@
-"""Encoders of text, BERT's kind: every row sees all rows of its text, a norm after each part, no logits.
+"""Encoders of text: every row sees all rows of its text, a norm after each part, no logits.
 
 A text is computed in one step, and each layer writes its keys and values where the one before had its own.
 """

@@ -194,6 +194,11 @@ def check_is_model(file: File) -> None:
         raise ModelError(f"{file.path} is {what}", hint=hint)
 
 
+def _is_bidirectional(decoder: Decoder) -> bool:
+    """Whether a step must have room for a whole text."""
+    return any(shape.bidirectional for shape in decoder.groups.values())
+
+
 @dataclass(frozen=True)
 class _Read:
     """What a file of text holds."""

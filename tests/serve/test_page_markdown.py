@@ -62,6 +62,7 @@ BLOCKS = {
     "~~~\n```\n~~~": "<figure><pre><code>```</code></pre></figure>",
     "- a\n- b\n  more": "<ul><li>a</li><li><p>b</p></li></ul>".replace("<p>b</p>", "b<br>more"),
     "- a\n\n- b": "<ul><li><p>a</p></li><li><p>b</p></li></ul>",
+    "- [x] a\n- [ ] b": "<ul><li>☑ a</li><li>☐ b</li></ul>",
     "3. a\n   - b\n4. c": '<ol start="3"><li>a<ul><li>b</li></ul></li><li>c</li></ol>',
     "1. a\n  - b": '<ol start="1"><li>a<ul><li>b</li></ul></li></ol>',
     "1. a\n   ```\n   x\n   ```": '<ol start="1"><li>a<figure><pre><code>x</code></pre></figure></li></ol>',

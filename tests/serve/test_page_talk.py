@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -232,8 +233,15 @@ def test_conversations_leave_and_come_back_as_files(page, server, tmp_path):
       field.dispatchEvent(new Event("change")); })"""
     page.run(f"{give}('x.json', {json.dumps(json.dumps(records))})")
     page.wait("document.querySelectorAll('#found li').length === 1")
-    page.run(f"""{give}('bad.json', '[{{"id": 5}}]')""")
-    assert "bad.json" in page.wait("document.getElementById('history-problem').textContent")
+    assert page.run(HEADS)[0]["words"].startswith("about apples")
+    for name, wrong in enumerate(
+        ({"id": 5}, {"messages": {}}, {"messages": [{"role": "user", "content": [{"image_url": {"url": "https://x.org"}}]}]},
+         {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
+         {"messages": [{"role": "assistant", "content": "", "about": {"timings": {"cache_n": "<"}}}]})
+    ):  # fmt: skip
+        text = json.dumps([{**records[0], **wrong}])
+        page.run(f"{give}('{name}.json', {json.dumps(text)})")
+        page.wait(f"document.getElementById('history-problem').textContent.startsWith('{name}.json')")
     click(page, "Close")
 
 
@@ -307,3 +315,14 @@ def test_a_model_is_chosen_of_several(page, server):
         page.run(f"document.getElementById('models').value = {name!r}")
         talk(page, server, ("who?", name))
         assert page.run("sent.at(-1).model") == name and name in page.run(FOOTER)
+
+
+def test_its_modules_are_short_say_what_they_are_and_read_no_html():
+    folder = Path(__file__).parents[2] / "src" / "opsin" / "serve" / "page"
+    for path in folder.glob("*.js"):
+        text = path.read_text()
+        assert text.startswith("/** "), path
+        assert max(map(len, text.splitlines())) <= 120 and text.count("\n") <= 200, path
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function|https?://\w", text
+        ), path

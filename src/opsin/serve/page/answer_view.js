@@ -6,36 +6,45 @@ import {Markdown} from "./markdown.js";
 const FEW = 8;  // tokens: the speed of fewer says nothing
 
 export class AnswerView {
-  constructor() {
+  /** `place` tells {context, isNamed}: how many tokens fit, and whether answers tell their model. */
+  constructor(place, note = "") {
+    this.place = place;
+    this.note = make("p", {className: "note", hidden: !note}, note);
     this.progress = make("progress", {max: 1, hidden: true, "aria-label": "Reading the question"});
     this.thoughts = foldable("thoughts", "Thoughts");
     this.said = make("div", {className: "said"});
     this.calls = make("div");
     this.footer = make("footer");
     this.article = make("article", {className: "model"}, make("h2", {className: "hidden"}, "Answer"),
-                        this.progress, this.thoughts.node, this.said, this.calls, this.footer);
+                        this.note, this.progress, this.thoughts.node, this.said, this.calls, this.footer);
     this.markdown = new Markdown(this.said);
   }
 
   /** Show what there is of a message that grows. */
   grow({content, reasoning_content: thought, tool_calls: calls, about}) {
     this.article.classList.add("working");
+    this.note.hidden ||= Boolean(about.progress || about.timings);
     this.showProgress(about.progress);
     this.showThoughts(thought, thought && !content && !calls ? "Thinking…" : "Thoughts");
     this.markdown.show(content);
     this.showCalls(calls);
+    if (about.timings?.predicted_n) this.showFacts(about, []);
   }
 
-  /** Show a whole message. `buttons` are what can be done with it, `context` is how many tokens fit. */
-  finish(message, context, buttons) {
+  /** Show a whole message. `buttons` are what can be done with it. */
+  finish(message, buttons) {
     const {content, reasoning_content: thought, tool_calls: calls, about} = message;
     this.article.classList.remove("working");
-    this.progress.hidden = true;
+    this.progress.hidden = this.note.hidden = true;
     this.showThoughts(thought, "Thoughts");
     const nothing = content || calls ? "" : about?.stopped ? "*(stopped)*" : "*(no answer)*";
     this.markdown.show(content || nothing);
     this.showCalls(calls);
-    this.footer.replaceChildren(...factsOf(message, context).map((fact) => make("span", {}, fact)), ...buttons);
+    this.showFacts(about, buttons);
+  }
+
+  showFacts(about, buttons) {
+    this.footer.replaceChildren(...factsOf(about, this.place()).map((fact) => make("span", {}, fact)), ...buttons);
   }
 
   showProgress(told) {
@@ -75,17 +84,18 @@ function pretty(text) {
 }
 
 /** What an answer took and how it ended, in a few words each. A stopped one has no usage, but its last timings. */
-function factsOf({about = {}}, context) {
+function factsOf(about = {}, {context, isNamed}) {
   const {usage, timings, stopped, ended, model, asked} = about;
   const read = usage?.prompt_tokens ?? (timings ? timings.cache_n + timings.prompt_n : null);
   const written = usage?.completion_tokens ?? timings?.predicted_n;
+  const known = timings?.cache_n ? ` (${count(timings.cache_n)} known)` : "";
   return [
     stopped ? "stopped" : ended === "length" && "cut: no more tokens were allowed",
-    read !== null && `${count(read)} tokens read` + (timings?.cache_n ? ` (${count(timings.cache_n)} known)` : "") + `, ${count(written)} written`,
+    read !== null && `${count(read)} tokens read${known}, ${count(written)} written`,
     timings?.predicted_n >= FEW && `${speedOf(timings.predicted_per_second)} a second`,
     read !== null && context && `${count(read + written)} of ${count(context)} of the context`,
     ...(usage?.pictures ?? []).filter(({part}) => part.startsWith(asked)).map(changesOf),
-    model,
+    isNamed && model,
   ].filter(Boolean);
 }
 

@@ -1,16 +1,17 @@
-/** An answer as it comes: {role, content, reasoning_content?, tool_calls?, about}, which is the API's message with what is
- * known of it: model, usage, timings, pictures, progress, and why it ended. */
+/** An answer as it comes: the API's message, {role, content, reasoning_content?, tool_calls?}, and `about`, what is
+ * known of it: model, usage, timings, progress, why it ended, other versions, the question's path in the request. */
 
 import {stream} from "./server.js";
 
 /** Yields the same message again whenever there is more of it. `begun` is an answer to go on with. */
 export async function* answer(body, signal, begun = null) {
   const asked = `messages[${body.messages.findLastIndex(({role}) => role === "user")}]`;
-  const made = {role: "assistant", content: "", ...begun, about: {versions: begun?.about?.versions, model: body.model, asked}};
-  const fields = {...body, stream: true, stream_options: {include_usage: true}, timings_per_token: true, return_progress: true};
+  const about = {versions: begun?.about?.versions, model: body.model, asked};
+  const made = {role: "assistant", content: "", ...begun, about};
+  const told = {stream_options: {include_usage: true}, timings_per_token: true, return_progress: true};
   yield made;
-  for await (const told of stream("v1/chat/completions", fields, signal)) {
-    add(made, told);
+  for await (const value of stream("v1/chat/completions", {...body, stream: true, ...told}, signal)) {
+    add(made, value);
     yield made;
   }
 }

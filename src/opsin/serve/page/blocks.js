@@ -42,7 +42,8 @@ function readFence(lines, at) {
 function readHeading(lines, at) {
   const [head, marks] = HEADING.exec(lines[at]) ?? [];
   if (!marks) return null;
-  return {kind: "heading", level: marks.length, text: lines[at].slice(head.length).trim().replace(/(?:^| )#+$/, ""), to: at + 1};
+  const text = lines[at].slice(head.length).trim().replace(/(?:^| )#+$/, "");
+  return {kind: "heading", level: marks.length, text, to: at + 1};
 }
 
 function readRule(lines, at) {
@@ -85,8 +86,8 @@ function readList(lines, at, depth) {
   for (let item = first; item && item[2].slice(-1) === kind && item[1].length < first[1].length + 2;) {
     const begin = to;
     to = endOfItem(lines, begin, item);
-    const inner = lines.slice(begin, to).map((line, place) => withoutIndent(place ? line : line.slice(item[0].length), place ? item[0].length : 0));
-    items.push(blocksOf(inner, depth + 1));
+    const width = item[0].length, more = lines.slice(begin + 1, to).map((line) => withoutIndent(line, width));
+    items.push(blocksOf([lines[begin].slice(width), ...more], depth + 1));
     const next = skipBlank(lines, to);
     item = ITEM.exec(lines[next] ?? "");
     if (item && /^([-*_])\1{2,}$/.test(lines[next].replace(/\s/g, ""))) item = null;

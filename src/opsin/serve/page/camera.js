@@ -4,7 +4,10 @@ import {$, make} from "./dom.js";
 
 /** `take` gets the picture's file, `fail` what went wrong. */
 export async function photograph(take, fail) {
-  if (!navigator.mediaDevices) { fail("The browser gives a camera only to pages that come over HTTPS or from this machine."); return; }
+  if (!navigator.mediaDevices) {
+    fail("The browser gives a camera only to pages that come over HTTPS or from its own machine.");
+    return;
+  }
   const video = $("viewfinder"), dialog = $("camera-dialog");
   dialog.returnValue = "";
   dialog.showModal();

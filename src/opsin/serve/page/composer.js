@@ -14,13 +14,15 @@ export class Composer {
       event.preventDefault();
       this.take([...event.clipboardData.files]);
     });
-    for (const name of ["dragover", "dragleave", "drop"]) {
-      addEventListener(name, (event) => {
-        event.preventDefault();
-        $("ask").classList.toggle("over", name === "dragover");
-      });
-    }
-    addEventListener("drop", (event) => this.take([...event.dataTransfer.files]));
+    for (const name of ["dragover", "dragleave", "drop"]) addEventListener(name, (event) => this.drag(event));
+  }
+
+  /** Files are taken wherever they are dropped; a text goes where it falls. */
+  drag(event) {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    event.preventDefault();
+    $("ask").classList.toggle("over", event.type === "dragover");
+    if (event.type === "drop") this.take([...event.dataTransfer.files]);
   }
 
   get text() {

@@ -13,9 +13,9 @@ const EXAMPLES = [
 /** `ask(picture, question)` is called for the one that is clicked. */
 export function showExamples(ask) {
   $("examples").replaceChildren(...EXAMPLES.map(({file, question}) => {
-    const url = `page/examples/${file}`, made = make("button", {type: "button"}, make("img", {src: url, alt: ""}), make("span", {}, question));
-    made.onclick = async () => ask({url: await dataUrl(await (await fetch(url)).blob()), name: file}, question);
-    return made;
+    const url = `page/examples/${file}`;
+    const onclick = async () => ask({url: await dataUrl(await (await fetch(url)).blob()), name: file}, question);
+    return make("button", {type: "button", onclick}, make("img", {src: url, alt: ""}), make("span", {}, question));
   }));
   $("examples").hidden = false;
 }

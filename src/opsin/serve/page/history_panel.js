@@ -2,17 +2,18 @@
 
 import {$, button, make} from "./dom.js";
 import * as history from "./history.js";
+import {asMarkdown, isRecord} from "./record.js";
 
 export class HistoryPanel {
   /** `talk` shows what is opened. */
   constructor(talk) {
     this.talk = talk;
     $("search").oninput = () => this.list();
-    $("export-all").onclick = () => this.attempt(async () => download("opsin-conversations.json", asJson(await history.all())));
-    $("export-json").onclick = () => download(`${nameOf(talk.record)}.json`, asJson([talk.record]));
-    $("export-markdown").onclick = () => download(`${nameOf(talk.record)}.md`, history.asMarkdown(talk.record));
+    $("export-all").onclick = () => this.attempt(async () => download("opsin-conversations.json", await history.all()));
+    $("export-json").onclick = () => download(`${nameOf(talk.record)}.json`, [talk.record]);
+    $("export-markdown").onclick = () => download(`${nameOf(talk.record)}.md`, asMarkdown(talk.record));
     $("import").onchange = () => this.attempt(() => this.import($("import").files[0]));
-    $("delete-all").onclick = () => confirm("Delete all conversations from this browser?") && this.attempt(() => this.clear());
+    $("delete-all").onclick = () => this.attempt(() => this.clear());
   }
 
   open() {
@@ -51,6 +52,7 @@ export class HistoryPanel {
   }
 
   async clear() {
+    if (!confirm("Delete all conversations from this browser?")) return;
     this.talk.forget();
     await history.clear();
     await this.list();
@@ -59,7 +61,8 @@ export class HistoryPanel {
   async import(file) {
     $("import").value = "";
     const records = JSON.parse(await file.text());
-    if (!Array.isArray(records) || !records.every(history.isRecord)) throw new Error(`${file.name} holds no conversations of this page`);
+    const isOurs = Array.isArray(records) && records.every(isRecord);
+    if (!isOurs) throw new Error(`${file.name} holds no conversations of this page`);
     for (const record of records) await history.save(record);
     await this.list();
   }
@@ -75,10 +78,11 @@ export class HistoryPanel {
   }
 }
 
-const asJson = (records) => JSON.stringify(records, null, 1);
 const nameOf = ({title}) => title.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40).replace(/^-|-$/g, "") || "conversation";
 
-function download(name, text) {
+/** A text, or records as JSON, as a file. */
+function download(name, content) {
+  const text = typeof content === "string" ? content : JSON.stringify(content, null, 1);
   const url = URL.createObjectURL(new Blob([text]));
   make("a", {href: url, download: name}).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);

@@ -24,9 +24,9 @@ function working(on) {
 
 /** What a person reads before they ask. */
 function introduce() {
-  const {description, bundled} = models.chosen;
-  $("what").textContent = models.sees ? "Show a picture, ask about it." : "Ask something.";
-  $("how").textContent = models.sees ? "Drop pictures anywhere, paste them, choose files or take one." : "This model takes text only.";
+  const {description, bundled} = models.chosen, {sees} = models;
+  $("what").textContent = sees ? "Show a picture, ask about it." : "Ask something.";
+  $("how").textContent = sees ? "Drop pictures anywhere, paste them, choose files or take one." : "It takes text only.";
   $("about").textContent = description ?? "";
   $("examples").hidden = true;
   if (bundled) showExamples((picture, question) => { composer.set(question, [picture]); talk.ask(); });
@@ -59,7 +59,9 @@ $("new").onclick = () => talk.show();
 $("open-history").onclick = () => panel.open();
 $("open-settings").onclick = () => settings.open(models.defaults);
 $("camera").onclick = () => photograph((files) => composer.take(files), fail);
-$("models").onchange = async () => { await models.describe(); introduce(); };
-for (const closing of document.querySelectorAll("[data-close]")) closing.onclick = () => closing.closest("dialog").close();
+$("models").onchange = async () => { models.remember(); await models.describe(); introduce(); };
+for (const closing of document.querySelectorAll("[data-close]")) {
+  closing.onclick = () => closing.closest("dialog").close();
+}
 
 if (await models.load()) introduce();

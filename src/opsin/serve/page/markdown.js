@@ -24,7 +24,7 @@ export class Markdown {
 
 const MAKERS = {
   paragraph: ({text}) => make("p", {}, ...nodesOf(text)),
-  heading: ({level, text}) => make(`h${Math.min(6, level + 2)}`, {}, ...nodesOf(text)),  // the page has two of its own above
+  heading: ({level, text}) => make(`h${Math.min(6, level + 2)}`, {}, ...nodesOf(text)),  // two stand above on the page
   rule: () => make("hr"),
   quote: ({blocks}) => make("blockquote", {}, ...blocks.map(nodeOf)),
   list: listOf,
@@ -49,25 +49,32 @@ function listOf({start, loose, items}) {
   return start === null ? make("ul", {}, ...made) : make("ol", {start}, ...made);
 }
 
-/** Where no empty line stands between items, their texts are no paragraphs. */
+/** Where no empty line stands between items, their texts are no paragraphs. Tasks get their box. */
 function itemNodes(block, loose) {
-  return loose || block.kind !== "paragraph" ? [nodeOf(block)] : nodesOf(block.text);
+  if (block.kind !== "paragraph") return [nodeOf(block)];
+  const text = block.text.replace(/^\[ \] /, "☐ ").replace(/^\[[xX]\] /, "☑ ");
+  return loose ? [nodeOf({...block, text})] : nodesOf(text);
 }
 
 /** What may be wider than the page scrolls by itself, and takes the keyboard for it. */
+const scrolling = (name) => ({tabIndex: 0, role: "region", "aria-label": name});
+
 function framed(kind, label, text, inside) {
   const head = make("figcaption", {}, make("span", {}, label), copyButton(text, `Copy the ${kind}`));
   return make("figure", {className: kind}, head, inside);
 }
 
 function codeOf({language, text}) {
-  const shown = make("pre", {tabIndex: 0, "aria-label": language ? `Code in ${language}` : "Code", role: "region"}, make("code", {}, text));
+  const shown = make("pre", scrolling(language ? `Code in ${language}` : "Code"), make("code", {}, text));
   return framed("code", language || "text", () => text, shown);
 }
 
 function tableOf({head, sides, rows}) {
-  const row = (tag, cells) => make("tr", {}, ...cells.map((text, column) => make(tag, {className: sides[column]}, ...nodesOf(text))));
-  const table = make("table", {}, make("thead", {}, row("th", head)), make("tbody", {}, ...rows.map((cells) => row("td", cells))));
+  const cell = (tag, text, column) => make(tag, {className: sides[column]}, ...nodesOf(text));
+  const row = (tag, cells) => make("tr", {}, ...cells.map((text, column) => cell(tag, text, column)));
+  const body = make("tbody", {}, ...rows.map((cells) => row("td", cells)));
+  const table = make("table", {}, make("thead", {}, row("th", head)), body);
   const asTabs = () => [head, ...rows].map((cells) => cells.join("\t")).join("\n");  // as spreadsheets take them
-  return framed("table", `${rows.length} ${rows.length === 1 ? "row" : "rows"}`, asTabs, make("div", {className: "wide", tabIndex: 0, role: "region", "aria-label": "Table"}, table));
+  const label = rows.length === 1 ? "1 row" : `${rows.length} rows`;
+  return framed("table", label, asTabs, make("div", {className: "wide", ...scrolling("Table")}, table));
 }

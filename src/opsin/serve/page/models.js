@@ -3,6 +3,8 @@
 import {$, make} from "./dom.js";
 import {Refused, read} from "./server.js";
 
+const PLACE = "opsin.model";
+
 export class Models {
   constructor() {
     this.entries = [];
@@ -14,6 +16,15 @@ export class Models {
     return this.entries.find(({id}) => id === $("models").value) ?? this.entries[0] ?? {};
   }
 
+  get isOneOfSeveral() {
+    return this.entries.length > 1;
+  }
+
+  /** Of several, one may have to be loaded first. */
+  get isLoaded() {
+    return (this.chosen.status?.value ?? "loaded") === "loaded";
+  }
+
   /** A model of which nothing is known yet may see. */
   get sees() {
     return this.chosen.architecture?.input_modalities?.includes("image") ?? true;
@@ -23,12 +34,12 @@ export class Models {
     return this.chosen.meta?.n_ctx ?? null;
   }
 
-  /** Ask until the server tells. Resolves when the models are shown, or when it refuses for good. */
+  /** Ask until the server tells. Whether it does, and does not refuse for good. */
   async load() {
     for (;;) {
       try {
-        this.entries = (await read("v1/models")).data;
-        break;
+        await this.refresh();
+        return true;
       } catch (error) {
         if (!(error instanceof Refused)) throw error;
         const loads = error.status === 503;
@@ -37,18 +48,39 @@ export class Models {
         await new Promise((done) => setTimeout(done, 1000));
       }
     }
-    $("models").replaceChildren(...this.entries.map(({id}) => make("option", {value: id}, id)));
-    $("models").hidden = this.entries.length < 2;
+  }
+
+  /** Ask what there is now. Throws Refused. */
+  async refresh() {
+    const wanted = $("models").value || remembered();
+    this.entries = (await read("v1/models")).data;
+    const optionOf = ({id, status}) => make("option", {value: id}, id + noteOf(status));
+    $("models").replaceChildren(...this.entries.map(optionOf));
+    if (this.entries.some(({id}) => id === wanted)) $("models").value = wanted;
+    $("models").hidden = !this.isOneOfSeveral;
     await this.describe();
-    return true;
   }
 
   /** Show what is known of the chosen one. */
   async describe() {
-    const {id} = this.chosen, one = this.entries.length < 2;
-    $("model").textContent = (one ? id : "") + (this.sees ? "" : " (text only)");
+    const {id = ""} = this.chosen;
+    $("model").textContent = (this.isOneOfSeveral ? "" : id) + (this.sees ? "" : " (text only)");
     for (const name of ["choose", "camera"]) $(name).hidden = !this.sees;
-    const told = await read(one ? "props" : `props?model=${encodeURIComponent(id)}`).catch(() => null);
+    const told = await read(`props?model=${encodeURIComponent(id)}`).catch(() => null);  // where it is not loaded
     this.defaults = told?.default_generation_settings?.params ?? {};
   }
+
+  /** The person has chosen another one. */
+  remember() {
+    try { localStorage.setItem(PLACE, $("models").value); } catch { /* it holds until the page is closed */ }
+  }
+}
+
+function remembered() {
+  try { return localStorage.getItem(PLACE); } catch { return null; }
+}
+
+function noteOf(status) {
+  if (!status) return "";
+  return status.failed ? " (cannot be loaded)" : status.value === "unloaded" ? "" : ` (${status.value})`;
 }

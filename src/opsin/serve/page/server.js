@@ -43,7 +43,8 @@ export async function read(path) {
 
 async function refusal(response) {
   const told = await response.json().catch(() => null);
-  return new Refused(told?.error?.message ?? `The server answers ${response.status} ${response.statusText}`, response.status);
+  const {status, statusText} = response;
+  return new Refused(told?.error?.message ?? `The server answers ${status} ${statusText}`, status);
 }
 
 /** The values of a streamed answer. Throws Refused, and AbortError when `signal` says so. */

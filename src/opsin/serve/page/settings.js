@@ -1,4 +1,4 @@
-/** What a person sets: a system's text, how tokens are chosen, tools. Kept in the browser; empty is as the model has it. */
+/** What a person sets: a system's text, how tokens are chosen, tools. Kept in the browser; empty is as the model's. */
 
 import {$, make} from "./dom.js";
 
@@ -61,7 +61,8 @@ export class Settings {
   /** Fields of a request. */
   get fields() {
     const {keep, system, tools, thinking, ...numbers} = this.values;
-    return {...numbers, ...(tools && {tools: JSON.parse(tools)}), ...(thinking && {enable_thinking: thinking === "on"})};
+    const thinks = thinking && {enable_thinking: thinking === "on"};
+    return {...numbers, ...(tools && {tools: JSON.parse(tools)}), ...thinks};
   }
 }
 
@@ -83,7 +84,8 @@ function problemOfTools(text) {
   if (!text.trim()) return "";
   try {
     const tools = JSON.parse(text);
-    return Array.isArray(tools) && tools.every((tool) => tool?.function?.name) ? "" : 'A list of {"type": "function", "function": {"name": ...}}';
+    const areTools = Array.isArray(tools) && tools.every((tool) => tool?.function?.name);
+    return areTools ? "" : 'This is no list of {"type": "function", "function": {"name": ...}}';
   } catch (error) {
     return `This is no JSON: ${error.message}`;
   }

@@ -6,7 +6,8 @@
 const DEEPEST = 24;  // marks within each other; what is deeper loses them
 const CODE = /`+/y;
 const MARKS = /\*+|_+|~~/y;
-const TARGET = /\(\s{0,9}<?((?:https?:\/\/|mailto:)[^\s<>()]{1,2000}(?:\([^\s<>()]{0,500}\)[^\s<>()]{0,500})?)>?(?:\s{1,9}"[^"]{0,300}")?\s{0,9}\)/y;
+const LINKED = /(?:https?:\/\/|mailto:)[^\s<>()]{1,2000}(?:\([^\s<>()]{0,500}\)[^\s<>()]{0,500})?/.source;
+const TARGET = new RegExp(`\\(\\s{0,9}<?(${LINKED})>?(?:\\s{1,9}"[^"]{0,300}")?\\s{0,9}\\)`, "y");
 const ADDRESS = /https?:\/\/[^\s<>"'`*|]{1,2000}/y;
 const BREAK = /<br ?\/?>|\n/iy;
 const PLAIN = /[^\\`*_~[\]!<h\n]+/y;
@@ -63,11 +64,12 @@ function endOfCode(text, at, length) {
 function readMarks(reader) {
   const found = match(MARKS, reader);
   if (!found) return null;
-  const [marks] = found, before = reader.text[reader.at - 1] ?? " ", after = reader.text[reader.at + marks.length] ?? " ";
+  const [marks] = found, end = reader.at + marks.length;
+  const before = reader.text[reader.at - 1] ?? " ", after = reader.text[end] ?? " ";
   const within = marks[0] === "_" && WORD.test(before) && WORD.test(after);
   const opens = /\S/.test(after) && !within, closes = /\S/.test(before) && !within;
   reader.tokens.push({kind: "marks", mark: marks[0], count: marks.length, opens, closes, begun: [], ended: []});
-  reader.at += marks.length;
+  reader.at = end;
   return true;
 }
 
@@ -103,7 +105,8 @@ function closeBracket(reader) {
   const found = opened === undefined ? null : match(TARGET, reader);
   if (!found) { reader.tokens.push({kind: "text", text: "]"}); return; }
   const inside = reader.tokens.splice(opened).slice(1);
-  reader.tokens.push({kind: "link", url: found[1], spans: inside.length ? nest(inside) : [{kind: "text", text: found[1]}]});
+  const spans = inside.length ? nest(inside) : [{kind: "text", text: found[1]}];
+  reader.tokens.push({kind: "link", url: found[1], spans});
   reader.brackets = [];  // links do not stand in links
   reader.at += found[0].length;
 }

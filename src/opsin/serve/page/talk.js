@@ -5,7 +5,8 @@
  */
 
 import {answer, bare} from "./answering.js";
-import * as history from "./history.js";
+import {save} from "./history.js";
+import {picturesOf, textOf} from "./record.js";
 import {Refused} from "./server.js";
 import {TalkView, keepingEnd} from "./talk_view.js";
 
@@ -28,7 +29,7 @@ export class Talk {
       goOn: () => this.goOn(),
       turn: (place) => this.turn(place),
       answerCalls: (results) => this.answerCalls(results),
-      context: () => this.models.context,
+      place: () => ({context: this.models.context, isNamed: this.models.isOneOfSeveral}),
     });
   }
 
@@ -62,14 +63,14 @@ export class Talk {
     this.edited = null;
     this.composer.set();
     const refused = await this.run(next);
-    if (refused && this.composer.isEmpty) this.composer.set(text, pictures);  // the question goes back where it was written
+    if (refused && this.composer.isEmpty) this.composer.set(text, pictures);  // it goes back where it was written
   }
 
   /** Put a question back where it is written, to be asked otherwise. */
   edit(place) {
     const message = this.record.messages[place];
     this.edited = place;
-    this.composer.set(history.textOf(message), history.picturesOf(message));
+    this.composer.set(textOf(message), picturesOf(message));
   }
 
   /** Leave a question as it was. Whether one was being mended. */
@@ -96,8 +97,8 @@ export class Talk {
   /** Show another version of an answer: the oldest comes to the front, this one to the end. */
   turn(place) {
     const shown = this.record.messages[place], [next, ...others] = shown.about.versions;
-    const versions = [...others, unversioned(shown)];
-    this.keep({...this.record, messages: this.record.messages.with(place, {...next, about: {...next.about, versions}})});
+    const about = {...next.about, versions: [...others, unversioned(shown)]};
+    this.keep({...this.record, messages: this.record.messages.with(place, {...next, about})});
     this.view.draw(this.record.messages);
   }
 
@@ -126,7 +127,7 @@ export class Talk {
     const before = this.record, own = this.running = new AbortController();
     this.record = next;
     this.view.draw(next.messages);
-    const view = this.view.begin();
+    const view = this.view.begin(this.models.isLoaded ? "" : "The model is being loaded…");
     this.working(true);
     const {message, error} = await this.receive(next, begun, own.signal, view);
     const isShown = this.running === own;
@@ -144,12 +145,13 @@ export class Talk {
   async receive(next, begun, signal, view) {
     const sent = [...this.settings.messages, ...next.messages, ...(begun?.content ? [begun] : [])];
     const going = begun?.content ? {continue_final_message: true, add_generation_prompt: false} : {};
-    const body = {...this.settings.fields, ...this.modelField, ...going, messages: sent.map(bare)};
+    const body = {model: this.models.chosen.id, ...this.settings.fields, ...going, messages: sent.map(bare)};
     let message = null, drawing = 0;
     try {
       for await (message of answer(body, signal, begun)) {
         drawing ||= requestAnimationFrame(() => { drawing = 0; keepingEnd(() => view.grow(message)); });
       }
+      if (!this.models.isLoaded) await this.models.refresh().catch(() => {});  // now there is more to tell of it
       return {message};
     } catch (error) {
       if (error.name === "AbortError") return {message: {...message, about: {...message?.about, stopped: true}}};
@@ -160,17 +162,14 @@ export class Talk {
     }
   }
 
-  /** One model has many names; of several, one must be named. */
-  get modelField() {
-    return this.models.entries.length > 1 ? {model: this.models.chosen.id} : {};
-  }
-
   /** From now on this is the conversation, here and in the history. */
   keep(record, isShown = true) {
     const kept = {...record, changed: Date.now()};
     if (isShown) this.record = kept;
     if (!this.settings.keeps || this.unwanted.has(record.id)) return;
-    history.save(kept).catch((error) => this.view.fail(`This browser does not keep the conversation: ${error?.message ?? "no room"}`));
+    save(kept).catch((error) => {
+      this.view.fail(`This browser does not keep the conversation: ${error?.message ?? "no room"}`);
+    });
   }
 }
 
@@ -181,12 +180,12 @@ function unversioned({about, ...message}) {
 
 function titleOf(messages) {
   const first = messages.find(({role}) => role === "user");
-  const line = first ? history.textOf(first).trim().split("\n", 1)[0] : "";
+  const line = first ? textOf(first).trim().split("\n", 1)[0] : "";
   return line.slice(0, LONGEST_TITLE) || first?.about?.names?.[0] || "Pictures";
 }
 
 /** An error that names a picture by its place in the request, naming it as people know it. */
 function withNames(text, sent) {
   return text.replace(/messages\[(\d+)\]\.content\[(\d+)\](?:\.image_url(?:\.url)?)?/g, (path, message, part) =>
-    history.picturesOf(sent[message] ?? {})[part]?.name ?? path);
+    picturesOf(sent[message] ?? {})[part]?.name ?? path);
 }

@@ -3,10 +3,10 @@
 import {AnswerView} from "./answer_view.js";
 import {pictureNode} from "./composer.js";
 import {$, button, copyButton, make} from "./dom.js";
-import {picturesOf, textOf} from "./history.js";
+import {picturesOf, textOf} from "./record.js";
 
 export class TalkView {
-  /** Actions: edit(place), again(place), goOn(), turn(place, by), answerCalls(results), context(). */
+  /** Actions: edit(place), again(place), goOn(), turn(place), answerCalls(results); and place(), for AnswerView. */
   constructor(actions) {
     this.actions = actions;
     this.questions = new WeakMap();  // their articles, by message: pictures are not decoded again
@@ -22,9 +22,9 @@ export class TalkView {
     if (hadFocus) $("text").focus();
   }
 
-  /** An answer that is about to come. */
-  begin() {
-    const view = new AnswerView();
+  /** An answer that is about to come, with a note until it does. */
+  begin(note) {
+    const view = new AnswerView(this.actions.place, note);
     this.append(view.article);
     return view;
   }
@@ -32,7 +32,7 @@ export class TalkView {
   /** It has come, and is the last one. */
   end(view, message, place) {
     keepingEnd(() => {
-      view.finish(message, this.actions.context(), this.answerButtons(message, place, true));
+      view.finish(message, this.answerButtons(message, place, true));
       if (message.tool_calls) $("talk").append(this.resultForm(message.tool_calls));
     });
   }
@@ -54,26 +54,29 @@ export class TalkView {
       return this.questions.get(message);
     }
     if (message.role === "tool") return resultArticle(message);
-    const view = new AnswerView();
-    view.finish(message, this.actions.context(), this.answerButtons(message, place, isLast));
+    const view = new AnswerView(this.actions.place);
+    view.finish(message, this.answerButtons(message, place, isLast));
     return view.article;
   }
 
   question(message, place) {
     const text = textOf(message), said = text ? [make("div", {className: "said"}, text)] : [];
-    const footer = make("footer", {}, button("Edit", () => this.actions.edit(place)), ...(text ? [copyButton(() => text)] : []));
+    const buttons = [button("Edit", () => this.actions.edit(place)), ...(text ? [copyButton(() => text)] : [])];
     const pictures = picturesOf(message).map((picture) => pictureNode(picture));
-    return make("article", {className: "person"}, make("h2", {className: "hidden"}, "You"), ...pictures, ...said, footer);
+    const inside = [make("h2", {className: "hidden"}, "You"), ...pictures, ...said, make("footer", {}, ...buttons)];
+    return make("article", {className: "person"}, ...inside);
   }
 
   answerButtons({content, tool_calls: calls, about}, place, isLast) {
     const {actions} = this, versions = about?.versions ?? [];
     const cut = about?.stopped || about?.ended === "length";
+    const name = `Other answer of ${versions.length + 1}`;
+    const other = () => button("Other answer", () => actions.turn(place), {name});
     return [
       ...(content ? [copyButton(() => content)] : []),
       button("Ask again", () => actions.again(place)),
       ...(isLast && cut && content && !calls ? [button("Go on", () => actions.goOn())] : []),
-      ...(isLast && versions.length ? [button("Other answer", () => actions.turn(place), {name: `Show another of ${versions.length + 1} answers`})] : []),
+      ...(isLast && versions.length ? [other()] : []),
     ];
   }
 
@@ -81,7 +84,8 @@ export class TalkView {
   resultForm(calls) {
     const fields = calls.map(({function: called}) =>
       make("label", {}, make("span", {}, `Result of ${called.name}`), make("textarea", {rows: 2, required: true})));
-    const form = make("form", {className: "results", "aria-label": "Results of tools"}, ...fields, make("button", {}, "Give results"));
+    const about = {className: "results", "aria-label": "Results of tools"};
+    const form = make("form", about, ...fields, make("button", {}, "Give results"));
     form.onsubmit = (event) => {
       event.preventDefault();
       this.actions.answerCalls([...form.querySelectorAll("textarea")].map((field) => field.value));
@@ -91,7 +95,8 @@ export class TalkView {
 }
 
 function resultArticle({content}) {
-  return make("article", {className: "tool"}, make("details", {}, make("summary", {}, "Result"), make("pre", {tabIndex: 0}, content)));
+  const inside = [make("summary", {}, "Result"), make("pre", {tabIndex: 0}, content)];
+  return make("article", {className: "tool"}, make("details", {}, ...inside));
 }
 
 /** Show more. Who looks at the end still does so then; who reads further up is left there. */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,15 @@ import pytest
 from axe import faults, fetch_axe
 from browser import Browser
 from page_browser import LISTEN, answer, ask, click, needs_chromium, opened, press, write
-from running_server import Running, calling_model, running
+from running_server import Running, calling_model, live, running
 from scripted import scripted
 from test_tools import SPECIALS, TEMPLATE, TOOL, call
+from tiny import tiny_llama
 
-from opsin.api import Answer
+import opsin
+from opsin.api import Answer, Model
+from opsin.serve.options import Options
+from opsin.serve.registry import ModelRegistry, ModelSource
 
 pytestmark = needs_chromium
 
@@ -300,21 +305,33 @@ def test_all_files_of_the_page_are_asked_for_by_it(server):
     assert again.status == 304 and not again.body
 
 
-TWO = """{ const asked = fetch, models = JSON.stringify({data: [{id: "one"}, {id: "t"}]});
-  window.fetch = async (url, options) => url === "v1/models" ? new Response(models) : asked(url, options); }"""
+def test_a_model_is_chosen_of_several(browser, tmp_path):
+    """The first question loads it, and says so meanwhile. The page comes back to the one that was chosen."""
+    files = {name: tiny_llama(tmp_path / f"{name}.gguf", seed=at) for at, name in enumerate(("ant", "bee"))}
+    options, wanted = Options(port=0), threading.Event()
 
+    def load(name: str) -> Model:
+        wanted.wait(60)
+        return opsin.load(files[name], threads=1, context=256, sequences=2)
 
-def test_a_model_is_chosen_of_several(page, server):
-    page.call("Page.enable")
-    page.call("Page.addScriptToEvaluateOnNewDocument", source=TWO)
-    page.open(server.url + "/")
-    page.run(LISTEN + "extra = {}")
-    page.wait("document.getElementById('models').checkVisibility()")
-    assert page.run("[...document.getElementById('models').options].map((one) => one.value)") == ["one", "t"]
-    for name in ("one", "t"):
-        page.run(f"document.getElementById('models').value = {name!r}")
-        talk(page, server, ("who?", name))
-        assert page.run("sent.at(-1).model") == name and name in page.run(FOOTER)
+    sources = [
+        ModelSource(name, options, name, path, lambda name=name: load(name), lambda: 1) for name, path in files.items()
+    ]
+    with live(ModelRegistry(options, lambda: sources, most=1), options, close=True) as several:
+        browser.open(several.url + "/")
+        browser.run(LISTEN)
+        browser.wait("document.getElementById('models').checkVisibility()")
+        assert browser.run("[...document.getElementById('models').options].map((one) => one.text)") == ["ant", "bee"]
+        browser.run("models = document.getElementById('models'); models.value = 'bee'; models.onchange()")
+        browser.run("document.getElementById('text').value = 'who?'; document.getElementById('ask').requestSubmit()")
+        assert "loaded" in browser.wait("document.querySelector('article.working .note:not([hidden])')?.textContent")
+        wanted.set()
+        answer(browser)
+        assert browser.run("sent.at(-1).model") == "bee"
+        assert "bee" in browser.run(FOOTER) and "of 256 of the context" in browser.run(FOOTER)
+        assert browser.run("models.selectedOptions[0].text") == "bee (loaded)"
+        browser.open(several.url + "/")
+        browser.wait("document.getElementById('models').value === 'bee'")
 
 
 def test_its_modules_are_short_say_what_they_are_and_read_no_html():

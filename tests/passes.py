@@ -1,9 +1,10 @@
 """Which tests `tools/test` runs with guards around the device's memory (OPSIN_CHECK=1), and which without.
 
 Guards are for what runs kernels. How these are compiled and kept, other instruction sets (which run in processes of
-their own), what pictures become before a tower, files that say the same otherwise, and mutants of families (each
-differs from sound code in its numbers) have nothing more to show with them. What families compute is tried with guards
-alone: that shows all that it shows without them, and takes minutes. Operations and the engine run both ways.
+their own), how ids are drawn from logits, what pictures become before a tower, files that say the same otherwise, and
+mutants of families (each differs from sound code in its numbers) have nothing more to show with them. What families
+compute is tried with guards alone: that shows all that it shows without them, and takes minutes. Operations and the
+engine run both ways.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ TESTS = Path(__file__).parent
 ROOMS = ("ops", "models", "engine")
 UNGUARDED_FILES = {
     *("ops/cpu/test_code_cache.py", "ops/cpu/test_emission.py", "ops/cpu/test_other_isas.py"),
+    *("engine/test_sampling.py", "engine/test_samplers.py", "engine/test_draws.py"),
     *("models/test_picture_budgets.py", "models/test_layouts.py", "models/test_dialects.py"),
 }
 UNGUARDED_WORDS = ("mutant", "processors", "budget")

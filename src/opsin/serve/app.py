@@ -43,12 +43,11 @@ from opsin.serve.responses_routes import ResponseRoutes
 from opsin.serve.server_state import ServerState
 from opsin.serve.service import Service
 from opsin.serve.tokens import DetokenizeRequest, TokenizeRequest, TokenRoutes
+from opsin.serve.transcriptions import FORM as SPEECH
+from opsin.serve.transcriptions import TranscriptionRoutes
 
 Endpoint = Callable[[Request], Awaitable[Response]] | AnswerRoute
-ELSEWHERE = (
-    *("/v1/audio/transcriptions", "/audio/transcriptions"),
-    *("/v1/rerank", "/v1/reranking", "/rerank", "/reranking", "/slots/{id:int}"),
-)
+ELSEWHERE = (*("/v1/rerank", "/v1/reranking", "/rerank", "/reranking", "/slots/{id:int}"),)
 _FRAMINGS = {"/v1/messages": anthropic.FRAMING, "/api/": ollama.FRAMING}
 _MODEL, _RESPONSE, _FILE = "/v1/models/{name:path}", "/v1/responses/{id}", "/v1/files/{id}"
 _PAGE_FILE = "/page/{file:path}"
@@ -203,10 +202,24 @@ def _others(
         *_post("/v1/messages/count_tokens", answering(messages.count), AnthropicFields),
         *_post("/api/chat", answering(ollamas.chat), OllamaChatFields),
         *_post("/api/generate", answering(ollamas.generate), OllamaGenerateFields),
+        *_spoken(service, answering),
         *_get("/api/tags", ollamas.tags),
         *_get("/api/ps", ollamas.running),
         *_get("/api/version", ollamas.version),
         *_post("/api/show", showing),
+    ]
+
+
+def _spoken(
+    service: Service, answering: Callable[[Callable[[Exchange], Awaitable[None]]], AnswerRoute]
+) -> list[Described]:
+    """What is asked of recordings."""
+    speech = TranscriptionRoutes(service)
+    asked = {"/audio/transcriptions": speech.transcribe, "/audio/translations": speech.translate}
+    return [
+        Described(Route(prefix + path, answering(handler), methods=["POST"]), form=SPEECH)
+        for path, handler in asked.items()
+        for prefix in ("/v1", "")
     ]
 
 

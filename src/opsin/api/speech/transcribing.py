@@ -41,7 +41,7 @@ class TranscriptOptions:
         least_logprob: of an id on average, below which a window is written again.
         most_compression: of a window's text, above which it is written again.
         silence: how likely nobody has to speak in a window for it to be left out, where it reads badly.
-        seed: of what is drawn.
+        seed: of what is drawn, so that the same sound has the same transcript.
     """
 
     language: str | None = None
@@ -53,7 +53,7 @@ class TranscriptOptions:
     least_logprob: float = -1.0
     most_compression: float = 2.4
     silence: float = 0.6
-    seed: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         check_type(self.prompt, str, "prompt")

@@ -22,7 +22,7 @@ class Transcript(Stays):
 
     def __init__(self, work: Transcribing) -> None:
         self.sound: Sound = work.sound
-        self._work, self._coming, self._segments = work, iter(work), list[Segment]()
+        self._work, self._coming, self._segments = work, iter(work), list[Segment]()  # those that are written
 
     def __iter__(self) -> Iterator[Segment]:
         at = 0
@@ -30,10 +30,16 @@ class Transcript(Stays):
             while at < len(self._segments):
                 at += 1
                 yield self._segments[at - 1]
-            made = next(self._coming, None)
-            if made is None:
+            if self.next_segment(check=self._work.check) is None:
                 return
+
+    def next_segment(self, *, check: Callable[[], None]) -> Segment | None:
+        """The next one that is written, or None at the end. `check` takes the place of the one before."""
+        self._work.check = check
+        made = next(self._coming, None)
+        if made is not None:
             self._segments.append(made)
+        return made
 
     def __repr__(self) -> str:
         return f"<Transcript of {self.sound!r}: {self.done:.0%} written>"
@@ -82,7 +88,7 @@ class Transcribes(Stays):
     def transcribe(
         self, sound: Heard, *, language: str | None = None, task: str = "transcribe", prompt: str = "",
         temperature: float | Sequence[float] | None = None, timed: bool = True, carry: bool = True,
-        seed: int | None = None, limits: SoundLimits | None = None, name: str | None = None,
+        seed: int = 0, limits: SoundLimits | None = None, name: str | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Transcript:  # fmt: skip
         """What was said in a recording, with the times of its segments.
@@ -96,7 +102,7 @@ class Transcribes(Stays):
                 0, 0.2, ... 1.
             timed: whether the model tells times; without, a segment is a window of 30 seconds.
             carry: whether it knows in each window what was written of those before.
-            seed: of what is drawn.
+            seed: of what is drawn: the same sound has the same transcript.
             limits: how much sound there may be.
             name: what errors call the sound.
             check: called now and then; what it raises ends the work.

@@ -1,0 +1,134 @@
+"""`opsin transcribe`: what was said in recordings, as text, subtitles or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opsin.cli import options
+from opsin.cli.progress import Progress
+from opsin.cli.streams import draw
+from opsin.config import expanded
+from opsin.errors import RequestError
+
+if TYPE_CHECKING:
+    from opsin.api import Model
+    from opsin.api.speech.transcript import Transcript
+
+_FORMATS = ("txt", "srt", "vtt", "json")
+_AT_ONCE = 8
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The options of this subcommand."""
+    parser = commands.add_parser("transcribe", help="write down what was said in recordings", description=__doc__)
+    parser.set_defaults(run=run)
+    options.add_model(parser)
+    what = "a recording: WAV, FLAC, OGG, Opus or MP3; or - for one from stdin"
+    parser.add_argument("sounds", nargs="+", metavar="SOUND", help=what)
+    parser.add_argument("-f", "--format", choices=_FORMATS, default="txt", help="of what is written (txt)")
+    parser.add_argument(
+        "-d", "--output-dir", type=expanded, metavar="DIR", help="write a file for each sound (default: to stdout)"
+    )
+    parser.add_argument("-l", "--language", metavar="CODE", help="what is spoken, as de (default: it is heard)")
+    parser.add_argument(
+        "--task", choices=("transcribe", "translate"), default="transcribe", help="translate: to English"
+    )
+    parser.add_argument(
+        "-p", "--prompt", default="", metavar="TEXT", help="names and words that may come, as they are spelt"
+    )
+    parser.add_argument(
+        "--temperature", type=float, metavar="T", help="of drawing (default: 0, higher where it reads badly)"
+    )
+    parser.add_argument("--seed", type=options.natural, default=0, metavar="N", help="of drawing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Transcribe, some at once; what is written comes in the order of the command line."""
+    targets = _targets(args)
+    import opsin
+
+    with Progress("loading") as progress:
+        model = opsin.load(
+            options.model_file(args), vision=False, threads=args.threads, pages=args.cache_type, notice=progress,
+            sequences=_AT_ONCE,
+        )  # fmt: skip
+    options.tell(model)
+    with model:
+        coming = [_begin(model, args, sound) for sound in args.sounds] if len(args.sounds) == 1 else None
+        if coming is not None:
+            _tell(args, coming[0], targets[0])
+            return 0
+        with ThreadPoolExecutor(_AT_ONCE) as workers:
+            done = [workers.submit(_whole, model, args, sound) for sound in args.sounds]
+            try:
+                for one, target in zip(done, targets, strict=True):
+                    _tell(args, one.result(), target)
+            except BaseException:
+                workers.shutdown(wait=False, cancel_futures=True)
+                model.close()  # ends those that run
+                raise
+    return 0
+
+
+def _targets(args: argparse.Namespace) -> list[Path | None]:
+    """The files to write. Raises RequestError where two would be one."""
+    if args.output_dir is None:
+        return [None] * len(args.sounds)
+    if not args.output_dir.is_dir():
+        raise RequestError(f"{args.output_dir} is no folder", hint="make it first")
+    names = [f"{'stdin' if sound == '-' else Path(sound).stem}.{args.format}" for sound in args.sounds]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise RequestError(f"two sounds would be written to {twice}", hint="give them other names")
+    return [args.output_dir / name for name in names]
+
+
+def _begin(model: Model, args: argparse.Namespace, sound: str) -> Transcript:
+    source: str | bytes = sys.stdin.buffer.read() if sound == "-" else sound
+    return model.transcribe(
+        source, language=args.language, task=args.task, prompt=args.prompt, temperature=args.temperature,
+        seed=args.seed, name="stdin" if sound == "-" else None,
+    )  # fmt: skip
+
+
+def _whole(model: Model, args: argparse.Namespace, sound: str) -> Transcript:
+    made = _begin(model, args, sound)
+    list(made)
+    return made
+
+
+def _tell(args: argparse.Namespace, made: Transcript, target: Path | None) -> None:
+    from opsin.api.speech import formats
+
+    start = time.perf_counter()
+    if args.format == "txt" and target is None:  # as it comes
+        for segment in made:
+            draw("")
+            print(" ".join(segment.text.split()), flush=True)
+            _draw(made, start)
+        draw("")
+        return
+    for _ in made:
+        _draw(made, start)
+    draw("")
+    if args.format == "json":
+        text = formats.as_json(made, task=args.task, language=made.language, seconds=made.seconds)
+    else:
+        text = {"txt": formats.plain, "srt": formats.subrip, "vtt": formats.webvtt}[args.format](made)
+    if target is None:
+        print(text, end="", flush=True)
+    else:
+        target.write_text(text, encoding="utf-8")
+        print(target)
+
+
+def _draw(made: Transcript, start: float) -> None:
+    """How far it is, and how long the rest takes."""
+    if made.done > 0 and sys.stderr.isatty():
+        left = (time.perf_counter() - start) * (1 - made.done) / made.done
+        draw(f"{made.done:.0%} of {made.seconds:.0f} s of sound, {left:.0f} s left")

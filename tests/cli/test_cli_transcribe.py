@@ -1,0 +1,56 @@
+"""`opsin transcribe`: recordings by path and from stdin, to stdout and into files."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from tiny_speech import published, write_by_hand
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("speech")
+    write_by_hand(made / "model.gguf", published())
+    time = np.arange(25_000) / 16_000
+    soundfile.write(made / "one.wav", np.random.default_rng(0).standard_normal(25_000) * 0.1, 16_000)
+    soundfile.write(made / "two.flac", np.sin(2 * np.pi * 300 * time) * np.sin(9 * time), 16_000)
+    return made
+
+
+def test_segments_are_lines(run, folder):
+    done = run("transcribe", "-m", folder / "model.gguf", folder / "one.wav", "-l", "en", "--temperature", 0)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() and "Traceback" not in done.stderr
+
+
+def test_several_become_files_of_their_own(run, folder, tmp_path):
+    sounds = [folder / "one.wav", folder / "two.flac"]
+    options = ["-l", "en", "--temperature", 0, "-d", tmp_path]
+    assert run("transcribe", "-m", folder / "model.gguf", *sounds, *options, "-f", "json").returncode == 0
+    made = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+    assert sorted(made) == ["one.json", "two.json"]
+    assert made["one.json"]["segments"] != made["two.json"]["segments"]
+    assert made["one.json"]["duration"] == pytest.approx(25_000 / 16_000, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words"),
+    [
+        (["nowhere.wav"], 1, "nowhere.wav: cannot be read"),
+        (["one.wav", "-l", "tlh"], 1, "knows no language 'tlh'"),
+        (["one.wav", "one.wav", "-d", "."], 1, "two sounds would be written to one.txt"),
+        (["one.wav", "-d", "nowhere"], 1, "nowhere is no folder"),
+    ],
+)
+def test_what_cannot_be_is_one_line(run, folder, more, code, words):
+    sounds = [folder / name if name == "one.wav" else name for name in more]
+    done = run("transcribe", "-m", folder / "model.gguf", *sounds)
+    assert words in done.stderr and len(done.stderr.strip().splitlines()) <= 2
+    assert done.returncode != 0

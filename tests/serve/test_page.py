@@ -86,9 +86,16 @@ def test_a_refused_question_goes_back_where_it_was_written(page):
 
 
 def test_what_is_no_picture_is_told(page):
-    page.run(DROP.replace("image/png", "text/plain"))
-    page.wait("[...document.querySelectorAll('.error')].some((e) => e.textContent === 'a.png is not a picture.')")
+    page.run(DROP.replace("image/png", "application/zip"))
+    page.wait("document.querySelector('#talk').lastChild.textContent === 'a.png is neither a picture nor a text.'")
     assert page.run("document.querySelectorAll('#chosen img').length") == 0
+
+
+def test_a_dropped_text_becomes_part_of_the_question(page):
+    page.run("document.getElementById('text').value = 'Look:'")
+    page.run(DROP.replace("[blob]", "['a\\n```\\nb\\n']").replace("image/png", "text/plain"))
+    page.wait("document.getElementById('text').value === 'Look:\\n\\na.png:\\n````\\na\\n```\\nb\\n````\\n'")
+    page.run("document.getElementById('text').value = ''")
 
 
 def test_a_damaged_picture_is_shown_and_told_by_its_name(page):

@@ -289,6 +289,15 @@ def test_all_of_it_goes_by_keyboard(page, server):
     press(page, "o", modifiers=2 | 8)
     assert page.run("document.querySelectorAll('article').length") == 0
     assert page.run("document.activeElement.id") == "text"
+    talk(page, server, ("Another", "yes"))
+    press(page, "k", modifiers=2)
+    page.wait("document.querySelectorAll('#found li').length === 2")
+    write(page, "really")
+    page.wait("document.querySelectorAll('#found li').length === 1")
+    press(page, "Tab")
+    press(page, "Enter")
+    page.wait("document.querySelector('dialog[open]') === null")
+    assert page.run("document.querySelector('article.person .said').textContent") == "Is it so?\nReally?"
 
 
 def test_all_files_of_the_page_are_asked_for_by_it(server):

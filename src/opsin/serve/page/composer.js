@@ -1,14 +1,22 @@
-/** Where a question is written: its text and its pictures, which come by choosing, dropping, pasting and the camera. */
+/** Where a question is written: its text and its pictures, which come by choosing, dropping, pasting and the camera.
+ *
+ * Files of text become part of the text: people see what is sent.
+ */
 
 import {$, button, make} from "./dom.js";
+import {bytesOf} from "./record.js";
 
-const MOST_BYTES = 45e6;  // of pictures in one question: base64 makes a third more of them
+const MOST_BYTES = 45e6;  // of pictures in a conversation: base64 makes a third more of them
+const MOST_TEXT_BYTES = 1e6;  // of a file of text
+const MOST_ROWS = 12;
 
 export class Composer {
-  /** `fail` tells a person what went wrong; `sees()` is whether the model takes pictures. */
-  constructor(fail, sees) {
-    Object.assign(this, {fail, sees, pictures: []});
+  /** `fail` tells a person what went wrong, `sees()` is whether the model takes pictures, `held()` are the bytes of
+   * those that were sent before, which are sent again. */
+  constructor({fail, sees, held}) {
+    Object.assign(this, {fail, sees, held, pictures: []});
     $("file").onchange = () => { this.take([...$("file").files]); $("file").value = ""; };
+    if (!CSS.supports("field-sizing", "content")) $("text").oninput = fitRows;
     addEventListener("paste", (event) => {
       if (!event.clipboardData?.files.length || inDialog()) return;
       event.preventDefault();
@@ -42,20 +50,21 @@ export class Composer {
   }
 
   async take(files) {
-    if (files.length && !this.sees()) { this.fail("This model takes text only: it cannot see pictures."); return; }
     for (const file of files) {
-      const problem = this.problemOf(file);
+      const problem = file.type.startsWith("image/") ? await this.takePicture(file) : await takeText(file);
       if (problem) this.fail(problem);
-      else this.pictures.push({url: await dataUrl(file), name: file.name || `picture ${this.pictures.length + 1}`});
     }
     this.show();
     $("text").focus();
   }
 
-  problemOf(file) {
-    const used = this.pictures.reduce((sum, {url}) => sum + url.length * .75, 0);
-    if (!file.type.startsWith("image/")) return `${file.name} is not a picture.`;
-    return used + file.size > MOST_BYTES ? `${file.name} is too large to be sent with the rest.` : "";
+  /** Why a picture cannot be taken; nothing where it was. */
+  async takePicture(file) {
+    if (!this.sees()) return "This model takes text only: it cannot see pictures.";
+    const bytes = this.held() + bytesOf(this.pictures) + file.size;
+    if (bytes > MOST_BYTES) return `${file.name} is too large to be sent with the rest.`;
+    this.pictures.push({url: await dataUrl(file), name: file.name || `picture ${this.pictures.length + 1}`});
+    return "";
   }
 
   show() {
@@ -79,6 +88,32 @@ export class Composer {
     const content = text ? [...parts, {type: "text", text}] : parts;
     return {role: "user", content, about: {names: pictures.map(({name}) => name)}};
   }
+}
+
+/** Add a file's text to the question, fenced. Why it cannot be; nothing where it was. */
+async function takeText(file) {
+  if (file.size > MOST_TEXT_BYTES) return `${file.name} is too large, or not a picture.`;
+  const text = textIn(await file.arrayBuffer());
+  if (text === null) return `${file.name} is neither a picture nor a text.`;
+  const longest = Math.max(2, ...Array.from(text.matchAll(/`+/g), ([ticks]) => ticks.length));
+  const fence = "`".repeat(longest + 1);
+  const fenced = `${file.name}:\n${fence}\n${text.trimEnd()}\n${fence}\n`;
+  $("text").value = [$("text").value.trimEnd(), fenced].filter(Boolean).join("\n\n");
+  return "";
+}
+
+function textIn(bytes) {
+  try {
+    const text = new TextDecoder("utf-8", {fatal: true}).decode(bytes);
+    return text.includes("\0") ? null : text;
+  } catch {
+    return null;
+  }
+}
+
+/** For browsers that do not do it themselves. */
+function fitRows() {
+  $("text").rows = Math.min(MOST_ROWS, $("text").value.split("\n").length);
 }
 
 /** A picture, or its name where the browser cannot show it: the server may know more kinds. */

@@ -6,12 +6,14 @@ import {$} from "./dom.js";
 import {showExamples} from "./examples.js";
 import {HistoryPanel} from "./history_panel.js";
 import {Models} from "./models.js";
+import {bytesOf, picturesOf} from "./record.js";
 import {Settings} from "./settings.js";
 import {Talk} from "./talk.js";
 
 const models = new Models(), settings = new Settings();
 const fail = (text) => talk.view.fail(text);
-const composer = new Composer(fail, () => models.sees);
+const held = () => bytesOf(talk.record.messages.flatMap(picturesOf));
+const composer = new Composer({fail, held, sees: () => models.sees});
 const talk = new Talk({composer, models, settings, working});
 const panel = new HistoryPanel(talk);
 

@@ -225,7 +225,7 @@ def test_old_files_say_less_and_mean_the_first_version(device, tmp_path):
         ({"clip.minicpmv_version": 1}, "clip.minicpmv_version is 1"),
         ({"clip.minicpmv_version": 7}, "clip.minicpmv_version is 7"),
         ({"clip.minicpmv_query_num": 6}, "clip.minicpmv_query_num is 6, and resampler.query has 5 rows"),
-        ({"clip.vision.embedding_length": 52}, "v.position_embd.weight is .100, 48.; a square of 52 values"),
+        ({"clip.vision.embedding_length": 52}, "v.position_embd.weight is .100, 48., where a square of rows of 52"),
         ({"clip.vision.patch_size": 8}, "v.patch_embd.weight"),
         ({"clip.vision.image_size": 50}, "clip.vision.image_size is 50"),
     ],

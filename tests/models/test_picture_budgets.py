@@ -44,6 +44,7 @@ KINDS = (
     "internvl",
     "lfm2_vl",
     "minicpmv2.6",
+    "minicpmv4_6",
     "mllama_vision",
     "pixtral",
     "mistral small",

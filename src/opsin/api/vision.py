@@ -217,7 +217,7 @@ class Vision:
             return f"it gives embeddings of {self.width} values, the model takes {decoder.media_width}"
         patches = self._meta.layout(open_picture(Image.new("RGB", (640, 480))))
         axes = 3 if any(span.positions != span.rows for span in patches.spans) else 1
-        if axes != decoder.axes:
+        if axes != decoder.axes and any(span.grid for span in patches.spans):  # without a grid, rows are like text
             return f"it lays pictures out on {axes} axes of positions, the model has {decoder.axes}"
         words = sorted({word for marker in patches.markers for word in _WORD.findall(marker)})
         strange = next((word for word in words if len(tokenizer.encode(word, special=True)) != 1), None)

@@ -29,6 +29,7 @@ from opsin.media import sizes, steps
 from opsin.media.limits import Size
 from opsin.media.picture import Picture
 from opsin.models.llama import RULES as TEXT_OF_2_5
+from opsin.models.paddleocr import square_table
 from opsin.models.qwen2 import RULES as TEXT_OF_2_6
 from opsin.models.qwen3 import RULES as TEXT_OF_4_5
 from opsin.nn.module import Module, Reader
@@ -127,42 +128,27 @@ def waves(high: int, wide: int, width: int) -> Floats:
 
 
 @dataclass(frozen=True, eq=False)
-class MiniCpmVision:
-    """`positions` [side * side, width] are learned, of a square. `version`: as files count them."""
+class SlicedVision:
+    """What all versions do with pictures, and with positions.
+
+    Attributes:
+        positions: [side * side, width] that are learned, of a square.
+        version: as files count them.
+        factor: pixels that sides are multiples of.
+    """
 
     tower: Vit
-    resampler: Resampler
     preparation: Preparation
     positions: Floats
     version: int
-    marker: ClassVar[str] = "(<image>./</image>)"
+    factor: int
 
-    @classmethod
-    def load(cls, file: File, source: Reader) -> MiniCpmVision:
-        version = file.get_int("clip.minicpmv_version", FIRST)
-        if version not in VERSIONS:
-            raise ModelError(
-                f"{file.path}: clip.minicpmv_version is {version}", hint="2.5, 2.6, 4.0, 4.5 are supported"
-            )
-        shape, table = vit_shape(file), source.values(POSITIONS)
-        if (
-            table.ndim != 2
-            or not len(table)
-            or table.shape[1] != shape.width
-            or math.isqrt(len(table)) ** 2 != len(table)
-        ):
-            raise ModelError(f"{file.path}: {POSITIONS} is {table.shape}; a square of {shape.width} values is needed")
-        tower, resampler = Vit.load(file, source, shape), Resampler.load(file, source, shape)
-        if tower.extra:
-            raise ModelError(f"{file.path}: v.class_embd is a row beside the patches, and nobody looks at it")
-        return cls(tower, resampler, Preparation.of(file, shape.patch), table, version)
-
-    @property
-    def width(self) -> int:
-        return self.resampler.queries.width
+    def rows(self, size: Size) -> int:
+        """Embeddings of a slice, or of a whole picture, of this size."""
+        raise NotImplementedError
 
     def layout(self, picture: Picture) -> Patches:
-        grid, cell, size = picture.budget.choose(self._ways(picture.size), self._cost)
+        grid, cell, size = picture.budget.choose(self._ways(picture.size), partial(self._cost, picture.size))
         whole = self._span(self.preparation.stretched(picture, self._near(picture.size, grid), "bicubic"))
         parts: list[str | MediaSpan] = ["<image>", whole, "</image>"]
         is_first = self.version == FIRST
@@ -177,19 +163,21 @@ class MiniCpmVision:
 
     def _ways(self, size: Size) -> Iterator[Way]:
         """How it may be cut, from the most slices that a picture may have down to none."""
-        side, patch = self.tower.shape.side, self.tower.shape.patch
+        side = self.tower.shape.side
         for count in range(SLICES, 0, -1):
             grid = sizes.slice_grid(size, side, count)
-            wide, high = cell = sizes.slice_size(size, grid, side, patch)
+            wide, high = cell = sizes.slice_size(size, grid, side, self.factor)
             yield grid, cell, (grid[0] * wide, grid[1] * high) if grid != UNCUT else self._near(size, grid)
 
     def _near(self, size: Size, grid: sizes.Grid) -> Size:
         """Of the picture as a whole; where it is small, a larger one, if it is shown but once."""
-        return sizes.near_area(size, self.tower.shape.side, self.tower.shape.patch, grow=grid == UNCUT)
+        return sizes.near_area(size, self.tower.shape.side, self.factor, grow=grid == UNCUT)
 
-    def _cost(self, way: Way) -> tuple[Size, int]:
-        (columns, rows), _, size = way
-        return size, (columns * rows + (columns * rows > 1)) * self.resampler.rows
+    def _cost(self, original: Size, way: Way) -> tuple[Size, int]:
+        (columns, rows), cell, size = way
+        if way[0] == UNCUT:
+            return size, self.rows(size)
+        return size, columns * rows * self.rows(cell) + self.rows(self._near(original, way[0]))
 
     def _slices(self, picture: Picture, grid: sizes.Grid, cell: Size, size: Size) -> Iterator[str | MediaSpan]:
         """Slices of `cell`, row by row, of the picture at `size`."""
@@ -204,16 +192,10 @@ class MiniCpmVision:
             yield self._span(span)
             yield end
 
-    def encode(self, features: Floats) -> Array:
-        pictures, high, wide, _ = features.shape
-        tower, positions = self.tower, self.positions[self._places(high, wide)]
-        spans = attention_spans(tower.ops, [0, high * wide], pictures)
-        x = tower.run(tower.embed(features, tower.ops.constant(positions)), [spans] * tower.shape.layers)
-        return self.resampler(tower.finish(x), pictures, high, wide)
-
     def _span(self, span: MediaSpan) -> MediaSpan:
-        """With as many rows as there are queries, whatever its size."""
-        rows = self.resampler.rows
+        """With as many rows as its size gets; they lie in no grid."""
+        assert span.size is not None
+        rows = self.rows(span.size)
         return replace(span, rows=rows, positions=rows, grid=None)
 
     def _places(self, high: int, wide: int) -> Ints:
@@ -224,6 +206,40 @@ class MiniCpmVision:
 
     def _cut(self, sheet: Shared[Image], box: tuple[int, int, int, int]) -> Floats:
         return self.preparation.patches(sheet.get().crop(box))
+
+
+@dataclass(frozen=True, eq=False)
+class MiniCpmVision(SlicedVision):
+    resampler: Resampler
+    marker: ClassVar[str] = "(<image>./</image>)"
+
+    @classmethod
+    def load(cls, file: File, source: Reader) -> MiniCpmVision:
+        version = file.get_int("clip.minicpmv_version", FIRST)
+        if version not in VERSIONS:
+            raise ModelError(
+                f"{file.path}: clip.minicpmv_version is {version}", hint="2.5, 2.6, 4.0, 4.5 are supported"
+            )
+        shape = vit_shape(file)
+        table = square_table(source, shape.width)
+        tower, resampler = Vit.load(file, source, shape), Resampler.load(file, source, shape)
+        if tower.extra:
+            raise ModelError(f"{file.path}: v.class_embd is a row beside the patches, and nobody looks at it")
+        return cls(tower, Preparation.of(file, shape.patch), table, version, shape.patch, resampler)
+
+    def rows(self, size: Size) -> int:
+        return self.resampler.rows
+
+    @property
+    def width(self) -> int:
+        return self.resampler.queries.width
+
+    def encode(self, features: Floats) -> Array:
+        pictures, high, wide, _ = features.shape
+        tower, positions = self.tower, self.positions[self._places(high, wide)]
+        spans = attention_spans(tower.ops, [0, high * wide], pictures)
+        x = tower.run(tower.embed(features, tower.ops.constant(positions)), [spans] * tower.shape.layers)
+        return self.resampler(tower.finish(x), pictures, high, wide)
 
 
 def _sheet(picture: Picture, size: Size) -> Image:

@@ -182,6 +182,19 @@ def test_whoever_leaves_while_it_is_loaded_does_not_keep_it_from_being_used():
     run(play, 1)
 
 
+def test_whoever_leaves_at_the_moment_in_which_it_comes_is_not_held_to_be_inside():
+    async def play(s: Stage) -> None:
+        waiting = asyncio.ensure_future(s.places.enter(s.a))
+        while not s.a.loaded:
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await asyncio.wait_for(s.visit(s.b), 30)
+
+    run(play, 1)
+
+
 @pytest.mark.parametrize("limit", [3, 4])
 def test_memory_is_measured_before_it_is_taken(limit):
     async def play(s: Stage) -> None:

@@ -91,7 +91,7 @@ def test_two_hundred_requests_over_five_models_in_three_places(zoo):
     alone = {name: zoo.alone(name) for name in NAMES}
     assert len(set(alone.values())) > 2
     asked = random.Random(3).choices(NAMES, k=200)
-    with zoo.serve() as server, ThreadPoolExecutor(12) as pool:
+    with zoo.serve() as server, ThreadPoolExecutor(40) as pool:
         replies = list(pool.map(lambda name: complete(server, name), asked))
         assert {reply.status for reply in replies} == {200}
         assert [reply.json["content"] for reply in replies] == [alone[name] for name in asked]

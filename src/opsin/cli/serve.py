@@ -146,7 +146,8 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     import asyncio
 
     from opsin.config import server_variables
-    from opsin.serve.server import address, give_memory_back, listen, serve
+    from opsin.serve.heap import give_memory_back
+    from opsin.serve.server import address, listen, serve
 
     give_memory_back()
     for line in (*said(args), *environment.fill(args, server_variables())):

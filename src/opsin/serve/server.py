@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import logging
 import math
@@ -29,16 +28,6 @@ from opsin.serve.traces import without_messages
 _SAY_SECONDS, _LAST_SECONDS = 3, 0.1  # for those that are cut off to hear it; also where nobody wants to wait
 _LARGEST_HEADERS = 64 << 10
 _LOG = logging.getLogger("opsin.serve")
-_MMAP_THRESHOLD = -3  # of malloc.h
-
-
-def give_memory_back() -> None:
-    """Tell glibc that what is larger than 1 MB goes back to the system as soon as it is free. For the whole process.
-
-    By default bodies and pictures are cut from heaps, one of each thread, which keep what they once had.
-    """
-    with suppress(AttributeError, OSError):  # other libraries have no such knob
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 1 << 20)
 
 
 def listen(options: Options) -> list[socket.socket]:

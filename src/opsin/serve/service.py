@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from opsin.serve.body import GONE, Body, gone
 from opsin.serve.errors import HttpError
 from opsin.serve.fields import parse
 from opsin.serve.generation_request import Usual, usual_of
+from opsin.serve.heap import trim
 from opsin.serve.model_card import ModelCard
 from opsin.serve.multipart import FormBody, read_form
 from opsin.serve.options import Options
@@ -247,8 +249,11 @@ class Service:
     async def unload(self) -> None:
         """Give the model's memory back. For `places`, which knows when."""
         self._last, model, self._model = self.figures(), self._model, None
-        if model is not None:
-            await asyncio.to_thread(model.close)
+        if model is None:
+            return
+        await asyncio.to_thread(model.close)
+        del model
+        await asyncio.to_thread(_collect)
 
     def _writing(self) -> Model:
         model = self._load()
@@ -342,6 +347,13 @@ class Service:
 
 def _loading() -> BusyError:
     return BusyError("the model is being loaded", hint="come again in a few seconds")
+
+
+def _collect() -> None:
+    """A model's parts know each other: some other time would be too late for the next one's memory."""
+    for _ in range(2):  # finalizers of the first may hold what the second lets go
+        gc.collect()
+    trim()
 
 
 def _parsed(data: bytearray, reader: Callable[[Mapping[str, Any]], T]) -> T:

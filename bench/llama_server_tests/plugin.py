@@ -32,6 +32,7 @@ SECONDS = 60
 WORDS = frozenset({
     "(going|bed)+", "(princesses|everyone|kids|Anna|forest)+", "(little|girl)+", "But she couldn't",
     "(Suddenly)+|\\{ \" Sarax.", "^ blue", "(Aside|she|felter|alonger)+", "Whillicter", "(Suddenly)+",
+    "(Whiskers|Flana)+", "(Jack|said)+",
     "(Ann|small|shiny|Daddy|Jimmy)+", "(Dad|excited|park|Jimmy)+", "(cat)+", "(frog)+", "(cat)+|(automobile)+",
 })  # fmt: skip
 
@@ -89,6 +90,9 @@ def pictures() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _their_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if hasattr(request.module, "_get_img_base64"):
+        encoded = lambda url: base64.b64encode(picture(1 + ("91_cat" in url))).decode()  # noqa: E731
+        monkeypatch.setattr(request.module, "_get_img_base64", encoded)
     if not hasattr(request.module, "get_img_url"):
         return
     at = request.getfixturevalue("pictures")
@@ -149,6 +153,7 @@ def pytest_sessionfinish() -> None:
 def pytest_configure() -> None:
     """Start no presets beforehand, take foreign words as found, and wait a minute at most."""
     utils.ServerPreset.load_all = staticmethod(lambda: None)
+    Path("tmp").mkdir(exist_ok=True)  # where some of them save slots
     match = utils.match_regex
     utils.match_regex = lambda regex, text: regex in WORDS or match(regex, text)
     if os.environ.get("OPSIN_SHIM_KEEPS"):

@@ -31,7 +31,7 @@ from ours import smollm2
 HERE = Path(__file__).parent
 FILES = (
     *("basic", "chat_completion", "completion", "ctx_shift", "ignore_eos", "infill", "kv_keep_only_active"),
-    *("metrics", "security", "template", "tokenize", "tool_call", "vision_api"),
+    *("metrics", "security", "slot_save", "template", "tokenize", "tool_call", "vision_api"),
 )
 TEST_SECONDS = 150
 STATELESS = ("template", "chat_completion", "tool_call", "vision_api", "security", "infill", "tokenize")

@@ -257,6 +257,11 @@ class Prompt:
     def __repr__(self) -> str:
         return f"<Prompt: {len(self)} tokens in {len(self.spans)} spans>"
 
+    def gone_on(self, ids: Sequence[int]) -> Prompt:
+        """The same with ids behind it, and of its media only what its keys are made of."""
+        bare = [replace(s, features=None, embeddings=None) if isinstance(s, MediaSpan) else s for s in self.spans]
+        return replace(Prompt.of([*bare, ids]), salt=self.salt)
+
     def placed(self) -> Iterator[tuple[int, Span]]:
         """Each span with its first row."""
         start = 0

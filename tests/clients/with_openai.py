@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Annotated
 
@@ -21,6 +22,7 @@ TOOL = {
         },
     },
 }
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4z8AAAAMBAQD3A0FDAAAAAElFTkSuQmCC"
 ASKED = [{"role": "user", "content": "Ann is 30 years old and lives in Paris. Who is it?"}]
 SETTINGS = {"model": "any", "messages": ASKED, "temperature": 0, "max_tokens": 200}
 
@@ -34,6 +36,21 @@ class Person(BaseModel):
 def client(text_address):
     with openai.OpenAI(base_url=text_address, api_key="none", max_retries=0) as made:
         yield made
+
+
+def test_a_picture_is_stored_once_and_named_by_its_id(sight_address):
+    with openai.OpenAI(base_url=sight_address, api_key="none", max_retries=0) as client:
+        stored = client.files.create(file=("dot.png", base64.b64decode(DOT)), purpose="vision")
+        picture = {"type": "file", "file": {"file_id": stored.id}}
+        asked = [{"role": "user", "content": [picture, {"type": "text", "text": "What is this?"}]}]
+        assert client.chat.completions.create(model="any", messages=asked, max_tokens=2).usage.prompt_tokens > 36
+        made = client.responses.create(
+            model="any",
+            input=[{"role": "user", "content": [{"type": "input_image", "file_id": stored.id, "detail": "auto"}]}],
+            max_output_tokens=16,
+        )
+        assert made.usage.input_tokens > 36
+        assert client.files.delete(stored.id).deleted
 
 
 def test_a_schema_is_parsed(client):

@@ -12,6 +12,7 @@ from memory_decoder import Made
 from waiting import until
 
 from opsin.engine.engine import Engine
+from opsin.engine.kept_rows import forget_rows, read_rows, write_rows
 from opsin.engine.media_store import MediaStore
 from opsin.engine.runner import Limits, Runner
 from opsin.engine.sampling import Sampling
@@ -271,3 +272,22 @@ def test_at_least_two_states_have_room_or_it_is_told():
     with pytest.raises(ModelError, match="take 17592186044416 bytes"):
         count_slots({"delta": StateShape(1 << 14, (1 << 4, 1 << 12, 1 << 12))}, None, sequences=4, pages=9)
     assert count_slots({}, None, sequences=4, pages=9) == 1
+
+
+def test_rows_that_were_read_out_are_gone_on_from_in_another_engine(start):
+    prompt = Prompt.of([ids_of(200, 9)])
+    first, second = start(), start()
+    ids, _, _ = first.ask(prompt)
+    whole = prompt.gone_on(ids)
+    kept = first.engine.call(lambda: read_rows(first.engine, first.runner, whole))
+    assert kept.rows == len(whole) - 1
+    second.engine.call(lambda: write_rows(second.engine, second.runner, whole, kept))
+    longer = whole.gone_on(ids_of(30, 10))
+    there, again = second.ask(longer), first.ask(longer)
+    assert there[2] == again[2] == kept.rows
+    assert equal(there, again)
+    erased = second.engine.call(lambda: forget_rows(second.engine, second.runner, longer))
+    assert erased >= 192
+    alone = second.ask(longer)
+    assert alone[2] == 0
+    assert equal(alone, again)

@@ -30,7 +30,7 @@ def test_the_page_names_every_address():
     named = {
         address for row in table.splitlines() if row[:2] == "| " for address in re.findall(r"(/[\w/.-]*)`", row[:80])
     }
-    for word, parameter in (("NAME", "{name:path}"), ("ID", "{id}"), ("FILE", "{file:path}")):
+    for word, parameter in (("NAME", "{name:path}"), ("ID", "{id}"), ("FILE", "{file:path}"), ("PLACE", "{id:int}")):
         named = {address.replace(word, parameter) for address in named}
     named = {re.sub(r"^/v1(?=/)", "", address) for address in named}
     assert named == bare

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from opsin.api.identity import identity_of
 from opsin.engine.pooling import Pooling
 from opsin.engine.sampling import MOST_SAMPLERS, Sampling, read_samplers
 from opsin.errors import FileError, RequestError
@@ -42,6 +43,7 @@ class Facts:
         system: the system message, for whoever gives no others; stores know them, files do not.
         suppressed: ids that are never written.
         pooling: how its states become an embedding; None where the file does not say.
+        identity: what tells the file from others.
     """
 
     architecture: str
@@ -54,6 +56,7 @@ class Facts:
     system: str = ""
     suppressed: tuple[int, ...] = ()
     pooling: Pooling | None = None
+    identity: str = ""
 
     @classmethod
     def of(cls, file: File) -> Facts:
@@ -67,6 +70,7 @@ class Facts:
             sampling=read_sampling(file),
             suppressed=_suppressed(file),
             pooling=_pooling(file),
+            identity=identity_of(file),
         )
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from opsin.api.byte_budget import ByteBudget
+from opsin.api.identity import identity_of
 from opsin.api.media_folder import MediaFolder
 from opsin.api.waiting import PictureBytes, keep_decoded
 from opsin.arrays import Floats
@@ -121,6 +122,7 @@ class Vision:
         self.close = finalize(self, self._file.close)  # by whoever loads the weights, or when nobody holds it any more
         self._meta = load_encoder(self._file, MetaReader(self._file))
         self.format = _format(self._file)  # of most of its weights
+        self.identity = identity_of(self._file)
 
     @property
     def width(self) -> int:
@@ -129,7 +131,7 @@ class Vision:
 
     def keep_in(self, folder: MediaFolder) -> MediaCache:
         """Where what its encoder makes is kept on disk. Raises FileError where nothing can be written there."""
-        return folder.open(self._file, self.width)
+        return folder.open(self.identity, self.width)
 
     @property
     def marker(self) -> str:

@@ -125,6 +125,7 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
     )
     told.add_argument("--metrics", action="store_true", default=None, help="/metrics answers (it always does)")
     told.add_argument("--slots", action="store_true", default=None, help="/slots answers (it does)")
+    told.add_argument("--slot-save-path", type=expanded, metavar="DIR", help="/slots/N saves and restores below it")
     told.add_argument("--no-slots", dest="slots", action="store_false", default=None, help="/slots does not")
     told.add_argument("--ui", "--webui", dest="page", action="store_true", default=None, help="there is a page (it is)")
     told.add_argument("--no-ui", "--no-webui", dest="page", action="store_false", default=None, help="there is none")
@@ -235,6 +236,8 @@ def _settings(args: argparse.Namespace) -> Options:
     for folder in args.media_path:
         if not folder.is_dir():
             raise RequestError(f"--media-path {folder} is no folder")
+    if args.slot_save_path is not None:
+        _make_folder(args.slot_save_path)
     defaults = request_defaults(args)
     check_defaults(defaults)
     check_chat_defaults(chat_defaults(args))
@@ -258,6 +261,7 @@ def _settings(args: argparse.Namespace) -> Options:
         traces=args.otlp_traces_endpoint,
         reuse_port=bool(args.reuse_port),
         slots=args.slots is not False,
+        slot_path=args.slot_save_path,
         page=args.page is not False,
         tags=tuple(tag for tag in _listed([args.tags or ""]) if tag),
         pooling=None if args.pooling == "rank" else args.pooling,
@@ -280,6 +284,15 @@ def _fetch_rules(args: argparse.Namespace) -> FetchRules:
         allow_private=args.allow_private_media,
         folders=tuple(folder.resolve() for folder in args.media_path),
     )
+
+
+def _make_folder(folder: Path) -> None:
+    """For its owner alone, where it is not there. Raises RequestError where it cannot be made."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"--slot-save-path {folder} cannot be made: {error.strerror or error}"
+        raise RequestError(what, hint="give another folder") from error
 
 
 def _cache_type(args: argparse.Namespace) -> options.CacheType:

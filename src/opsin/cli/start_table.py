@@ -259,9 +259,6 @@ REFUSED: Final = {
     "this server has no files of yours to show; put a web server before it": """
         --path D = STATIC_PATH
     """,
-    "what the cache holds is not written to files; leave this out": """
-        --slot-save-path D
-    """,
     "no prompt is ever written to a file; leave this out": """
         --log-prompts-dir D
     """,
@@ -317,6 +314,7 @@ TAKEN: Final = """
     --models-autoload = MODELS_AUTOLOAD
     --no-models-autoload = NO_MODELS_AUTOLOAD
     --metrics = ENDPOINT_METRICS
+    --slot-save-path D
     --slots = ENDPOINT_SLOTS
     --no-slots = NO_ENDPOINT_SLOTS
     --ui --webui = UI

@@ -92,6 +92,10 @@ class Engine(Stays):
         return min(self._runner.limits.context, self._pool.count * PAGE)
 
     @property
+    def pool(self) -> PagePool:
+        return self._pool
+
+    @property
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 

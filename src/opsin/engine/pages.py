@@ -123,6 +123,15 @@ class PagePool:
         """How many of these pages count as free."""
         return sum(page in self._idle for page in pages)
 
+    def forget(self, pages: Iterable[int]) -> None:
+        """Nobody finds these pages any more; those without users are unused."""
+        for page in pages:
+            if page in self._key_of or page in self._before:
+                self._forget(page)
+            if page in self._idle:
+                del self._idle[page]
+                self._unused.append(page)
+
     def _evict(self) -> int:
         page = next(iter(self._idle))
         del self._idle[page]

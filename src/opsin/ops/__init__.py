@@ -161,6 +161,14 @@ class Pages(Protocol):
     @property
     def bytes(self) -> int: ...
 
+    def read(self, pages: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """What some pages hold in all layers, [pages, bytes of one]: as it lies, for `write`."""
+        ...
+
+    def write(self, pages: Sequence[int], contents: npt.NDArray[np.uint8]) -> None:
+        """Put there what `read` gave. Only while nothing runs. Raises ModelError for another shape."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Reads:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from opsin.arrays import Bytes
     from opsin.ops import Activation, Array
 
 
@@ -30,6 +31,14 @@ class States(Protocol):
 
     @property
     def bytes(self) -> int: ...
+
+    def read(self, slot: int) -> Bytes:
+        """What a slot holds in all layers: as it lies, for `write`."""
+        ...
+
+    def write(self, slot: int, contents: Bytes) -> None:
+        """Put there what `read` gave. Only while nothing runs. Raises ModelError for another shape."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

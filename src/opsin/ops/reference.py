@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from opsin.arrays import Bytes
 from opsin.ops import PAGE, Activation, Array, Glu, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most
 from opsin.ops.reference_states import RecurrentReference
 from opsin.ops.reference_values import Values, activated, data
@@ -63,6 +64,16 @@ class DensePages:
     @property
     def bytes(self) -> int:
         return self.k.nbytes + self.v.nbytes
+
+    def read(self, pages: Sequence[int]) -> Bytes:
+        both = np.stack((self.k[:, list(pages)], self.v[:, list(pages)]))  # [2, layers, pages, PAGE, heads, width]
+        values = both.size // max(1, len(pages))
+        return np.ascontiguousarray(np.moveaxis(both, 2, 0)).reshape(len(pages), values).view(np.uint8)
+
+    def write(self, pages: Sequence[int], contents: Bytes) -> None:
+        shape = (len(pages), 2, *self.k[:, 0].shape)
+        both = np.moveaxis(np.ascontiguousarray(contents).view(self.k.dtype).reshape(shape), 0, 2)
+        self.k[:, list(pages)], self.v[:, list(pages)] = both
 
 
 class DenseRows:

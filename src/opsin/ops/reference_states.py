@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from opsin.arrays import Bytes
 from opsin.ops import Activation, Array
 from opsin.ops.recurrence import Runs, States
 from opsin.ops.reference_values import Values, activated, data
@@ -33,6 +34,12 @@ class DenseStates:
     @property
     def bytes(self) -> int:
         return self.values.nbytes
+
+    def read(self, slot: int) -> Bytes:
+        return np.ascontiguousarray(self.values[:, slot]).reshape(-1).view(np.uint8)
+
+    def write(self, slot: int, contents: Bytes) -> None:
+        self.values[:, slot] = contents.view(self.values.dtype).reshape(self.values[:, slot].shape)
 
     def runs(self, layer: int, runs: Runs) -> Iterator[tuple[slice, Values, Values]]:
         """Of each sequence with rows: which these are, a copy of the state before, and the place of the one after."""

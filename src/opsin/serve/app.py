@@ -42,16 +42,17 @@ from opsin.serve.responses import ResponsesFields
 from opsin.serve.responses_routes import ResponseRoutes
 from opsin.serve.server_state import ServerState
 from opsin.serve.service import Service
+from opsin.serve.slot_routes import SlotRoutes
 from opsin.serve.tokens import DetokenizeRequest, TokenizeRequest, TokenRoutes
 from opsin.serve.transcriptions import FORM as SPEECH
 from opsin.serve.transcriptions import TranscriptionRoutes
 
 Endpoint = Callable[[Request], Awaitable[Response]] | AnswerRoute
-ELSEWHERE = (*("/v1/rerank", "/v1/reranking", "/rerank", "/reranking", "/slots/{id:int}"),)
+ELSEWHERE = ("/v1/rerank", "/v1/reranking", "/rerank", "/reranking")
 _FRAMINGS = {"/v1/messages": anthropic.FRAMING, "/api/": ollama.FRAMING}
 _MODEL, _RESPONSE, _FILE = "/v1/models/{name:path}", "/v1/responses/{id}", "/v1/files/{id}"
-_PAGE_FILE = "/page/{file:path}"
-_NAMED = (_MODEL, _RESPONSE, _FILE, _PAGE_FILE)  # what begins so is counted under this name
+_PAGE_FILE, _SLOT = "/page/{file:path}", "/slots/{id:int}"
+_NAMED = (_MODEL, _RESPONSE, _FILE, _PAGE_FILE, _SLOT)  # what begins so is counted under this name
 
 
 def build_app(service: Service) -> Starlette:
@@ -108,6 +109,7 @@ def described_of(service: Service) -> list[Described]:
         *_get("/props", tell.props),
         Described(Route("/props", tell.props, methods=["POST"]), built=False),
         *_get("/slots", tell.slots),
+        *_post(_SLOT, answering(SlotRoutes(service).act)),
         *_get("/lora-adapters", tell.adapters),
         Described(Route("/lora-adapters", tell.adapters, methods=["POST"]), built=False),
         *_both("/chat/completions", answering(talk.complete), "POST", Conversation, ChatFields),

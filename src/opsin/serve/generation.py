@@ -22,7 +22,7 @@ from opsin.serve.metrics import AnswerCost
 from opsin.serve.record import Record
 from opsin.serve.service import Service
 from opsin.serve.usage import logprobs_of, timings_of, token_entry, usage_of
-from opsin.spans import MediaSpan, TextSpan
+from opsin.spans import MediaSpan, Prompt, TextSpan
 from opsin.text import Tokenizer
 
 _FREE_LOGPROBS, _MOST_ENTRIES = 20, 1 << 18  # rivals of a token, and all of a request that asks for more
@@ -72,10 +72,11 @@ class RunningChoice:
 
 @dataclass(frozen=True)
 class ToldPrompt:
-    """What is told of a prompt: its ids, and of all but the first how likely they were."""
+    """What is told of a prompt: its ids, and of all but the first how likely they were; and what finds its rows."""
 
     ids: tuple[int, ...]
     tokenizer: Tokenizer
+    rows: Prompt
     logprobs: tuple[Logprobs, ...] | None = None
 
     @cached_property
@@ -210,7 +211,8 @@ class Answers:
         heard, slots, places = False, self.service.slots, self.service.model.sequences
         mine = self.choices
         try:
-            slots.enter(mine, self.request, places)
+            asked = [self.prompts[choice.index // self.request.candidates].rows for choice in mine]
+            slots.enter(mine, self.request, places, asked)
             for choice in self.choices:
                 self.service.readers.submit(read, choice)
             while not self.is_over:
@@ -335,10 +337,11 @@ def _check_entries(model: Model, questions: list[Question], request: GenerationR
 
 def _told(model: Model, question: Question, most: int | None, check: Callable[[], None]) -> ToldPrompt:
     ids = tuple(id for span in question.prompt.spans if isinstance(span, TextSpan) for id in span.ids)
+    rows = question.prompt.gone_on(())
     if most is None:
-        return ToldPrompt(ids, model.tokenizer)
+        return ToldPrompt(ids, model.tokenizer, rows)
     known = model.prompt_logprobs(question.prompt, most, check=check) if len(question.prompt) > 1 else ()
-    return ToldPrompt(ids, model.tokenizer, tuple(known))
+    return ToldPrompt(ids, model.tokenizer, rows, tuple(known))
 
 
 async def write(exchange: Exchange, answers: Answers, form: ResponseFormat) -> None:

@@ -75,6 +75,7 @@ class AnswerFields(ReportFields, kw_only=True):
         ]
         | None
     ) = None
+    id_slot: Annotated[int, Meta(ge=-1, le=1 << 20, description="The place that the answer takes; -1 for any.")] = -1
     vllm_xargs: Annotated[Any, unbuilt({})] = None
     modalities: Annotated[Any, unbuilt(["text"])] = None
     prediction: Annotated[Any, unbuilt()] = None
@@ -103,6 +104,7 @@ class GenerationRequest:
         candidates: from how many these are the likeliest.
         reply: how it is read; None for text as it comes.
         form: what it is held to.
+        slot: the place that the first answer takes, once it is free; -1 for any.
         ping_seconds: after so long a silence a stream sends a comment; None for the server's own, 0 for never.
     """
 
@@ -116,6 +118,7 @@ class GenerationRequest:
     ping_seconds: float | None = None
     reply: ReplyOptions | None = None
     form: AskedForm | None = None
+    slot: int = -1
 
     def ping(self, own: float) -> float:
         """Seconds of silence after which a comment is sent, where the server's `own` holds if nothing is said."""
@@ -147,6 +150,7 @@ def generation_request(fields: AnswerFields, *, answers: int, logprobs: int | No
         ping_seconds=None if ping is None else max(0, ping),
         reply=None if thought_tokens is None else ReplyOptions(thoughts="raw", thought_tokens=thought_tokens),
         form=form_of(fields) or usual.form,
+        slot=fields.id_slot,
     )
 
 

@@ -46,6 +46,7 @@ class Options:
         hosts: names under which it may be asked, beside its own and those that no stranger can own; "*" for all.
         media: which pictures may be fetched from where.
         reuse_port: whether others may listen on the same port.
+        slot_path: the folder of what /slots saves; None where it saves nothing.
         slots, page: whether /slots and the page to try it are there.
         access_log: the file that gets a line for each request; "-" for stdout, "" for none.
         traces: where spans of requests are sent by OTLP over HTTP; "" for nowhere.
@@ -81,6 +82,7 @@ class Options:
     media: FetchRules = field(default_factory=FetchRules)
     reuse_port: bool = False
     slots: bool = True
+    slot_path: Path | None = None
     page: bool = True
     access_log: str = ""
     traces: str = ""

@@ -35,3 +35,8 @@ class PromptFields(BudgetFields, kw_only=True):
 def salt_of(fields: PromptFields, tenant: str) -> bytes:
     """What keeps the caches of one key's owner apart from others', and within them those of a request's salt."""
     return f"{tenant} {fields.cache_salt}".encode() if fields.cache_salt else tenant.encode()
+
+
+def is_of(salt: bytes, tenant: str) -> bool:
+    """Whether it is one that `salt_of` made for this key's owner."""
+    return salt.partition(b" ")[0] == tenant.encode()

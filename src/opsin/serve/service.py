@@ -63,7 +63,7 @@ class Service:
         self._parsers = Threads(_PARSERS, "opsin-parse")
         self.makers = Threads(options.requests, "opsin-prompt")
         self.readers = Threads(options.requests, "opsin-answer")
-        self.slots = Slots()
+        self.slots = Slots(keeps=options.slot_path is not None)
         self._model: Model | None = None
         self._usual: Usual | None = None
         self._card: ModelCard | None = None

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from opsin.api import Answer
 from opsin.serve.generation_request import GenerationRequest
 from opsin.serve.settings import short_settings_of
+from opsin.spans import Prompt
 
 
 class Seated(Protocol):
@@ -27,21 +28,33 @@ class _Task:
     number: int
     choice: Seated
     request: GenerationRequest
+    prompt: Prompt
+    wanted: int
 
 
 class Slots:
-    """Places for answers. What the last answer in each was is kept, without its text."""
+    """Places for answers. What the last answer in each was is kept, without its text.
 
-    def __init__(self) -> None:
+    `keeps`: so is what finds its rows in the cache, for whoever saves them.
+    """
+
+    def __init__(self, *, keeps: bool = False) -> None:
+        self._keeps, self._rows = keeps, dict[int, Prompt]()
         self._running: dict[int, _Task] = {}
         self._waiting: list[_Task] = []
         self._last: dict[int, dict[str, Any]] = {}
         self._numbers = 0
 
-    def enter(self, choices: Sequence[Seated], request: GenerationRequest, places: int) -> None:
-        """Answers begin, each in the first free one of so many places, or in the next that becomes free."""
-        for choice in choices:
-            self._waiting.append(_Task(self._numbers, choice, request))
+    def enter(
+        self, choices: Sequence[Seated], request: GenerationRequest, places: int, prompts: Sequence[Prompt]
+    ) -> None:
+        """Answers to these prompts begin, each in the first free one of so many places, or in the next that becomes so.
+
+        The first may have been asked for one place.
+        """
+        for choice, prompt in zip(choices, prompts, strict=True):
+            wanted = request.slot if choice is choices[0] and request.slot < places else -1
+            self._waiting.append(_Task(self._numbers, choice, request, prompt, wanted))
             self._numbers += 1
         self._place(places)
 
@@ -52,8 +65,23 @@ class Slots:
         for slot, task in list(self._running.items()):
             if id(task.choice) in gone:
                 self._last[slot] = _told(task, runs=False)
+                self.put(slot, task.prompt.gone_on(task.choice.answer.ids) if self._keeps else None)
                 del self._running[slot]
         self._place(places)
+
+    def runs(self, slot: int) -> bool:
+        """Whether an answer runs there."""
+        return slot in self._running
+
+    def rows(self, slot: int) -> Prompt | None:
+        """What finds the rows of the last answer there, with its prompt; None where there was none."""
+        return self._rows.get(slot)
+
+    def put(self, slot: int, prompt: Prompt | None) -> None:
+        """This is there now, or nothing."""
+        self._rows.pop(slot, None)
+        if prompt is not None:
+            self._rows[slot] = prompt
 
     def told(self, places: int, context: int, busy: int) -> list[dict[str, Any]]:
         """One entry for each place. `busy` are inside, also those whose prompts are being made."""
@@ -70,8 +98,10 @@ class Slots:
 
     def _place(self, places: int) -> None:
         for slot in range(places):
-            if slot not in self._running and self._waiting:
-                task = self._running[slot] = self._waiting.pop(0)
+            task = next((task for task in self._waiting if task.wanted in (-1, slot)), None)
+            if slot not in self._running and task is not None:
+                self._waiting.remove(task)
+                self._running[slot] = task
                 task.choice.slot = slot
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from opsin.errors import RequestError
+from opsin.arrays import Bytes
+from opsin.errors import ModelError, RequestError
 from opsin.ops import PAGE, PageType
 from opsin.ops.cpu.arena import Block
 from opsin.ops.layout import SHARED, page_bytes
@@ -28,6 +31,20 @@ class KvPages:
     @property
     def bytes(self) -> int:
         return sum(block.bytes for block in (*self.keys, *self.values))
+
+    def read(self, pages: Sequence[int]) -> Bytes:
+        table, size = np.asarray(pages, np.int32), self.heads * page_bytes(self.width, self.kind)
+        parts = [self._part(block, table).reshape(len(table), size) for block in (*self.keys, *self.values)]
+        return np.concatenate(parts, axis=1)
+
+    def write(self, pages: Sequence[int], contents: Bytes) -> None:
+        blocks = (*self.keys, *self.values)
+        size = self.heads * page_bytes(self.width, self.kind)
+        if contents.shape != (len(pages), size * len(blocks)):
+            raise ModelError(f"{len(pages)} pages of {size * len(blocks)} bytes, and {contents.shape} were given")
+        for number, block in enumerate(blocks):
+            whole = block.data[: self.count * size].reshape(self.count, size)
+            whole[np.asarray(pages, np.int32)] = contents[:, number * size : (number + 1) * size]
 
     def rows(self, layer: int, table: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Keys and values of some pages as [rows, heads, width]: for inspection, slow."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
+
+from opsin.arrays import Bytes
 from opsin.errors import ModelError
 from opsin.ops import Activation, Array, Size, most, product
 from opsin.ops.cpu.arena import Block
@@ -28,6 +31,17 @@ class PaddedStates:
     @property
     def bytes(self) -> int:
         return sum(block.bytes for block in self.blocks)
+
+    def read(self, slot: int) -> Bytes:
+        here = slice(slot * self.slot_bytes, (slot + 1) * self.slot_bytes)
+        return np.concatenate([block.data[here] for block in self.blocks])
+
+    def write(self, slot: int, contents: Bytes) -> None:
+        if contents.shape != (self.slot_bytes * self.layers,):
+            raise ModelError(f"a state of {self.slot_bytes * self.layers} bytes, and {contents.shape} were given")
+        for layer, block in enumerate(self.blocks):
+            part = contents[layer * self.slot_bytes : (layer + 1) * self.slot_bytes]
+            block.data[slot * self.slot_bytes : (slot + 1) * self.slot_bytes] = part
 
 
 class RecurrentOperations(ABC):

@@ -61,6 +61,10 @@ def test_nothing_is_wider_than_the_screen(page, width):
     page.run(SHOWN)
     page.call("Emulation.setDeviceMetricsOverride", width=width, height=700, deviceScaleFactor=1, mobile=width < 500)
     assert page.run("document.documentElement.scrollWidth") <= width
+    assert page.run("[...document.querySelectorAll('.wide, pre')].every((one) => one.scrollWidth > one.clientWidth)")
+    assert page.run(
+        "[...document.querySelectorAll('.wide, pre')].every((one) => getComputedStyle(one).overflowX === 'auto')"
+    )
     for name in ("settings", "history"):
         click(page, name.capitalize())
         beyond = f"[...document.querySelectorAll('#{name}, #{name} *')].filter((one) => one.checkVisibility())"

@@ -139,6 +139,25 @@ def test_a_refused_edit_changes_nothing(page, server):
         "second",
     ]
     assert page.run("document.getElementById('text').value.length") > 20_000
+    talk(page, server, ("shorter", "c"))  # it is still that question which is mended
+    assert sent(page) == [("user", "shorter")]
+
+
+def test_what_was_refused_is_forgotten(page, server):
+    talk(page, server, ("first", "a"))
+    page.run("document.getElementById('text').value = 'word '.repeat(5000)")
+    page.run("document.getElementById('ask').requestSubmit()")
+    page.wait("!!document.querySelector('.error')")
+    talk(page, server, ("second", "b"))
+    assert sent(page) == [("user", "first"), ("assistant", "a"), ("user", "second")]
+
+
+def test_an_answer_that_was_cut_says_so_and_goes_on(page, server):
+    page.run("extra = {max_tokens: 3}")
+    with scripted(server.service.model, "one two three four five"):
+        ask(page, "Count")
+    page.run("extra = {}")
+    assert "cut" in page.run(FOOTER) and "Go on" in page.run(FOOTER)
 
 
 def test_asked_again_it_keeps_both_answers(page, server):
@@ -241,7 +260,7 @@ def test_conversations_leave_and_come_back_as_files(page, server, tmp_path):
     assert page.run(HEADS)[0]["words"].startswith("about apples")
     for name, wrong in enumerate(
         ({"id": 5}, {"messages": {}}, {"messages": [{"role": "user", "content": [{"image_url": {"url": "https://x.org"}}]}]},
-         {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
+         {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"id": "a", "function": {"name": "b"}}]}]},
          {"messages": [{"role": "assistant", "content": "", "about": {"timings": {"cache_n": "<"}}}]})
     ):  # fmt: skip
         text = json.dumps([{**records[0], **wrong}])

@@ -54,16 +54,18 @@ export class Talk {
     this.running?.abort();
   }
 
-  /** Ask what the composer holds. */
+  /** Ask what the composer holds. Where that is refused, it goes back there, to be mended. */
   async ask() {
-    const asked = this.composer.message(), place = this.edited ?? this.record.messages.length;
+    const asked = this.composer.message(), {edited} = this;
     if (!asked || this.running) return;
     const {text, pictures} = this.composer;
-    const next = this.begun(place, [asked]);
+    const next = this.begun(edited ?? this.record.messages.length, [asked]);
     this.edited = null;
     this.composer.set();
     const refused = await this.run(next);
-    if (refused && this.composer.isEmpty) this.composer.set(text, pictures);  // it goes back where it was written
+    if (!refused || !this.composer.isEmpty) return;
+    this.composer.set(text, pictures);
+    this.edited = edited;
   }
 
   /** Put a question back where it is written, to be asked otherwise. */

@@ -56,6 +56,15 @@ def test_kv_heads_differ_only_where_keys_are_values(saved, tmp_path):
     assert told["gemma4.attention.head_count_kv"] == 2
 
 
+def test_its_tokenizer_is_written_as_merges(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "merges")
+    hf_folders.with_bytes_behind(prefix=False).save_pretrained(folder)
+    (path,) = convert(folder, tmp_path / "merges.gguf", format="f32").paths
+    with File.open(path) as file:
+        assert file.get_str("tokenizer.ggml.model") == "gemma4"
+        assert len(file.metadata["tokenizer.ggml.merges"]) > 0
+
+
 @pytest.mark.parametrize(("edit", "said"), [
     ({"use_bidirectional_attention": "all"}, "embeds texts"),
     ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "ropes of the kinds"),

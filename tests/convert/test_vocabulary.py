@@ -19,6 +19,7 @@ from opsin.convert.vocabulary import vocabulary_keys  # noqa: E402
 from opsin.errors import FileError, ModelError  # noqa: E402
 from opsin.gguf import File, write  # noqa: E402
 from opsin.text import Tokenizer  # noqa: E402
+from opsin.text.vocabulary import CONTROL, USER_DEFINED  # noqa: E402
 
 TEXTS = [
     "The quick brown fox", " leading and  double   spaces ", "don't they're 12345 67", "héllo wörld 漢字 🚀 مرحبا",
@@ -62,6 +63,24 @@ def test_ids_of_sentencepiece_equal_transformers(tmp_path, prefix):
         if text:
             assert ours.encode(text) == made.encode(text, add_special_tokens=False), text
             assert ours.encode(text, add_special=True) == made.encode(text), text
+
+
+def test_ids_of_merges_without_bytes_equal_transformers(tmp_path):
+    """As Gemma 4 has them: the vocabulary of SentencePiece, and merges instead of scores."""
+    made = hf_folders.with_bytes_behind(prefix=False)
+    made.add_special_tokens({"extra_special_tokens": ["<|channel>", "<|turn>"]})
+    made.save_pretrained(tmp_path / "hf")
+    (tmp_path / "hf" / "config.json").write_text("{}")
+    keys, _ = vocabulary_keys(tmp_path / "hf", len(made), merged="gemma4", visible=["<|channel>"])
+    keys = read(tmp_path, keys)
+    assert keys["tokenizer.ggml.model"] == "gemma4" and "tokenizer.ggml.scores" not in keys
+    assert keys["tokenizer.ggml.add_space_prefix"] is False and keys["tokenizer.ggml.add_bos_token"] is True
+    kinds = [keys["tokenizer.ggml.token_type"][made.convert_tokens_to_ids(text)] for text in ("<|channel>", "<|turn>")]
+    assert kinds == [USER_DEFINED, CONTROL]
+    ours = Tokenizer.from_metadata(keys)
+    for text in TEXTS:
+        assert ours.encode(text) == made.encode(text, add_special_tokens=False), text
+        assert ours.encode(text, add_special=True) == made.encode(text), text
 
 
 def as_slow_one(folder, *, kind="Qwen2Tokenizer"):

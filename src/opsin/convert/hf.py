@@ -121,7 +121,9 @@ def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[
     if rows is None:
         raise FileError(f"{checkpoint.path} has no embeddings of tokens", hint="it is incomplete")
     own = checkpoint.vocabulary(rows)
-    keys, about = own or vocabulary_keys(checkpoint.path, rows, has_vision=tower is not None)
+    keys, about = own or vocabulary_keys(
+        checkpoint.path, rows, has_vision=tower is not None, merged=text.merged, visible=text.visible
+    )
     pooled, lost = pooling_keys(checkpoint.path, text.architecture)
     model.metadata = {**_general(checkpoint, text.architecture, "model", kind), **model.metadata, **keys, **pooled}
     seen = _content(checkpoint, tower, kind) if tower else NewFile()

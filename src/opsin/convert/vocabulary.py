@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -51,18 +51,21 @@ class Tokens:
         if 0 <= id < len(self.texts):
             self.texts[id], self.kinds[id], self.scores[id] = text, kind, score
 
-    def add(self, id: int, text: str, *, special: bool) -> None:
+    def add(self, id: int, text: str, *, special: bool, visible: bool = False) -> None:
         """A token that stands beside the vocabulary."""
-        if special or _looks_special(text):
+        if (special or _looks_special(text)) and not visible:
             self.put(id, text, CONTROL, _ADDED)
         else:
             self.put(id, text.replace(SPACE, " "), USER_DEFINED, _ADDED)
 
 
-def vocabulary_keys(folder: Path, rows: int, *, has_vision: bool = False) -> tuple[dict[str, Writable], list[str]]:
+def vocabulary_keys(
+    folder: Path, rows: int, *, has_vision: bool = False, merged: str | None = None, visible: Collection[str] = ()
+) -> tuple[dict[str, Writable], list[str]]:
     """`tokenizer.*` and `general.sampling.*` for a model with embeddings of `rows` tokens, and notes on what is lost.
 
-    `has_vision`: whether transformers has a processor for it. Raises FileError or ModelError.
+    `has_vision`: whether transformers has a processor for it. `merged`, `visible`: see `Rules`. Raises
+    FileError or ModelError.
     """
     written = read_json(folder / "tokenizer.json", optional=True)
     config = _settings(folder)
@@ -80,6 +83,8 @@ def vocabulary_keys(folder: Path, rows: int, *, has_vision: bool = False) -> tup
             kind, tokens = UNIGRAM, _unigram(written, model, rows)
         elif written and not model.get("byte_fallback"):
             kind, tokens = BYTE_PAIRS, _byte_pairs(folder, model, rows)
+        elif merged and written:
+            kind, tokens = merged, _with_merges(model, rows)
         else:
             kind = SENTENCEPIECE
             tokens = _agreed(folder, written, model, rows)
@@ -87,7 +92,7 @@ def vocabulary_keys(folder: Path, rows: int, *, has_vision: bool = False) -> tup
             _check_normalizer(folder, written.get("normalizer"))
         added = _added(folder, written, config)
         for id, (text, special) in added.items():
-            tokens.add(id, text, special=special)
+            tokens.add(id, text, special=special, visible=text in visible)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FileError(
             f"{folder}: its tokenizer is not as it should be: {error!r:.80}", hint="download it again"
@@ -210,6 +215,16 @@ def _from_merges(written: Mapping[str, object], model: Mapping[str, object], row
     tokens.keys = {
         f"{PREFIX}add_space_prefix": _prepends(written.get("normalizer")) or _prepends(written.get("pre_tokenizer"))
     }
+    return tokens
+
+
+def _with_merges(model: Mapping[str, object], rows: int) -> Tokens:
+    """SentencePiece's vocabulary with the merges themselves, for a tokenizer of byte pairs that has no bytes in it."""
+    tokens, unknown = Tokens.of_holes(rows), model.get("unk_token")
+    for text, id in _mapping(model["vocab"]).items():
+        tokens.put(_int(id), text, UNKNOWN if text == unknown else BYTE if _BYTE.fullmatch(text) else NORMAL)
+    merges = [_merge(pair) for pair in _list(model.get("merges"))]
+    tokens.keys = {f"{PREFIX}merges": Typed(ValueType.STRING, merges), f"{PREFIX}add_space_prefix": False}
     return tokens
 
 

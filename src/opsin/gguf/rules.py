@@ -166,6 +166,9 @@ class Rules:
         guesses: whether there may be layers behind the text's own, which guess further tokens and are left out.
         when: whether a config.json is of these, where several models go by one class name.
         layers: the setting that says how many layers the text has.
+        merged: tokenizer.ggml.model of files that hold the merges of a tokenizer of SentencePiece's kind, where others
+            hold scores.
+        visible: special tokens that are part of an answer's text.
     """
 
     part: Literal["text", "vision"]
@@ -182,6 +185,8 @@ class Rules:
     guesses: bool = False
     when: Callable[[Mapping[str, object]], bool] = lambda config: True
     layers: str = "num_hidden_layers"
+    merged: str | None = None
+    visible: tuple[str, ...] = ()
 
 
 def canonical(name: str) -> str:

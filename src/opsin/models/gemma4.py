@@ -355,6 +355,7 @@ _AROUND = {
     "embed_tokens_per_layer": "per_layer_token_embd", "per_layer_model_projection": "per_layer_model_proj",
     "per_layer_projection_norm": "per_layer_proj_norm",
 }  # fmt: skip
+VISIBLE = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>')
 DECODERS = {"gemma4": Gemma4.load}
 RULES = (
     Rules(
@@ -362,6 +363,8 @@ RULES = (
         architecture="gemma4",
         classes=("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration"),
         types=("gemma4_text",),
+        merged="gemma4",
+        visible=VISIBLE,
         assumed={"hidden_activation": "gelu_pytorch_tanh", "attention_bias": False},
         keys=(
             *SIZE_KEYS,

@@ -69,6 +69,7 @@ class MemoryDecoder:
     width: int = WIDTH
     media_width: int = WIDTH
     axes: int = 1
+    segments: int = 0
 
     @classmethod
     def load(cls, source: Reader) -> MemoryDecoder:

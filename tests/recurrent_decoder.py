@@ -57,6 +57,7 @@ class RecurrentDecoder:
     width: int = WIDTH
     media_width: int = WIDTH
     axes: int = 1
+    segments: int = 0
 
     @classmethod
     def load(cls, source: Reader) -> RecurrentDecoder:

@@ -36,16 +36,18 @@ class Features:
 
 @dataclass(frozen=True)
 class TextSpan:
-    """A run of vocabulary ids."""
+    """A run of vocabulary ids. `segment` counts the texts of a pair, for encoders that tell them apart."""
 
     ids: tuple[int, ...]
+    segment: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def identity(self, first: int, last: int) -> bytes:
         """What makes rows first..last what they are."""
-        return b"T" + array("I", self.ids[first:last]).tobytes()
+        kind = b"T" if not self.segment else b"T%d:" % self.segment
+        return kind + array("I", self.ids[first:last]).tobytes()
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,7 @@ Span = TextSpan | MediaSpan
 
 @dataclass(frozen=True)
 class Prompt:
-    """Canonical spans: none is empty, no two text spans touch. Equal prompts have equal block keys.
+    """Canonical spans: none is empty, no two text spans of one segment touch. Equal prompts have equal block keys.
 
     Prompts of another `salt` find nothing of it in any cache: it is in the keys and in the digests of media.
     """
@@ -245,8 +247,8 @@ class Prompt:
             if not len(span) and not (isinstance(span, MediaSpan) and span.memory):
                 continue
             before = result[-1] if result else None
-            if isinstance(span, TextSpan) and isinstance(before, TextSpan):
-                result[-1] = TextSpan(before.ids + span.ids)
+            if isinstance(span, TextSpan) and isinstance(before, TextSpan) and span.segment == before.segment:
+                result[-1] = TextSpan(before.ids + span.ids, span.segment)
             else:
                 result.append(span.salted(salt) if salt and isinstance(span, MediaSpan) else span)
         return cls(tuple(result), salt)

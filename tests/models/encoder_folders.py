@@ -100,3 +100,18 @@ def save(folder: Path, kind: str) -> torch.nn.Module:
     pooling = {f"pooling_mode_{name}": mode == told.pooling for mode, name in modes.items()}
     (folder / "1_Pooling/config.json").write_text(json.dumps(pooling))
     return model
+
+
+def save_ranking(folder: Path, kind: str) -> torch.nn.Module:
+    """The same encoder with a head that gives a score, as transformers saves it."""
+    told = ENCODERS[kind]
+    torch.manual_seed(2)
+    config = getattr(transformers, f"{told.name}Config")(**{**told.shared, **told.settings, "num_labels": 1})
+    model = getattr(transformers, f"{told.name}ForSequenceClassification")(config).eval()
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            if "norm" not in name.lower():
+                values.copy_(torch.randn_like(values) * (values.shape[-1] ** -0.5 if values.dim() > 1 else 0.1))
+    model.save_pretrained(folder)
+    told.tokenizer().save_pretrained(folder)
+    return model

@@ -323,9 +323,3 @@ def test_metrics_have_the_names_that_dashboards_read(server):
     assert counts["llamacpp:tokens_predicted_total"] == counts["opsin_generated_tokens_total"] > 0
     assert counts["llamacpp:requests_processing"] == 0
     assert "# TYPE llamacpp:requests_processing gauge" in lines
-
-
-@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank"])
-def test_what_is_not_there_yet_says_so(server, path):
-    reply = server.ask(path, {"input": "x"})
-    assert (reply.status, reply.json["error"]["type"]) == (501, "not_supported_error")

@@ -22,7 +22,7 @@ from opsin.spans import Prompt
 
 EmbeddingInput = str | Sequence[int] | Question | Prompt
 POOLINGS = get_args(Pooling)
-_L2, _INT16 = 2, 32760
+L2, _INT16 = 2, 32760
 _INPUTS = 'give a text, ids, or what `raw` makes; or a list of such, as ["one", "two"]'
 
 
@@ -70,7 +70,7 @@ class Embeds(Stays):
             self.check_dimensions(dimensions)
         prompts = [self.embedding_prompt(one, check=check) for one in many]
         found = self.text.pooler.pool(prompts, pooling, check=check)
-        made = [shortened(one, dimensions, _L2 if normalize and pooling != "none" else -1) for one in found]
+        made = [shortened(one, dimensions, L2 if normalize and pooling != "none" else -1) for one in found]
         return made[0] if single else made
 
     @property

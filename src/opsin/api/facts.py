@@ -44,6 +44,7 @@ class Facts:
         suppressed: ids that are never written.
         pooling: how its states become an embedding; None where the file does not say.
         identity: what tells the file from others.
+        rank_template: how a query and a document are written for a model that ranks; "" where the file has none.
     """
 
     architecture: str
@@ -57,6 +58,7 @@ class Facts:
     suppressed: tuple[int, ...] = ()
     pooling: Pooling | None = None
     identity: str = ""
+    rank_template: str = ""
 
     @classmethod
     def of(cls, file: File) -> Facts:
@@ -71,6 +73,7 @@ class Facts:
             suppressed=_suppressed(file),
             pooling=_pooling(file),
             identity=identity_of(file),
+            rank_template=file.get_str("tokenizer.chat_template.rerank", ""),
         )
 
 

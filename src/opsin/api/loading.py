@@ -41,6 +41,7 @@ from opsin.media.limits import PictureLimits
 from opsin.models import Decoder, is_known, load_decoder
 from opsin.nn.batch import MEMORY
 from opsin.nn.module import FileReader
+from opsin.nn.rank import RankHead
 from opsin.ops import PAGE, PageType
 from opsin.ops.cpu import Cpu
 from opsin.ops.cpu.findings import examine
@@ -208,6 +209,7 @@ class _Read:
     template: ChatTemplate | None
     facts: Facts
     hearing: Hearing | None
+    rank_head: RankHead | None
 
 
 def _hearing(file: File, decoder: Decoder) -> Hearing | None:
@@ -234,7 +236,9 @@ class _Loading:
         with ThreadPoolExecutor(1) as beside:
             # A large vocabulary takes as long as the weights of a small model: both at once.
             coming = beside.submit(Tokenizer.from_metadata, file.metadata)
-            decoder = load_decoder(file, FileReader(file, self.device.eager()))
+            reader = FileReader(file, self.device.eager())
+            decoder = load_decoder(file, reader)
+            head = RankHead.load(file, reader, decoder.width)
             tokenizer = coming.result()
         if tokenizer.vocabulary_size > decoder.ids:
             raise ModelError(
@@ -246,7 +250,7 @@ class _Loading:
         facts = Facts.of(file)
         if found is not None:
             facts = replace(facts, stop=found.stop, system=found.system)
-        return _Read(decoder, tokenizer, template, facts, hearing)
+        return _Read(decoder, tokenizer, template, facts, hearing, head)
 
     def vision(self, file: File, path: Path) -> Vision:
         """The part for pictures of a file, which may be the one that is open."""
@@ -282,4 +286,6 @@ class _Loading:
         marker = vision.marker if vision is not None else None
         prompting = Prompting(read.tokenizer, read.template, marker, replies.format)
         pooler = Pooler(engine, runner)
-        return Text(runner, engine, pooler, read.tokenizer, grammars, prompting, replies, read.facts, hearing)
+        return Text(
+            runner, engine, pooler, read.tokenizer, grammars, prompting, replies, read.facts, hearing, read.rank_head
+        )  # fmt: skip

@@ -12,12 +12,12 @@ import numpy.typing as npt
 from opsin.api.answer import Answer, TextEnding
 from opsin.api.arguments import check_functions, check_ids, check_texts, check_type, check_whole
 from opsin.api.contents import PreparedMessages, read_messages
-from opsin.api.embedding import Embeds
 from opsin.api.facts import Facts
 from opsin.api.forms import Schema, form_of
 from opsin.api.picture_options import PictureOptions
 from opsin.api.prompt_options import PLAIN, PromptOptions
 from opsin.api.question import Question
+from opsin.api.ranking import Ranks
 from opsin.api.replies import ReplyOptions
 from opsin.api.reply_keywords import REPLY_WORDS, ChatOptions, ReplyKeywords, reply_options
 from opsin.api.sampling_options import SamplingOptions, sampling_from
@@ -44,7 +44,7 @@ from opsin.text import ChatTemplate, Tokenizer
 _ASKED = "give what `question` or `raw` makes, or use `chat` and `complete`"
 
 
-class Model(Embeds, Transcribes):
+class Model(Ranks, Transcribes):
     """A model in memory: a part that writes, one that sees, or both. Use `opsin.load`; close it, or use `with`."""
 
     def __init__(

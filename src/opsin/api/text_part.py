@@ -12,6 +12,7 @@ from opsin.engine.engine import Engine
 from opsin.engine.pooling import Pooler
 from opsin.engine.runner import Runner
 from opsin.grammar import Grammars
+from opsin.nn.rank import RankHead
 from opsin.text import Tokenizer
 
 
@@ -28,3 +29,4 @@ class Text:
     replies: Replies
     facts: Facts
     hearing: Hearing | None = None
+    rank_head: RankHead | None = None

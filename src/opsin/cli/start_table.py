@@ -172,8 +172,9 @@ ACCEPTED: Final = {
         --cors-credentials = CORS_CREDENTIALS
         --no-cors-credentials = NO_CORS_CREDENTIALS
     """,
-    "embeddings are made for whoever asks for them, and are of length 1 unless embd_normalize says otherwise": """
+    "whoever asks gets embeddings and rankings; embeddings have length 1 unless embd_normalize says otherwise": """
         --embedding --embeddings = EMBEDDINGS
+        --rerank --reranking = RERANKING
         --embd-normalize N
     """,
     "this server runs no tools": """
@@ -185,9 +186,6 @@ ACCEPTED: Final = {
 REFUSED: Final = {
     "a conversation that became too long is refused, and cut by its client; leave this out": """
         --context-shift = CONTEXT_SHIFT
-    """,
-    "this server ranks nothing yet; start llama-server for it": """
-        --rerank --reranking = RERANKING
     """,
     "adapters are not read; merge it into the model's file before": """
         --lora F

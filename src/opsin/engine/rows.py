@@ -74,6 +74,10 @@ class PromptRows:
             else:
                 self.ids += [0] * span.rows
                 self._append(start, span)
+        told = [span.segment if isinstance(span, TextSpan) else 0 for span in prompt.spans]
+        self.segments: Ints | None = None  # of each row, where there are several
+        if any(told):
+            self.segments = np.repeat(np.array(told, np.int32), [len(span) for span in prompt.spans])
         self.text_ids = (
             self.ids[:] if not self.media else [id for s in prompt.spans if isinstance(s, TextSpan) for id in s.ids]
         )

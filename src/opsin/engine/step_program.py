@@ -107,6 +107,7 @@ class StepProgram:
             },
             outputs=tape.input(ops, "outputs", (outputs,), "i32"),
             axes=tape.input(ops, "axes", (rows, decoder.axes), "i32") if decoder.axes > 1 else None,
+            segments=each_row("segments") if decoder.segments else None,
             media=tape.rows(ops, "media", limits.rows) if self.media is not None else None,
             memory=self._memory.group if self._memory is not None else None,
             context=limits.context,
@@ -137,6 +138,10 @@ class StepProgram:
         inputs["positions"][row:end] = positions if positions.ndim == 1 else positions[:, 0]
         if "axes" in inputs:
             inputs["axes"][row:end] = positions if positions.ndim > 1 else positions[:, None]
+        if "segments" in inputs:
+            told = rows.segments
+            most = np.int32(self.decoder.segments - 1)
+            inputs["segments"][row:end] = 0 if told is None else np.minimum(told[start : start + len(ids)], most)
         if rows.media:
             self._place_media(row, rows, start, start + len(ids))
 

@@ -94,6 +94,7 @@ def _batch(
         groups={name: group(shape) for name, shape in shapes.items() if name != MEMORY},
         outputs=positions,
         axes=ops.constant(places[:, None].repeat(decoder.axes, axis=1)) if decoder.axes > 1 else None,
+        segments=ops.constant(np.zeros(count, np.int32)) if decoder.segments else None,
         states={name: ops.states(layers=s.layers, shape=s.shape, count=1) for name, s in decoder.states.items()},
         runs=Runs(*(ops.constant(np.array(a, np.int32)) for a in ([0, count], [-1], [0]))) if decoder.states else None,
         tap=tap,

@@ -64,6 +64,11 @@ class Decoder(Protocol):
         ...
 
     @property
+    def segments(self) -> int:
+        """Texts of a pair that it tells apart by embeddings of their own; 0 where it does not."""
+        ...
+
+    @property
     def axes(self) -> int:
         """Positions of a row: 1, or 3 (time, row, column) where pictures are laid out in a plane."""
         ...

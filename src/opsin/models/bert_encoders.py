@@ -71,6 +71,7 @@ def _tensors(*begins: str, positions: Tensor) -> tuple[Tensor, ...]:
     return (*found, *(replace(positions, source=begin + positions.source) for begin in begins))
 
 
+_RANKS = constant("{arch}.pooling_type", 4, "int")  # llama.cpp's number
 _POSITIONS = Tensor("embeddings.position_embeddings.weight", "position_embd.weight", type="F32")
 _HEADS = ("*pooler.*", "cls.*", "lm_head.*")  # of other tasks
 _NOMIC = {
@@ -96,39 +97,50 @@ _NOMIC = {
     "encoder.layers.{n}.mlp.fc2": "blk.{n}.ffn_down",
     "encoder.layers.{n}.norm2": "blk.{n}.layer_output_norm",
 }
+_BERT = Rules(
+    part="text",
+    architecture="bert",
+    classes=("BertModel", "BertForMaskedLM"),
+    assumed={"hidden_act": "gelu", "position_embedding_type": "absolute"},
+    keys=_KEYS,
+    tensors=_tensors("", "bert.", positions=_POSITIONS),
+    dropped=_HEADS,
+)
+_ROBERTA = replace(
+    _BERT,
+    classes=("RobertaModel", "RobertaForMaskedLM", "XLMRobertaModel", "XLMRobertaForMaskedLM", "CamembertModel"),
+    keys=(*_KEYS, Key("{arch}.context_length", lambda s: s.number("max_position_embeddings") - _skipped(s))),
+    tensors=_tensors("", "roberta.", positions=replace(_POSITIONS, change=_behind, shape=_fewer)),
+)
+_NOMIC_BERT = Rules(
+    part="text",
+    architecture="nomic-bert",
+    classes=("NomicBertModel",),
+    layers=_NAMES["num_hidden_layers"],
+    assumed={"hidden_act": "silu"},
+    keys=(
+        *_KEYS,
+        Key("{arch}.rope.freq_base", "rope_parameters.rope_theta|rope_theta|rotary_emb_base", "float", 1000.0),
+    ),
+    tensors=tuple(Tensor(theirs, ours) for theirs, ours in _NOMIC.items()),
+    dropped=_HEADS,
+)
+
+
+def _ranking(rules: Rules, classes: tuple[str, ...], **heads: str) -> Rules:
+    """The same with a head that gives a score."""
+    tensors = tuple(Tensor(theirs, ours) for ours, theirs in heads.items())
+    return replace(rules, classes=classes, keys=(*rules.keys, _RANKS), tensors=(*rules.tensors, *tensors), dropped=())
+
+
 RULES = (
-    Rules(
-        part="text",
-        architecture="bert",
-        classes=("BertModel", "BertForMaskedLM", "BertForSequenceClassification"),
-        assumed={"hidden_act": "gelu", "position_embedding_type": "absolute"},
-        keys=_KEYS,
-        tensors=_tensors("", "bert.", positions=_POSITIONS),
-        dropped=_HEADS,
-    ),
-    Rules(
-        part="text",
-        architecture="bert",
-        classes=(
-            *("RobertaModel", "RobertaForMaskedLM", "RobertaForSequenceClassification", "XLMRobertaModel"),
-            *("XLMRobertaForMaskedLM", "XLMRobertaForSequenceClassification", "CamembertModel"),
-        ),
-        assumed={"hidden_act": "gelu", "position_embedding_type": "absolute"},
-        keys=(*_KEYS, Key("{arch}.context_length", lambda s: s.number("max_position_embeddings") - _skipped(s))),
-        tensors=_tensors("", "roberta.", positions=replace(_POSITIONS, change=_behind, shape=_fewer)),
-        dropped=_HEADS,
-    ),
-    Rules(
-        part="text",
-        architecture="nomic-bert",
-        classes=("NomicBertModel",),
-        layers=_NAMES["num_hidden_layers"],
-        assumed={"hidden_act": "silu"},
-        keys=(
-            *_KEYS,
-            Key("{arch}.rope.freq_base", "rope_parameters.rope_theta|rope_theta|rotary_emb_base", "float", 1000.0),
-        ),
-        tensors=tuple(Tensor(theirs, ours) for theirs, ours in _NOMIC.items()),
-        dropped=_HEADS,
+    _BERT,
+    _ROBERTA,
+    _NOMIC_BERT,
+    _ranking(_BERT, ("BertForSequenceClassification",), **{"cls": "bert.pooler.dense", "cls.output": "classifier"}),
+    _ranking(
+        _ROBERTA,
+        ("RobertaForSequenceClassification", "XLMRobertaForSequenceClassification"),
+        **{"cls": "classifier.dense", "cls.output": "classifier.out_proj"},
     ),
 )

@@ -102,6 +102,7 @@ class Batch:
         outputs: int32 [outputs], the rows whose logits are wanted.
         axes: int32 [rows, axes], time, row and column of each row, for decoders with more than one axis. None: all
             of them are `positions`.
+        segments: int32 [rows], which text of a pair each row is of, for models that tell (`Decoder.segments`).
         media: rows of embeddings that stand in for those of ids.
         memory: what rows remember of media; None where nobody can remember any.
         context: positions that a sequence may have here; None: those that the decoder was trained for.
@@ -115,6 +116,7 @@ class Batch:
     groups: Mapping[str, Group]
     outputs: Array
     axes: Array | None = None
+    segments: Array | None = None
     media: Rows | None = None
     memory: Memory | None = None
     context: int | None = None

@@ -87,6 +87,10 @@ class OverWeights:
     def media_width(self) -> int:
         return self.width
 
+    @property
+    def segments(self) -> int:
+        return 0
+
     def hidden(self, batch: Batch) -> Array:
         raise NotImplementedError
 

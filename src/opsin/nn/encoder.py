@@ -42,6 +42,7 @@ class EncoderBlock(Module):
 
 class EncoderWeights(Module):
     token_embd: Embedding
+    token_types: Embedding | None
     position_embd: Embedding | None
     token_embd_norm: LayerNorm
     blk: list[EncoderBlock]
@@ -49,10 +50,7 @@ class EncoderWeights(Module):
 
 @dataclass(frozen=True, eq=False)
 class TextEncoder:
-    """Without `frequencies` positions come from a table. `kind`: that of each row, where the file has kinds: the first.
-
-    It gives no ids: its vocabulary is none.
-    """
+    """Without `frequencies` positions come from a table. It gives no ids: its vocabulary is none."""
 
     weights: EncoderWeights
     heads: Heads
@@ -61,7 +59,6 @@ class TextEncoder:
     activation: Activation
     rope: Rope | None
     frequencies: Array | None
-    kind: Array | None
     axes: int = 1
     vocabulary: int = 0
 
@@ -88,7 +85,6 @@ class TextEncoder:
             activation=activation,
             rope=rope,
             frequencies=source.ops.constant(rope.frequencies) if rope is not None else None,
-            kind=_first_kind(source, weights.token_embd.weight.shape[1]),
         )
 
     @property
@@ -108,6 +104,10 @@ class TextEncoder:
         return self.weights.token_embd.weight.shape[1]
 
     @property
+    def segments(self) -> int:
+        return 0 if self.weights.token_types is None else self.weights.token_types.weight.shape[0]
+
+    @property
     def media_width(self) -> int:
         return self.width
 
@@ -117,8 +117,8 @@ class TextEncoder:
     def hidden(self, batch: Batch) -> Array:
         w, tap = self.weights, batch.tap
         x = w.token_embd(batch.ids)
-        if self.kind is not None:
-            x = x + self.kind
+        if w.token_types is not None and batch.segments is not None:
+            x = x + w.token_types(batch.segments)
         if w.position_embd is not None:
             x = x + w.position_embd(batch.positions)
         x = tap("embed", w.token_embd_norm(x, self.eps))
@@ -133,13 +133,3 @@ class TextEncoder:
             x = block.attn_output_norm(seen, self.eps)
             x = tap(f"blk.{i}.out", block.layer_output_norm(block.ffn(x, self.activation, residual=x), self.eps))
         return tap("norm", x.ops.take(x, batch.outputs))
-
-
-def _first_kind(source: Reader, width: int) -> Array | None:
-    """The embedding [width] of the first kind of tokens; all rows of a text alone are of it."""
-    if not source.has("token_types.weight"):
-        return None
-    kinds = source.values("token_types.weight")
-    if kinds.size % width or not kinds.size:
-        raise ModelError(f"token_types.weight has {kinds.size} values, which are no rows of {width}")
-    return source.ops.constant(kinds.reshape(-1, width)[0])

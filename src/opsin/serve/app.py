@@ -32,12 +32,14 @@ from opsin.serve.health import HealthRoutes
 from opsin.serve.metrics import TYPE
 from opsin.serve.models import ModelRoutes
 from opsin.serve.ollama import OllamaChatFields, OllamaGenerateFields
+from opsin.serve.ollama_embeddings import OllamaEmbeddingFields, OllamaEmbeddingRoutes, OllamaEmbedFields
 from opsin.serve.ollama_routes import OllamaRoutes
 from opsin.serve.openapi import Described
 from opsin.serve.options import Options
 from opsin.serve.page_files import PageRoutes, guarded
 from opsin.serve.raw_prompts import Infill, Prompts
 from opsin.serve.record import Record, RecordMiddleware
+from opsin.serve.rerank import RerankFields, RerankRoutes
 from opsin.serve.responses import ResponsesFields
 from opsin.serve.responses_routes import ResponseRoutes
 from opsin.serve.server_state import ServerState
@@ -48,7 +50,6 @@ from opsin.serve.transcriptions import FORM as SPEECH
 from opsin.serve.transcriptions import TranscriptionRoutes
 
 Endpoint = Callable[[Request], Awaitable[Response]] | AnswerRoute
-ELSEWHERE = ("/v1/rerank", "/v1/reranking", "/rerank", "/reranking")
 _FRAMINGS = {"/v1/messages": anthropic.FRAMING, "/api/": ollama.FRAMING}
 _MODEL, _RESPONSE, _FILE = "/v1/models/{name:path}", "/v1/responses/{id}", "/v1/files/{id}"
 _PAGE_FILE, _SLOT = "/page/{file:path}", "/slots/{id:int}"
@@ -95,7 +96,7 @@ def described_of(service: Service) -> list[Described]:
     """All that is asked of one model."""
     talk, tell = ChatRoutes(service, OPENAI_CHAT), ModelRoutes(service)
     go_on, spell, probe = CompletionRoutes(service), TokenRoutes(service), HealthRoutes(service)
-    vectors = EmbeddingRoutes(service)
+    vectors, order = EmbeddingRoutes(service), RerankRoutes(service)
 
     def answering(handler: Callable[[Exchange], Awaitable[None]]) -> AnswerRoute:
         return AnswerRoute(handler, service.options, service.state.ended, service.held)
@@ -119,6 +120,8 @@ def described_of(service: Service) -> list[Described]:
         *_post("/v1/embeddings", answering(vectors.openai), EmbeddingFields),
         *_post("/embeddings", answering(vectors.native), EmbeddingFields),
         *_post("/embedding", answering(vectors.native), EmbeddingFields),
+        *_both("/rerank", answering(order.rerank), "POST", RerankFields),
+        *_both("/reranking", answering(order.rerank), "POST", RerankFields),
         *_post("/v1/completions", answering(go_on.openai), Prompts, CompletionFields),
         *_post("/completions", answering(go_on.native), Prompts, CompletionFields),
         *_post("/completion", answering(go_on.native), Prompts, CompletionFields),
@@ -126,7 +129,6 @@ def described_of(service: Service) -> list[Described]:
         *_post("/tokenize", answering(spell.tokenize), TokenizeRequest),
         *_get("/tokenizer_info", answering(spell.info)),
         *_post("/detokenize", answering(spell.detokenize), DetokenizeRequest),
-        *(Described(Route(path, tell.elsewhere, methods=["GET", "POST"]), built=False) for path in ELSEWHERE),
     ]
 
 
@@ -189,7 +191,7 @@ def _others(
 ) -> list[Described]:
     """Conversations in other protocols than that of chats, and what is stored for conversations."""
     respond, messages, ollamas = ResponseRoutes(service), ChatRoutes(service, ANTHROPIC_CHAT), OllamaRoutes(service)
-    files = FileRoutes(service)
+    files, spaces = FileRoutes(service), OllamaEmbeddingRoutes(service)
     storing = AnswerRoute(files.create, service.options, service.state.ended, lambda body: nullcontext())
     showing = AnswerRoute(ollamas.show, service.options, service.state.ended, service.known)
     return [
@@ -205,6 +207,8 @@ def _others(
         *_post("/api/chat", answering(ollamas.chat), OllamaChatFields),
         *_post("/api/generate", answering(ollamas.generate), OllamaGenerateFields),
         *_spoken(service, answering),
+        *_post("/api/embed", answering(spaces.embed), OllamaEmbedFields),
+        *_post("/api/embeddings", answering(spaces.one), OllamaEmbeddingFields),
         *_get("/api/tags", ollamas.tags),
         *_get("/api/ps", ollamas.running),
         *_get("/api/version", ollamas.version),

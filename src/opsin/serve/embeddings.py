@@ -7,7 +7,7 @@ they stand beside the markers of pictures.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
@@ -30,7 +30,7 @@ from opsin.serve.raw_prompts import Id, Piece, pieces_of
 from opsin.serve.service import Service
 from opsin.spans import Prompt
 
-_MOST, _MOST_TOKENS, _MOST_VALUES = 2048, 300_000, 1 << 22  # of a request; the first two are OpenAI's
+MOST, _MOST_TOKENS, _MOST_VALUES = 2048, 300_000, 1 << 22  # of a request; the first two are OpenAI's
 _HINT = 'give a text, ids, {"prompt_string": "...", "multimodal_data": [...]}, {"content": [...]}, or a list of such'
 _MEDIA = 'send "input": {"prompt_string": "...", "multimodal_data": ["BASE64"]}, or {"content": [...]}'
 _EUCLIDEAN = 2
@@ -54,7 +54,7 @@ class EmbeddingObject(BudgetFields, kw_only=True):
 _Inputs = Annotated[
     str | list[str | Id | list[str | Id] | EmbeddingObject] | EmbeddingObject,
     Meta(
-        description=f"What to embed: a text, a list of ids and texts, an object, or a list of such: at most {_MOST}.",
+        description=f"What to embed: a text, a list of ids and texts, an object, or a list of such: at most {MOST}.",
         extra={"hint": _HINT},
     ),
 ]
@@ -136,8 +136,8 @@ class EmbeddingRoutes:
 def _listed(given: object, name: str) -> Iterator[object]:
     """The inputs: a list of ids, or of ids and texts, is one."""
     if isinstance(given, list) and not any(isinstance(part, int) for part in given):
-        if not 0 < len(given) <= _MOST:
-            raise FieldError(name, f"{len(given)} of them", hint=f"give 1 to {_MOST}")
+        if not 0 < len(given) <= MOST:
+            raise FieldError(name, f"{len(given)} of them", hint=f"give 1 to {MOST}")
         for number, one in enumerate(given):
             yield _input(one, f"{name}[{number}]")
     else:
@@ -157,15 +157,18 @@ def _input(given: object, name: str) -> object:
 
 def _prompts(service: Service, asked: EmbeddingRequest, *, check: Callable[[], None]) -> list[Prompt]:
     """The inputs as rows, and no more of them than a request may have."""
-    prompts, tokens = list[Prompt](), 0
-    for given in asked.inputs.take():
-        check()
-        prompt = prompt_of(service, given, check=check)
+    return counted(prompt_of(service, given, check=check) for given in asked.inputs.take())
+
+
+def counted(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """All of them, made one by one. Raises RequestError where they are more than a request may have."""
+    made, tokens = list[Prompt](), 0
+    for prompt in prompts:
         tokens += len(prompt)
         if tokens > _MOST_TOKENS:
             raise RequestError(f"the inputs have more than {_MOST_TOKENS} tokens", hint="send them in parts")
-        prompts.append(prompt)
-    return prompts
+        made.append(prompt)
+    return made
 
 
 def prompt_of(service: Service, given: object, *, check: Callable[[], None]) -> Prompt:

@@ -25,7 +25,7 @@ class ModelCard:
         width: of an embedding.
         sequences: answers that run at once.
         vocabulary_size: ids.
-        sees, thinks, infills: what it can do.
+        writes, sees, thinks, infills: what it can do.
         bundled: whether it is the one that comes with opsin.
         template: how chats are written, in Jinja; "" where there is none, and
         can: what that can take.
@@ -41,6 +41,7 @@ class ModelCard:
     width: int
     sequences: int
     vocabulary_size: int
+    writes: bool
     sees: bool
     thinks: bool
     infills: bool
@@ -54,7 +55,7 @@ class ModelCard:
 
     @classmethod
     def of(cls, model: Model) -> ModelCard:
-        """Of a model that writes."""
+        """Of a model that reads text."""
         modified = datetime.fromtimestamp(model.path.stat().st_mtime, UTC).isoformat().replace("+00:00", "Z")
         return cls(
             name=model.name,
@@ -65,6 +66,7 @@ class ModelCard:
             width=model.width,
             sequences=model.sequences,
             vocabulary_size=model.tokenizer.vocabulary_size,
+            writes=model.writes,
             sees=model.has_vision,
             thinks=model.text.replies.thinks,
             infills=not missing_tokens(model.tokenizer),

@@ -84,10 +84,6 @@ class ModelRoutes:
             raise HttpError(501, "adapters are not supported")
         return JSONResponse([])
 
-    async def elsewhere(self, request: Request) -> Response:
-        """What llama-server has and this server does not."""
-        raise HttpError(501, f"{request.url.path} is not supported", hint="see /v1/chat/completions and /completion")
-
     @property
     def _defaults(self) -> GenerationRequest:
         """What holds of a request that says nothing."""
@@ -123,7 +119,12 @@ class ModelRoutes:
     def _described(self) -> dict[str, object]:
         """What llama-server tells besides, of which nothing is known here but what it can do."""
         service = self._service
-        can = ["completion", "multimodal"] if service.card.sees else ["completion"]
+        said = {
+            "completion": service.card.writes,
+            "multimodal": service.card.sees,
+            "embedding": not service.card.writes,
+        }
+        can = [name for name, has in said.items() if has]
         details = dict.fromkeys(("parent_model", "family", "parameter_size", "quantization_level"), "")
         return {
             "name": service.name,

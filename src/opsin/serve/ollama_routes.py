@@ -156,7 +156,8 @@ def _size(parameters: int) -> str:
 def _capabilities(card: ModelCard) -> list[str]:
     """What clients look for before they offer tools or take pictures."""
     said = {
-        "completion": True,
+        "completion": card.writes,
+        "embedding": not card.writes or card.facts.pooling is not None,
         "vision": card.sees,
         "tools": card.can is not None and card.can.calls is not None,
         "thinking": card.thinks,

@@ -76,6 +76,10 @@ class Tokenizer(Stays):
         self.add_bos = options.add_bos
         self.add_eos = options.add_eos
         self._last = vocabulary.separator if options.separator_ends else vocabulary.eos
+        # Ids between the two texts of a pair, the first of which is encoded with what is added, and behind the second.
+        separator = None if options.separator_ends else vocabulary.separator
+        self.between = () if separator is None else (separator,)
+        self.behind = (self._last,) if options.add_eos and self._last is not None else ()
         self._vocabulary = vocabulary
         self._encoder = encoder
         self._options = options

@@ -23,7 +23,7 @@ _QUERY, _DOCUMENT = "{query}", "{document}"
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedDocument:
     """A document by its place in what was asked: the larger the score the better, on a scale of the model's own."""
 
     index: int
@@ -35,7 +35,7 @@ class Ranks(Embeds):
 
     def rerank(
         self, query: str, documents: Sequence[str], *, check: Callable[[], None] = lambda: None
-    ) -> list[Ranked]:  # fmt: skip
+    ) -> list[RankedDocument]:  # fmt: skip
         """Documents from the best answer to a query to the worst; equal ones in their order.
 
         Scores are what the head of a model that ranks gives (of yes and no the probability of yes), else the cosine of
@@ -82,11 +82,11 @@ class Ranks(Embeds):
         return Prompt.of([first, TextSpan((*tokenizer.between, *second, *tokenizer.behind), 1)])
 
 
-def ranked(scores: Floats) -> list[Ranked]:
+def ranked(scores: Floats) -> list[RankedDocument]:
     """From the largest score to the smallest."""
     if not np.isfinite(scores).all():
         raise RequestError("the scores are no numbers", hint="the file is damaged, or overflows")
-    return [Ranked(int(i), float(scores[i])) for i in np.argsort(-scores, kind="stable")]
+    return [RankedDocument(int(i), float(scores[i])) for i in np.argsort(-scores, kind="stable")]
 
 
 def _scores(head: RankHead, constant: Callable[..., object], states: Sequence[Floats]) -> Floats:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from opsin.api.ranking import Ranked, ranked
+from opsin.api.ranking import RankedDocument, ranked
 from opsin.errors import FieldError
 from opsin.serve.body import Owned
 from opsin.serve.embeddings import MOST, counted
@@ -74,7 +74,7 @@ class RerankRoutes:
                 found = await service.work(partial(_ranked, service, prompts))
                 await exchange.value(self._told(asked, found[: asked.most], documents, sum(map(len, prompts))))
 
-    def _told(self, asked: RerankRequest, found: list[Ranked], documents: list[str], tokens: int) -> object:
+    def _told(self, asked: RerankRequest, found: list[RankedDocument], documents: list[str], tokens: int) -> object:
         if asked.tei:
             return [
                 {"index": one.index, "score": one.score, **({"text": documents[one.index]} if asked.tells else {})}
@@ -111,5 +111,5 @@ def _prompts(service: Service, query: str, documents: list[str], *, check: Calla
     return counted(service.model.ranking_prompts(query, documents, check=check))
 
 
-def _ranked(service: Service, prompts: list[Prompt], *, check: Callable[[], None]) -> list[Ranked]:
+def _ranked(service: Service, prompts: list[Prompt], *, check: Callable[[], None]) -> list[RankedDocument]:
     return ranked(service.model.scores(prompts, check=check))

@@ -2,7 +2,8 @@
 
     python tests/serve/soak.py --seconds 60 [--model FILE]
 
-Ids, texts and greedy answers are compared with those made alone. Prints a line a route, and the longest gap of /health.
+Ids, texts and greedy answers are compared with those made alone, also while conversations are saved, restored and
+erased, and where pictures are stored, named, or read from disk. Prints a line a route, and the longest gap of /health.
 A short round of it is in the suite.
 """
 
@@ -22,11 +23,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 CLIENTS = 8
+PICTURES = ["one.jpg", "scene.png", "six.png", "ring.png"]
+PLACES = 32  # for answers
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUESTIONS = [f"What comes after {number}?" for number in range(6)]
 CALLS = [
@@ -53,11 +57,14 @@ class Client:
         """A body as it is sent: making a large one keeps a client's other threads from asking."""
         return json.dumps(body).encode()
 
-    def ask(self, path: str, body: object = None, *, leave_after: int | None = None, pause: float = 0) -> Reply:
+    def ask(
+        self, path: str, body: object = None, *, leave_after: int | None = None, pause: float = 0,
+        kind: str = "application/json", method: str = "POST",
+    ) -> Reply:  # fmt: skip
         """Status and body; `leave_after` so many bytes the client goes away; it `pause`s between small reads."""
         data = body if body is None or isinstance(body, bytes) else self.encoded(body)
         try:
-            self._made.request("GET" if body is None else "POST", path, data, {"Content-Type": "application/json"})
+            self._made.request("GET" if body is None else method, path, data, {"Content-Type": kind})
             response = self._made.getresponse()
             if leave_after is None:
                 return response.status, _read(response, pause)
@@ -100,6 +107,7 @@ class Crowd:
     def __init__(self, port: int, tokenize: Callable[[str], list[int]], *, sees: bool) -> None:
         self.port, self.tokenize, self.sees = port, tokenize, sees
         self.alone = {question: self._answer(Client(port), question) for question in QUESTIONS}
+        self.seen = {name: self._look(Client(port), picture(name))[1] for name in (PICTURES if sees else ())}
         self.counts: Counter[tuple[str, int]] = Counter()
         self.wrong: list[str] = []
         self._lock = threading.Lock()
@@ -112,7 +120,7 @@ class Crowd:
         """One client's requests."""
         draw, client = random.Random(seed), Client(self.port)
         works = [self._ids, self._chat, self._stream, self._leaves, self._history, self._told, self._mistakes]
-        works += [self._pictures] if self.sees else []
+        works += [self._slots, *([self._pictures, self._stored, self._named] if self.sees else [])]
         while time.monotonic() < until:
             work = draw.choice(works)
             try:
@@ -169,12 +177,43 @@ class Crowd:
         status, told = client.ask("/v1/chat/completions", body)
         yield "mistake", status, "" if status == 400 else told.decode()[:200]
 
-    def _pictures(self, draw: random.Random, client: Client) -> Iterator[tuple[str, int, str]]:
-        name = draw.choice(["one.jpg", "scene.png", "six.png", "ring.png"])
-        content = [picture(name), {"type": "text", "text": "What colour is it?"}]
+    def _look(self, client: Client, part: dict[str, Any]) -> tuple[int, str]:
+        """The status, and what is said of a picture, or what is wrong."""
+        content = [part, {"type": "text", "text": "What colour is it?"}]
         asked = {"messages": [{"role": "user", "content": content}], "max_tokens": 4, "temperature": 0}
         status, body = client.ask("/v1/chat/completions", asked)
-        yield "picture", status, "" if status == 200 else body.decode()[:200]
+        told = json.loads(body)["choices"][0]["message"]["content"] if status == 200 else body.decode()[:200]
+        return status, told
+
+    def _pictures(self, draw: random.Random, client: Client) -> Iterator[tuple[str, int, str]]:
+        name = draw.choice(PICTURES)
+        status, told = self._look(client, picture(name))
+        yield "picture", status, "" if told == self.seen[name] else told
+
+    def _stored(self, draw: random.Random, client: Client) -> Iterator[tuple[str, int, str]]:
+        name = draw.choice(PICTURES)
+        head = f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode()
+        form = head + (EXAMPLES / name).read_bytes() + b"\r\n--x--\r\n"
+        status, body = client.ask("/v1/files", form, kind="multipart/form-data; boundary=x")
+        yield "/v1/files", status, "" if status == 200 else body.decode()[:200]
+        id = json.loads(body)["id"]
+        status, told = self._look(client, {"type": "file", "file": {"file_id": id}})
+        yield "stored picture", status, "" if told == self.seen[name] else told
+        status, body = client.ask(f"/v1/files/{id}", b"", method="DELETE")
+        yield "/v1/files", status, "" if status == 200 else body.decode()[:200]
+
+    def _named(self, draw: random.Random, client: Client) -> Iterator[tuple[str, int, str]]:
+        name = draw.choice(PICTURES)
+        for part in ({**picture(name), "uuid": name}, {"type": "image_url", "uuid": name}):
+            status, told = self._look(client, part)
+            yield "named picture", status, "" if told == self.seen[name] else told
+
+    def _slots(self, draw: random.Random, client: Client) -> Iterator[tuple[str, int, str]]:
+        place, name = draw.randrange(PLACES), f"{draw.randrange(CLIENTS)}.bin"
+        for action in draw.sample(["save", "restore", "erase"], 2):
+            status, body = client.ask(f"/slots/{place}?action={action}", {"filename": name})
+            fine = status == 200 or (status == 400 and action == "restore" and b"Unable to restore" in body)
+            yield f"/slots {action}", status, "" if fine else body.decode()[:200]
 
 
 def watch(port: int, until: float) -> list[float]:
@@ -191,7 +230,9 @@ def watch(port: int, until: float) -> list[float]:
 @contextmanager
 def serving(model: Path | None) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server, and its port."""
+    kept = TemporaryDirectory()
     command = [sys.executable, "-m", "opsin", "serve", "--port", "0", *(["-m", str(model)] if model else [])]
+    command += ["--slot-save-path", f"{kept.name}/slots", "--media-cache", f"{kept.name}/media"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     drain = threading.Thread(target=lambda: process.stderr.read(), daemon=True)  # type: ignore[union-attr]
@@ -207,6 +248,7 @@ def serving(model: Path | None) -> Iterator[tuple[subprocess.Popen[str], int]]:
         process.wait(30)
         drain.join()
         process.stderr.close()
+        kept.cleanup()
 
 
 def soak(port: int, tokenize: Callable[[str], list[int]], seconds: float, *, sees: bool) -> tuple[Crowd, list[float]]:

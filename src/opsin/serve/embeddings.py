@@ -110,7 +110,8 @@ class EmbeddingRoutes:
         asked = await service.parse(exchange.body, reader)
         with service.admit():
             async with exchange:
-                prompts = await service.prompt(exchange.body, partial(_prompts, service, asked))
+                made = await service.prompt(exchange.body, partial(_prompts, service, asked))
+                prompts = [Prompt.of(one.spans, exchange.tenant.encode()) for one in made]  # keys share no pictures
                 written = await service.work(partial(_written, service, asked, prompts))
                 await exchange.respond(Response(written, media_type="application/json"))
 

@@ -69,6 +69,13 @@ def test_segments_have_their_times_and_what_they_read_like(told):
         assert segment.avg_logprob < 0 <= segment.no_speech_prob <= 1 and segment.tokens
 
 
+def test_words_have_times_where_they_are_asked_for(client, told):
+    made = ask(client, response_format="verbose_json", timestamp_granularities=["word", "segment"])
+    assert made.text == told.text and told.words is None
+    assert "".join(word.word for word in made.words).replace(" ", "") == made.text.replace(" ", "")
+    assert all(word.start <= word.end for word in made.words)
+
+
 @pytest.mark.parametrize("format", ["json", "text", "srt", "vtt"])
 def test_every_format_is_told(client, format):
     made = ask(client, response_format=format)
@@ -99,7 +106,8 @@ def test_translations_are_asked_so(client):
         ({"language": "tlh"}, None, "the model knows no language"),
         ({"response_format": "diarized_json"}, "response_format", "is unknown"),
         ({"temperature": 7}, "temperature", "is out of range"),
-        ({"timestamp_granularities": ["word"], "response_format": "verbose_json"}, None, "'word' is not built"),
+        ({"timestamp_granularities": ["line"], "response_format": "verbose_json"}, None, "'line' is unknown"),
+        ({"timestamp_granularities": ["word"]}, None, "with response_format json"),
     ],
 )
 def test_what_cannot_be_is_a_clear_400(client, more, param, words):

@@ -44,11 +44,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--temperature", type=float, metavar="T", help="of drawing (default: 0, higher where it reads badly)"
     )
+    parser.add_argument("--words", action="store_true", help="tell times of words, in JSON")
     parser.add_argument("--seed", type=options.natural, default=0, metavar="N", help="of drawing")
 
 
 def run(args: argparse.Namespace) -> int:
     """Transcribe, some at once; what is written comes in the order of the command line."""
+    if args.words and args.format != "json":
+        raise RequestError(f"--words with --format {args.format}", hint="give --format json")
     targets = _targets(args)
     import opsin
 
@@ -92,7 +95,7 @@ def _begin(model: Model, args: argparse.Namespace, sound: str) -> Transcript:
     source: str | bytes = sys.stdin.buffer.read() if sound == "-" else sound
     return model.transcribe(
         source, language=args.language, task=args.task, prompt=args.prompt, temperature=args.temperature,
-        seed=args.seed, name="stdin" if sound == "-" else None,
+        seed=args.seed, words=args.words, name="stdin" if sound == "-" else None,
     )  # fmt: skip
 
 

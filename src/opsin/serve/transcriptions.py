@@ -23,7 +23,7 @@ _TEXTS: Final[Mapping[str, Any]] = {
     "model": "Its name.",
     "prompt": "Names and words that may come, as they are spelt.",
     "language": "A code of what is spoken, as de; without, it is heard.",
-    _GRAIN: "segment, of verbose_json.",
+    _GRAIN: "segment or word, of verbose_json.",
 }
 FORM: Final[Mapping[str, Any]] = {
     "type": "object",
@@ -49,6 +49,7 @@ class TranscriptionRequest:
     temperature: float | None
     stream: bool
     task: str
+    words: bool
 
 
 class TranscriptionRoutes:
@@ -96,15 +97,18 @@ def _asked(form: FormBody, task: str) -> TranscriptionRequest:
     format = form.value("response_format") or "json"
     if format not in _FORMATS:
         raise FieldError("response_format", f"{format!r:.40} is unknown", hint=f"give one of {', '.join(_FORMATS)}")
-    for grain in (*form.values(_GRAIN), *form.values("timestamp_granularities")):
-        if grain != "segment":
-            raise FieldError(_GRAIN, f"{grain!r:.40} is not built", hint="ask for segment")
+    grains = {*form.values(_GRAIN), *form.values("timestamp_granularities")}
+    strange = sorted(grains - {"segment", "word"})
+    if strange:
+        raise FieldError(_GRAIN, f"{strange[0]!r:.40} is unknown", hint="ask for segment, or word")
+    if grains and format != "verbose_json":
+        raise FieldError(_GRAIN, f"with response_format {format}", hint="send response_format verbose_json")
     stream = (form.value("stream") or "false").lower()
     if stream not in ("true", "false", "1", "0"):
         raise FieldError("stream", f"{stream!r:.40} is neither true nor false", hint="send true or false")
     return TranscriptionRequest(
         file, format, form.value("language") or None, form.value("prompt") or "", _temperature(form),
-        stream in ("true", "1"), task,
+        stream in ("true", "1"), task, "word" in grains,
     )  # fmt: skip
 
 
@@ -124,7 +128,7 @@ def _begin(service: Service, asked: TranscriptionRequest, *, check: Callable[[],
     """Decode, and check what is wanted of the model."""
     return service.model.transcribe(
         asked.file.data, language=asked.language, task=asked.task, prompt=asked.prompt, temperature=asked.temperature,
-        name="file", check=check,
+        words=asked.words, name="file", check=check,
     )  # fmt: skip
 
 

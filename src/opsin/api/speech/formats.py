@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Final
 
-from opsin.api.speech.segments import Segment
+from opsin.api.speech.segments import Segment, Word
 
 FORMATS: Final = ("txt", "srt", "vtt", "json")
 
@@ -49,13 +49,19 @@ def described(segment: Segment, number: int) -> dict[str, object]:
 def told(segments: Iterable[Segment], *, task: str, language: str | None, seconds: float) -> dict[str, object]:
     """A whole transcript in OpenAI's words (verbose_json)."""
     listed = list(segments)
+    words = [word for segment in listed for word in segment.words]
     return {
         "task": task,
         "language": language or "en",
         "duration": round(seconds, 3),
         "text": "".join(segment.text for segment in listed).strip(),
         "segments": [described(segment, number) for number, segment in enumerate(listed)],
+        **({"words": [_word(word) for word in words]} if words else {}),
     }
+
+
+def _word(word: Word) -> dict[str, object]:
+    return {"word": word.text.strip(), "start": word.start, "end": word.end, "probability": word.probability}
 
 
 def as_json(segments: Iterable[Segment], *, task: str, language: str | None, seconds: float) -> str:

@@ -9,11 +9,15 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from opsin.api.arguments import check_type
 from opsin.api.speech.hearing import Hearing
+from opsin.api.speech.looking import look
 from opsin.api.speech.moments import Listening, MomentRules
-from opsin.api.speech.segments import Segment, utterances
+from opsin.api.speech.segments import Segment, Utterance, Word, utterances
 from opsin.api.speech.speech_ids import SpeechIds
+from opsin.api.speech.words import place_words, split_words
 from opsin.api.text_part import Text
 from opsin.arrays import Floats
 from opsin.engine.sampling import Sampling
@@ -37,6 +41,7 @@ class TranscriptOptions:
         prompt: what might have been said before: names and spellings.
         temperatures: tried in turn, while what comes reads badly; 0 is greedy.
         timed: whether moments are written; without, each window is one segment.
+        words: whether times of words are told, too.
         carry: whether a window knows what was written of those before.
         least_logprob: of an id on average, below which a window is written again.
         most_compression: of a window's text, above which it is written again.
@@ -49,6 +54,7 @@ class TranscriptOptions:
     prompt: str = ""
     temperatures: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     timed: bool = True
+    words: bool = False
     carry: bool = True
     least_logprob: float = -1.0
     most_compression: float = 2.4
@@ -97,6 +103,9 @@ class Transcribing:
     def __post_init__(self) -> None:
         self._ids = SpeechIds.of(self.text.tokenizer, has_languages=self.hearing.writing.has_languages)
         self._ids.check_task(self.options.task)
+        if self.options.words and not self.hearing.writing.alignment:
+            told = "the model's file does not say which heads follow the sound"
+            raise RequestError(told, hint="leave times of words away, or convert it with alignment_heads")
         if self.options.language is not None and self._ids.languages:
             self.language = self._ids.check_language(self.options.language)
         self.frames = max(1, int(self.sound.seconds * FRAMES))
@@ -120,7 +129,9 @@ class Transcribing:
             return
         said, reached = utterances(best.ids, self._ids, frames)
         self.done = first + reached
+        words = iter(self._words(span, said, first, frames) if self.options.words else [()] * len(said))
         for one in said:
+            own = next(words)
             text = self.text.tokenizer.decode([id for id in one.ids if id < self._ids.end])
             if one.start == one.end or not text.strip():
                 continue
@@ -129,9 +140,28 @@ class Transcribing:
                 start=round(first / FRAMES + one.start, 2), end=round(first / FRAMES + one.end, 2), text=text,
                 ids=one.ids, temperature=best.temperature, average_logprob=best.average,
                 compression_ratio=best.compression, no_speech=heard.silence, frame=first,
+                words=tuple(own),
             )  # fmt: skip
         if not self.options.carry or best.temperature > _FORGET_ABOVE:
             self._carried = self._carried[: self._prompt]
+
+    def _words(self, span: MediaSpan, said: Sequence[Utterance], first: int, frames: int) -> Iterator[Sequence[Word]]:
+        """The words of each utterance of a window."""
+        texts = [[id for id in one.ids if id < self._ids.end] for one in said]
+        spelt = [split_words(self.text.tokenizer, ids, self.language) for ids in texts]
+        written = [id for ids in texts for id in ids]
+        asked = self._ids.question(self.language, self.options.task, timed=False)
+        room = self.text.runner.decoder.context - len(asked)
+        if not written or len(written) > room:
+            return iter([()] * len(said))
+        weights, logits = look(self.text, span, [*asked, *written], self.hearing.writing.alignment)
+        rows = max(1, min(weights.shape[-1], -(-frames // 2)))
+        before = logits[len(asked) - 1 : -1].astype(np.float64)
+        shares = np.exp(before - before.max(1, keepdims=True))
+        chances = shares[np.arange(len(written)), written] / shares.sum(1)
+        words = [word for listed in spelt for word in listed]
+        placed = iter(place_words(words, weights[:, len(asked) - 1 :, :rows], chances.tolist(), first / FRAMES))
+        return iter([[next(placed) for _ in listed] for listed in spelt])
 
     def _listen(self, span: MediaSpan) -> Listening:
         """Whether anybody speaks in a window; and in which language, where nobody knows yet."""

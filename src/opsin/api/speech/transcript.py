@@ -87,8 +87,8 @@ class Transcribes(Stays):
 
     def transcribe(
         self, sound: Heard, *, language: str | None = None, task: str = "transcribe", prompt: str = "",
-        temperature: float | Sequence[float] | None = None, timed: bool = True, carry: bool = True,
-        seed: int = 0, limits: SoundLimits | None = None, name: str | None = None,
+        temperature: float | Sequence[float] | None = None, timed: bool = True, words: bool = False,
+        carry: bool = True, seed: int = 0, limits: SoundLimits | None = None, name: str | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Transcript:  # fmt: skip
         """What was said in a recording, with the times of its segments.
@@ -101,6 +101,7 @@ class Transcribes(Stays):
             temperature: of drawing; one, or several that are tried in turn while what comes reads badly. None tries
                 0, 0.2, ... 1.
             timed: whether the model tells times; without, a segment is a window of 30 seconds.
+            words: whether segments tell their words and the times of these, by where the model looks.
             carry: whether it knows in each window what was written of those before.
             seed: of what is drawn: the same sound has the same transcript.
             limits: how much sound there may be.
@@ -116,5 +117,7 @@ class Transcribes(Stays):
         hearing.home.check()
         tried = TranscriptOptions.temperatures if temperature is None else temperature
         temperatures = tuple(tried) if isinstance(tried, Sequence) else (tried,)
-        options = TranscriptOptions(language, task, prompt, temperatures, timed=timed, carry=carry, seed=seed)
+        options = TranscriptOptions(
+            language, task, prompt, temperatures, timed=timed, words=words, carry=carry, seed=seed
+        )
         return Transcript(Transcribing(self.text, hearing, open_sound(sound, limits, name=name), options, check))

@@ -187,8 +187,9 @@ def test_new_forgets(page):
 
 
 def test_a_key_is_asked_for_once_and_kept_in_memory_alone(page, server):
-    with running(lambda: server.service.model, keys=(ApiKey("secret"),)) as locked:
-        page.open(locked.url + "/")
+    """Below a prefix, too."""
+    with running(lambda: server.service.model, keys=(ApiKey("secret"),), prefix="/llm") as locked:
+        page.open(locked.url + "/llm/")
         for given in ("wrong", "secret"):
             page.wait("document.getElementById('locked').open")
             page.run(f"document.getElementById('key').value = '{given}'")

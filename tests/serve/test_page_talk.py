@@ -185,6 +185,7 @@ def test_a_stopped_answer_goes_on(page, server, monkeypatch):
         click(page, "Go on")
         said = answer(page)
     assert said.startswith(begun.strip()) and said.endswith("and so on")
+    assert page.run("sent.at(-1).continue_final_message") and not page.run("sent.at(-1).add_generation_prompt")
     assert sent(page)[-1][0] == "assistant" and "Go on" not in page.run(FOOTER)
 
 
@@ -282,10 +283,12 @@ def test_the_camera_gives_a_picture(page):
     page.run("""(async () => { const {photograph} = await import("/page/camera.js");
       photograph((files) => { window.taken = files; }, (text) => { window.taken = text; }); })()""")
     page.wait("document.getElementById('viewfinder').videoWidth > 0")
+    page.run("window.tracks = document.getElementById('viewfinder').srcObject.getTracks()")
     click(page, "Take the picture")
     assert page.wait("window.taken?.[0]?.type") == "image/jpeg"
     assert page.run("createImageBitmap(taken[0]).then((image) => image.width)") > 0
     assert page.run("document.getElementById('viewfinder').srcObject === null")
+    assert page.run("tracks.map((track) => track.readyState)") == ["ended"]
 
 
 def test_all_of_it_goes_by_keyboard(page, server):

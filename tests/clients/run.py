@@ -36,8 +36,9 @@ def environment(folder: Path) -> Path:
         subprocess.run([python, "-m", "pip", "install", "--quiet", "uv"], check=True)  # pip resolves this for an hour
         subprocess.run([python, "-m", "uv", "pip", "install", "--python", python, "-r", str(wanted)], check=True)
         mark.write_text(stamp, encoding="utf-8")
-    if shutil.which("npm") and not (folder / "node_modules").exists():
-        shutil.copy(HERE / "package.json", folder)
+    packages, copied = (HERE / "package.json").read_bytes(), folder / "package.json"
+    if shutil.which("npm") and not (copied.exists() and copied.read_bytes() == packages):
+        copied.write_bytes(packages)
         subprocess.run(["npm", "install", "--silent"], cwd=folder, check=True)
     return python
 

@@ -1,4 +1,4 @@
-"""litellm: its OpenAI-like and its own llama-server-like ways."""
+"""litellm: its OpenAI-like and its own llama-server-like ways, and those of Anthropic and Ollama."""
 
 from __future__ import annotations
 
@@ -37,6 +37,22 @@ def ask(text_address):
 @pytest.mark.parametrize("provider", ["openai", "hosted_vllm", "lm_studio", "llamafile"])
 def test_its_providers(ask, provider):
     assert ask(provider).choices[0].message.content
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "ollama_chat"])
+def test_other_protocols_whole_streamed_and_with_tools(text_address, provider):
+    asked = {"model": f"{provider}/any", "messages": ASKED, "api_base": text_address.removesuffix("/v1"),
+             "api_key": "none", "temperature": 0, "max_tokens": 200}  # fmt: skip
+    whole = litellm.completion(**asked)
+    assert whole.choices[0].message.content and whole.usage.prompt_tokens > 0
+    pieces = list(litellm.completion(**asked, stream=True))
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces).strip() == (
+        whole.choices[0].message.content.strip()
+    )
+    if provider == "anthropic":  # Ollama has no word for a call that must be
+        said = litellm.completion(**asked, tools=[TOOL], tool_choice="required").choices[0].message
+        assert said.tool_calls[0].function.name == "weather"
+        assert isinstance(json.loads(said.tool_calls[0].function.arguments)["city"], str)
 
 
 def test_tools_and_streams(ask):

@@ -1,6 +1,7 @@
-// openai (npm) and Vercel's ai with @ai-sdk/openai-compatible.
+// openai (npm) and Vercel's ai with @ai-sdk/openai-compatible and with @ai-sdk/openai, whose default are responses.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateObject, generateText, jsonSchema, stepCountIs, streamText, tool } from "ai";
 import OpenAI from "openai";
@@ -35,8 +36,9 @@ test("openai: log-probabilities and several answers", async () => {
   assert.equal(said.choices[1].logprobs.content[0].top_logprobs.length, 2);
 });
 
-test("ai: text, stream, object, tools", async () => {
-  const model = provider("any");
+const providers = { compatible: provider, responses: createOpenAI({ baseURL: text, apiKey: "none" }) };
+for (const [name, made] of Object.entries(providers)) test(`ai: text, stream, object, tools: ${name}`, async () => {
+  const model = made("any");
   const prompt = messages[0].content;
   assert.ok((await generateText({ model, prompt, maxOutputTokens: 20, maxRetries: 0 })).text);
   let streamed = "";

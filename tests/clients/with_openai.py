@@ -1,13 +1,15 @@
-"""openai for Python: schemas, `.parse()`, tools, several answers, log-probabilities and streams."""
+"""openai for Python: schemas, `.parse()`, tools, several answers, log-probabilities, streams, responses and files."""
 
 from __future__ import annotations
 
 import base64
+import io
 import json
 from typing import Annotated
 
 import openai
 import pytest
+from PIL import Image
 from pydantic import BaseModel, Field
 
 TOOL = {
@@ -97,3 +99,46 @@ def test_completions_with_log_probabilities_and_echo(client):
     assert said.text.startswith("The sky is")
     assert len(said.logprobs.tokens) == len(said.logprobs.token_logprobs) > 3
     assert said.logprobs.token_logprobs[0] is None
+
+
+RESPONSE = {"model": "any", "input": ASKED[0]["content"], "temperature": 0, "max_output_tokens": 200}
+RESPONSE_TOOL = {"type": "function", **TOOL["function"], "strict": False}
+
+
+def test_responses_are_whole_streamed_and_gone_on_with(client):
+    whole = client.responses.create(**RESPONSE)
+    assert whole.status in ("completed", "incomplete") and whole.output_text
+    with client.responses.stream(**RESPONSE) as stream:
+        kinds = [event.type for event in stream]
+        assert stream.get_final_response().output_text == whole.output_text
+    assert kinds[0] == "response.created" and "response.output_text.delta" in kinds
+    after = client.responses.create(**{**RESPONSE, "input": "And how old?"}, previous_response_id=whole.id)
+    assert after.previous_response_id == whole.id and after.usage.input_tokens > whole.usage.input_tokens
+    assert client.responses.retrieve(whole.id).output_text == whole.output_text
+    client.responses.delete(whole.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(whole.id)
+
+
+def test_responses_are_parsed_and_call_tools(client):
+    assert isinstance(client.responses.parse(**RESPONSE, text_format=Person).output_parsed, Person)
+    said = client.responses.create(**RESPONSE, tools=[RESPONSE_TOOL], tool_choice="required")
+    call = next(item for item in said.output if item.type == "function_call")
+    assert call.name == "weather" and isinstance(json.loads(call.arguments)["city"], str)
+    told = [{"role": "user", "content": RESPONSE["input"]}, call,
+            {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}]  # fmt: skip
+    after = client.responses.create(**{**RESPONSE, "input": told, "max_output_tokens": 10}, tools=[RESPONSE_TOOL])
+    assert after.output
+
+
+def test_a_picture_is_sent_once_and_asked_about_by_id(sight_address):
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(data, "PNG")
+    with openai.OpenAI(base_url=sight_address, api_key="none", max_retries=0) as client:
+        stored = client.files.create(file=("red.png", data.getvalue()), purpose="vision")
+        content = [{"type": "input_image", "file_id": stored.id, "detail": "auto"},
+                   {"type": "input_text", "text": "What is it?"}]  # fmt: skip
+        asked = {"model": "any", "input": [{"role": "user", "content": content}], "max_output_tokens": 10}
+        assert client.responses.create(**asked).output_text
+        assert stored.id in [file.id for file in client.files.list()]
+        assert client.files.delete(stored.id).deleted

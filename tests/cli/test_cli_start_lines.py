@@ -181,6 +181,15 @@ def test_what_is_told_can_be_switched_off():
     assert (made.slots, made.page, made.reuse_port) == (False, False, True)
 
 
+def test_where_things_are_kept(tmp_path):
+    made = settings("--slot-save-path", str(tmp_path / "a" / "slots"), "--max-files", "3")
+    assert (made.slot_path, made.files_bytes) == (tmp_path / "a" / "slots", 3 << 20)
+    assert made.slot_path.stat().st_mode & 0o077 == 0
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(RequestError, match="cannot be made"):
+        settings("--slot-save-path", str(tmp_path / "file"))
+
+
 def test_thoughts_and_templates_are_taken_as_fields_of_conversations(tmp_path):
     (tmp_path / "t.jinja").write_text("{{ messages }}")
     made = settings(

@@ -132,6 +132,18 @@ def test_who_names_none_or_another_hears_so_in_the_protocols_shape(zoo):
     assert not zoo.loaded
 
 
+def test_places_are_those_of_the_model_that_is_named(zoo, tmp_path):
+    with zoo.serve(slot_path=tmp_path) as server:
+        told = server.ask("/completion", {**ASKED, "model": "bee", "ignore_eos": True}).json
+        rows = told["tokens_evaluated"] + told["tokens_predicted"] - 1  # the last token was not computed
+        saved = server.ask("/slots/0?action=save", {"model": "bee", "filename": "bee.bin"}).json
+        assert saved["n_saved"] == rows
+        assert server.ask("/slots/0?action=erase&model=bee", b"").json["n_erased"] == rows
+        assert server.ask("/slots/0?action=restore", {"model": "ant", "filename": "bee.bin"}).status == 400
+        assert server.ask("/slots/0?action=restore", {"model": "bee", "filename": "bee.bin"}).status == 200
+        assert server.ask("/slots/0?action=erase", b"").status == 400
+
+
 def test_lists_tell_all_and_load_none(zoo):
     with zoo.serve() as server:
         assert [entry["id"] for entry in server.ask("/v1/models").json["data"]] == list(NAMES)

@@ -119,6 +119,8 @@ class _Named(msgspec.Struct):
 
 def model_in(data: bytes | bytearray, content_type: str) -> object:
     """What a body says under "model"; None where it says nothing. Raises HttpError for a body that cannot be read."""
+    if not data:
+        return None
     if content_type.lower().startswith("multipart/"):
         return read_form(data, content_type).value("model")
     try:

@@ -190,6 +190,7 @@ def test_a_key_is_asked_for_once_and_kept_in_memory_alone(page, server):
     """Below a prefix, too."""
     with running(lambda: server.service.model, keys=(ApiKey("secret"),), prefix="/llm") as locked:
         page.open(locked.url + "/llm/")
+        assert page.run("getComputedStyle(document.body).display") == "flex"  # its style has come
         for given in ("wrong", "secret"):
             page.wait("document.getElementById('locked').open")
             page.run(f"document.getElementById('key').value = '{given}'")

@@ -95,7 +95,7 @@ def test_no_text_takes_long_or_breaks_it(page):
       return texts.filter((text) => { const root = document.createElement("div");
         new Markdown(root).show(text); return !root.childNodes.length; }); })"""
     texts = [part * (20_000 // len(part)) for part in HARD] + [
-        "*a " * 9000 + "a* " * 9000,
+        "*a " * 20_000 + "a* " * 20_000,
         "[" * 9000 + "](https://x)" * 9000,
     ]
     assert page.run(f"{code}({json.dumps(texts)})") == []

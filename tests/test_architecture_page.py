@@ -40,14 +40,20 @@ def is_there(named: str) -> bool:
         return named.partition("=")[0] in (SOURCE / "config.py").read_text("utf-8")
     if command := re.match(r"opsin (\w+)$", named):
         return (SOURCE / f"cli/{command[1]}.py").is_file()
-    if "/" in named or re.search(r"\.(py|md|toml|txt)$", named):
+    if "/" in named or re.search(r"\.(py|md|js|toml|txt)$", named):
         return any(ROOT.glob(named)) or any(any(folder.rglob(named)) for folder in (SOURCE, ROOT / "tests"))
     return re.fullmatch(r"[\w.]+", named) is not None and all(name in DEFINED for name in named.split("."))
 
 
 @pytest.mark.parametrize("named", NAMED)
 def test_what_the_page_names_exists(named: str) -> None:
-    commands = ("opsin --help", "pip install .", 'error_model="numpy"', "general.sampling.*")
+    commands = (
+        "opsin --help",
+        "pip install .",
+        'error_model="numpy"',
+        "general.sampling.*",
+        "clip.audio.projector_type",
+    )
     assert named in OTHERS or named in commands or is_there(named), named
 
 

@@ -1,6 +1,8 @@
 """Many clients ask one server everything it can do, over every protocol at once.
 
-    python tests/serve/mixed_requests.py --requests 20000 [--clients 8]
+    python tests/serve/mixed_requests.py --requests 20000 [--clients 8] [--models 3]
+
+With --models the server has so many models and memory for two, and one request in fifty is for another than the first.
 
 Greedy answers must be those of the same request alone, whether told whole, streamed, read slowly, held to a form or
 beside others'; what is wrong must be refused in its protocol's words; when all is done nothing may be left behind, and
@@ -18,9 +20,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from soak import CLIENTS, EXAMPLES, Client, idle, serving, words
@@ -30,6 +34,7 @@ PICTURES = ["one.jpg", "scene.png", "six.png", "ring.png"]
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 99}}, "required": ["n"],
           "additionalProperties": False}  # fmt: skip
 MOVE = {"type": "object", "properties": {"way": {"enum": ["left", "right"]}}, "required": ["way"]}
+NANO = EXAMPLES.parent / "src" / "opsin" / "data" / "opsin-nano.gguf"
 GROWTH = 1.02  # of the process's memory, at most
 FACTS = ("opsin_requests_inside", "opsin_pages_used", "opsin_memory_pages_used", "opsin_states_used",
          "opsin_pictures_pinned", "opsin_leaked")  # fmt: skip
@@ -44,6 +49,7 @@ class Asked:
     path: str
     body: dict[str, Any]
     text: Callable[[bytes], str]
+    image: str = ""
 
 
 def encoded(name: str) -> str:
@@ -111,7 +117,7 @@ def openai_requests(question: str, image: str) -> Iterator[Asked]:
         "form": {**asked, "response_format": form, "max_tokens": 40},
         "call": {**asked, "tools": [tool], "tool_choice": "required", "max_tokens": 60},
     }.items():
-        yield Asked(f"chat, {name}", path, body, _chat_whole)
+        yield Asked(f"chat, {name}", path, body, _chat_whole, image)
         yield Asked(f"chat, {name}, streamed", path, {**body, "stream": True}, _chat_streamed)
     yield Asked("chat, three answers", path, {**asked, "n": 3}, _all_choices)
     prompt = {"prompt": question, **base}
@@ -164,7 +170,18 @@ def ollama_requests(question: str, image: str) -> Iterator[Asked]:
                 lambda told: "".join(line["response"] for line in lines(told)))  # fmt: skip
 
 
-MAKERS = (openai_requests, responses_requests, anthropic_requests, ollama_requests)
+def embedding_requests(question: str, image: str) -> Iterator[Asked]:
+    """Vectors of a text, in OpenAI's shape and Ollama's."""
+    yield Asked("embedding", "/v1/embeddings", {"input": question}, lambda told: _first(json.loads(told)["data"][0]))
+    yield Asked("ollama, embed", "/api/embed", {"input": [question]},
+                lambda told: str(json.loads(told)["embeddings"][0][:9]))  # fmt: skip
+
+
+def _first(entry: Any) -> str:
+    return str(entry["embedding"][:9])
+
+
+MAKERS = (openai_requests, responses_requests, anthropic_requests, ollama_requests, embedding_requests)
 MISTAKES = [
     ("/v1/chat/completions", {"messages": []}), ("/v1/chat/completions", {"messages": [{"role": "user"}]}),
     ("/v1/responses", {"input": 5}), ("/v1/messages", {"model": "x", "messages": []}),
@@ -176,19 +193,20 @@ MISTAKES = [
 class Round:
     """So many requests of some clients, and what they heard."""
 
-    def __init__(self, port: int, requests: int) -> None:
-        self.port, self.requests = port, requests
+    def __init__(self, port: int, requests: int, names: Sequence[str] = ("x",)) -> None:
+        self.port, self.requests, self.names = port, requests, names
         self.asked = [made for pair in zip(QUESTIONS, PICTURES, strict=True) for make in MAKERS for made in make(*pair)]
         client = Client(port)
-        self.alone = [self._said(client, asked) for asked in self.asked]
+        self.alone = [self._said(client, asked, names[0]) for asked in self.asked]
         self.counts: Counter[tuple[str, int]] = Counter()
-        self.wrong: list[str] = []
+        self.wrong = [f"{asked.name} alone: {said}" for asked, said in zip(self.asked, self.alone, strict=True)
+                      if said.startswith("status ") or not said]  # fmt: skip
         self._numbers = itertools.count()
         self._lock = threading.Lock()
 
     @staticmethod
-    def _said(client: Client, asked: Asked) -> str:
-        status, told = client.ask(asked.path, asked.body)
+    def _said(client: Client, asked: Asked, model: str) -> str:
+        status, told = client.ask(asked.path, {**asked.body, "model": model})
         return asked.text(told) if status == 200 else f"status {status}: {told[:200].decode()}"
 
     @property
@@ -204,7 +222,7 @@ class Round:
 
     def _client(self, seed: int) -> None:
         draw, client = random.Random(seed), Client(self.port)
-        rest = (self._leaves, self._reads_slowly, self._mistake, self._goes_on)
+        rest = (self._leaves, self._reads_slowly, self._mistake, self._goes_on, self._sent_once)
         while next(self._numbers) < self.requests:
             work = self._one if draw.random() < 0.8 else draw.choice(rest)
             try:
@@ -219,31 +237,31 @@ class Round:
     def _one(self, draw: random.Random, client: Client) -> tuple[str, int, Complaint]:
         number = draw.randrange(len(self.asked))
         asked, expected = self.asked[number], self.alone[number]
-        said = self._said(client, asked)
+        said = self._said(client, asked, draw.choice(self.names) if draw.random() < 0.02 else self.names[0])
         return asked.name, 200, "" if said == expected else f"{said!r}, {expected!r} alone"
 
     def _leaves(self, draw: random.Random, client: Client) -> tuple[str, int, Complaint]:
         path = draw.choice(("/v1/chat/completions", "/v1/messages", "/api/chat"))
-        body = {"model": "x", "messages": [{"role": "user", "content": words(draw, 20)}], "stream": True}
+        body = {"model": self.names[0], "messages": [{"role": "user", "content": words(draw, 20)}], "stream": True}
         status, _ = client.ask(path, {**body, "max_tokens": 200}, leave_after=draw.randint(1, 1500))
         return "left", status, "" if status == 200 else "not begun"
 
     def _reads_slowly(self, draw: random.Random, client: Client) -> tuple[str, int, Complaint]:
-        body = {"messages": [{"role": "user", "content": QUESTIONS[0]}], "temperature": 0, "max_tokens": 40,
-                "stream": True, "ignore_eos": True}  # fmt: skip
+        body = {"model": self.names[0], "messages": [{"role": "user", "content": QUESTIONS[0]}], "temperature": 0,
+                "max_tokens": 40, "stream": True, "ignore_eos": True}  # fmt: skip
         status, told = client.ask("/v1/chat/completions", body, pause=0.005)
         return "read slowly", status, "" if told.endswith(b"data: [DONE]\n\n") else "cut"
 
     def _mistake(self, draw: random.Random, client: Client) -> tuple[str, int, Complaint]:
         path, body = draw.choice(MISTAKES)
-        status, told = client.ask(path, body)
+        status, told = client.ask(path, {**body, "model": self.names[0]} if isinstance(body, dict) else body)
         said = json.loads(told).get("error")
         return f"mistake of {path}", status, "" if status == 400 and said else told[:200].decode()
 
     def _goes_on(self, draw: random.Random, client: Client) -> tuple[str, int, Complaint]:
         """A response that goes on with a stored one says what the whole conversation says in one request."""
         question = draw.choice(QUESTIONS)
-        base = {"temperature": 0, "max_output_tokens": 16}
+        base = {"model": self.names[0], "temperature": 0, "max_output_tokens": 16}
         first = json.loads(client.ask("/v1/responses", {"input": question, **base})[1])
         more = {"input": "And then?", "previous_response_id": first["id"], **base}
         status, told = client.ask("/v1/responses", more)
@@ -251,6 +269,24 @@ class Round:
         _, again = client.ask("/v1/responses", {"input": history, "store": False, **base})
         same = status == 200 and _responses_whole(told) == _responses_whole(again)
         return "goes on", status, "" if same else f"{told[:300]!r} {again[:300]!r}"
+
+    def _sent_once(self, draw: random.Random, client: Client) -> tuple[str, int, Complaint]:
+        """A picture that is sent once and named by its id is the one that is sent in a request."""
+        image = draw.choice(PICTURES)
+        data = (EXAMPLES / image).read_bytes()
+        head = f'--cut\r\nContent-Disposition: form-data; name="file"; filename="{image}"\r\n\r\n'
+        form = head.encode() + data + b"\r\n--cut--\r\n"
+        status, told = client.ask("/v1/files", form, kind="multipart/form-data; boundary=cut")
+        if status != 200:
+            return "sent once", status, told[:200].decode()
+        file = json.loads(told)["id"]
+        number = next(n for n, asked in enumerate(self.asked) if asked.name == "chat, picture" and image in asked.image)
+        seen = [{"type": "file", "file": {"file_id": file}}, {"type": "text", "text": "What colour is it?"}]
+        asked = replace(
+            self.asked[number], body={**self.asked[number].body, "messages": [{"role": "user", "content": seen}]}
+        )
+        said, expected = self._said(client, asked, self.names[0]), self.alone[number]
+        return "sent once", 200, "" if said == expected else f"{said!r}, {expected!r} alone"
 
 
 def memory_of(pid: int) -> int:
@@ -270,17 +306,28 @@ def threads_of(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
+def several(folder: Path, names: Sequence[str]) -> list[str]:
+    """Flags of a server of the bundled model under each of several names, with memory for two; none for one name."""
+    if len(names) < 2:
+        return []
+    for name in names:
+        copyfile(NANO, folder / f"{name}.gguf")
+    return ["--models-dir", str(folder), "--models-max", "2"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--clients", type=int, default=CLIENTS)
+    parser.add_argument("--models", type=int, default=1)
     args = parser.parse_args()
-    with serving(None) as (process, port):
-        warm = Round(port, args.requests // 10)
+    names = [f"m{number}" for number in range(args.models)]
+    with TemporaryDirectory() as folder, serving(None, *several(Path(folder), names)) as (process, port):
+        warm = Round(port, args.requests // 10, names)
         warm.run(args.clients)
         before = memory_of(process.pid), threads_of(process.pid)
         begun = time.monotonic()
-        rest = Round(port, args.requests - args.requests // 10)
+        rest = Round(port, args.requests - args.requests // 10, names)
         rest.run(args.clients)
         seconds = time.monotonic() - begun
         while not idle(port):

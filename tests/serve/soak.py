@@ -228,11 +228,11 @@ def watch(port: int, until: float) -> list[float]:
 
 
 @contextmanager
-def serving(model: Path | None) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def serving(model: Path | None, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server, and its port."""
     kept = TemporaryDirectory()
     command = [sys.executable, "-m", "opsin", "serve", "--port", "0", *(["-m", str(model)] if model else [])]
-    command += ["--slot-save-path", f"{kept.name}/slots", "--media-cache", f"{kept.name}/media"]
+    command += ["--slot-save-path", f"{kept.name}/slots", "--media-cache", f"{kept.name}/media", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     drain = threading.Thread(target=lambda: process.stderr.read(), daemon=True)  # type: ignore[union-attr]

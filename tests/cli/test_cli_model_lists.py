@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from tiny import tiny_llama
 
-from opsin.api.memory_need import memory_need
 from opsin.cli import main, serve
 from opsin.cli.model_lists import models_of
 from opsin.cli.several_models import are_several
@@ -96,13 +95,3 @@ def test_a_list_is_read_anew_with_the_same_models_kept(folder):
     tiny_llama(folder / "new.gguf")
     registry._list(registry._sources())
     assert registry.find("a") is before and registry.find("new")
-
-
-def test_memory_is_counted_before_it_is_taken(tmp_path):
-    path = tiny_llama(tmp_path / "a.gguf")
-    few, many = memory_need(path, context=64, sequences=1), memory_need(path, context=640, sequences=1)
-    assert path.stat().st_size / 2 < few < many
-    assert memory_need(path, context=640, sequences=1, pages="f32") - many > many - few
-    path.write_bytes(b"GGUF")
-    with pytest.raises(FileError):
-        memory_need(path)

@@ -10,7 +10,6 @@ from opsin.api.files import find
 from opsin.api.loading import cache_rows, check_is_model
 from opsin.engine.states import count_slots
 from opsin.errors import ModelError
-from opsin.gguf import File
 from opsin.gguf.roles import PROJECTOR, is_projector
 from opsin.models import load_decoder, open_model
 from opsin.nn.batch import MEMORY, GroupShape
@@ -28,7 +27,7 @@ def memory_need(
 ) -> int:  # fmt: skip
     """Bytes that `load` with these options will take: weights, cache, states and a step's values.
 
-    The first and the part for pictures, which is read when the first picture comes, are counted whole.
+    The parts for pictures and sound, which are read when the first of them comes, are counted whole.
     Raises what `load` raises for what headers say.
     """
     files = find(path, mmproj, vision=vision)
@@ -44,20 +43,16 @@ def memory_need(
         count = -(-rows // PAGE) + sequences
         own = [shape for name, shape in decoder.groups.items() if name != MEMORY]
         slots = count_slots(decoder.states, states, sequences=sequences, pages=count)
-        sight = _sight_bytes(file) if vision else 0
+        others = [name for name in reader.unread() if vision or not is_projector(name)]
+        beside = sum(file.tensors[name].nbytes for name in others)
         step = 4 * _STEP_ROWS * _WIDTHS * decoder.width + 4 * max(64, sequences) * decoder.vocabulary
     if vision and files.vision:
         with open_model(files.vision[0]) as tower:
-            sight = _sight_bytes(tower)
+            beside += sum(info.nbytes for name, info in tower.tensors.items() if is_projector(name))
     state_bytes = slots * sum(shape.bytes for shape in decoder.states.values())
-    return reader.bytes + count * cache_page_bytes(own, pages) + state_bytes + sight + step
+    return reader.bytes + count * cache_page_bytes(own, pages) + state_bytes + beside + step
 
 
 def cache_page_bytes(shapes: Iterable[GroupShape], kind: PageType) -> int:
     """Bytes of a page of all these groups of the KV cache."""
     return sum(2 * shape.layers * shape.heads * page_bytes(shape.width, kind) for shape in shapes)
-
-
-def _sight_bytes(file: File) -> int:
-    """Of the part for pictures in a file."""
-    return sum(info.nbytes for name, info in file.tensors.items() if is_projector(name))

@@ -8,12 +8,13 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from opsin.api import Model
 from opsin.engine.watch import EngineFigures
 from opsin.errors import BusyError, ModelError
 from opsin.serve.body import GONE, Body, gone
+from opsin.serve.errand import Errand, OnThread
 from opsin.serve.errors import HttpError
 from opsin.serve.fields import parse
 from opsin.serve.generation_request import Usual, usual_of
@@ -29,14 +30,7 @@ from opsin.serve.threads import Threads
 
 T = TypeVar("T")
 _LOG = logging.getLogger("opsin.serve")
-Made = TypeVar("Made", covariant=True)
 _PARSERS = 2
-
-
-class OnThread(Protocol[Made]):
-    """What is done on a thread. `check` raises when nobody waits any more; it is called now and then."""
-
-    def __call__(self, *, check: Callable[[], None]) -> Made: ...
 
 
 class Service:
@@ -308,7 +302,7 @@ class Service:
 
     async def work(self, work: OnThread[T]) -> T:
         """Do work on a thread. Until it has ended, work that nobody waits for keeps a place."""
-        errand = _Errand(self)
+        errand = Errand(self.makers, self.count, self.end_abandoned)
         try:
             return await asyncio.shield(errand.start(work))
         finally:
@@ -358,42 +352,3 @@ def _collect() -> None:
 
 def _parsed(data: bytearray, reader: Callable[[Mapping[str, Any]], T]) -> T:
     return reader(parse(data))
-
-
-def _look(done: asyncio.Future[Any]) -> None:
-    """At an error that nobody waits for, so that nobody misses it."""
-    if not done.cancelled():
-        done.exception()
-
-
-class _Errand:
-    """Work on a thread, which whoever waits for it may leave. It has no future that would hold it with its error."""
-
-    def __init__(self, service: Service) -> None:
-        self._service, self._lock = service, threading.Lock()
-        self._over, self._left = False, False
-
-    def start(self, work: OnThread[T]) -> asyncio.Future[T]:
-        running = asyncio.get_running_loop().run_in_executor(self._service.makers, self._do, work)
-        running.add_done_callback(_look)
-        return running
-
-    def leave(self) -> None:
-        """Nobody waits any more. What still runs keeps a place."""
-        with self._lock:
-            self._left = True
-            if not self._over:
-                self._service.count(1)
-
-    def _do(self, work: OnThread[T]) -> T:
-        try:
-            return work(check=self._check)
-        finally:
-            with self._lock:
-                self._over = True
-                if self._left:
-                    self._service.end_abandoned()
-
-    def _check(self) -> None:
-        if self._left:
-            raise gone()

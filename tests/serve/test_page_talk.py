@@ -189,6 +189,32 @@ def test_a_stopped_answer_goes_on(page, server, monkeypatch):
     assert sent(page)[-1][0] == "assistant" and "Go on" not in page.run(FOOTER)
 
 
+STREAM = """{ const asked = fetch;
+  const values = %s, lines = values.map((value) => "data: " + JSON.stringify({choices: [value]}) + "\\n\\n").join("");
+  window.fetch = async (url, options) => { window.fetch = asked;
+    return new Response(new ReadableStream({ start(controller) { controller.enqueue(new TextEncoder().encode(lines)); },
+      pull(controller) { %s } })); }; }"""
+
+
+def test_what_came_of_an_answer_that_broke_off_is_kept(page):
+    page.run(STREAM % (json.dumps([{"delta": {"content": "half an"}}]), "controller.error(new Error('gone'))"))
+    assert ask(page, "So?") == "half an"
+    assert "gone" in page.run("document.querySelector('.error').textContent") and "stopped" in page.run(FOOTER)
+    page.run(STREAM % ("[]", "controller.error(new Error('gone'))"))
+    page.run("document.getElementById('text').value = 'And?'; document.getElementById('ask').requestSubmit()")
+    page.wait("document.getElementById('text').value === 'And?' && !!document.querySelector('.error')")
+    assert page.run("document.querySelectorAll('article').length") == 2
+
+
+def test_a_call_that_was_cut_off_is_left_out(page):
+    whole = {"id": "a", "index": 0, "function": {"name": "f", "arguments": "{}"}}
+    half = {"id": "b", "index": 1, "function": {"name": "g", "arguments": '{"x": '}}
+    told = [{"delta": {"tool_calls": [whole, half]}, "finish_reason": "length"}]
+    page.run(STREAM % (json.dumps(told), "controller.close()"))
+    ask(page, "So?")
+    assert page.run("[...document.querySelectorAll('.results span')].map((one) => one.textContent)") == ["Result of f"]
+
+
 def test_settings_are_sent_and_kept(page, server):
     click(page, "Settings")
     assert page.run("document.getElementById('top_k').placeholder") == "40"

@@ -100,7 +100,7 @@ function factsOf(about = {}, {context, isNamed}) {
 }
 
 const count = (number) => Number(number ?? 0).toLocaleString("en");
-const speedOf = (speed) => speed.toFixed(speed < 10 ? 1 : 0);
+const speedOf = (speed = 0) => speed.toFixed(speed < 10 ? 1 : 0);
 
 /** How a picture was really looked at, where that is not as it was sent. */
 function changesOf({original, size, notes = []}) {

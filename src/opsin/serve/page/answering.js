@@ -21,6 +21,16 @@ export function bare({about, ...message}) {
   return message;
 }
 
+/** A message without calls that were cut off: nobody can answer these. */
+export function withWholeCalls({tool_calls: calls = [], ...message}) {
+  const whole = calls.filter(({function: {arguments: text}}) => isJson(text));
+  return whole.length ? {...message, tool_calls: whole} : message;
+}
+
+function isJson(text) {
+  try { JSON.parse(text); return true; } catch { return false; }
+}
+
 function add(made, told) {
   const choice = told.choices[0], {about} = made;
   about.timings = told.timings ?? about.timings;

@@ -44,9 +44,14 @@ function isCall(call) {
   return isText(call?.id) && isText(call.function?.name) && isText(call.function.arguments);
 }
 
+function isPicture(value) {
+  const {part, original, size, notes} = value ?? {};
+  return isText(part) && [original, size, notes].every(orNone(Array.isArray));
+}
+
 function isAbout({names, versions, usage, timings, model}) {
   return orNone(listOf(isText))(names) && orNone(listOf(isMessage))(versions) && orNone(isText)(model) &&
-    orNone(listOf((picture) => isText(picture?.part)))(usage?.pictures) &&
+    orNone(listOf(isPicture))(usage?.pictures) &&
     Object.values(timings ?? {}).every(Number.isFinite);
 }
 

@@ -4,7 +4,7 @@
  * own, so that the history keeps both.
  */
 
-import {answer, bare} from "./answering.js";
+import {answer, bare, withWholeCalls} from "./answering.js";
 import {save} from "./history.js";
 import {picturesOf, textOf} from "./record.js";
 import {Refused} from "./server.js";
@@ -134,31 +134,33 @@ export class Talk {
     const {message, error} = await this.receive(next, begun, own.signal, view);
     const isShown = this.running === own;
     if (isShown) { this.running = null; this.working(false); }
-    if (error) {
+    if (!message) {
       if (isShown) { this.record = before; this.view.draw(before.messages); this.view.fail(error); }
       return isShown;
     }
     this.keep({...next, messages: [...next.messages, message]}, isShown);
     if (isShown) this.view.end(view, message, next.messages.length);
+    if (isShown && error) this.view.fail(error);
     return false;
   }
 
-  /** The message of an answer, as far as it came; or why there is none. */
+  /** The message of an answer as far as it came, where any did; and why it is not whole, unless that was wanted. */
   async receive(next, begun, signal, view) {
     const sent = [...this.settings.messages, ...next.messages, ...(begun?.content ? [begun] : [])];
     const going = begun?.content ? {continue_final_message: true, add_generation_prompt: false} : {};
     const body = {model: this.models.chosen.id, ...this.settings.fields, ...going, messages: sent.map(bare)};
-    let message = null, drawing = 0;
+    let message = {}, drawing = 0;
     try {
       for await (message of answer(body, signal, begun)) {
         drawing ||= requestAnimationFrame(() => { drawing = 0; keepingEnd(() => view.grow(message)); });
       }
       if (!this.models.isLoaded) await this.models.refresh().catch(() => {});  // now there is more to tell of it
-      return {message};
+      return {message: withWholeCalls(message)};
     } catch (error) {
-      if (error.name === "AbortError") return {message: {...message, about: {...message?.about, stopped: true}}};
-      if (!(error instanceof Refused)) throw error;
-      return {error: withNames(error.message, sent)};
+      const cut = withWholeCalls({...message, about: {...message.about, stopped: true}});
+      if (error.name === "AbortError") return {message: cut};
+      if (!(error instanceof Refused)) reportError(error);
+      return {message: cut.content ? cut : null, error: withNames(error.message, sent)};
     } finally {
       cancelAnimationFrame(drawing);
     }

@@ -22,7 +22,8 @@ from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
 from opsin.gguf.vision_rules import expect
 from opsin.nn.attention import Heads, SelfAttention, attend, heads_of
-from opsin.nn.batch import MEMORY, Batch, GroupShape, Memory, StateShape
+from opsin.nn.batch import MEMORY, Batch, GroupShape, Memory
+from opsin.nn.decoder import DecoderWeights, OverWeights
 from opsin.nn.hearing import HearingTower
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
@@ -63,21 +64,19 @@ class WhisperBlock(Module):
         self.ffn_down.check(ffn, width)
 
 
-class WhisperWeights(Module):
-    token_embd: Embedding
+class WhisperWeights(DecoderWeights):
     position_embd: Embedding
     blk: list[WhisperBlock]
-    output_norm: LayerNorm
+    output_norm: LayerNorm  # type: ignore[assignment]  # of another kind
 
 
 @dataclass(frozen=True, eq=False)
-class WhisperDecoder:
+class WhisperDecoder(OverWeights):
     weights: WhisperWeights
     heads: Heads
     eps: float
     context: int
     axes: ClassVar[int] = 1
-    states: ClassVar[Mapping[str, StateShape]] = {}
 
     @classmethod
     def load(cls, file: File, source: Reader) -> WhisperDecoder:
@@ -104,30 +103,12 @@ class WhisperDecoder:
         shape = GroupShape(len(self.weights.blk), self.heads.kv, self.heads.width)
         return {"self": shape, MEMORY: shape}
 
-    @property
-    def vocabulary(self) -> int:
-        return self.weights.token_embd.weight.shape[0]
-
-    ids = vocabulary
-
-    @property
-    def width(self) -> int:
-        return self.weights.token_embd.weight.shape[1]
-
-    media_width = width
-
     def remember(self, memory: Array, pages: Pages, slots: Array) -> None:
         for layer, block in enumerate(self.weights.blk):
             k, v = (
                 part(memory).reshape(self.heads.kv, self.heads.width) for part in (block.looking.k, block.looking.v)
             )
             memory.ops.store(pages, layer, k, v, slots)
-
-    def logits(self, x: Array) -> Array:
-        return self.weights.token_embd.logits(x)
-
-    def forward(self, batch: Batch) -> Array:
-        return self.logits(self.hidden(batch))
 
     def hidden(self, batch: Batch) -> Array:
         w, tap, eps = self.weights, batch.tap, self.eps

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from foreign import Foreign, Tensors
 from numpy.typing import NDArray
 from transformers import (
     Glm4vConfig,
@@ -118,6 +119,45 @@ def as_ours(patches: Floats, grid: NDArray[np.int64]) -> Floats:
     return np.ascontiguousarray(moments[:, :, 0]).reshape(*grid[1:], -1)
 
 
+def _text(name: str) -> str:
+    """Ollama's names of the text's parts."""
+    if name.startswith("blk."):
+        for ours, theirs in (("attn_output", "attn_out"), ("post_attention_norm", "post_attn_norm"),
+                             ("post_ffw_norm", "post_ffn_norm")):  # fmt: skip
+            name = name.replace(ours, theirs)
+    return name
+
+
+def _apart(tensors: Tensors, kinds: dict[str, int]) -> Tensors:
+    """The text under Ollama's names; gates of its networks, and what they gate, as two matrices."""
+    found = {}
+    for own, values in tensors.items():
+        name = _text(own)
+        kinds[name] = kinds[own]
+        if name.startswith("blk.") and ".ffn_up." in name:
+            gate = name.replace("ffn_up", "ffn_gate")
+            found[gate], found[name] = np.split(values, 2)
+            kinds[gate] = kinds[name]
+        else:
+            found[name] = values
+    return found
+
+
+FOREIGN = Foreign(
+    architecture="glmocr",
+    truth="glm_ocr",
+    same=("block_count", "embedding_length", "attention.head_count", "image_size", "patch_size", "spatial_merge_size",
+          "image_mean", "image_std"),
+    keys=lambda keys: {
+        "rope.mrope_section": np.array(keys["glm4.rope.dimension_sections"][:3], np.int32),
+        "rope.partial_rotary_factor": 0.5, "vision.min_pixels": FRAMES * LEAST, "vision.max_pixels": FRAMES * MOST,
+        "vision.intermediate_size": keys["clip.vision.feed_forward_length"], "vision.out_hidden_size": 64,
+        "vision.attention.layer_norm_rms_epsilon": 1e-5, "vision.temporal_patch_size": 2,
+    },
+    dropped=("rope.dimension_sections", "rope.dimension_count"),
+    tensors=((r"^v\.patch_embd\.weight\.1$", "v.patch_embd_1.weight"), (r"^v\.patch_embd\.", "v.patch_embd_0.")),
+    change=_apart,
+)  # fmt: skip
 TOWERS = {
     "glm4v": Truth("glm4v", make, write_tower, processor, TURN),
     "glm_ocr": Truth("glm4v", make_ocr, write_tower, processor, TURN),

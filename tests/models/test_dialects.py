@@ -30,7 +30,7 @@ SEEN = [["What is this? ", picture(160, 131), " And this? ", picture(60, 44, see
 
 
 def test_every_dialect_is_tried():
-    assert {entry.architecture for entry in dialects()} == set(FOREIGN)
+    assert {entry.architecture for entry in dialects() if entry.projector} == set(FOREIGN)
 
 
 @pytest.fixture(scope="module", params=[(name, kind) for name in FOREIGN for kind in ("f32", "f16")], ids="-".join)
@@ -76,11 +76,13 @@ def test_what_is_told_of_it_is_what_is_told_of_the_pair(files):
         assert (ours.weight_bytes, ours.cache_bytes, ours.context) == (
             theirs.weight_bytes, theirs.cache_bytes, theirs.context,
         )  # fmt: skip
-        assert all(np.array_equal(file.read(name), pair.read(name)) for name in set(file.tensors) & set(pair.tensors))
-        if any("attn_qkv" in name for name in pair.tensors):  # of whose parts the other file has three
-            assert all("attn_" in name for name in set(file.tensors) ^ set(pair.tensors))
-        else:
-            assert set(file.tensors) == set(pair.tensors)
+        both, apart = set(file.tensors) & set(pair.tensors), set(file.tensors) ^ set(pair.tensors)
+        cut = {name for name in both if file.tensors[name].shape != pair.tensors[name].shape}
+        assert all(np.array_equal(file.read(name), pair.read(name)) for name in both - cut)
+        # What is one matrix in the pair may be two or three in the other file.
+        assert all(".ffn_up." in name for name in cut)
+        assert all("attn_" in name or (cut and ".ffn_gate." in name) for name in apart)
+        if not apart:
             assert (ours.vision, ours.tensors) == (theirs.vision, theirs.tensors)
 
 

@@ -33,19 +33,19 @@ class Dialect:
     Attributes:
         architecture: their general.architecture, with which their keys begin.
         becomes: that of the text alone. Keys of the former become those of the latter; `vision.*` become clip.vision.*.
-        projector: clip.projector_type.
+        projector: clip.projector_type; "" where such files hold a text alone.
         keys: those that are called otherwise, without their beginning; "" for one that says nothing true. New names
             that begin with "clip." are whole.
         values: what such files never say, or not all of them: whole keys.
         found: what follows from all that the file says, told already: whole keys, which replace others.
         tensors: parts of names of the tower's tensors, whole between dots, that are called otherwise.
-        text: ends of names of the text's tensors, after a dot, that are called otherwise.
+        text: the same of the text's tensors.
         change: what becomes of one of the tower's tensors, told already: see `neighbour_rows` and `planes`.
     """
 
     architecture: str
     becomes: str
-    projector: str
+    projector: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Value] = field(default_factory=dict)
     found: Callable[[File], Mapping[str, Value]] = lambda file: {}
@@ -63,13 +63,13 @@ def translate(file: File, dialects: Sequence[Dialect]) -> File:
     dialect = next((entry for entry in dialects if entry.architecture == said), None)
     if dialect is None or any(key.startswith(f"{PROJECTOR}.") for key in file.metadata):
         return file
-    sees = _sees(file, dialect)
-    foreign = sees or dialect.becomes != said or any(
+    sees, tensors = _sees(file, dialect), _renamed(file, dialect)
+    foreign = sees or dialect.becomes != said or tensors.keys() != file.tensors.keys() or any(
         new and f"{dialect.architecture}.{old}" in file.metadata for old, new in dialect.keys.items()
     )  # fmt: skip
     if not foreign:
         return file
-    told = file.restated(_keys(file, dialect, sees=sees), _renamed(file, dialect) if sees else file.tensors)
+    told = file.restated(_keys(file, dialect, sees=sees), tensors)
     try:
         told = told.with_keys({**_cut_tokens(told), **dialect.found(told)})
     except ValueError as error:  # what follows from its numbers is none that a file can hold
@@ -79,6 +79,8 @@ def translate(file: File, dialects: Sequence[Dialect]) -> File:
 
 def _sees(file: File, dialect: Dialect) -> bool:
     """Whether it holds a part for pictures. Raises FileError where keys and tensors do not agree."""
+    if not dialect.projector:
+        return False
     key = f"{dialect.architecture}.vision.block_count"
     holds = next(filter(is_projector, file.tensors), None)
     if holds is None and key in file.metadata:
@@ -119,12 +121,10 @@ def _renamed(file: File, dialect: Dialect) -> dict[str, TensorInfo]:
 
 
 def _tensor(name: str, dialect: Dialect) -> str:
-    if not is_projector(name):
-        start, _, end = name.rpartition(".")
-        return f"{start}.{dialect.text[end]}" if end in dialect.text else name
     told = f".{name}."
-    for old, new in dialect.tensors.items():
-        told = told.replace(f".{old}.", f".{new}.")
+    for old, new in (dialect.tensors if is_projector(name) else dialect.text).items():
+        is_right = new.startswith(old) and f".{new}." in told
+        told = told if is_right else told.replace(f".{old}.", f".{new}.")
     return told[1:-1]
 
 

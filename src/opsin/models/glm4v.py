@@ -17,7 +17,8 @@ import numpy as np
 
 from opsin.arrays import Floats
 from opsin.errors import FileError, ModelError
-from opsin.gguf import File
+from opsin.gguf import File, Value
+from opsin.gguf.dialect import Dialect
 from opsin.gguf.rules import Change, Key, Rules, Settings, Tensor
 from opsin.gguf.text_rules import HEADS, KV_HEADS, turned
 from opsin.gguf.vision_rules import CLIP, blocks, normalisation_keys, projector_keys, tower_sizes
@@ -162,6 +163,41 @@ _PARTS = {
     "merger.post_projection_norm": "mm.post_norm", "merger.gate_proj": "mm.gate", "merger.up_proj": "mm.up",
     "merger.down_proj": "mm.down",
 }  # fmt: skip
+_TEXT = "glm4"
+
+
+def _found(file: File) -> dict[str, Value]:
+    """What follows from keys of Ollama's: sections and the part of a head that turns, and pixels counted twice."""
+    turning, key = file.get_float("glm4.rope.partial_rotary_factor", 1.0), "glm4.attention.key_length"
+    if not 0 < turning <= 1:
+        raise ValueError(f"glm4.rope.partial_rotary_factor is {turning}")
+    found: dict[str, Value] = {
+        "glm4.rope.dimension_count": int(positive_int(file, key) * turning),
+        "tokenizer.ggml.pre": "chatglm-bpe",  # old ones say another
+    }
+    for bound in ("min", "max"):
+        told = file.get_int(f"clip.vision.{bound}_pixels", 0)
+        if told:
+            found[f"clip.vision.image_{bound}_pixels"] = told // 2
+    return found
+
+
+DIALECTS = (
+    Dialect(
+        architecture="glmocr", becomes=_TEXT, projector="glm4v", found=_found,
+        keys={
+            "rope.mrope_section": "rope.dimension_sections",
+            "vision.intermediate_size": "clip.vision.feed_forward_length",
+            "vision.out_hidden_size": "clip.vision.projection_dim",
+            "vision.attention.layer_norm_rms_epsilon": "clip.vision.attention.layer_norm_epsilon",
+        },
+        values={"clip.use_silu": True},
+        tensors={"patch_embd_0": "patch_embd", "patch_embd_1.weight": "patch_embd.weight.1"},
+        text={
+            "attn_out": "attn_output", "post_attn_norm": "post_attention_norm", "post_ffn_norm": "post_ffw_norm",
+        },
+    ),
+)  # fmt: skip
 ENCODERS = {"glm4v": load_vision}
 RULES = (
     replace(

@@ -16,7 +16,8 @@ import numpy as np
 
 from opsin.arrays import Bytes, Floats
 from opsin.errors import FileError, ModelError
-from opsin.gguf import File
+from opsin.gguf import File, Value
+from opsin.gguf.dialect import Dialect
 from opsin.gguf.rules import Key, Rules, Settings, Shape, Tensor
 from opsin.gguf.text_rules import EXPERT_KEYS, SIZE_KEYS, tensors
 from opsin.nn.attention import heads_of
@@ -63,7 +64,24 @@ def load(file: File, source: Reader) -> GptOss:
     return replace(decoder, window=positive_int(file, key) if file.get_int(key, 0) else 0)
 
 
+def _found(file: File) -> dict[str, Value]:
+    """What files of Ollama's do not say, or say wrong: they name no way to cut texts, or the oldest."""
+    gates = file.tensors.get("blk.0.ffn_gate_exps.weight")
+    found: dict[str, Value] = {"tokenizer.ggml.pre": "gpt-4o"}
+    if f"{NAME}.rope.scaling.type" not in file.metadata and f"{NAME}.rope.scaling.factor" in file.metadata:
+        found[f"{NAME}.rope.scaling.type"] = "yarn"
+    if f"{NAME}.expert_feed_forward_length" not in file.metadata and gates is not None and len(gates.shape) == 3:
+        found[f"{NAME}.expert_feed_forward_length"] = gates.shape[1]
+    return found
+
+
 DECODERS = {"gpt-oss": load}
+DIALECTS = (
+    Dialect(
+        architecture="gptoss", becomes=NAME, found=_found,
+        text={"attn_out": "attn_output", "attn_sinks": "attn_sinks.weight", "ffn_norm": "post_attention_norm"},
+    ),
+)  # fmt: skip
 
 
 def _check(settings: Settings) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Self
 from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf import File
+from opsin.gguf.dialect import Dialect
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.text_rules import KEYS
 from opsin.nn.attention import Heads, SelfAttention, heads_of
@@ -198,6 +199,12 @@ _LAYER = {
     "feed_forward.w1": "ffn_gate", "feed_forward.w3": "ffn_up", "feed_forward.w2": "ffn_down",
 }  # fmt: skip
 DECODERS = {"lfm2": Lfm2.load}
+DIALECTS = (
+    Dialect(
+        architecture="lfm2", becomes="lfm2", text={"output_norm": "token_embd_norm"},
+        found=lambda file: {"tokenizer.ggml.pre": "lfm2"},
+    ),
+)  # fmt: skip
 RULES = (
     Rules(
         part="text",

@@ -49,6 +49,16 @@ def test_it_says_what_the_model_can_do_and_offers_examples(page, server):
     assert "2 written" in told and "a second" not in told  # the speed of two tokens says nothing
 
 
+def test_it_shows_how_much_of_a_question_is_read(page):
+    told = page.run("""(async () => { const {AnswerView} = await import("/page/answer_view.js");
+      const view = new AnswerView(() => ({}), "loading"), seen = [];
+      for (const about of [{}, {progress: {processed: 25, total: 100}}, {timings: {cache_n: 0, prompt_n: 100}}]) {
+        view.grow({content: "", about});
+        seen.push([view.note.hidden, view.progress.hidden, view.progress.value]); }
+      return seen; })()""")
+    assert told == [[False, True, 0], [True, False, 0.25], [True, True, 0.25]]
+
+
 def test_its_examples_are_those_of_the_repository(server):
     folder = Path(opsin.__file__).parent / "serve" / "page" / "examples"
     for path in folder.iterdir():

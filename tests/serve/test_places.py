@@ -253,6 +253,38 @@ def test_one_that_is_dropped_goes_when_it_is_empty_and_comes_back_when_it_is_wan
     run(play, 1)
 
 
+def test_one_that_is_dropped_while_it_is_loaded_goes_after_those_who_waited_for_it():
+    async def play(s: Stage) -> None:
+        s.a.gate.clear()
+        waiting = asyncio.ensure_future(s.places.enter(s.a))
+        await turns()
+        dropping = asyncio.ensure_future(s.places.drop(s.a))
+        await turns()
+        s.a.gate.set()
+        assert await waiting and not dropping.done()
+        s.places.leave(s.a)
+        await dropping
+        assert s.story == "+a -a"
+
+    run(play, 1)
+
+
+def test_one_that_cannot_be_closed_leaves_its_place_all_the_same():
+    async def play(s: Stage) -> None:
+        await s.visit(s.a)
+
+        async def unload() -> None:
+            s.a.loaded = False
+            raise ZeroDivisionError
+
+        s.a.unload = unload
+        with pytest.raises(ZeroDivisionError):
+            await s.places.enter(s.b)
+        await s.visit(s.c)
+
+    run(play, 1)
+
+
 def test_one_that_is_not_used_goes_after_a_while():
     async def play(s: Stage) -> None:
         await s.visit(s.a)

@@ -72,6 +72,7 @@ class Places:
         self._changed = asyncio.Event()
         self._moving = asyncio.Lock()
         self._work: asyncio.Task[None] | None = None
+        self._loading: Occupant | None = None
         self._failed: dict[Occupant, tuple[OpsinError, float]] = {}
         self._timers: dict[Occupant, asyncio.TimerHandle] = {}
         self._resting: asyncio.Task[None] | None = None
@@ -143,8 +144,8 @@ class Places:
         """Take it out of memory when nobody is inside any more; nobody new comes in until then."""
         self._dropping.add(model)
         try:
-            while model.loaded:
-                if self._is_idle(model):
+            while model.loaded or model is self._loading:
+                if model.loaded and self._is_idle(model):
                     await self._unload(model)
                 else:
                     await self._change()
@@ -198,7 +199,12 @@ class Places:
         if not await self._make_room(model, need) or not self._waiting(model):
             return
         async with self._moving:
-            await model.load()
+            self._loading = model
+            try:
+                await model.load()
+            finally:
+                self._loading = None
+                self._changed.set()
             self._taken[model] = need
             self._failed.pop(model, None)
 
@@ -242,9 +248,11 @@ class Places:
             timer = self._timers.pop(model, None)
             if timer is not None:
                 timer.cancel()
-            await model.unload()
-            self._taken.pop(model, None)
-        self._changed.set()
+            try:
+                await model.unload()
+            finally:
+                self._taken.pop(model, None)
+                self._changed.set()
 
     async def _change(self) -> None:
         self._changed.clear()

@@ -83,6 +83,7 @@ class Checkpoint:
         made: tensors of the file that the checkpoint has as settings.
         change: what the file holds of a tensor, of transformers' name.
         peak: about the weights of norms of q and k, so that attention is peaked.
+        architecture: that of the file, where it is not called like the family.
     """
 
     make: Callable[..., torch.nn.Module]
@@ -96,6 +97,7 @@ class Checkpoint:
     made: dict[str, list[float]] = field(default_factory=dict)
     change: Callable[[str, Floats], Floats] = lambda name, values: values
     peak: float = 1.7
+    architecture: str | None = None
 
 
 def _causal(name: str, config_of: str = "") -> Callable[..., torch.nn.Module]:
@@ -480,11 +482,15 @@ CHECKPOINTS = {
 }  # fmt: skip
 
 
-# Those whose file is not written by hand here.
+# Those that tests of all families do not take.
 OTHERS = {
     "llama": Checkpoint(_causal("Llama"), options={"rope_theta": 5e4}),
-    "mixtral": Checkpoint(_causal("Mixtral"), options={"num_local_experts": 4, "num_experts_per_tok": 2}),
-}
+    "mixtral": Checkpoint(
+        _causal("Mixtral"), options={"num_local_experts": 4, "num_experts_per_tok": 2, "rope_theta": 5e4},
+        keys={"rope.freq_base": 5e4, "expert_count": 4, "expert_used_count": 2}, names=EXPERTS, neighbours=True,
+        architecture="llama",
+    ),
+}  # fmt: skip
 
 
 def make(name: str, *, tied: bool = True, layers: int | None = None, **options: object) -> torch.nn.Module:
@@ -529,7 +535,8 @@ def _fill(name: str, value: torch.Tensor, random: torch.Generator, known: Checkp
 
 def save(path: Path, name: str, model: torch.nn.Module, **keys: object) -> Path:
     """The text of a model as a GGUF file. `keys` replace those of the family; dots are written as two underscores."""
-    known, config = CHECKPOINTS[name], model.config.get_text_config()
+    known, config = (CHECKPOINTS | OTHERS)[name], model.config.get_text_config()
+    architecture = known.architecture or name
     texts, kinds, merges = tokens()
     ordinary = {
         "block_count": config.num_hidden_layers, "context_length": CONTEXT, "embedding_length": WIDTH,
@@ -539,13 +546,13 @@ def save(path: Path, name: str, model: torch.nn.Module, **keys: object) -> Path:
         **known.keys, **{key.replace("__", "."): value for key, value in keys.items()},
     }  # fmt: skip
     metadata = {
-        "general.architecture": name,
+        "general.architecture": architecture,
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": texts,
         "tokenizer.ggml.token_type": kinds,
         "tokenizer.ggml.merges": merges,
-        **{f"{name}.{key}": value for key, value in ordinary.items() if value is not None},
+        **{f"{architecture}.{key}": value for key, value in ordinary.items() if value is not None},
     }
     write(path, metadata, [NewTensor.of(key, value) for key, value in tensors(name, model).items()])
     return path
@@ -553,7 +560,7 @@ def save(path: Path, name: str, model: torch.nn.Module, **keys: object) -> Path:
 
 def tensors(name: str, model: torch.nn.Module) -> dict[str, Floats]:
     """The text's tensors under GGUF's names."""
-    known = CHECKPOINTS[name]
+    known = (CHECKPOINTS | OTHERS)[name]
     found = {target: np.array(values, np.float32) for target, values in known.made.items()}
     for key, value in model.state_dict().items():
         short = key.replace("model.language_model.", "").replace("model.", "", 1)

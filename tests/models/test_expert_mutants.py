@@ -24,11 +24,6 @@ def truth():
     return checkpoints.make("qwen3moe")
 
 
-@pytest.fixture(scope="module")
-def expected(truth):
-    return checkpoints.logits(truth, IDS)
-
-
 @pytest.fixture
 def ops(device):
     return device.eager()
@@ -95,10 +90,24 @@ def _first(patch, decoder):
     return decoder
 
 
+@pytest.fixture(scope="module", params=["qwen3moe", "mixtral"])
+def mixture(request, tmp_path_factory):
+    """A file, and what transformers says of it."""
+    truth = checkpoints.make(request.param)
+    path = tmp_path_factory.mktemp(request.param) / "tiny.gguf"
+    return checkpoints.save(path, request.param, truth), checkpoints.logits(truth, IDS)
+
+
+def test_logits_equal_transformers(ops, mixture):
+    path, theirs = mixture
+    assert distance(score(ops, open_decoder(ops, path), Sequence(IDS)), theirs) < 1e-4
+
+
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_mutant_is_seen(monkeypatch, ops, path, expected, mutant):
+def test_mutant_is_seen(monkeypatch, ops, mixture, mutant):
+    path, theirs = mixture
     wrong = MUTANTS[mutant](monkeypatch, open_decoder(ops, path))
-    assert distance(score(ops, wrong, Sequence(IDS)), expected) > 1e-3
+    assert distance(score(ops, wrong, Sequence(IDS)), theirs) > 1e-3
 
 
 def rewritten(path, target, *, keys=None, change=None):

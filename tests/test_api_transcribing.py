@@ -131,6 +131,14 @@ def test_without_moments_a_segment_is_a_window(model):
     assert [segment.start for segment in segments] == [segment.frame / 100 for segment in segments]
 
 
+def test_a_window_knows_what_was_written_before_where_it_is_told(model):
+    sound = noise(2.5, seed=5)
+    plain, told = (list(model.transcribe(sound, language="en", temperature=0.0, carry=c)) for c in (False, True))
+    first = [[segment.ids for segment in made if segment.frame == 0] for made in (plain, told)]
+    assert first[0] == first[1]
+    assert [segment.ids for segment in plain] != [segment.ids for segment in told]
+
+
 def test_drawing_is_repeated_by_its_seed(model):
     one, same, other = (
         [segment.ids for segment in model.transcribe(noise(0.9), language="en", temperature=1.0, seed=seed)]
@@ -183,6 +191,11 @@ def test_a_closed_model_ends_a_transcript(theirs, tmp_path):
         coming = made.transcribe(noise(0.5))
     with pytest.raises(DeviceError):
         list(coming)
+
+
+def test_it_talks_to_nobody(model):
+    with pytest.raises(RequestError, match="writes down what was said"):
+        model.chat("Hi")
 
 
 def test_its_notes_tell_of_no_key_that_is_read(model):

@@ -203,6 +203,7 @@ class Model(Ranks, Transcribes):
         budget: PictureBudget,
     ) -> Question:  # fmt: skip
         prompting = self.text.prompting
+        self.check_talks()
         try:
             conversation = self._read(messages, check, context, budget)
             made = prompting.prompt(conversation, options, context=context, check=check)

@@ -42,7 +42,7 @@ class TranscriptOptions:
         temperatures: tried in turn, while what comes reads badly; 0 is greedy.
         timed: whether moments are written; without, each window is one segment.
         words: whether times of words are told, too.
-        carry: whether a window knows what was written of those before.
+        carry: whether a window knows what was written of those before: names stay spelt alike, and mistakes go on.
         least_logprob: of an id on average, below which a window is written again.
         most_compression: of a window's text, above which it is written again.
         silence: how likely nobody has to speak in a window for it to be left out, where it reads badly.
@@ -55,7 +55,7 @@ class TranscriptOptions:
     temperatures: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     timed: bool = True
     words: bool = False
-    carry: bool = True
+    carry: bool = False
     least_logprob: float = -1.0
     most_compression: float = 2.4
     silence: float = 0.6

@@ -85,10 +85,15 @@ class Transcribes(Stays):
         """Whether it writes down what was said."""
         return self.text.hearing is not None
 
+    def check_talks(self) -> None:
+        """Raises RequestError for a model that writes down what was said, and was never taught to answer."""
+        if self.has_hearing and self.text.prompting.template is None:
+            raise RequestError("this model writes down what was said, and talks to nobody", hint="give it a recording")
+
     def transcribe(
         self, sound: Heard, *, language: str | None = None, task: str = "transcribe", prompt: str = "",
         temperature: float | Sequence[float] | None = None, timed: bool = True, words: bool = False,
-        carry: bool = True, seed: int = 0, limits: SoundLimits | None = None, name: str | None = None,
+        carry: bool = False, seed: int = 0, limits: SoundLimits | None = None, name: str | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Transcript:  # fmt: skip
         """What was said in a recording, with the times of its segments.
@@ -102,7 +107,8 @@ class Transcribes(Stays):
                 0, 0.2, ... 1.
             timed: whether the model tells times; without, a segment is a window of 30 seconds.
             words: whether segments tell their words and the times of these, by where the model looks.
-            carry: whether it knows in each window what was written of those before.
+            carry: whether it knows in each window what was written of those before: names stay spelt alike, and
+                mistakes go on.
             seed: of what is drawn: the same sound has the same transcript.
             limits: how much sound there may be.
             name: what errors call the sound.

@@ -171,6 +171,16 @@ def test_models_are_loaded_and_unloaded_as_asked(zoo):
         assert server.ask("/models/load", {}).status == 400
 
 
+@pytest.mark.parametrize("alive", [0, "0s", "5m"])
+def test_ollamas_clients_let_a_model_go(zoo, alive):
+    with zoo.serve() as server:
+        for path, said in (("/api/generate", {}), ("/api/chat", {"messages": []})):
+            assert server.ask(path, {"model": "ant", "keep_alive": "5m", **said}).json["done_reason"] == "load"
+            told = server.ask(path, {"model": "ant", "keep_alive": alive, **said}).json
+            assert told["done_reason"] == ("load" if alive == "5m" else "unload")
+            wait_for(lambda: (status(server, "ant") == "loaded") is (alive == "5m"))
+
+
 def test_an_answer_that_runs_ends_before_its_model_goes(zoo, monkeypatch):
     with zoo.serve(most=1) as server, ThreadPoolExecutor(2) as pool:
         complete(server, "ant")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
@@ -19,9 +20,10 @@ _Number = Annotated[float, Meta(description="As llama-server's of the same name.
 _Whole = Annotated[float, Meta(ge=-(2**63), le=2.0**64, description="A whole number: what is behind the point is cut.")]
 _Images = Annotated[list[str], Meta(max_length=256, description="Pictures' files, in base64.")]
 _Format = Annotated[str | dict[str, Any], Meta(description='"json", or a JSON schema that the answer obeys.')]
-_Alive = Annotated[int | float | str, Meta(description="Is left aside: the model stays.")]
+_Alive = Annotated[int | float | str, Meta(description="0, where nothing is said: one of several models goes.")]
 _Think = Annotated[bool | str, Meta(description="Whether to think, or how hard: low, medium, high.")]
 _Top = Annotated[int, Meta(ge=0, le=20, description="How many rivals of each token are told.")]
+_NO_TIME: Final = re.compile(r"0+(ns|us|ms|s|m|h)?")
 _WHOLE: Final = ("num_predict", "top_k", "seed", "repeat_last_n")
 _NUMBERS: Final = (
     "temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty",
@@ -49,7 +51,7 @@ class OllamaFields(Fields, kw_only=True):
     """What chats and generations have in common."""
 
     media_hint = 'send pictures as "images": ["BASE64"]'
-    model: Annotated[str | None, Meta(description="Is left aside: there is one.")] = None
+    model: Annotated[str | None, Meta(description="Which of several. Is left aside where there is one.")] = None
     stream: Annotated[bool, Meta(description="A line for each piece.")] = True
     format: _Format | None = None
     options: OllamaOptions | None = None
@@ -91,6 +93,11 @@ class OllamaGenerateFields(OllamaFields, kw_only=True):
         None
     )
     template: Annotated[str, one_of("", description="Not taken.", hint="start the server with --chat-template")] = ""
+
+
+def ends_at_once(alive: float | str | None) -> bool:
+    """Whether a model shall go when its answers have ended: 0, or no time in Go's words, as "0s"."""
+    return alive == 0 or (isinstance(alive, str) and _NO_TIME.fullmatch(alive.strip()) is not None)
 
 
 def error_of(error: OpsinError) -> _Json:

@@ -19,7 +19,9 @@ from opsin.serve.fields import read
 from opsin.serve.model_card import ModelCard
 from opsin.serve.ollama import (
     OllamaChatFields,
+    OllamaFields,
     OllamaGenerateFields,
+    ends_at_once,
     gap,
     raw_prompt,
     translate_chat,
@@ -29,7 +31,7 @@ from opsin.serve.ollama_format import OllamaFormat, now
 from opsin.serve.raw_prompts import gaps_of
 from opsin.serve.service import Service
 
-_LOADED: Final = "load"
+_LOADED, _UNLOADED = "load", "unload"
 _FOR_EVER: Final = "2318-01-01T00:00:00Z"
 CHAT: Final = ChatProtocol(
     "ollama-", translate_chat, lambda asked, fields, _: OllamaFormat(True, tells_thoughts(asked, fields))
@@ -50,17 +52,16 @@ class OllamaRoutes:
     async def chat(self, exchange: Exchange) -> None:
         """Answer a conversation, in Ollama's shape."""
         asked = await self._service.parse(exchange.body, partial(self._asked_chat, tenant=exchange.tenant))
-        if asked is None:
-            message = {"message": {"role": "assistant", "content": ""}}
-            await exchange.value(self._is_there(message))
+        if isinstance(asked, OllamaChatFields):
+            await exchange.value(self._visited(asked, {"message": {"role": "assistant", "content": ""}}))
         else:
             await self._chats.answer(exchange, asked)
 
     async def generate(self, exchange: Exchange) -> None:
         """Answer a prompt, in Ollama's shape."""
         asked = await self._service.parse(exchange.body, partial(self._asked_generation, tenant=exchange.tenant))
-        if asked is None:
-            await exchange.value(self._is_there({"response": ""}))
+        if isinstance(asked, OllamaGenerateFields):
+            await exchange.value(self._visited(asked, {"response": ""}))
         elif isinstance(asked, ChatRequest):
             await self._generations.answer(exchange, asked)
         else:
@@ -103,24 +104,30 @@ class OllamaRoutes:
             }
         )
 
-    def _asked_chat(self, body: Mapping[str, Any], *, tenant: str) -> ChatRequest | None:
-        return self._chats.asked(body, tenant=tenant) if read(body, OllamaChatFields).messages else None
+    def _asked_chat(self, body: Mapping[str, Any], *, tenant: str) -> ChatRequest | OllamaChatFields:
+        """The fields alone where nothing is said."""
+        asked = read(body, OllamaChatFields)
+        return self._chats.asked(body, tenant=tenant) if asked.messages else asked
 
-    def _asked_generation(self, body: Mapping[str, Any], *, tenant: str) -> ChatRequest | CompletionRequest | None:
+    def _asked_generation(
+        self, body: Mapping[str, Any], *, tenant: str
+    ) -> ChatRequest | CompletionRequest | OllamaGenerateFields:
         asked = read(body, OllamaGenerateFields)
         if asked.suffix:
             if not self._service.card.infills:
                 raise RequestError(f"{self._service.name!r} does not support insert", hint="take a model for code")
             return self._completions.asked(gap(asked), read_prompts=gaps_of, tenant=tenant)
         if not asked.prompt and not asked.images:
-            return None
+            return asked
         if asked.raw:
             return self._completions.asked(raw_prompt(asked), tenant=tenant)
         return self._generations.asked(body, tenant=tenant)
 
-    def _is_there(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What those hear who ask for nothing but the model."""
-        return {"model": self._service.name, "created_at": now(), **said, "done": True, "done_reason": _LOADED}
+    def _visited(self, asked: OllamaFields, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What those hear who ask for nothing but the model: that it is there, or that it goes (`ollama stop`)."""
+        goes = ends_at_once(asked.keep_alive) and self._service.let_go()
+        reason = _UNLOADED if goes else _LOADED
+        return {"model": self._service.name, "created_at": now(), **said, "done": True, "done_reason": reason}
 
     def loaded_entry(self) -> dict[str, Any]:
         """What is told of a model that is in memory."""

@@ -62,6 +62,7 @@ class Service:
         self._usual: Usual | None = None
         self._card: ModelCard | None = None
         self._marker = options.media_marker
+        self._going: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._active, self._lock = 0, threading.Lock()
         self._last: EngineFigures | None = None  # of the engine before it was unloaded
@@ -227,6 +228,12 @@ class Service:
                 left.cancel()
         if not entered:
             raise gone()
+
+    def let_go(self) -> bool:
+        """Unload the model when nobody is inside; whether it is one that may go because a client says so."""
+        if not self._alone:
+            self._going = asyncio.ensure_future(self.places.drop(self))
+        return not self._alone
 
     async def need(self) -> int:
         """Bytes that the model will take; raises what is known to be wrong with it."""

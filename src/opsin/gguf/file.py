@@ -90,6 +90,10 @@ class File:
         """The files behind this view. Those of a GGUF file are in the order of the tensors' `part`."""
         return tuple(path for header in self._headers for path in header.part.sources)
 
+    def stamp(self) -> bytes:
+        """What tells the files behind it from all others, as far as a short look does."""
+        return b"".join(header.part.stamp() for header in self._headers)
+
     @property
     def typed(self) -> dict[str, Typed]:
         """The metadata with its types, as `write` takes it, so that a copy has the same bytes."""

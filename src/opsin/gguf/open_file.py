@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from copy import copy
+from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Protocol
 
 from opsin.errors import FileError
+
+_LOOKS, _LOOK_BYTES = 32, 4096  # places at which a stamp looks
 
 
 class ByteSource(Protocol):
@@ -31,6 +34,10 @@ class ByteSource(Protocol):
         ...
 
     def close(self) -> None: ...
+
+    def stamp(self) -> bytes:
+        """What tells it from other files: when it was written, its size, and what stands here and there."""
+        ...
 
     def read_into(self, buffer: memoryview, place: int) -> None:
         """Fill `buffer` with what lies at `place`. Raises FileError where there is no more."""
@@ -63,6 +70,16 @@ class OpenFile:
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
         self._stream.close()
+
+    def stamp(self) -> bytes:
+        """Of what is open, whatever lies at its path now. To look at all bytes would take long."""
+        known = os.fstat(self._stream.fileno())
+        digest = blake2b(f"{known.st_size} {known.st_mtime_ns}".encode(), digest_size=32)
+        buffer = bytearray(min(_LOOK_BYTES, self.size))
+        for look in range(_LOOKS):
+            self.read_into(memoryview(buffer), min(self.size * look // _LOOKS, self.size - len(buffer)))
+            digest.update(buffer)
+        return digest.digest()
 
     def read_into(self, buffer: memoryview, place: int) -> None:
         """Fill `buffer` (bytes, contiguous) with what lies at `place`. Raises FileError if the file has no more."""

@@ -16,7 +16,7 @@ from opsin.errors import FileError
 from opsin.gguf.file import File
 from opsin.gguf.header import open_header
 from opsin.gguf.new_tensor import Blocks, MadeRows, NewTensor
-from opsin.gguf.open_file import ByteSource
+from opsin.gguf.open_file import ByteSource, OpenFile
 from opsin.gguf.writer import Writable, encode_header
 
 _PIECE = 1 << 22  # bytes that are made at once of what is made in rows
@@ -58,6 +58,9 @@ class _Header:
     def close(self) -> None:
         """Nothing is open."""
 
+    def stamp(self) -> bytes:
+        return b""
+
     def read_into(self, buffer: memoryview, place: int) -> None:
         there = self._data[place : place + len(buffer)]
         buffer[:] = there + bytes(len(buffer) - len(there))
@@ -92,6 +95,15 @@ class _Made:
         self._users.discard(self._user)
         if not self._users:
             self._close()
+
+    def stamp(self) -> bytes:
+        """Of the files that it is made of."""
+        stamps = []
+        for path in self.sources:
+            source = OpenFile(path)
+            stamps.append(source.stamp())
+            source.close()
+        return b"".join(stamps)
 
     def read_into(self, buffer: memoryview, place: int) -> None:
         """Fill `buffer` with bytes of one tensor. Raises FileError once it is closed, and what making them raises."""

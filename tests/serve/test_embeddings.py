@@ -188,5 +188,7 @@ def test_a_server_of_an_encoder_embeds_and_says_that_it_writes_nothing(tmp_path)
             assert "writes nothing" in reply.json["error"]["message"]
         for path in ("/health", "/props", "/v1/models", "/metrics", "/slots", "/api/tags", "/"):
             assert made.ask(path).status == 200, path
+        (entry,) = made.ask("/v1/models").json["data"]
+        assert entry["architecture"]["output_modalities"] == ["embeddings"]
         assert made.ask("/tokenize", {"content": "rain", "add_special": True}).json["tokens"][0] == 2
         assert made.service.leaked() == {}

@@ -391,6 +391,25 @@ def test_a_model_is_chosen_of_several(browser, tmp_path):
         browser.wait("document.getElementById('models').value === 'bee'")
 
 
+ENCODER = """{ const asked = fetch, models = (one) => JSON.stringify({data: [
+    {id: "vectors", architecture: {input_modalities: ["text"], output_modalities: ["embeddings"]}}, ...one]});
+  window.fetch = async (url, options) => url === "v1/models"
+    ? new Response(models(location.hash ? [{id: "words"}] : [])) : asked(url, options); }"""
+
+
+def test_a_model_that_writes_nothing_says_so_and_is_not_offered_beside_others(browser, server):
+    browser.call("Page.enable")
+    stub = browser.call("Page.addScriptToEvaluateOnNewDocument", source=ENCODER)["identifier"]
+    browser.open(server.url + "/docs")
+    browser.open(server.url + "/")
+    browser.wait("document.getElementById('how').textContent.includes('embeddings')")
+    browser.open(server.url + "/docs")
+    browser.open(server.url + "/#several")
+    browser.wait("document.getElementById('model').textContent === 'words'")
+    assert not browser.run("document.getElementById('models').checkVisibility()")
+    browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=stub)
+
+
 def test_its_modules_are_short_say_what_they_are_and_read_no_html():
     folder = Path(__file__).parents[2] / "src" / "opsin" / "serve" / "page"
     for path in folder.glob("*.js"):

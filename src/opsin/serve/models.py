@@ -102,7 +102,10 @@ class ModelRoutes:
             "object": "model",
             "created": service.state.started,
             "owned_by": "opsin",
-            "architecture": {"input_modalities": takes, "output_modalities": ["text"]},
+            "architecture": {
+                "input_modalities": takes,
+                "output_modalities": ["text" if card.writes else "embeddings"],
+            },
             **_bundled(card),
             "meta": {
                 "vocab_type": facts.vocabulary_type,

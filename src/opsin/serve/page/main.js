@@ -26,9 +26,10 @@ function working(on) {
 
 /** What a person reads before they ask. */
 function introduce() {
-  const {description, bundled} = models.chosen, {sees} = models;
+  const {description, bundled} = models.chosen, {sees, writes} = models;
+  const takes = sees ? "Drop pictures anywhere, paste them, choose files or take one." : "It takes text only.";
   $("what").textContent = sees ? "Show a picture, ask about it." : "Ask something.";
-  $("how").textContent = sees ? "Drop pictures anywhere, paste them, choose files or take one." : "It takes text only.";
+  $("how").textContent = writes ? takes : "This model does not answer: it makes embeddings, at /v1/embeddings.";
   $("about").textContent = description ?? "";
   $("examples").hidden = true;
   if (bundled) showExamples((picture, question) => { composer.set(question, [picture]); talk.ask(); });

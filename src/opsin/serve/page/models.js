@@ -30,6 +30,11 @@ export class Models {
     return this.chosen.architecture?.input_modalities?.includes("image") ?? true;
   }
 
+  /** Some only make embeddings. */
+  get writes() {
+    return writes(this.chosen);
+  }
+
   get context() {
     return this.chosen.meta?.n_ctx ?? null;
   }
@@ -53,7 +58,8 @@ export class Models {
   /** Ask what there is now. Throws Refused. */
   async refresh() {
     const wanted = $("models").value || remembered();
-    this.entries = (await read("v1/models")).data;
+    const {data} = await read("v1/models"), writing = data.filter(writes);
+    this.entries = writing.length ? writing : data;
     const optionOf = ({id, status}) => make("option", {value: id}, id + noteOf(status));
     $("models").replaceChildren(...this.entries.map(optionOf));
     if (this.entries.some(({id}) => id === wanted)) $("models").value = wanted;
@@ -74,6 +80,10 @@ export class Models {
   remember() {
     try { localStorage.setItem(PLACE, $("models").value); } catch { /* it holds until the page is closed */ }
   }
+}
+
+function writes({architecture}) {
+  return architecture?.output_modalities?.includes("text") ?? true;
 }
 
 function remembered() {

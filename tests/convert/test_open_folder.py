@@ -147,14 +147,14 @@ def test_what_cannot_be_converted_is_told_in_a_line(tmp_path):
     with pytest.raises(FileError, match="holds an adapter, not a model"):
         opsin.load(folder)
     (folder / "adapter_config.json").unlink()
-    (folder / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}')
+    (folder / "config.json").write_text('{"architectures": ["DebertaV2Model"], "model_type": "deberta-v2"}')
     with pytest.raises(FileError, match="has no safetensors files"):
         opsin.load(folder)
     (folder / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(FileError, match="holds its weights as a pickle"):
         opsin.load(folder)
     (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-    with pytest.raises(ModelError, match="BertModel cannot be converted"):
+    with pytest.raises(ModelError, match="DebertaV2Model cannot be converted"):
         opsin.load(folder)
 
 

@@ -35,7 +35,7 @@ RULES = (
 MODES = {"16x": 4, "4x": 2}
 
 
-def make(mode: str, seed: int = 0) -> MiniCPMV4_6ForConditionalGeneration:
+def make(mode: str, seed: int = 0, table: int = TABLE) -> MiniCPMV4_6ForConditionalGeneration:
     torch.manual_seed(seed)
     text = {
         "model_type": "qwen3_5_text", "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96,
@@ -47,7 +47,7 @@ def make(mode: str, seed: int = 0) -> MiniCPMV4_6ForConditionalGeneration:
     }  # fmt: skip
     vision = {
         "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
-        "image_size": TABLE * PATCH, "patch_size": PATCH,
+        "image_size": table * PATCH, "patch_size": PATCH,
     }  # fmt: skip
     config = MiniCPMV4_6Config(
         text_config=text, vision_config=vision, image_token_id=SPECIAL, video_token_id=SPECIAL + 1,

@@ -32,12 +32,17 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+import dotsocr_truth  # noqa: E402
 import gemma3_truth  # noqa: E402
+import glm4v_truth  # noqa: E402
 import idefics3_truth  # noqa: E402
 import internvl_truth  # noqa: E402
+import lfm2_vl_truth  # noqa: E402
 import llava_next_truth  # noqa: E402
 import llava_truth  # noqa: E402
+import minicpmv4_6_truth  # noqa: E402
 import minicpmv_truth  # noqa: E402
+import paddleocr_truth  # noqa: E402
 import pixtral_truth  # noqa: E402
 import qwen2vl_truth  # noqa: E402
 import qwen3vl_truth  # noqa: E402
@@ -45,6 +50,11 @@ from mtmd_reference import embeddings  # noqa: E402
 from vision_truth import picture  # noqa: E402
 
 NEXT = llava_next_truth.TOWERS  # whose SigLIP has no class row
+SIXTEENTH, FOURTH = minicpmv4_6_truth.TOWERS.values()
+# Pictures have as many rows as llama.cpp takes for granted.
+LFM2 = replace(
+    lfm2_vl_truth.TOWERS["lfm2_vl"], processor=lambda: lfm2_vl_truth.processor().of(least=64, most=256)
+)  # fmt: skip
 FAMILIES = {
     "gemma3": (gemma3_truth, gemma3_truth.gemma3_truth, (56, 56)),
     "idefics3": (idefics3_truth, idefics3_truth.idefics3_truth, (192, 96)),
@@ -63,7 +73,20 @@ FAMILIES = {
     "minicpmv4.5": (minicpmv_truth.TOWERS["minicpmv4.5"], lambda: minicpmv_truth.wide("4.5"), (96, 192)),
     "pixtral": (pixtral_truth.TOWERS["pixtral"], pixtral_truth.pixtral_truth, (96, 64)),
     "mistral small": (pixtral_truth.TOWERS["mistral small"], pixtral_truth.mistral3_truth, (96, 64)),
+    "qwen35": (qwen3vl_truth, qwen3vl_truth.newer_truth, (96, 64)),
+    "lfm2_vl": (LFM2, LFM2.make, (96, 64)),
+    "minicpmv4_6": (SIXTEENTH, lambda: minicpmv4_6_truth.make("16x", table=70), (48, 48)),
+    "minicpmv4_6 4x": (FOURTH, lambda: minicpmv4_6_truth.make("4x", table=70), (48, 48)),
+    "glm4v": (glm4v_truth, glm4v_truth.make, (24, 24)),
+    "glm_ocr": (glm4v_truth, glm4v_truth.make_ocr, (64, 64)),
+    "paddleocr": (paddleocr_truth, paddleocr_truth.make, (64, 48)),
+    "dots.ocr": (dotsocr_truth, dotsocr_truth.make, (64, 64)),
 }
+
+OTHERWISE = (
+    *("gemma3", "llava", "llava next", "llava onevision", "internvl", "minicpmv2.6", "minicpmv4.5"),
+    *("minicpmv4_6", "minicpmv4_6 4x"),
+)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -132,7 +155,7 @@ def as_llama_cpp_does(mmproj, image, device):
 
 def test_the_best_token_is_that_of_llama_cpp(pair):
     name, (model, mmproj), image = pair
-    if name in ("gemma3", "llava", "llava next", "llava onevision", "internvl", "minicpmv2.6", "minicpmv4.5"):
+    if name in OTHERWISE:
         pytest.skip("llama.cpp leaves out newlines around a picture or its number, or sees another one")
     params = xllamacpp.CommonParams()
     params.model.path, params.mmproj.path = str(model), str(mmproj)

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from opsin_process import COMMAND, environment
 
 ROOT = Path(__file__).parents[2]
@@ -25,10 +27,24 @@ def commands() -> list[str]:
     return [line for line in lines if "opsin " in line and not line.startswith("bash ")]
 
 
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model that hears, and something to hear."""
+    pytest.importorskip("torch")
+    from tiny_speech import published, write_by_hand
+
+    made = tmp_path_factory.mktemp("speech")
+    write_by_hand(made / "whisper.gguf", published())
+    soundfile.write(made / "talk.mp3", np.random.default_rng(0).standard_normal(25_000) * 0.1, 16_000)
+    return made
+
+
 @pytest.fixture
-def folder(tmp_path: Path, smollm2: Path) -> Path:
+def folder(tmp_path: Path, smollm2: Path, speech: Path) -> Path:
     """A folder where model.gguf is a model, and the examples."""
     (tmp_path / "model.gguf").symlink_to(smollm2)
+    for path in speech.iterdir():
+        (tmp_path / path.name).symlink_to(path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     return tmp_path
 

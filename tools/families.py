@@ -65,7 +65,7 @@ class Family:
     projectors: tuple[str, ...]
     is_text: bool  # there are models of it that see nothing
     hears: bool
-    embeds: bool  # and does nothing else
+    embeds: bool  # there are models of it that do nothing else
 
 
 def families() -> list[Family]:

@@ -8,6 +8,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+from encoders import write_encoder
 from stories import write_stories
 
 from opsin.gguf import File, write
@@ -54,11 +55,17 @@ def models(folder: Path, smollm2: Path) -> Path:
         _cut_nano(text, sight)
         write_stories(stories)
         write_stories(infill, infills=True)
+    encoder, ranker = folder / "encoder.gguf", folder / "ranker.gguf"
+    if not ranker.exists():
+        write_encoder(encoder)
+        write_encoder(ranker, ranks=True)
     table = folder / "models.json"
     files = {
         "stories260K-infill": [str(infill)],
         "stories260K": [str(stories)],
         "tinyllamas": [str(stories)],
+        "bert-bge-small": [str(encoder)],
+        "jina-reranker": [str(ranker)],
         "tinygemma3": [str(text), str(sight)],
         "": [str(smollm2)],
     }

@@ -73,6 +73,12 @@ ENCODERS = {
         settings={"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": CONTEXT + 2},
     ),
     "nomic-bert": Encoder("NomicBert"),
+    "gemma-embedding": Encoder(
+        "Gemma3Text",
+        settings={"use_bidirectional_attention": True, "sliding_window": 20, "num_key_value_heads": 2, "head_dim": 24,
+                  "query_pre_attn_scalar": 24, "layer_types": ["sliding_attention", "full_attention"] * 2,
+                  "num_hidden_layers": 4, "type_vocab_size": None, "layer_norm_eps": None},
+    ),
 }  # fmt: skip
 
 
@@ -80,13 +86,15 @@ def save(folder: Path, kind: str) -> torch.nn.Module:
     """A folder of sentence-transformers; the model of transformers that is in it."""
     told = ENCODERS[kind]
     torch.manual_seed(1)
-    config = getattr(transformers, f"{told.name}Config")(**{**told.shared, **told.settings})
+    settings = {name: value for name, value in {**told.shared, **told.settings}.items() if value is not None}
+    config = getattr(transformers, f"{told.name}Config")(**settings)
     config._attn_implementation = "eager"
     model = getattr(transformers, f"{told.name}Model")(config).eval()
     with torch.no_grad():
         for name, values in model.named_parameters():
             if "norm" in name.lower():
-                values.copy_((1.0 if name.endswith("weight") else 0.0) + 0.3 * torch.randn_like(values))
+                middle = 1.0 if name.endswith("weight") and "Gemma" not in told.name else 0.0
+                values.copy_(middle + 0.3 * torch.randn_like(values))
             else:
                 values.copy_(torch.randn_like(values) * (2.5 if "query" in name or "key" in name else 1.0)
                              * (values.shape[-1] ** -0.5 if values.dim() > 1 else 0.1))  # fmt: skip

@@ -10,11 +10,12 @@ folders = pytest.importorskip("encoder_folders", reason="needs transformers")
 
 from by_hand import distance  # noqa: E402
 from encoder_folders import CONTEXT, ENCODERS, TEXTS, WIDTH  # noqa: E402
+from tiny import Shape, weights, write_llama  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
 import opsin  # noqa: E402
 from opsin.convert.hf import convert  # noqa: E402
-from opsin.errors import ContextError, RequestError  # noqa: E402
+from opsin.errors import ContextError, ModelError, RequestError  # noqa: E402
 
 POOLED = {"mean": lambda s: s.mean(axis=0), "cls": lambda s: s[0], "last": lambda s: s[-1]}
 
@@ -108,3 +109,22 @@ def test_it_writes_nothing_and_says_so(model):
             ask()
     with pytest.raises(RequestError, match="writes nothing"):
         model.prompt_logprobs([5, 6])
+
+
+def test_matrices_behind_a_pooled_embedding_are_applied_to_it_alone(tmp_path):
+    shape, random = Shape(metadata={"llama.pooling_type": 1}), np.random.default_rng(3)
+    dense = [random.standard_normal(size).astype(np.float32) for size in ((96, shape.width), (shape.width, 96))]
+    write_llama(tmp_path / "plain.gguf", shape, weights(shape))
+    tensors = {**weights(shape), "dense_2.weight": dense[0], "dense_3.weight": dense[1]}
+    write_llama(tmp_path / "dense.gguf", shape, tensors)
+    with (
+        opsin.load(tmp_path / "plain.gguf", threads=1) as plain,
+        opsin.load(tmp_path / "dense.gguf", threads=1) as made,
+    ):
+        truth = dense[1] @ (dense[0] @ plain.embed("the rain", normalize=False))
+        np.testing.assert_allclose(made.embed("the rain", normalize=False), truth, rtol=1e-3, atol=1e-3)
+        (one,), (other,) = (m.embed(["the rain"], pooling="none") for m in (plain, made))
+        assert np.array_equal(one, other)
+    write_llama(tmp_path / "wrong.gguf", shape, {**weights(shape), "dense_2.weight": dense[0]})
+    with pytest.raises(ModelError, match="makes 96 values"):
+        opsin.load(tmp_path / "wrong.gguf", threads=1)

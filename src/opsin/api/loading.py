@@ -40,6 +40,7 @@ from opsin.media.fetch import FetchRules
 from opsin.media.limits import PictureLimits
 from opsin.models import Decoder, is_known, load_decoder
 from opsin.nn.batch import MEMORY
+from opsin.nn.dense import DenseHead
 from opsin.nn.module import FileReader
 from opsin.nn.rank import RankHead
 from opsin.ops import PAGE, PageType
@@ -210,6 +211,7 @@ class _Read:
     facts: Facts
     hearing: Hearing | None
     rank_head: RankHead | None
+    dense: DenseHead | None
 
 
 def _hearing(file: File, decoder: Decoder) -> Hearing | None:
@@ -238,7 +240,7 @@ class _Loading:
             coming = beside.submit(Tokenizer.from_metadata, file.metadata)
             reader = FileReader(file, self.device.eager())
             decoder = load_decoder(file, reader)
-            head = RankHead.load(file, reader, decoder.width)
+            heads = RankHead.load(file, reader, decoder.width), DenseHead.load(reader, decoder.width)
             tokenizer = coming.result()
         if tokenizer.vocabulary_size > decoder.ids:
             raise ModelError(
@@ -250,7 +252,7 @@ class _Loading:
         facts = Facts.of(file)
         if found is not None:
             facts = replace(facts, stop=found.stop, system=found.system)
-        return _Read(decoder, tokenizer, template, facts, hearing, head)
+        return _Read(decoder, tokenizer, template, facts, hearing, *heads)
 
     def vision(self, file: File, path: Path) -> Vision:
         """The part for pictures of a file, which may be the one that is open."""
@@ -285,7 +287,7 @@ class _Loading:
         replies = Replies(read.tokenizer, read.template, grammars, decoder.vocabulary)
         marker = vision.marker if vision is not None else None
         prompting = Prompting(read.tokenizer, read.template, marker, replies.format)
-        pooler = Pooler(engine, runner)
+        pooler = Pooler(engine, runner, read.dense)
         return Text(
             runner, engine, pooler, read.tokenizer, grammars, prompting, replies, read.facts, hearing, read.rank_head
         )  # fmt: skip

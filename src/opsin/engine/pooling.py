@@ -26,6 +26,7 @@ from opsin.engine.runner import Runner
 from opsin.engine.scoring import LOOK_AGAIN_SECONDS
 from opsin.engine.step_program import StepProgram
 from opsin.errors import ContextError, DeviceError, FileError, OpsinError, RequestError, known
+from opsin.nn.dense import DenseHead
 from opsin.ops.device import Stopped
 from opsin.spans import MediaSpan, Prompt
 
@@ -109,10 +110,14 @@ class _HiddenProgram(StepProgram):
 
 
 class Pooler:
-    """Embeddings of prompts of one model. From any thread."""
+    """Embeddings of prompts of one model. From any thread.
 
-    def __init__(self, engine: Engine, runner: Runner) -> None:
-        self._engine, self._runner = engine, runner
+    Args:
+        dense: what stands behind a pooled embedding, where the file has it.
+    """
+
+    def __init__(self, engine: Engine, runner: Runner, dense: DenseHead | None = None) -> None:
+        self._engine, self._runner, self._dense = engine, runner, dense
         self._checks = PromptChecks(runner, engine.memory, takes_media=runner.media is not None)
         self._program: _HiddenProgram | None = None  # recorded when it is first needed
         self._coming: deque[_Text] = deque()
@@ -135,7 +140,12 @@ class Pooler:
             if text.rows.media:  # one by one, so that what they need stays
                 self._engine.embed(span for span in prompt.spans if isinstance(span, MediaSpan))
                 self._work([text], check)
-        return [text.pooled for text in texts]
+        pooled = [text.pooled for text in texts]
+        dense = self._dense
+        if dense is None or pooling == "none" or not pooled:
+            return pooled
+        constant = self._runner.device.eager().constant
+        return [*self._engine.call(lambda: dense(constant(np.stack(pooled))))]
 
     def _check_length(self, tokens: int) -> None:
         most = self._engine.context

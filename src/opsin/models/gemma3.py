@@ -4,8 +4,11 @@ Layers with a window and those that see everything have ropes of their own.
 
 Its tower is SigLIP, whose patches are averaged in squares to the rows of a sequence.
 
-GGUF: general.architecture = "gemma3", clip.projector_type = "gemma3"; norms hold their "+1". Oracle: transformers'
-Gemma3ForConditionalGeneration, and its processor; with pan and scan where high detail is asked for.
+EmbeddingGemma is its text, whose tokens see what is ahead, too.
+
+GGUF: general.architecture = "gemma3" or "gemma-embedding", clip.projector_type = "gemma3"; norms hold their "+1".
+Oracle: transformers' Gemma3ForConditionalGeneration, and its processor; with pan and scan where high detail is asked
+for.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 from opsin.arrays import Floats
@@ -46,25 +50,27 @@ ORIGINAL, CROPS = "Here is the original image ", " and here are some crops to he
 
 class Gemma3(SandwichDecoder):
     @classmethod
-    def load(cls, file: File, source: Reader) -> Gemma3:
+    def load(cls, file: File, source: Reader, prefix: str = "gemma3", *, encodes: bool = False) -> Gemma3:
+        """`encodes`: as the encoder of texts, whose window lies on both sides of a row, half on each."""
         weights = SandwichWeights.read(source)
-        weights.check(file, "gemma3", weights.blk)
-        heads, layers = heads_of(file, "gemma3"), len(weights.blk)
-        if layers == LARGEST and "gemma3.attention.scale" not in file.metadata:
+        weights.check(file, prefix, weights.blk)
+        heads, layers = heads_of(file, prefix), len(weights.blk)
+        if layers == LARGEST and f"{prefix}.attention.scale" not in file.metadata:
             heads = replace(heads, scale=(weights.width / heads.query) ** -0.5)
-        local = local_layers(file, "gemma3", layers, period=PERIOD)
-        rope, constant = rope_of(file, "gemma3", heads.width, base=1e6), source.ops.constant
+        local = local_layers(file, prefix, layers, period=PERIOD)
+        rope, constant = rope_of(file, prefix, heads.width, base=1e6), source.ops.constant
         whole = near = Kind("self", 0, constant(rope.frequencies), rope.scale)
         if any(local):
-            near = _near(file, source, 2 * len(rope.frequencies))
-        return cls.of(file, "gemma3", weights, heads, whole=whole, near=near, local=local)
+            near = _near(file, source, prefix, 2 * len(rope.frequencies))
+            near = replace(near, window=near.window // 2 + 1) if encodes else near
+        return cls.of(file, prefix, weights, heads, whole=whole, near=near, local=local, encodes=encodes)
 
 
-def _near(file: File, source: Reader, turned: int) -> Kind:
+def _near(file: File, source: Reader, prefix: str, turned: int) -> Kind:
     """Layers with a window, whose rope is their own and stretched by nothing. `turned`: values of a head."""
-    old = positive_float(file, "gemma3.rope.local.freq_base", 10000.0)  # an older name
-    base = positive_float(file, "gemma3.rope.freq_base_swa", old)
-    window = positive_int(file, "gemma3.attention.sliding_window")
+    old = positive_float(file, f"{prefix}.rope.local.freq_base", 10000.0)  # an older name
+    base = positive_float(file, f"{prefix}.rope.freq_base_swa", old)
+    window = positive_int(file, f"{prefix}.attention.sliding_window")
     return Kind("window", window, source.ops.constant(as_frequencies(file, frequencies(turned, base))))
 
 
@@ -213,6 +219,7 @@ def _found(file: File) -> Mapping[str, Value]:
 
 
 DECODERS = {"gemma3": Gemma3.load}
+TEXT_ENCODERS = {"gemma-embedding": partial(Gemma3.load, prefix="gemma-embedding", encodes=True)}
 ENCODERS = {"gemma3": Gemma3Vision.load}
 DIALECTS = (
     Dialect(
@@ -222,28 +229,38 @@ DIALECTS = (
         tensors=SIGLIP_WORDS | {"mm_input_projection": "input_projection", "mm_soft_emb_norm": "soft_emb_norm"},
     ),
 )  # fmt: skip
-RULES = (
-    Rules(
-        part="text",
-        architecture="gemma3",
-        classes=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
-        types=("gemma3_text",),
-        assumed={"hidden_activation": "gelu_pytorch_tanh", "attn_logit_softcapping": 0.0},
-        keys=(
-            *KEYS,
-            Key("{arch}.context_length", "max_position_embeddings"),
-            Key("{arch}.rope.freq_base", _whole_base, "float"),
-            Key("{arch}.attention.scale", _scale, "float", None),
-            Key("{arch}.attention.sliding_window", _window, "int", None),
-            Key("{arch}.attention.sliding_window_pattern", _period, "int", None),
-            Key("{arch}.attention.sliding_window_pattern", _irregular, "bools", None),
-            Key("{arch}.rope.freq_base_swa", _local_base, "float"),
-            Key("{arch}.final_logit_softcapping", "final_logit_softcapping", "float", None),
-        ),
-        tensors=(*tensors(norm=plus_one), *SANDWICH),
-        defaults=_DEFAULTS,
-        check=_check,
+_TEXT = Rules(
+    part="text",
+    architecture="gemma3",
+    classes=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+    types=("gemma3_text",),
+    assumed={"hidden_activation": "gelu_pytorch_tanh", "attn_logit_softcapping": 0.0},
+    keys=(
+        *KEYS,
+        Key("{arch}.context_length", "max_position_embeddings"),
+        Key("{arch}.rope.freq_base", _whole_base, "float"),
+        Key("{arch}.attention.scale", _scale, "float", None),
+        Key("{arch}.attention.sliding_window", _window, "int", None),
+        Key("{arch}.attention.sliding_window_pattern", _period, "int", None),
+        Key("{arch}.attention.sliding_window_pattern", _irregular, "bools", None),
+        Key("{arch}.rope.freq_base_swa", _local_base, "float"),
+        Key("{arch}.final_logit_softcapping", "final_logit_softcapping", "float", None),
     ),
+    tensors=(*tensors(norm=plus_one), *SANDWICH),
+    defaults=_DEFAULTS,
+    check=_check,
+)
+_EMBEDDING = replace(
+    _TEXT,
+    architecture="gemma-embedding",
+    classes=("Gemma3TextModel",),
+    types=(),
+    when=lambda config: config.get("use_bidirectional_attention") is True,
+    check=lambda settings: None,
+)
+RULES = (
+    _TEXT,
+    _EMBEDDING,
     Rules(
         part="vision",
         architecture="gemma3",

@@ -58,7 +58,10 @@ class LayerPlace:
 
 @dataclass(frozen=True, eq=False)
 class SandwichDecoder(OverWeights):
-    """`cap` bounds logits, where it is above nothing (see `Ops.softcap`)."""
+    """`cap` bounds logits, where it is above nothing (see `Ops.softcap`).
+
+    `encodes`: it gives none, rows see what is ahead, too, and each layer writes its keys where the one before had its.
+    """
 
     weights: SandwichWeights
     heads: Heads
@@ -68,11 +71,12 @@ class SandwichDecoder(OverWeights):
     places: tuple[LayerPlace, ...]
     cap: float = 0.0
     axes: int = 1
+    encodes: bool = False
 
     @classmethod
     def of(
         cls, file: File, prefix: str, weights: SandwichWeights, heads: Heads, *, whole: Kind, near: Kind,
-        local: Sequence[bool],
+        local: Sequence[bool], encodes: bool = False,
     ) -> Self:  # fmt: skip
         """Of weights that were checked. `local` says which layers are of the kind `near`; the others are `whole`."""
         for block in weights.blk:  # a cache is made for these heads before anything runs
@@ -88,13 +92,20 @@ class SandwichDecoder(OverWeights):
                 LayerPlace(int(mixed and is_near), list(local[:i]).count(is_near)) for i, is_near in enumerate(local)
             ),
             cap=cap_of(file, f"{prefix}.final_logit_softcapping"),
+            encodes=encodes,
         )
+
+    @property
+    def vocabulary(self) -> int:
+        return 0 if self.encodes else super().vocabulary
 
     @property
     def groups(self) -> dict[str, GroupShape]:
         counts = [sum(place.kind == i for place in self.places) for i in range(len(self.kinds))]
         return {
-            kind.group: GroupShape(count, self.heads.kv, self.heads.width, kind.window)
+            kind.group: GroupShape(
+                1 if self.encodes else count, self.heads.kv, self.heads.width, kind.window, bidirectional=self.encodes
+            )
             for kind, count in zip(self.kinds, counts, strict=True)
         }
 
@@ -113,7 +124,8 @@ class SandwichDecoder(OverWeights):
     def _block(self, block: SandwichBlock, x: Array, batch: Batch, layer: int, table: Array) -> Array:
         place, name = self.places[layer], f"blk.{layer}.attn"
         out = block.attn(
-            block.attn_norm(x, self.eps), batch, group=self.kinds[place.kind].group, layer=place.number,
+            block.attn_norm(x, self.eps), batch, group=self.kinds[place.kind].group,
+            layer=0 if self.encodes else place.number,
             heads=self.heads, rope=table, pairing="halves", eps=self.eps, name=name,
         )  # fmt: skip
         x = x + block.post_attention_norm(out, self.eps)

@@ -229,7 +229,7 @@ DIALECTS = (
         tensors=SIGLIP_WORDS | {"mm_input_projection": "input_projection", "mm_soft_emb_norm": "soft_emb_norm"},
     ),
 )  # fmt: skip
-_TEXT = Rules(
+_TEXT_RULES = Rules(
     part="text",
     architecture="gemma3",
     classes=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
@@ -250,8 +250,8 @@ _TEXT = Rules(
     defaults=_DEFAULTS,
     check=_check,
 )
-_EMBEDDING = replace(
-    _TEXT,
+_EMBEDDING_RULES = replace(
+    _TEXT_RULES,
     architecture="gemma-embedding",
     classes=("Gemma3TextModel",),
     types=(),
@@ -259,8 +259,8 @@ _EMBEDDING = replace(
     check=lambda settings: None,
 )
 RULES = (
-    _TEXT,
-    _EMBEDDING,
+    _TEXT_RULES,
+    _EMBEDDING_RULES,
     Rules(
         part="vision",
         architecture="gemma3",

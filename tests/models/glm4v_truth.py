@@ -14,11 +14,14 @@ from transformers import (
     Glm4vConfig,
     Glm4vForConditionalGeneration,
     Glm4vProcessor,
+    Glm46VConfig,
+    Glm46VForConditionalGeneration,
     GlmOcrConfig,
     GlmOcrForConditionalGeneration,
     PreTrainedModel,
 )
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
 from vision_truth import SPECIAL, Floats, Truth, WithoutVideos, byte_tokenizer, enliven, look, write_mmproj
 
 SIDE, PATCH, MERGE, WIDTH, HEADS, LAYERS = 24, 4, 2, 48, 4, 3
@@ -65,6 +68,14 @@ def make(seed: int = 0) -> Glm4vForConditionalGeneration:
     return model
 
 
+def make_flash(seed: int = 0) -> Glm46VForConditionalGeneration:
+    torch.manual_seed(seed)
+    text, vision = {**TEXT, "model_type": "glm4v_text"}, {**VISION, "model_type": "glm4v_vision"}
+    model = Glm46VForConditionalGeneration(Glm46VConfig(text_config=text, vision_config=vision, **IDS)).eval()
+    enliven(model, seed)
+    return model
+
+
 def make_ocr(seed: int = 0) -> GlmOcrForConditionalGeneration:
     torch.manual_seed(seed)
     model = GlmOcrForConditionalGeneration(GlmOcrConfig(text_config=TEXT, vision_config=VISION, **IDS)).eval()
@@ -106,6 +117,15 @@ class StillProcessor(WithoutVideos, Glm4vProcessor):
 @cache
 def processor() -> StillProcessor:
     pictures = Glm4vImageProcessorPil(
+        patch_size=PATCH, merge_size=MERGE, size={"shortest_edge": FRAMES * LEAST, "longest_edge": FRAMES * MOST},
+        image_mean=MEAN, image_std=STD,
+    )  # fmt: skip
+    return StillProcessor(pictures, byte_tokenizer(SPECIALS, TURN))
+
+
+@cache
+def flash_processor() -> StillProcessor:
+    pictures = Glm46VImageProcessorPil(
         patch_size=PATCH, merge_size=MERGE, size={"shortest_edge": FRAMES * LEAST, "longest_edge": FRAMES * MOST},
         image_mean=MEAN, image_std=STD,
     )  # fmt: skip
@@ -160,5 +180,6 @@ FOREIGN = Foreign(
 )  # fmt: skip
 TOWERS = {
     "glm4v": Truth("glm4v", make, write_tower, processor, TURN),
+    "glm46v": Truth("glm4v", make_flash, write_tower, flash_processor, TURN),
     "glm_ocr": Truth("glm4v", make_ocr, write_tower, processor, TURN),
 }

@@ -1,4 +1,4 @@
-"""GLM-4.1V and GLM-OCR: GLM 4 with positions of three axes, and a tower that took that of Qwen 2.5 VL on.
+"""GLM-4.1V, 4.6V-Flash and GLM-OCR: GLM 4 with positions of three axes, and a tower that took that of Qwen 2.5 VL on.
 
 Patches turn by row and column and see all others; GLM-4.1V's have a norm and a table of positions as well, which is
 stretched to each picture by cubics, GLM-OCR's norms of the heads of q and k. A kernel makes a row of 2 x 2 patches,
@@ -150,7 +150,7 @@ def _inner(settings: Settings) -> int:
     return settings.number("vision_config.intermediate_size" if ocr else "vision_config.out_hidden_size", 4096)
 
 
-_CLASSES = ("Glm4vForConditionalGeneration", "GlmOcrForConditionalGeneration")
+_CLASSES = ("Glm4vForConditionalGeneration", "Glm46VForConditionalGeneration", "GlmOcrForConditionalGeneration")
 _TURNED = {"self_attn.q_proj": _halves(HEADS), "self_attn.k_proj": _halves(KV_HEADS)}
 _TOWER = {"image_size": 336, "patch_size": 14, "depth": 24, "num_heads": 12, "hidden_size": 1536,
           "spatial_merge_size": 2}  # fmt: skip

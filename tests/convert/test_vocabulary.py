@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 hf_folders = pytest.importorskip("hf_folders", reason="needs transformers")
 
 from tiny import SPECIALS, TEMPLATE  # noqa: E402
-from tokenizers import normalizers  # noqa: E402
+from tokenizers import normalizers, processors  # noqa: E402
 
 from opsin.convert.vocabulary import vocabulary_keys  # noqa: E402
 from opsin.errors import FileError, ModelError  # noqa: E402
@@ -49,6 +49,17 @@ def test_byte_level_ids_equal_transformers(tmp_path, name):
     for text in TEXTS:
         assert ours.encode(text) == made.encode(text, add_special_tokens=False), text
         assert ours.decode(ours.encode(text)) == text
+
+
+def test_a_text_that_ends_with_another_token_than_its_eos_ends_so_here_too(tmp_path):
+    made = hf_folders.byte_level("qwen2")
+    end = SPECIALS[0]
+    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, made.convert_tokens_to_ids(end))]
+    )
+    ours = Tokenizer.from_metadata(convert(tmp_path, made, len(made)))
+    assert ours.encode("the fox", add_special=True) == made.encode("the fox")
+    assert {made.convert_tokens_to_ids(end), made.eos_token_id} <= ours.end_ids
 
 
 @pytest.mark.parametrize("prefix", [True, False], ids=["space before the text", "no space before the text"])

@@ -111,7 +111,9 @@ def vocabulary_keys(
     eos = tokens.texts.index(end) if isinstance(end, str) and end in tokens.texts else None
     drawn, about_answers = generation_keys(folder, tokens.texts, eos)
     notes = [*tokens.notes, *tokenizer_notes(written, config, added), *about_templates, *about_answers]
-    return {**found, **templates, **drawn}, notes
+    keys = {**found, **templates, **drawn}
+    _end_as_written(keys, written, tokens.texts)
+    return keys, notes
 
 
 def _settings(folder: Path) -> dict[str, object]:
@@ -336,6 +338,18 @@ def _additions(written: Mapping[str, object], config: Mapping[str, object]) -> d
         elif kind in ("BertProcessing", "RobertaProcessing"):
             found = {"bos": True, "eos": True}
     return {f"{PREFIX}add_{role}_token": told for role, told in found.items() if isinstance(told, bool)}
+
+
+def _end_as_written(found: dict[str, Writable], written: Mapping[str, object], texts: Sequence[str]) -> None:
+    """Where a text ends with another token than its EOS, that is the file's EOS, and the other ends turns (EOT)."""
+    eos, processor = f"{PREFIX}eos_token_id", written.get("post_processor")
+    inner = processor.get("processors", [processor]) if isinstance(processor, Mapping) else []
+    for part in map(_mapping, _list(inner)):
+        single = _list(part.get("single")) if part.get("type") == "TemplateProcessing" else []
+        token = _mapping(_mapping(single[-1]).get("SpecialToken", {})).get("id") if len(single) > 1 else None
+        if token in texts and eos in found and found[eos] != Typed(ValueType.UINT32, texts.index(str(token))):
+            found[f"{PREFIX}eot_token_id"] = found[eos]
+            found[eos] = Typed(ValueType.UINT32, texts.index(str(token)))
 
 
 def _looks_special(text: str) -> bool:

@@ -105,7 +105,7 @@ def test_what_the_machine_fails_at_has_its_code(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     command: str, error: BaseException, code: int, said: str,
 ) -> None:  # fmt: skip
-    def fail(args: object) -> int:
+    def fail(*_: object) -> int:
         raise error
 
     module = next(module for module in main._COMMANDS if module.__name__.endswith(command))

@@ -268,6 +268,8 @@ class Round:
         history = [{"role": "user", "content": question}, *first["output"], {"role": "user", "content": "And then?"}]
         _, again = client.ask("/v1/responses", {"input": history, "store": False, **base})
         same = status == 200 and _responses_whole(told) == _responses_whole(again)
+        for id in (first["id"], json.loads(told).get("id")):
+            client.ask(f"/v1/responses/{id}", {}, method="DELETE")
         return "goes on", status, "" if same else f"{told[:300]!r} {again[:300]!r}"
 
     def _sent_once(self, draw: random.Random, client: Client) -> tuple[str, int, Complaint]:
@@ -286,6 +288,7 @@ class Round:
             self.asked[number], body={**self.asked[number].body, "messages": [{"role": "user", "content": seen}]}
         )
         said, expected = self._said(client, asked, self.names[0]), self.alone[number]
+        client.ask(f"/v1/files/{file}", {}, method="DELETE")
         return "sent once", 200, "" if said == expected else f"{said!r}, {expected!r} alone"
 
 

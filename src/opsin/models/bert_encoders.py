@@ -1,4 +1,4 @@
-"""BERT: learned positions, a norm after each part, every token sees all; RoBERTa, XLM-R and nomic's, too.
+"""BERT, RoBERTa, XLM-R and nomic-bert: learned positions, a norm after each part, every token sees all.
 
 bge, MiniLM, e5 and their like are checkpoints of it. Nomic's has rotary positions and a gated FFN.
 

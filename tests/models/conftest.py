@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import figures
 import pytest
+
+
+@pytest.fixture(scope="session")
+def device() -> Iterator[object]:
+    """A team of one thread: what families compute is the same with more (tests/ops), and workers of pytest share cores."""
+    from opsin.config import from_environment
+    from opsin.ops.cpu import Cpu
+
+    made = Cpu(from_environment(), threads=1)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ POISON = 0xFF  # four of them are a NaN
 class Block:
     """A run of bytes on a cache line. `address` is for kernels' arguments only."""
 
-    __slots__ = ("__weakref__", "_whole", "address", "bytes", "data", "guarded", "used")
+    __slots__ = ("__weakref__", "_start", "_whole", "address", "bytes", "data", "guarded", "used")
 
     def __init__(self, size: int, *, guarded: bool = False, zero: bool = False) -> None:
         fence = LINE if guarded else 0
@@ -33,7 +33,7 @@ class Block:
         start = -self._whole.ctypes.data % LINE + fence
         self.data = self._whole[start : start + size]
         self.bytes, self.used, self.guarded = size, size, guarded
-        self.address = int(self._whole.ctypes.data) + start
+        self._start, self.address = start, int(self._whole.ctypes.data) + start
         if guarded:
             self._whole[start - fence : start] = FENCE
             self._whole[start + size : start + size + fence] = FENCE
@@ -42,7 +42,7 @@ class Block:
     def within(cls, slab: Block, offset: int, size: int) -> Block:
         """Part of a larger block, which it keeps alive; offset on a cache line."""
         part = cls.__new__(cls)
-        part._whole, part.data = slab._whole, slab.data[offset : offset + size]
+        part._whole, part.data, part._start = slab._whole, slab.data[offset : offset + size], slab._start + offset
         part.bytes, part.used, part.guarded = size, size, False
         part.address = slab.address + offset
         return part
@@ -56,9 +56,10 @@ class Block:
         """Raise DeviceError where something wrote outside the block."""
         if not self.guarded:
             return
-        start = self.address - int(self._whole.ctypes.data)
-        before, after = self._whole[start - LINE : start], self._whole[start + self.used : start + self.bytes + LINE]
-        if not ((before == FENCE).all() and (after == FENCE).all()):
+        # Each block that there is, after each operation: as bytes, which count themselves.
+        start, end = self._start, self._start + self.bytes + LINE
+        before, after = self._whole[start - LINE : start].tobytes(), self._whole[start + self.used : end].tobytes()
+        if before.count(FENCE) != LINE or after.count(FENCE) != len(after):
             raise DeviceError(f"something wrote outside a buffer of {self.used} bytes")
 
     def poison(self) -> None:

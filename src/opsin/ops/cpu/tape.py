@@ -23,6 +23,7 @@ from opsin.ops.cpu.words import words
 
 TYPES = {"f32": np.float32, "i32": np.int32}
 Fetch = Callable[[npt.NDArray[np.int32], npt.NDArray[np.uint8]], None]  # ids [rows], bytes to fill [rows, row]
+_ALL_AFTER = 64  # operations, with guards on
 SLACK = 64  # kernels may read (never use) a vector past the end
 
 
@@ -130,13 +131,21 @@ class Eager(Tape):
         self, code: Code, team: Team, *, guarded: bool = False, turn: Callable[[], None] | None = None
     ) -> None:
         super().__init__(code, team, guarded=guarded)
-        self._turn = turn
+        self._turn, self._ran = turn, 0
 
     def add(self, entry: Entry) -> None:
         if self._turn is not None:
             self._turn()
         self.team.run(Program([entry]))
         if self.guarded:
+            self._check(entry)
+
+    def _check(self, entry: Entry) -> None:
+        """What an operation touches is looked at each time, the rest now and then."""
+        for block in (*entry.reads, *entry.writes):
+            block.check()
+        self._ran += 1
+        if not self._ran % _ALL_AFTER:
             self.arena.check()
 
     def fetched(self, ids: Array, row: int, fetch: Fetch) -> Block:

@@ -99,6 +99,19 @@ ENTRANCES = {
     "logits": lambda model, value: model.logits(value),
     "prompt_logprobs": lambda model, value: model.prompt_logprobs(value),
     "prompt_logprobs most": lambda model, value: model.prompt_logprobs([1, 2], value),
+    "embed": lambda model, value: model.embed(value),
+    "embed one of several": lambda model, value: model.embed(["Hi", value]),
+    "embed pooling": lambda model, value: model.embed("Hi", pooling=value),
+    "embed dimensions": lambda model, value: model.embed("Hi", dimensions=value),
+    "embedding_prompt": lambda model, value: model.embedding_prompt(value),
+    "content": lambda model, value: model.content(value),
+    "content part": lambda model, value: model.content([value]),
+    "check_dimensions": lambda model, value: model.check_dimensions(value),
+    "rerank": lambda model, value: model.rerank(value, ["Hi"]),
+    "rerank documents": lambda model, value: model.rerank("Hi", value),
+    "ranking_prompts": lambda model, value: list(model.ranking_prompts("Hi", value)),
+    "scores": lambda model, value: model.scores(value),
+    "transcribe": lambda model, value: model.transcribe(value),
     "trace": lambda model, value: model.trace(value, ("norm",)),
     "trace taps": lambda model, value: model.trace([1], value),
     "trace edits": lambda model, value: model.trace([1], ("norm",), value),
@@ -109,7 +122,7 @@ ENTRANCES = {
 
 def test_every_public_method_is_walked():
     methods = {n for n, f in inspect.getmembers(opsin.Model, inspect.isfunction) if not n.startswith("_")}
-    assert methods - {"close"} <= {name.split()[0] for name in ENTRANCES}
+    assert methods - {"close", "check_talks"} <= {name.split()[0] for name in ENTRANCES}
     assert set(OPTIONS) | {"config"} == set(inspect.signature(opsin.load).parameters)
 
 

@@ -49,7 +49,7 @@ def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
         (["caht"], "there is no command 'caht' (did you mean chat?)"),
         (["Serve", "-m", "x"], "there is no command 'Serve' (did you mean serve?)"),
         (["help", "quantise"], "there is no command 'quantise' (did you mean quantize?)"),
-        (["model.gguf"], "there is no command 'model.gguf' (there are chat, serve, "),
+        (["model.gguf"], "there is no command 'model.gguf' (there are chat, transcribe, serve, "),
         ([""], "there is no command '' (there are chat, "),
     ],
 )

@@ -28,6 +28,12 @@ from opsin.ops.reference import Reference
 NEEDED_ELSEWHERE = {"resampler.pos_embed_k", "v.token_embd.img_break"}  # by llama.cpp
 
 
+def spared(folder, names):
+    """Tensors of a converted file that nobody here reads: llama.cpp wants them, or the file's mode does without."""
+    merger = {name for name in names if name.startswith("v.vit_merger.")}
+    return NEEDED_ELSEWHERE | (merger if folder.name == "minicpmv4_6 4x" else set())
+
+
 @pytest.fixture(scope="module", params=TOWERS)
 def saved(request, tmp_path_factory):
     """A truth, its model, and the folder that transformers made of it."""
@@ -42,7 +48,7 @@ def test_the_converted_tower_is_the_one_written_by_hand(saved, tmp_path):
     by_hand = truth.write(tmp_path / "hand.gguf", model)
     convert(folder, tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="f32")
     with File.open(by_hand) as wanted, File.open(tmp_path / "mmproj.gguf") as made:
-        assert set(wanted.tensors) <= set(made.tensors) <= set(wanted.tensors) | NEEDED_ELSEWHERE
+        assert set(wanted.tensors) <= set(made.tensors) <= set(wanted.tensors) | spared(folder, made.tensors)
         for name, info in wanted.tensors.items():
             assert made.tensors[name].shape == info.shape, name
             assert np.array_equal(made.read(name), wanted.read(name)), name
@@ -59,7 +65,7 @@ def test_every_format_loads_whole(saved, tmp_path, format):
     with File.open(tmp_path / "mmproj.gguf") as file:
         reader = FileReader(file, Reference())
         load_encoder(file, reader)
-        assert set(reader.unread()) <= NEEDED_ELSEWHERE
+        assert set(reader.unread()) <= spared(folder, file.tensors)
         types = {name: info.type for name, info in file.tensors.items()}
         assert types.get("v.position_embd.weight", 0) == 0
         assert types["v.patch_embd.weight"] == (1 if format == "f16" else 0)
@@ -73,7 +79,7 @@ def test_one_file_holds_both_parts(saved, tmp_path):
         decoder = load_decoder(file, reader)
         assert load_encoder(file, reader).width == decoder.media_width
         assert decoder.width in (64, 256)
-        assert set(reader.unread()) <= NEEDED_ELSEWHERE
+        assert set(reader.unread()) <= spared(folder, file.tensors)
 
 
 @pytest.mark.parametrize("name", pixtral_truth.TOWERS)

@@ -107,7 +107,7 @@ def test_gguf_comes_before_safetensors_where_there_is_some(hub, files):
 
 def test_what_nobody_can_convert_is_told_before_the_weights_are_fetched(hub, files):
     config = json.loads(files["config.json"])
-    for change, said in (({"architectures": ["BertModel"], "model_type": "bert"}, "BertModel cannot be converted"),
+    for change, said in (({"architectures": ["T5Model"], "model_type": "t5"}, "T5Model cannot be converted"),
                          ({"quantization_config": {"quant_method": "awq"}}, "is quantised")):  # fmt: skip
         name = f"owner/{next(iter(change))}"
         hub.repos[name] = {**files, "config.json": json.dumps({**config, **change}).encode()}

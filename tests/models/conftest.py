@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def device() -> Iterator[object]:
-    """A team of one thread: what families compute is the same with more (tests/ops), and workers of pytest share cores."""
+    """A team of one thread: what families compute is the same with more (tests/ops), and workers share the cores."""
     from opsin.config import from_environment
     from opsin.ops.cpu import Cpu
 

@@ -81,7 +81,7 @@ def test_who_looks_does_not_wake_it(server, loading):
 
 def arenas() -> set[int]:
     """The memory of all devices of this process, by its place."""
-    return {id(thing) for thing in gc.get_objects() if isinstance(thing, Arena)}
+    return {id(thing) for thing in gc.get_objects() if issubclass(type(thing), Arena)}  # asks nothing of lazy ones
 
 
 def test_its_memory_is_free_as_soon_as_it_sleeps(loading):

@@ -102,7 +102,7 @@ class Embeds(Stays):
 
 def check_pooling(given: object) -> Pooling:
     """The same, if it is one; else RequestError."""
-    if given not in POOLINGS:
+    if not isinstance(given, str) or given not in POOLINGS:
         raise RequestError(f"pooling={given!r:.80}", hint=f"give one of {', '.join(POOLINGS)}")
     return cast(Pooling, given)
 

@@ -261,6 +261,8 @@ class Model(Ranks, Transcribes):
         self, parts: Sequence[object], *, check: Callable[[], None] = lambda: None, budget: PictureBudget = USUAL
     ) -> Prompt:
         """A message's content without a template or a role, for `embed`: texts and pictures, as in `question`."""
+        if not isinstance(parts, list | tuple):
+            raise RequestError(f"parts of the type {type(parts).__name__}", hint="give a list of texts and pictures")
         read = self._read([{"role": "user", "content": parts}], check, self.context, budget)
         said = cast("list[dict[str, str]]", read.messages[-1]["content"])
         if not read.pictures:

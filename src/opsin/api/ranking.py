@@ -41,8 +41,6 @@ class Ranks(Embeds):
         Scores are what the head of a model that ranks gives (of yes and no the probability of yes), else the cosine of
         two embeddings. `check` is called now and then: what it raises ends the work.
         """
-        check_type(query, str, "query")
-        check_texts(documents, "documents")
         prompts = list(self.ranking_prompts(query, documents, check=check))
         return ranked(self.scores(prompts, check=check))
 
@@ -50,6 +48,8 @@ class Ranks(Embeds):
         self, query: str, documents: Sequence[str], *, check: Callable[[], None] = lambda: None
     ) -> Iterator[Prompt]:
         """What `scores` takes, made one by one: each pair, or without a head the query and then each document."""
+        check_type(query, str, "query")
+        check_texts(documents, "documents")
         if self.text.rank_head is None:
             yield from (self.embedding_prompt(text, check=check) for text in (query, *documents))
             return
@@ -61,6 +61,8 @@ class Ranks(Embeds):
     def scores(self, prompts: Sequence[Prompt], *, check: Callable[[], None] = lambda: None) -> Floats:
         """float32 [documents], of what `ranking_prompts` made."""
         text, head = self.text, self.text.rank_head
+        if not isinstance(prompts, list | tuple) or not all(isinstance(one, Prompt) for one in prompts):
+            raise RequestError(f"prompts={prompts!r:.80}", hint="give a list of what ranking_prompts made")
         if not prompts:
             return np.zeros(0, np.float32)
         if head is None:

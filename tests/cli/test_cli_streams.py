@@ -71,7 +71,7 @@ def commands(evil: Path, refusing: Path, tmp: Path) -> dict[str, tuple[object, .
         "chat: the answer": ("chat", "-m", evil, "-n", 300, "--ignore-eos", *loud, "Hi"),
         "chat: the template": ("chat", "-m", refusing, f"Hi{EVIL}"),
         "chat: a picture's name": ("chat", "-m", evil, "--image", tmp / EVIL, "Hi"),
-        "transcribe": ("transcribe", "-m", evil, tmp / EVIL),
+        "transcribe": ("transcribe", "-m", tmp / f"no{EVIL}", "a.wav"),
         "serve": ("serve", "-m", evil, "--port", 0, "-c", 64, "-np", 1),
         "serve: an option": ("serve", "-m", evil, "--media-path", tmp / f"no{EVIL}"),
         "demo": ("demo", f"WORD{EVIL}"),

@@ -140,7 +140,8 @@ def test_a_reader_that_takes_nothing_stops_nothing_and_is_told_what_is_lost(tmp_
     wait_for(log._lines.empty)
     log.add(record(), "/")
     log.close()
-    assert json.loads(taken[-1])["lines_lost"] == 50 - len(taken) + 1
+    assert sum(json.loads(line).get("lines_lost", 0) for line in taken) == 50 - len(taken) + 1
+    assert len(taken) < 50
 
 
 def test_a_path_is_cut(tmp_path):

@@ -26,7 +26,7 @@ from opsin.serve.body import Owned
 from opsin.serve.budget_fields import BudgetFields, budget_of
 from opsin.serve.exchange import Exchange
 from opsin.serve.fields import Fields, one_of, read, unbuilt
-from opsin.serve.raw_prompts import Id, Piece, pieces_of
+from opsin.serve.raw_prompts import Id, PictureFiles, Piece, pieces_of
 from opsin.serve.service import Service
 from opsin.spans import Prompt
 
@@ -41,13 +41,7 @@ class EmbeddingObject(BudgetFields, kw_only=True):
 
     media_hint: ClassVar[str] = _MEDIA
     prompt_string: Annotated[str, Meta(description="A text with /props's media_marker for each picture.")] | None = None
-    multimodal_data: (
-        Annotated[
-            list[bytes],
-            Meta(description="The pictures' files, in base64.", extra={"hint": "encode the files' bytes again"}),
-        ]
-        | None
-    ) = None
+    multimodal_data: PictureFiles | None = None
     content: Annotated[list[dict[str, Any]], Meta(description="Parts: texts and pictures.")] | None = None
 
 

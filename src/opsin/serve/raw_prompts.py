@@ -17,6 +17,10 @@ from opsin.serve.prompt_fields import PromptFields
 
 Id = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
 Piece = str | list[int]
+PictureFiles = Annotated[
+    list[bytes],
+    Meta(description="The pictures' files, in base64.", extra={"hint": "encode the files' bytes again"}),
+]
 _HINT = 'give a text, a list of ids, or {"prompt_string": "...", "multimodal_data": [...]}'
 _RAW_PICTURES = 'send "prompt": {"prompt_string": "...", "multimodal_data": ["BASE64"]}'
 
@@ -28,13 +32,7 @@ class PromptWithMedia(BudgetFields, kw_only=True):
     prompt_string: Annotated[
         str, Meta(description="A text with /props's media_marker for each picture.", extra={"hint": _HINT})
     ]
-    multimodal_data: (
-        Annotated[
-            list[bytes],
-            Meta(description="The pictures' files, in base64.", extra={"hint": "encode the files' bytes again"}),
-        ]
-        | None
-    ) = None
+    multimodal_data: PictureFiles | None = None
 
 
 class Prompts(PromptFields, kw_only=True):

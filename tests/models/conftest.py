@@ -20,6 +20,12 @@ def device() -> Iterator[object]:
 
 
 @pytest.fixture(scope="module")
+def truth(known):
+    """transformers' model of a family's module, whose `known` is the `Truth`."""
+    return known.make()
+
+
+@pytest.fixture(scope="module")
 def tower(open_tower):
     """The encoder of a family's module, whose `open_tower` opens it."""
     return open_tower()

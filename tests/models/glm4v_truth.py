@@ -114,22 +114,22 @@ class StillProcessor(WithoutVideos, Glm4vProcessor):
         return super().create_mm_token_type_ids([[int(id) for id in ids] for ids in input_ids])
 
 
-@cache
-def processor() -> StillProcessor:
-    pictures = Glm4vImageProcessorPil(
+def _processor(kind: type[Glm4vImageProcessorPil | Glm46VImageProcessorPil]) -> StillProcessor:
+    pictures = kind(
         patch_size=PATCH, merge_size=MERGE, size={"shortest_edge": FRAMES * LEAST, "longest_edge": FRAMES * MOST},
         image_mean=MEAN, image_std=STD,
     )  # fmt: skip
     return StillProcessor(pictures, byte_tokenizer(SPECIALS, TURN))
+
+
+@cache
+def processor() -> StillProcessor:
+    return _processor(Glm4vImageProcessorPil)
 
 
 @cache
 def flash_processor() -> StillProcessor:
-    pictures = Glm46VImageProcessorPil(
-        patch_size=PATCH, merge_size=MERGE, size={"shortest_edge": FRAMES * LEAST, "longest_edge": FRAMES * MOST},
-        image_mean=MEAN, image_std=STD,
-    )  # fmt: skip
-    return StillProcessor(pictures, byte_tokenizer(SPECIALS, TURN))
+    return _processor(Glm46VImageProcessorPil)
 
 
 def as_ours(patches: Floats, grid: NDArray[np.int64]) -> Floats:

@@ -42,11 +42,6 @@ def known(request):
 
 
 @pytest.fixture(scope="module")
-def truth(known):
-    return known.make()
-
-
-@pytest.fixture(scope="module")
 def open_tower(device, known, truth, tmp_path_factory):
     return opener(device, truth, known.write_tower, tmp_path_factory.mktemp("internvl"))
 

@@ -32,18 +32,8 @@ def known(request):
 
 
 @pytest.fixture(scope="module")
-def truth(known):
-    return known.make()
-
-
-@pytest.fixture(scope="module")
 def open_tower(device, known, truth, tmp_path_factory):
     return opener(device, truth, known.write_tower, tmp_path_factory.mktemp("lfm2"))
-
-
-@pytest.fixture(scope="module")
-def tower(open_tower):
-    return open_tower()
 
 
 def shown(image, **options):

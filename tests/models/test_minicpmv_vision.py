@@ -52,11 +52,6 @@ def open_tower(device, truth, tmp_path_factory):
     return opener(device, truth, write_tower, tmp_path_factory.mktemp("minicpmv"))
 
 
-@pytest.fixture(scope="module")
-def tower(open_tower):
-    return open_tower()
-
-
 def pictures(version="2.6"):
     return processor(VERSIONS[version]).image_processor
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-from running_server import Running, running
+from running_server import Running, running, running_sight
 
 import opsin
 from opsin.api import Model
+
+if TYPE_CHECKING:
+    import openai
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +25,20 @@ def text_model(quantised_file) -> Iterator[Model]:
 @pytest.fixture(scope="session")
 def server(text_model) -> Iterator[Running]:
     with running(lambda: text_model, name="tiny") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def client(server: Running) -> Iterator[openai.OpenAI]:
+    """openai's own, of the module's server."""
+    with server.openai() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def sight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server of a model that sees."""
+    with running_sight(tmp_path_factory.mktemp("sight")) as made:
         yield made
 
 

@@ -8,23 +8,11 @@ import threading
 import numpy as np
 import openai
 import pytest
-from running_server import running, running_sight
+from running_server import running
 from test_serve_pictures import data_url, part, picture, text
 
 import opsin
 from opsin.serve import embeddings
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    with server.openai() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def sight(tmp_path_factory):
-    with running_sight(tmp_path_factory.mktemp("sight")) as made:
-        yield made
 
 
 def vectors(reply):

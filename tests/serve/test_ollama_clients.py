@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import ollama
 import pytest
-from running_server import calling_model, running, running_sight
+from running_server import calling_model, running
 from scripted import scripted
 from test_serve_pictures import data_url, part, picture, text, user
 from test_tools import SPECIALS, TEMPLATE, TOOL, call
@@ -51,12 +51,6 @@ def client(server):
 @pytest.fixture(scope="module")
 def seeing(sight):
     with client_of(sight) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def sight(tmp_path_factory):
-    with running_sight(tmp_path_factory.mktemp("sight")) as made:
         yield made
 
 

@@ -8,12 +8,6 @@ import pytest
 MESSAGES = [{"role": "user", "content": "the rain in Spain"}]
 
 
-@pytest.fixture(scope="module")
-def client(server):
-    with server.openai() as made:
-        yield made
-
-
 def test_it_lists_models(client):
     assert [model.id for model in client.models.list()] == ["tiny"]
     assert client.models.retrieve("tiny").owned_by == "opsin"

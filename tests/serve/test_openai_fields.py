@@ -20,12 +20,6 @@ TOOLS_TEMPLATE = (
 )
 
 
-@pytest.fixture(scope="module")
-def client(server):
-    with server.openai() as made:
-        yield made
-
-
 def create(client, **fields):
     extra = {**EXTRA, **fields.pop("extra_body", {})}
     return client.chat.completions.create(**{**ASK, **fields}, extra_body=extra)

@@ -107,12 +107,6 @@ def test_a_prompt_of_nothing_has_an_empty_answer(server):
     assert both[0]["text"] == "" != both[1]["text"]
 
 
-@pytest.fixture(scope="module")
-def client(server):
-    with server.openai() as made:
-        yield made
-
-
 def test_log_probabilities_of_texts_have_openais_shape_beside_llama_servers(client):
     options = {"model": "x", "prompt": PROMPT, "max_tokens": 6, "logprobs": 2, "temperature": 0}
     choice = client.completions.create(**options, extra_body={"ignore_eos": True}).choices[0]

@@ -7,7 +7,7 @@ import json
 import openai
 import pydantic
 import pytest
-from running_server import calling_model, running, running_sight
+from running_server import calling_model, running
 from scripted import scripted
 from test_serve_pictures import data_url, part, picture, text, user
 from test_tools import PARAMETERS, SPECIALS, TEMPLATE, call
@@ -29,18 +29,6 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(model):
     with running(lambda: model) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    with server.openai() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def sight(tmp_path_factory):
-    with running_sight(tmp_path_factory.mktemp("sight")) as made:
         yield made
 
 

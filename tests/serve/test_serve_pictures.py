@@ -91,12 +91,6 @@ def server(model: Model) -> Iterator[Running]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def client(server: Running) -> Iterator[openai.OpenAI]:
-    with server.openai() as made:
-        yield made
-
-
 def answer(client: openai.OpenAI, messages: list[dict[str, object]]) -> str:
     return client.chat.completions.create(model="any", messages=messages, **LIVELY).choices[0].message.content
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anthropic
 import openai
 import pytest
-from running_server import running, running_sight
+from running_server import running
 from test_serve_pictures import data_url, part, picture, text, user
 
 from opsin.serve.errors import HttpError
@@ -15,12 +15,6 @@ from opsin.serve.stored_files import StoredFiles
 KEYS = (ApiKey("first-secret", "first"), ApiKey("second-secret", "second"))
 ONE = picture(1)
 SAY = {"max_tokens": 6, "temperature": 0}
-
-
-@pytest.fixture(scope="module")
-def sight(tmp_path_factory):
-    with running_sight(tmp_path_factory.mktemp("sight")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -42,12 +42,6 @@ def server(model):
         yield made
 
 
-@pytest.fixture(scope="module")
-def client(server):
-    with server.openai() as made:
-        yield made
-
-
 def ask(client, **more):
     asked = {"model": "any", "file": recording(), "language": "en", "temperature": 0.5, **more}
     return client.audio.transcriptions.create(**asked)

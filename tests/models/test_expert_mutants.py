@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch")
 checkpoints = pytest.importorskip("checkpoints", reason="needs transformers")
 
 from by_hand import Sequence, distance, open_decoder, score  # noqa: E402
+from vision_mutants import operation  # noqa: E402
 
 from opsin.errors import OpsinError  # noqa: E402
 from opsin.gguf import File, NewTensor, write  # noqa: E402
-from opsin.ops.cpu import Operations  # noqa: E402
 
 IDS = np.random.default_rng(5).integers(7, checkpoints.VOCABULARY, 100).tolist()
 
@@ -36,17 +36,6 @@ def path(truth, tmp_path_factory):
 
 def routing(**wrong):
     return lambda patch, decoder: replace(decoder, routing=replace(decoder.routing, **wrong))
-
-
-def operation(name, wrong):
-    """A mutant of one operation: wrong(right, ops, *args, **options)."""
-
-    def apply(patch, decoder):
-        right = getattr(Operations, name)
-        patch.setattr(Operations, name, lambda ops, *args, **options: wrong(right, ops, *args, **options))
-        return decoder
-
-    return apply
 
 
 def exchanged(patch, decoder):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tiny import Shape, weights, write_llama
+from vision_mutants import operation
 
 from opsin.engine.runner import Limits, Runner
 from opsin.gguf import File
@@ -17,7 +18,6 @@ from opsin.models import load_decoder
 from opsin.nn.module import FileReader
 from opsin.nn.parts import Embedding
 from opsin.ops import PAGE
-from opsin.ops.cpu import Operations
 
 pytest.importorskip("torch")
 llama_truth = pytest.importorskip("llama_truth", reason="needs transformers")
@@ -58,17 +58,6 @@ def filling(change):
             change(self.program.inputs, slice(row, row + len(ids)), start)
 
         patch.setattr(Runner, "_fill", mutant)
-        return decoder
-
-    return apply
-
-
-def operation(name, wrong):
-    """A mutant of one operation: wrong(right, ops, *args, **options)."""
-
-    def apply(patch, decoder):
-        right = getattr(Operations, name)
-        patch.setattr(Operations, name, lambda ops, *args, **options: wrong(right, ops, *args, **options))
         return decoder
 
     return apply

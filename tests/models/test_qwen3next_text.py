@@ -11,13 +11,13 @@ torch = pytest.importorskip("torch")
 checkpoints = pytest.importorskip("checkpoints", reason="needs transformers")
 
 from by_hand import Sequence, distance, open_decoder, score  # noqa: E402
+from vision_mutants import operation  # noqa: E402
 
 from opsin.errors import OpsinError  # noqa: E402
 from opsin.gguf import File, NewTensor, write  # noqa: E402
 from opsin.models import load_decoder  # noqa: E402
 from opsin.models.qwen35 import DeltaBlock  # noqa: E402
 from opsin.nn.module import FileReader  # noqa: E402
-from opsin.ops.cpu import Operations  # noqa: E402
 
 IDS = np.random.default_rng(5).integers(7, checkpoints.VOCABULARY, 60).tolist()
 KEYS, WIDTH, GROUP, VALUE = 2, 8, 3, 12  # heads of keys, their width; heads of values of each, and their width
@@ -82,15 +82,6 @@ def swapped(names):
                 first, second = (getattr(block.delta, name) for name in names)
                 patch.setattr(block.delta, names[0], second)
                 patch.setattr(block.delta, names[1], first)
-        return decoder
-
-    return apply
-
-
-def operation(name, wrong):
-    def apply(patch, decoder):
-        right = getattr(Operations, name)
-        patch.setattr(Operations, name, lambda ops, *args, **options: wrong(right, ops, *args, **options))
         return decoder
 
     return apply

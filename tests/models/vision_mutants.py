@@ -1,4 +1,4 @@
-"""Mistakes that any tower can have. Each must be seen by a family's comparison with transformers."""
+"""Mistakes that any tower can have; `operation` serves decoders, too. Families' comparisons must see each."""
 
 from __future__ import annotations
 

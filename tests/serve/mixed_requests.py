@@ -200,14 +200,15 @@ class Round:
         self.alone = [self._said(client, asked, names[0]) for asked in self.asked]
         self.counts: Counter[tuple[str, int]] = Counter()
         self.wrong = [f"{asked.name} alone: {said}" for asked, said in zip(self.asked, self.alone, strict=True)
-                      if said.startswith("status ") or not said]  # fmt: skip
+                      if said[0] != 200 or not said[1]]  # fmt: skip
         self._numbers = itertools.count()
         self._lock = threading.Lock()
 
     @staticmethod
-    def _said(client: Client, asked: Asked, model: str) -> str:
+    def _said(client: Client, asked: Asked, model: str) -> tuple[int, str]:
+        """The reply's status, and its text or what was refused."""
         status, told = client.ask(asked.path, {**asked.body, "model": model})
-        return asked.text(told) if status == 200 else f"status {status}: {told[:200].decode()}"
+        return status, asked.text(told) if status == 200 else told[:200].decode()
 
     @property
     def done(self) -> int:
@@ -238,7 +239,7 @@ class Round:
         number = draw.randrange(len(self.asked))
         asked, expected = self.asked[number], self.alone[number]
         said = self._said(client, asked, draw.choice(self.names) if draw.random() < 0.02 else self.names[0])
-        return asked.name, 200, "" if said == expected else f"{said!r}, {expected!r} alone"
+        return asked.name, said[0], "" if said == expected else f"{said!r}, {expected!r} alone"
 
     def _leaves(self, draw: random.Random, client: Client) -> tuple[str, int, Complaint]:
         path = draw.choice(("/v1/chat/completions", "/v1/messages", "/api/chat"))
@@ -289,7 +290,7 @@ class Round:
         )
         said, expected = self._said(client, asked, self.names[0]), self.alone[number]
         client.ask(f"/v1/files/{file}", {}, method="DELETE")
-        return "sent once", 200, "" if said == expected else f"{said!r}, {expected!r} alone"
+        return "sent once", said[0], "" if said == expected else f"{said!r}, {expected!r} alone"
 
 
 def memory_of(pid: int) -> int:

@@ -12,7 +12,7 @@ import soundfile
 
 from opsin.errors import RequestError
 from opsin.media.hearing import open_sound
-from opsin.media.sound import RATE, Sound, SoundLimits
+from opsin.media.sound import RATE, Sound, SoundLimits, Waveform
 
 KINDS = [
     ("WAV", "PCM_U8", 0.02), ("WAV", "PCM_16", 1e-4), ("WAV", "PCM_24", 1e-4), ("WAV", "PCM_32", 1e-4),
@@ -73,6 +73,24 @@ def test_paths_open_files_and_arrays_give_the_same(tmp_path):
     assert len(open_sound(heard[0], rate=8000).samples) == len(samples) // 2
 
 
+def test_a_sound_of_samples_says_their_rate():
+    given = tone(1000, rate=48_000)
+    heard = open_sound(Sound(given, 48_000))
+    assert heard.rate == RATE and len(heard.samples) == RATE // 2
+    assert np.abs(heard.samples - tone(1000))[2000:6000].max() < 1e-3
+    data = written(given, 48_000, subtype="FLOAT")
+    assert np.array_equal(open_sound(Sound(data, 8000)).samples, open_sound(data).samples), "files say it themselves"
+
+
+def test_equal_files_and_equal_samples_have_one_digest():
+    samples, other = tone(500), tone(501)
+    data = written(samples)
+    given = [data, written(other), written(samples, 8000), samples, other, Sound(samples, 8000)]
+    digests = [open_sound(source).digest for source in given]
+    assert len(set(digests)) == len(digests)
+    assert [open_sound(Sound(source)).digest for source in given[:5]] == digests[:5]
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
@@ -88,6 +106,8 @@ def test_paths_open_files_and_arrays_give_the_same(tmp_path):
         (np.zeros((2, 3, 4), np.float32), r"an array of shape [2, 3, 4]"),
         (np.zeros(9, np.int64), "an array of int64"),
         (7, "a int is no sound"),
+        (Sound(7), "a int is no sound"),
+        (Sound(tone(500), 0), "0 samples a second, 1000 to 768000 are read"),
         ("https://example.org/a.wav", "a URL, not a path"),
         ("nowhere.wav", "cannot be read"),
     ],
@@ -127,7 +147,7 @@ def test_a_long_sound_is_refused_by_its_header_alone():
 
 
 def test_a_sound_tells_how_long_it_is():
-    assert repr(Sound(tone(100, 1.5))) == "<Sound: 1.50 seconds at 16000 samples a second>"
+    assert repr(Waveform(tone(100, 1.5))) == "<Waveform: 1.50 seconds at 16000 samples a second>"
 
 
 def mutant(data, chance):

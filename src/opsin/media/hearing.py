@@ -1,4 +1,4 @@
-"""Bytes, a path, an open file or an array becomes Sound. Whatever strangers send: a Sound or a RequestError.
+"""Bytes, a path, an open file or an array becomes a Waveform. Whatever strangers send: that or a RequestError.
 
 WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF and CAF are decoded by libsndfile, piece by piece, and resampled by soxr.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from io import BytesIO
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,14 @@ import numpy.typing as npt
 from opsin.arrays import Floats
 from opsin.errors import FieldError, RequestError
 from opsin.media.files import Readable, is_readable, read_open, read_path
-from opsin.media.sound import RATE, Sound, SoundLimits
+from opsin.media.picture import digest_of_file
+from opsin.media.sound import RATE, Sound, SoundLimits, Waveform, digest_of_samples
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
-Heard = bytes | bytearray | memoryview | str | os.PathLike[str] | Readable | npt.NDArray[np.generic] | Sound
+Recorded = bytes | bytearray | memoryview | str | os.PathLike[str] | Readable | npt.NDArray[np.generic]
+Heard = Recorded | Waveform | Sound
 _PIECE = 1 << 16  # frames that are decoded at once
 _LOUDEST: Final = 1e4  # times full scale: what is beyond is no sound
 _RATES: Final = range(1000, 768_001)
@@ -34,12 +36,14 @@ _OTHERS: Final = {
 }  # fmt: skip
 
 
-def open_sound(source: Heard, limits: SoundLimits | None = None, *, rate: int = RATE, name: str | None = None) -> Sound:
-    """Decode sound, mix it into one channel and bring it to `rate` samples a second; a Sound of that rate stays.
+def open_sound(
+    source: Heard, limits: SoundLimits | None = None, *, rate: int = RATE, name: str | None = None
+) -> Waveform:
+    """Decode sound, mix it into one channel and bring it to `rate` samples a second; a Waveform of that rate stays.
 
     Args:
         source: a file's bytes; a path (`~` is the home folder); a file open for reading; or an array of samples at
-            `rate`, [n] or [n, channels], of int16 or of floats from -1 to 1.
+            `rate`, [n] or [n, channels], of int16 or of floats from -1 to 1, or a `Sound` of one of them.
         limits: of bytes, seconds and channels, checked before anything is decoded.
         rate: samples a second that are wanted.
         name: what errors call it; by default its path, or "the sound".
@@ -48,25 +52,32 @@ def open_sound(source: Heard, limits: SoundLimits | None = None, *, rate: int = 
         RequestError: whatever is wrong with it, beginning with its name.
     """
     limits = limits or SoundLimits()
-    name = name or (str(os.fspath(source)) if isinstance(source, str | os.PathLike) else "the sound")
+    held, given = (cast("Recorded", source.source), source.rate) if isinstance(source, Sound) else (source, rate)
+    name = name or (str(os.fspath(held)) if isinstance(held, str | os.PathLike) else "the sound")
     try:
-        if isinstance(source, Sound):
-            return _at_rate(source, rate)
-        if isinstance(source, str | os.PathLike):
-            return _from_file(read_path(source, limits, what="a recording"), limits, rate)
-        if isinstance(source, bytes | bytearray | memoryview):
-            return _from_file(bytes(source), limits, rate)
-        if isinstance(source, np.ndarray):
-            return _from_array(source, limits, rate)
-        if is_readable(source):
-            return _from_file(read_open(source, limits), limits, rate)
-        hint = "give bytes, a path, an open file or a NumPy array"
-        raise RequestError(f"a {type(source).__name__} is no sound", hint=hint)
+        return _at_rate(_opened(held, limits, given, rate), rate)
     except RequestError as error:
         raise FieldError(name, error.message, hint=error.hint) from error.__cause__
 
 
-def _from_file(data: bytes, limits: SoundLimits, rate: int) -> Sound:
+def _opened(source: Recorded | Waveform, limits: SoundLimits, given: int, rate: int) -> Waveform:
+    """An array, which has `given` samples a second, at its own rate, a file at `rate`."""
+    if isinstance(source, Waveform):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return _from_file(read_path(source, limits, what="a recording"), limits, rate)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _from_file(bytes(source), limits, rate)
+    if isinstance(source, np.ndarray):
+        return _from_array(source, limits, given)
+    if is_readable(source):
+        return _from_file(read_open(source, limits), limits, rate)
+    raise RequestError(
+        f"a {type(source).__name__} is no sound", hint="give bytes, a path, an open file or a NumPy array"
+    )
+
+
+def _from_file(data: bytes, limits: SoundLimits, rate: int) -> Waveform:
     import soundfile  # it loads libsndfile, which is not needed before the first sound
 
     if not data:
@@ -81,7 +92,7 @@ def _from_file(data: bytes, limits: SoundLimits, rate: int) -> Sound:
         raise RequestError(f"it cannot be decoded: {error.error_string}", hint=_SEND) from error
     except MemoryError as error:
         raise RequestError("there is no memory to decode this sound", hint="cut it into parts") from error
-    return Sound(_checked(samples), rate)
+    return Waveform(_checked(samples), rate, digest_of_file(data))
 
 
 class _Bounded(BytesIO):
@@ -113,10 +124,14 @@ def _is_mp3(data: bytes) -> bool:
 
 def _check_header(file: SoundFile, limits: SoundLimits) -> None:
     limits.check_channels(file.channels)
-    if file.samplerate not in _RATES:
-        told = f"{file.samplerate} samples a second, {_RATES.start} to {_RATES.stop - 1} are read"
-        raise RequestError(told, hint=_SEND)
+    _check_rate(file.samplerate)
     limits.check_seconds(file.frames / file.samplerate)
+
+
+def _check_rate(rate: int) -> None:
+    if rate not in _RATES:
+        told = f"{rate} samples a second, {_RATES.start} to {_RATES.stop - 1} are read"
+        raise RequestError(told, hint=_SEND)
 
 
 def _mono(file: SoundFile, limits: SoundLimits) -> Iterator[Floats]:
@@ -140,15 +155,16 @@ def _joined(pieces: Iterator[Floats], given: int, wanted: int) -> Floats:
     return np.concatenate(made)
 
 
-def _at_rate(sound: Sound, rate: int) -> Sound:
+def _at_rate(sound: Waveform, rate: int) -> Waveform:
     if sound.rate == rate:
         return sound
-    return Sound(_joined(iter([sound.samples]), sound.rate, rate), rate, sound.notes)
+    return Waveform(_joined(iter([sound.samples]), sound.rate, rate), rate, sound.digest, sound.notes)
 
 
-def _from_array(array: npt.NDArray[np.generic], limits: SoundLimits, rate: int) -> Sound:
+def _from_array(array: npt.NDArray[np.generic], limits: SoundLimits, rate: int) -> Waveform:
     if array.ndim not in (1, 2) or array.ndim == 2 and array.shape[1] > array.shape[0]:
         raise RequestError(f"an array of shape {list(array.shape)}", hint="give [samples] or [samples, channels]")
+    _check_rate(rate)
     limits.check_channels(array.shape[1] if array.ndim == 2 else 1)
     limits.check_seconds(len(array) / rate)
     if array.dtype == np.int16:
@@ -157,7 +173,8 @@ def _from_array(array: npt.NDArray[np.generic], limits: SoundLimits, rate: int) 
         values = array.astype(np.float32)
     else:
         raise RequestError(f"an array of {array.dtype}", hint="give int16, or floats from -1 to 1")
-    return Sound(_checked(values if values.ndim == 1 else values.mean(1, dtype=np.float32)), rate)
+    samples = _checked(values if values.ndim == 1 else values.mean(1, dtype=np.float32))
+    return Waveform(samples, rate, digest_of_samples(samples, rate))
 
 
 def _checked(samples: Floats) -> Floats:

@@ -1,8 +1,9 @@
-"""Sound as everybody hears it: one channel of samples at one rate, and how much of it there may be."""
+"""Sound as everybody hears it: one channel of samples at one rate, who it is, and how much of it there may be."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from opsin.arrays import Floats
 from opsin.errors import RequestError
@@ -42,17 +43,19 @@ class SoundLimits:
 
 
 @dataclass(frozen=True)
-class Sound:
+class Waveform:
     """Decoded sound.
 
     Attributes:
         samples: float32 [n], all channels mixed into one; full scale is -1 to 1. Nobody writes into it.
         rate: samples a second.
+        digest: 16 bytes; equal for equal files, and for equal samples handed over as arrays.
         notes: what a person should know.
     """
 
     samples: Floats = field(repr=False, compare=False)
     rate: int = RATE
+    digest: bytes = bytes(16)
     notes: tuple[str, ...] = ()
 
     @property
@@ -61,4 +64,25 @@ class Sound:
         return len(self.samples) / self.rate
 
     def __repr__(self) -> str:
-        return f"<Sound: {self.seconds:.2f} seconds at {self.rate} samples a second>"
+        return f"<Waveform: {self.seconds:.2f} seconds at {self.rate} samples a second>"
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """A sound to ask about, as a part of what somebody says: `model.chat(["Who speaks?", opsin.Sound("talk.mp3")])`.
+
+    Attributes:
+        source: a path, a file's bytes, a file open for reading, or an array of samples, [n] or [n, channels], of int16
+            or of floats from -1 to 1.
+        rate: samples a second of an array; files say it themselves.
+    """
+
+    source: object = field(repr=False)
+    rate: int = RATE
+
+
+def digest_of_samples(samples: Floats, rate: int) -> bytes:
+    """Of samples that came without a file."""
+    digest = blake2b(b"%d " % rate, digest_size=16, person=b"samples")
+    digest.update(samples.tobytes())
+    return digest.digest()

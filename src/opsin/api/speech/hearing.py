@@ -12,7 +12,7 @@ from opsin.engine.encoding import Turn
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.media.mel import log_mel, window
-from opsin.media.sound import RATE, Sound
+from opsin.media.sound import RATE, Waveform
 from opsin.models import Decoder, SoundEncoder, load_hearer
 from opsin.nn.meta import MetaReader
 from opsin.nn.module import FileReader
@@ -66,7 +66,7 @@ class Hearing:
 
         return read
 
-    def logs(self, sound: Sound) -> Floats:
+    def logs(self, sound: Waveform) -> Floats:
         """Log-mel frames [frames, bands] of all of it."""
         assert sound.rate == RATE
         return log_mel(sound.samples, self._meta.bands)

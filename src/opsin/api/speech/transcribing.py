@@ -24,7 +24,7 @@ from opsin.engine.sampling import Sampling
 from opsin.engine.token_rules import TokenRules
 from opsin.errors import RequestError
 from opsin.media.mel import FRAMES
-from opsin.media.sound import Sound
+from opsin.media.sound import Waveform
 from opsin.spans import MediaSpan, Prompt
 
 MOST_CARRIED = 223  # ids of what was written before, and of the prompt
@@ -92,7 +92,7 @@ class Transcribing:
 
     text: Text
     hearing: Hearing
-    sound: Sound
+    sound: Waveform
     options: TranscriptOptions
     check: Callable[[], None] = lambda: None
     frames: int = 0

@@ -9,7 +9,7 @@ from opsin.api.speech.transcribing import Transcribing, TranscriptOptions
 from opsin.api.text_part import Text
 from opsin.errors import RequestError
 from opsin.media.hearing import Heard, open_sound
-from opsin.media.sound import Sound, SoundLimits
+from opsin.media.sound import SoundLimits, Waveform
 from opsin.process import Stays
 
 
@@ -21,7 +21,7 @@ class Transcript(Stays):
     """
 
     def __init__(self, work: Transcribing) -> None:
-        self.sound: Sound = work.sound
+        self.sound: Waveform = work.sound
         self._work, self._coming, self._segments = work, iter(work), list[Segment]()  # those that are written
 
     def __iter__(self) -> Iterator[Segment]:

@@ -18,7 +18,7 @@ from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import LayerNorm, Linear
 from opsin.nn.vit import VitBlock, VitShape, attention_spans
-from opsin.ops import Array, Ops
+from opsin.ops import Array, Ops, most
 
 KERNEL = 3  # frames that a convolution sees
 MOST_FRAMES = 1 << 15  # a tower hears at once
@@ -52,7 +52,7 @@ class HearingTower:
 
     Attributes:
         bands: of a frame.
-        rows: states that one window of sound becomes.
+        rows: states that the longest window of sound becomes.
         positions: [rows, width], added to what the convolutions give.
     """
 
@@ -84,31 +84,31 @@ class HearingTower:
 
     @property
     def frames(self) -> int:
-        """Frames of one window of sound: two become a row."""
+        """Frames of the longest window of sound: two become a row."""
         return 2 * self.rows
 
     def encode(self, logs: Floats) -> Array:
-        """Frames [windows, frames, bands] on the host -> [windows * rows, width]."""
+        """Frames [windows, frames, bands] on the host -> [windows * rows, width], a row for two frames or the last."""
         x = self.run(self.embed(logs), len(logs))
         return self.weights.post_ln(x, self.shape.eps)
 
     def embed(self, logs: Floats) -> Array:
-        """What the convolutions make of frames, with positions: the tower's first state."""
-        ops, windows = self.ops, len(logs)
+        """What the convolutions make of frames, with positions: the tower's first state. Beyond a window is nothing."""
+        ops, (windows, frames, _) = self.ops, logs.shape
         padded = np.pad(logs, ((0, 0), (1, 1), (0, 0)))
         seen = np.lib.stride_tricks.sliding_window_view(padded, KERNEL, axis=1)  # [windows, frames, bands, 3]
-        given = np.ascontiguousarray(seen).reshape(windows * self.frames, KERNEL * self.bands)
+        given = np.ascontiguousarray(seen).reshape(windows * frames, KERNEL * self.bands)
         x = self.weights.conv1(ops.constant(given), activation="gelu_erf")
-        places, first = _second_places(windows, self.frames)
-        silence = ops.constant(np.zeros((1, self.shape.width), np.float32))  # before the first frame of a window
-        three = ops.put(ops.take(x, ops.constant(places)), silence, ops.constant(first))
-        which = np.tile(np.arange(self.rows, dtype=np.int32), windows)
+        places, beyond = _second_places(windows, frames)
+        nothing = ops.constant(np.zeros((1, self.shape.width), np.float32))
+        three = ops.put(ops.take(x, ops.constant(places)), nothing, ops.constant(beyond))
+        which = np.tile(np.arange(-(-frames // 2), dtype=np.int32), windows)
         positions = ops.take(self.positions, ops.constant(which))
         return self.weights.conv2(ops.fold(three, KERNEL), positions, "gelu_erf")
 
     def run(self, x: Array, windows: int) -> Array:
         """All layers: the rows of a window see each other."""
-        spans = attention_spans(self.ops, [0, self.rows], windows)
+        spans = attention_spans(self.ops, [0, most(x.shape[0]) // windows], windows)
         for block in self.weights.blk:
             x = block(x, spans, None, self.shape)
         return x
@@ -119,10 +119,11 @@ def _second_places(windows: int, frames: int) -> tuple[np.ndarray[tuple[int], np
 
     Row i sees the frames 2i - 1, 2i and 2i + 1.
     """
-    inside = np.maximum(np.arange(0, frames, 2)[:, None] + np.arange(-1, 2), 0).reshape(-1)
+    seen = (np.arange(0, frames, 2)[:, None] + np.arange(-1, 2)).reshape(-1)
+    inside = np.clip(seen, 0, frames - 1)
     places = (np.arange(windows)[:, None] * frames + inside).reshape(-1).astype(np.int32)
-    none = np.where(np.arange(len(places)) % len(inside) == 0, 0, -1).astype(np.int32)
-    return places, none
+    beyond = np.where(seen == inside, -1, 0).astype(np.int32)
+    return places, np.tile(beyond, windows)
 
 
 def _shape(file: File) -> VitShape:

@@ -26,6 +26,7 @@ def lines(file: Path, tmp: Path) -> dict[str, list[object]]:
         "inspect": ["inspect", file],
         "convert": ["convert", file, "-o", tmp / "out.gguf"],
         "quantize": ["quantize", file, "-o", tmp / "out.gguf", "Q8_0"],
+        "key": ["key", file],
         "merge": ["merge", file, file, "-o", tmp / "out.gguf"],
     }
 
@@ -138,7 +139,7 @@ def test_a_word_too_many_is_named_with_the_usage_of_the_command(
 ) -> None:
     assert main.run([command, "-h", "many"]) == 0
     capsys.readouterr()
-    words = {"inspect": 1, "convert": 1, "merge": 2, "quantize": 3, "chat": 1, "demo": 1}.get(command, 0)
+    words = {"inspect": 1, "convert": 1, "merge": 2, "quantize": 3, "chat": 1, "demo": 1, "key": 1}.get(command, 0)
     required = {"convert": ["-o", "x"], "merge": ["-o", "x"], "bench": ["-m", "x"]}.get(command, [])
     assert main.run([command, *required, *["w"] * words, "many"]) == 2
     err = capsys.readouterr().err

@@ -81,6 +81,7 @@ def commands(evil: Path, refusing: Path, tmp: Path) -> dict[str, tuple[object, .
         "quantize": ("quantize", evil, "-o", tmp / f"q{EVIL}.gguf", "Q8_0"),
         "quantize: a type": ("quantize", evil, tmp / "x.gguf", EVIL),
         "merge": ("merge", evil, evil, "-o", tmp / "x.gguf"),
+        "key": ("key", tmp / f"no{EVIL}"),
         "doctor": ("doctor",),
         "an option": ("inspect", f"--{EVIL}"),
         "a value": ("chat", "-t", EVIL),

@@ -124,6 +124,7 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
         "--otlp-traces-endpoint", default="", metavar="URL", help="send spans of requests there (opsin[otel])"
     )
     told.add_argument("--metrics", action="store_true", default=None, help="/metrics answers (it always does)")
+    told.add_argument("--tell-key", action="store_true", help="answers have X-Opsin-Key (opsin key): docs/scale.md")
     told.add_argument("--slots", action="store_true", default=None, help="/slots answers (it does)")
     told.add_argument("--slot-save-path", type=expanded, metavar="DIR", help="/slots/N saves and restores below it")
     told.add_argument("--no-slots", dest="slots", action="store_false", default=None, help="/slots does not")
@@ -260,6 +261,7 @@ def _settings(args: argparse.Namespace) -> Options:
         access_log=args.access_log,
         traces=args.otlp_traces_endpoint,
         reuse_port=bool(args.reuse_port),
+        tells_key=args.tell_key,
         slots=args.slots is not False,
         slot_path=args.slot_save_path,
         page=args.page is not False,

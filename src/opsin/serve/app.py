@@ -29,6 +29,7 @@ from opsin.serve.exchange import AnswerRoute, Exchange
 from opsin.serve.fields import Fields
 from opsin.serve.file_routes import FORM, FileRoutes
 from opsin.serve.health import HealthRoutes
+from opsin.serve.key_header import KeyHeaderMiddleware
 from opsin.serve.metrics import TYPE
 from opsin.serve.models import ModelRoutes
 from opsin.serve.ollama import OllamaChatFields, OllamaGenerateFields
@@ -146,6 +147,7 @@ def application(
         middleware=[
             Middleware(RecordMiddleware, proxies=state.options.proxies, ended=ended),
             Middleware(AccessMiddleware, options=state.options, ended=state.ended, keys=state.keys, framings=_FRAMINGS),
+            *([Middleware(KeyHeaderMiddleware)] if state.options.tells_key else []),
         ],
         exception_handlers={OpsinError: framing.on_opsin_error, HTTPException: framing.on_http_error},
     )

@@ -50,6 +50,7 @@ class Options:
         slots, page: whether /slots and the page to try it are there.
         access_log: the file that gets a line for each request; "-" for stdout, "" for none.
         traces: where spans of requests are sent by OTLP over HTTP; "" for nowhere.
+        tells_key: whether answers tell the key of their request, for gateways.
         tags: told with the model's name.
         chat_defaults: fields of a conversation that hold where it says nothing of thoughts and variables.
         grammar: the form of answers to requests that ask for none.
@@ -86,6 +87,7 @@ class Options:
     page: bool = True
     access_log: str = ""
     traces: str = ""
+    tells_key: bool = False
     tags: tuple[str, ...] = ()
     chat_defaults: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -27,17 +27,15 @@ from opsin.ops.layout import FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
 (W, X, X_ROW, SCALES, SCALES_ROW, SUMS, LIFTS, Y, Y_ROW, OUTPUTS, RECORDS_WORD, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW,
  SCRATCH, SCRATCH_BYTES, STEPS) = (8 * i for i in range(18))  # fmt: skip
 
-AHEAD = 4096  # bytes between a weight and the prefetch that runs ahead of it, for one row
+AHEAD = 4096  # bytes between a weight and the prefetch that runs ahead of it, while the first rows pass
 
 
-def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(vectors, tokens) of the tile for one row and for many: what fits the registers."""
-    full = STRIP // simd.lanes
+def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """(vectors, tokens) of the tile for one row, for two and for many: what fits the registers."""
+    few = min(STRIP // simd.lanes, 4)
     if simd.lanes == 16:
-        return (full, 1), (full, 5 if kind == "planes" else 8)
-    if kind == "planes":
-        return (min(full, 4), 1), (1, 4)
-    return (min(full, 4), 1), (2, 5)
+        return (few, 1), (few, 2), (few, 5 if kind == "planes" else 8)
+    return (few, 1), (few, 2), (1, 4) if kind == "planes" else (2, 5)
 
 
 def make(
@@ -46,10 +44,10 @@ def make(
 ) -> Any:  # fmt: skip
     layout = Layout(kind, bits, group, zero, minimum, codes, paired, table)
     shapes = tile_shapes(simd, kind)
-    one, many = (
+    one, two, many = (
         _sweep(simd, Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero, table=table), layout) for v, t in shapes
     )
-    at, width = simd.i64_at, shapes[1][1]
+    at, width = simd.i64_at, shapes[2][1]
     activate, active = activating(simd, activation or "copy"), activation != ""
     apart = unpacked_bytes(simd.isa.dot, layout, RECORD) > 0
     unpack, take = _unpacked(simd, layout) if apart else (_nothing, _nothing)
@@ -68,6 +66,9 @@ def make(
                 if rows - row == 1:
                     one(args, strip, row, 1, columns)
                     row += 1
+                elif rows - row == 2:
+                    two(args, strip, row, 2, columns)
+                    row += 2
                 else:
                     many(args, strip, row, rows - row, columns)
                     row += width
@@ -129,7 +130,7 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
     add_record = _record(simd, tile, layout)
     wide, per = tile.vectors * simd.lanes, 128 // layout.group
     codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
-    record, factors, ones = layout.record_bytes, tile.factors, tile.ones
+    record, factors, ones, prefetch = layout.record_bytes, tile.factors, tile.ones, simd.prefetch
     stretch = RECORDS if codes else 1 << 30
 
     @jit
@@ -139,7 +140,7 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
         x, s = at(args + X) + row * x_row, at(args + SCALES) + row * s_row
         sum_row = s_row * (per // 4)
         sums, lifts = at(args + SUMS) + row * sum_row, at(args + LIFTS) + row * sum_row
-        acc, done = zeros(), 0
+        acc, done, ahead = zeros(), 0, row + part == 0
         while done < records:
             scale_of, lift_of = ones(), ones()
             if codes:
@@ -149,6 +150,9 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
                 w += factor_bytes
             for _ in range(min(stretch, records - done)):
                 head, plane = w + part * wide * size, w + part * wide * 4
+                if ahead:
+                    for line in range(0, record, 64):
+                        prefetch(head + AHEAD + line)
                 acc = add_record(acc, scale_of, lift_of, head, plane, x, x_row, left, s, s_row, sums, lifts, sum_row)
                 w += record
                 x += RECORD
@@ -164,8 +168,8 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
 def _record(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
     """32 inputs: one group of weights, or two of 16."""
     scale, lift = tile.scale[layout.numbers[0]], tile.lift[layout.numbers[1]]
-    record, head, minima, minimum = layout.record_bytes, layout.head_bytes, layout.minima_at, layout.minimum
-    half, ahead, prefetch = STRIP * layout.scale_size, tile.tokens == 1, simd.prefetch
+    head, minima, minimum = layout.head_bytes, layout.minima_at, layout.minimum
+    half = STRIP * layout.scale_size
     two = layout.group == 16
     dots, late = (tile.part(0, 4), tile.part(4, 8)) if two else (tile.dots, tile.dots)
 
@@ -174,9 +178,6 @@ def _record(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
         acc: Any, fs: Any, fm: Any, w: int, plane: int, x: int, x_row: int, left: int, s: int, s_row: int, sums: int,
         lifts: int, sum_row: int,
     ) -> Any:  # fmt: skip
-        if ahead:
-            for line in range(0, record, 64):
-                prefetch(w + AHEAD + line)
         acc = scale(acc, dots(plane + head, x, x_row, left, sums, sum_row), fs, w, s, s_row, left)
         if minimum:
             acc = lift(acc, fm, w + minima, lifts, sum_row, left)
@@ -281,7 +282,7 @@ def _unpacked_total(simd: Simd, ops: Unpacked) -> Any:
 
 
 def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
-    at, zeros, step = simd.i64_at, tile.zeros, tile.step[layout.kind]
+    at, zeros, step, prefetch = simd.i64_at, tile.zeros, tile.step[layout.kind], simd.prefetch
     size = FLOAT_BYTES[layout.kind]
     wide = tile.vectors * simd.lanes
 
@@ -290,8 +291,11 @@ def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
         inputs, x_row = at(args + RECORDS_WORD), at(args + X_ROW)
         w = at(args + W) + (strip * inputs * STRIP + part * wide) * size
         x = at(args + X) + row * x_row
-        acc = zeros()
+        acc, ahead = zeros(), row + part == 0
         for _ in range(inputs):
+            if ahead:
+                for line in range(0, STRIP * size, 64):
+                    prefetch(w + AHEAD + line)
             acc = step(acc, w, x, x_row, left)
             w += STRIP * size
             x += 4

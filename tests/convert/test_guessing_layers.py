@@ -19,9 +19,9 @@ from opsin.errors import FileError, ModelError
 from opsin.gguf import File
 
 
-@pytest.fixture
-def folder(tmp_path):
-    truth = glm4v_truth.TOWERS["glm_ocr"]
+@pytest.fixture(params=["glm_ocr", "glm4v_moe"])
+def folder(request, tmp_path):
+    truth = glm4v_truth.TOWERS[request.param]
     truth.save(truth.make(), tmp_path / "hf")
     return tmp_path / "hf"
 
@@ -43,7 +43,7 @@ def test_they_are_left_out(folder, tmp_path):
     for name in ("without", "with"):
         (path, _) = convert(folder, tmp_path / f"{name}.gguf", mmproj=tmp_path / f"{name}-mmproj.gguf").paths
         with File.open(path) as file:
-            made.append((list(file.tensors), file.get_int("glm4.block_count")))
+            made.append((list(file.tensors), file.get_int(f"{file.get_str('general.architecture')}.block_count")))
         change(folder, guessing)
     assert made[0] == made[1]
 

@@ -1,4 +1,4 @@
-"""Tiny random GLM-4.1V and GLM-OCR, in transformers' classes."""
+"""Tiny random GLM-4.1V, 4.5V, 4.6V-Flash and GLM-OCR, in transformers' classes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from transformers import (
     Glm4vConfig,
     Glm4vForConditionalGeneration,
+    Glm4vMoeConfig,
+    Glm4vMoeForConditionalGeneration,
     Glm4vProcessor,
     Glm46VConfig,
     Glm46VForConditionalGeneration,
@@ -38,6 +40,10 @@ TEXT = {
     "rope_parameters": {
         "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3], "partial_rotary_factor": 0.5,
     },
+}  # fmt: skip
+EXPERTS = {
+    "n_routed_experts": 12, "num_experts_per_tok": 3, "n_group": 4, "topk_group": 2, "moe_intermediate_size": 40,
+    "routed_scaling_factor": 1.8, "first_k_dense_replace": 1,
 }  # fmt: skip
 VISION = {
     "depth": LAYERS, "hidden_size": WIDTH, "num_heads": HEADS, "image_size": SIDE, "patch_size": PATCH,
@@ -73,6 +79,18 @@ def make_flash(seed: int = 0) -> Glm46VForConditionalGeneration:
     text, vision = {**TEXT, "model_type": "glm4v_text"}, {**VISION, "model_type": "glm4v_vision"}
     model = Glm46VForConditionalGeneration(Glm46VConfig(text_config=text, vision_config=vision, **IDS)).eval()
     enliven(model, seed)
+    return model
+
+
+def make_mixture(seed: int = 0) -> Glm4vMoeForConditionalGeneration:
+    torch.manual_seed(seed)
+    config = Glm4vMoeConfig(text_config={**TEXT, **EXPERTS}, vision_config=VISION, **IDS)
+    model = Glm4vMoeForConditionalGeneration(config).eval()
+    enliven(model, seed)
+    random = torch.Generator().manual_seed(seed)
+    for name, values in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            values.normal_(generator=random).mul_(0.2)
     return model
 
 
@@ -180,6 +198,7 @@ FOREIGN = Foreign(
 )  # fmt: skip
 TOWERS = {
     "glm4v": Truth("glm4v", make, write_tower, processor, TURN),
-    "glm46v": Truth("glm4v", make_flash, write_tower, flash_processor, TURN),
+    "glm46v": Truth("glm4v", make_flash, write_tower, flash_processor, TURN, like="glm4v"),
+    "glm4v_moe": Truth("glm4v", make_mixture, write_tower, processor, TURN, like="glm4v"),
     "glm_ocr": Truth("glm4v", make_ocr, write_tower, processor, TURN),
 }

@@ -150,9 +150,9 @@ TURN = "<|vision_start|><|image_pad|><|vision_end|>"
 FLAT = {"keys": {"clip.vision.is_deepstack_layers": [False] * LAYERS}}
 TOWERS = {
     "qwen3vl": Truth("qwen3vl_merger", third_truth, write_tower, processor, TURN),
-    "qwen3vlmoe": Truth("qwen3vl_merger", mixture_truth, write_tower, processor, TURN),
+    "qwen3vlmoe": Truth("qwen3vl_merger", mixture_truth, write_tower, processor, TURN, like="qwen3vl"),
     "qwen35": Truth("qwen3vl_merger", newer_truth, write_tower, processor, TURN, FLAT),
-    "qwen35moe": Truth("qwen3vl_merger", newer_mixture_truth, write_tower, processor, TURN, FLAT),
+    "qwen35moe": Truth("qwen3vl_merger", newer_mixture_truth, write_tower, processor, TURN, FLAT, "qwen35"),
 }
 
 

@@ -59,6 +59,7 @@ class Truth:
         processor: transformers' own, with a tokenizer of bytes.
         marker: what its template writes for a picture.
         options: of `write_tower`.
+        like: another model whose tower it has: what is asked of files of towers is asked of that one's.
     """
 
     projector: str
@@ -67,6 +68,7 @@ class Truth:
     processor: Callable[[], Any]
     marker: str
     options: Mapping[str, object] = field(default_factory=dict)
+    like: str = ""
 
     def write(self, path: Path, model: PreTrainedModel | None = None) -> Path:
         return self.write_tower(path, model or self.make(), **self.options)

@@ -78,6 +78,7 @@ FAMILIES = {
     "minicpmv4_6": (SIXTEENTH, lambda: minicpmv4_6_truth.make("16x", table=70), (48, 48)),
     "minicpmv4_6 4x": (FOURTH, lambda: minicpmv4_6_truth.make("4x", table=70), (48, 48)),
     "glm4v": (glm4v_truth, glm4v_truth.make, (24, 24)),
+    "glm4v_moe": (glm4v_truth, glm4v_truth.make_mixture, (24, 24)),
     "glm_ocr": (glm4v_truth, glm4v_truth.make_ocr, (64, 64)),
     "paddleocr": (paddleocr_truth, paddleocr_truth.make, (64, 48)),
     "dots.ocr": (dotsocr_truth, dotsocr_truth.make, (64, 64)),

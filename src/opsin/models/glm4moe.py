@@ -1,7 +1,7 @@
 """GLM 4.5 and 4.6: the first layers have one feed-forward part, the others experts and one that all rows share.
 
-Scores are sigmoids; a bias changes who is chosen, and shares add up to a factor. Half of a head turns. Layers that
-guess further tokens are left aside.
+Scores are sigmoids; a bias changes who is chosen, and shares add up to a factor. Half of a head turns, by three
+positions where a file has sections of M-RoPE (GLM-4.5V and 4.6V). Layers that guess further tokens are left aside.
 
 GGUF: general.architecture = "glm4moe". Oracle: transformers' Glm4MoeForCausalLM.
 """
@@ -26,7 +26,8 @@ def _turned(settings: Settings) -> int:
 
 def load(file: File, source: Reader) -> PreNormDecoder:
     source = FirstLayers(source, written_layers(file, "glm4moe"))
-    return PreNormDecoder.load(file, source, "glm4moe", pairing="halves", gating=SIGMOID)
+    planes = bool(file.get_ints("glm4moe.rope.dimension_sections", ()).any())
+    return PreNormDecoder.load(file, source, "glm4moe", pairing="halves", mrope=planes, gating=SIGMOID)
 
 
 DECODERS = {"glm4moe": load}
@@ -37,6 +38,7 @@ RULES = (
         architecture="glm4moe",
         classes=("Glm4MoeForCausalLM",),
         types=("glm4_moe",),
+        guesses=True,
         assumed={"hidden_act": "silu"},
         keys=(
             *KEYS,

@@ -1,11 +1,12 @@
-"""GLM-4.1V, 4.6V-Flash and GLM-OCR: GLM 4 with positions of three axes, and a tower that took that of Qwen 2.5 VL on.
+"""GLM-4.1V, 4.5V, 4.6V and GLM-OCR: GLM 4 or 4.5 with positions of three axes, and a tower after that of Qwen 2.5 VL.
 
 Patches turn by row and column and see all others; GLM-4.1V's have a norm and a table of positions as well, which is
 stretched to each picture by cubics, GLM-OCR's norms of the heads of q and k. A kernel makes a row of 2 x 2 patches,
 a gated network ends it.
 
-GGUF: general.architecture = "glm4" with sections of M-RoPE, clip.projector_type = "glm4v". Oracles: transformers'
-Glm4vForConditionalGeneration and GlmOcrForConditionalGeneration, with their image processor.
+GGUF: the text's architecture with sections of M-RoPE, clip.projector_type = "glm4v".
+Oracles: transformers' Glm4vForConditionalGeneration, Glm4vMoeForConditionalGeneration and
+GlmOcrForConditionalGeneration, with their image processor.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from opsin.gguf.vision_rules import CLIP, blocks, normalisation_keys, projector_
 from opsin.media import sizes
 from opsin.media.limits import Size
 from opsin.models.glm4 import RULES as TEXT
+from opsin.models.glm4moe import RULES as MIXTURE
 from opsin.models.paddleocr import square_table
 from opsin.models.qwen2vl import MOMENTS, SIZES, prepare, sections
 from opsin.models.qwen2vl import Qwen2VlVision as PageVision
@@ -151,6 +153,7 @@ def _inner(settings: Settings) -> int:
 
 
 _CLASSES = ("Glm4vForConditionalGeneration", "Glm46VForConditionalGeneration", "GlmOcrForConditionalGeneration")
+_MIXTURE = ("Glm4vMoeForConditionalGeneration",)
 _TURNED = {"self_attn.q_proj": _halves(HEADS), "self_attn.k_proj": _halves(KV_HEADS)}
 _TOWER = {"image_size": 336, "patch_size": 14, "depth": 24, "num_heads": 12, "hidden_size": 1536,
           "spatial_merge_size": 2}  # fmt: skip
@@ -214,10 +217,21 @@ RULES = (
             "num_hidden_layers": 40, "num_attention_heads": 32, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
         },
     ),
+    replace(  # whose heads have two halves that turn already
+        MIXTURE[0],
+        classes=_MIXTURE,
+        types=("glm4v_moe_text",),
+        keys=(*MIXTURE[0].keys, sections(8, 12, 12)),
+        defaults={
+            "vocab_size": 151424, "max_position_embeddings": 65536, "hidden_size": 4096, "intermediate_size": 10944,
+            "num_hidden_layers": 46, "num_attention_heads": 96, "num_key_value_heads": 8, "rms_norm_eps": 1e-5,
+            "moe_intermediate_size": 1408, "num_experts_per_tok": 8, "n_routed_experts": 128,
+        },
+    ),
     Rules(
         part="vision",
         architecture="glm4v",
-        classes=_CLASSES,
+        classes=(*_CLASSES, *_MIXTURE),
         assumed={
             "preprocessor.resample": 3, "preprocessor.merge_size": 2, "preprocessor.temporal_patch_size": 2,
             "preprocessor.patch_size": lambda s: s.number("vision_config.patch_size", 14),

@@ -107,6 +107,10 @@ def test_other_kernels_for_arm(kernel):
     assert re.search(r"\bfmla\b|\bfrint|\bldar\b|\bcas", text)
 
 
+def test_what_python_wrote_is_seen_in_its_order_on_arm():
+    assert re.search(r"\bdmb\s+ish\b", assembly(Kernel.of("execute"), "portable on arm"))
+
+
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
 def test_no_kernel_raises_or_is_compiled_with_fast_math(kernel):
     """A raise inside compiled code vanishes, and fast math would drop NaN checks and the order of sums."""

@@ -42,6 +42,20 @@ def test_every_item_is_done_once_by_any_number_of_threads(teams, threads, rows):
         np.testing.assert_array_equal(program.output("y")[:rows], program.inputs["x"][:rows] + 40)
 
 
+def test_a_cpu_that_reorders_stores_is_told_between_tickets_and_counts(monkeypatch):
+    cpu = Cpu(from_environment(), threads=2)
+    team, roles = cpu.team, []
+    enter = team._enter
+    monkeypatch.setattr(team, "_settles", True)
+    monkeypatch.setattr(team, "_enter", lambda thread, role: (roles.append(role), enter(thread, role))[1])
+    program = add_one_often(cpu, 3)
+    program.inputs["x"][:] = 1
+    program.run(rows=64)
+    np.testing.assert_array_equal(program.output("y"), np.full((64, 64), 4))
+    assert roles == [cells.SETTLE, cells.LEAD]
+    cpu.close()
+
+
 def test_an_operation_waits_until_all_that_it_reads_is_there(teams):
     """A chain of matrices, each of whose results needs the whole one before."""
     tensor, results = raw("F32", 256, 256), {}

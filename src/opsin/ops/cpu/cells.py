@@ -23,7 +23,7 @@ TEAM_BYTES = INSIDE + LINE * MAXIMUM_THREADS
 
 YIELDS = 32  # times a waiting thread gives way before it sleeps
 SHARES = 2  # a thread takes this share, times the number of threads, of the items that are left
-LEAD, WORK, DISMISS = 0, 1, 2  # roles of a thread that enters the executor
+LEAD, WORK, DISMISS, SETTLE = 0, 1, 2, 3  # roles of a thread that enters the executor
 
 # A program: a head whose first word is the number of entries, then the entries, a cache line each.
 HEAD_BYTES = 64

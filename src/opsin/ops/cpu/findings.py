@@ -26,7 +26,7 @@ def examine(config: Config) -> Findings:
 def _processor(config: Config, isa: Isa) -> Processor:
     wanted = {name for known in KNOWN for name in known.needs}
     return Processor(
-        name=_processor_name(),
+        name=_processor_name() or isa.cpu,
         llvm_name=isa.cpu,
         features=sorted(f[1:] for f in isa.features.split(",") if f[:1] == "+" and f[1:] in wanted),
         instructions=isa.name,
@@ -45,11 +45,11 @@ def _instructions_available(config: Config) -> list[str]:
 
 
 def _processor_name() -> str:
+    """What the system calls it: "" on Linux for ARM, whose /proc/cpuinfo has numbers only."""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        return names[0] if names else platform.processor() or "unknown"
-    return platform.processor() or "unknown"
+        return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return platform.processor()
 
 
 def _kernels() -> dict[str, str]:

@@ -12,6 +12,7 @@ import llvmlite.binding as llvm
 
 from opsin.config import Config
 from opsin.errors import DeviceError
+from opsin.ops.cpu.arm import with_system_words
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _named(name: str) -> Isa:
 
 def _cpu(config: Config) -> tuple[str, dict[str, bool]]:
     if config.cpu is None:
-        return llvm.get_host_cpu_name(), dict(llvm.get_host_cpu_features())
+        return llvm.get_host_cpu_name(), with_system_words(llvm.get_host_cpu_features())
     flags = [f for f in (config.cpu_features or "").split(",") if f]
     return config.cpu, {f[1:]: f[0] == "+" for f in flags}
 

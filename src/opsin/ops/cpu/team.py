@@ -38,6 +38,7 @@ class Team:
             raise DeviceError(f"{threads} threads", hint=f"give 1 to {cells.MAXIMUM_THREADS}")
         self.threads = threads
         self._code = code  # threads wait inside it
+        self._settles = "x86" not in code.isa.triple  # x86 keeps stores in order
         self._execute = _EXECUTE(code.address(Kernel.of("execute")))
         self._block = np.zeros(cells.TEAM_BYTES // 8 + 8, np.int64)
         start = (-self._block.ctypes.data % cells.LINE) // 8
@@ -72,6 +73,8 @@ class Team:
                 raise DeviceError("the model was closed", hint="load it again")
             self._remember(program)
             program.start(int(self._cells[cells.GO // 8]) + 1)
+            if self._settles:
+                self._enter(0, cells.SETTLE)
             if counts is not None:
                 counts()
             self._put(cells.PROGRAM, program.address)

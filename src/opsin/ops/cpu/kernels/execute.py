@@ -5,6 +5,10 @@ atomic ticket. What the next operation depends on is the items that are done, no
 the system has put aside holds up the others only when it holds a chunk, and finds its way back later, since
 tickets carry the epoch (which run of which program) in their high half. Waiting spins, then yields the
 processor, then sleeps until woken. Stopping and errors skip the kernels of what is left, nothing else.
+
+Every word that threads share is read and written by sequentially consistent atomics, so that a CPU that reorders
+memory (ARM) sees what x86 sees: who finds the epoch in GO finds what was written before it, and who is about to sleep
+has told so before it looks at its word for the last time. Only Python's own writes are plain: see SETTLE.
 """
 
 from __future__ import annotations
@@ -34,6 +38,10 @@ def _atomic_store(b: Any, address: Any, value: Any) -> None:
     b.store_atomic(value, pointer(b, address, I64), "seq_cst", 8)
 
 
+def _fence(b: Any) -> None:
+    b.fence("seq_cst")
+
+
 def _exchange(b: Any, address: Any, expected: Any, value: Any) -> Any:
     """Write `value` if `expected` stands there; what stood there."""
     return b.extract_value(b.cmpxchg(pointer(b, address, I64), expected, value, "seq_cst", "seq_cst"), 0)
@@ -58,15 +66,19 @@ def _nanosleep(b: Any, function: Any, request: Any) -> None:
 def make(simd: Simd) -> Callable[..., int]:
     v, i64 = types.void, types.int64
     see, put = operation(i64, (i64,), _atomic_load), operation(v, (i64, i64), _atomic_store)
-    add = operation(i64, (i64, i64), _atomic_add)
+    add, fence = operation(i64, (i64, i64), _atomic_add), operation(v, (), _fence)
     wait_until, wake = _waiting(simd, see, add)
     walk = _walk(simd, see, _operation(simd, see, put, add, wake), wait_until)
 
     def execute(team: int, thread: int, seen: int, role: int) -> int:
         """Start the team's program and see it done (LEAD), help until told to leave (WORK), or tell so (DISMISS).
 
-        `seen` is the epoch at which a worker joined.
+        SETTLE lets everybody see what this thread wrote so far before what it writes next. `seen` is the epoch at
+        which a worker joined.
         """
+        if role == cells.SETTLE:
+            fence()
+            return 0
         if role != cells.WORK:
             seen = add(team + cells.GO, 1)
             wake(team, team + cells.GO)

@@ -24,6 +24,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 FILE_LINES, KERNEL_FILE_LINES = 400, 500
@@ -84,7 +85,12 @@ class Source:
 
     def scopes(self) -> Iterator[Scope]:
         """Functions and classes, at any depth."""
-        return (node for node in ast.walk(self.tree) if isinstance(node, Scope))
+        return (node for node in self.nodes if isinstance(node, Scope))
+
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """The tree's nodes, walked once for all rules."""
+        return list(ast.walk(self.tree))
 
 
 def read(root: Path, folders: tuple[str, ...] = SOURCES) -> list[Source]:
@@ -193,7 +199,7 @@ def projectors(sources: list[Source]) -> Iterator[str]:
     for source in sources:
         if not source.path.is_relative_to(PACKAGE) or any(map(source.path.is_relative_to, MAY_NAME_FAMILIES)):
             continue
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
                 continue
             name = node.value
@@ -247,7 +253,7 @@ def clocks(tests: list[Source]) -> Iterator[str]:
     for source in tests:
         if not source.path.name.startswith("test_"):
             continue
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if not isinstance(node, ast.Assert):
                 continue
             called = [call.func for call in ast.walk(node.test) if isinstance(call, ast.Call)]
@@ -268,7 +274,7 @@ def modules(tests: list[Source]) -> Iterator[str]:
     for source in tests:
         if any(word in source.text for word in ("sys.path", *openers)):
             continue
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if not isinstance(node, ast.Import | ast.ImportFrom):
                 continue
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]

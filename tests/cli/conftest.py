@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
-from opsin_process import COMMAND, environment
+from opsin_process import environment
+from ready_command import ReadyCommand
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(scope="session")
+def ready_command() -> Iterator[ReadyCommand]:
+    made = ReadyCommand()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def run() -> Run:
+def run(ready_command: ReadyCommand) -> Run:
     """run("chat", ..., stdin="...", OPSIN_DEBUG="1") starts the command and waits."""
 
     def start(*arguments: object, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, *map(str, arguments)], input=stdin, capture_output=True, text=True, encoding="utf-8",
-            env=environment(**variables), timeout=800, check=False,
-        )  # fmt: skip
+        return ready_command.run([*map(str, arguments)], stdin, environment(**variables))
 
     return start

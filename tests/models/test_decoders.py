@@ -51,9 +51,15 @@ def expected(truth):
     return checkpoints.logits(truth, ids_of(ROWS))
 
 
-@pytest.mark.parametrize("size", [ROWS, 64, 37, 1], ids=["whole", "pages", "odd chunks", "one by one"])
+@pytest.mark.parametrize("size", [ROWS, 64, 37], ids=["whole", "pages", "odd chunks"])
 def test_logits_equal_transformers(ops, decoder, expected, size):
     assert distance(score(ops, decoder, Sequence(ids_of(ROWS)), chunks_of(ROWS, size)), expected) <= TOLERANCE
+
+
+def test_rows_one_by_one_equal_transformers(ops, decoder, expected):
+    """The first ones, and those around a page's end."""
+    alone = [(0, 1), (1, 2), (2, 3), (3, 110), *((row, row + 1) for row in range(110, ROWS))]
+    assert distance(score(ops, decoder, Sequence(ids_of(ROWS)), alone), expected) <= TOLERANCE
 
 
 def test_attention_is_peaked(truth):

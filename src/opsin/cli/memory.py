@@ -9,13 +9,15 @@ from pathlib import Path
 
 
 def peak_bytes() -> int:
-    """Most resident memory that this process ever had."""
+    """Most resident memory that this process ever had; 0 where it cannot be asked."""
     with suppress(OSError):  # where there is no /proc, the C library knows
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    import resource
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

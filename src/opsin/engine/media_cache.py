@@ -25,7 +25,8 @@ _HEAD: Final = Struct("<8s16sII")  # magic, digest of all behind it, rows, width
 _MAGIC: Final = b"opsinEm1"
 _ENDING: Final = ".embeddings"
 _PART: Final = ".embeddings-part"  # while it is written, or left by a process that was killed
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # no link, and no waiting at a pipe
+# No link, and no waiting at a pipe; Windows has neither of these, and text files.
+_READ: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 _LOW: Final = 0.9  # of the limit: so full it is after what is old was taken out
 
 

@@ -170,6 +170,8 @@ def _read_local(path: Path, rules: FetchRules) -> bytes:
 
 def _read_below(folder: Path, parts: tuple[str, ...], rules: FetchRules) -> bytes:
     """Walk down without following links, so that nobody can swap one in between check and use."""
+    if os.open not in os.supports_dir_fd:  # Windows
+        raise RequestError("local files cannot be read safely on this system", hint="send a data: URL")
     at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for part in parts[:-1]:

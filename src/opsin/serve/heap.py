@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 _MMAP_THRESHOLD: Final = -3  # of malloc.h
+_NOT_GLIBC: Final = (AttributeError, OSError, TypeError)  # no such knob; on Windows no library without a name
 
 
 def give_memory_back() -> None:
@@ -14,11 +15,11 @@ def give_memory_back() -> None:
 
     By default bodies and pictures are cut from heaps, one of each thread, which keep what they once had.
     """
-    with suppress(AttributeError, OSError):  # other libraries have no such knob
+    with suppress(*_NOT_GLIBC):
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 1 << 20)
 
 
 def trim() -> None:
     """Let glibc give back what lies free between other things, after much was freed at once."""
-    with suppress(AttributeError, OSError):
+    with suppress(*_NOT_GLIBC):
         ctypes.CDLL(None).malloc_trim(0)

@@ -66,6 +66,8 @@ def _listen_on(host: str, options: Options) -> socket.socket:
 
 def _listen_at(path: str) -> socket.socket:
     """A Unix socket. Who may connect, the umask and the folder say. What a server left that is gone is taken away."""
+    if not hasattr(socket, "AF_UNIX"):  # Windows
+        raise RequestError(f"cannot listen on {path}: this system has no Unix sockets", hint="give --host and --port")
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _is_left(path):
@@ -92,7 +94,7 @@ def _is_left(path: str) -> bool:
 
 def address(made: socket.socket, options: Options) -> str:
     """The URL of a listening socket, with the prefix of its paths."""
-    if made.family == socket.AF_UNIX:
+    if made.family == getattr(socket, "AF_UNIX", None):
         return f"unix://{made.getsockname()}"
     host, port = made.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

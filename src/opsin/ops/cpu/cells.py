@@ -8,8 +8,9 @@ from __future__ import annotations
 LINE = 64
 
 # The team: one block of int64 cells.
-THREADS, SPINS, YIELD_FUNCTION, SYSCALL_FUNCTION, FUTEX_NUMBER, NANOSLEEP_FUNCTION = (8 * i for i in range(6))
-NAP = 8 * 6  # a struct timespec: two words
+THREADS, SPINS, YIELD_FUNCTION, SYSCALL_FUNCTION, FUTEX_NUMBER, NAP_FUNCTION = (8 * i for i in range(6))
+NAP = 8 * 6  # what the nap function takes
+NAP_TIME = 8 * 7  # a struct timespec: two words
 GO = 2 * LINE  # the epoch: counts programs started
 PROGRAM = 3 * LINE  # address of the present program
 SLEEPERS = 4 * LINE  # threads asleep, or about to be

@@ -127,12 +127,19 @@ class Team:
         self._cells[cell // 8] = value
 
     def _set_up(self, spins: int) -> None:
-        library = ctypes.CDLL(None)
         self._put(cells.THREADS, self.threads)
         self._put(cells.SPINS, spins)
+        if sys.platform == "win32":
+            library = ctypes.CDLL("kernel32")
+            self._put(cells.YIELD_FUNCTION, _function(library, "SwitchToThread"))
+            self._put(cells.NAP_FUNCTION, _function(library, "Sleep"))
+            self._put(cells.NAP, 1)  # millisecond
+            return
+        library = ctypes.CDLL(None)
         self._put(cells.YIELD_FUNCTION, _function(library, "sched_yield"))
-        self._put(cells.NANOSLEEP_FUNCTION, _function(library, "nanosleep"))
-        self._put(cells.NAP + 8, 50_000)  # 50 microseconds
+        self._put(cells.NAP_FUNCTION, _function(library, "nanosleep"))
+        self._put(cells.NAP, self._address + cells.NAP_TIME)
+        self._put(cells.NAP_TIME + 8, 50_000)  # nanoseconds
         if sys.platform == "linux" and platform.machine() in _FUTEX:
             self._put(cells.SYSCALL_FUNCTION, _function(library, "syscall"))
             self._put(cells.FUTEX_NUMBER, _FUTEX[platform.machine()])

@@ -58,7 +58,8 @@ def _futex(b: Any, function: Any, number: Any, address: Any, action: Any, value:
     b.call(pointer(b, function, kind), [number, address, action, value, zero, zero, zero])
 
 
-def _nanosleep(b: Any, function: Any, request: Any) -> None:
+def _nap(b: Any, function: Any, request: Any) -> None:
+    """nanosleep(address, nothing), or Sleep(milliseconds), which takes no more than the first."""
     kind = ir.FunctionType(I32, [I64, I64])
     b.call(pointer(b, function, kind), [request, ir.Constant(I64, 0)])
 
@@ -116,7 +117,7 @@ def _pause(simd: Simd) -> Callable[..., None]:
 def _waiting(simd: Simd, see: Any, add: Any) -> Any:
     v, i64, at = types.void, types.int64, simd.i64_at
     pause, give_way = operation(v, (), _pause(simd)), operation(v, (i64,), _yield_processor)
-    futex, nap = operation(v, (i64,) * 5, _futex), operation(v, (i64, i64), _nanosleep)
+    futex, nap = operation(v, (i64,) * 5, _futex), operation(v, (i64, i64), _nap)
 
     @jit
     def wait_until(team: int, word: int, wanted: int) -> None:
@@ -135,7 +136,7 @@ def _waiting(simd: Simd, see: Any, add: Any) -> Any:
                     futex(at(team + cells.SYSCALL_FUNCTION), at(team + cells.FUTEX_NUMBER), word, 128, now & _LOW)
                 add(team + cells.SLEEPERS, -1)
             else:
-                nap(at(team + cells.NANOSLEEP_FUNCTION), team + cells.NAP)
+                nap(at(team + cells.NAP_FUNCTION), at(team + cells.NAP))
 
     @jit
     def wake(team: int, word: int) -> None:

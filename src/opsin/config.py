@@ -60,10 +60,22 @@ def tell_hub(*, token: str | None, offline: bool) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def quiet_ray() -> None:
+    """Ray tells nobody how it is used, unless an operator wants it to."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
 def server_variables() -> dict[str, str]:
     """What is set for llama-server, and the keys of other servers, by name. Empty values are there, too."""
     others = ("LLAMA_API_KEY", "LLAMA_MEDIA_MARKER", "LLAMA_CHAT_TEMPLATE_KWARGS", "OPSIN_API_KEY", "VLLM_API_KEY")
     return {name: value for name, value in os.environ.items() if name.startswith("LLAMA_ARG_") or name in others}
+
+
+def factory_variables() -> dict[str, str]:
+    """What is set for an ASGI host: OPSIN_SERVE_MODEL is `model`. Empty values are left out."""
+    begin = "OPSIN_SERVE_"
+    found = {name.removeprefix(begin).lower(): value for name, value in os.environ.items() if name.startswith(begin)}
+    return {name: value for name, value in found.items() if value}
 
 
 def ollama_folders() -> tuple[Path, ...]:

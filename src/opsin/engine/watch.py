@@ -27,6 +27,8 @@ class EngineFigures:
         pictures: those that sequences still need.
         pictures_kept: those whose embeddings are kept.
         pictures_read: those whose embeddings lay on disk, since the beginning.
+        pictures_encoded: those that were encoded, or parts of them, since the beginning.
+        rows_waiting: of the prompts of all sequences, what is not computed yet.
     """
 
     steps: int
@@ -41,6 +43,8 @@ class EngineFigures:
     pictures: int
     pictures_kept: int
     pictures_read: int
+    pictures_encoded: int
+    rows_waiting: int
 
     @property
     def leaked(self) -> dict[str, int]:
@@ -82,4 +86,6 @@ class EngineWatch:
             pictures=0 if self._media is None else self._media.pinned,
             pictures_kept=0 if self._media is None else len(self._media.store),
             pictures_read=0 if self._media is None else self._media.read,
+            pictures_encoded=0 if self._media is None else self._media.encoded,
+            rows_waiting=sum(one.waiting_rows for one in (*scheduler.running, *scheduler.waiting)),
         )  # fmt: skip

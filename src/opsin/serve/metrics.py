@@ -51,6 +51,8 @@ _GAUGES: Final = {
     "pictures_pinned": "Pictures whose embeddings somebody needs",
     "pictures_kept": "Pictures whose embeddings are kept",
     "pictures_read": "Pictures whose embeddings were read from disk, since the beginning",
+    "pictures_encoded": "Pictures that were encoded, or parts of them, since the beginning",
+    "rows_waiting": "Rows of prompts that wait to be computed",
     "leaked": "What is held while nobody is there: more than 0 is a defect",
 }
 

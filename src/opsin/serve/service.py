@@ -6,13 +6,14 @@ import asyncio
 import gc
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from opsin.api import Model
 from opsin.engine.watch import EngineFigures
-from opsin.errors import BusyError, ModelError
+from opsin.errors import BusyError, DeviceError, ModelError
 from opsin.serve.body import GONE, Body, gone
 from opsin.serve.errand import Errand, OnThread
 from opsin.serve.errors import HttpError
@@ -68,6 +69,7 @@ class Service:
         self._last: EngineFigures | None = None  # of the engine before it was unloaded
         self._seen: dict[str, int] = {}  # what was held at the last look while nobody was inside, and
         self._told: dict[str, int] = {}  # what the log was told of it
+        self._done: tuple[tuple[int, int], float] = (-1, -1), 0.0  # steps and pictures by now, and since when
 
     @property
     def model(self) -> Model:
@@ -155,6 +157,29 @@ class Service:
         self._told = lasting
         return lasting
 
+    def check(self, seconds: float = 600.0) -> None:
+        """Raise DeviceError where the engine has died, or computed nothing for so long although it has work to do.
+
+        A silence is counted from the call that first saw it: ask again and again.
+        """
+        if not self.engine_lives:
+            raise DeviceError("the engine has ended", hint="start the server anew")
+        figures, now = self.figures(), time.monotonic()
+        done = (0, 0) if figures is None else (figures.steps, figures.pictures_encoded)
+        if figures is None or not (figures.running or figures.waiting) or done != self._done[0]:
+            self._done = done, now
+        elif now - self._done[1] > seconds:
+            raise DeviceError(f"the engine has work, and has done none for {seconds:g} s", hint="start the server anew")
+
+    async def drain(self, seconds: float) -> bool:
+        """Say that nobody new shall come, and wait so long for those inside; whether all have their answers."""
+        self.state.ending = True
+        until = time.monotonic() + seconds
+        while self._active and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        self.state.ended.set()
+        return not self._active
+
     def _look(self) -> dict[str, float]:
         """What is so at this moment, for the metrics."""
         figures = self.figures()
@@ -178,6 +203,8 @@ class Service:
             "pictures_pinned": 0.0 if figures is None else figures.pictures,
             "pictures_kept": 0.0 if figures is None else figures.pictures_kept,
             "pictures_read": 0.0 if figures is None else figures.pictures_read,
+            "pictures_encoded": 0.0 if figures is None else figures.pictures_encoded,
+            "rows_waiting": 0.0 if figures is None else figures.rows_waiting,
             "leaked": float(sum(self._told.values())),
         }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import opsin
 from opsin.cli import environment, forms, options
 from opsin.cli.chat_flags import add_chat_flags, chat_defaults, template_of
+from opsin.cli.fleet import add_fleet, is_fleet, serve_fleet, share_threads
 from opsin.cli.key_files import read_keys
 from opsin.cli.progress import FirstLines
 from opsin.cli.request_flags import add_request_flags, request_defaults
@@ -79,6 +80,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--allow-host", action="append", default=[], metavar="NAME", help="a name of this server; * for any"
     )
     add_several(parser)
+    add_fleet(parser)
     _add_more(parser)
     _add_limits(parser)
     media = options.add_pictures(parser)
@@ -154,6 +156,8 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     give_memory_back()
     for line in (*said(args), *environment.fill(args, server_variables())):
         _tell(line)
+    if is_fleet(args):
+        return _serve_fleet(args)
     settings, served, what, first = _served(parser, args)
     made = listen(settings)
     url = address(made[0], settings)
@@ -167,6 +171,16 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         _tell("anybody who reaches this address may ask; --api-key KEY changes that")
     asyncio.run(serve(made, served, ready=ready))
     return 0
+
+
+def _serve_fleet(args: argparse.Namespace) -> int:
+    """Several replicas, which load the model by themselves."""
+    share_threads(args)
+    settings, path = _settings(args), options.model_file(args)
+    lean = argparse.Namespace(**{name: value for name, value in vars(args).items() if name != "run"})  # to be sent
+    url = f"{'https' if settings.tls else 'http'}://{settings.host}:{settings.port}{settings.prefix}"
+    _tell(f"starting Ray Serve at {url}, loading {path} {args.replicas} times")
+    return serve_fleet(args, settings, partial(_load, path, lean), greeting(url, bool(settings.keys), settings.prefix))
 
 
 def _served(

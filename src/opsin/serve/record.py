@@ -41,6 +41,7 @@ class Record:
     """
 
     PLACE: ClassVar[str] = "opsin.record"  # in a request's scope
+    ASKED_BY: ClassVar[str] = "opsin.asked_by"  # there: key and tenant, where a front has found them
 
     id: str
     client: str
@@ -132,10 +133,13 @@ def record_of(scope: Scope) -> Record:
     headers = Headers(scope=scope)
     given = headers.get(HEADER, "")
     client = scope.get("client")
+    key, tenant = scope.get(Record.ASKED_BY, ("", ""))
     return Record(
         id=given if _SANE.fullmatch(given) else uuid.uuid4().hex,
         client=client[0] if client else "",
         method=scope["method"],
         path=scope["path"],
+        key=key,
+        tenant=tenant,
         parent=headers.get("traceparent", "")[:128],
     )

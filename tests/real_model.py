@@ -1,23 +1,30 @@
-"""Where the real model of the tests is: SmolLM2-135M, out of the package that carries it."""
+"""Where the real models of the tests are: SmolLM2-135M and Whisper tiny.en, out of the packages that carry them."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import platformdirs
 
-TOOL = Path(__file__).parents[1] / "tools" / "fetch_smollm2.py"
+sys.path.append(str(Path(__file__).parents[1] / "tools"))  # last: names of tests come first
+import fetch_smollm2
+from fetch_whisper import SIZES
+
+
+def folder() -> Path:
+    """Where fetched models are kept: OPSIN_TEST_CACHE, or the user's cache."""
+    default = Path(platformdirs.user_cache_dir("opsin", appauthor=False)) / "models"
+    return Path(os.environ.get("OPSIN_TEST_CACHE") or default)
 
 
 def fetch() -> Path:
-    """The file: from the installed package, or downloaded once into OPSIN_TEST_CACHE or the user's cache."""
-    spec = importlib.util.spec_from_file_location("fetch_smollm2", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    default = Path(platformdirs.user_cache_dir("opsin", appauthor=False)) / "models"
-    found: Path = tool.installed() or tool.fetch(Path(os.environ.get("OPSIN_TEST_CACHE") or default))
-    return found
+    """SmolLM2's file: from the installed package, or downloaded once."""
+    return fetch_smollm2.installed() or fetch_smollm2.fetch(folder())
+
+
+def kept_whisper() -> Path | None:
+    """The folder of Whisper tiny.en, where `tools/fetch_whisper.py` has put it into the cache."""
+    kept = folder() / "whisper-tiny.en"
+    return kept if all((kept / file.name).exists() for file in SIZES["tiny.en"]) else None

@@ -72,9 +72,10 @@ def test_commands_run(folder: Path, line: str) -> None:
     assert done.stdout.strip()
 
 
-def test_the_two_commands_are_those_of_the_tree() -> None:
+def test_the_first_commands_are_those_of_the_tree() -> None:
     lines = [line.split("  #")[0].strip() for line in blocks("sh")[0].splitlines()]
-    assert [line.split()[0:2] for line in lines] == [["bash", "tools/first-answer"], ["bash", "tools/test"]]
+    wanted = [["bash", f"tools/{name}"] for name in ("first-answer", "first-transcript", "test")]
+    assert [line.split()[0:2] for line in lines] == wanted
     assert all((ROOT / line.split()[1]).is_file() for line in lines)
     assert "tools/test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 

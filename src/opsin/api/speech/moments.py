@@ -52,7 +52,7 @@ class MomentRules:
         self._never = np.array([*never, *others], np.int64)
         self._never_first = np.array(list(never_first), np.int64)
         self.logprob, self.count = 0.0, 0  # of what was written, with its end
-        self._logs: npt.NDArray[np.float64] | None = None
+        self._row: tuple[Floats, float] | None = None  # logits that were last seen, and the logarithm of their sum
 
     def __call__(self, ids: npt.NDArray[np.int32], logits: Floats) -> Floats:
         written = ids[self._asked :]
@@ -65,15 +65,15 @@ class MomentRules:
             self._time(written, logits)
         else:
             logits[self.ids.first_moment :] = -np.inf
-        wide = logits.astype(np.float64)
-        self._logs = wide - _log_sum(wide)
+        self._row = logits, _log_sum(logits)  # nobody changes them: a sampler goes on with a copy
         return logits
 
     def count_in(self, id: int) -> None:
         """An id came after the row that was last seen."""
-        if self._logs is not None:
-            self.logprob, self.count = self.logprob + float(self._logs[id]), self.count + 1
-            self._logs = None
+        if self._row is not None:
+            logits, whole = self._row
+            self.logprob, self.count = self.logprob + float(logits[id]) - whole, self.count + 1
+            self._row = None
 
     @property
     def average(self) -> float:
@@ -101,4 +101,5 @@ def _log_sum(values: npt.NDArray[np.floating]) -> float:
     most = float(values.max(initial=-np.inf))
     if not math.isfinite(most):
         return most
-    return most + math.log(float(np.exp(values - most).sum(dtype=np.float64)))
+    shares = values - values.dtype.type(most)
+    return most + math.log(float(np.exp(shares, out=shares).sum(dtype=np.float64)))

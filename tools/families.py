@@ -63,6 +63,7 @@ class Family:
     lines: int
     architectures: tuple[str, ...]
     projectors: tuple[str, ...]
+    audio: tuple[str, ...]  # projectors of sound
     is_text: bool  # there are models of it that see nothing
     hears: bool
     embeds: bool  # there are models of it that do nothing else
@@ -82,7 +83,7 @@ def _family(path: Path) -> Family:
     encoders = _keys(tree, "TEXT_ENCODERS")
     return Family(
         path.stem, said.split(":")[0], oracle[1], count(text), (*_keys(tree, "DECODERS"), *encoders),
-        _keys(tree, "ENCODERS"),
+        _keys(tree, "ENCODERS"), _keys(tree, "AUDIO_ENCODERS"),
         "ForCausalLM" in text.split("RULES", 1)[-1], bool(_keys(tree, "HEARERS")),
         bool(encoders),
     )  # fmt: skip
@@ -101,7 +102,7 @@ def page(found: list[Family], figures: Mapping[str, object]) -> str:
     rows = ["| family | lines | architecture | projector | held against transformers' |", "|---|---:|---|---|---|"]
     for family in found:
         link = f"[{family.name}](../src/opsin/models/{family.stem}.py)"
-        names = (_listed(family.architectures), _listed(family.projectors))
+        names = (_listed(family.architectures), _listed((*family.projectors, *family.audio)))
         rows.append(f"| {link} | {family.lines} | {names[0]} | {names[1]} | {family.oracle} |")
     measured = figures["families"]
     assert isinstance(measured, Mapping)
@@ -123,7 +124,7 @@ def readme(text: str, found: list[Family]) -> str:
     named = {
         "text": [family.name for family in found if family.is_text],
         "pictures": [family.name for family in found if family.projectors],
-        "sound": [family.name for family in found if family.hears],
+        "sound": [family.name for family in found if family.hears or family.audio],
         "embeddings of text": [family.name for family in found if family.embeds],
     }
     rows = "\n".join(f"| {kind} | {'; '.join(names)} |" for kind, names in named.items())

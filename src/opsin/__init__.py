@@ -1,4 +1,4 @@
-"""opsin answers questions about pictures and text with GGUF models.
+"""opsin answers questions about pictures, sound and text with GGUF models.
 
 >>> import opsin
 >>> model = opsin.load("model.gguf")
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from opsin.engine.sampling import Sampling
     from opsin.grammar import Grammar
     from opsin.media.budget import PictureBudget
+    from opsin.media.sound import Sound
     from opsin.spans import Patches
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Question",
     "RequestError",
     "Sampling",
+    "Sound",
     "Usage",
     "load",
 ]
@@ -48,6 +50,7 @@ _ELSEWHERE = {
     "Grammar": "opsin.grammar",
     "Sampling": "opsin.engine.sampling",
     "PictureBudget": "opsin.media.budget",
+    "Sound": "opsin.media.sound",
     "Patches": "opsin.spans",
 }
 

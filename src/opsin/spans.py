@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Never, SupportsIndex
+from typing import TYPE_CHECKING, Final, Literal, Never, SupportsIndex
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 from opsin.errors import ContextError
 
 Area = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
+Kind = Literal["image", "audio"]  # of media, as templates call the parts of a content
+_CALLED: Final[Mapping[Kind, str]] = {"image": "picture", "audio": "sound"}
+_LESS: Final[Mapping[Kind, str]] = {"image": "fewer or smaller pictures", "audio": "less sound"}
 
 
 @dataclass(frozen=True)
@@ -139,10 +142,12 @@ class MediaSpan:
 
 @dataclass(frozen=True)
 class Patches:
-    """One picture, prepared: what stands in a prompt for it. Nothing of it is computed yet.
+    """One picture or sound, prepared: what stands in a prompt for it. Nothing of it is computed yet.
 
     Attributes:
-        parts: strings are the family's own markers, which may spell special tokens; spans are the picture's rows.
+        parts: strings are the family's own markers, which may spell special tokens; spans are its rows.
+        kind: what it is.
+        seconds: how long it lasts, where it does.
         notes: said to whoever sent it, as "frame 1 of 12".
         original: (width, height) of the picture that was given.
         whole: (width, height) that all of the original has in it, where it is cut into several spans.
@@ -154,10 +159,13 @@ class Patches:
     original: tuple[int, int] | None = None
     whole: tuple[int, int] | None = None
     numbered: str = ""
+    kind: Kind = "image"
+    seconds: float | None = None
 
     def __repr__(self) -> str:
         sizes = (("grid", self.grid), ("picture", self.original), ("seen at", self.size))
         known = "".join(f", {word} {size[0]} x {size[1]}" for word, size in sizes if size)
+        known += "" if self.seconds is None else f", {self.seconds:.2f} seconds"
         return f"<Patches: {self.rows} rows in {len(self.spans)} spans{known}>"
 
     @property
@@ -307,26 +315,33 @@ def block_keys(prompt: Prompt, block: int) -> list[bytes]:
     return keys
 
 
+def counted(name: str, number: int, kinds: Sequence[Kind]) -> str:
+    """What errors call a picture or sound of this number in a request: "messages[0].content[1], picture 2 of 3,"."""
+    kind = kinds[number]
+    return f"{name}, {_CALLED[kind]} {kinds[: number + 1].count(kind)} of {kinds.count(kind)},"
+
+
 def check_context(
     tokens: int,
     context: int,
     *,
     at_least: bool = False,
     picture: str | None = None,
+    kind: Kind = "image",
     param: str | None = None,
     prompt_tokens: int | None = None,
 ) -> None:
     """Raises ContextError for a prompt of so many tokens, where the context holds no more: there is none for an answer.
 
-    `at_least`: there may be more. `picture`: what is named, where it is a picture that ends there, of a prompt of
-    `prompt_tokens` where these are known; `param` is its path in the request.
+    `at_least`: there may be more. `picture`: what is named, where it is a picture, or a sound as `kind` says, that ends
+    there, of a prompt of `prompt_tokens` where these are known; `param` is its path in the request.
     """
     if tokens < context:
         return
     message, hint = f"the prompt ({'at least ' if at_least else ''}{tokens} tokens)", None
     if picture is not None:
         message = f"{picture.rstrip(',')} (up to token {tokens}{' or later' if at_least else ''})"
-        hint = "send fewer or smaller pictures, or load the model with a larger context"
+        hint = f"send {_LESS[kind]}, or load the model with a larger context"
     raise ContextError(
         f"{message} exceeds the available context size ({context} tokens)",  # clients look for these words
         hint=hint,

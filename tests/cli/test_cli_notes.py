@@ -77,10 +77,6 @@ OTHERS = {
         {"general.architecture": "wavtokenizer-dec"}, "conv1d.weight", "a model that makes sound",
         "give a model that writes",
     ),
-    "part for sound": (
-        {"general.architecture": "clip", "general.type": "mmproj", "clip.has_audio_encoder": True}, "a.conv1d.1.weight",
-        "the part for sound of a model (mmproj)", "give the model itself; sound is not built",
-    ),
     "unknown": ({"general.architecture": "never-heard-of"}, "x", "'never-heard-of' is not supported", "gemma3, "),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from opsin.engine.logprobs import Logprobs
 from opsin.engine.sequence import FinishReason, PromptProgress, Stream, TokenOutput
 from opsin.errors import OpsinError
 from opsin.process import Stays
+from opsin.spans import Kind
 from opsin.text import Detokenizer, LineLimits, Lines, StopStrings
 from opsin.text.calls import Content, ReplyDelta, Thought
 
@@ -21,7 +22,7 @@ _SHOWN = 60  # characters of an answer in its repr
 
 @dataclass(frozen=True)
 class PictureUse:
-    """What became of a picture in a prompt.
+    """What became of a picture or a sound in a prompt.
 
     Attributes:
         name: where it stands, as "messages[0].content[1]".
@@ -31,6 +32,8 @@ class PictureUse:
         notes: what a person should know: "frame 1 of 12".
         end: the tokens of the prompt up to its last one.
         area: the part of what was sent that is seen at this size, in its pixels; beyond its edges where it was padded.
+        kind: which of both it is.
+        seconds: how long it lasts, where it does.
     """
 
     name: str
@@ -40,6 +43,8 @@ class PictureUse:
     notes: tuple[str, ...]
     end: int
     area: tuple[float, float, float, float] | None = None
+    kind: Kind = "image"
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,12 @@ class Usage:
     """What an answer took, so far. All in tokens.
 
     Attributes:
-        prompt: text and pictures.
+        prompt: text, pictures and sounds.
         cached: those of the prompt that were not computed again; known with the first piece.
         pictures: those of the prompt that are pictures.
         answer: ids that came.
-        each: every picture.
+        each: every picture and sound.
+        sounds: tokens of the prompt that are sound.
     """
 
     prompt: int
@@ -59,6 +65,7 @@ class Usage:
     pictures: int
     answer: int
     each: tuple[PictureUse, ...]
+    sounds: int = 0
 
 
 @dataclass(frozen=True)
@@ -186,8 +193,9 @@ class Answer(Stays):
     @property
     def usage(self) -> Usage:
         """What it took up to now."""
-        pictures = sum(picture.rows for picture in self.pictures)
-        return Usage(self.prompt_tokens, self._stream.cached, pictures, len(self.ids), self.pictures)
+        sounds = sum(use.rows for use in self.pictures if use.kind == "audio")
+        pictures = sum(use.rows for use in self.pictures) - sounds
+        return Usage(self.prompt_tokens, self._stream.cached, pictures, len(self.ids), self.pictures, sounds)
 
     @property
     def times(self) -> Times:

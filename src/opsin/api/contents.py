@@ -1,38 +1,44 @@
-"""What people write into messages: texts and pictures in many forms, read into those that a template knows."""
+"""What people write into messages: texts, pictures and sounds in many forms, read into those that a template knows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from opsin.api.byte_budget import ByteBudget
 from opsin.api.fetching import Fetching
 from opsin.api.messages import Message, check_messages
+from opsin.api.senses import DEAF, Senses, kind_of
 from opsin.errors import FieldError
 from opsin.media.budget import USUAL, PictureBudget
 from opsin.media.fetch import FetchRules, is_remote
-from opsin.spans import Patches, check_context
+from opsin.spans import Kind, Patches, check_context, counted
 from opsin.text import join
 
 if TYPE_CHECKING:
-    from opsin.api.vision import Vision
     from opsin.media.decode import Source
+    from opsin.media.hearing import Heard
 
-_PART_HINT = 'give a text, a picture, or {"type": "text" or "image_url", ...}'
+_PART_HINT = 'give a text, a picture, a sound, or {"type": "text", "image_url" or "input_audio", ...}'
+# Types of parts with a place in them, as OpenAI, vLLM and transformers call them, and what lies there.
+_KINDS: Final[Mapping[object, Kind]] = {
+    "image_url": "image", "image": "image", "audio_url": "audio", "input_audio": "audio", "audio": "audio",
+}  # fmt: skip
+_URL: Final[Mapping[Kind, str]] = {"image": "image_url", "audio": "audio_url"}
 
 
 @dataclass(frozen=True)
 class PreparedMessages:
-    """Messages whose contents are None, a text, or a list of `{"type": "text", ...}` and `{"type": "image"}`.
+    """Messages whose contents are None, a text, or a list of `{"type": "text", ...}`, `{"type": "image"}` and "audio".
 
     Attributes:
         messages: in this form.
-        pictures: those of the parts of the type "image", in their order, with their names for errors.
+        media: those of the parts of the types "image" and "audio", in their order, with their names for errors.
     """
 
     messages: list[dict[str, object]]
-    pictures: list[tuple[str, Patches]]
+    media: list[tuple[str, Patches]]
 
     def with_system(self, text: str) -> PreparedMessages:
         """The same, begun by this system message where there is none; "" is no message."""
@@ -42,24 +48,24 @@ class PreparedMessages:
 
 
 def read_messages(
-    messages: Sequence[Message], vision: Vision | None, *, no_vision_hint: str, knows_role: Callable[[str], bool],
+    messages: Sequence[Message], senses: Senses | None, *, no_media_hint: str, knows_role: Callable[[str], bool],
     check: Callable[[], None] = lambda: None, context: int | None = None, budget: PictureBudget = USUAL,
 ) -> PreparedMessages:  # fmt: skip
-    """Check messages, and prepare the pictures in them. `no_vision_hint`: what to do where there is no part for them.
+    """Check messages, and prepare the media in them. `no_media_hint`: what to do where there is no part for pictures.
 
     `knows_role`: whether there is such a role. `check` is called before each part: what it raises ends the work.
     `context`: tokens that the prompt and its answer may have together. `budget`: of all pictures; each may say more.
 
-    Raises RequestError, naming the part, for what is no message or no picture.
+    Raises RequestError, naming the part, for what is no message, no picture and no sound.
     """
     messages = check_messages(messages, knows_role)
-    rules, files = (vision.rules, vision.budgets.files) if vision is not None else (FetchRules(), ByteBudget(0))
-    with Fetching(rules, _remote(messages) if vision is not None else (), files, check) as fetching:
-        reading = _Reading(
-            vision, no_vision_hint, check, fetching, context, sum(not _is_text(part) for _, part in _parts(messages)),
-            budget,
-        )  # fmt: skip
-        return PreparedMessages([reading.message(*numbered) for numbered in enumerate(messages)], reading.pictures)
+    kinds = [kind for _, part in _parts(messages) if (kind := _kind(part)) is not None]
+    rules, files = FetchRules(), ByteBudget(0)
+    if senses is not None:
+        rules, files = senses.rules, senses.budgets.files
+    with Fetching(rules, _remote(messages, senses), files, check) as fetching:
+        reading = _Reading(senses, no_media_hint, check, fetching, context, kinds, budget)
+        return PreparedMessages([reading.message(*numbered) for numbered in enumerate(messages)], reading.media)
 
 
 def _parts(messages: Sequence[Message]) -> Iterator[tuple[str, object]]:
@@ -70,28 +76,29 @@ def _parts(messages: Sequence[Message]) -> Iterator[tuple[str, object]]:
             yield from ((f"messages[{number}].content[{i}]", part) for i, part in enumerate(content))
 
 
-def _remote(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
-    """Names and URLs of the pictures that lie on other servers."""
+def _remote(messages: Sequence[Message], senses: Senses | None) -> Iterator[tuple[str, str]]:
+    """Names and URLs of what lies on other servers, as far as the model takes it."""
     for name, part in _parts(messages):
-        url = _source(part)
-        if isinstance(url, str) and is_remote(url):
+        url, kind = _source(part), _kind(part)
+        if isinstance(url, str) and is_remote(url) and senses is not None and kind in senses.markers:
             yield name, url
 
 
-def _is_text(part: object) -> bool:
-    return isinstance(part, str) or (isinstance(part, Mapping) and not _is_picture(part))
-
-
-def _is_picture(part: object) -> bool:
-    return isinstance(part, Mapping) and part.get("type") in ("image_url", "image")
+def _kind(part: object) -> Kind | None:
+    """What a part is of media; None for texts, and for what is no part."""
+    if isinstance(part, Mapping):
+        return _KINDS.get(part.get("type"))
+    return None if isinstance(part, str) else kind_of(part)
 
 
 def _source(part: object) -> object:
-    """What a part of OpenAI's kind says of where its picture is; None for all others."""
-    if not isinstance(part, Mapping) or not _is_picture(part):
+    """What a part of OpenAI's kind says of where its picture or sound is; None for all others."""
+    if not isinstance(part, Mapping) or _kind(part) is None:
         return None
     source = part.get(cast(str, part["type"]))
-    return source.get("url") if isinstance(source, Mapping) else source
+    if isinstance(source, Mapping):
+        return source.get("url", source.get("data"))
+    return source
 
 
 def _budget(part: Mapping[str, object], name: str) -> PictureBudget:
@@ -103,16 +110,16 @@ def _budget(part: Mapping[str, object], name: str) -> PictureBudget:
 
 @dataclass
 class _Reading:
-    """Messages on their way into the form of templates."""
+    """Messages on their way into the form of templates. `kinds` are those of all media in them, in their order."""
 
-    vision: Vision | None
-    no_vision_hint: str
+    senses: Senses | None
+    no_media_hint: str
     check: Callable[[], None]
     fetching: Fetching
     context: int | None
-    count: int
+    kinds: Sequence[Kind]
     budget: PictureBudget
-    pictures: list[tuple[str, Patches]] = field(default_factory=list)
+    media: list[tuple[str, Patches]] = field(default_factory=list)
     rows: int = 0
 
     def message(self, number: int, message: Message) -> dict[str, object]:
@@ -123,35 +130,36 @@ class _Reading:
         return {**message, "content": parts}
 
     def _part(self, part: object, name: str) -> dict[str, object]:
-        """A part in the form of templates. A picture goes into the list."""
+        """A part in the form of templates. A picture or a sound goes into the list."""
         self.check()
         if isinstance(part, str):
             return {"type": "text", "text": part}
-        if isinstance(part, Mapping):
+        kind = _kind(part)
+        if isinstance(part, Mapping) and kind is None:
             text = part.get("text")
             if isinstance(text, str) and part.get("type", "text") == "text":
                 return {"type": "text", "text": text}
             if part.get("type") == "refusal" and isinstance(part.get("refusal"), str):
                 return {"type": "text", "text": part["refusal"]}
-            if not _is_picture(part):
-                raise FieldError(name, f"is of the type {part.get('type')!r:.80}", hint=_PART_HINT)
-        if self.vision is None:
-            raise FieldError(name, "is a picture, and this model takes text only", hint=self.no_vision_hint)
-        patches = self._picture(part, name, self.vision)
-        self.pictures.append((name, patches))
+            raise FieldError(name, f"is of the type {part.get('type')!r:.80}", hint=_PART_HINT)
+        assert kind is not None
+        patches = self._sound(part, name) if kind == "audio" else self._picture(part, name)
+        self.media.append((name, patches))
         self.rows += patches.rows
         if self.context is not None:
-            which = f"{name}, picture {len(self.pictures)} of {self.count},"
-            check_context(self.rows, self.context, at_least=True, picture=which, param=name)
-        return {"type": "image"}
+            which = counted(name, len(self.media) - 1, self.kinds)
+            check_context(self.rows, self.context, at_least=True, picture=which, kind=kind, param=name)
+        return {"type": kind}
 
-    def _picture(self, part: object, name: str, vision: Vision) -> Patches:
+    def _picture(self, part: object, name: str) -> Patches:
+        if self.senses is None or self.senses.vision is None:
+            takes = "text only" if self.senses is None else "sound and text only"
+            hint = self.no_media_hint or "load a model that sees, and the mmproj file of that"
+            raise FieldError(name, f"is a picture, and this model takes {takes}", hint=hint)
+        vision = self.senses.vision
         if not isinstance(part, Mapping):
             return vision.prepare(cast("Source", part), name, budget=self.budget)
-        source = _source(part)
-        if source is None:
-            hint = 'give {"type": "image_url", "image_url": {"url": "..."}}'
-            raise FieldError(name, f"there is no {part['type']}", hint=hint)
+        source = self._place(part, name, "image")
         budget = _budget(part, name).within(self.budget)
         if not isinstance(source, str):
             return vision.prepare(cast("Source", source), name, budget=budget)
@@ -159,13 +167,37 @@ class _Reading:
             return vision.prepare(self.fetching.take(), name, budget=budget)
         return vision.fetch(source, name, budget)  # a string is never a path here: such parts may come from strangers
 
+    def _sound(self, part: object, name: str) -> Patches:
+        if self.senses is None or self.senses.audio is None:
+            raise FieldError(name, "is a sound, and this model does not hear", hint=DEAF)
+        audio = self.senses.audio
+        if not isinstance(part, Mapping):
+            return audio.prepare(cast("Heard | Patches", part), name)
+        source = self._place(part, name, "audio")
+        if not isinstance(source, str):
+            return audio.prepare(cast("Heard", source), name)
+        if is_remote(source):
+            return audio.prepare(self.fetching.take(), name)
+        if part["type"] == "input_audio" and not source.startswith("data:"):
+            source = f"data:;base64,{source}"
+        return audio.fetch(source, name)
+
+    def _place(self, part: Mapping[str, object], name: str, kind: Kind) -> object:
+        """Where what a part of OpenAI's kind shows is. Raises FieldError where it does not say."""
+        source = _source(part)
+        if source is None:
+            type = _URL[kind]
+            hint = f'give {{"type": "{type}", "{type}": {{"url": "..."}}}}'
+            raise FieldError(name, f"there is no {part['type']}", hint=hint)
+        return source
+
 
 def flatten_contents(messages: Sequence[Message], marker: str) -> list[dict[str, object]]:
-    """The same messages with texts as contents, for templates that know no parts; `marker` stands for a picture."""
+    """The same messages with texts as contents, for templates that know no parts; `marker` stands for media."""
     return [{**message, "content": _joined(message.get("content"), marker)} for message in messages]
 
 
 def _joined(content: object, marker: str) -> object:
     if not isinstance(content, list):
         return content
-    return join("\n", (marker if part["type"] == "image" else part["text"] for part in content))
+    return join("\n", (part["text"] if part["type"] == "text" else marker for part in content))

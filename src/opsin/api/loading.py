@@ -19,9 +19,9 @@ from opsin.api.notes import find_notes
 from opsin.api.pairing import pair
 from opsin.api.prompting import Prompting
 from opsin.api.replies import Replies
+from opsin.api.senses import Senses
 from opsin.api.speech.hearing import Hearing
 from opsin.api.text_part import Text
-from opsin.api.vision import Vision
 from opsin.config import Config, from_environment
 from opsin.engine.engine import Engine
 from opsin.engine.media_store import MediaStore
@@ -74,7 +74,7 @@ def load(
             "hf:owner/repo:quant" one of Hugging Face's hub, fetched where it is not in the cache. An mmproj file alone
             gives a model that encodes pictures and cannot write. None takes the small model that comes with opsin.
         mmproj: the file of the part for pictures; None takes the model's own, or the best that fits of those beside it.
-        vision: False leaves it out. Its weights are read when the first picture comes.
+        vision: False leaves it out, with the part for sound. Weights are read when the first picture or sound comes.
         threads: compute threads; None takes what this process may use.
         context: tokens that the cache holds, which all sequences share: one prompt and its answer may have as many, up
             to what the model was trained for. None takes what a store says of the model (num_ctx), else the model's
@@ -120,7 +120,7 @@ def load(
     opened = open_device(config or from_environment(), threads=threads, notice=notice)
     loading = _Loading(opened, rules, limits, budget, media_cache)
     text: Text | None = None
-    seeing: Vision | None
+    senses: Senses | None
     try:
         files = find(path, mmproj, vision=vision, verify=verify, notice=notice)
         file, notes = files.open(vision=vision and not files.chosen)
@@ -128,19 +128,19 @@ def load(
         with file:
             check_is_model(file)
             if file.get_str("general.architecture") == PROJECTOR:
-                seeing, hint = loading.vision(file, files.text), ""
+                senses, hint = loading.senses(file, files.text), ""
             else:
                 read = loading.read(file, files.found, template)
-                seeing, hint = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
+                senses, hint = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
                 usual = files.found.context if files.found is not None else None
                 rows = cache_rows(read.decoder, context, usual, sequences)
-                text = loading.text(read, seeing, rows=rows, sequences=sequences, pages=pages, states=states)
+                text = loading.text(read, senses, rows=rows, sequences=sequences, pages=pages, states=states)
     except BaseException:
         opened.close()
         raise
     seconds = time.perf_counter() - start
     return Model(
-        files.text, opened, text, seeing, no_vision_hint=hint, notes=tuple(loading.notes), load_seconds=seconds,
+        files.text, opened, text, senses, no_media_hint=hint, notes=tuple(loading.notes), load_seconds=seconds,
         name=files.name,
     )  # fmt: skip
 
@@ -254,22 +254,23 @@ class _Loading:
             facts = replace(facts, stop=found.stop, system=found.system)
         return _Read(decoder, tokenizer, template, facts, hearing, *heads)
 
-    def vision(self, file: File, path: Path) -> Vision:
-        """The part for pictures of a file, which may be the one that is open."""
-        return Vision(path, self.rules, self.limits, file if path == file.path else None, self.budget)
+    def senses(self, file: File, path: Path) -> Senses:
+        """The parts for media of a file, which may be the one that is open."""
+        return Senses.load(path, self.rules, self.limits, file if path == file.path else None, self.budget)
 
-    def pair(self, files: Files, file: File, read: _Read) -> tuple[Vision | None, str]:
-        """The part for pictures that belongs to a text model; where there is none, what to do about it."""
+    def pair(self, files: Files, file: File, read: _Read) -> tuple[Senses | None, str]:
+        """The part for media that belongs to a text model; where there is none, what to do about it."""
         own = file.get_bool("clip.has_vision_encoder", False)
-        found = pair(files, partial(self.vision, file), read.decoder, read.tokenizer, own=own)
+        own = own or (file.get_bool("clip.has_audio_encoder", False) and read.hearing is None)
+        found = pair(files, partial(self.senses, file), read.decoder, read.tokenizer, own=own)
         self.notes.extend(found.notes)
-        return found.vision, found.no_vision_hint
+        return found.senses, found.no_media_hint
 
     def text(
-        self, read: _Read, vision: Vision | None, *, rows: int, sequences: int, pages: PageType, states: int | None
+        self, read: _Read, senses: Senses | None, *, rows: int, sequences: int, pages: PageType, states: int | None
     ) -> Text:  # fmt: skip
         decoder, hearing = read.decoder, read.hearing
-        media = hearing if vision is None else vision
+        media = hearing if senses is None else senses
         at_once = _PICTURES if hearing is None else min(_SOUNDS, sequences)
         count = -(-(rows if hearing is None else max(rows, at_once * decoder.context)) // PAGE) + sequences
         whole = min(rows, decoder.context) if _is_bidirectional(decoder) else 0
@@ -279,14 +280,17 @@ class _Loading:
             states=count_slots(decoder.states, states, sequences=sequences, pages=count),
             memory=at_once * pages_for(media.memory_rows) if media is not None and MEMORY in decoder.groups else 1,
         )  # fmt: skip
-        disk = None if vision is None or self.media_cache is None else vision.keep_in(self.media_cache)
+        disk = None
+        if senses is not None and self.media_cache is not None:
+            disk = senses.keep_in(self.media_cache, decoder.media_width)
         store = MediaStore(_EMBEDDINGS, disk) if media is not None else None
         runner = Runner(self.device, decoder, limits, pages, store)
-        engine = Engine(runner, read.tokenizer.end_ids, media.load(self.device) if media is not None else None)
+        encoders = media.load_encoders(self.device) if media is not None else None
+        engine = Engine(runner, read.tokenizer.end_ids, encoders)
         grammars = Grammars(read.tokenizer, decoder.vocabulary)
         replies = Replies(read.tokenizer, read.template, grammars, decoder.vocabulary)
-        marker = vision.marker if vision is not None else None
-        prompting = Prompting(read.tokenizer, read.template, marker, replies.format)
+        markers = senses.markers if senses is not None else {}
+        prompting = Prompting(read.tokenizer, read.template, markers, replies.format)
         pooler = Pooler(engine, runner, read.dense)
         return Text(
             runner, engine, pooler, read.tokenizer, grammars, prompting, replies, read.facts, hearing, read.rank_head

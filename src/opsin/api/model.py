@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Unpack, cast, overload
+from typing import Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +14,17 @@ from opsin.api.arguments import check_functions, check_ids, check_texts, check_t
 from opsin.api.contents import PreparedMessages, read_messages
 from opsin.api.facts import Facts
 from opsin.api.forms import Schema, form_of
-from opsin.api.picture_options import PictureOptions
+from opsin.api.perceiving import Medium, Perceives
 from opsin.api.prompt_options import PLAIN, PromptOptions
 from opsin.api.question import Question
 from opsin.api.ranking import Ranks
 from opsin.api.replies import ReplyOptions
 from opsin.api.reply_keywords import REPLY_WORDS, ChatOptions, ReplyKeywords, reply_options
 from opsin.api.sampling_options import SamplingOptions, sampling_from
+from opsin.api.senses import Senses
 from opsin.api.shorthand import Messages, to_messages
 from opsin.api.speech.transcript import Transcribes
 from opsin.api.text_part import Text
-from opsin.api.vision import Embeddings, Tower, Vision
 from opsin.engine.engine import Engine
 from opsin.engine.logprobs import Logprobs
 from opsin.engine.runner import Runner
@@ -35,8 +35,6 @@ from opsin.engine.trace import Edits, trace
 from opsin.errors import RequestError
 from opsin.grammar import Grammar
 from opsin.media.budget import USUAL, WORDS, PictureBudget
-from opsin.media.decode import Source
-from opsin.media.swapping import Step
 from opsin.ops.device import Device
 from opsin.spans import Patches, Prompt, check_context
 from opsin.text import ChatTemplate, Tokenizer
@@ -44,23 +42,23 @@ from opsin.text import ChatTemplate, Tokenizer
 _ASKED = "give what `question` or `raw` makes, or use `chat` and `complete`"
 
 
-class Model(Ranks, Transcribes):
+class Model(Perceives, Ranks, Transcribes):
     """A model in memory: a part that writes, one that sees, or both. Use `opsin.load`; close it, or use `with`."""
 
     def __init__(
-        self, path: Path, device: Device, text: Text | None, vision: Vision | None, *, no_vision_hint: str,
+        self, path: Path, device: Device, text: Text | None, senses: Senses | None, *, no_media_hint: str,
         notes: tuple[str, ...], load_seconds: float, name: str,
     ) -> None:  # fmt: skip
         self.name = name  # its file's without the ending, or a store's
-        self.path, self.device, self.vision, self.load_seconds = path, device, vision, load_seconds
+        super().__init__(senses, device, no_media_hint, writes=text is not None)
+        self.path, self.device, self.load_seconds = path, device, load_seconds
         self.notes = notes  # what a person should know: a file for pictures that was left out
         self._text = text
-        self._no_vision_hint = no_vision_hint  # what to do about not seeing
-        self._tower = Tower(vision, device) if vision is not None and text is None else None
 
     def __repr__(self) -> str:
         writes = f", context {self.context}" if self._text is not None else ", which writes nothing"
-        return f"<Model {self.path.name!r}: {'sees' if self.has_vision else 'reads'}{writes}>"
+        senses = [word for word, has in (("sees", self.has_vision), ("hears", self.has_audio)) if has]
+        return f"<Model {self.path.name!r}: {' and '.join(senses) or 'reads'}{writes}>"
 
     def __enter__(self) -> Model:
         return self
@@ -72,8 +70,8 @@ class Model(Ranks, Transcribes):
         """End the engine and its threads; running answers end with an error."""
         if self._text is not None:
             self._text.engine.close()
-        if self.vision is not None:
-            self.vision.close()
+        if self.senses is not None:
+            self.senses.close()
         self.device.close()
 
     @property
@@ -110,11 +108,6 @@ class Model(Ranks, Transcribes):
         return self.text.facts
 
     @property
-    def has_vision(self) -> bool:
-        """Whether it takes pictures."""
-        return self.vision is not None
-
-    @property
     def context(self) -> int:
         """Tokens that a prompt and its answer may have together."""
         return self.engine.context
@@ -141,45 +134,6 @@ class Model(Ranks, Transcribes):
     def detokenize(self, ids: Sequence[int]) -> str:
         """Text of ids; special tokens have none."""
         return self.tokenizer.decode(check_ids(ids, self.tokenizer.vocabulary_size))
-
-    # Pictures
-
-    def prepare(
-        self, picture: Source | Patches | Embeddings, *, steps: Mapping[str, Step] | None = None,
-        **asked: Unpack[PictureOptions],
-    ) -> Patches:  # fmt: skip
-        """What stands in a prompt for a picture: its rows, grid, markers, rectangles. Nothing is computed yet.
-
-        A picture is a path, a file's bytes, a Pillow image or an array [height, width] or [height, width, channels].
-        `steps` are functions that take the place of the preparation's own, by their names in `opsin.media.steps`;
-        they are called like these, at once, and must give images and arrays of the same sizes.
-        Keywords are those of `PictureBudget`, such as detail or max_image_tokens: how finely to look at it.
-        """
-        check_functions(steps, "steps")
-        return self._need_vision().prepare(picture, own=steps, budget=PictureBudget(**asked))
-
-    @overload
-    def encode(self, pictures: Source | Patches) -> Embeddings: ...  # type: ignore[overload-overlap] # str, bytes: one
-    @overload
-    def encode(self, pictures: Sequence[Source | Patches]) -> list[Embeddings]: ...
-    def encode(self, pictures: Source | Patches | Sequence[Source | Patches]) -> Embeddings | list[Embeddings]:
-        """Embeddings [rows, width] of a picture, or of several, which are encoded together where their shapes allow."""
-        vision = self._need_vision()
-        several = isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes | bytearray | memoryview)
-        many = cast("Sequence[Source | Patches]", pictures if several else [pictures])
-        if not many:
-            return []
-        prepared = [vision.prepare(picture) for picture in many]
-        spans = [span for patches in prepared for span in patches.spans]
-        rows = self._tower.embed(spans) if self._tower is not None else self.engine.embed(spans)
-        ends = np.cumsum([patches.embedded for patches in prepared])
-        made = [Embeddings(part, p) for part, p in zip(np.split(rows, ends[:-1]), prepared, strict=True)]
-        return made if several else made[0]
-
-    def _need_vision(self) -> Vision:
-        if self.vision is None:
-            raise RequestError("this model takes text only", hint=self._no_vision_hint)
-        return self.vision
 
     # Prompts
 
@@ -209,7 +163,7 @@ class Model(Ranks, Transcribes):
             made = prompting.prompt(conversation, options, context=context, check=check)
         except RecursionError as error:
             raise RequestError("a message is nested too deeply", hint="send plain messages") from error
-        return Question.of(made.prompt, conversation.pictures, made.text)
+        return Question.of(made.prompt, conversation.media, made.text)
 
     def write(
         self, messages: Messages, options: PromptOptions = PLAIN, *, check: Callable[[], None] = lambda: None
@@ -225,13 +179,13 @@ class Model(Ranks, Transcribes):
     ) -> PreparedMessages:
         knows = self.text.prompting.knows_role
         read = read_messages(
-            to_messages(messages), self.vision, no_vision_hint=self._no_vision_hint, knows_role=knows, check=check,
+            to_messages(messages), self.senses, no_media_hint=self.no_media_hint, knows_role=knows, check=check,
             context=context, budget=check_type(budget, PictureBudget, "budget"),
         )  # fmt: skip
         return read.with_system(self.facts.system)
 
     def raw(
-        self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Source | Patches] = (), *,
+        self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Medium] = (), *,
         check: Callable[[], None] = lambda: None, budget: PictureBudget = USUAL, salt: bytes = b"",
     ) -> Question:  # fmt: skip
         """Texts and ids as they stand, without a template; special tokens are read, so give no stranger's text.
@@ -249,7 +203,7 @@ class Model(Ranks, Transcribes):
         for number, picture in enumerate(pictures):
             check()
             name = f"picture {number + 1}"
-            prepared.append((name, self._need_vision().prepare(picture, name, budget=budget)))
+            prepared.append((name, self._prepared(picture, name, budget)))
             rows = sum(patches.rows for _, patches in prepared)
             check_context(rows, self.context, at_least=True, picture=f"{name} of {len(pictures)}")
         patches = [patches for _, patches in prepared]
@@ -265,9 +219,9 @@ class Model(Ranks, Transcribes):
             raise RequestError(f"parts of the type {type(parts).__name__}", hint="give a list of texts and pictures")
         read = self._read([{"role": "user", "content": parts}], check, self.context, budget)
         said = cast("list[dict[str, str]]", read.messages[-1]["content"])
-        if not read.pictures:
+        if not read.media:
             return self.embedding_prompt("".join(part["text"] for part in said), check=check)
-        patches = [patches for _, patches in read.pictures]
+        patches = [patches for _, patches in read.media]
         return self.text.prompting.content(said, patches, context=self.context, check=check)
 
     def _pieces(self, pieces: Sequence[str | Sequence[int]]) -> Sequence[str | Sequence[int]]:

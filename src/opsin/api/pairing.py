@@ -1,4 +1,4 @@
-"""Which part for pictures belongs to a text model.
+"""Which part for pictures and sound belongs to a text model.
 
 The one that a person chose, the model's own, or of those that lie beside it the best that fits. Only headers are read.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsin.api.files import Files
-from opsin.api.vision import Vision
+from opsin.api.senses import Senses
 from opsin.errors import ModelError, OpsinError
 from opsin.hub.file_names import BEST_FOR_VISION, kinship
 from opsin.models import Decoder
@@ -22,70 +22,70 @@ class Pair:
     """What was found.
 
     Attributes:
-        vision: the part for pictures, if there is one.
-        no_vision_hint: where there is none, what to do about it. Names no file, because strangers read it.
+        senses: the part for pictures and sound, if there is one.
+        no_media_hint: where there is none, what to do about it. Names no file, because strangers read it.
         notes: what the person who loads should know.
     """
 
-    vision: Vision | None
-    no_vision_hint: str = ""
+    senses: Senses | None
+    no_media_hint: str = ""
     notes: tuple[str, ...] = ()
 
 
-def pair(files: Files, open_vision: Callable[[Path], Vision], decoder: Decoder, tokenizer: Tokenizer, *,
+def pair(files: Files, open_media: Callable[[Path], Senses], decoder: Decoder, tokenizer: Tokenizer, *,
          own: bool) -> Pair:  # fmt: skip
-    """The part for pictures of a text model; `own` where its file says that it holds one.
+    """The part for media of a text model; `own` where its file says that it holds one.
 
     Raises ModelError where a person chose one that does not belong, or the model's own does not.
     """
     if files.chosen or own:
         path = files.vision[0] if files.chosen else files.text
-        vision = open_vision(path)
-        reason = vision.find_misfit(decoder, tokenizer)
+        senses = open_media(path)
+        reason = senses.find_misfit(decoder, tokenizer)
         if reason is not None:
             raise ModelError(f"{path} does not fit {files.text}: {reason}", hint="give the model's own mmproj file")
-        return Pair(vision)
+        return Pair(senses, notes=senses.notes)
     if not files.vision:
         return Pair(None, "give the mmproj file of this model, or load one that sees")
-    return _best(files, open_vision, decoder, tokenizer)
+    return _best(files, open_media, decoder, tokenizer)
 
 
-def _best(files: Files, open_vision: Callable[[Path], Vision], decoder: Decoder, tokenizer: Tokenizer) -> Pair:
-    fitting: list[Vision] = []
+def _best(files: Files, open_media: Callable[[Path], Senses], decoder: Decoder, tokenizer: Tokenizer) -> Pair:
+    fitting: list[Senses] = []
     misfits: dict[Path, str] = {}
     hint = ""
     for path in files.vision:
         try:
-            vision = open_vision(path)
+            senses = open_media(path)
         except OpsinError as error:
             misfits[path] = str(error)
             hint = hint or "the file for pictures beside it is damaged, or of a kind that is not supported"
             continue
-        reason = vision.find_misfit(decoder, tokenizer)
+        reason = senses.find_misfit(decoder, tokenizer)
         if reason is None:
-            fitting.append(vision)
+            fitting.append(senses)
         else:
             misfits[path] = f"{path} does not fit: {reason}"
             hint = f"the file for pictures beside it does not fit: {reason}"
     if not fitting:
         return Pair(None, hint, tuple(f"pictures are left out: {reason}" for reason in misfits.values()))
-    taken, *others = sorted(fitting, key=lambda vision: _order(files.text, vision))
+    taken, *others = sorted(fitting, key=lambda senses: _order(files.text, senses))
     passed = [f"not taken for pictures: {reason}" for reason in misfits.values()]
-    return Pair(taken, notes=(*_choice(taken, others, passed), *passed))
+    return Pair(taken, notes=(*taken.notes, *_choice(taken, others, passed), *passed))
 
 
-def _choice(taken: Vision, others: list[Vision], passed: list[str]) -> list[str]:
+def _choice(taken: Senses, others: list[Senses], passed: list[str]) -> list[str]:
     """Says what was taken, where there was more than one file."""
     if not others and not passed:
         return []
-    rest = ", ".join(f"{vision.path.name} ({vision.format.name})" for vision in others[:4])
+    rest = ", ".join(f"{other.path.name} ({other.format.name})" for other in others[:4])
     rest += f" and {len(others) - 4} more" if len(others) > 4 else ""
     told = f"; it fits as {rest} would" if rest else ""
     return [f"pictures go through {taken.path.name} ({taken.format.name}){told}; --mmproj or mmproj= chooses another"]
 
 
-def _order(text: Path, vision: Vision) -> tuple[int, int, float]:
+def _order(text: Path, senses: Senses) -> tuple[int, int, float]:
     """Smaller for what is taken rather."""
-    kind = vision.format
+    kind = senses.format
     rank = BEST_FOR_VISION.index(kind.name) if kind.name in BEST_FOR_VISION else len(BEST_FOR_VISION)
-    return -kinship(text.name, vision.path.name), rank, -kind.block_bytes / kind.block_elements
+    return -kinship(text.name, senses.path.name), rank, -kind.block_bytes / kind.block_elements

@@ -14,8 +14,17 @@ from opsin.api.continuing import continued
 from opsin.api.messages import Message
 from opsin.api.prompt_options import PLAIN, PromptOptions
 from opsin.errors import RequestError, TemplateError
-from opsin.spans import MediaSpan, Patches, Prompt, check_context
-from opsin.text import ChatTemplate, Tokenizer, Written, escape_special_tokens, join, split_at_marker, written
+from opsin.spans import Kind, MediaSpan, Patches, Prompt, check_context
+from opsin.text import (
+    ChatTemplate,
+    Tokenizer,
+    Written,
+    escape_special_tokens,
+    join,
+    split_at_marker,
+    split_at_markers,
+    written,
+)
 from opsin.text.calls import ReplyFormat
 
 # Others must be words: a template's own tokens stand in its source as well.
@@ -36,19 +45,19 @@ class Prompting:
 
     Args:
         template: None for files without one; they get the contents as plain text.
-        marker: what the template writes for a picture; None for a model of text.
+        markers: what the template writes for a picture, and for a sound, as far as the model takes them.
         format: how replies are written.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, template: ChatTemplate | None, marker: str | None, format: ReplyFormat
+        self, tokenizer: Tokenizer, template: ChatTemplate | None, markers: Mapping[Kind, str], format: ReplyFormat
     ) -> None:
-        self.template, self._marker, self._format = template, marker, format
+        self.template, self._markers, self._format = template, markers, format
         if template is not None:
             _ = template.capabilities  # tried once, here, before there are threads
         # Of this process alone, for templates that leave contents as they are; no user can write it.
         self.own = f"<picture-{secrets.token_hex(8)}>"
-        self.tokenizer = tokenizer if marker is None else tokenizer.escaping(marker, self.own)
+        self.tokenizer = tokenizer.escaping(*markers.values(), self.own) if markers else tokenizer
 
     def prompt(
         self, conversation: PreparedMessages, options: PromptOptions = PLAIN, *, context: int | None = None,
@@ -59,18 +68,18 @@ class Prompting:
         `context`: tokens that the context holds; what is sure not to fit raises ContextError before it is rendered or
         encoded. `check` is called now and then: what it raises ends the work.
         """
-        pictures = [patches for _, patches in conversation.pictures]
+        media = [patches for _, patches in conversation.media]
         self._check_texts(conversation, context)
         messages = [_marked(message) for message in conversation.messages]
-        runs, text = self._runs(messages, len(pictures), options)
+        runs, text = self._runs(messages, [patches.kind for patches in media], options)
         check()
-        self.refuse_too_long(runs, pictures, context)
-        return WrittenPrompt(Prompt.of(self._spans(runs, pictures, first=True, check=check), options.salt), text)
+        self.refuse_too_long(runs, media, context)
+        return WrittenPrompt(Prompt.of(self._spans(runs, media, first=True, check=check), options.salt), text)
 
     def write(self, conversation: PreparedMessages, options: PromptOptions = PLAIN) -> str:
-        """What the template makes of a conversation, with `own` in place of each picture."""
+        """What the template makes of a conversation, with `own` in place of each picture and sound."""
         messages = [_marked(message) for message in conversation.messages]
-        return self.own.join(self._runs(messages, len(conversation.pictures), options)[0])
+        return self.own.join(self._runs(messages, [patches.kind for _, patches in conversation.media], options)[0])
 
     def check_places(self, pieces: Sequence[str | Sequence[int]], pictures: int) -> None:
         """Raises RequestError where texts have not as many places as there are pictures."""
@@ -95,7 +104,7 @@ class Prompting:
             runs = piece.split(self.own)
             here = [next(left) for _ in runs[1:]]
             spans += self._spans(runs, here, first=number == 0, check=check, shown=shown)
-            shown += len(here)
+            shown += sum(patches.kind == "image" for patches in here)
         return Prompt.of(spans, salt)
 
     def content(
@@ -103,7 +112,7 @@ class Prompting:
         check: Callable[[], None] = lambda: None,
     ) -> Prompt:  # fmt: skip
         """Prepared parts of a message one after another, without a template: texts are what people wrote."""
-        said = [self.own if part["type"] == "image" else Written(cast(str, part["text"])) for part in parts]
+        said = [self.own if part["type"] != "text" else Written(cast(str, part["text"])) for part in parts]
         runs = split_at_marker(self._escaped(join("", said)), self.own, self.tokenizer)
         self.refuse_too_long(runs, pictures, context)
         return Prompt.of(self._spans(runs, pictures, first=True, check=check))
@@ -114,23 +123,27 @@ class Prompting:
             return role in _ROLES
         return _WORD.fullmatch(role) is not None and self.template.names(role)
 
-    def _runs(self, messages: list[dict[str, object]], pictures: int, options: PromptOptions) -> tuple[list[str], str]:
-        """The rendered text, escaped and cut where pictures belong; and as it is."""
-        if not pictures:
+    def _runs(
+        self, messages: list[dict[str, object]], media: Sequence[Kind], options: PromptOptions
+    ) -> tuple[list[str], str]:
+        """The rendered text, escaped and cut where pictures and sounds belong, which are these; and as it is."""
+        if not media:
             text = self._render(messages, options)
             return [self._escaped(text)], text
-        if self._marker and self.template is not None and self.template.capabilities.pictures:
+        can = self.template.capabilities if self.template is not None and self._markers else None
+        if can is not None and all(can.takes(kind) for kind in set(media)):
             with suppress(TemplateError):  # it may know pictures of users alone
                 text = self._render(messages, options)
-                runs = split_at_marker(self._escaped(text), self._marker, self.tokenizer)
-                if len(runs) == pictures + 1:
+                runs, found = split_at_markers(self._escaped(text), set(self._markers.values()), self.tokenizer)
+                if found == [self._markers.get(kind) for kind in media]:
                     return runs, text
         text = self._render(flatten_contents(messages, self.own), options)
         runs = split_at_marker(self._escaped(text), self.own, self.tokenizer)
-        if len(runs) != pictures + 1:
+        if len(runs) != len(media) + 1:
+            what = "pictures" if set(media) == {"image"} else "pictures and sounds"
             raise RequestError(
-                f"the chat template has places for {len(runs) - 1} of {pictures} pictures",
-                hint="put pictures into messages of the user",
+                f"the chat template has places for {len(runs) - 1} of {len(media)} {what}",
+                hint=f"put {what} into messages of the user",
             )
         return runs, text
 
@@ -185,9 +198,10 @@ class Prompting:
         `shown`: pictures that stand before these.
         """
         spans: list[MediaSpan | Sequence[int]] = []
-        text = runs[0]
-        for number, (run, patches) in enumerate(zip(runs[1:], pictures, strict=True), shown):
+        text, number = runs[0], shown
+        for run, patches in zip(runs[1:], pictures, strict=True):
             text += patches.numbered.format(number)
+            number += patches.kind == "image"
             for part in patches.parts:
                 if isinstance(part, str):
                     text += part

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opsin.api.answer import PictureUse
-from opsin.spans import MediaSpan, Patches, Prompt, TextSpan, check_context
+from opsin.spans import MediaSpan, Patches, Prompt, TextSpan, check_context, counted
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt, what is told about the pictures in it, and its text: what the template wrote, or what stands in it."""
+    """A prompt, what is told of its media, and its text: what the template wrote, or what stands in it."""
 
     prompt: Prompt
     pictures: tuple[PictureUse, ...] = ()
@@ -34,11 +34,14 @@ class Question:
         for name, p in pictures:
             place += len([span for span in p.spans if span.rows or span.memory])
             end = ends[place - 1] if place else 0
-            uses.append(PictureUse(name, p.original, p.size, p.rows, p.notes, end, p.area))
+            uses.append(PictureUse(name, p.original, p.size, p.rows, p.notes, end, p.area, p.kind, p.seconds))
         return cls(prompt, tuple(uses), text)
 
     def check_pictures(self, context: int) -> None:
         """Raises ContextError for the first picture that does not fit any more."""
         for number, picture in enumerate(self.pictures):
-            which = f"{picture.name}, picture {number + 1} of {len(self.pictures)},"
-            check_context(picture.end, context, picture=which, param=picture.name, prompt_tokens=len(self.prompt))
+            which = counted(picture.name, number, [use.kind for use in self.pictures])
+            check_context(
+                picture.end, context, picture=which, kind=picture.kind, param=picture.name,
+                prompt_tokens=len(self.prompt),
+            )  # fmt: skip

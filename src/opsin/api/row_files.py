@@ -98,7 +98,7 @@ def restore_rows(model: Model, path: Path) -> Restored:
     except OSError as error:
         raise RequestError(f"{path.name} cannot be read: {error.strerror or error}", hint="save it first") from error
     head, at = _head(path, data)
-    if any(isinstance(span, _Media) for span in head.spans) and model.vision is None:
+    if any(isinstance(span, _Media) for span in head.spans) and model.senses is None:
         # llama-server's clients look for these words
         raise RequestError("Cannot restore media tokens without an mmproj", hint="load the model with its mmproj")
     if head.model != _identity(model):
@@ -130,7 +130,7 @@ def _kept(head: _Head, data: bytes, at: int) -> KeptRows:
 
 def _identity(model: Model) -> bytes:
     groups = sorted((name, pages.read(()).shape[1]) for name, pages in model.runner.pages.items())
-    sees = None if model.vision is None else model.vision.identity
+    sees = None if model.senses is None else model.senses.identity
     told = f"{model.facts.identity} {code_digest()} {groups} {sees}"
     return blake2b(told.encode(), digest_size=16).digest()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,17 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from opsin.api.byte_budget import ByteBudget
-from opsin.api.identity import identity_of
-from opsin.api.media_folder import MediaFolder
 from opsin.api.waiting import PictureBytes, keep_decoded
 from opsin.arrays import Floats
 from opsin.config import available_threads
-from opsin.engine.encoding import Turn, check_finite
-from opsin.engine.media_cache import MediaCache
+from opsin.engine.encoding import Encodes, Turn, check_finite
 from opsin.errors import FieldError, RequestError
-from opsin.gguf import TENSOR_TYPES, File, TensorType
-from opsin.gguf.roles import is_projector
+from opsin.gguf import File
 from opsin.media.budget import USUAL, Detail, PictureBudget
 from opsin.media.decode import Source, open_picture
 from opsin.media.fetch import FetchRules
@@ -41,11 +34,10 @@ from opsin.ops.device import Device
 from opsin.process import Home
 from opsin.spans import Features, MediaSpan, Patches
 from opsin.text import Tokenizer
+from opsin.text.markers import strange_word
 
-_DECODED = 256 << 20  # bytes of pictures that wait for the encoder and stay decoded meanwhile
 _PREPARED = "prepared before it was asked about: it keeps its size and tokens"
 _LARGEST = 4096  # pixels a side of a picture that takes as many tiles as there may be
-_WORD = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")  # how families write the markers that are tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,21 +109,15 @@ class Vision:
         self._home = Home()
         # What is being decoded is in no budget yet, and more threads than processors gain nothing.
         self._decoding = BoundedSemaphore(available_threads())
-        self.budgets = PictureBytes(ByteBudget(_DECODED), ByteBudget(limits.waiting_bytes))
+        self.budgets = PictureBytes.of(limits)
         self._file = open_model(path) if file is None else file.again()
         self.close = finalize(self, self._file.close)  # by whoever loads the weights, or when nobody holds it any more
         self._meta = load_encoder(self._file, MetaReader(self._file))
-        self.format = _format(self._file)  # of most of its weights
-        self.identity = identity_of(self._file)
 
     @property
     def width(self) -> int:
         """Of an embedding."""
         return self._meta.width
-
-    def keep_in(self, folder: MediaFolder) -> MediaCache:
-        """Where what its encoder makes is kept on disk. Raises FileError where nothing can be written there."""
-        return folder.open(self.identity, self.width)
 
     @property
     def marker(self) -> str:
@@ -221,8 +207,7 @@ class Vision:
         axes = 3 if any(span.positions != span.rows for span in patches.spans) else 1
         if axes != decoder.axes and any(span.grid for span in patches.spans):  # without a grid, rows are like text
             return f"it lays pictures out on {axes} axes of positions, the model has {decoder.axes}"
-        words = sorted({word for marker in patches.markers for word in _WORD.findall(marker)})
-        strange = next((word for word in words if len(tokenizer.encode(word, special=True)) != 1), None)
+        strange = strange_word(patches.markers, tokenizer)
         return f"it writes {strange!r} around pictures, which is no token of the model" if strange else None
 
 
@@ -243,21 +228,12 @@ def _made(patches: Patches) -> Patches:
     return replace(patches, parts=tuple(part(given) for given in patches.parts))
 
 
-def _format(file: File) -> TensorType:
-    """The number format of most weights of the part for pictures."""
-    counts: Counter[int] = Counter()
-    for name, info in file.tensors.items():
-        if is_projector(name):
-            counts[info.type] += info.elements
-    return TENSOR_TYPES[counts.most_common(1)[0][0]]
-
-
 class Tower:
-    """A vision part alone, without a text model."""
+    """Encoders alone, without a text model; `load` reads their weights, once."""
 
-    def __init__(self, vision: Vision, device: Device) -> None:
-        self._load, self._lock, self._home = vision.load(device), Lock(), device.home
-        self._encoder: VisionEncoder | None = None
+    def __init__(self, load: Callable[[Turn], Encodes], device: Device) -> None:
+        self._load, self._lock, self._home = load, Lock(), device.home
+        self._encoder: Encodes | None = None
 
     def embed(self, spans: Sequence[MediaSpan]) -> Floats:
         """Embeddings [rows, width] of media, one after another. Equal shapes are encoded together."""

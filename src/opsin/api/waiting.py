@@ -1,4 +1,4 @@
-"""Decoded pictures that wait for their encoder: some stay decoded, of the others only the file's bytes are kept.
+"""Decoded pictures and sounds that wait for their encoder: some stay so, of the others only the file's bytes are kept.
 
 A picture of 12 megapixels is 48 MB decoded and 3 in its file. Who comes first is encoded first, so those that came
 first stay decoded, and late ones are decoded once more when their turn comes.
@@ -14,15 +14,23 @@ from threading import Lock
 
 from opsin.api.byte_budget import ByteBudget
 from opsin.arrays import Floats
+from opsin.media.limits import PictureLimits
 from opsin.spans import Features, MediaSpan, Patches
+
+_DECODED = 256 << 20  # bytes of pictures and sounds that wait for their encoder and stay decoded meanwhile
 
 
 @dataclass(frozen=True)
 class PictureBytes:
-    """For pictures as they are decoded, and for their files."""
+    """For pictures and sounds as they are decoded, and for their files."""
 
     decoded: ByteBudget
     files: ByteBudget
+
+    @classmethod
+    def of(cls, limits: PictureLimits) -> PictureBytes:
+        """As much as these limits say."""
+        return cls(ByteBudget(_DECODED), ByteBudget(limits.waiting_bytes))
 
 
 def keep_decoded(

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _LEAVE = ("/exit", "/bye", "/quit")
 _COMMANDS = (
-    "/image FILE shows a picture with the next question, /clear forgets the conversation, /exit or Ctrl-D leaves, "
-    "Ctrl-C stops an answer"
+    "/image FILE shows a picture with the next question, /audio FILE plays a sound, /clear forgets the conversation, "
+    "/exit or Ctrl-D leaves, Ctrl-C stops an answer"
 )
 
 
@@ -49,6 +49,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="FILE",
         help="a picture to ask about; again for more",
     )
+    parser.add_argument(
+        "--audio", action="append", default=[], type=expanded, metavar="FILE",
+        help="a sound to ask about; again for more",
+    )  # fmt: skip
     parser.add_argument("-c", "--context", type=options.positive, metavar="N", help="tokens of prompt and answer")
     parser.add_argument("-s", "--system", metavar="TEXT", help="system message")
     parser.add_argument("-n", "--max-tokens", type=int, metavar="N", help="end an answer after N tokens")
@@ -109,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
         chat = Chat(model, replace(model.facts.sampling, **asked), stop, args.system, args.stats, *thoughts, form)
         for path in args.image:
             chat.show(path)
+        for path in args.audio:
+            chat.play(path)
         if prompt is None:
             return _converse(chat)
         chat.ask(prompt)
@@ -158,28 +164,37 @@ class Chat:
 
     def __post_init__(self) -> None:
         self.messages: list[Message] = []
-        self.pictures: list[Patches] = []  # of the next question
+        self.media: list[Patches] = []  # of the next question
         self.clear()
 
     def show(self, path: Path) -> None:
         """A picture for the next question. Says how large it is, and how large the model sees it."""
         patches = self.model.prepare(path)
-        self.pictures.append(patches)
+        self.media.append(patches)
         print(f"{path.name}: {_seen(patches)}", file=sys.stderr)
+
+    def play(self, path: Path) -> None:
+        """A sound for the next question. Says how long it is."""
+        from opsin.media.sound import Sound
+
+        patches = self.model.prepare(Sound(path))
+        self.media.append(patches)
+        told = [f"{patches.seconds or 0:.1f} seconds, {patches.rows} tokens", *patches.notes]
+        print(f"{path.name}: {'; '.join(told)}", file=sys.stderr)
 
     def clear(self) -> None:
         """Forget everything but the system message."""
-        self.pictures = []
+        self.media = []
         self.messages = [{"role": "system", "content": _clean(self.system)}] if self.system is not None else []
 
     def ask(self, text: str) -> None:
         """Write the answer as it comes. An interrupted one is remembered as far as it got."""
         start = time.perf_counter()
-        content = [*self.pictures, text] if self.pictures else text
+        content = [*self.media, text] if self.media else text
         messages: list[Message] = [*self.messages, {"role": "user", "content": content}]
         question = self.model.question(messages, self.told)
         answer = self.model.generate(question, self.sampling, stop=self.stop, reply=self.reply, grammar=self.form)
-        self.pictures = []
+        self.media = []
         told = Told()
         first = 0.0
         try:
@@ -196,7 +211,7 @@ class Chat:
     def _tell(self, answer: Answer, start: float, first: float) -> None:
         now, count = time.perf_counter(), len(answer.ids)
         usage = answer.usage
-        parts = {"of pictures": usage.pictures, "cached": usage.cached}
+        parts = {"of pictures": usage.pictures, "of sounds": usage.sounds, "cached": usage.cached}
         told = "".join(f", {tokens} {name}" for name, tokens in parts.items() if tokens)
         rate = f"{(count - 1) / (now - first):.1f} tokens/s" if count > 1 else "too short for a rate"
         print(
@@ -275,12 +290,12 @@ def _obey(chat: Chat, command: str, rest: str) -> bool:
         return False
     if command == "/clear":
         chat.clear()
-    elif command == "/image":
-        _show(chat, rest.strip())
+    elif command in ("/image", "/audio"):
+        _show(chat, command, rest.strip())
     elif command == "/help":
         print(_COMMANDS, file=sys.stderr)
     else:
-        near = difflib.get_close_matches(command, ("/image", "/clear", "/help", *_LEAVE), 1)
+        near = difflib.get_close_matches(command, ("/image", "/audio", "/clear", "/help", *_LEAVE), 1)
         if expanded(command).is_file():
             near = [f"/image {command}"]
         print(f"opsin: there is no {command}" + (f"; did you mean {near[0]}?" if near else ""), file=sys.stderr)
@@ -295,14 +310,15 @@ def _read_line() -> str:
     return input()
 
 
-def _show(chat: Chat, name: str) -> None:
-    """A picture that cannot be read ends nothing."""
+def _show(chat: Chat, command: str, name: str) -> None:
+    """A picture or a sound that cannot be read ends nothing."""
+    what, take = ("picture", chat.show) if command == "/image" else ("sound", chat.play)
     if not name:
-        print("opsin: /image FILE: say which picture, then ask about it", file=sys.stderr)
+        print(f"opsin: {command} FILE: say which {what}, then ask about it", file=sys.stderr)
         return
     try:
         for path in _named(name):
-            chat.show(path)
+            take(path)
     except OpsinError as error:
         print(f"opsin: {error}", file=sys.stderr)
 

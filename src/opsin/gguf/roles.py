@@ -64,9 +64,6 @@ def _beside(file: File, architecture: str) -> tuple[str, str] | None:
     layers = any(name.startswith("blk.0.") for name in file.tensors)
     if architecture in _DRAFTS or (isinstance(heads, int) and heads and file.tensors and not layers):
         return "a draft model (it guesses for another one)", _ITSELF
-    hears, sees = (keys.get(f"clip.has_{sense}_encoder") is True for sense in ("audio", "vision"))
-    if architecture == PROJECTOR and hears and not sees:
-        return "the part for sound of a model (mmproj)", f"{_ITSELF}; sound is not built"
     return None
 
 

@@ -17,7 +17,7 @@ from opsin.arrays import Floats
 from opsin.errors import FieldError, RequestError
 from opsin.media.files import Readable, is_readable, read_open, read_path
 from opsin.media.picture import digest_of_file
-from opsin.media.sound import RATE, Sound, SoundLimits, Waveform, digest_of_samples
+from opsin.media.sound import RATE, Sound, SoundLimits, Waveform, digest_of_samples, is_sound
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -28,8 +28,6 @@ _PIECE = 1 << 16  # frames that are decoded at once
 _LOUDEST: Final = 1e4  # times full scale: what is beyond is no sound
 _RATES: Final = range(1000, 768_001)
 _SEND: Final = "send WAV, FLAC, OGG, Opus or MP3"
-# How files begin: libsndfile knows more kinds, whose readers nobody needs.
-_KNOWN: Final = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff")
 _OTHERS: Final = {
     b"\x1a\x45\xdf\xa3": "WebM or Matroska", b"0&\xb2u": "WMA", b"#!AMR": "AMR", b"MThd": "MIDI, notes without sound",
     b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture", b"GIF8": "a picture",
@@ -77,6 +75,20 @@ def _opened(source: Recorded | Waveform, limits: SoundLimits, given: int, rate: 
     )
 
 
+def check_sound(data: bytes, limits: SoundLimits | None = None) -> None:
+    """Raises RequestError for a file that is no sound, or too much of it, as far as its header tells."""
+    import soundfile
+
+    limits = limits or SoundLimits()
+    limits.check_bytes(len(data))
+    _check_kind(data)
+    try:
+        with soundfile.SoundFile(_Bounded(data)) as file:
+            _check_header(file, limits)
+    except soundfile.LibsndfileError as error:
+        raise RequestError(f"it cannot be decoded: {error.error_string}", hint=_SEND) from error
+
+
 def _from_file(data: bytes, limits: SoundLimits, rate: int) -> Waveform:
     import soundfile  # it loads libsndfile, which is not needed before the first sound
 
@@ -106,20 +118,13 @@ class _Bounded(BytesIO):
 
 def _check_kind(data: bytes) -> None:
     """Raises RequestError, naming the kind, for what is not decoded."""
-    if data.startswith(_KNOWN) or _is_mp3(data):
+    if is_sound(data):
         return
     kinds = [what for start, what in _OTHERS.items() if data.startswith(start)]
     kinds += ["M4A or MP4"] if data[4:8] == b"ftyp" else []
     if kinds:
         raise RequestError(f"{kinds[0]}, which is not decoded", hint=_SEND)
     raise RequestError(f"of an unknown kind: it begins with {data[:8]!r}", hint=_SEND)
-
-
-def _is_mp3(data: bytes) -> bool:
-    """Whether it begins with the header of an MPEG audio frame: eleven ones, no reserved version, layer or rate."""
-    head = data[:4]
-    frame = len(head) == 4 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
-    return frame and head[1] & 0x18 != 0x08 and head[1] & 0x06 != 0 and head[2] >> 4 != 15 and head[2] & 0x0C != 0x0C
 
 
 def _check_header(file: SoundFile, limits: SoundLimits) -> None:

@@ -1,4 +1,4 @@
-"""Bytes that stand in the URL itself: data: URLs, and plain base64 where it is a picture, as llama-server takes it.
+"""Bytes that stand in the URL itself: data: URLs, and plain base64 of pictures and sounds, as llama-server takes it.
 
 Knows no servers and no files, but tells what a text that is no URL seems to be.
 """
@@ -12,6 +12,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from opsin.errors import RequestError
 from opsin.media.headers import is_picture
+from opsin.media.sound import is_sound
 
 if TYPE_CHECKING:
     from opsin.media.fetch import FetchRules
@@ -42,7 +43,7 @@ def read_data(url: str, rules: FetchRules) -> bytes:
     if _SAYS_BASE64.search(head) or body[:7].lower() == "base64,":
         order = "last before the comma" if ";" in head else "behind a semicolon"
         raise RequestError(f"base64 must stand {order}", hint=WRITE)
-    if _begins_picture(body):
+    if _begins_medium(body):
         raise RequestError("it is base64, but does not say so", hint=WRITE)
     rules.check_bytes(len(body) // 3)  # the least that it can be
     data = unquote_to_bytes(body)
@@ -51,20 +52,30 @@ def read_data(url: str, rules: FetchRules) -> bytes:
 
 
 def read_plain(text: str, rules: FetchRules) -> bytes | None:
-    """The picture in base64 without anything before it; None for all that does not begin as a picture does."""
-    return _decode(text, rules) if _begins_picture(text) else None
+    """The picture or sound in base64 without anything before it; None for all that does not begin as these do."""
+    return _decode(text, rules) if _begins_medium(text) else None
 
 
-def _begins_picture(text: str) -> bool:
-    """Whether a text is base64 of a picture, as its first letters tell."""
+def begins_sound(text: str) -> bool:
+    """Whether a text is base64 of a sound, as its first letters tell."""
+    return is_sound(_beginning(text))
+
+
+def _begins_medium(text: str) -> bool:
+    start = _beginning(text)
+    return is_picture(start) or is_sound(start)
+
+
+def _beginning(text: str) -> bytes:
+    """The first bytes of what a text is base64 of; none where it is something else."""
     start = text[:_LEAST_LETTERS]
     if len(start) < _LEAST_LETTERS or not _LETTERS.fullmatch(start):
-        return False
+        return b""
     letters = "".join(start.split()).translate(_URL_SAFE)
     try:
-        return is_picture(binascii.a2b_base64(letters[: len(letters) // 4 * 4]))
+        return binascii.a2b_base64(letters[: len(letters) // 4 * 4])
     except ValueError:
-        return False
+        return b""
 
 
 def explain(url: str) -> RequestError:

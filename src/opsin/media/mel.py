@@ -25,9 +25,20 @@ def log_mel(samples: Floats, bands: int) -> Floats:
     is the measure (Radford et al. 2022, arXiv 2212.04356; as their log_mel_spectrogram). Computed in float64.
     """
     half = WINDOW // 2
-    count = -(-(len(samples) + half) // HOP)
     behind = np.pad(samples, (0, WINDOW + half))  # silence, reflected, is silence
-    padded = np.pad(behind, (half, 0), "reflect")
+    return _heard(np.pad(behind, (half, 0), "reflect"), -(-(len(samples) + half) // HOP), bands)
+
+
+def whole_log_mel(samples: Floats, bands: int) -> Floats:
+    """The same with nothing behind it, where sound goes on as its last moments did, backwards.
+
+    There is a frame for each whole HOP of samples, of which two at least are needed.
+    """
+    return _heard(np.pad(samples, WINDOW // 2, "reflect"), len(samples) // HOP, bands)
+
+
+def _heard(padded: Floats, count: int, bands: int) -> Floats:
+    """So many frames; the first begins with the first sample."""
     logs = np.empty((count, bands), np.float32)
     for first in range(0, count, _PIECE):
         last = min(first + _PIECE, count)

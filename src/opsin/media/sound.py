@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Final
 
 from opsin.arrays import Floats
 from opsin.errors import RequestError
 
 RATE = 16_000  # samples a second that models of speech hear
+# How files begin: libsndfile knows more kinds, whose readers nobody needs.
+_KNOWN: Final = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff")
+_OF_PICTURES: Final = (b"WEBP", b"AVI ")  # behind RIFF and a length
 
 
 @dataclass(frozen=True)
@@ -86,3 +90,15 @@ def digest_of_samples(samples: Floats, rate: int) -> bytes:
     digest = blake2b(b"%d " % rate, digest_size=16, person=b"samples")
     digest.update(samples.tobytes())
     return digest.digest()
+
+
+def is_sound(data: bytes) -> bool:
+    """Whether a file begins as sound of one of the kinds does that are decoded."""
+    return (data.startswith(_KNOWN) and data[8:12] not in _OF_PICTURES) or _is_mp3(data)
+
+
+def _is_mp3(data: bytes) -> bool:
+    """Whether it begins with the header of an MPEG audio frame: eleven ones, no reserved version, layer or rate."""
+    head = data[:4]
+    frame = len(head) == 4 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
+    return frame and head[1] & 0x18 != 0x08 and head[1] & 0x06 != 0 and head[2] >> 4 != 15 and head[2] & 0x0C != 0x0C

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from opsin.gguf import File
 from opsin.gguf.dialect import Dialect, translate
 from opsin.gguf.rules import Rules
 from opsin.media.picture import Picture
+from opsin.media.sound import Waveform
 from opsin.nn.batch import Batch, GroupShape, StateShape
 from opsin.nn.module import Reader
 from opsin.nn.writing import Writing
@@ -118,8 +119,33 @@ class VisionEncoder(Protocol):
         ...
 
 
+class AudioEncoder(Protocol):
+    """What turns sound into rows of a sequence."""
+
+    @property
+    def width(self) -> int:
+        """Of an embedding; the `media_width` of a decoder that takes it."""
+        ...
+
+    @property
+    def marker(self) -> str:
+        """What the family's chat template writes for one sound."""
+        ...
+
+    def layout(self, sound: Waveform) -> Patches:
+        """What stands in a prompt for a sound at 16 kHz. Cheap: its length says it, no sample is looked at.
+
+        Features of its spans are frames [frames, values], made when they are needed; no picture's have two axes.
+        """
+        ...
+
+    def encode(self, features: npt.NDArray[np.float32]) -> Array:
+        """Frames [spans, frames, values] to embeddings [spans * rows, width]. As `VisionEncoder.encode`."""
+        ...
+
+
 class SoundEncoder(Protocol):
-    """What turns sound into rows that a decoder sees, window by window."""
+    """What turns sound into rows that a decoder sees, window by window, to write down what was said."""
 
     @property
     def width(self) -> int:
@@ -150,6 +176,8 @@ class SoundEncoder(Protocol):
         ...
 
 
+Loaded = TypeVar("Loaded")
+Loads = Callable[[File, Reader], Loaded]
 LoadDecoder = Callable[[File, Reader], Decoder]
 LoadEncoder = Callable[[File, Reader], VisionEncoder | None]  # None: of another family with this projector
 
@@ -180,18 +208,35 @@ def projectors() -> dict[str, list[LoadEncoder]]:
 
 
 def load_hearer(file: File, source: Reader) -> SoundEncoder:
+    """The encoder of a file that writes down what was said. Raises ModelError as `load_audio_encoder`."""
+    return _by_projector(file, hearers())(file, source)
+
+
+def load_audio_encoder(file: File, source: Reader) -> AudioEncoder:
     """The encoder of sound of a file. Raises ModelError where it has none, or one that nobody here knows."""
+    return _by_projector(file, audio_encoders())(file, source)
+
+
+def hearers() -> dict[str, Loads[SoundEncoder]]:
+    """Projectors (clip.audio.projector_type) of models that write down what was said, and who loads their towers."""
+    return {name: load for family in families() for name, load in vars(family).get("HEARERS", {}).items()}
+
+
+def audio_encoders() -> dict[str, Loads[AudioEncoder]]:
+    """The same of models that are talked to."""
+    return {name: load for family in families() for name, load in vars(family).get("AUDIO_ENCODERS", {}).items()}
+
+
+def _by_projector(file: File, known: Mapping[str, Loads[Loaded]]) -> Loads[Loaded]:
+    """Who loads the part of a file for sound."""
     if not file.get_bool("clip.has_audio_encoder", False):
         raise ModelError(f"{file.path} holds no part for sound", hint="give a model that hears")
     name = file.get_str("clip.audio.projector_type", file.get_str("clip.projector_type", ""))
-    known: dict[str, Callable[[File, Reader], SoundEncoder]] = {}
-    for family in families():
-        known |= vars(family).get("HEARERS", {})
     if name not in known:
         raise ModelError(
             f"{file.path}: sound by {name!r} is not supported", hint=f"supported: {', '.join(sorted(known))}"
         )
-    return known[name](file, source)
+    return known[name]
 
 
 def rules() -> list[Rules]:

@@ -114,6 +114,19 @@ class HearingTower:
         return x
 
 
+def filled(x: Array, windows: int, k: int) -> Array:
+    """States [windows * rows, width] with nothing behind those of each window, up to a whole number of k rows."""
+    rows = most(x.shape[0]) // windows
+    whole = -(-rows // k) * k
+    if whole == rows:
+        return x
+    inside = np.minimum(np.arange(whole), rows - 1)
+    places = (np.arange(windows)[:, None] * rows + inside).reshape(-1).astype(np.int32)
+    beyond = np.tile(np.where(np.arange(whole) < rows, -1, 0), windows).astype(np.int32)
+    nothing = x.ops.constant(np.zeros((1, x.width), np.float32))
+    return x.ops.put(x.ops.take(x, x.ops.constant(places)), nothing, x.ops.constant(beyond))
+
+
 def _second_places(windows: int, frames: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], ...]:
     """The frames that each row of the second convolution sees, and where one of them is none: 0, else -1.
 

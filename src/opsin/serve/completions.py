@@ -15,6 +15,7 @@ from msgspec import Meta
 from opsin.api import Model, Question
 from opsin.api.infilling import infill, missing_tokens
 from opsin.errors import FieldError
+from opsin.media.sound import Sound, is_sound
 from opsin.serve.body import Owned
 from opsin.serve.errors import HttpError
 from opsin.serve.exchange import Exchange
@@ -152,11 +153,16 @@ def _read(
             questions.append(infill(model, prompt.gap, tokens=tokens, check=check, salt=asked.salt))
         else:
             pieces = _marked(prompt, marker, model.picture_marker)
-            questions.append(model.raw(pieces, prompt.pictures, check=check, budget=prompt.budget, salt=asked.salt))
+            questions.append(model.raw(pieces, _media(prompt), check=check, budget=prompt.budget, salt=asked.salt))
         texts.append(
             "".join(p if isinstance(p, str) else model.tokenizer.decode(p, special=True) for p in prompt.pieces)
         )
     return questions, texts
+
+
+def _media(prompt: RawPrompt) -> list[bytes | Sound]:
+    """The files of a prompt; those of sound say so."""
+    return [Sound(data) if is_sound(data) else data for data in prompt.pictures]
 
 
 def _marked(prompt: RawPrompt, marker: str, own: str) -> Sequence[Piece]:

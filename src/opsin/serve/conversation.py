@@ -31,6 +31,7 @@ _CALLS: Final = {
     "type": ["array", "null"],
     "items": {"type": "object", "required": ["function"], "properties": {"function": _CALL}},
 }
+_PLACES: Final = ("text", "image_url", "input_audio", "audio_url")
 _PARTS_TO_CONTINUE: Final[Mapping[str, Continues]] = {"content": "content", "reasoning_content": "thoughts"}
 # It stands beside a template's own words, where a line break would begin a message of somebody else.
 _NAME = Meta(
@@ -54,8 +55,21 @@ class ImageUrl(BudgetFields, kw_only=True):
     resized_width: Annotated[Any, unbuilt()] = None
 
 
+class AudioUrl(Fields, kw_only=True):
+    """Where a sound is."""
+
+    url: Annotated[str, Meta(description="http, https, or data with base64.")]
+
+
+class InputAudio(Fields, kw_only=True):
+    """A sound that is sent along."""
+
+    data: Annotated[str, Meta(description="Base64 of a file: WAV, FLAC, OGG, Opus or MP3.")]
+    format: Annotated[str | None, Meta(description="Its kind, which its first bytes tell as well.")] = None
+
+
 class FilePlace(Fields, kw_only=True):
-    """A picture that is stored, or is sent along."""
+    """A picture or a sound that is stored, or is sent along."""
 
     file_id: Annotated[str | None, Meta(description="Of a file that was stored by POST /v1/files.")] = None
     file_data: Annotated[str | None, Meta(description="Data with base64.")] = None
@@ -63,7 +77,7 @@ class FilePlace(Fields, kw_only=True):
 
 
 class Part(BudgetFields, kw_only=True):
-    """A part of a content: a text, a refusal, or a picture."""
+    """A part of a content: a text, a refusal, a picture, or a sound."""
 
     together: ClassVar[Mapping[str, Any]] = {
         "anyOf": [
@@ -71,9 +85,13 @@ class Part(BudgetFields, kw_only=True):
             _of_kind("refusal", ["string"], "image_url", *WORDS),
             _of_kind("image_url", ["string", "object"], "text"),
             _of_kind("file", ["object"], "text", "image_url"),
+            _of_kind("input_audio", ["object"], "text", "image_url"),
+            _of_kind("audio_url", ["string", "object"], "text", "image_url"),
         ]
     }
-    type: Annotated[str | None, Meta(description='"text", "refusal", "image_url" or "file".')] = None
+    type: Annotated[
+        str | None, Meta(description='"text", "refusal", "image_url", "input_audio", "audio_url" or "file".')
+    ] = None
     text: Annotated[str | None, Meta(description="Of a text.")] = None
     refusal: Annotated[str | None, Meta(description="Of a refusal.")] = None
     image_url: Annotated[ImageUrl | str | None, Meta(description="Of a picture: its URL.")] = None
@@ -83,7 +101,9 @@ class Part(BudgetFields, kw_only=True):
         ]
         | None
     ) = None
-    file: Annotated[FilePlace | None, Meta(description="Of a picture: where it is stored.")] = None
+    file: Annotated[FilePlace | None, Meta(description="Of a picture or a sound: where it is stored.")] = None
+    input_audio: Annotated[InputAudio | None, Meta(description="Of a sound: its file.")] = None
+    audio_url: Annotated[AudioUrl | str | None, Meta(description="Of a sound: its URL.")] = None
     resized_height: Annotated[Any, unbuilt()] = None
     resized_width: Annotated[Any, unbuilt()] = None
 
@@ -236,9 +256,9 @@ def _has_no_url(place: ImageUrl | str | None) -> bool:
 
 def _check_part(part: Part, path: str) -> None:
     """Raises FieldError for what would be lost, since a part of this type does not hold it, or contradicts itself."""
-    stray = "text" if part.type == "image_url" else "image_url" if part.type in ("text", "refusal") else None
-    if stray is not None and getattr(part, stray):
-        raise FieldError(path + stray, "nothing is read from here", hint="send it as a part of its own")
+    for stray in _PLACES:
+        if stray != part.type and (stray != "text" or part.type in _PLACES) and getattr(part, stray):
+            raise FieldError(path + stray, "nothing is read from here", hint="send it as a part of its own")
     if part.type == "file" and part.file is None:
         raise FieldError(f"{path}file", "there is none", hint='give {"file_id": "..."}, of a file that was stored')
     if part.file is not None and part.type != "file":

@@ -1,4 +1,4 @@
-"""/v1/files: pictures that are sent once and named by id, for OpenAI's clients and Anthropic's."""
+"""/v1/files: pictures and sounds that are sent once and named by id, for OpenAI's clients and Anthropic's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from starlette.responses import JSONResponse, Response
 
 from opsin.errors import FieldError, RequestError
 from opsin.media.headers import read_header
+from opsin.media.hearing import check_sound
 from opsin.media.limits import PictureLimits
+from opsin.media.sound import is_sound
 from opsin.serve.errors import HttpError
 from opsin.serve.exchange import Exchange
 from opsin.serve.multipart import FormBody
@@ -23,7 +25,7 @@ FORM: Final[Mapping[str, Any]] = {
     "type": "object",
     "required": ["file"],
     "properties": {
-        "file": {"type": "string", "format": "binary", "description": "A picture."},
+        "file": {"type": "string", "format": "binary", "description": "A picture or a sound."},
         "purpose": {"type": "string", "description": "Is told again."},
         "expires_after[seconds]": {"type": "integer", "description": "For how long it is kept."},
     },
@@ -39,13 +41,16 @@ class FileRoutes:
         self._service = service
 
     async def create(self, exchange: Exchange) -> None:
-        """Store a picture, under an id that stands for it in messages."""
+        """Store a picture or a sound, under an id that stands for it in messages."""
         form = await self._service.form(exchange.body, exchange.request.headers.get("content-type", ""))
         file = form.file("file")
         if file is None:
             raise FieldError("file", "there is none", hint="send it as multipart/form-data, with a file name")
         try:
-            read_header(file.data, PictureLimits())
+            if is_sound(file.data):
+                check_sound(file.data)
+            else:
+                read_header(file.data, PictureLimits())
         except RequestError as error:
             raise FieldError("file", error.message, hint=error.hint) from None
         stored = self._mine(exchange.request).add(

@@ -249,7 +249,7 @@ class Answers:
             metrics.answered(
                 AnswerCost(
                     prompt_tokens=usage.prompt if is_first else 0, cached_tokens=usage.cached if is_first else 0,
-                    media_tokens=usage.pictures if is_first else 0, generated_tokens=len(answer.ids),
+                    media_tokens=usage.pictures + usage.sounds if is_first else 0, generated_tokens=len(answer.ids),
                     prompt_seconds=max(0.0, times.first - times.started),
                     generating_seconds=max(0.0, times.last - times.first),
                 )

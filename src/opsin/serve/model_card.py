@@ -25,7 +25,7 @@ class ModelCard:
         width: of an embedding.
         sequences: answers that run at once.
         vocabulary_size: ids.
-        writes, sees, thinks, infills: what it can do.
+        writes, sees, hears, thinks, infills: what it can do.
         bundled: whether it is the one that comes with opsin.
         template: how chats are written, in Jinja; "" where there is none, and
         can: what that can take.
@@ -43,6 +43,7 @@ class ModelCard:
     vocabulary_size: int
     writes: bool
     sees: bool
+    hears: bool
     thinks: bool
     infills: bool
     bundled: bool
@@ -68,6 +69,7 @@ class ModelCard:
             vocabulary_size=model.tokenizer.vocabulary_size,
             writes=model.writes,
             sees=model.has_vision,
+            hears=model.has_audio,
             thinks=model.text.replies.thinks,
             infills=not missing_tokens(model.tokenizer),
             bundled=is_bundled(model.path),

@@ -93,7 +93,7 @@ class ModelRoutes:
     def entry(self) -> dict[str, object]:
         """What is told of the model in a list."""
         service, card = self._service, self._service.card
-        takes = ["text", "image"] if card.sees else ["text"]
+        takes = ["text", *(name for name, has in (("image", card.sees), ("audio", card.hears)) if has)]
         facts = card.facts
         return {
             "id": service.name,
@@ -164,4 +164,4 @@ def _capabilities(card: ModelCard) -> dict[str, bool]:
 
 
 def _modalities(card: ModelCard) -> dict[str, bool]:
-    return {"vision": card.sees, "audio": False, "video": False}
+    return {"vision": card.sees, "audio": card.hears, "video": False}

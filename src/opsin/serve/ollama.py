@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from opsin.errors import FieldError, OpsinError
+from opsin.media.inline import begins_sound
 from opsin.serve.errors import text_of
 from opsin.serve.fields import Fields, one_of, read
 from opsin.serve.framing import Framing, compact
@@ -192,8 +193,7 @@ class _OpenCalls:
 def _message(message: OllamaMessage, number: int, calls: _OpenCalls) -> dict[str, Any]:
     told: dict[str, Any] = {"role": message.role.lower(), "content": message.content}
     if message.images:
-        pictures = [{"type": "image_url", "image_url": {"url": _url(image)}} for image in message.images]
-        told["content"] = [*pictures, {"type": "text", "text": message.content}]
+        told["content"] = [*map(_medium, message.images), {"type": "text", "text": message.content}]
     if message.thinking:
         told["reasoning_content"] = message.thinking
     if message.tool_calls:
@@ -209,8 +209,12 @@ def _message(message: OllamaMessage, number: int, calls: _OpenCalls) -> dict[str
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _url(image: str) -> str:
-    return image if image.startswith("data:") else f"data:image/png;base64,{image}"
+def _medium(image: str) -> dict[str, Any]:
+    """A part of OpenAI's kind: Ollama's clients send sounds among the pictures."""
+    if begins_sound(image):
+        return {"type": "input_audio", "input_audio": {"data": image}}
+    url = image if image.startswith("data:") else f"data:image/png;base64,{image}"
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _places(messages: Sequence[OllamaMessage]) -> dict[str, str]:

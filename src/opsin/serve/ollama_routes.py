@@ -166,6 +166,7 @@ def _capabilities(card: ModelCard) -> list[str]:
         "completion": card.writes,
         "embedding": not card.writes or card.facts.pooling is not None,
         "vision": card.sees,
+        "audio": card.hears,
         "tools": card.can is not None and card.can.calls is not None,
         "thinking": card.thinks,
         "insert": card.infills,

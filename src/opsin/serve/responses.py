@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, cast
 from msgspec import Meta
 
 from opsin.errors import FieldError
+from opsin.serve.conversation import InputAudio
 from opsin.serve.fields import Fields, one_of, read, unbuilt
 from opsin.serve.template_fields import ReasoningFields
 from opsin.serve.translated import Translated
@@ -25,22 +26,23 @@ _OURS: Final = frozenset((
 
 
 class ResponsePart(Fields, kw_only=True):
-    """A part of a content: a text, a refusal, or a picture by its URL."""
+    """A part of a content: a text, a refusal, a sound, or a picture by its URL."""
 
     media_hint = _MEDIA_HINT
     type: Annotated[
         str,
         one_of(
-            *("input_text", "output_text", "text", "refusal", "input_image", "input_file"),
+            *("input_text", "output_text", "text", "refusal", "input_image", "input_audio", "input_file"),
             *("summary_text", "reasoning_text"),
-            description="input_text, output_text, refusal, input_image or input_file.",
-            hint="give input_text or input_image: sound is not read",
+            description="input_text, output_text, refusal, input_image, input_audio or input_file.",
+            hint="give input_text, input_image or input_audio",
         ),
     ]
     text: Annotated[str | None, Meta(description="Of a text.")] = None
     refusal: Annotated[str | None, Meta(description="Of a refusal.")] = None
     image_url: Annotated[str | None, Meta(description="Of a picture: http, https, or data with base64.")] = None
     detail: Annotated[str | None, Meta(description="How finely to look at it: low, high or auto.")] = None
+    input_audio: Annotated[InputAudio | None, Meta(description="Of a sound: its file.")] = None
     file_id: Annotated[str | None, Meta(description="Of a picture that was stored by POST /v1/files.")] = None
     file_url: Annotated[str | None, Meta(description="Of an input_file: http or https.")] = None
     file_data: Annotated[str | None, Meta(description="Of an input_file: data with base64.")] = None
@@ -231,6 +233,10 @@ def _part(part: ResponsePart, place: str) -> dict[str, Any]:
         return {"type": "text", "text": part.text or ""}
     if part.type == "refusal":
         return {"type": "refusal", "refusal": part.refusal or ""}
+    if part.type == "input_audio":
+        if part.input_audio is None:
+            raise FieldError(f"{place}.input_audio", "there is none", hint='give {"data": "...", "format": "wav"}')
+        return {"type": "input_audio", "input_audio": {"data": part.input_audio.data}}
     if part.type not in ("input_image", "input_file"):
         raise FieldError(f"{place}.type", f"{part.type} cannot stand here", hint="give input_text or input_image")
     detail = {} if part.detail in (None, "original") else {"detail": part.detail}

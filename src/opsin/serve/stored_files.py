@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from opsin.api import Message
 from opsin.errors import FieldError
+from opsin.media.sound import is_sound
 from opsin.serve.errors import HttpError
 from opsin.serve.recent_values import RecentValues
 
@@ -86,7 +87,7 @@ class TenantFiles:
         return sorted((f for f in mine if f.expires is None or f.expires > now), key=lambda file: file.number)
 
     def resolved(self, messages: Sequence[Message]) -> list[Message]:
-        """Messages in which each picture that is named stands itself, as a part of the type image_url.
+        """Messages in which each picture that is named stands itself, as a part of the type image_url; so do sounds.
 
         Raises FieldError for a name under which there is nothing.
         """
@@ -105,7 +106,9 @@ class TenantFiles:
     def _part(self, part: Mapping[str, Any], path: str) -> Mapping[str, object]:
         rest = {name: value for name, value in part.items() if name not in ("type", "file", "image_url", "uuid")}
         if part["type"] == "file":
-            return {**rest, "type": "image_url", "image_url": {"url": self._content(part["file"], f"{path}.file")}}
+            content = self._content(part["file"], f"{path}.file")
+            kind = "audio_url" if _is_sound(content) else "image_url"
+            return {**rest, "type": kind, kind: {"url": content}}
         given, uuid = part.get("image_url"), cast(str, part["uuid"])
         place = given if isinstance(given, Mapping) else {"url": given}
         url = place.get("url")
@@ -128,6 +131,11 @@ class TenantFiles:
         if file is None:
             raise FieldError(f"{path}.file_id", f"there is no file {id!r:.80}", hint=_SEND)
         return file.data
+
+
+def _is_sound(content: bytes | str) -> bool:
+    """Whether a file is one of sound: by its first bytes, or as its URL says."""
+    return is_sound(content) if isinstance(content, bytes) else content[:11].lower() == "data:audio/"
 
 
 def _is_named(part: object) -> bool:

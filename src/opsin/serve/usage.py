@@ -21,12 +21,16 @@ def usage_of(answers: list[Answer], choices: int = 1) -> dict[str, Any]:
     Args:
         answers: those to each prompt stand together, `choices` of them.
 
-    `pictures` is ours: one entry a picture, in the order of the prompt. A picture is never shrunk in silence.
+    `pictures` and `sounds` are ours: one entry each, in the order of the prompt. A picture is never shrunk in silence.
     """
     prompts = [answer.usage for answer in answers[::choices]]
     prompt = sum(usage.prompt for usage in prompts)
     generated = sum(len(answer.ids) for answer in answers)
-    details = {"cached_tokens": sum(u.cached for u in prompts), "image_tokens": sum(u.pictures for u in prompts)}
+    details = {
+        "cached_tokens": sum(u.cached for u in prompts),
+        "image_tokens": sum(u.pictures for u in prompts),
+        "audio_tokens": sum(u.sounds for u in prompts),
+    }
     return {
         "prompt_tokens": prompt,
         "completion_tokens": generated,
@@ -44,6 +48,13 @@ def usage_of(answers: list[Answer], choices: int = 1) -> dict[str, Any]:
             }  # fmt: skip
             for usage in prompts
             for p in usage.each
+            if p.kind == "image"
+        ],
+        "sounds": [
+            {"part": p.name, "seconds": p.seconds, "tokens": p.rows, "notes": p.notes}
+            for usage in prompts
+            for p in usage.each
+            if p.kind == "audio"
         ],
     }
 

@@ -2,7 +2,7 @@
 
 from opsin.text.capabilities import Capabilities, ContentForm
 from opsin.text.detokenizer import Detokenizer
-from opsin.text.escaping import escape_special_tokens, split_at_marker
+from opsin.text.escaping import escape_special_tokens, split_at_marker, split_at_markers
 from opsin.text.lines import LineLimits, Lines
 from opsin.text.origin import Written, join, written
 from opsin.text.stop import StopStrings
@@ -23,6 +23,7 @@ __all__ = [
     "join",
     "escape_special_tokens",
     "split_at_marker",
+    "split_at_markers",
     "vocabulary_type",
     "written",
 ]

@@ -52,6 +52,7 @@ class Capabilities:
     Attributes:
         content: the form of a user's content.
         pictures: whether a part `{"type": "image"}` beside a text leaves something in the text, such as `<image>`.
+        sounds: the same of a part `{"type": "audio"}`.
         system: whether a message of the system comes out.
         developer: whether it knows developers; what they say was called the system's when most templates were written.
         tools: whether a message of the role "tool" comes out.
@@ -61,11 +62,16 @@ class Capabilities:
 
     content: ContentForm
     pictures: bool
+    sounds: bool
     system: bool
     developer: bool
     tools: bool
     tool_parts: bool
     calls: Calls | None
+
+    def takes(self, kind: str) -> bool:
+        """Whether a part of this type leaves something in the text."""
+        return self.pictures if kind == "image" else self.sounds
 
     @classmethod
     def of(cls, source: str, trial: Trial) -> Capabilities:
@@ -79,7 +85,8 @@ class Capabilities:
         shown = trial([user, answer, {**result, **told, "content": _parts(_NEEDLE)}])
         return cls(
             content=content,
-            pictures=_takes_pictures(trial),
+            pictures=_takes(trial, "image"),
+            sounds=_takes(trial, "audio"),
             system=_NEEDLE in trial([say("system", _NEEDLE), user]),
             developer="developer" in source and _NEEDLE in trial([say("developer", _NEEDLE), user]),
             tools=_NEEDLE in trial([user, answer, {**result, **told}]),
@@ -100,9 +107,9 @@ def _content_form(trial: Trial) -> ContentForm:
     return ContentForm.PARTS if parts else ContentForm.TEXT
 
 
-def _takes_pictures(trial: Trial) -> bool:
-    """Tried with a picture, without it, and with a part of a kind that no template knows."""
-    picture = _shown(trial, [{"type": "image"}, *_parts(_NEEDLE)])
+def _takes(trial: Trial, kind: str) -> bool:
+    """Tried with a part of this kind, without it, and with one of a kind that no template knows."""
+    picture = _shown(trial, [{"type": kind}, *_parts(_NEEDLE)])
     others = (_shown(trial, _parts(_NEEDLE)), _shown(trial, [{"type": "nothing"}, *_parts(_NEEDLE)]))
     return bool(picture) and all("".join(picture.split()) != "".join(other.split()) for other in others)
 

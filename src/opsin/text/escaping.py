@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from opsin.errors import ModelError
@@ -123,6 +123,15 @@ class HasEscaper(Protocol):
 def escape_special_tokens(text: str, tokenizer: HasEscaper) -> str:
     """`text` so that nothing that people wrote in it is part of a control token."""
     return tokenizer.escaper.escape(text)
+
+
+def split_at_markers(text: str, markers: Collection[str], tokenizer: HasEscaper) -> tuple[list[str], list[str]]:
+    """The runs of an escaped text between places of any of these markers, and which stand there: see the one below."""
+    for marker in markers:
+        split_at_marker("", marker, tokenizer)
+    longest_first = sorted(markers, key=len, reverse=True)
+    pieces = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+    return pieces[::2], pieces[1::2]
 
 
 def split_at_marker(text: str, marker: str, tokenizer: HasEscaper) -> list[str]:

@@ -56,7 +56,7 @@ class Hearing:
             told = f"what it hears has {self._meta.width} values, the model takes {decoder.media_width}"
             raise ModelError(f"{self._file.path}: {told}", hint="the file is damaged")
 
-    def load(self, device: Device) -> Callable[[Turn], SoundEncoder]:
+    def load_encoders(self, device: Device) -> Callable[[Turn], SoundEncoder]:
         """What reads the weights, once, see `engine.encoding`."""
 
         def read(turn: Turn) -> SoundEncoder:

@@ -1,0 +1,207 @@
+"""Every family that hears: embeddings as others compute them, rows of any length, files that do not go together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from opsin.errors import FileError, ModelError, OpsinError
+from opsin.gguf import File
+from opsin.media import mel
+from opsin.models import load_audio_encoder
+from opsin.nn.meta import MetaReader
+from opsin.nn.module import FileReader
+from opsin.ops.cpu import Operations
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from sound_truth import SECONDS, sound  # noqa: E402
+from sound_truths import SOUNDS  # noqa: E402
+from vision_truth import distance  # noqa: E402
+
+from opsin.gguf import NewTensor, write  # noqa: E402
+
+
+@pytest.fixture(scope="module", params=SOUNDS)
+def truth(request):
+    return SOUNDS[request.param]
+
+
+@pytest.fixture(scope="module")
+def theirs(truth):
+    return truth.make()
+
+
+@pytest.fixture(scope="module")
+def path(truth, theirs, tmp_path_factory):
+    return truth.write(tmp_path_factory.mktemp("hears") / "tower.gguf", theirs)
+
+
+def opened(path, device):
+    with File.open(path) as file:
+        reader = FileReader(file, device.eager())
+        encoder = load_audio_encoder(file, reader)
+        assert not reader.unread()
+        return encoder
+
+
+@pytest.fixture(scope="module")
+def encoder(path, device):
+    return opened(path, device)
+
+
+def embedded(encoder, wave):
+    """Embeddings of a sound, span by span."""
+    spans = encoder.layout(wave).spans
+    assert len({span.digest for span in spans}) == len(spans)
+    made = [encoder.encode(span.features.make()[None]).numpy() for span in spans]
+    assert [len(rows) for rows in made] == [span.rows for span in spans]
+    assert all(span.features.make().shape == span.features.shape for span in spans)
+    return np.concatenate(made)
+
+
+def expected(truth, theirs, wave):
+    with torch.inference_mode():
+        return truth.embed(theirs, wave.samples)
+
+
+@pytest.mark.parametrize("seconds", SECONDS)
+def test_embeddings_equal_those_of_others(encoder, truth, theirs, seconds):
+    wave = sound(seconds, seed=3)
+    wanted = expected(truth, theirs, wave)
+    layout = encoder.layout(wave)
+    assert layout.rows == len(wanted) and all(span.positions == span.rows for span in layout.spans)
+    assert distance(embedded(encoder, wave), wanted) < 1e-4
+
+
+def test_embeddings_of_half_precision_are_near(truth, theirs, device, tmp_path):
+    encoder, wave = opened(truth.write(tmp_path / "half.gguf", theirs, half=True), device), sound(0.73)
+    assert distance(embedded(encoder, wave), expected(truth, theirs, wave)) < 5e-3
+
+
+def test_a_batch_gives_what_its_sounds_give_alone(encoder):
+    waves = [sound(0.44, seed=seed) for seed in range(3)]
+    given = np.stack([encoder.layout(wave).spans[0].features.make() for wave in waves])
+    alone = [encoder.encode(one[None]).numpy() for one in given]
+    assert np.array_equal(encoder.encode(given).numpy(), np.concatenate(alone))
+
+
+def test_what_stands_around_a_sound(encoder, truth):
+    parts = encoder.layout(sound(0.9)).parts
+    texts = [part for part in parts if isinstance(part, str)]
+    before, behind = truth.around
+    assert texts == [*before, *behind] and list(parts[: len(before)]) == list(before)
+    assert encoder.marker == truth.marker and encoder.width == expected_width(truth)
+
+
+def expected_width(truth):
+    return expected(truth, truth.make(), sound(0.1)).shape[1]
+
+
+def test_layouts_need_no_weights_and_no_samples(path, encoder):
+    wave = sound(0.9)
+    with File.open(path) as file:
+        known = load_audio_encoder(file, MetaReader(file))
+    assert [part if isinstance(part, str) else (part.digest, part.rows) for part in known.layout(wave).parts] == [
+        part if isinstance(part, str) else (part.digest, part.rows) for part in encoder.layout(wave).parts
+    ]
+
+
+def another_scale(right):
+    """HTK's in place of Slaney's."""
+
+    def filters(bands):
+        top = 2595 * np.log10(1 + 8000 / 700)
+        corners = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
+        heard = np.linspace(0, 8000, mel.WINDOW // 2 + 1)[:, None]
+        low, middle, high = corners[:-2], corners[1:-1], corners[2:]
+        both = np.minimum((heard - low) / (middle - low), (high - heard) / (high - middle))
+        return np.maximum(0, both) * (2 / (high - low))
+
+    return filters
+
+
+def one_row_less(right):
+    def attend(ops, q, k, v, first, last, **options):
+        return right(ops, q, k, v, first, ops.constant(last.numpy() - 1), **options)
+
+    return attend
+
+
+PATCHES = {
+    "another mel scale": (mel, "mel_filters", another_scale),
+    "filters of another loudness": (mel, "mel_filters", lambda right: lambda n: right(n) * 0.5 ** np.arange(n)),
+    "rows see one row less": (Operations, "attend_dense", one_row_less),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", PATCHES)
+def test_mistakes_are_seen(path, truth, theirs, device, monkeypatch, mistake):
+    owner, name, wrong = PATCHES[mistake]
+    wave = sound(0.73)
+    wanted = expected(truth, theirs, wave)
+    monkeypatch.setattr(owner, name, wrong(getattr(owner, name)))
+    assert distance(embedded(opened(path, device), wave), wanted) > 1e-3
+
+
+def test_swapped_norms_are_seen(truth, theirs, device, tmp_path):
+    wave = sound(0.73)
+    encoder = opened(truth.write(tmp_path / "swapped.gguf", theirs, swap=truth.norms), device)
+    assert distance(embedded(encoder, wave), expected(truth, theirs, wave)) > 1e-3
+
+
+def test_frames_that_are_one_off_are_seen(encoder, truth, theirs):
+    wave = sound(0.4)
+    spans = encoder.layout(wave).spans
+    moved = [encoder.encode(np.roll(span.features.make(), 1, axis=0)[None]).numpy() for span in spans]
+    assert distance(np.concatenate(moved), expected(truth, theirs, wave)) > 1e-3
+
+
+DAMAGES = {
+    "missing": lambda values: None,
+    "one row less": lambda values: values[:-1],
+    "one row more": lambda values: np.concatenate([values, values[:1]]),
+    "one column less": lambda values: values[..., :-1] if values.ndim > 1 else None,
+    "one column more": lambda values: np.concatenate([values, values[..., :1]], -1) if values.ndim > 1 else None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_tensor_is_refused_by_its_name(path, device, tmp_path, damage):
+    with File.open(path) as file:
+        metadata, tensors = dict(file.typed), {name: FileReader(file, None).values(name) for name in file.tensors}
+    for name, values in tensors.items():
+        if ".blk." in name and ".blk.1." not in name or name == "a.position_embd.weight":  # as long as it is
+            continue
+        changed = DAMAGES[damage](values)
+        changed = changed if changed is not None and changed.size else None
+        kept = {**tensors, name: changed}
+        bad = write(tmp_path / "bad.gguf", metadata, [NewTensor.of(n, v) for n, v in kept.items() if v is not None])[0]
+        if changed is None and name.endswith(".bias"):
+            continue
+        with pytest.raises((ModelError, FileError)) as raised, File.open(bad) as file:
+            load_audio_encoder(file, MetaReader(file))
+            encoder = load_audio_encoder(file, FileReader(file, device.eager()))
+            embedded(encoder, sound(0.2))
+        stem = name.rpartition(".")[0]  # or that of a neighbour: matrices are held against each other
+        near = next((part for part in ("a.blk.1.", "mm.a.") if name.startswith(part)), stem)
+        assert near in str(raised.value), (name, str(raised.value))
+
+
+VALUES = (None, 0, -1, 3, 7, 2**31, 1e30, "text", [1, 2])
+
+
+def test_wrong_keys_are_refused_or_harmless(path, device, tmp_path):
+    with File.open(path) as file:
+        typed = dict(file.typed)
+        tensors = [NewTensor(name, info.shape, info.type, file.read(name)) for name, info in file.tensors.items()]
+    for key in [key for key in typed if key.startswith("clip.audio.")]:
+        for value in VALUES:
+            changed = {**typed, key: value}
+            bad = write(tmp_path / "bad.gguf", {k: v for k, v in changed.items() if v is not None}, tensors)[0]
+            try:
+                with File.open(bad) as file:
+                    assert len(embedded(load_audio_encoder(file, FileReader(file, device.eager())), sound(0.2)))
+            except OpsinError as error:
+                assert len(str(error)) < 400

@@ -66,6 +66,7 @@ class MediaSpan:
         memory: rows kept beside the sequence, for cross-attention by the rows from here to the next such span; spans
             that follow each other, with nothing but their markers between, are remembered together.
         marker: rows of text behind it that are its own marker.
+        time: of a moment of a film, how far it stands behind the film's first on the axis of time, where there is one.
         first: the row of the embeddings at which it begins, where they are shown in parts, with text between.
         encoded: rows of the embeddings in all, where it shows a part of them; 0 where it shows all.
         features: how to make what the encoder takes, of all embeddings.
@@ -87,6 +88,7 @@ class MediaSpan:
     embeddings: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     size: tuple[int, int] | None = field(default=None, compare=False)
     area: Area | None = field(default=None, compare=False)
+    time: int | None = None
 
     def __len__(self) -> int:
         return self.rows
@@ -122,7 +124,8 @@ class MediaSpan:
     def identity(self, first: int, last: int) -> bytes:
         """What makes its rows first..last what they are."""
         rows = (self.first + first, self.first + last)
-        return b"M" + self.digest + b"".join(row.to_bytes(4, "little") for row in rows)
+        moment = () if self.time is None else (self.time, self.positions)
+        return b"M" + self.digest + b"".join(number.to_bytes(4, "little") for number in (*rows, *moment))
 
     def rectangles(self) -> list[Area]:
         """What each row shows: cells of the grid, or the whole area for every row where there is no grid.

@@ -111,6 +111,7 @@ class PromptRows:
             positions[start:end] = here
             if self.axes == 3 and span.grid is not None:
                 row, column = np.divmod(np.arange(span.rows, dtype=np.int32), np.int32(span.grid[1]))
+                positions[start:end, 0] += np.int32(span.time or 0)
                 positions[start:end, 1] += row
                 positions[start:end, 2] += column
             else:

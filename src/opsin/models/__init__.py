@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,11 @@ from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.dialect import Dialect, translate
 from opsin.gguf.rules import Rules
+from opsin.media.film import Film
 from opsin.media.picture import Picture
 from opsin.media.sound import Waveform
 from opsin.nn.batch import Batch, GroupShape, StateShape
+from opsin.nn.films import Parts, as_pictures
 from opsin.nn.module import Reader
 from opsin.nn.writing import Writing
 from opsin.ops import Array, Pages
@@ -237,6 +239,15 @@ def _by_projector(file: File, known: Mapping[str, Loads[Loaded]]) -> Loads[Loade
             f"{file.path}: sound by {name!r} is not supported", hint=f"supported: {', '.join(sorted(known))}"
         )
     return known[name]
+
+
+def film_layout(file: File) -> Callable[[Any, Film], Parts]:
+    """How an encoder of this file (its first argument) lays films out: the family's own way, or frames as pictures."""
+    name = file.get_str("clip.vision.projector_type", file.get_str("clip.projector_type", ""))
+    known: dict[str, Callable[[Any, Film], Parts]] = {}
+    for family in families():
+        known |= vars(family).get("FILMS", {})
+    return known.get(name, as_pictures)
 
 
 def rules() -> list[Rules]:

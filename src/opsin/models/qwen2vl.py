@@ -10,7 +10,7 @@ transformers' Qwen2VLForConditionalGeneration and Qwen2_5_VLForConditionalGenera
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, ClassVar
 
@@ -36,18 +36,19 @@ from opsin.media import sizes
 from opsin.media.limits import Size
 from opsin.media.picture import Picture
 from opsin.nn.decoder import PreNormDecoder
-from opsin.nn.keys import positive_int
+from opsin.nn.films import on_time_axis
+from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Preparation
 from opsin.nn.rope import frequencies, plane_table
 from opsin.nn.vit import AttentionSpans, NormKind, Vit, VitShape, attention_spans, plane, vit_shape
 from opsin.ops import Array
-from opsin.spans import Patches
+from opsin.spans import MediaSpan, Patches
 
 MERGE, WINDOW = 2, 112  # patches along a side of a row's square, pixels of a window's; where the file does not say
 LEAST, MOST = 56 * 56, 28 * 28 * 1280  # pixels: transformers' defaults, where the file does not say
-BASE = 10000.0
+BASE, PACE = 10000.0, 2.0  # the latter: published models' positions a second
 
 
 class Projector(Module):
@@ -87,7 +88,10 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class Qwen2VlVision:
-    """`window`: patches along a window's side, 0 for none. `whole`: of so many layers the last sees everything."""
+    """`window`: patches along a window's side, 0 for none. `whole`: of so many layers the last sees everything.
+
+    `pace`: positions that a second of a film takes on the axis of time; 0 for one each moment.
+    """
 
     tower: Vit
     projector: Projector
@@ -96,6 +100,7 @@ class Qwen2VlVision:
     most: int
     window: int = 0
     whole: int = 1
+    pace: float = 0.0
     marker: ClassVar[str] = "<|image_pad|>"
 
     @classmethod
@@ -123,10 +128,13 @@ class Qwen2VlVision:
         bounds = picture.budget.pixels(side**2, self.least, self.most, ceiling=ceiling)
         sizes.check_shape(picture.size)
         size = sizes.fit_pixels(self.begin(picture.size, side), side, *bounds)
-        span = self.preparation.stretched(
+        return Patches((self.shown(picture, size),), picture.notes, original=picture.size)
+
+    def shown(self, picture: Picture, size: Size) -> MediaSpan:
+        """The rows of a picture that is processed at this size."""
+        return self.preparation.stretched(
             picture, size, "bicubic", self.window, arrange=self._arrange, positions=self.positions_of(size)
         )  # fmt: skip
-        return Patches((span,), picture.notes, original=picture.size)
 
     def positions_of(self, size: Size) -> int | None:
         """How far the position counter moves for a picture of this size: as many as its longer side has rows."""
@@ -192,7 +200,8 @@ def load_second(file: File, source: Reader) -> Qwen2VlVision:
     """The tower of Qwen2.5-VL."""
     whole = positive_int(file, "clip.vision.n_wa_pattern")
     window = positive_int(file, "clip.vision.window_size", WINDOW)
-    return Qwen2VlVision.load(file, source, "rms", window=window, whole=whole)
+    pace = positive_float(file, "clip.vision.tokens_per_second", PACE)
+    return replace(Qwen2VlVision.load(file, source, "rms", window=window, whole=whole), pace=pace)
 
 
 def sections(*default: int) -> Key:
@@ -291,6 +300,7 @@ def _found(file: File) -> Mapping[str, Value]:
 
 DECODERS = {"qwen2vl": partial(PreNormDecoder.load, prefix="qwen2vl", pairing="halves", mrope=True)}
 ENCODERS = {"qwen2vl_merger": Qwen2VlVision.load, "qwen2.5vl_merger": load_second}
+FILMS = dict.fromkeys(ENCODERS, on_time_axis)
 DIALECTS = (
     Dialect(
         architecture="qwen25vl",
@@ -342,6 +352,7 @@ RULES = (
             ),
             *_SHARED_KEYS,
             Key("clip.vision.n_wa_pattern", _pattern),
+            Key("clip.vision.tokens_per_second", "vision_config.tokens_per_second", "float", 4.0),
         ),
         tensors=(
             *_SHARED_TENSORS,

@@ -32,6 +32,7 @@ from opsin.models.qwen2vl import LOOK, MOMENTS, SIZES, pixel_keys, sections
 from opsin.models.qwen2vl import Qwen2VlVision as OlderVision
 from opsin.nn.batch import Batch
 from opsin.nn.decoder import PreNormBlock, PreNormDecoder, Tables
+from opsin.nn.films import with_times
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.position_tables import interpolated
@@ -167,6 +168,7 @@ _BLOCK = {"norm1": "ln1", "norm2": "ln2", "attn.qkv": "attn_qkv", "attn.proj": "
           "mlp.linear_fc2": "ffn_down"}  # fmt: skip
 DECODERS = {"qwen3vl": load_decoder, "qwen3vlmoe": partial(load_decoder, prefix="qwen3vlmoe")}
 ENCODERS = {"qwen3vl_merger": load_vision}
+FILMS = {"qwen3vl_merger": with_times}
 
 
 def _found(file: File) -> Mapping[str, Value]:

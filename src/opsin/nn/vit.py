@@ -117,7 +117,7 @@ def _check_widths(part: Module, width: int, **vectors: Array | None) -> None:
 class PatchEmbedding(Module):
     """A convolution whose steps are as long as its kernel: a matrix over the patches.
 
-    A kernel for a second moment, where there is one, sees the same still picture.
+    A kernel for a second moment, where there is one, sees the same still picture, or the next frame of a film.
     """
 
     weight: Weight
@@ -134,10 +134,12 @@ class PatchEmbedding(Module):
                 )
         _check_widths(self, shape.width, bias=self.bias)
 
-    def __call__(self, patches: Array, residual: Array | None) -> Array:
-        """patches [rows, values] -> [rows, width], with `residual` added."""
+    def __call__(self, patches: Array, residual: Array | None, later: Array | None = None) -> Array:
+        """patches [rows, values] -> [rows, width], with `residual` added; `later` are those of the second moment."""
         x = patches.ops.linear(patches, self.weight, self.bias, residual)
-        return x if self.second is None else patches.ops.linear(patches, self.second, None, x)
+        return (
+            x if self.second is None else patches.ops.linear(patches if later is None else later, self.second, None, x)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,7 +294,8 @@ class Vit:
     def embed(self, features: Floats, positions: Array | None = None) -> Array:
         """Patches [pictures, ..., values] on the host -> [pictures * rows, width], the tower's first state.
 
-        `positions` [rows of a picture, width] are added instead of `position_embeddings`.
+        `positions` [rows of a picture, width] are added instead of `position_embeddings`. Patches of two moments
+        have the values of one before those of the other.
         """
         pictures, rows = len(features), self.rows(features)
         given = features.reshape(pictures, rows - self.extra, -1)
@@ -301,7 +304,9 @@ class Vit:
         if positions is not None:
             which = np.tile(np.arange(rows, dtype=np.int32), pictures)
             positions = self.ops.take(positions, self.ops.constant(which))
-        return self.begin(self.weights.patch_embd(self.ops.constant(given.reshape(pictures * rows, -1)), positions))
+        moments = np.split(given.reshape(pictures * rows, -1), max(1, given.shape[2] // self.shape.values), axis=1)
+        first, *later = (self.ops.constant(np.ascontiguousarray(part)) for part in moments)
+        return self.begin(self.weights.patch_embd(first, positions, *later))
 
     def begin(self, x: Array) -> Array:
         """The norm before the first layer, where the tower has one."""

@@ -1,0 +1,222 @@
+"""A video's bytes become a Film. PyAV (FFmpeg) reads them; opsin[video] brings it.
+
+Only kinds and codecs that people send are read, each by its own demuxer: FFmpeg left alone would also take lists of
+other files and addresses. Packets are counted once, without decoding; a frame is decoded when somebody asks for it,
+from the key frame before it on, and the decoder stays where it is for the next.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from PIL import Image
+
+from opsin.errors import OpsinError, RequestError
+from opsin.media.film import Film, VideoLimits
+from opsin.media.limits import Size
+from opsin.media.picture import digest_of_file
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+SEND: Final = "send MP4, MOV, WebM, Matroska, AVI, MPEG-TS or an animated GIF"
+INSTALL: Final = "install it: pip install 'opsin[video]'"
+_CODECS: Final = frozenset(
+    (
+        *("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "libvpx", "libvpx-vp9", "mpeg4", "mpeg2video"),
+        *("mpeg1video", "mjpeg", "gif", "h263", "prores", "theora"),
+    )
+)
+_ATOMS: Final = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+MOST_PIXELS: Final = "64000000"  # of a frame, which FFmpeg itself refuses: also while it looks what there is
+_KEPT = 2  # decoded frames: what is cut from one, or made of two, asks for it more than once
+
+
+def kind_of(data: bytes) -> str | None:
+    """FFmpeg's name of the demuxer for a file that begins so; None for what is no video that is read."""
+    if data[4:8] in _ATOMS:
+        return "mp4"
+    if data.startswith(b"\x1a\x45\xdf\xa3"):
+        return "matroska"
+    if data.startswith(b"RIFF") and data[8:12] == b"AVI ":
+        return "avi"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if len(data) > 188 and data[0] == data[188] == 0x47:
+        return "mpegts"
+    return None
+
+
+def open_film(data: bytes, limits: VideoLimits | None = None) -> Film:
+    """What the file says of its frames. Raises RequestError for what is no video, or too much of one."""
+    limits = limits or VideoLimits()
+    if not data:
+        raise RequestError("an empty file", hint="send the video's bytes")
+    limits.check_bytes(len(data))
+    kind = kind_of(data)
+    if kind is None:
+        raise RequestError(f"of an unknown kind: it begins with {data[:8]!r}", hint=SEND)
+    file = _VideoFile(data, kind, limits)
+    times = (file.stamps - file.stamps[0]) * file.unit
+    limits.check_seconds(float(times[-1]))
+    return Film(file.size, times, digest_of_file(data), file.image)
+
+
+@contextmanager
+def opened(data: bytes, kind: str) -> Iterator[InputContainer]:
+    """The container, closed at the end. FFmpeg's errors, and those of damaged files, become RequestError."""
+    with explained(kind), open_container(data, kind) as container:
+        yield container
+
+
+def open_container(data: bytes, kind: str) -> InputContainer:
+    """Nothing but these bytes is read. Raises RequestError where PyAV is not installed."""
+    try:
+        import av
+    except ImportError as error:
+        raise RequestError("it is read by PyAV, which is not installed", hint=INSTALL) from error
+    # Whatever a file names besides is not opened: a callable that refuses stands in place of FFmpeg's own.
+    made: InputContainer = av.open(
+        BytesIO(data), "r", format=kind, io_open=_refuse, metadata_errors="ignore", options={"max_pixels": MOST_PIXELS}
+    )
+    return made
+
+
+def _refuse(*_: object) -> object:
+    raise PermissionError("other files are not read")
+
+
+@contextmanager
+def explained(kind: str) -> Iterator[None]:
+    """FFmpeg's errors, and whatever damaged files raise, as RequestError."""
+    try:
+        yield
+    except OpsinError:
+        raise
+    except MemoryError as error:
+        raise RequestError("there is no memory to decode it", hint="make it smaller") from error
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise RequestError(
+            f"a damaged or truncated {kind} file: {reason:.200}", hint=f"send all of it; {SEND}"
+        ) from error
+
+
+class _VideoFile:
+    """The first video of a file. Whoever asks for frames holds its lock; it decodes on from where it was."""
+
+    def __init__(self, data: bytes, kind: str, limits: VideoLimits) -> None:
+        self._data, self._kind, self._limits = data, kind, limits
+        self._lock = Lock()
+        self._kept: dict[int, Image.Image] = {}
+        self._container: InputContainer | None = None
+        self._frames: Iterator[VideoFrame] = iter(())
+        self._at = -1  # the last frame that came out
+        self._exact = True  # frames come out at their packets' times
+        with opened(data, kind) as container:
+            stream = self._stream(container)
+            self._coded = (stream.codec_context.width, stream.codec_context.height)
+            limits.check_size(self._coded)
+            stamps, keys = self._read_stamps(container, stream)
+            self.unit = float(stream.time_base or 0.001)
+        if not stamps:
+            raise RequestError("there are no frames in it", hint=SEND)
+        self.stamps = np.unique(np.array(stamps, np.int64))
+        self._keys = sorted(keys)
+        self._turn, first = 0, self._find(0)
+        self._turn = round(first.rotation / 90) * 90 % 360
+        self.size: Size = self._upright(first).size
+
+    def _stream(self, container: InputContainer) -> VideoStream:
+        streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+        if not streams:
+            raise RequestError("there is no video in it", hint=SEND)
+        name = streams[0].codec_context.name
+        if name not in _CODECS:
+            raise RequestError(f"its frames are coded as {name}, which is not decoded", hint="save it as H.264")
+        return streams[0]
+
+    def _read_stamps(self, container: InputContainer, stream: VideoStream) -> tuple[list[int], list[int]]:
+        """When each frame is shown, and those that are decoded by themselves, in units of the stream."""
+        stamps: list[int] = []
+        keys: list[int] = []
+        for packet in container.demux(stream):
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if stamp is None or packet.is_discard or not packet.size:
+                continue
+            stamps.append(stamp)
+            if packet.is_keyframe:
+                keys.append(stamp)
+            if len(stamps) % 256 == 0:
+                self._limits.check_frames(len(stamps), self._coded)
+        self._limits.check_frames(len(stamps), self._coded)
+        return stamps, keys
+
+    def image(self, number: int) -> Image.Image:
+        """A frame, upright and in RGB. Raises RequestError where it cannot be decoded."""
+        with self._lock:
+            if number not in self._kept:
+                image = self._upright(self._find(number))
+                if image.size != self.size:
+                    told = f"its frames change from {self.size[0]} x {self.size[1]} to {image.width} x {image.height}"
+                    raise RequestError(told, hint="save it with one size")
+                while len(self._kept) >= _KEPT:
+                    del self._kept[next(iter(self._kept))]
+                self._kept[number] = image
+            return self._kept[number]
+
+    def _upright(self, frame: VideoFrame) -> Image.Image:
+        self._limits.check_size((frame.width, frame.height))
+        with explained(self._kind):
+            image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+        return image.rotate(self._turn, expand=True) if self._turn else image
+
+    def _find(self, number: int) -> VideoFrame:
+        """The frame that is shown at its time, or the next that there is: some packets show nothing."""
+        stamp = int(self.stamps[number])
+        with explained(self._kind):
+            key = self._key(stamp)
+            if number <= self._at or self._at < 0 or (key is not None and key > self.stamps[self._at]):
+                self._begin(key)
+            frame = self._next(stamp)
+            if frame is None or (self._exact and frame.pts != stamp):  # not every kind can seek to a frame
+                self._begin(None)
+                frame = self._next(stamp)
+                self._exact = frame is not None and frame.pts == stamp
+        if frame is not None:
+            return frame
+        seconds = (stamp - int(self.stamps[0])) * self.unit
+        told = f"its frame at {seconds:.2f} seconds cannot be decoded"
+        raise RequestError(told, hint="send all of it, or save it again")
+
+    def _next(self, stamp: int) -> VideoFrame | None:
+        """The next frame at this time or later; None where there is none."""
+        for frame in self._frames:
+            if frame.pts is not None and frame.pts >= stamp:
+                self._at = int(np.searchsorted(self.stamps, frame.pts, side="right")) - 1
+                return frame
+        self._at = -1
+        return None
+
+    def _key(self, stamp: int) -> int | None:
+        """The time of the last frame up to this one that is decoded by itself; None for the first."""
+        place = bisect_right(self._keys, stamp)
+        return self._keys[place - 1] if place > 1 else None
+
+    def _begin(self, key: int | None) -> None:
+        """Stand before a key frame, or before the first frame."""
+        if key is None or self._container is None:
+            self._container = open_container(self._data, self._kind)
+            self._stream(self._container).codec_context.thread_count = 1
+        stream = self._stream(self._container)
+        if key is not None:
+            self._container.seek(key, stream=stream)
+        self._frames, self._at = self._container.decode(stream), -1

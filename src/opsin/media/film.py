@@ -65,7 +65,7 @@ class VideoLimits:
     def check_seconds(self, seconds: float) -> None:
         """Refuse a video that is too long."""
         if seconds > self.seconds:
-            raise RequestError(f"{seconds:.0f} seconds, at most {self.seconds:.0f}", hint="cut it into parts")
+            raise RequestError(f"{seconds:.1f} seconds, at most {self.seconds:.1f}", hint="cut it into parts")
 
 
 @dataclass(frozen=True)

@@ -65,9 +65,7 @@ def open_film(data: bytes, limits: VideoLimits | None = None) -> Film:
     if kind is None:
         raise RequestError(f"of an unknown kind: it begins with {data[:8]!r}", hint=SEND)
     file = _VideoFile(data, kind, limits)
-    times = (file.stamps - file.stamps[0]) * file.unit
-    limits.check_seconds(float(times[-1]))
-    return Film(file.size, times, digest_of_file(data), file.image)
+    return Film(file.size, file.times, digest_of_file(data), file.image)
 
 
 @contextmanager
@@ -130,6 +128,8 @@ class _VideoFile:
         if not stamps:
             raise RequestError("there are no frames in it", hint=SEND)
         self.stamps = np.unique(np.array(stamps, np.int64))
+        self.times = (self.stamps - self.stamps[0]) * self.unit
+        limits.check_seconds(float(self.times[-1]))
         self._keys = sorted(keys)
         self._turn, first = 0, self._find(0)
         self._turn = round(first.rotation / 90) * 90 % 360
@@ -193,8 +193,7 @@ class _VideoFile:
                 self._exact = frame is not None and frame.pts == stamp
         if frame is not None:
             return frame
-        seconds = (stamp - int(self.stamps[0])) * self.unit
-        told = f"its frame at {seconds:.2f} seconds cannot be decoded"
+        told = f"its frame at {self.times[number]:.2f} seconds cannot be decoded"
         raise RequestError(told, hint="send all of it, or save it again")
 
     def _next(self, stamp: int) -> VideoFrame | None:

@@ -142,14 +142,14 @@ def test_a_picture_is_named_as_it_stands_or_as_a_terminal_writes_it(chat, tmp_pa
         picture(1).save(tmp_path / name)
     _obey(chat, "/image", typed.format(tmp_path))
     assert "40 x 30" in capsys.readouterr().err
-    assert len(chat.pictures) == 1
+    assert len(chat.media) == 1
 
 
 def test_several_pictures_may_be_dropped_at_once(chat, tmp_path, capsys):
     for name in ("a b.png", "c.png"):
         picture(1).save(tmp_path / name)
     _obey(chat, "/image", f"'{tmp_path}/a b.png' {tmp_path}/c.png ")
-    assert capsys.readouterr().err.count("40 x 30") == len(chat.pictures) == 2
+    assert capsys.readouterr().err.count("40 x 30") == len(chat.media) == 2
 
 
 @pytest.mark.parametrize(
@@ -189,11 +189,11 @@ def test_clearing_forgets_pictures_too(chat, model, folder, capsys):
 def test_a_bad_picture_ends_no_conversation(chat, capsys):
     _show(chat, "/none.png")
     assert "none.png: cannot be read" in capsys.readouterr().err
-    assert chat.pictures == []
+    assert chat.media == []
 
 
 def test_what_the_model_refuses_keeps_the_picture(chat, folder, capsys):
     _show(chat, str(folder / "1.png"))
     _answer(chat, "x" * 2000)
     assert "context size (512 tokens)" in capsys.readouterr().err
-    assert len(chat.pictures) == 1
+    assert len(chat.media) == 1

@@ -24,6 +24,7 @@ from opsin.api.speech.hearing import Hearing
 from opsin.api.text_part import Text
 from opsin.config import Config, from_environment
 from opsin.engine.engine import Engine
+from opsin.engine.guessing import GUESSES, MOST_GUESSES, Guessing
 from opsin.engine.media_store import MediaStore
 from opsin.engine.pages import pages_for
 from opsin.engine.pooling import Pooler
@@ -64,7 +65,7 @@ def load(
     states: int | None = None, rules: FetchRules | None = None, limits: PictureLimits | None = None,
     device: str | Mapping[str, str] = "cpu", notice: Notice | None = None, verify: bool = False,
     budget: PictureBudget = USUAL, template: str | None = None, config: Config | None = None,
-    media_cache: MediaFolder | None = None,
+    media_cache: MediaFolder | None = None, guesses: int = GUESSES,
 ) -> Model:  # fmt: skip
     """Read a model into memory.
 
@@ -92,6 +93,8 @@ def load(
             and tokens.
         template: how chats are written, in Jinja; None takes the file's own.
         media_cache: a folder that keeps what pictures became, so that none is encoded again after a restart.
+        guesses: tokens that are guessed ahead at most, by what the text repeats, where that pays; 0 for none. Answers
+            are the same, and come sooner.
 
     `Model.notes` says what a person should know: parts that were left out and why, which of several files was taken,
     and what the file lacks, says wrongly, or asks for that is not built. That fewer tokens fit than the model was
@@ -112,6 +115,7 @@ def load(
         check_type(template, str, "template")
     _check_counts(threads=threads, context=context, sequences=sequences)
     check_whole(1 if states is None else states, "states", most=1 << 62)
+    check_whole(guesses, "guesses", least=0, most=MOST_GUESSES)
     if not isinstance(pages, str) or pages not in get_args(PageType):
         raise RequestError(f"pages={pages!r:.80}", hint=f"give one of {', '.join(get_args(PageType))}")
     if not callable(notice) and notice is not None:
@@ -134,7 +138,10 @@ def load(
                 senses, hint = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
                 usual = files.found.context if files.found is not None else None
                 rows = cache_rows(read.decoder, context, usual, sequences)
-                text = loading.text(read, senses, rows=rows, sequences=sequences, pages=pages, states=states)
+                text = loading.text(
+                    read, senses, rows=rows, sequences=sequences, pages=pages, states=states,
+                    guessing=Guessing(most=guesses) if guesses else None,
+                )  # fmt: skip
     except BaseException:
         opened.close()
         raise
@@ -267,7 +274,8 @@ class _Loading:
         return found.senses, found.no_media_hint
 
     def text(
-        self, read: _Read, senses: Senses | None, *, rows: int, sequences: int, pages: PageType, states: int | None
+        self, read: _Read, senses: Senses | None, *, rows: int, sequences: int, pages: PageType, states: int | None,
+        guessing: Guessing | None,
     ) -> Text:  # fmt: skip
         decoder, hearing = read.decoder, read.hearing
         media = hearing if senses is None else senses
@@ -286,7 +294,7 @@ class _Loading:
         store = MediaStore(_EMBEDDINGS, disk) if media is not None else None
         runner = Runner(self.device, decoder, limits, pages, store)
         encoders = media.load_encoders(self.device) if media is not None else None
-        engine = Engine(runner, read.tokenizer.end_ids, encoders)
+        engine = Engine(runner, read.tokenizer.end_ids, encoders, guessing)
         grammars = Grammars(read.tokenizer, decoder.vocabulary)
         replies = Replies(read.tokenizer, read.template, grammars, decoder.vocabulary)
         markers = senses.markers if senses is not None else {}

@@ -5,7 +5,7 @@ Thread: made by each step and read until the next one, both on the engine's thre
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from opsin.arrays import Floats, Ints
@@ -27,3 +27,9 @@ class Candidates(NamedTuple):
     logits: Floats
     sums: Floats
     whole: Callable[[], Floats]
+
+    def of(self, rows: Sequence[int]) -> Candidates:
+        """Those of some rows."""
+        some, whole = list(rows), self.whole
+        ids, logits, sums = self.ids[some], self.logits[some], self.sums[some]
+        return Candidates(ids, logits, sums, lambda: whole()[some])

@@ -15,9 +15,9 @@ from typing import TypeVar
 from opsin.arrays import Floats
 from opsin.engine.candidates import Candidates
 from opsin.engine.constraint import Constraint
-from opsin.engine.draws import chosen_ids
+from opsin.engine.drawing import Drawing
 from opsin.engine.encoding import Encodes, Turn
-from opsin.engine.logprobs import logprobs
+from opsin.engine.guessing import Guesser, Guessing
 from opsin.engine.masks import Masks, MaskWork
 from opsin.engine.media_work import EmbedRequest, MediaWork
 from opsin.engine.memory import MemoryPages
@@ -32,7 +32,7 @@ from opsin.engine.states import StateSlots
 from opsin.engine.step_budget import StepBudget
 from opsin.engine.token_rules import TokenRules
 from opsin.engine.watch import EngineWatch
-from opsin.errors import DeviceError, FileError, RequestError, known
+from opsin.errors import DeviceError, RequestError, known
 from opsin.ops import PAGE
 from opsin.ops.device import Stopped
 from opsin.process import Stays
@@ -50,9 +50,13 @@ class Engine(Stays):
         runner: runs steps.
         ends: ids that end an answer.
         load: makes the encoder when it is first needed, for a runner with a place for media.
+        guessing: how what comes next is guessed; None for not at all.
     """
 
-    def __init__(self, runner: Runner, ends: frozenset[int], load: Callable[[Turn], Encodes] | None = None) -> None:
+    def __init__(
+        self, runner: Runner, ends: frozenset[int], load: Callable[[Turn], Encodes] | None = None,
+        guessing: Guessing | None = None,
+    ) -> None:  # fmt: skip
         self._runner, self._ends, self._home = runner, ends, runner.device.home
         limits, store = runner.limits, runner.media
         assert (store is None) == (load is None), "an encoder needs a place for what it makes"
@@ -67,6 +71,9 @@ class Engine(Stays):
         )  # fmt: skip
         self._checks = PromptChecks(runner, self.memory, takes_media=self._media is not None)
         self._masks = MaskWork()
+        self._guesser = (
+            Guesser(self._scheduler, guessing, limits=limits, context=self.context) if guessing is not None else None
+        )
         self._budget = StepBudget(runner.limits.rows)
         # Callers take the lock itself: Ctrl-C inside a Condition's own Python code would leave it taken for ever.
         self._lock = threading.RLock()
@@ -78,6 +85,7 @@ class Engine(Stays):
         self._closing = False
         self.step_seconds: deque[float] = deque(maxlen=1 << 16)
         self.watch = EngineWatch(self._scheduler, self._media)
+        self._drawing = Drawing(self._scheduler, self._masks, self.watch, self.context)
         self._thread = threading.Thread(target=self._live, name="opsin-engine", daemon=True)
         try:
             self._thread.start()
@@ -116,7 +124,7 @@ class Engine(Stays):
         rules = rules if rules is not None else TokenRules.of(sampling, vocabulary=decoder.vocabulary)
         sequence = Sequence(
             prompt, sampling, self._ends, decoder.axes, constraint, progress=progress, rules=rules,
-            vocabulary=decoder.vocabulary,
+            vocabulary=decoder.vocabulary, guessed=self._guesser is not None,
         )  # fmt: skip
         sequence.stream.belong(self._thread, self._cancelled)
         with self._lock:
@@ -294,11 +302,11 @@ class Engine(Stays):
     def _step(self) -> None:
         running = self._scheduler.running
         streaming = len(running) > 1 or any(s.generated for s in running)
-        ready = sum(s.waiting_rows == 1 for s in running)
+        ready = sum(s.waiting_rows for s in running if s.is_ready)
         plan = self._scheduler.plan(self._budget.rows(streaming, ready))
         start = time.perf_counter()
         if plan:
-            self._compute(plan)
+            self._compute(plan if self._guesser is None else self._guesser.extend(plan))
         if self._media is not None:
             self._encode(self._media, time.perf_counter() - start if plan else None)
 
@@ -319,19 +327,20 @@ class Engine(Stays):
         try:
             candidates, masks = self._run(plan)
             seconds = time.perf_counter() - start
-            chosen = iter(enumerate(chosen_ids([p.sequence.sampler for p in plan if p.wanted], candidates, masks)))
+            self.step_seconds.append(seconds)
+            self.watch.saw(plan)
+            failures = self._drawing.take(plan, candidates, masks)
         except Stopped:
             return
         except Exception as error:  # noqa: BLE001 - those who took part must hear of it, the others go on
             self._fail([part.sequence for part in plan], error)
             return
-        self._budget.saw(sum(part.rows for part in plan), seconds)
-        self.step_seconds.append(seconds)
-        self.watch.saw(plan)
-        for part in plan:
-            self._scheduler.computed(part.sequence, part.rows, part.writes)
-            if part.wanted:
-                self._accept(part.sequence, candidates, *next(chosen))
+        rows = sum(part.rows + len(part.guesses) for part in plan)
+        self._budget.saw(rows, seconds)
+        for sequence, failure in failures:
+            self._fail([sequence], failure)
+        if self._guesser is not None:
+            self._guesser.saw(rows, time.perf_counter() - start)
 
     def _run(self, plan: Plan) -> tuple[Candidates, Masks]:
         """A step and the masks of its rows, which `_cancelled` may stop; a stop never outlives it, but when closing."""
@@ -364,22 +373,6 @@ class Engine(Stays):
                 if not lives:
                     raise _closed() from None
 
-    def _accept(self, sequence: Sequence, candidates: Candidates, row: int, id: int | Exception) -> None:
-        """Take the next id of one sequence. What goes wrong here, or in choosing it, is its own failure."""
-        try:
-            if isinstance(id, Exception):
-                raise id
-            most, told = sequence.sampling.logprobs, sequence.sampler.told
-            if most is not None and not sequence.sampling.post_sampling_probs:
-                told = logprobs(candidates.whole()[row], id, most)
-            if sequence.accept(id, self.context, told) is not None:
-                self._scheduler.remove(sequence)
-        except FileError as error:
-            given = any(placed.span.embeddings is not None for placed in sequence.rows.media)
-            self._fail([sequence], _overflow(error) if given else error)
-        except Exception as error:  # noqa: BLE001 - its stream hears of it
-            self._fail([sequence], error)
-
     def _fail(self, sequences: Iterable[Sequence], error: Exception) -> None:
         """These sequences end with an error, and their pages are free."""
         told = known(error, _FAILED)
@@ -389,11 +382,6 @@ class Engine(Stays):
                     self._incoming.remove(sequence)
             self._scheduler.remove(sequence)
             sequence.stream.put(TokenOutput(None, "error", told))
-
-
-def _overflow(error: FileError) -> RequestError:
-    """With embeddings that somebody else made, the file is not to blame alone."""
-    return RequestError(error.message, hint="the embeddings that were given are too large, or the file is damaged")
 
 
 def _closed() -> DeviceError:

@@ -86,22 +86,25 @@ class Runner(StepProgram):
     def step(self, plan: Plan) -> Candidates:
         """Candidates of the slices that want an id, in order: as many as serve all of them best.
 
-        They hold until the next step. Raises as `Recorded.run`; then nothing counts as computed.
+        A slice with guesses has a row for its next id, and one for the id after each guess. They hold until the next
+        step. Raises as `Recorded.run`; then nothing counts as computed.
         """
         row, outputs, most = 0, 0, 1
         self._clear()
         for number, part in enumerate(plan):
-            sequence, end = part.sequence, part.start + part.rows
+            sequence, end = part.sequence, part.start + part.rows + len(part.guesses)
             self._write_memory(sequence.memory.unfilled, sequence.memory.written, part.writes)
             if not part.rows:
                 continue
-            self._fill(row, number, sequence.rows, sequence.ids[part.start : end], part.start, sequence.pages)
+            ids = [*sequence.ids[part.start : part.start + part.rows], *part.guesses]
+            self._fill(row, number, sequence.rows, ids, part.start, sequence.pages)
             self._fill_memory(row, number, sequence.rows, range(part.start, end), sequence.memory.pages)
-            self._fill_states(range(row, row + part.rows), sequence.state.begin, sequence.state.own)
-            row += part.rows
+            self._fill_states(range(row, row + len(ids)), sequence.state.begin, sequence.state.written)
+            row += len(ids)
             if part.wanted:
-                self.program.inputs["outputs"][outputs] = row - 1
-                outputs += 1
+                count = 1 + len(part.guesses)
+                self.program.inputs["outputs"][outputs : outputs + count] = range(row - count, row)
+                outputs += count
                 if (wanted := sequence.candidates) > most:
                     most = min(wanted, self._most)
         if row:

@@ -28,6 +28,7 @@ class Slice:
     """`rows` rows of a sequence, from its `computed` on. `wanted`: the last one's logits choose the next id.
 
     `writes`: rows of what it remembers that are written before. None of its rows is computed until all are.
+    `guesses`: ids of rows after them, which are computed with them; their logits are wanted, too.
     """
 
     sequence: Sequence
@@ -35,6 +36,7 @@ class Slice:
     rows: int
     wanted: bool
     writes: int = 0
+    guesses: tuple[int, ...] = ()
 
 
 Plan = list[Slice]
@@ -87,7 +89,7 @@ class Scheduler:
         self._admit()
         plan: Plan = []
         room, writing, passed, self._passed = self.rows, WRITES, self._passed, None
-        for sequence in sorted(self.running, key=lambda s: (s is not passed, s.waiting_rows > 1)):
+        for sequence in sorted(self.running, key=lambda s: (s is not passed, not s.is_ready)):
             end = self._end(sequence, min(budget, room), room)
             if end <= sequence.computed or sequence not in self.running:
                 continue
@@ -121,6 +123,7 @@ class Scheduler:
     def computed(self, sequence: Sequence, rows: int, writes: int = 0) -> None:
         """Some rows of it, and of what it remembers, are in the cache. Full pages can be found from now on."""
         before, sequence.computed = sequence.computed // PAGE, sequence.computed + rows
+        sequence.again = 0
         sequence.tell_progress()
         full = sequence.computed // PAGE
         self.memory.wrote(sequence.memory, writes)
@@ -129,6 +132,20 @@ class Scheduler:
                 self.pool.keep(page, key)
         if self.states is not None and rows:
             self._keep_state(self.states, sequence)
+
+    def checked(self, part: Slice, right: int) -> None:
+        """The rows of a part are in the cache, and so many of its guesses were right: these are known rows by now.
+
+        What later rows left in its pages nobody sees, and it is written over. A recurrent state cannot be cut back: it
+        stays as it was before the step, and the rows that are right are computed again with the next ones.
+        """
+        sequence, rows = part.sequence, part.rows + right
+        if self.states is not None:
+            self.states.checked(sequence.state, are_right=right == len(part.guesses))
+            if right < len(part.guesses):
+                sequence.again = rows
+                return
+        self.computed(sequence, rows)
 
     def _keep_state(self, states: StateSlots, sequence: Sequence) -> None:
         """A step of it ended: keep its state where it shall be, or after the last full page of its answer."""
@@ -274,7 +291,7 @@ class Scheduler:
     def _restart_later(self, sequence: Sequence) -> None:
         """Its rows are computed again, to the same bits, but for those that are still cached then."""
         self._release(sequence)
-        sequence.computed = 0
+        sequence.computed = sequence.again = 0
         self.running.remove(sequence)
         self.waiting.insert(0, sequence)
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from opsin.engine.constraint import Constraint
 from opsin.engine.logprobs import Logprobs
+from opsin.engine.look_up import LookUp
 from opsin.engine.memory import Remembered
 from opsin.engine.pages import pages_for
 from opsin.engine.rows import Placed, PromptRows
@@ -60,11 +61,13 @@ class Stream(Stays):
     """What comes out of a sequence: iterate over outputs; `cancel` from anywhere.
 
     `cached` says how many rows of the prompt the cache held already, `started` when the work began, by
-    `time.perf_counter`; both are known with the first output.
+    `time.perf_counter`; both are known with the first output. `guessed` ids were computed before they were drawn, of
+    which so many were `right`.
     """
 
     def __init__(self) -> None:
         self.cached, self.started = 0, time.perf_counter()
+        self.guessed = self.right = 0
         self._outputs: queue.SimpleQueue[TokenOutput] = queue.SimpleQueue()
         self._cancelled = False  # no Event: it has a lock, which Ctrl-C may leave taken
         self._home = Home()
@@ -117,13 +120,14 @@ class Sequence:
     def __init__(
         self, prompt: Prompt, sampling: Sampling, ends: frozenset[int], axes: int = 1,
         constraint: Constraint | None = None, *, progress: bool = False, rules: TokenRules | None = None,
-        vocabulary: int = 1 << 31,
+        vocabulary: int = 1 << 31, guessed: bool = False,
     ) -> None:  # fmt: skip
         self.prompt, self.sampling, self._progress = prompt, sampling, progress
         self.rows = PromptRows(prompt, axes)
         self.ids = self.rows.ids
         self.prompt_rows = len(self.ids)
         self.computed = 0
+        self.again = 0  # known rows that are computed again, since wrong guesses came after them
         self.was_started = False
         self.pages: list[int] = []
         self.memory = Remembered(self.rows.memory)
@@ -131,6 +135,7 @@ class Sequence:
         self.ends = (frozenset() if sampling.ignore_eos else ends).union(sampling.stop_token_ids)
         self.sampler = Sampler(sampling, rules, self.rows.text_ids, self.ends, vocabulary)
         self.constraint = constraint
+        self.look_up = LookUp(self.rows.text_ids) if guessed else None
         self.stream = Stream()
         self._keys: list[bytes] = []
 
@@ -142,6 +147,11 @@ class Sequence:
     def waiting_rows(self) -> int:
         """Rows that are known and not computed."""
         return len(self.ids) - self.computed
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it lacks one row, beside those that are computed again: a step gives its next id."""
+        return self.waiting_rows == 1 + self.again
 
     @property
     def lacking(self) -> list[Placed]:
@@ -188,6 +198,8 @@ class Sequence:
             reason = "stop" if self.constraint.ended else None
         self.ids.append(id)
         self.sampler.accept(id)
+        if self.look_up is not None:
+            self.look_up.append(id)
         if reason is None and (self.generated >= (self.sampling.max_tokens or limit) or self.known >= limit):
             reason = "length"
         self.stream.put(TokenOutput(id, reason, logprobs=logprobs))

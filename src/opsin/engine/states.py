@@ -39,6 +39,7 @@ class Carried:
         places: counts of its rows, ascending, after which its state is kept. A step ends there.
         settled: whether its own slot is as after a step, and not perhaps in the midst of one that came to no end.
         before: the key under which its own state was kept last, after rows of its answer.
+        other: a slot beside its own that a step with guesses writes; -1 without. Its own has the state before.
     """
 
     own: int = -1
@@ -46,6 +47,12 @@ class Carried:
     places: list[int] = field(default_factory=list)
     settled: bool = True
     before: bytes | None = None
+    other: int = -1
+
+    @property
+    def written(self) -> int:
+        """The slot that its next step writes."""
+        return self.own if self.other < 0 else self.other
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,26 @@ class StateSlots:
             self.pool.give_back([carried.begin])
         carried.begin, carried.settled = carried.own, True
 
+    def spare(self, carried: Carried) -> bool:
+        """Let its next step, which has guesses, write beside its state; False where no slot is free for that."""
+        if carried.other < 0 and self.pool.free:
+            carried.other = self._take()
+        return carried.other >= 0
+
+    def checked(self, carried: Carried, *, are_right: bool) -> None:
+        """A step with guesses ended: what it wrote is its state where all of them are right, else nobody's."""
+        if are_right:
+            if carried.begin == carried.own:
+                carried.begin = carried.other
+            carried.own, carried.other = carried.other, carried.own
+        self._give_back_other(carried)
+        carried.settled = True
+
+    def _give_back_other(self, carried: Carried) -> None:
+        if carried.other >= 0:
+            self.pool.give_back([carried.other])
+            carried.other = -1
+
     def keep(self, carried: Carried, key: bytes, *, moving: bool = False) -> None:
         """Keep the state that a sequence has, if there is a slot in which it can go on.
 
@@ -123,6 +150,7 @@ class StateSlots:
         """The sequence leaves; what it has is kept under this key, of all its computed rows."""
         if carried.own < 0:
             return
+        self._give_back_other(carried)
         if carried.begin not in (-1, carried.own):
             self.pool.give_back([carried.begin])
         elif carried.begin == carried.own and carried.settled and key is not None:

@@ -29,6 +29,8 @@ class EngineFigures:
         pictures_read: those whose embeddings lay on disk, since the beginning.
         pictures_encoded: those that were encoded, or parts of them, since the beginning.
         rows_waiting: of the prompts of all sequences, what is not computed yet.
+        guessing: times that a sequence's step had guesses, since the beginning, and
+        guessed, right: guesses of all of them, and those that were right.
     """
 
     steps: int
@@ -45,6 +47,9 @@ class EngineFigures:
     pictures_read: int
     pictures_encoded: int
     rows_waiting: int
+    guessing: int
+    guessed: int
+    right: int
 
     @property
     def leaked(self) -> dict[str, int]:
@@ -62,11 +67,16 @@ class EngineWatch:
     def __init__(self, scheduler: Scheduler, media: MediaWork | None) -> None:
         self._scheduler, self._media = scheduler, media
         self._steps = self._parts = 0
+        self._guessing = self._guessed = self._right = 0
         self.encode_seconds: deque[float] = deque() if media is None else media.seconds  # taken out by who reads them
 
     def saw(self, plan: Plan) -> None:
         """A step was computed."""
         self._steps, self._parts = self._steps + 1, self._parts + len(plan)
+
+    def checked(self, guessed: int, right: int) -> None:
+        """So many guesses of one sequence were computed, of which the first ones were right."""
+        self._guessing, self._guessed, self._right = self._guessing + 1, self._guessed + guessed, self._right + right
 
     def encoding(self, media: Iterable[bytes]) -> tuple[float, float] | None:
         """When some media were encoded, from the first to the last; None where that is long ago, or somebody else's."""
@@ -88,4 +98,5 @@ class EngineWatch:
             pictures_read=0 if self._media is None else self._media.read,
             pictures_encoded=0 if self._media is None else self._media.encoded,
             rows_waiting=sum(one.waiting_rows for one in (*scheduler.running, *scheduler.waiting)),
+            guessing=self._guessing, guessed=self._guessed, right=self._right,
         )  # fmt: skip

@@ -56,7 +56,7 @@ def test_followed_id_by_id_it_is_what_all_at_once_gives(seed):
 
 def test_chances_fall_from_place_to_place_and_follow_what_was_right():
     def chances(ids):
-        return [guess.chance for guess in LookUp([0]).__class__(ids).guesses(8)]
+        return [guess.chance for guess in LookUp(ids).guesses(8)]
 
     falling = chances([1, 2, 3, 4, 1, 2])
     assert falling == sorted(falling, reverse=True)
@@ -90,10 +90,10 @@ def test_costs_between_and_beyond_what_was_seen_are_supposed_and_what_is_old_is_
     costs.saw(2, 0.010)
     costs.saw(6, 0.020)
     assert costs.of(1) == costs.of(2) == 0.010
-    assert costs.of(4) == pytest.approx(0.015)
-    assert 0.020 < costs.of(8) < 0.030
+    assert costs.of(4) == pytest.approx(0.011)  # so little that it is tried
+    assert costs.of(5) <= costs.of(6) == 0.020 < costs.of(8) < 0.030
     costs.saw(6, 9.0)  # somebody else had the machine
-    assert costs.of(6) < 0.030
+    assert costs.of(6) < 0.035
     for _ in range(600):
         costs.saw(1, 0.010)
     assert costs.of(6) == pytest.approx(0.010 * 1.25)

@@ -41,6 +41,7 @@ OPTIONS = (
     "pages",
     "sequences",
     "states",
+    "guesses",
     "rules",
     "limits",
     "device",

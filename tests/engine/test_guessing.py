@@ -105,8 +105,14 @@ def test_right_guesses_save_steps_and_wrong_ones_cost_none(make, steps, monkeypa
     for mistakes, expected in ((0.0, [10, 6, 6, 6, 6]), (1.0, [10, *[6] * 19, 5, 4, 3, 2, 1])):
         steps.clear()
         know(monkeypatch, {tuple(prompt): answer}, mistakes)
-        assert ids(make().submit(Prompt.of([prompt]), sampling)) == answer
+        engine = make()
+        stream = engine.submit(Prompt.of([prompt]), sampling)
+        assert ids(stream) == answer
         assert steps == expected
+        guessed, right = sum(expected) - 10 - len(expected) + 1, 0 if mistakes else 20
+        assert (stream.guessed, stream.right) == (guessed, right)
+        figures = engine.watch.figures()
+        assert (figures.guessed, figures.right, figures.guessing) == (guessed, right, sum(n > 1 for n in expected[1:]))
 
 
 def test_an_answer_that_repeats_itself_is_guessed_from_itself(make, steps):

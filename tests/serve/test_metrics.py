@@ -13,9 +13,11 @@ from test_chat import MESSAGES
 from test_serve_pictures import data_url, part, picture, text, user
 from waiting import wait_for
 
+from opsin.api import Times, Usage
 from opsin.serve.dashboard_metrics import Rate
 from opsin.serve.keys import ApiKey
 from opsin.serve.metrics import Metrics
+from opsin.serve.usage import timings_of
 
 COUNTERS = {  # of llama-server b11434, as its /metrics tells them
     "prompt_tokens_total", "prompt_tokens_cached_total", "prompt_seconds_total", "tokens_predicted_total",
@@ -133,3 +135,14 @@ def test_a_key_guards_them(counting):
 def test_an_unknown_name_is_a_mistake_of_ours():
     with pytest.raises(KeyError):
         Metrics(lambda: defaultdict(float)).add("nothing_total")
+
+
+def test_what_was_guessed_is_told_of_an_answer_and_of_all():
+    now = defaultdict(float, guessing=2.0, guessed=9.0, right=7.0)
+    told = Metrics(lambda: now).text()
+    for name, value in (("drafts", 2.0), ("draft_tokens", 9.0), ("accepted_tokens", 7.0)):
+        assert f"llamacpp:spec_decode_num_{name}_total {value}" in told
+    plain = timings_of(Usage(9, 0, 0, 5, ()), Times(0.0, 1.0, 2.0), 5)
+    assert not {"draft_n", "draft_n_accepted"} & plain.keys()
+    guessed = timings_of(Usage(9, 0, 0, 5, (), guessed=4, right=3), Times(0.0, 1.0, 2.0), 5)
+    assert guessed == plain | {"draft_n": 4, "draft_n_accepted": 3}

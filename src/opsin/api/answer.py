@@ -58,6 +58,7 @@ class Usage:
         answer: ids that came.
         each: every picture and sound.
         sounds: tokens of the prompt that are sound.
+        guessed: those that were computed before they were drawn, of which so many were `right`.
     """
 
     prompt: int
@@ -66,6 +67,8 @@ class Usage:
     answer: int
     each: tuple[PictureUse, ...]
     sounds: int = 0
+    guessed: int = 0
+    right: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,10 @@ class Answer(Stays):
         """What it took up to now."""
         sounds = sum(use.rows for use in self.pictures if use.kind == "audio")
         pictures = sum(use.rows for use in self.pictures) - sounds
-        return Usage(self.prompt_tokens, self._stream.cached, pictures, len(self.ids), self.pictures, sounds)
+        stream = self._stream
+        return Usage(
+            self.prompt_tokens, stream.cached, pictures, len(self.ids), self.pictures, sounds, stream.guessed, stream.right
+        )  # fmt: skip
 
     @property
     def times(self) -> Times:

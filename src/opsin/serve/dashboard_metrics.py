@@ -1,7 +1,7 @@
 """llama-server's metrics, under its names and with its meanings, so that dashboards made for it go on.
 
-Two differ: rates are those of the last minute, where there they are since the last scrape, so that two scrapers do not
-disturb each other; and nothing is ever drafted, so that those counters stay 0.
+Rates differ: they are those of the last minute, where there they are since the last scrape, so that two scrapers do not
+disturb each other.
 """
 
 from __future__ import annotations
@@ -17,11 +17,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 MINUTE: Final = 60.0
 COUNTED_MAXIMUM: Final = "llamacpp:n_tokens_max"  # llama-server calls it a counter
-_DRAFTED: Final = {
-    "spec_decode_num_draft_tokens_total": "Tokens that were drafted",
-    "spec_decode_num_accepted_tokens_total": "Drafted tokens that were accepted",
-    "spec_decode_num_drafts_total": "Drafts that were verified",
-}
 
 
 @dataclass
@@ -47,7 +42,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Totals:
-    """What was done by now. `steps` are the engine's, `parts` the sequences of all steps summed."""
+    """What was done by now. `steps` are the engine's, `parts` their sequences, `guessing` those that had guesses."""
 
     prompt: float
     cached: float
@@ -56,6 +51,9 @@ class Totals:
     predicted_seconds: float
     steps: float
     parts: float
+    guessing: float
+    guessed: float
+    right: float
     longest: int
     prompt_rate: float
     predicted_rate: float
@@ -70,7 +68,9 @@ def families(totals: Totals, now: Mapping[str, float]) -> Iterator[Metric]:
         "tokens_predicted_total": ("Tokens that were generated", totals.predicted),
         "tokens_predicted_seconds_total": ("Time in generating them", totals.predicted_seconds),
         "n_decode_total": ("Steps of the engine", totals.steps),
-        **{name: (told, 0) for name, told in _DRAFTED.items()},
+        "spec_decode_num_draft_tokens_total": ("Tokens that were guessed and computed", totals.guessed),
+        "spec_decode_num_accepted_tokens_total": ("Guessed tokens that were right", totals.right),
+        "spec_decode_num_drafts_total": ("Times that some were guessed for an answer", totals.guessing),
     }
     gauges = {
         "n_tokens_max": ("Longest sequence by now, prompt and answer", totals.longest),

@@ -78,7 +78,7 @@ class Metrics(Collector):
     """Sums since the start. Any thread may count.
 
     Args:
-        look: what is so now, by the names of `_GAUGES`, and the engine's steps, and the parts of all of them.
+        look: what is so now, by the names of `_GAUGES`, and the engine's steps, the parts of all of them, and guesses.
     """
 
     def __init__(self, look: Callable[[], Mapping[str, float]]) -> None:
@@ -145,5 +145,6 @@ class Metrics(Collector):
             prompt=of("prompt_tokens_total") - of("cached_tokens_total"), cached=of("cached_tokens_total"),
             prompt_seconds=of("prompt_seconds_total"), predicted=of("generated_tokens_total"),
             predicted_seconds=of("generating_seconds_total"), steps=now["steps"], parts=now["parts"],
+            guessing=now["guessing"], guessed=now["guessed"], right=now["right"],
             longest=self._longest, prompt_rate=self._prompt_rate(), predicted_rate=self._predicted_rate(),
         )  # fmt: skip

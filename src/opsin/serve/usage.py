@@ -63,7 +63,7 @@ def timings_of(usage: Usage, times: Times, count: int) -> dict[str, float]:
     """llama-server's timings of an answer of `count` tokens up to now.
 
     The first token comes with the prompt's last rows: its time is the prompt's, and rates leave it out. What has not
-    begun took no time.
+    begun took no time. What was guessed is told where anything was.
     """
     read, steps = usage.prompt - usage.cached, max(count - 1, 0)
     reading = max(times.first - times.started, _LEAST) if read else 0.0
@@ -78,6 +78,7 @@ def timings_of(usage: Usage, times: Times, count: int) -> dict[str, float]:
         "predicted_ms": 1000 * writing,
         "predicted_per_token_ms": 1000 * writing / steps if steps else 0.0,
         "predicted_per_second": steps / writing if steps else 0.0,
+        **({"draft_n": usage.guessed, "draft_n_accepted": usage.right} if usage.guessed else {}),
     }
 
 

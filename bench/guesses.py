@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,9 @@ class Recited:
         id = self._ids[self._place]
         bits[id >> 3] = 1 << (id & 7)
         return bits
+
+    def forced(self) -> Sequence[int]:
+        return ()
 
     def accept(self, id: int) -> None:
         self._place += 1

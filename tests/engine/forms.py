@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from tiny import Shape
 
@@ -22,6 +24,10 @@ class Places:
         bits[list(self.places[len(self.taken)])] = True
         return np.packbits(bits, bitorder="little")
 
+    def forced(self):
+        ahead = [[*place] for place in self.places[len(self.taken) :]]
+        return [place[0] for place in itertools.takewhile(lambda place: len(place) == 1, ahead)]
+
     def accept(self, id):
         assert id in self.places[len(self.taken)]
         self.taken.append(id)
@@ -34,6 +40,9 @@ class Anything:
 
     def mask(self):
         return None
+
+    def forced(self):
+        return ()
 
     def accept(self, id):
         pass

@@ -306,3 +306,14 @@ def test_drawn_ids_have_the_distribution_of_the_model(make, runner, monkeypatch)
 def test_more_guesses_than_a_step_looks_at_are_refused():
     with pytest.raises(RequestError, match="64 guesses a step"):
         Guessing(most=64)
+
+
+def test_what_a_form_forces_is_computed_at_once(make, steps):
+    """All of it, where nothing stands in the text that could be looked up."""
+    prompt, sampling = ids_of(10), Sampling(temperature=0.0, max_tokens=40)
+    form = Places({8, 9}, {20}, {21}, {22}, {23}, {24, 25})
+    answer = ids(make(None).submit(Prompt.of([prompt]), sampling, constraint=Places(*form.places)))
+    steps.clear()
+    assert ids(make().submit(Prompt.of([prompt]), sampling, constraint=form)) == answer
+    assert answer[1:5] == [20, 21, 22, 23]
+    assert steps == [10, 5]

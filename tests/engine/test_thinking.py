@@ -46,6 +46,15 @@ def test_thoughts_that_the_prompt_began_end_after_so_many_tokens(most):
     assert seen == [FREE] * most + [{CLOSE[0]}, {CLOSE[1]}, FREE, FREE]
 
 
+def test_what_is_forced_is_the_end_of_thoughts_and_what_the_form_forces_behind_them():
+    held = Thinking(markers(), WIDTH, thinking=True, most=1, form=Places({1, 3}, {2}, {4}), ends={7})
+    seen = []
+    for id in (9, *CLOSE, 1, 2, 4):
+        seen.append([*held.forced()])
+        held.accept(id)
+    assert seen == [[], [*CLOSE], [CLOSE[1]], [], [2, 4], [4]]
+
+
 def test_thoughts_that_the_reply_begins_are_counted_from_there():
     held = Thinking(markers(), WIDTH, thinking=False, most=2)
     assert taken(held, [1, 1, 1, OPEN, 1, 1, *CLOSE]) == [FREE] * 6 + [{61}, {62}, FREE]

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from walks import ENDED, follow, walk
+from walks import ENDED, allowed, follow, walk
 
 from opsin.errors import RequestError
 from opsin.grammar import Grammar, Grammars, Trigger
@@ -243,6 +243,23 @@ def test_a_trigger_is_found_wherever_tokens_cut_it(nano):
         for cut in range(len(text) + 1):
             ids = tokenizer.encode(text[:cut], first=False) + tokenizer.encode(text[cut:], first=False)
             assert follow(nano.start(lazy), ids, tokenizer.end_ids) == ENDED, (text, cut)
+
+
+def test_the_only_text_that_may_come_is_told_in_the_ids_of_the_tokenizer(smol):
+    tokenizer = smol.tokenizer
+    for grammar in (Grammar.regex("(a|b) then comes the end(, or not|!)"),
+                    Grammar.regex("(a|b) then comes the end(, or not|!)").lazy(Trigger("go:"))):  # fmt: skip
+        matcher = smol.start(grammar)
+        ids = tokenizer.encode("go:a" if grammar.triggers else "a", first=False)
+        assert not matcher.forced()
+        for id in ids:
+            matcher.accept(id)
+        forced = matcher.forced()
+        assert tokenizer.decode(forced).strip() == "then comes the end"
+        for id in [*forced, *tokenizer.encode("!", first=False)]:
+            assert allowed(matcher.mask(), id)
+            matcher.accept(id)
+        assert matcher.ended and not matcher.forced()
 
 
 def test_a_lazy_grammar_makes_no_masks_before_its_trigger(smol):

@@ -5,6 +5,7 @@ Thread: the submitter's makes one; then the engine's accepts ids and the masks' 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +29,10 @@ class Constraint(Protocol):
         of the answer is an id like others: where it may not come, its bit is 0. What takes long shall let the
         interpreter go.
         """
+        ...
+
+    def forced(self) -> Sequence[int]:
+        """Ids that will most likely come next since the form lets no other text: guesses, drawn as all ids are."""
         ...
 
     def accept(self, id: int) -> None:

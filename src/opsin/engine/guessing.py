@@ -22,6 +22,7 @@ from opsin.ops import PAGE
 
 GUESSES = 16  # of a sequence in a step, where nobody says
 MOST_GUESSES = MOST - 1
+_FORCED = 0.97  # the chance that a text which must come is written in the usual ids
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,12 @@ class Guesser:
         if self._scheduler.states is not None:
             # A state is kept where an answer's page is full: a step ends there.
             most = min(most, -end % PAGE, self._guessing.most + 1 - part.rows)
-        return look_up.guesses(most) if most > 0 else []
+        if most <= 0:
+            return []
+        forced = sequence.constraint.forced() if sequence.constraint is not None else ()
+        if forced:
+            return [Guess(id, _FORCED**ahead) for ahead, id in enumerate(forced[:most], 1)]
+        return look_up.guesses(most)
 
     def _with(self, part: Slice, guesses: list[Guess]) -> Slice:
         """A part with guesses, where there is room for their rows."""

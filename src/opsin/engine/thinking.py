@@ -5,7 +5,7 @@ Thread: the submitter's makes one; then the engine's accepts ids and the masks' 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -87,6 +87,11 @@ class Thinking:
         if self._state is _State.BEFORE and len(self._markers.opening) == 1:
             more = self._markers.opening
         return _also(mask, more) if more else mask
+
+    def forced(self) -> Sequence[int]:
+        if self._state is _State.CLOSING:
+            return self._forced
+        return () if self._form is None or self._state is not _State.AFTER or self._may_space else self._form.forced()
 
     def accept(self, id: int) -> None:
         if self._state is _State.CLOSING:

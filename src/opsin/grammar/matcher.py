@@ -38,6 +38,12 @@ class Matcher:
         self._check()
         return self._bits
 
+    def forced(self) -> list[int]:
+        """Ids of the only text that may come next, as the tokenizer would write it."""
+        ids: list[int] = [] if self._ended else self._matcher.compute_ff_tokens()
+        self._check()
+        return ids
+
     def accept(self, id: int) -> None:
         """Take the next id."""
         if not self._matcher.consume_token(id):
@@ -84,6 +90,10 @@ class LazyMatcher:
     def mask(self) -> npt.NDArray[np.uint8] | None:
         """Bits of the ids that may come next; None as long as no trigger was written."""
         return None if self._matcher is None else self._matcher.mask()
+
+    def forced(self) -> list[int]:
+        """Ids of the only text that may come next; none as long as no trigger was written."""
+        return [] if self._matcher is None else self._matcher.forced()
 
     def accept(self, id: int) -> None:
         """Take the next id."""

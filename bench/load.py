@@ -49,7 +49,17 @@ class Bench:
     def pair(self, model: Path, context: int, mmproj: Path | None = None) -> Iterator[tuple[Server, Server]]:
         """Both servers of one model, each with room for 16 answers of `context` tokens."""
         files = ["-m", str(model), *(["--mmproj", str(mmproj)] if mmproj else [])]
-        ours = [str(self.opsin.command), "serve", *files, "-np", str(CLIENTS), "-c", str(CLIENTS * context)]
+        ours = [
+            str(self.opsin.command),
+            "serve",
+            "--guesses",
+            "0",
+            *files,
+            "-np",
+            str(CLIENTS),
+            "-c",
+            str(CLIENTS * context),
+        ]
         theirs = [str(self.peer.folder / "llama-server"), *files, "-np", str(CLIENTS), "-c", str(CLIENTS * context)]
         with ExitStack() as stack:
             started = [

@@ -44,7 +44,7 @@ GRAMMARS = {
 def beside_steps(path: Path, streams: int, blocks: int, tokens: int) -> None:
     """The median time from step to step of so many streams, without and with a schema, in blocks that take turns."""
     kinds: dict[str, Grammar | None] = {"free": None, "held": GRAMMARS["schema"][0]}
-    with opsin.load(path, context=1024, sequences=streams) as model:
+    with opsin.load(path, context=1024, sequences=streams, guesses=0) as model:
         begun: list[tuple[float, int]] = []
         step = model.runner.step
 

@@ -48,7 +48,7 @@ def seconds(model: opsin.Model, picture: bytes, question: str, before: str = "")
 def load(options: argparse.Namespace, kept: Path) -> opsin.Model:
     """A model that keeps embeddings, and has read all its weights."""
     cache = opsin.MediaFolder(kept)
-    return opsin.load(options.model, mmproj=options.mmproj, context=2048, threads=2, media_cache=cache)
+    return opsin.load(options.model, mmproj=options.mmproj, context=2048, threads=2, media_cache=cache, guesses=0)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:

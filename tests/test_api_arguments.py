@@ -42,6 +42,7 @@ OPTIONS = (
     "sequences",
     "states",
     "guesses",
+    "draft",
     "rules",
     "limits",
     "device",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from opsin.api.arguments import check_type, check_whole
+from opsin.api.draft import load_drafter
 from opsin.api.facts import Facts
 from opsin.api.files import Files, find
 from opsin.api.media_folder import MediaFolder
@@ -66,6 +67,7 @@ def load(
     device: str | Mapping[str, str] = "cpu", notice: Notice | None = None, verify: bool = False,
     budget: PictureBudget = USUAL, template: str | None = None, config: Config | None = None,
     media_cache: MediaFolder | None = None, guesses: int = GUESSES,
+    draft: str | Path | None = None,
 ) -> Model:  # fmt: skip
     """Read a model into memory.
 
@@ -95,6 +97,7 @@ def load(
         media_cache: a folder that keeps what pictures became, so that none is encoded again after a restart.
         guesses: tokens that are guessed ahead at most, by what the text repeats, where that pays; 0 for none. Answers
             are the same, and come sooner.
+        draft: a smaller model with the same vocabulary, given as `path` is, which guesses, too.
 
     `Model.notes` says what a person should know: parts that were left out and why, which of several files was taken,
     and what the file lacks, says wrongly, or asks for that is not built. That fewer tokens fit than the model was
@@ -140,7 +143,7 @@ def load(
                 rows = cache_rows(read.decoder, context, usual, sequences)
                 text = loading.text(
                     read, senses, rows=rows, sequences=sequences, pages=pages, states=states,
-                    guessing=Guessing(most=guesses) if guesses else None,
+                    guessing=loading.guessing(guesses, draft, read, rows=rows, sequences=sequences, pages=pages),
                 )  # fmt: skip
     except BaseException:
         opened.close()
@@ -272,6 +275,17 @@ class _Loading:
         found = pair(files, partial(self.senses, file), read.decoder, read.tokenizer, own=own)
         self.notes.extend(found.notes)
         return found.senses, found.no_media_hint
+
+    def guessing(
+        self, most: int, draft: str | Path | None, read: _Read, *, rows: int, sequences: int, pages: PageType
+    ) -> Guessing | None:
+        """How ids are guessed; None for not at all."""
+        if not most:
+            return None
+        drafter = None
+        if draft is not None:
+            drafter = load_drafter(draft, self.device, read.tokenizer, rows=rows, sequences=sequences, pages=pages)
+        return Guessing(most, drafter=drafter)
 
     def text(
         self, read: _Read, senses: Senses | None, *, rows: int, sequences: int, pages: PageType, states: int | None,

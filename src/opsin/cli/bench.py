@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         model = opsin.load(
             path, threads=args.threads, context=work.context, pages=args.cache_type, sequences=work.parallel,
             notice=progress, verify=args.verify, states=options.state_bytes(args),
+            guesses=0,  # steps are measured, not texts that repeat themselves
         )  # fmt: skip
     options.tell(options.check_writes(model))
     with model:

@@ -39,6 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("chat", help="ask a model", description=__doc__)
     parser.set_defaults(run=run)
     options.add_model(parser, bundled=True)
+    options.add_guesses(parser)
     options.add_mmproj(parser)
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the question (default: stdin, or a conversation)")
     parser.add_argument(
@@ -105,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         model = opsin.load(
             path, mmproj=args.mmproj, vision=args.vision, threads=args.threads, context=args.context,
             pages=args.cache_type, sequences=1, notice=progress, verify=args.verify, budget=budget,
-            states=options.state_bytes(args),
+            states=options.state_bytes(args), guesses=options.guesses(args), draft=args.draft,
         )  # fmt: skip
     options.tell(options.check_writes(model))
     with model:

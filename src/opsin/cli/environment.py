@@ -69,6 +69,8 @@ _READ = {
     "LLAMA_ARG_MODELS_MAX": _Variable("models_max", options.positive),
     "LLAMA_ARG_MODELS_AUTOLOAD": _Variable("autoload", _switch),
     "LLAMA_ARG_NO_MODELS_AUTOLOAD": _Variable("autoload", _no),
+    "LLAMA_ARG_SPEC_DRAFT_N_MAX": _Variable("guesses", options.natural),
+    "LLAMA_ARG_SPEC_DRAFT_MODEL": _Variable("draft", options.place),
     "LLAMA_ARG_THREADS": _Variable("threads", options.positive, auto="-1"),
     "LLAMA_ARG_HOST": _Variable("host"),
     "LLAMA_ARG_PORT": _Variable("port", options.natural),

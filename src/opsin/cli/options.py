@@ -39,6 +39,25 @@ def add_model(parser: argparse.ArgumentParser, *, bundled: bool = False) -> None
     )
 
 
+def add_guesses(parser: argparse.ArgumentParser) -> None:
+    """What is guessed ahead."""
+    parser.add_argument(
+        "--guesses", "--spec-draft-n-max", type=natural, metavar="N",
+        help="tokens guessed ahead at most, where that pays (16); 0: none. Answers are the same",
+    )  # fmt: skip
+    parser.add_argument(
+        "-md", "--draft", "--model-draft", "--spec-draft-model", type=place, metavar="FILE",
+        help="a smaller model with the same vocabulary, which guesses, too",
+    )  # fmt: skip
+
+
+def guesses(args: argparse.Namespace) -> int:
+    """How many are guessed ahead at most."""
+    from opsin.engine.guessing import GUESSES
+
+    return GUESSES if args.guesses is None else cast("int", args.guesses)
+
+
 def add_place(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
     """A place without an option before it, or -hf; `named` gives which."""
     given = parser.add_mutually_exclusive_group(required=True)

@@ -41,6 +41,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.set_defaults(run=partial(run, parser))
     options.add_model(parser, bundled=True)
+    options.add_guesses(parser)
     options.add_mmproj(parser)
     parser.add_argument(
         "-c", "--context", "--ctx-size", type=options.or_own, metavar="N",
@@ -219,7 +220,7 @@ def _load(path: str | Path, args: argparse.Namespace) -> Model:
     model = opsin.load(
         path, mmproj=args.mmproj, vision=args.vision, threads=args.threads, context=args.context,
         pages=_cache_type(args), states=options.state_bytes(args),
-        sequences=args.parallel or _PARALLEL, rules=_fetch_rules(args),
+        guesses=options.guesses(args), draft=args.draft, sequences=args.parallel or _PARALLEL, rules=_fetch_rules(args),
         limits=PictureLimits(waiting_bytes=_WAITING_BYTES), notice=FirstLines(), verify=args.verify,
         budget=options.picture_budget(args), template=template_of(args),
         media_cache=MediaFolder(args.media_cache, args.media_cache_size << 20) if args.media_cache else None,

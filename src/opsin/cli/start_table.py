@@ -88,7 +88,7 @@ ACCEPTED: Final = {
         --poll-batch N
         --numa M = NUMA
     """,
-    "nothing is drafted: answers are the same without it": """
+    "tokens are guessed where that pays (--guesses, -md): answers are the same without it": """
         -lcs --lookup-cache-static F
         -lcd --lookup-cache-dynamic F
         --spec-draft-hf -hfd -hfrd --hf-repo-draft R = SPEC_DRAFT_HF_REPO
@@ -108,7 +108,6 @@ ACCEPTED: Final = {
         --spec-draft-override-tensor -otd --override-tensor-draft X
         --spec-draft-cpu-moe -cmoed --cpu-moe-draft = SPEC_DRAFT_CPU_MOE
         --spec-draft-n-cpu-moe --spec-draft-ncmoe -ncmoed --n-cpu-moe-draft N = SPEC_DRAFT_N_CPU_MOE
-        --spec-draft-n-max N = SPEC_DRAFT_N_MAX
         --spec-draft-n-min N = SPEC_DRAFT_N_MIN
         --spec-synth-len L = SPEC_SYNTH_LEN
         --spec-synth-rates P = SPEC_SYNTH_RATES
@@ -119,7 +118,6 @@ ACCEPTED: Final = {
         --spec-draft-sampling M = SPEC_DRAFT_SAMPLING
         --spec-draft-device -devd --device-draft D
         --spec-draft-ngl -ngld --gpu-layers-draft --n-gpu-layers-draft N = N_GPU_LAYERS_DRAFT
-        --spec-draft-model -md --model-draft F = SPEC_DRAFT_MODEL
         --spec-type T = SPEC_TYPE unless none
         --spec-ngram-mod-n-min N
         --spec-ngram-mod-n-max N
@@ -261,7 +259,7 @@ REFUSED: Final = {
         --log-prompts-dir D
     """,
     "llama-server has it no longer either; leave this out": """
-        --draft --draft-n --draft-max N = DRAFT_MAX
+        --draft-n --draft-max N = DRAFT_MAX
         --draft-min --draft-n-min N = DRAFT_MIN
         --spec-ngram-size-n N
         --spec-ngram-size-m N
@@ -290,6 +288,8 @@ TAKEN: Final = """
     --pooling T = POOLING
     -c --ctx-size N = CTX_SIZE
     -t --threads N = THREADS
+    --spec-draft-n-max N = SPEC_DRAFT_N_MAX
+    --spec-draft-model -md --model-draft --draft F = SPEC_DRAFT_MODEL
     -np --parallel N = N_PARALLEL
     -ctk --cache-type-k T = CACHE_TYPE_K
     -ctv --cache-type-v T = CACHE_TYPE_V

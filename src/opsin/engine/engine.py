@@ -306,7 +306,7 @@ class Engine(Stays):
         plan = self._scheduler.plan(self._budget.rows(streaming, ready))
         start = time.perf_counter()
         if plan:
-            self._compute(plan if self._guesser is None else self._guesser.extend(plan))
+            self._compute(plan)
         if self._media is not None:
             self._encode(self._media, time.perf_counter() - start if plan else None)
 
@@ -323,8 +323,9 @@ class Engine(Stays):
             self._fail(hit, error)
 
     def _compute(self, plan: Plan) -> None:
-        start = time.perf_counter()
         try:
+            plan = plan if self._guesser is None else self._guesser.extend(plan)
+            start = time.perf_counter()
             candidates, masks = self._run(plan)
             seconds = time.perf_counter() - start
             self.step_seconds.append(seconds)
@@ -340,7 +341,7 @@ class Engine(Stays):
         for sequence, failure in failures:
             self._fail([sequence], failure)
         if self._guesser is not None:
-            self._guesser.saw(rows, time.perf_counter() - start)
+            self._guesser.saw(plan, time.perf_counter() - start)
 
     def _run(self, plan: Plan) -> tuple[Candidates, Masks]:
         """A step and the masks of its rows, which `_cancelled` may stop; a stop never outlives it, but when closing."""

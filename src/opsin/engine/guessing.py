@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from opsin.engine.drafting import Drafter
 from opsin.engine.look_up import Guess
 from opsin.engine.pages import pages_for
 from opsin.engine.scheduler import Plan, Scheduler, Slice
@@ -23,6 +24,9 @@ from opsin.ops import PAGE
 GUESSES = 16  # of a sequence in a step, where nobody says
 MOST_GUESSES = MOST - 1
 _FORCED = 0.97  # the chance that a text which must come is written in the usual ids
+_TRIED = 2  # guesses of a draft model that did not pay, now and then
+
+Offered = dict[int, list[Guess]]  # by the number of a part in its plan
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,12 @@ class Guessing:
     Attributes:
         most: guesses of one sequence in a step; 0 for none.
         always: also where they are not worth their time, as tests and measurements want it.
+        drafter: a smaller model that reads along, if there is one.
     """
 
     most: int = GUESSES
     always: bool = False
+    drafter: Drafter | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.most <= MOST_GUESSES:
@@ -47,49 +53,94 @@ class Guesser:
 
     def __init__(self, scheduler: Scheduler, guessing: Guessing, *, limits: Limits, context: int) -> None:
         self._scheduler, self._guessing, self._limits, self._context = scheduler, guessing, limits, context
-        self._costs = StepCosts()
+        self._costs, self._drafter = StepCosts(), guessing.drafter
+        self._drafted: set[int] = set()  # parts of the last plan whose guesses a draft model made
 
-    def saw(self, rows: int, seconds: float) -> None:
-        """A step of so many rows took so long, with what was drawn of it."""
-        self._costs.saw(rows, seconds)
+    def saw(self, plan: Plan, seconds: float) -> None:
+        """A plan was computed, and ids were drawn, which took so long in all."""
+        self._costs.saw(sum(part.rows + len(part.guesses) for part in plan), seconds)
+        if self._drafter is not None:
+            for number in self._drafted:
+                self._drafter.saw(plan[number].sequence, len(plan[number].guesses))
+            self._drafter.keep(self._scheduler.running)
 
     def extend(self, plan: Plan) -> Plan:
-        """The plan with guesses."""
+        """The plan with guesses. Raises as `Recorded.run`."""
+        self._drafted.clear()
         if not self._guessing.most:
             return plan
         rows, wanted = sum(part.rows for part in plan), sum(part.wanted for part in plan)
-        room = min(self._limits.rows - rows, self._limits.outputs - wanted)
-        offered = {number: self._offered(part) for number, part in enumerate(plan)}
+        room = min(self._limits.rows - rows, self._limits.outputs - wanted, MOST - rows)
+        most = {number: count for number, part in enumerate(plan) if (count := self._most(part)) > 0}
+        if room <= 0 or not most:
+            return plan
+        offered = {number: self._offered(plan[number], count) for number, count in most.items()}
+        if self._drafter is not None:
+            self._draft(self._drafter, plan, offered, most, room)
         ranked = sorted(((guess.chance, number) for number, some in offered.items() for guess in some), reverse=True)
-        ranked = ranked[: max(0, min(room, MOST - rows))]
+        ranked = ranked[:room]
         if not self._guessing.always:
             ranked = ranked[: self._costs.best(rows, wanted, [chance for chance, _ in ranked])]
-        counts = dict.fromkeys(offered, 0)
-        for _, number in ranked:
-            counts[number] += 1
-        return [self._with(part, offered[number][: counts[number]]) for number, part in enumerate(plan)]
+        for number, some in offered.items():
+            del some[sum(other == number for _, other in ranked) :]
+        return [self._with(part, offered.get(number, [])) for number, part in enumerate(plan)]
 
-    def _offered(self, part: Slice) -> list[Guess]:
-        """What could follow its last row, as far as there is any use in it."""
-        sequence = part.sequence
-        look_up = sequence.look_up if sequence.generated else None
-        if look_up is None or not part.wanted or part.writes or part.rows > self._guessing.most:
-            return []
-        end = part.start + part.rows
+    def _most(self, part: Slice) -> int:
+        """How many guesses behind its last row are of any use."""
+        sequence, end = part.sequence, part.start + part.rows
+        if not part.wanted or part.writes or not sequence.generated or part.rows > self._guessing.most:
+            return 0
         left = (sequence.sampling.max_tokens or self._context) - sequence.generated
         most = min(self._guessing.most, left - 1, self._context - end - 1)
         if self._scheduler.states is not None:
             # A state is kept where an answer's page is full: a step ends there.
             most = min(most, -end % PAGE, self._guessing.most + 1 - part.rows)
-        if most <= 0:
-            return []
+        return most
+
+    def _offered(self, part: Slice, most: int) -> list[Guess]:
+        """What could follow its last row, by its form and its text."""
+        sequence = part.sequence
         forced = sequence.constraint.forced() if sequence.constraint is not None else ()
         if forced:
             return [Guess(id, _FORCED**ahead) for ahead, id in enumerate(forced[:most], 1)]
-        return look_up.guesses(most)
+        return sequence.look_up.guesses(most) if sequence.look_up is not None else []
+
+    def _draft(self, drafter: Drafter, plan: Plan, offered: Offered, most: dict[int, int], room: int) -> None:
+        """Let a draft model guess where it knows better than the text, if that pays."""
+        better = [n for n, some in offered.items() if not some or some[0].chance < drafter.share]
+        others = sorted((g.chance for n, some in offered.items() if n not in better for g in some), reverse=True)
+        if not better or room < len(better):
+            return
+        count = self._guessing.most if self._guessing.always else self._worth(drafter, plan, len(better), others)
+        count = min(count, room // len(better))
+        if count <= 0:
+            return
+        made = drafter.guesses({plan[n].sequence: min(count, most[n]) for n in better})
+        for number in better:
+            guesses = made.get(plan[number].sequence)
+            if guesses:
+                offered[number] = guesses
+                self._drafted.add(number)
+
+    def _worth(self, drafter: Drafter, plan: Plan, sequences: int, others: list[float]) -> int:
+        """How many guesses of each of so many sequences a draft model should make; 0 where they do not pay."""
+        if not drafter.seconds or drafter.is_due():
+            return _TRIED
+        rows, ids = sum(part.rows for part in plan), float(sum(part.wanted for part in plan))
+        beside = self._costs.best(rows, int(ids), others)
+        rows, ids = rows + beside, ids + sum(others[:beside])
+        best, rate = 0, ids / self._costs.of(rows)
+        for count, chance in enumerate(drafter.chances(self._guessing.most), 1):
+            ids += sequences * chance
+            now = ids / (self._costs.of(rows + sequences * count) + count * drafter.seconds)
+            if now > rate:
+                best, rate = count, now
+        return best
 
     def _with(self, part: Slice, guesses: list[Guess]) -> Slice:
         """A part with guesses, where there is room for their rows."""
+        if not guesses:
+            return part
         sequence, end = part.sequence, part.start + part.rows
         pool, states = self._scheduler.pool, self._scheduler.states
         need = pages_for(end + len(guesses)) - len(sequence.pages)

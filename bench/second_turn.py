@@ -108,7 +108,7 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     model, sight = write(args.folder)
     options = ["-m", str(model), "--mmproj", str(sight), "-c", "8192", "-t", str(THREADS)]
-    with serving("opsin", [args.opsin, "serve", *options]) as server:
+    with serving("opsin", [args.opsin, "serve", "--guesses", "0", *options]) as server:
         print(measure(server, args.rounds, args.tokens) + f" (wanted {WANTED:.0f})", flush=True)
     try:
         program = str(Peer.find(args.peer).folder / "llama-server")

@@ -40,7 +40,7 @@ class Seeing:
     @cached_property
     def model(self) -> opsin.Model:
         text, tower = self.files
-        return opsin.load(text, mmproj=tower, threads=self.threads)
+        return opsin.load(text, mmproj=tower, threads=self.threads, guesses=0)
 
     @cached_property
     def device(self) -> Cpu:

@@ -9,7 +9,7 @@ from opsin.engine.drafting import Drafter
 from opsin.engine.pages import pages_for
 from opsin.engine.runner import Limits, Runner
 from opsin.errors import ModelError
-from opsin.gguf.roles import find_other
+from opsin.gguf.roles import PROJECTOR, find_other
 from opsin.models import is_known, load_decoder
 from opsin.nn.batch import MEMORY
 from opsin.nn.module import FileReader
@@ -32,6 +32,8 @@ def load_drafter(
     file, _ = files.open(vision=False)
     with file:
         other = find_other(file, is_known=is_known(file))
+        if other is None and file.get_str("general.architecture") == PROJECTOR:
+            other = "a part for pictures", _HINT
         if other is not None:
             raise ModelError(f"{file.path} is {other[0]}, and cannot guess for another model", hint=_HINT)
         _check(file.path, tokenizer, Tokenizer.from_metadata(file.metadata))

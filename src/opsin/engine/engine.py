@@ -307,6 +307,8 @@ class Engine(Stays):
         start = time.perf_counter()
         if plan:
             self._compute(plan)
+        if self._guesser is not None:
+            self._guesser.keep()
         if self._media is not None:
             self._encode(self._media, time.perf_counter() - start if plan else None)
 

@@ -62,6 +62,10 @@ class Guesser:
         if self._drafter is not None:
             for number in self._drafted:
                 self._drafter.saw(plan[number].sequence, len(plan[number].guesses))
+
+    def keep(self) -> None:
+        """Forget all sequences but those that run."""
+        if self._drafter is not None:
             self._drafter.keep(self._scheduler.running)
 
     def extend(self, plan: Plan) -> Plan:

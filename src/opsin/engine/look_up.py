@@ -22,6 +22,7 @@ _WEIGHT = 4.0  # guesses that this is worth
 _FADING = 0.97  # of what was counted, with each that is counted
 _SETTLED = 4  # ids from which on a repetition is not compared with others any more
 _LONGEST = 16  # ids that are compared
+_LEAST = 0.02  # the chance of a guess that is worth naming
 
 
 class Guess(NamedTuple):
@@ -62,6 +63,8 @@ class LookUp:
         period = len(ids) - self._place
         for ahead in range(most):
             chance *= self._chance(self._length + ahead)
+            if chance < _LEAST:
+                break
             found.append(Guess(int(ids[self._place + ahead % period]), chance))
         return found
 

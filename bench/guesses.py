@@ -1,6 +1,6 @@
 """What guesses give: tokens a second with them and without, by turns, on a text to copy and on ordinary questions.
 
-    python bench/guesses.py [--model FILE] [--rounds 3] [--tokens 200] [--threads 2] [--recite]
+    python bench/guesses.py [--model FILE] [--rounds 3] [--tokens 200] [--threads 2] [--draft FILE] [--recite]
 
 The copy-heavy task is to write a text again with one word changed, which any editor of code or prose asks for; chat is
 questions whose answers stand nowhere. Answers are the same with and without (it is checked), drawn from the likeliest.
@@ -120,12 +120,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--draft", type=Path, help="a smaller model, which guesses, too")
     parser.add_argument("--recite", action="store_true")
     args = parser.parse_args()
     path = args.model or smollm2()
     with (
         opsin.load(path, threads=args.threads, context=2048, guesses=0) as plain,
-        opsin.load(path, threads=args.threads, context=2048) as guessing,
+        opsin.load(path, threads=args.threads, context=2048, draft=args.draft) as guessing,
     ):
         tasks = (
             {"recite": lambda model: recited(model, args.tokens)}

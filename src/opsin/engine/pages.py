@@ -38,6 +38,11 @@ class PagePool:
         return len(self._unused) + len(self._idle)
 
     @property
+    def unused(self) -> int:
+        """Pages in which nothing is kept."""
+        return len(self._unused)
+
+    @property
     def kept(self) -> int:
         """Full pages that can be found by a key."""
         return len(self._key_of)

@@ -26,6 +26,7 @@ APART = 2 * PAGE  # rows that a state must save: one ends a step early, which co
 SHARE = 8  # kept states of a long prompt, about: it shall not drive out everybody else's
 USUAL = 1 << 30  # bytes of states where nobody says; what no sequence needed yet is not touched
 LARGEST = 1 << 31  # bytes of one sequence's states; the largest published ones have a tenth of it
+_LAST = 2  # kept states that no guess drives out
 REST = 16  # rows at a prompt's end that the next turn may write otherwise: how a template begins an answer
 
 
@@ -108,7 +109,7 @@ class StateSlots:
 
     def spare(self, carried: Carried) -> bool:
         """Let its next step, which has guesses, write beside its state; False where no slot is free for that."""
-        if carried.other < 0 and self.pool.free:
+        if carried.other < 0 and (self.pool.unused or self.pool.free > _LAST):
             carried.other = self._take()
         return carried.other >= 0
 

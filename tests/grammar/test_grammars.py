@@ -246,9 +246,8 @@ def test_a_trigger_is_found_wherever_tokens_cut_it(nano):
 
 
 def test_the_only_text_that_may_come_is_told_in_the_ids_of_the_tokenizer(smol):
-    tokenizer = smol.tokenizer
-    for grammar in (Grammar.regex("(a|b) then comes the end(, or not|!)"),
-                    Grammar.regex("(a|b) then comes the end(, or not|!)").lazy(Trigger("go:", inside=False))):  # fmt: skip
+    tokenizer, plain = smol.tokenizer, Grammar.regex("(a|b) then comes the end(, or not|!)")
+    for grammar in (plain, plain.lazy(Trigger("go:", inside=False))):
         matcher = smol.start(grammar)
         ids = tokenizer.encode("go:a" if grammar.triggers else "a", first=False)
         assert not matcher.forced()

@@ -28,6 +28,20 @@ def test_what_goes_round_is_guessed_round_and_round():
     assert guessed([7, 7, 7], most=3) == [7, 7, 7]
 
 
+def test_a_copy_goes_on_behind_a_change():
+    """Of one id by two that were never there, though the next one stands elsewhere, too, and later."""
+    text = [*range(10, 30), 99, *range(30, 40), 5, 30, 7]
+    look_up = LookUp([*text, *range(10, 30), 98])
+    copied = LookUp(text)
+    for id in (*range(10, 30), 97, 98):
+        copied.append(id)
+    assert copied.guesses(4) == []
+    copied.append(30)
+    assert [guess.id for guess in copied.guesses(4)] == [31, 32, 33, 34]
+    look_up.append(30)
+    assert look_up.guesses(1)[0].id == 7  # nobody followed that copy
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_followed_id_by_id_it_is_what_all_at_once_gives(seed):
     """By the definition: of all places, the one after the longest common part, at least after a settled repetition."""

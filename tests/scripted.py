@@ -24,10 +24,15 @@ def scripted(model: Model, text: str) -> Iterator[None]:
 
     def step(plan):
         real(plan)
-        wanted = [part.sequence for part in plan if part.wanted]
+        wanted = [
+            [*part.sequence.ids[part.sequence.prompt_rows :], *part.guesses[:right]]
+            for part in plan
+            if part.wanted
+            for right in range(len(part.guesses) + 1)
+        ]
         logits = np.tile(np.linspace(0, -1, width, dtype=np.float32), (len(wanted), 1))
-        for row, sequence in zip(logits, wanted, strict=True):
-            row[_next(script, sequence.ids[sequence.prompt_rows :])] = 50.0
+        for row, written in zip(logits, wanted, strict=True):
+            row[_next(script, written)] = 50.0
         order = np.argsort(-logits, axis=1, kind="stable")[:, :CANDIDATES]
         sums = np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1) if len(wanted) else np.zeros(0)
         return Candidates(order.astype(np.int32), np.take_along_axis(logits, order, 1), sums, lambda: logits)

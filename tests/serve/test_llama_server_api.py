@@ -223,7 +223,7 @@ def test_a_completion_says_all_that_is_documented(server, text_model):
     whole = server.ask("/completion", body).json
     assert whole.keys() == {*FINAL, "completion_probabilities"}
     assert whole["generation_settings"].keys() >= SETTINGS
-    assert whole["timings"].keys() == TIMINGS
+    assert whole["timings"].keys() - {"draft_n", "draft_n_accepted"} == TIMINGS  # where any was guessed
     assert (whole["stop"], whole["stop_type"], whole["stopping_word"]) == (True, "limit", "")
     assert (whole["tokens_predicted"], len(whole["tokens"]), whole["timings"]["predicted_n"]) == (24, 24, 24)
     assert whole["prompt"] == "the rain"

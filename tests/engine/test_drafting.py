@@ -72,7 +72,7 @@ def test_a_draft_model_that_is_the_model_is_always_right_and_greedy_answers_are_
     stream = make()[0].submit(prompt, GREEDY)
     assert ids(stream) == answer
     assert stream.guessed == stream.right
-    assert steps == [64, 36, *[5] * 7, 4]
+    assert steps == [64, 36, 1, *[5] * 7, 3]  # it reads what a step may have, and is a step late
 
 
 def test_drawn_answers_in_company_are_those_without(make):

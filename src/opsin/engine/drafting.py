@@ -49,6 +49,7 @@ class Drafter:
         self._runner, self._pool = runner, PagePool(runner.limits.pages)
         self._reads: dict[Sequence, _Read] = {}
         self.seconds, self.share, self._since = 0.0, 0.7, 0
+        self._left = 0  # rows of texts that may be read before this step: no stream waits for a long one
 
     @property
     def pool(self) -> PagePool:
@@ -83,6 +84,7 @@ class Drafter:
     def guesses(self, wanted: Mapping[Sequence, int]) -> dict[Sequence, list[Guess]]:
         """At most so many guesses of each sequence. Raises as `Recorded.run`."""
         self._since = 0
+        self._left = self._runner.limits.rows
         reads = {sequence: read for sequence in wanted if (read := self._caught_up(sequence)) is not None}
         found: dict[Sequence, list[Guess]] = {sequence: [] for sequence in reads}
         for read in reads.values():
@@ -96,7 +98,7 @@ class Drafter:
         return found
 
     def _caught_up(self, sequence: Sequence) -> _Read | None:
-        """A sequence whose text is computed but for its last row; None where the draft model cannot follow it."""
+        """A sequence whose text is computed but for its last row; None where it is not yet, or cannot be."""
         read = self._reads.get(sequence)
         if read is None:
             read = self._reads[sequence] = self._begin(sequence)
@@ -114,13 +116,12 @@ class Drafter:
         text.computed = min(text.computed, len(text.ids) - 1)
         if len(text.ids) >= self._runner.limits.context or not read.is_known:
             return None
-        while (rows := text.waiting_rows - 1) > 0:
-            rows = min(rows, self._runner.limits.rows)
-            if not self._make_room(text, text.computed + rows):
-                return None
+        rows = min(text.waiting_rows - 1, self._left)
+        if rows > 0 and self._make_room(text, text.computed + rows):
             self._runner.step([Slice(text, text.computed, rows, wanted=False)])
+            self._left -= rows
             self._computed(read, rows)
-        return read
+        return read if text.waiting_rows == 1 else None
 
     def _knows(self, ids: list[int]) -> bool:
         return max(ids, default=0) < self._runner.decoder.ids

@@ -232,9 +232,11 @@ def _load(path: str | Path, args: argparse.Namespace) -> Model:
 def _need(path: str | Path, args: argparse.Namespace) -> int:
     from opsin.api.memory_need import memory_need
 
-    return memory_need(
-        path, args.mmproj, vision=args.vision, context=args.context, pages=_cache_type(args),
-        sequences=args.parallel or _PARALLEL, states=options.state_bytes(args),
+    pages, sequences = _cache_type(args), args.parallel or _PARALLEL
+    draft = memory_need(args.draft, vision=False, pages=pages, sequences=sequences) if args.draft else 0
+    return draft + memory_need(
+        path, args.mmproj, vision=args.vision, context=args.context, pages=pages, sequences=sequences,
+        states=options.state_bytes(args),
     )  # fmt: skip
 
 

@@ -291,7 +291,7 @@ def test_drawn_ids_have_the_distribution_of_the_model(make, runner, monkeypatch)
     likeliest = int(first.argmax())
     second = engine.call(lambda: runner.score([*prompt, likeliest], [0]))[-1]
     know(monkeypatch, {tuple(prompt): [likeliest, int(second.argmax())]})
-    streams = [engine.submit(prompt_of(10), replace(sampling, seed=seed, max_tokens=3)) for seed in range(500)]
+    streams = [engine.submit(prompt_of(10), replace(sampling, seed=seed, max_tokens=3)) for seed in range(400)]
     answers = [ids(stream) for stream in streams]
     follow = [answer[1] for answer in answers if answer[0] == likeliest and len(answer) > 1]
     top = np.argsort(-second)[:4]

@@ -59,7 +59,7 @@ def jobs_of(count):
     """Prompts of text, every third with a picture, and how they are answered."""
     texts = [ids_of(5 + 37 * i, seed=i) for i in range(count)]
     spans = [[text, picture(40, seed=i), text[:4]] if i % 3 == 2 else [text] for i, text in enumerate(texts)]
-    return [(Prompt.of(some), drawn(i, 60 + 7 * i)) for i, some in enumerate(spans)]
+    return [(Prompt.of(some), drawn(i, 50 + 3 * i)) for i, some in enumerate(spans)]
 
 
 def texts_of(prompt):
@@ -68,14 +68,14 @@ def texts_of(prompt):
 
 @pytest.mark.parametrize("mistakes", [0.0, 0.15, 1.0])
 def test_answers_are_those_without_guesses_in_any_company_and_pool(make, monkeypatch, mistakes):
-    jobs = jobs_of(6)
+    jobs = jobs_of(4)
     plain = make(None)
     expected = [ids(plain.submit(*job)) for job in jobs]
-    assert len({tuple(answer[:8]) for answer in expected}) == 6
+    assert len({tuple(answer[:8]) for answer in expected}) == 4
     know(monkeypatch, {texts_of(p): answer for (p, _), answer in zip(jobs, expected, strict=True)}, mistakes)
-    for limits in ({}, {"states": 1}, {"states": 3}, {"states": 5, "pages": 12}):
+    for limits in ({}, {"states": 1}, {"states": 5, "pages": 8}):
         engine = make(**limits)
-        assert [ids(engine.submit(*job)) for job in jobs[:2]] == expected[:2]
+        assert ids(engine.submit(*jobs[2])) == expected[2]
         streams = [engine.submit(*job) for job in jobs]
         assert [ids(stream) for stream in streams] == expected
 

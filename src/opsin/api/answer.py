@@ -200,7 +200,8 @@ class Answer(Stays):
         pictures = sum(use.rows for use in self.pictures) - sounds
         stream = self._stream
         return Usage(
-            self.prompt_tokens, stream.cached, pictures, len(self.ids), self.pictures, sounds, stream.guessed, stream.right
+            self.prompt_tokens, stream.cached, pictures, len(self.ids), self.pictures, sounds, stream.guessed,
+            stream.right,
         )  # fmt: skip
 
     @property

@@ -45,7 +45,7 @@ def cuts(folder: Path | None) -> list[Spoken]:
 
 
 def joined(cuts: Sequence[Spoken], seconds: float, *, disturbed: bool, seed: int = 0) -> Spoken:
-    """Cuts in random order up to this length.
+    """Cuts in random order up to this length, each once before any comes again: what is said over and over is doubted.
 
     `disturbed`: pauses of 0.2 to 4 s hold silence, noise or music, and there is noise behind half of what is said,
     20 dB below it.
@@ -53,9 +53,11 @@ def joined(cuts: Sequence[Spoken], seconds: float, *, disturbed: bool, seed: int
     random = np.random.default_rng(seed)
     parts: list[Samples] = []
     words: list[str] = []
+    deck: list[Spoken] = []
     length = 0
     while length < seconds * RATE:
-        cut = cuts[random.integers(len(cuts))]
+        deck = deck or [cuts[i] for i in random.permutation(len(cuts))]
+        cut = deck.pop()
         said = cut.samples
         if disturbed and random.random() < 0.5:
             said = said + _noise(len(said), 0.1 * float(said.std()), random)

@@ -9,6 +9,7 @@ import opsin
 from opsin.api.speech.moments import MomentRules
 from opsin.api.speech.segments import Utterance, utterances
 from opsin.api.speech.speech_ids import SpeechIds
+from opsin.api.speech.transcribing import Transcribing, _Try
 from opsin.errors import DeviceError, RequestError
 from opsin.media.mel import log_mel, window
 
@@ -201,3 +202,19 @@ def test_it_talks_to_nobody(model):
 def test_its_notes_tell_of_no_key_that_is_read(model):
     assert model.notes == ()
     assert model.has_hearing
+
+
+@pytest.mark.parametrize(
+    ("tries", "taken"),
+    [
+        ({0.0: (-2.0, 1.0), 0.5: (-1.5, 1.0), 1.0: (-1.2, 9.0)}, 0.5),  # what repeats is likely, and still wrong
+        ({0.0: (-2.0, 9.0), 0.5: (-1.5, 9.0), 1.0: (-1.7, 9.0)}, 0.5),
+        ({0.0: (-2.0, 1.0), 0.5: (-0.9, 1.0), 1.0: (-0.1, 1.0)}, 0.5),  # which reads well, and ends it
+    ],
+)
+def test_where_all_reads_badly_the_likeliest_is_taken(model, monkeypatch, tries, taken):
+    ids = (FIRST, 9, 33, moment(0.4))
+    made = lambda self, span, temperature: _Try(ids, temperature, *tries[temperature])  # noqa: E731
+    monkeypatch.setattr(Transcribing, "_attempt", made)
+    (segment,) = model.transcribe(noise(0.5), language="en", temperature=tuple(tries))
+    assert (segment.temperature, segment.average_logprob) == (taken, tries[taken][0])

@@ -172,8 +172,8 @@ class Transcribing:
         return heard
 
     def _write(self, span: MediaSpan, silence: float) -> _Try:
-        """What reads best: the first that does not read badly, else the last."""
-        made = None
+        """The first that does not read badly, else the likeliest: of those that repeat little, where there are any."""
+        tries: list[_Try] = []
         for temperature in self.options.temperatures:
             self.check()
             made = self._attempt(span, temperature)
@@ -181,8 +181,9 @@ class Transcribing:
             unsure = made.average < self.options.least_logprob
             if silence > self.options.silence and unsure or not (told or unsure):
                 return made
-        assert made is not None
-        return made
+            tries.append(made)
+        calm = [one for one in tries if one.compression <= self.options.most_compression]
+        return max(calm or tries, key=lambda one: one.average)
 
     def _attempt(self, span: MediaSpan, temperature: float) -> _Try:
         ids, options = self._ids, self.options

@@ -55,9 +55,11 @@ def theirs(folder):
     assert not unexpected
     assert set(missing) <= {"proj_out.weight"}
     made.tie_weights()
+    made.set_attn_implementation("eager")  # which tells weights
     told = {
         "no_timestamps_token_id": FIRST - 1, "begin_suppress_tokens": [220, END], "is_multilingual": False,
         "max_initial_timestamp_index": 50, "prev_sot_token_id": BEGIN + 103, "max_length": 448,
+        "alignment_heads": [[1, 0], [2, 0], [2, 5], [3, 0], [3, 1], [3, 2], [3, 3], [3, 4]],
     }  # fmt: skip
     for name, value in told.items():  # some are no attributes before
         setattr(made.generation_config, name, value)
@@ -97,8 +99,24 @@ def test_the_recording_in_examples_is_read_at_the_moments_of_transformers(model,
     assert np.allclose(ours, moments, atol=0.2)
 
 
-def test_words_stand_where_they_are_said(model):
-    """A recording that is moved by silence: its words move with it."""
+def test_words_end_where_those_of_transformers_do(model, theirs, logs):
+    sound = open_sound(RECORDING)
+    ours = [word for segment in model.transcribe(sound, words=True) for word in segment.words]
+    with torch.inference_mode():
+        made = theirs.generate(
+            torch.from_numpy(logs.T[None]), return_token_timestamps=True, return_dict_in_generate=True,
+            num_frames=torch.tensor([round(100 * sound.seconds)]),
+        )  # fmt: skip
+    pairs = zip(made["sequences"][0].tolist(), made["token_timestamps"][0].tolist(), strict=True)
+    ends = [end for id, end in pairs if id < END]
+    lengths = np.cumsum([len(model.text.tokenizer.encode(word.text)) for word in ours])
+    assert lengths[-1] == len(ends)
+    apart = np.abs([word.end - ends[length - 1] for word, length in zip(ours, lengths, strict=True)])
+    assert np.median(apart) <= 0.02
+    assert apart[2:].max() <= 0.1  # its path begins with what was asked, so that the first two words end elsewhere
+
+
+def test_words_move_with_the_sound(model):
     samples = open_sound(RECORDING).samples
     late = np.concatenate([np.zeros(24_000, np.float32), samples])
     words, moved = ([w for s in model.transcribe(given, words=True) for w in s.words] for given in (samples, late))
@@ -108,7 +126,7 @@ def test_words_stand_where_they_are_said(model):
 
 def test_several_at_once_are_written_as_alone(model):
     samples = open_sound(RECORDING).samples
-    parts = [samples[: len(samples) - 8000 * n] for n in range(3)]
+    parts = [samples[: len(samples) - 8000 * n] for n in range(2)]
     alone = [[segment.ids for segment in model.transcribe(part)] for part in parts]
     made = [model.transcribe(part) for part in parts]
     assert [[segment.ids for segment in one] for one in made] == alone

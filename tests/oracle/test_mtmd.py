@@ -34,6 +34,8 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 import dotsocr_truth  # noqa: E402
 import gemma3_truth  # noqa: E402
+import gemma4_unified_truth  # noqa: E402
+import gemma4_vision_truth  # noqa: E402
 import glm4v_truth  # noqa: E402
 import idefics3_truth  # noqa: E402
 import internvl_truth  # noqa: E402
@@ -49,6 +51,7 @@ import qwen3vl_truth  # noqa: E402
 from mtmd_reference import embeddings  # noqa: E402
 from vision_truth import picture  # noqa: E402
 
+GEMMA4, UNIFIED = gemma4_vision_truth.TOWERS["gemma4_vision"], gemma4_unified_truth.TOWERS["gemma4_unified"]
 NEXT = llava_next_truth.TOWERS  # whose SigLIP has no class row
 SIXTEENTH, FOURTH = minicpmv4_6_truth.TOWERS.values()
 # Pictures have as many rows as llama.cpp takes for granted.
@@ -57,6 +60,9 @@ LFM2 = replace(
 )  # fmt: skip
 FAMILIES = {
     "gemma3": (gemma3_truth, gemma3_truth.gemma3_truth, (56, 56)),
+    # Of as many squares as the tower is asked for: it counts them otherwise.
+    "gemma4_vision": (GEMMA4, GEMMA4.make, (84, 120)),
+    "gemma4_unified": (UNIFIED, UNIFIED.make, (42, 60)),
     "idefics3": (idefics3_truth, idefics3_truth.idefics3_truth, (192, 96)),
     "qwen2vl": (qwen2vl_truth, qwen2vl_truth.first_truth, (96, 64)),
     # Of the table's own grid: it stretches other ones by other rules.

@@ -12,7 +12,8 @@ PROJECTOR = "clip"  # general.architecture of a file that holds a part for pictu
 _GGUF = ("v.", "a.", "mm.", "resampler.", "adapter.", "model.image_newline")
 _CHECKPOINT = (
     "vision_tower.", "vision_model.", "visual.", "multi_modal_projector.", "connector.", "image_newline",
-    "audio_tower.", "embed_vision.", "embed_audio.", "mlp1.", "mlp_AR.", "vpm.", "resampler.", "merger.",
+    "audio_tower.", "embed_vision.", "vision_embedder.", "embed_audio.", "mlp1.", "mlp_AR.", "vpm.", "resampler.",
+    "merger.",
 )  # fmt: skip
 _ITSELF: Final = "give the model itself"
 _WRITES: Final = "give a model that writes"

@@ -102,19 +102,39 @@ class Projector(Module):
     input_projection: Linear
 
 
-@dataclass(frozen=True, eq=False)
-class Gemma4Vision:
-    """`positions` [2, side, width]: what is added for a patch's column, and for its row. `usual`: its tokens."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BudgetedVision:
+    """What both kinds do with pictures. `usual`: tokens of one. `atomic`: whether its rows see each other."""
 
     ops: Ops
-    shape: VitShape
-    tower: Gemma4Tower
-    projector: Projector
     preparation: Preparation
     positions: Floats
     usual: int
     atomic: bool
     marker: ClassVar[str] = "<|image|>"
+
+    def layout(self, picture: Picture) -> Patches:
+        side, asked = self.preparation.block * self.preparation.patch, picture.budget
+        finest = max(BUDGETS[0], self.usual) if asked.detail == "high" else self.usual
+        finest = max(finest, next((n for n in BUDGETS[::-1] if n >= (asked.min_image_tokens or 1)), BUDGETS[0]))
+
+        def cost(budget: int) -> tuple[tuple[int, int], int]:
+            wide, high = sizes.most_squares(picture.size, side, budget)
+            return (wide, high), wide * high // side**2
+
+        ways = sorted({finest, self.usual, *BUDGETS}, reverse=True)
+        size, _ = cost(asked.choose([way for way in ways if way <= finest], cost))
+        span = self.preparation.stretched(picture, size, "bicubic", atomic=self.atomic)
+        return Patches(("<|image>", span, "<image|>"), picture.notes, original=picture.size)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Gemma4Vision(BudgetedVision):
+    """`positions` [2, side, width]: what is added for a patch's column, and for its row."""
+
+    shape: VitShape
+    tower: Gemma4Tower
+    projector: Projector
 
     @classmethod
     def load(cls, file: File, source: Reader) -> Gemma4Vision:
@@ -122,7 +142,7 @@ class Gemma4Vision:
         shape = replace(vit_shape(file, "rms", margin=True), pairing="quarters")
         pool = positive_int(file, "clip.vision.projector.scale_factor", POOL)
         square = (shape.patch * pool) ** 2
-        usual = positive_int(file, "clip.vision.image_max_pixels", USUAL * square) // square
+        usual = usual_tokens(file, square)
         if shape.heads.width % 4 or pool > 16 or not 0 < usual * square <= shape.most_pixels:
             raise ModelError(
                 f"{file.path}: heads of {shape.heads.width}, {pool} patches along a square, {usual} tokens a picture",
@@ -139,28 +159,15 @@ class Gemma4Vision:
                 raise ModelError(f"{file.path}: {name} is missing, or not {shape.width} values", hint="it is damaged")
         width = positive_int(file, "clip.vision.projection_dim")
         projector.input_projection.check(shape.width, width)
-        positions = _positions(source, shape, max(usual, BUDGETS[0]) * pool)
-        atomic = file.get_bool("clip.vision.bidirectional", width not in CAUSAL)
-        preparation = Preparation.of(file, shape.patch, pool)
-        return cls(source.ops, shape, tower, projector, preparation, positions, usual, atomic)
+        return cls(
+            ops=source.ops, shape=shape, tower=tower, projector=projector, usual=usual,
+            preparation=Preparation.of(file, shape.patch, pool), atomic=sees_ahead(file, width),
+            positions=read_positions(source, shape.width, max(usual, BUDGETS[0]) * pool),
+        )  # fmt: skip
 
     @property
     def width(self) -> int:
         return self.projector.input_projection.outputs
-
-    def layout(self, picture: Picture) -> Patches:
-        side, asked = self.preparation.block * self.preparation.patch, picture.budget
-        finest = max(BUDGETS[0], self.usual) if asked.detail == "high" else self.usual
-        finest = max(finest, next((n for n in BUDGETS[::-1] if n >= (asked.min_image_tokens or 1)), BUDGETS[0]))
-
-        def cost(budget: int) -> tuple[tuple[int, int], int]:
-            wide, high = sizes.most_squares(picture.size, side, budget)
-            return (wide, high), wide * high // side**2
-
-        ways = sorted({finest, self.usual, *BUDGETS}, reverse=True)
-        size, _ = cost(asked.choose([way for way in ways if way <= finest], cost))
-        span = self.preparation.stretched(picture, size, "bicubic", atomic=self.atomic)
-        return Patches(("<|image>", span, "<image|>"), picture.notes, original=picture.size)
 
     def encode(self, features: Floats) -> Array:
         pictures, high, wide, values = features.shape
@@ -183,23 +190,33 @@ class Gemma4Vision:
         return self.projector.input_projection(ops.rms_norm(x, None, self.shape.eps))
 
 
-def _positions(source: Reader, shape: VitShape, longest: int) -> Floats:
+def usual_tokens(file: File, square: int) -> int:
+    """Of a picture, where nothing else is asked for; of so many pixels each."""
+    return positive_int(file, "clip.vision.image_max_pixels", USUAL * square) // square
+
+
+def sees_ahead(file: File, width: int) -> bool:
+    """Whether rows of a picture see each other in a decoder of this width."""
+    return file.get_bool("clip.vision.bidirectional", width not in CAUSAL)
+
+
+def read_positions(source: Reader, width: int, longest: int) -> Floats:
     """The tables of columns and of rows, as far as the longest side of a picture goes."""
     name = "v.position_embd.weight"
     table = source.values(name)
-    if table.ndim != 3 or table.shape[0] != 2 or table.shape[2] != shape.width or table.shape[1] < longest:
-        raise ModelError(f"{name} is {table.shape}; {(2, longest, shape.width)} and more is needed")
+    if table.ndim != 3 or table.shape[0] != 2 or table.shape[2] != width or table.shape[1] < longest:
+        raise ModelError(f"{name} is {table.shape}; {(2, longest, width)} and more is needed")
     return np.ascontiguousarray(table[:, :longest])
 
 
-def _max_pixels(settings: Settings) -> int | None:
+def max_pixels(settings: Settings) -> int | None:
     """Of the usual budget, where it is not the usual one."""
     tokens = settings.number("preprocessor.max_soft_tokens", USUAL)
     side = settings.number("vision_config.patch_size", 16) * settings.number("vision_config.pooling_kernel_size", POOL)
     return tokens * side**2 if tokens != USUAL else None
 
 
-def _bidirectional(settings: Settings) -> bool | None:
+def bidirectional(settings: Settings) -> bool | None:
     """Said where the decoder's width does not."""
     sees = settings.find("text_config.use_bidirectional_attention") == "vision"
     follows = settings.number("text_config.hidden_size", 2304) not in CAUSAL
@@ -257,8 +274,8 @@ RULES = (
             Key("clip.vision.projection_dim", "text_config.hidden_size", "int", 2304),
             Key("clip.vision.attention.layer_norm_epsilon", "vision_config.rms_norm_eps", "float", 1e-6),
             Key("clip.vision.projector.scale_factor", "vision_config.pooling_kernel_size", "int", POOL),
-            Key("clip.vision.image_max_pixels", _max_pixels, "int", None),
-            Key("clip.vision.bidirectional", _bidirectional, "bool", None),
+            Key("clip.vision.image_max_pixels", max_pixels, "int", None),
+            Key("clip.vision.bidirectional", bidirectional, "bool", None),
         ),
         tensors=(
             Tensor("vision_tower.patch_embedder.input_proj", "v.patch_embd", by_channel, by_channel_shape),

@@ -67,6 +67,16 @@ def raw(ours, text, *images):
     return ours.raw([text.replace(MARKER, ours.picture_marker)], images).prompt
 
 
+def test_usage_counts_what_layers_see_beside_the_prompt(ours):
+    asked = ours.question([{"role": "user", "content": ["See ", RED, " and ", TALL]}])
+    pictures = [ours.prepare(image) for image in (RED, TALL)]
+    assert all(patches.embedded > patches.rows == 0 for patches in pictures)
+    usage = ours.generate(asked, SAMPLING).usage
+    assert [used.rows for used in usage.each] == [patches.embedded for patches in pictures]
+    assert usage.pictures == sum(patches.embedded for patches in pictures)
+    assert usage.prompt == len(asked.prompt) + usage.pictures == asked.tokens
+
+
 @pytest.mark.parametrize("text", [
     f"{MARKER}What is this?",
     f"{MARKER}{MARKER}Which is older?",

@@ -28,12 +28,13 @@ class PictureUse:
         name: where it stands, as "messages[0].content[1]".
         original: (width, height) of what was sent, where that is known.
         size: (width, height) in pixels at which it is really processed, where that is known.
-        rows: tokens that it takes, without the markers around it.
+        rows: tokens that it takes, without the markers around it, or those that layers see of it beside the prompt.
         notes: what a person should know: "frame 1 of 12".
         end: the tokens of the prompt up to its last one.
         area: the part of what was sent that is seen at this size, in its pixels; beyond its edges where it was padded.
         kind: which of both it is.
         seconds: how long it lasts, where it does.
+        beside: its tokens that take no places of the context.
     """
 
     name: str
@@ -45,6 +46,7 @@ class PictureUse:
     area: tuple[float, float, float, float] | None = None
     kind: Kind = "image"
     seconds: float | None = None
+    beside: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Usage:
     """What an answer took, so far. All in tokens.
 
     Attributes:
-        prompt: text, pictures and sounds.
+        prompt: text, pictures and sounds, also pictures that stand beside it.
         cached: those of the prompt that were not computed again; known with the first piece.
         pictures: those of the prompt that are pictures.
         answer: ids that came.
@@ -198,10 +200,10 @@ class Answer(Stays):
         """What it took up to now."""
         sounds = sum(use.rows for use in self.pictures if use.kind == "audio")
         pictures = sum(use.rows for use in self.pictures) - sounds
+        prompt = self.prompt_tokens + sum(use.beside for use in self.pictures)
         stream = self._stream
         return Usage(
-            self.prompt_tokens, stream.cached, pictures, len(self.ids), self.pictures, sounds, stream.guessed,
-            stream.right,
+            prompt, stream.cached, pictures, len(self.ids), self.pictures, sounds, stream.guessed, stream.right
         )  # fmt: skip
 
     @property

@@ -244,7 +244,7 @@ class Model(Perceives, Ranks, Transcribes):
         budget: PictureBudget = USUAL,
     ) -> int:  # fmt: skip
         """Tokens of a conversation, pictures included. Computes nothing. The rest is as in `question`."""
-        return len(self._question(messages, options, check, None, budget).prompt)
+        return self._question(messages, options, check, None, budget).tokens
 
     # Answers
 

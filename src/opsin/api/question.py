@@ -26,6 +26,11 @@ class Question:
     def __repr__(self) -> str:
         return f"<Question: {len(self.prompt)} tokens, {len(self.pictures)} pictures>"
 
+    @property
+    def tokens(self) -> int:
+        """Of the prompt, with pictures that stand beside it."""
+        return len(self.prompt) + sum(picture.beside for picture in self.pictures)
+
     @classmethod
     def of(cls, prompt: Prompt, pictures: Sequence[tuple[str, Patches]], text: str = "") -> Question:
         """A prompt of this text, and what is told of its pictures, which have these names."""
@@ -34,7 +39,10 @@ class Question:
         for name, p in pictures:
             place += len([span for span in p.spans if span.rows or span.memory])
             end = ends[place - 1] if place else 0
-            uses.append(PictureUse(name, p.original, p.size, p.rows, p.notes, end, p.area, p.kind, p.seconds))
+            rows, beside = p.embedded, p.embedded - p.rows
+            uses.append(
+                PictureUse(name, p.original, p.size, rows, p.notes, end, p.area, p.kind, p.seconds, beside)
+            )  # fmt: skip
         return cls(prompt, tuple(uses), text)
 
     def check_pictures(self, context: int) -> None:

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 from transformers.image_transforms import get_resize_output_image_size
 from transformers.image_utils import ChannelDimension
+from transformers.models.glm4v import image_processing_pil_glm4v as glm4v
 from transformers.models.got_ocr2 import image_processing_pil_got_ocr2 as got_ocr2
 from transformers.models.idefics3 import image_processing_pil_idefics3 as idefics3
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 from transformers.models.minicpmv4_6.image_processing_pil_minicpmv4_6 import MiniCPMV4_6ImageProcessorPil
 from transformers.models.mllama import image_processing_pil_mllama as mllama
+from transformers.models.paddleocr_vl import image_processing_pil_paddleocr_vl as paddleocr_vl
 from transformers.models.pixtral import image_processing_pil_pixtral as pixtral
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as qwen2_vl
 
@@ -58,13 +60,35 @@ def test_pixels_within_bounds(width: int, height: int, rule: tuple[int, int, int
 
 
 @given(side, side)
+@example(3, 500)
+@example(9000, 27)
 def test_pixels_within_bounds_of_films(width: int, height: int) -> None:
-    from transformers.models.glm4v.image_processing_pil_glm4v import smart_resize
+    """Of two moments, and as families count them, of one and half of the pixels: thin ones are enlarged first."""
+    least, most = 112 * 112, 28 * 28 * 1500
+    size = sizes.both_at_least((width, height), 28)
+    try:
+        want = glm4v.smart_resize(2, height, width, 2, 28, least, most)
+    except ValueError:
+        with pytest.raises(RequestError, match="more than 200 times as long"):
+            sizes.fit_pixels(size, 28, least, most, frames=2)
+        return
+    assert sizes.fit_pixels(size, 28, least, most, frames=2) == want[::-1]
+    assert sizes.fit_pixels(size, 28, least // 2, most // 2) == want[::-1]
 
-    if min(width, height) < 28 or max(width, height) > 200 * min(width, height):
-        return  # those processors enlarge such a picture first, or refuse it
-    want = smart_resize(2, height, width, 2, 28, 112 * 112, 28 * 28 * 1500)
-    assert sizes.fit_pixels((width, height), 28, 112 * 112, 28 * 28 * 1500, frames=2) == want[::-1]
+
+@given(side, side)
+@example(3, 500)
+@example(5000, 20)
+def test_pixels_within_bounds_where_each_side_is_enlarged_first(width: int, height: int) -> None:
+    least, most = 384 * 384, 1536 * 1536
+    size = sizes.at_least((width, height), 28)
+    try:
+        want = paddleocr_vl.smart_resize(height, width, 28, least, most)
+    except ValueError:
+        with pytest.raises(RequestError, match="more than 200 times as long"):
+            sizes.fit_pixels(size, 28, least, most)
+        return
+    assert sizes.fit_pixels(size, 28, least, most) == want[::-1]
 
 
 def test_two_hundred_times_as_long_is_taken_and_a_pixel_more_is_not() -> None:

@@ -88,10 +88,10 @@ def figure(text: bytes, name: str) -> int:
     return int(float(found[1]))
 
 
-def figures(port: int, name: str, replicas: int) -> dict[str, int]:
+def figures(port: int, name: str, replicas: int, host: str = "127.0.0.1") -> dict[str, int]:
     """That number of each replica: requests without a key go to any, and each says who it is."""
     found: dict[str, int] = {}
-    client = Client(port)
+    client = Client(port, host)
     for _ in range(400):
         status, headers, body = client.ask(path="/metrics")
         if status == 200:

@@ -78,14 +78,9 @@ def status(port: int, body: dict[str, object]) -> tuple[int, str]:
     return code, headers.get("retry-after", "") if code != 200 else ""
 
 
-def under_load(fleet: RayFleet, do: Callable[[], None], clients: int = 4) -> Counter[tuple[int, str]]:
-    """How all requests of some clients ended while something was done to the fleet. Half of them have pictures."""
-    done, numbers = threading.Event(), iter(range(10**6))
-
-    def ask(number: int) -> tuple[int, str]:
-        return status(fleet.port, look(next(numbers) % 6) if number % 2 else say(f"Hi {next(numbers)}"))
-
-    heard: list[object] = []
+def meanwhile(clients: int, ask: Callable[[int], object], do: Callable[[], None]) -> list[object]:
+    """What a crowd heard that asked again and again while something was done."""
+    done, heard = threading.Event(), list[object]()
     asking = threading.Thread(target=lambda: heard.extend(crowd(clients, ask, until_set=done)))
     asking.start()
     try:
@@ -93,7 +88,17 @@ def under_load(fleet: RayFleet, do: Callable[[], None], clients: int = 4) -> Cou
     finally:
         done.set()
         asking.join(300)
-    return Counter(heard)
+    return heard
+
+
+def under_load(fleet: RayFleet, do: Callable[[], None]) -> Counter[object]:
+    """How all requests of four clients ended while something was done to the fleet. Half of them have pictures."""
+    numbers = iter(range(10**6))
+
+    def ask(number: int) -> tuple[int, str]:
+        return status(fleet.port, look(next(numbers) % 6) if number % 2 else say(f"Hi {next(numbers)}"))
+
+    return Counter(meanwhile(4, ask, do))
 
 
 def test_answers_are_those_of_one_server_to_the_byte(fleet: RayFleet, folder: Path) -> None:
@@ -213,6 +218,19 @@ def test_another_model_comes_while_answers_go_on(fleet: RayFleet, tmp_path: Path
     newer = {"model": str(tmp_path / "model.gguf"), "name": "newer"}
     assert set(under_load(fleet, lambda: fleet.change(**newer))) == {(200, "")}
     assert until(lambda: {json.loads(Client(fleet.port).ask(say("Hi"))[2])["model"] for _ in range(8)} == {"newer"})
+
+
+def test_another_replica_comes_where_rows_of_prompts_wait(fleet: RayFleet) -> None:
+    fleet.change(replicas=1, most=2, rows=64)
+    assert until(lambda: len(fleet.pids(REPLICA)) == 1)
+    words, numbers = "word " * 3000, iter(range(10**6))
+
+    def grow() -> None:
+        assert until(lambda: len(figures(fleet.port, "ready", 2)) == 2)
+
+    heard = meanwhile(3, lambda _: status(fleet.port, say(f"{next(numbers)} {words}")), grow)
+    assert set(heard) == {(200, "")}
+    fleet.change(most=0, replicas=2)
 
 
 @pytest.mark.parametrize("part", ["ray::ServeController", "ray::ProxyActor"])

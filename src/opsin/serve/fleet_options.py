@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -36,6 +37,10 @@ class FleetOptions:
             raise RequestError(f"{self}", hint="numbers are from 1 on")
         if 0 < self.most < self.replicas:
             raise RequestError(f"at most {self.most} of {self.replicas} replicas", hint="give most=0 or more")
+
+    def wanted(self, rows_waiting: float, requests: float) -> int:
+        """Replicas that hold what waits and runs, in rows of prompts and in requests; Ray keeps to its bounds."""
+        return math.ceil(max(rows_waiting / self.rows, requests / self.ongoing))
 
     @classmethod
     def read(cls, settings: Mapping[str, object]) -> FleetOptions:

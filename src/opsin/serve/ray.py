@@ -7,9 +7,8 @@ The router is Ray's alpha interface, so the extra `[ray]` pins a minor version, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, Final
 
 import ray
@@ -61,8 +60,7 @@ def application(served: ServedModel, fleet: FleetOptions) -> serve.Application:
     scaling: dict[str, Any] = {"num_replicas": fleet.replicas}
     if fleet.most:
         scaling = {"autoscaling_config": _scaling(fleet)}
-    if fleet.apart:
-        scaling["max_replicas_per_node"] = 1
+    spread: dict[str, Any] = {"max_replicas_per_node": 1} if fleet.apart else {}
     replicas = serve.deployment(RayReplica).options(
         name="Replica", ray_actor_options={"num_cpus": fleet.cpus},
         max_ongoing_requests=fleet.ongoing, max_queued_requests=fleet.queued,
@@ -71,10 +69,10 @@ def application(served: ServedModel, fleet: FleetOptions) -> serve.Application:
         request_router_config=RequestRouterConfig(
             request_router_class="opsin.serve.ray.Affine", request_routing_stats_period_s=_STATS_SECONDS
         ),
-        **scaling,
+        **scaling, **spread,
     )  # fmt: skip
     fronts = serve.deployment(serve.ingress()(Front)).options(
-        name="Front", num_replicas=fleet.fronts, ray_actor_options={"num_cpus": 0},
+        name="Front", num_replicas=fleet.fronts, ray_actor_options={"num_cpus": 0}, **spread,
         max_ongoing_requests=2 * served.options.connections, graceful_shutdown_timeout_s=drain,
     )  # fmt: skip
     return fronts.bind(served.options, replicas.bind(served))
@@ -212,17 +210,16 @@ def _scaling(fleet: FleetOptions) -> AutoscalingConfig:
         min_replicas=fleet.replicas, initial_replicas=fleet.replicas, max_replicas=fleet.most,
         target_ongoing_requests=fleet.ongoing, metrics_interval_s=1.0, look_back_period_s=4.0,
         upscale_delay_s=4.0, downscale_delay_s=120.0,
-        policy=AutoscalingPolicy(policy_function="opsin.serve.ray:Wanted", policy_kwargs={"rows": fleet.rows}),
+        policy=AutoscalingPolicy(policy_function="opsin.serve.ray:Wanted", policy_kwargs=asdict(fleet)),
     )  # fmt: skip
 
 
 class Wanted:
-    """How many replicas there should be: as many as hold what waits, in rows of prompts and in requests."""
+    """How many replicas there should be, which Ray asks with the fields of a `FleetOptions`."""
 
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
+    def __init__(self, **fleet: Any) -> None:
+        self._fleet = FleetOptions(**fleet)
 
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
         waiting = (context.aggregated_metrics or {}).get("rows_waiting", {})
-        by_requests = context.total_num_requests / context.config.target_ongoing_requests
-        return math.ceil(max(by_requests, sum(waiting.values()) / self._rows)), {}
+        return self._fleet.wanted(sum(waiting.values()), context.total_num_requests), {}

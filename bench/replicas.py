@@ -140,7 +140,7 @@ def loss(fleet: RayFleet, rounds: int) -> None:
         ends: list[tuple[float, bytes]] = []
 
         def stream(number: int, ends: list[tuple[float, bytes]] = ends) -> None:
-            lines = list(Client(fleet.port).begin(say(f"{number}", stream=True, max_tokens=900, ignore_eos=True)))
+            lines = list(Client(fleet.port).begin(say(f"{number}", stream=True, max_tokens=7000, ignore_eos=True)))
             ends.append((time.perf_counter(), [line for line in lines if line.strip()][-1]))
 
         threads = [threading.Thread(target=stream, args=(number,)) for number in range(8)]
@@ -171,7 +171,7 @@ def main() -> None:
     parts = {"overhead": overhead, "capacity": capacity, "loss": loss}
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     args = parser.parse_args()
-    with ray_fleet(free_port(), threads=1, context=8192, sequences=8, replicas=2) as fleet:
+    with ray_fleet(free_port(), threads=1, context=1 << 16, sequences=8, replicas=2) as fleet:
         for name in args.parts:
             parts[name](fleet, args.rounds)
 

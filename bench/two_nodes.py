@@ -52,12 +52,17 @@ def start(folders: tuple[str, str]) -> None:
     for space, host, folder, own in zip(SPACES, HOSTS, folders, where, strict=True):
         command = ["ip", "netns", "exec", space, RAY, "start", "--node-ip-address", host, *own, *usual]
         told = {**os.environ, "RAY_TMPDIR": folder}
-        subprocess.run(command if "--head" in own else command[:-2], check=True, env=told, stdout=subprocess.DEVNULL)
+        asked = command if "--head" in own else command[:-2]
+        for last in (False, False, True):  # Ray gives a node half a minute, which a busy machine may not give it
+            if subprocess.run(asked, check=last, env=told, stdout=subprocess.DEVNULL).returncode == 0:
+                break
+            kill(folder)
 
 
 def outside(args: argparse.Namespace) -> None:
     """Make both, run the rest within the first, and take all away."""
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    patience = {"RAY_raylet_start_wait_time_s": "180", "RAY_AUTH_MODE": "token"}
+    os.environ |= {**patience, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with (
         tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as first,
         tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as second,

@@ -60,9 +60,13 @@ def tell_hub(*, token: str | None, offline: bool) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def quiet_ray() -> None:
-    """Ray tells nobody how it is used, unless an operator wants it to."""
+def tell_ray() -> None:
+    """What Ray reads of the environment when it begins, unless an operator has set it.
+
+    It tells nobody how it is used, and its processes, of which some are ours, are not behind all others of the machine.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def server_variables() -> dict[str, str]:

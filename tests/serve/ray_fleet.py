@@ -43,7 +43,7 @@ class RayFleet:
         """Wait for the end of a change."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line == "there\n", (line, self.process.poll())
+        assert line == "there\n", (Path(self.folder) / "stderr").read_text()[-4000:]
 
     def pids(self, name: str) -> list[int]:
         """Processes of this cluster whose title begins so: ray::ServeReplica:opsin:Replica and the like."""

@@ -20,8 +20,8 @@ from ray.serve.request_router import RequestRouter
 from ray.util.metrics import Gauge
 from starlette.applications import Starlette
 
-from opsin.config import quiet_ray
-from opsin.errors import BusyError, ModelError
+from opsin.config import tell_ray
+from opsin.errors import BusyError, DeviceError, ModelError
 from opsin.serve.affine import choose
 from opsin.serve.errors import COME_AGAIN_SECONDS, HttpError
 from opsin.serve.factory import ServedModel
@@ -32,6 +32,7 @@ from opsin.serve.replica import Begun, Relayed, Replica
 
 NAME: Final = "opsin"
 _STATS_SECONDS: Final = 2.0
+_STARTS: Final = 3  # Ray gives its own processes half a minute, which a busy machine may not give them
 _LOGGING: Final = {
     "encoding": "TEXT",
     "log_level": "WARNING",
@@ -87,10 +88,7 @@ class Running:
     def __enter__(self) -> Running:
         """Ends when all replicas have their model. Raises ModelError where they cannot get it."""
         options, alone = self._served.options, self._address is None
-        quiet_ray()
-        most = max(self._fleet.replicas, self._fleet.most)
-        cluster = {"num_cpus": self._fleet.cpus * most, "include_dashboard": False} if alone else {}
-        ray.init(self._address or "local", log_to_driver=False, configure_logging=False, **cluster)
+        self._connect()
         try:
             tls = dict(zip(("ssl_certfile", "ssl_keyfile"), map(str, options.tls or ()), strict=False))
             serve.start(
@@ -103,6 +101,21 @@ class Running:
             self._end()
             raise
         return self
+
+    def _connect(self) -> None:
+        """To the cluster, or to Ray that begins here. Raises DeviceError."""
+        tell_ray()
+        most = max(self._fleet.replicas, self._fleet.most)
+        alone = {"num_cpus": self._fleet.cpus * most, "include_dashboard": False}
+        own = alone if self._address is None else {}
+        for rest in reversed(range(_STARTS)):
+            try:
+                ray.init(self._address or "local", log_to_driver=False, configure_logging=False, **own)
+                return
+            except Exception as error:
+                ray.shutdown()
+                if not rest:
+                    raise DeviceError(f"Ray does not begin: {error}", hint="look at the machine's load") from error
 
     def run(self, served: ServedModel, fleet: FleetOptions) -> None:
         """Another model, or another number of replicas: one after another, while answers go on."""

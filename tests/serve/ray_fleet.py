@@ -42,8 +42,10 @@ class RayFleet:
     def settled(self) -> None:
         """Wait for the end of a change."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line == "there\n", (Path(self.folder) / "stderr").read_text()[-4000:]
+        for line in self.process.stdout:
+            if line == "there\n":  # Ray tells of what died there, too
+                return
+        raise AssertionError((Path(self.folder) / "stderr").read_text()[-4000:])
 
     def pids(self, name: str) -> list[int]:
         """Processes of this cluster whose title begins so: ray::ServeReplica:opsin:Replica and the like."""

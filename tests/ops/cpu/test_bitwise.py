@@ -73,7 +73,7 @@ def test_rows_alone_in_chunks_and_with_other_threads(teams, name):
 
 @pytest.mark.parametrize("name", [*FLOATS, *QUANTISED])
 def test_linear_and_embed(teams, name):
-    tensor, x, residual = raw(name, 97, 256), normal(16, 256), normal(16, 97)
+    tensor, x, residual = raw(name, 97, 256), normal(20, 256), normal(20, 97)
     ids = np.array([3, 96, 0, 50], np.int32)
 
     def run(threads, at):
@@ -89,11 +89,23 @@ def test_linear_and_embed(teams, name):
             np.testing.assert_array_equal(got, wanted)
     ops = teams[2].eager()
     weight, bias = ops.pack(tensor), ops.constant(normal(97))
-    for size in (1, 2, 3, 4, 5, 7, 11, 15):
-        for start in range(0, 16, size):
+    for size in (1, 2, 3, 4, 5, 7, 11, 16):
+        for start in range(0, 20, size):
             at = slice(start, start + size)
             y = ops.linear(ops.constant(x[at]), weight, bias, ops.constant(residual[at])).numpy()
             np.testing.assert_array_equal(y, whole[at], f"rows {start} to {start + size}")
+
+
+@pytest.mark.parametrize("name", ["Q4_K"] if FEW else ["Q4_0", "Q4_K", "Q6_K"])
+def test_linear_of_many_inputs(teams, name):
+    """More than are read at once for a few rows."""
+    ops, x = teams[2].eager(), normal(17, 2560)
+    weight = ops.pack(raw(name, 40, 2560))
+    whole = ops.linear(ops.constant(x), weight).numpy()
+    for size in (1, 2, 3, 4, 5, 8, 12, 16):
+        np.testing.assert_array_equal(
+            ops.linear(ops.constant(x[-size:]), weight).numpy(), whole[-size:], f"{size} rows"
+        )
 
 
 @pytest.mark.parametrize("kind", ["f32", "q8_0"] if FEW else ["f32", "f16", "q8_0"])

@@ -29,17 +29,22 @@ from opsin.ops.cpu.simd import (
     store,
     whole_or_part,
 )
+from opsin.ops.cpu.tiles import REPEATED_BYTES
 from opsin.ops.layout import SHARED
 
 
 class Dots:
-    """Operations on tiles of `vectors` x `tokens`, for weights of `bits` a value, biased by `zero`."""
+    """Operations on tiles of `vectors` x `tokens`, for weights of `bits` a value, biased by `zero`.
+
+    `repeated`: the tokens' numbers lie as `Repeated` writes them.
+    """
 
     def __init__(
-        self, simd: Simd, *, vectors: int, tokens: int, bits: int = 0, zero: int = 0, table: tuple[int, ...] = ()
-    ) -> None:
+        self, simd: Simd, *, vectors: int, tokens: int, bits: int = 0, zero: int = 0, table: tuple[int, ...] = (),
+        repeated: bool = False,
+    ) -> None:  # fmt: skip
         self.simd, self.vectors, self.tokens, self.bits, self.zero = simd, vectors, tokens, bits, zero
-        self.table = table
+        self.table, self.repeated = table, repeated
         self.lanes = simd.lanes
         self.size = vectors * tokens
         self.F, self.I = Tile(simd.F, self.size), Tile(simd.I, self.size)
@@ -69,6 +74,12 @@ class Dots:
         last = b.sub(left, I64(1))
         index = b.select(b.icmp_signed("<", I64(t), last), I64(t), last)
         return b.add(base, b.mul(index, stride))
+
+    def token(self, b: Any, x: Any, stride: Any, left: Any, t: int) -> Any:
+        """Token t's number in all lanes: x is that of token 0."""
+        if self.repeated:
+            return load(b, b.add(x, I64(REPEATED_BYTES * t)), self.simd.F.ir)
+        return splat(b, load(b, self.place(b, x, stride, left, t), F32), self.lanes)
 
     def _dots(self, b: Any, w: Any, x: Any, stride: Any, left: Any, sums: Any, sum_stride: Any) -> Any:
         """Sum of (q - zero) * x over a group of the weights at `w`; steps are those of the whole 32."""
@@ -106,7 +117,7 @@ class Dots:
             """acc + dots * (weight scale at w) * (token scale at x, f32)."""
             scales = self.numbers(b, w, factors, held)
             for t in range(self.tokens):
-                token = splat(b, load(b, self.place(b, x, stride, left, t), F32), self.lanes)
+                token = self.token(b, x, stride, left, t)
                 for v in range(self.vectors):
                     i = t * self.vectors + v
                     value = b.sitofp(b.extract_value(dots, i), self.simd.F.ir)
@@ -142,7 +153,7 @@ class Dots:
     def add_products(self, b: Any, acc: Any, weights: list[Any], x: Any, stride: Any, left: Any) -> Any:
         """Code for acc + x * weights: a vector of outputs each, a number a token at x."""
         for t in range(self.tokens):
-            token = splat(b, load(b, self.place(b, x, stride, left, t), F32), self.lanes)
+            token = self.token(b, x, stride, left, t)
             for v in range(self.vectors):
                 i = t * self.vectors + v
                 acc = b.insert_value(acc, fma(b, weights[v], token, b.extract_value(acc, i)), i)

@@ -17,7 +17,7 @@ from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.pack import PackedStack, Packer
 from opsin.ops.cpu.scratch import Scratch
 from opsin.ops.cpu.tape import Tape, place
-from opsin.ops.cpu.tiles import EXPERT_CALL, unpacked_bytes
+from opsin.ops.cpu.tiles import EXPERT_CALL, linear_scratch
 from opsin.ops.cpu.words import float_bits
 from opsin.ops.layout import RECORD, Layout
 from opsin.ops.routes import Routes, Routing, Stack
@@ -111,7 +111,7 @@ class ExpertOperations(ABC):
             raise ModelError(f"experts: bias is {bias.shape}, not {(count, outputs)}")
         y = self.new((rows, used, outputs))
         source, reads = self._places(x, w.layout)
-        scratch, size = self._scratch.of(EXPERT_CALL + unpacked_bytes(self.tape.code.isa.dot, w.layout, inputs))
+        scratch, size = self._scratch.of(EXPERT_CALL + linear_scratch(self.tape.code.isa.dot, w.layout, inputs))
         planes, sums_row = w.layout.kind == "planes", 4 * (inputs // w.layout.group)
         args = (
             w.block.address, *source, place(y).address, 4 * outputs, outputs, inputs // RECORD if planes else inputs, 0,

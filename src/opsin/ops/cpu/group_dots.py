@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llvmlite import ir
 
 from opsin.ops.cpu.simd import I8, I16, I32, I64, call, constant, load, splat
+from opsin.ops.cpu.tiles import REPEATED_BYTES, REPEATED_GROUPS
 from opsin.ops.layout import STRIP
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class GroupDots:
         self.isa, self.lanes = tile.simd.isa, tile.lanes
         self.words = ir.VectorType(I32, self.lanes)
         self.bytes = ir.VectorType(I8, 4 * self.lanes)
+        self.rows = x[0] if x is not None else None
         if x is not None and sums is not None:
             self.tokens = [tile.place(b, *x, t) for t in range(tile.tokens)]
             self.sums = [tile.place(b, sums[0], sums[1], x[2], t) for t in range(tile.tokens)]
@@ -39,21 +41,45 @@ class GroupDots:
 
     def emit(self, first: int, last: int) -> Any:
         tile, b = self.tile, self.b
-        acc = [self._start(t) for t in range(tile.tokens) for _ in range(tile.vectors)]
-        pending: list[Any] = [None] * tile.size
+        if tile.repeated and self._fits(last - first):
+            acc = [constant(self.words, 0)] * tile.size
+            pending: list[Any] = [self._biased(t, first) for t in range(tile.tokens) for _ in range(tile.vectors)]
+            batch = last - first
+        else:
+            acc = [self._start(t) for t in range(tile.tokens) for _ in range(tile.vectors)]
+            pending, batch = [None] * tile.size, self.batch
         for step in range(first, last):
-            x = [splat(b, load(b, b.add(a, I64(4 * step)), I32), self.lanes) for a in self.tokens]
+            x = [self._bytes_of(t, step) for t in range(tile.tokens)]
             for v in range(tile.vectors):
                 w = self.values(v, step)
                 for t in range(tile.tokens):
                     i = t * tile.vectors + v
                     self._product(acc, pending, i, w, x[t])
-            if (step - first + 1) % self.batch == 0 or step == last - 1:
+            if (step - first + 1) % batch == 0 or step == last - 1:
                 self._widen(acc, pending)
         result = ir.Constant(tile.I.ir, ir.Undefined)
         for i, value in enumerate(acc):
             result = b.insert_value(result, value, i)
         return result
+
+    def _bytes_of(self, t: int, step: int) -> Any:
+        """Bytes 4*step..4*step+3 of a token, in every lane."""
+        b = self.b
+        if self.tile.repeated:
+            return load(b, b.add(self.rows, I64(REPEATED_BYTES * t + 32 * step)), self.words)
+        return splat(b, load(b, b.add(self.tokens[t], I64(4 * step)), I32), self.lanes)
+
+    def _fits(self, steps: int) -> bool:
+        """Whether 16 bits hold the sums of so many steps without their bias; on the way there they may wrap around."""
+        largest = max(self.tile.zero, (1 << self.tile.bits) - 1 - self.tile.zero)
+        return not self.tile.table and self.tile.bits < 8 and 2 * steps * largest * 127 < 1 << 15
+
+    def _biased(self, t: int, first: int) -> Any:
+        """16-bit sums that begin with -zero * the sums of the bytes that will meet them."""
+        if self.tile.zero == 0:
+            return None
+        place = self.b.add(self.rows, I64(REPEATED_BYTES * t + REPEATED_GROUPS + 32 * (first // 4)))
+        return load(self.b, place, ir.VectorType(I16, 2 * self.lanes))
 
     def _start(self, t: int) -> Any:
         """The sum's first value: -zero * sum(x) undoes the bias of stored weights."""

@@ -26,7 +26,7 @@ from opsin.ops.cpu.scratch import Scratch
 from opsin.ops.cpu.shapes import groups_of, need_same, needs_width
 from opsin.ops.cpu.stored import StoredTable, embed_stored
 from opsin.ops.cpu.tape import TYPES, Eager, Lease, Place, Tape, place, view
-from opsin.ops.cpu.tiles import DENSE_INPUTS, dense_rows, dense_strips, unpacked_bytes
+from opsin.ops.cpu.tiles import DENSE_INPUTS, dense_rows, dense_strips, linear_scratch
 from opsin.ops.cpu.words import float_bits
 from opsin.ops.layout import RECORD, STRIP, strips
 
@@ -80,7 +80,7 @@ class Operations(ExpertOperations, RecurrentOperations):
         source, reads = self._linear_input(x, w)
         rows = self.tape.cell(x.shape[0])
         extra = [part for part in (bias, residual) if part is not None]
-        scratch, size = self._scratch.of(unpacked_bytes(self.tape.code.isa.dot, w.layout, inputs))
+        scratch, size = self._scratch.of(linear_scratch(self.tape.code.isa.dot, w.layout, inputs))
         args = (
             w.block.address, *source, place(y).address, place(y).row, outputs,
             inputs // RECORD if w.layout.kind == "planes" else inputs,

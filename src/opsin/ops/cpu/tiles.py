@@ -6,7 +6,10 @@ from opsin.ops import CHUNK, PAGE
 from opsin.ops.layout import RECORD, STRIP, Layout
 
 DENSE_INPUTS = 768  # inputs of a strip that `dense` takes at once
-UNPACKED_ROWS = 8  # rows that are worth unpacking weights for
+FEW_ROWS = 16  # rows whose numbers are worth repeating (see `repeated.py`); more are worth unpacking weights for
+REPEATED_ROWS = 8  # of them side by side
+REPEATED_RECORDS = 64  # of them at once, which the second cache holds
+REPEATED_SCALE, REPEATED_GROUPS, REPEATED_BYTES = 256, 288, 352  # where parts of a row's record begin, and all of it
 QUERIES = 120  # most queries of a tile of attention: rows times query heads a KV head
 PANEL = 6  # queries whose scores stand in registers at once
 EXPERT_CALL = 256  # bytes of a thread's scratch before that of `linear`: the arguments of one call, and its row count
@@ -54,9 +57,11 @@ def attention_scratch(width: int, group: int, lanes: int, vectors: int) -> int:
     return 4 * (queries * (3 * padded + 6 + SCORES) + block) + 512
 
 
-def unpacked_bytes(dot: str, layout: Layout, inputs: int) -> int:
-    """Bytes of a strip's weights as `linear` unpacks them for many rows, 0 where it does not (see `unpacked.py`)."""
+def linear_scratch(dot: str, layout: Layout, inputs: int) -> int:
+    """Bytes of one thread in `linear`, 0 where it needs none: unpacked weights of a strip, or a few rows repeated."""
     if dot != "maddubs" or layout.kind != "planes":
         return 0
     numbers = 4 * (RECORD // layout.group) * (2 if layout.minimum else 1)
-    return inputs // RECORD * STRIP * (RECORD + numbers)
+    records = min(REPEATED_RECORDS, inputs // RECORD)
+    repeated = REPEATED_ROWS * (4 * STRIP + REPEATED_BYTES * records)
+    return max(inputs // RECORD * STRIP * (RECORD + numbers), repeated)

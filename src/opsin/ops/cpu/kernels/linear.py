@@ -19,8 +19,17 @@ from typing import Any
 from opsin.ops.cpu.dots import Dots
 from opsin.ops.cpu.kernels.pointwise import function
 from opsin.ops.cpu.kernels.shared import inlined, jit
+from opsin.ops.cpu.repeated import Repeated
 from opsin.ops.cpu.simd import Simd
-from opsin.ops.cpu.tiles import UNPACKED_ROWS, unpacked_bytes
+from opsin.ops.cpu.tiles import (
+    FEW_ROWS,
+    REPEATED_BYTES,
+    REPEATED_GROUPS,
+    REPEATED_RECORDS,
+    REPEATED_ROWS,
+    REPEATED_SCALE,
+    linear_scratch,
+)
 from opsin.ops.cpu.unpacked import Unpacked
 from opsin.ops.layout import FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
 
@@ -49,29 +58,36 @@ def make(
     )
     at, width = simd.i64_at, shapes[2][1]
     activate, active = activating(simd, activation or "copy"), activation != ""
-    apart = unpacked_bytes(simd.isa.dot, layout, RECORD) > 0
+    apart = linear_scratch(simd.isa.dot, layout, RECORD) > 0
     unpack, take = _unpacked(simd, layout) if apart else (_nothing, _nothing)
+    few = _few(simd, layout) if apart else _nothing
+
+    @jit
+    def in_tiles(args: int, strip: int, rows: int, columns: int) -> None:
+        row = 0
+        while row < rows:
+            if rows - row == 1:
+                one(args, strip, row, 1, columns)
+                row += 1
+            elif apart or rows - row == 2:
+                two(args, strip, row, 2, columns)
+                row += 2
+            else:
+                many(args, strip, row, rows - row, columns)
+                row += width
 
     def linear(args: int, first: int, last: int, thread: int) -> int:
         rows, outputs = at(at(args + ROWS)), at(args + OUTPUTS)
+        scratch = at(args + SCRATCH) + thread * at(args + SCRATCH_BYTES)
+        if apart and 2 < rows <= FEW_ROWS:
+            few(args, first, last, scratch)
         for strip in range(first, last):
             columns = min(STRIP, outputs - strip * STRIP)
-            row = 0
-            if apart and rows >= UNPACKED_ROWS:
-                scratch = at(args + SCRATCH) + thread * at(args + SCRATCH_BYTES)
+            if apart and rows > FEW_ROWS:
                 unpack(args, strip, scratch)
                 take(args, strip, rows, columns, scratch)
-                row = rows
-            while row < rows:
-                if rows - row == 1:
-                    one(args, strip, row, 1, columns)
-                    row += 1
-                elif rows - row == 2:
-                    two(args, strip, row, 2, columns)
-                    row += 2
-                else:
-                    many(args, strip, row, rows - row, columns)
-                    row += width
+            elif not apart or rows <= 2:
+                in_tiles(args, strip, rows, columns)
             if active:  # not of each tile at once: what was just stored in part cannot be read again without waiting
                 for t in range(rows):
                     activate(args, at(args + Y) + t * at(args + Y_ROW) + 4 * STRIP * strip, columns)
@@ -169,7 +185,7 @@ def _record(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
     """32 inputs: one group of weights, or two of 16."""
     scale, lift = tile.scale[layout.numbers[0]], tile.lift[layout.numbers[1]]
     head, minima, minimum = layout.head_bytes, layout.minima_at, layout.minimum
-    half = STRIP * layout.scale_size
+    half, later = STRIP * layout.scale_size, 4 * simd.lanes if tile.repeated else 4  # bytes between groups' lifts
     two = layout.group == 16
     dots, late = (tile.part(0, 4), tile.part(4, 8)) if two else (tile.dots, tile.dots)
 
@@ -184,7 +200,7 @@ def _record(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
         if two:
             acc = scale(acc, late(plane + head, x, x_row, left, sums + 4, sum_row), fs, w + half, s, s_row, left)
             if minimum:
-                acc = lift(acc, fm, w + minima + half, lifts + 4, sum_row, left)
+                acc = lift(acc, fm, w + minima + half, lifts + later, sum_row, left)
         return acc
 
     return add_record
@@ -229,6 +245,109 @@ def _unpacked(simd: Simd, layout: Layout) -> tuple[Any, Any]:
                 finish(args, acc, strip, part, row, rows - row, columns)
 
     return unpack, take
+
+
+def _few(simd: Simd, layout: Layout) -> Any:
+    """few(args, first, last, scratch): some strips times a few rows, repeated once for all of them."""
+    at, record = simd.i64_at, REPEATED_ROWS * REPEATED_BYTES
+    half, whole = (Repeated(simd, layout, tokens=n) for n in (REPEATED_ROWS // 2, REPEATED_ROWS))
+    repeat, per, four, eight = whole.repeat, RECORD // layout.group, _repeated(half), _repeated(whole)
+    sums_bytes = 4 * STRIP * REPEATED_ROWS
+
+    @jit
+    def write(args: int, row: int, left: int, tokens: int, start: int, count: int, to: int) -> None:
+        for t in range(tokens):  # the last row stands for those that there are not
+            r = row + min(t, left - 1)
+            x, s = at(args + X) + r * at(args + X_ROW), at(args + SCALES) + r * at(args + SCALES_ROW)
+            lifts = at(args + LIFTS) + r * at(args + SCALES_ROW) * per
+            for k in range(start, start + count):
+                place = to + (k - start) * record + t * REPEATED_BYTES
+                repeat(x + RECORD * k, s + 4 * k, lifts + 4 * per * k, place)
+
+    @jit
+    def few(args: int, first: int, last: int, scratch: int) -> None:
+        rows, records = at(at(args + ROWS)), at(args + RECORDS_WORD)
+        for row in range(0, rows, REPEATED_ROWS):
+            left = rows - row
+            tokens = REPEATED_ROWS if left > REPEATED_ROWS // 2 else REPEATED_ROWS // 2
+            for start in range(0, records, REPEATED_RECORDS):
+                count = min(REPEATED_RECORDS, records - start)
+                write(args, row, left, tokens, start, count, scratch + sums_bytes)
+                for strip in range(first, last):
+                    if tokens == REPEATED_ROWS:
+                        eight(args, strip, row, left, start, count, scratch)
+                    else:
+                        four(args, strip, row, left, start, count, scratch)
+
+    return few
+
+
+def _repeated(ops: Repeated) -> Any:
+    """Some records of a strip times repeated rows. Sums stand in scratch, between stretches of records in y."""
+    simd, tile, lanes = ops.simd, ops.tile, ops.simd.lanes
+    at, zeros, load, store, finish, add = simd.i64_at, tile.zeros, tile.load, tile.store, _finish(simd, tile), _add(ops)
+    line, tokens = 4 * lanes, ops.tokens
+    size = line * tokens
+
+    @jit
+    def sweep(args: int, strip: int, row: int, left: int, start: int, count: int, sums: int) -> None:
+        y_row, columns = at(args + Y_ROW), min(STRIP, at(args + OUTPUTS) - strip * STRIP)
+        y = at(args + Y) + row * y_row + 4 * STRIP * strip
+        parts = (columns + lanes - 1) // lanes
+        for part in range(parts):
+            acc = zeros() if start == 0 else load(y + part * line, y_row, left, columns - part * lanes)
+            store(acc, sums + part * size, line, tokens, lanes)
+        add(args, strip, parts, start, count, sums)
+        for part in range(parts):
+            acc = load(sums + part * size, line, tokens, lanes)
+            if start + count < at(args + RECORDS_WORD):
+                store(acc, y + part * line, y_row, left, columns - part * lanes)
+            else:
+                finish(args, acc, strip, part, row, left, columns)
+
+    return sweep
+
+
+def _add(ops: Repeated) -> Any:
+    """Products of a stretch of a strip's records, added to sums [parts of a strip][tokens][lanes]."""
+    simd, tile, layout = ops.simd, ops.tile, ops.layout
+    at, prefetch, load, store, factors, ones = (
+        simd.i64_at, simd.prefetch, tile.load, tile.store, tile.factors, tile.ones,
+    )  # fmt: skip
+    codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
+    record, stretch = layout.record_bytes, RECORDS if layout.codes else 1 << 30
+    lanes, tokens, add_record = simd.lanes, ops.tokens, _record(simd, tile, layout)
+    line, tile_bytes, sums_bytes = 4 * simd.lanes, 4 * simd.lanes * ops.tokens, 4 * STRIP * REPEATED_ROWS
+
+    @jit
+    def add(args: int, strip: int, parts: int, start: int, count: int, sums: int) -> None:
+        records = at(args + RECORDS_WORD)
+        w = at(args + W) + strip * (records * record + records // RECORDS * factor_bytes)
+        w += start * record + start // RECORDS * factor_bytes
+        x, done = sums + sums_bytes, 0
+        while done < count:
+            shared = w
+            w += factor_bytes
+            for _ in range(min(stretch, count - done)):
+                for ahead in range(0, record, 64):
+                    prefetch(w + AHEAD + ahead)
+                for part in range(parts):  # a count that LLVM does not know, so that it does not unroll them
+                    place, numbers = sums + part * tile_bytes, w + part * lanes * size
+                    scale_of, lift_of = ones(), ones()
+                    if codes:
+                        scale_of = factors(shared + part * lanes * 2)
+                        if minimum:
+                            lift_of = factors(shared + 2 * STRIP + part * lanes * 2)
+                    acc = add_record(
+                        load(place, line, tokens, lanes), scale_of, lift_of, numbers, w + part * line, x, 0, tokens,
+                        x + REPEATED_SCALE, 0, x, x + REPEATED_GROUPS, 0,
+                    )  # fmt: skip
+                    store(acc, place, line, tokens, lanes)
+                w += record
+                x += REPEATED_ROWS * REPEATED_BYTES
+            done += stretch
+
+    return add
 
 
 def _unpack(ops: Unpacked) -> Any:

@@ -93,9 +93,13 @@ def test_right_guesses_save_steps_and_wrong_ones_have_rows_computed_again(make, 
         know(monkeypatch, {tuple(prompt): told})
         engine, seen = make(), []
         step = engine._runner.step
-        engine._runner.step = lambda plan, step=step, seen=seen: (
-            seen.append((plan[0].rows, len(plan[0].guesses))) or step(plan)
-        )
+
+        def watched(plan, step=step, seen=seen):
+            seen.append((plan[0].rows, len(plan[0].guesses)))
+            assert plan[0].sequence.is_ready or plan[0].rows == 10  # no prompt goes before its next id
+            return step(plan)
+
+        engine._runner.step = watched
         assert ids(engine.submit(Prompt.of([prompt]), sampling)) == answer
         assert seen == expected
 

@@ -488,7 +488,7 @@ def test_a_damaged_tower_fails_the_request_that_needs_it(pair, tmp_path):
         (b"<html>", r"messages\[0\].content\[1\]: "),
         (7, r"messages\[0\].content\[1\]: a int is no picture"),
         (None, r"messages\[0\].content\[1\]: a NoneType is no picture"),
-        ({"type": "video"}, r"messages\[0\].content\[1\]: is of the type 'video'"),
+        ({"type": "film"}, r"messages\[0\].content\[1\]: is of the type 'film'"),
         ({"type": "text", "text": 3}, "of the type 'text'"),
         ({"type": "image_url"}, "there is no image_url"),
         ({"type": "image_url", "image_url": {"detail": "low"}}, "there is no image_url"),

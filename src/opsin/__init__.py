@@ -15,6 +15,7 @@ from opsin.errors import BusyError, ContextError, DeviceError, FileError, ModelE
 
 if TYPE_CHECKING:
     from opsin.api import Answer, Embeddings, MediaFolder, Message, Model, PictureUse, Question, Usage, load
+    from opsin.api.videos import Video
     from opsin.engine.sampling import Sampling
     from opsin.grammar import Grammar
     from opsin.media.budget import PictureBudget
@@ -42,6 +43,7 @@ __all__ = [
     "Sampling",
     "Sound",
     "Usage",
+    "Video",
     "load",
 ]
 __version__ = "0.1.0.dev0"
@@ -51,6 +53,7 @@ _ELSEWHERE = {
     "Sampling": "opsin.engine.sampling",
     "PictureBudget": "opsin.media.budget",
     "Sound": "opsin.media.sound",
+    "Video": "opsin.api.videos",
     "Patches": "opsin.spans",
 }
 

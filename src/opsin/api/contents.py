@@ -10,6 +10,7 @@ from opsin.api.byte_budget import ByteBudget
 from opsin.api.fetching import Fetching
 from opsin.api.messages import Message, check_messages
 from opsin.api.senses import DEAF, Senses, kind_of
+from opsin.api.videos import LaidOut, lay_out_videos
 from opsin.errors import FieldError
 from opsin.media.budget import USUAL, PictureBudget
 from opsin.media.fetch import FetchRules, is_remote
@@ -59,7 +60,8 @@ def read_messages(
     Raises RequestError, naming the part, for what is no message, no picture and no sound.
     """
     messages = check_messages(messages, knows_role)
-    kinds = [kind for _, part in _parts(messages) if (kind := _kind(part)) is not None]
+    messages = lay_out_videos(messages, None if senses is None else senses.vision, check, context, budget)
+    kinds = [kind for _, part in _parts(messages) for kind in _kinds(part)]
     rules, files = FetchRules(), ByteBudget(0)
     if senses is not None:
         rules, files = senses.rules, senses.budgets.files
@@ -89,6 +91,14 @@ def _kind(part: object) -> Kind | None:
     if isinstance(part, Mapping):
         return _KINDS.get(part.get("type"))
     return None if isinstance(part, str) else kind_of(part)
+
+
+def _kinds(part: object) -> list[Kind]:
+    """What stands in a prompt for a part: of a video so many pictures."""
+    if isinstance(part, LaidOut):
+        return [patches.kind for patches in part.parts if isinstance(patches, Patches)]
+    kind = _kind(part)
+    return [] if kind is None else [kind]
 
 
 def _source(part: object) -> object:
@@ -126,7 +136,13 @@ class _Reading:
         content = message.get("content")
         if not isinstance(content, list | tuple):
             return dict(message)
-        parts = [self._part(part, f"messages[{number}].content[{i}]") for i, part in enumerate(content)]
+        parts: list[dict[str, object]] = []
+        for i, part in enumerate(content):
+            name = f"messages[{number}].content[{i}]"
+            if isinstance(part, LaidOut):
+                parts += [self._shown(p, name) if isinstance(p, Patches) else self._part(p, name) for p in part.parts]
+            else:
+                parts.append(self._part(part, name))
         return {**message, "content": parts}
 
     def _part(self, part: object, name: str) -> dict[str, object]:
@@ -143,7 +159,11 @@ class _Reading:
                 return {"type": "text", "text": part["refusal"]}
             raise FieldError(name, f"is of the type {part.get('type')!r:.80}", hint=_PART_HINT)
         assert kind is not None
-        patches = self._sound(part, name) if kind == "audio" else self._picture(part, name)
+        return self._shown(self._sound(part, name) if kind == "audio" else self._picture(part, name), name)
+
+    def _shown(self, patches: Patches, name: str) -> dict[str, object]:
+        """Prepared media goes into the list."""
+        kind = patches.kind
         self.media.append((name, patches))
         self.rows += patches.rows
         if self.context is not None:

@@ -27,7 +27,7 @@ from opsin.media.fetch import fetch as fetch_bytes
 from opsin.media.limits import PictureLimits
 from opsin.media.picture import Picture
 from opsin.media.swapping import Step, StepOverrides
-from opsin.models import Decoder, VisionEncoder, load_encoder, open_model
+from opsin.models import Decoder, VisionEncoder, film_layout, load_encoder, open_model
 from opsin.nn.meta import MetaReader
 from opsin.nn.module import FileReader
 from opsin.ops.device import Device
@@ -108,11 +108,12 @@ class Vision:
         self.path, self.rules, self.limits, self.budget = path, rules, limits, budget
         self._home = Home()
         # What is being decoded is in no budget yet, and more threads than processors gain nothing.
-        self._decoding = BoundedSemaphore(available_threads())
+        self.decoding = BoundedSemaphore(available_threads())
         self.budgets = PictureBytes.of(limits)
         self._file = open_model(path) if file is None else file.again()
         self.close = finalize(self, self._file.close)  # by whoever loads the weights, or when nobody holds it any more
         self._meta = load_encoder(self._file, MetaReader(self._file))
+        self.lay_out_film = partial(film_layout(self._file), self._meta)
 
     @property
     def width(self) -> int:
@@ -158,7 +159,7 @@ class Vision:
         overrides, data = StepOverrides(own or {}), None
         if isinstance(source, bytes | bytearray | memoryview):
             source = data = bytes(source)
-        with self._decoding:
+        with self.decoding:
             picture = open_picture(source, self.limits, name=name)
         picture = picture.at(picture.budget.within(budget).within(self.budget))
         try:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import blake2b
+from types import MethodType
 
 import numpy as np
 import numpy.typing as npt
@@ -134,6 +135,11 @@ class Film:
 
     def __len__(self) -> int:
         return len(self.times)
+
+    @property
+    def owner(self) -> object:
+        """What lives as long as a frame may be asked for: it holds the file's bytes."""
+        return self.decode.__self__ if isinstance(self.decode, MethodType) else self.decode
 
     def __repr__(self) -> str:
         return f"<Film: {len(self)} frames of {self.size[0]} x {self.size[1]} in {self.seconds:.1f} seconds>"

@@ -45,9 +45,19 @@ class Sees(Protocol):
 def as_pictures(tower: Sees, film: Film) -> Parts:
     """Frames as pictures, each behind its time in minutes and seconds: for families that know no films."""
     parts: list[str | Patches] = []
-    for number in by_rate(film, film.choice):
+    numbers = by_rate(film, film.choice)
+    for number in numbers:
         parts += [f"[{clock(film.times[number])}]", frame(tower.layout, film, number)]
-    return tuple(parts)
+    return _told(parts, film, len(numbers))
+
+
+def _told(parts: list[str | Patches], film: Film, count: int) -> Parts:
+    """The same, whose first patches say how much of the film is looked at."""
+    note = f"{count} of {len(film)} frames of a video of {film.seconds:.1f} seconds"
+    first = next(place for place, part in enumerate(parts) if isinstance(part, Patches))
+    patches = parts[first]
+    assert isinstance(patches, Patches)
+    return (*parts[:first], replace(patches, notes=(*film.notes, note, *patches.notes)), *parts[first + 1 :])
 
 
 def frame(layout: Layout, film: Film, number: int) -> Patches:
@@ -103,7 +113,7 @@ def on_time_axis(tower: SeesMoments, film: Film) -> Parts:
     times = [int(number * interval + ROUNDING) for number in range(len(spans))]
     behind = [0] * (len(spans) - 1) + [max(times[-1] + 1, spans[-1].positions)]
     placed = (replace(s, time=t, positions=p) for s, t, p in zip(spans, times, behind, strict=True))
-    return (Patches(tuple(placed), film.notes, original=film.size),)
+    return _told([Patches(tuple(placed), original=film.size)], film, len(numbers))
 
 
 def with_times(tower: SeesMoments, film: Film) -> Parts:
@@ -123,7 +133,7 @@ def with_times(tower: SeesMoments, film: Film) -> Parts:
         pair = numbers[at * STEP], numbers[min(at * STEP + 1, len(numbers) - 1)]
         seconds = sum(float(film.times[number]) for number in pair) / STEP
         parts += [f"<{seconds:.1f} seconds>", Patches((span,), original=film.size)]
-    return tuple(parts)
+    return _told(parts, film, len(numbers))
 
 
 def moments(tower: SeesMoments, film: Film, numbers: Sequence[int], size: Size) -> list[MediaSpan]:

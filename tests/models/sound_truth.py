@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import WhisperFeatureExtractor
+from transformers import PreTrainedModel, WhisperFeatureExtractor
 from transformers.models.whisper.configuration_whisper import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -23,6 +23,11 @@ Floats = NDArray[np.float32]
 WIDTH, HEADS, FFN, BANDS, ROWS, LAYERS, TEXT_WIDTH = 48, 4, 80, 20, 24, 3, 64
 WINDOW = 2 * ROWS  # frames that are heard at once, of 10 ms
 # Seconds of sounds: one sample, hardly anything, odd numbers of frames, a window, more, and several windows.
+TEXT = {
+    "vocab_size": 300, "hidden_size": TEXT_WIDTH, "intermediate_size": 96, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
+    "pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1,
+}  # fmt: skip
 SECONDS = (1 / RATE, 0.01, 0.0321, 0.131, 0.25, 0.4, 0.48, 0.481, 0.5, 0.73, 1.0, 1.4567)
 TOWER = (
     (r"conv(\d)", r"a.conv1d.\1"),
@@ -49,6 +54,8 @@ class SoundTruth:
         marker: what its template writes for a sound, and
         around: the strings before and behind its rows.
         norms: two tensors of one shape that must not be swapped.
+        whole: the model with its text part, where transformers has one, and
+        logits: (model, ids, samples) -> its logits [rows, vocabulary].
     """
 
     projector: str
@@ -58,7 +65,8 @@ class SoundTruth:
     marker: str
     norms: tuple[str, str]
     around: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    keys: Mapping[str, object] = field(default_factory=dict)
+    whole: Callable[[], PreTrainedModel] | None = None
+    logits: Callable[..., Floats] | None = None
 
 
 def sound(seconds: float, seed: int = 0) -> Waveform:

@@ -114,6 +114,15 @@ class HearingTower:
         return x
 
 
+def first_rows(x: Array, windows: int, count: int) -> Array:
+    """The first rows of each window of [windows * rows, width]."""
+    rows = most(x.shape[0]) // windows
+    if count == rows:
+        return x
+    places = (np.arange(windows)[:, None] * rows + np.arange(count)).reshape(-1).astype(np.int32)
+    return x.ops.take(x, x.ops.constant(places))
+
+
 def filled(x: Array, windows: int, k: int) -> Array:
     """States [windows * rows, width] with nothing behind those of each window, up to a whole number of k rows."""
     rows = most(x.shape[0]) // windows

@@ -1,0 +1,78 @@
+"""Qwen2-Audio: an encoder of speech, of whose states the means of two become a row, through one matrix.
+
+Each window of 30 seconds is heard as a sound of its own; what lies behind a sound is silence that nobody looks at.
+Hardly anything (less than 40 ms) gets silence behind it.
+
+GGUF: clip.projector_type = "qwen2a". The text part is a file of its own. llama.cpp hears windows to their ends, silence
+and all. Oracle: transformers' Qwen2AudioEncoder with its projector and Qwen2AudioProcessor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from opsin.arrays import Floats
+from opsin.errors import ModelError
+from opsin.gguf import File
+from opsin.media.mel import HOP, log_mel, window
+from opsin.media.sound import Waveform
+from opsin.nn.hearing import HearingTower, first_rows
+from opsin.nn.keys import positive_int
+from opsin.nn.module import Module, Reader
+from opsin.nn.parts import Linear
+from opsin.nn.sounds import sound_span
+from opsin.ops import Array
+from opsin.spans import MediaSpan, Patches
+
+_LEAST = 3  # frames that give a row
+
+
+class Projector(Module):
+    fc: Linear
+
+
+@dataclass(frozen=True, eq=False)
+class Qwen2Audio:
+    """Frames of an odd number end with one more than is needed, for what the convolutions see behind the last row."""
+
+    tower: HearingTower
+    projector: Projector
+    marker: ClassVar[str] = "<|audio_bos|><|AUDIO|><|audio_eos|>"
+
+    @classmethod
+    def load(cls, file: File, source: Reader) -> Qwen2Audio:
+        tower, projector = HearingTower.load(file, source), Projector.read(source, "mm.a")
+        projector.fc.check(tower.shape.width, positive_int(file, "clip.audio.projection_dim"))
+        if tower.rows < 2 * _LEAST:
+            raise ModelError(f"a.position_embd.weight has {tower.rows} rows", hint="the file is damaged")
+        return cls(tower, projector)
+
+    @property
+    def width(self) -> int:
+        return self.projector.fc.outputs
+
+    def layout(self, sound: Waveform) -> Patches:
+        samples = self.tower.frames * HOP
+        spans = [self._span(sound, first) for first in range(0, len(sound.samples), samples)]
+        return Patches(("<|audio_bos|>", *spans, "<|audio_eos|>"), sound.notes)
+
+    def _span(self, sound: Waveform, first: int) -> MediaSpan:
+        """The window that begins with this sample."""
+        heard = sound.samples[first : first + self.tower.frames * HOP]
+        rows = (max(_LEAST, -(-len(heard) // HOP)) + 1) // 2
+        frames = min(2 * rows + 1, self.tower.frames)
+        return sound_span(
+            sound, "qwen2audio", self.tower.bands, first, rows=rows // 2, shape=(frames, self.tower.bands),
+            make=lambda: window(log_mel(heard, self.tower.bands), 0, frames),
+        )  # fmt: skip
+
+    def encode(self, features: Floats) -> Array:
+        windows, frames, _ = features.shape
+        x, rows = self.tower.embed(features), frames // 2
+        x = self.tower.run(first_rows(x, windows, rows), windows)
+        means = x.ops.mean_rows(first_rows(x, windows, rows // 2 * 2), 2)
+        return self.projector.fc(self.tower.weights.post_ln(means, self.tower.shape.eps))
+
+
+AUDIO_ENCODERS = {"qwen2a": Qwen2Audio.load}

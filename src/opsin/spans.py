@@ -54,6 +54,23 @@ class TextSpan:
 
 
 @dataclass(frozen=True)
+class Canvas:
+    """Where rows lie in a plane that a picture, its slices and the markers between share, for positions of three axes.
+
+    Attributes:
+        passed: rows between where it begins, which is the time of all rows on it, and the span's first one.
+        corner: the row and column of the span's first row.
+        size: rows high and wide over which the span's grid is spread.
+        markers: of rows of text around the span: which, counted from its first one, and the row and column of each.
+    """
+
+    passed: int
+    corner: tuple[int, int]
+    size: tuple[int, int]
+    markers: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class MediaSpan:
     """Rows made from one picture, part of a picture, or sound: all rows of its embeddings, or some.
 
@@ -62,6 +79,7 @@ class MediaSpan:
         rows: places in the sequence; none where it is only remembered.
         positions: how far it moves the position counter.
         grid: rows high and rows wide, for positions of several axes and for `rectangles`.
+        canvas: where these lie, if not from the position that the span begins at.
         atomic: its rows see each other, so they are computed in one step.
         memory: rows kept beside the sequence, for cross-attention by the rows from here to the next such span; spans
             that follow each other, with nothing but their markers between, are remembered together.
@@ -84,6 +102,7 @@ class MediaSpan:
     marker: int = 0
     first: int = 0
     encoded: int = 0
+    canvas: Canvas | None = None
     features: Features | None = field(default=None, compare=False)
     embeddings: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     size: tuple[int, int] | None = field(default=None, compare=False)
@@ -125,7 +144,16 @@ class MediaSpan:
         """What makes its rows first..last what they are."""
         rows = (self.first + first, self.first + last)
         moment = () if self.time is None else (self.time, self.positions)
-        return b"M" + self.digest + b"".join(number.to_bytes(4, "little") for number in (*rows, *moment))
+        said = b"" if self.canvas is None else repr(self.canvas).encode()  # it may hang on what follows
+        return b"M" + self.digest + b"".join(number.to_bytes(4, "little") for number in (*rows, *moment)) + said
+
+    def ended_by(self, rows: int, marker: int = 1) -> MediaSpan:
+        """The same, where so many rows of text behind its end marker are on its canvas as well, where that begins."""
+        if self.canvas is None or not rows:
+            return self
+        more = [(self.rows + marker + row, 0, 0) for row in range(rows)]
+        canvas = replace(self.canvas, markers=(*self.canvas.markers, *more))
+        return replace(self, canvas=canvas, positions=self.positions - rows)
 
     def rectangles(self) -> list[Area]:
         """What each row shows: cells of the grid, or the whole area for every row where there is no grid.
@@ -154,6 +182,7 @@ class Patches:
         notes: said to whoever sent it, as "frame 1 of 12".
         original: (width, height) of the picture that was given.
         whole: (width, height) that all of the original has in it, where it is cut into several spans.
+        absorbed: tokens of this text that follow it are on its canvas.
         numbered: stands before it, with its number among the prompt's pictures, from 0 on, in the place of {}.
     """
 
@@ -164,6 +193,7 @@ class Patches:
     numbered: str = ""
     kind: Kind = "image"
     seconds: float | None = None
+    absorbed: str = ""
 
     def __repr__(self) -> str:
         sizes = (("grid", self.grid), ("picture", self.original), ("seen at", self.size))

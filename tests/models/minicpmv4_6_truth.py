@@ -1,13 +1,21 @@
-"""A tiny random MiniCPM-V 4.6, in transformers' class: with both mergers, and with the last alone."""
+"""A tiny random MiniCPM-V 4.6 and 4.7, in transformers' classes: with both mergers, and with the last alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
 import torch
-from transformers import MiniCPMV4_6Config, MiniCPMV4_6ForConditionalGeneration, MiniCPMV4_6Processor
+from transformers import (
+    MiniCPMV4_6Config,
+    MiniCPMV4_6ForConditionalGeneration,
+    MiniCPMV4_6Processor,
+    MiniCPMV4_7Config,
+    MiniCPMV4_7ForConditionalGeneration,
+    MiniCPMV4_7Processor,
+    PreTrainedModel,
+)
 from transformers.models.minicpmv4_6.image_processing_pil_minicpmv4_6 import MiniCPMV4_6ImageProcessorPil
 from vision_truth import (
     SIGLIP,
@@ -35,25 +43,36 @@ RULES = (
 MODES = {"16x": 4, "4x": 2}
 
 
-def make(mode: str, seed: int = 0, table: int = TABLE) -> MiniCPMV4_6ForConditionalGeneration:
+NEWLINE = 198  # the byte tokenizer's id of one
+NEWER = {  # of 4.7
+    "image_start_id": SPECIAL + 2, "image_end_id": SPECIAL + 3, "slice_start_id": SPECIAL + 4,
+    "slice_end_id": SPECIAL + 5, "newline_id": NEWLINE,
+}  # fmt: skip
+
+
+def make(
+    mode: str, seed: int = 0, table: int = TABLE, *, newer: bool = False
+) -> MiniCPMV4_6ForConditionalGeneration | MiniCPMV4_7ForConditionalGeneration:
     torch.manual_seed(seed)
+    turning = {"mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5} if newer else {}
     text = {
         "model_type": "qwen3_5_text", "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96,
         "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
         "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
         "max_position_embeddings": 2048, "pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 0],
-                            "partial_rotary_factor": 0.25, "mrope_interleaved": True},
+                            "partial_rotary_factor": 0.25, "mrope_interleaved": True, **turning},
     }  # fmt: skip
     vision = {
         "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
         "image_size": table * PATCH, "patch_size": PATCH,
     }  # fmt: skip
-    config = MiniCPMV4_6Config(
+    config = (MiniCPMV4_7Config if newer else MiniCPMV4_6Config)(
         text_config=text, vision_config=vision, image_token_id=SPECIAL, video_token_id=SPECIAL + 1,
         insert_layer_id=BEHIND, downsample_mode=mode, attn_implementation="eager", dtype=torch.float32,
+        **(NEWER if newer else {}),
     )  # fmt: skip
-    model = MiniCPMV4_6ForConditionalGeneration(config).eval()
+    model = (MiniCPMV4_7ForConditionalGeneration if newer else MiniCPMV4_6ForConditionalGeneration)(config).eval()
     enliven(model, seed)
     with torch.no_grad():
         for name, values in model.named_parameters():
@@ -63,13 +82,13 @@ def make(mode: str, seed: int = 0, table: int = TABLE) -> MiniCPMV4_6ForConditio
 
 
 def write_tower(
-    path: Path, model: MiniCPMV4_6ForConditionalGeneration, *, half: bool = False,
+    path: Path, model: PreTrainedModel, *, half: bool = False,
     keys: Mapping[str, object] | None = None,
 ) -> Path:  # fmt: skip
     merge = MODES[model.config.downsample_mode]
     known = {
-        "clip.projector_type": "minicpmv4_6", **vision_keys(model.config.vision_config, 64), **look(MEAN, STD),
-        "clip.vision.image_size": SIDE, "clip.vision.projector.scale_factor": merge,
+        "clip.projector_type": model.config.model_type, **vision_keys(model.config.vision_config, 64),
+        **look(MEAN, STD), "clip.vision.image_size": SIDE, "clip.vision.projector.scale_factor": merge,
         **({"clip.vision.wa_layer_indexes": [BEHIND]} if merge == 4 else {}), **(keys or {}),
     }  # fmt: skip
     rules = RULES if merge == 4 else [rule for rule in RULES if "vit_merger" not in rule[0]]
@@ -80,12 +99,19 @@ class StillProcessor(WithoutVideos, MiniCPMV4_6Processor):
     """MiniCPMV4_6Processor, of pictures."""
 
 
+class NewerProcessor(WithoutVideos, MiniCPMV4_7Processor):
+    """MiniCPMV4_7Processor, of pictures."""
+
+    def create_mm_token_type_ids(self, input_ids: Sequence[Sequence[int]]) -> list[list[int]]:
+        return super().create_mm_token_type_ids([[int(id) for id in ids] for ids in input_ids])
+
+
 class NoVideos:
     slice_mode, downsample_mode = True, "16x"
 
 
 @cache
-def processor(mode: str) -> StillProcessor:
+def processor(mode: str, *, newer: bool = False) -> StillProcessor | NewerProcessor:
     pictures = MiniCPMV4_6ImageProcessorPil(
         patch_size=PATCH, scale_resolution=SIDE, downsample_mode=mode, image_mean=MEAN, image_std=STD
     )
@@ -94,7 +120,7 @@ def processor(mode: str) -> StillProcessor:
              "image_token": MARKER, "video_token": "<|video_pad|>"}  # fmt: skip
     tokenizer = byte_tokenizer(SPECIALS, MARKER, **names)
     tokenizer.pad_token = SPECIALS[-1]
-    return StillProcessor(pictures, NoVideos(), tokenizer)
+    return (NewerProcessor if newer else StillProcessor)(pictures, NoVideos(), tokenizer)
 
 
 TOWERS = {

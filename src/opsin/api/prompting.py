@@ -198,7 +198,7 @@ class Prompting:
         `shown`: pictures that stand before these.
         """
         spans: list[MediaSpan | Sequence[int]] = []
-        text, number = runs[0], shown
+        text, absorbed, number = runs[0], "", shown
         for run, patches in zip(runs[1:], pictures, strict=True):
             text += patches.numbered.format(number)
             number += patches.kind == "image"
@@ -206,11 +206,25 @@ class Prompting:
                 if isinstance(part, str):
                     text += part
                     continue
-                spans += [self._ids(text, first=first and not spans, check=check), part]
-                text = ""
-            text += run
-        spans.append(self._ids(text, first=first and not spans, check=check))
+                self._add(spans, text, absorbed, first=first, check=check)
+                spans.append(part)
+                text = absorbed = ""
+            text, absorbed = text + run, patches.absorbed
+        self._add(spans, text, absorbed, first=first, check=check)
         return spans
+
+    def _add(
+        self, spans: list[MediaSpan | Sequence[int]], text: str, absorbed: str, *, first: bool,
+        check: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """The ids of a text. Those of `absorbed` behind a picture's last marker are on its canvas."""
+        ids = self._ids(text, first=first and not spans, check=check)
+        last = spans[-1] if spans else None
+        if absorbed and isinstance(last, MediaSpan):
+            own = self.tokenizer.encode(absorbed)
+            others = (place for place, id in enumerate(ids[1:]) if [id] != own)
+            spans[-1] = last.ended_by(next(others, len(ids[1:])))
+        spans.append(ids)
 
     def _ids(self, text: str, *, first: bool, check: Callable[[], None]) -> list[int]:
         ids = self.tokenizer.encode(text, special=True, check=check)

@@ -24,7 +24,7 @@ from opsin.api.model import Model
 from opsin.arrays import Bytes
 from opsin.engine.kept_rows import KeptRows, forget_rows, read_rows, write_rows
 from opsin.errors import FileError, RequestError
-from opsin.spans import MediaSpan, Prompt, TextSpan
+from opsin.spans import Canvas, MediaSpan, Prompt, TextSpan
 
 _BEGIN: Final = Struct("<8s32sI")  # magic, digest of all behind it, bytes of the head
 _MAGIC: Final = b"opsinRw1"
@@ -43,6 +43,7 @@ class _Media(msgspec.Struct):
     marker: int
     first: int
     encoded: int
+    canvas: Canvas | None = None
 
 
 class _Head(msgspec.Struct):
@@ -160,7 +161,7 @@ def _told(span: TextSpan | MediaSpan) -> list[int] | _Media:
         return list(span.ids)
     return _Media(
         span.digest, span.rows, span.positions, span.grid, span.atomic, span.memory, span.marker, span.first,
-        span.encoded,
+        span.encoded, span.canvas,
     )  # fmt: skip
 
 
@@ -169,7 +170,7 @@ def _span(told: list[int] | _Media) -> TextSpan | MediaSpan:
         return TextSpan(tuple(told))
     return MediaSpan(
         told.digest, told.rows, told.positions, told.grid, told.atomic, told.memory, told.marker, told.first,
-        told.encoded,
+        told.encoded, told.canvas,
     )  # fmt: skip
 
 

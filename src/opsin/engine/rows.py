@@ -13,7 +13,7 @@ import numpy as np
 
 from opsin.arrays import Ints
 from opsin.ops import PAGE
-from opsin.spans import MediaSpan, Prompt, TextSpan, memory_keys
+from opsin.spans import Canvas, MediaSpan, Prompt, TextSpan, memory_keys
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,8 @@ class PromptRows:
             if span.positions != span.rows:
                 moved += span.positions - span.rows
                 positions[end:] = np.arange(end + moved, self.count + moved, dtype=np.int32)[:, None]
+            if self.axes == 3 and span.canvas is not None and span.grid is not None:
+                _lay_out(positions, start, here, span, span.canvas, span.grid)
             if span.atomic:
                 ahead[start:end] = end
         self._next = self.count + moved
@@ -192,3 +194,25 @@ class PromptRows:
         first = np.where(which < 0, 0, pages[which] * PAGE).astype(np.int32)
         rows = np.where(which < 0, 0, np.array([*sizes, 0], np.int32)[which]).astype(np.int32)
         return first, first + rows
+
+
+def _lay_out(positions: Ints, start: int, here: int, span: MediaSpan, canvas: Canvas, grid: tuple[int, int]) -> None:
+    """Positions of a span on a canvas, and of the markers around it; `here` is the one at which it would begin."""
+    begin = max(0, here - canvas.passed)
+    rows, columns = (
+        begin + corner + _spread(count, size)
+        for count, size, corner in zip(grid, canvas.size, canvas.corner, strict=True)
+    )
+    own = positions[start : start + span.rows]
+    own[:, 0], own[:, 1], own[:, 2] = begin, np.repeat(rows, grid[1]), np.tile(columns, grid[0])
+    for place, row, column in canvas.markers:
+        if 0 <= start + place < len(positions):
+            positions[start + place] = (begin, max(0, begin + row), max(0, begin + column))
+
+
+def _spread(count: int, size: int) -> Ints:
+    """`count` places, as far from each other as goes, of 0 ... size - 1; in the steps of torch.linspace, rounded."""
+    last, places = np.float32(size - 1), np.arange(count, dtype=np.float32)
+    step = last / np.float32(max(1, count - 1))
+    found = np.where(places < count // 2, step * places, last - step * (count - 1 - places))
+    return np.rint(found if count > 1 else places).astype(np.int32)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from jina_truth import JinaTruth
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 TEXTS = [
@@ -48,14 +50,34 @@ def unigram() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=made, **{f"{role}_token": text for role, text in roles.items()})
 
 
+def byte_pairs() -> PreTrainedTokenizerFast:
+    made = Tokenizer(models.BPE())
+    made.normalizer, made.decoder = normalizers.NFC(), decoders.ByteLevel()
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        TEXTS, trainers.BpeTrainer(vocab_size=SIZE - 10, special_tokens=special, initial_alphabet=letters)
+    )
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    roles = dict(zip(("pad", "unk", "cls", "sep", "mask"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=made, **{f"{role}_token": text for role, text in roles.items()})
+
+
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder as transformers has it: its class without "Model", settings, tokenizer, and how it is pooled."""
+    """An encoder as transformers has it: its class without "Model", settings, tokenizer, and how it is pooled.
+
+    `truth`: what makes a model that transformers does not have.
+    """
 
     name: str
     tokenizer: Callable[[], PreTrainedTokenizerFast] = word_pieces
     pooling: str = "mean"
     settings: dict[str, object] = field(default_factory=dict)
+    truth: Callable[..., torch.nn.Module] | None = None
     shared: dict[str, object] = field(
         default_factory=lambda: {
             "vocab_size": SIZE, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
@@ -73,6 +95,16 @@ ENCODERS = {
         settings={"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": CONTEXT + 2},
     ),
     "nomic-bert": Encoder("NomicBert"),
+    "modern-bert": Encoder(
+        "ModernBert",
+        byte_pairs,
+        settings={"num_hidden_layers": 4, "local_attention": 20, "norm_eps": 1e-6, "type_vocab_size": None,
+                  "layer_norm_eps": None},
+    ),
+    "jina-bert-v2": Encoder("JinaBert", settings={"feed_forward_type": "geglu"}, truth=JinaTruth),
+    "jina-bert-v2-code": Encoder(
+        "JinaBert", settings={"feed_forward_type": "geglu"}, truth=partial(JinaTruth, is_normed=True)
+    ),
     "gemma-embedding": Encoder(
         "Gemma3Text",
         settings={"use_bidirectional_attention": True, "sliding_window": 20, "num_key_value_heads": 2, "head_dim": 24,
@@ -87,9 +119,12 @@ def save(folder: Path, kind: str) -> torch.nn.Module:
     told = ENCODERS[kind]
     torch.manual_seed(1)
     settings = {name: value for name, value in {**told.shared, **told.settings}.items() if value is not None}
-    config = getattr(transformers, f"{told.name}Config")(**settings)
-    config._attn_implementation = "eager"
-    model = getattr(transformers, f"{told.name}Model")(config).eval()
+    if told.truth is not None:
+        model = told.truth(**settings).eval()
+    else:
+        config = getattr(transformers, f"{told.name}Config")(**settings)
+        config._attn_implementation = "eager"
+        model = getattr(transformers, f"{told.name}Model")(config).eval()
     with torch.no_grad():
         for name, values in model.named_parameters():
             if "norm" in name.lower():
@@ -111,10 +146,14 @@ def save(folder: Path, kind: str) -> torch.nn.Module:
 
 
 def save_ranking(folder: Path, kind: str) -> torch.nn.Module:
-    """The same encoder with a head that gives a score, as transformers saves it."""
-    told = ENCODERS[kind]
+    """The same encoder with a head that gives a score, as transformers saves it. "-mean": of the mean of all tokens."""
+    told = ENCODERS[kind.removesuffix("-mean")]
     torch.manual_seed(2)
-    config = getattr(transformers, f"{told.name}Config")(**{**told.shared, **told.settings, "num_labels": 1})
+    settings = {**told.shared, **told.settings, "num_labels": 1}
+    if kind.startswith("modern"):
+        settings["classifier_pooling"] = "mean" if kind.endswith("-mean") else "cls"
+    settings = {name: value for name, value in settings.items() if value is not None}
+    config = getattr(transformers, f"{told.name}Config")(**settings)
     model = getattr(transformers, f"{told.name}ForSequenceClassification")(config).eval()
     with torch.no_grad():
         for name, values in model.named_parameters():

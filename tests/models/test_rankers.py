@@ -20,7 +20,7 @@ QUERY = "the quick fox"
 DOCUMENTS = ["rain in spain", "the lazy dog jumps over", "a", "héllo world and so on", "The quick brown fox"]
 
 
-@pytest.fixture(scope="module", params=["bert", "xlm-roberta"])
+@pytest.fixture(scope="module", params=["bert", "xlm-roberta", "modern-bert", "modern-bert-mean"])
 def kind(request):
     return request.param
 

@@ -13,6 +13,7 @@ from opsin.models import load_decoder
 from opsin.nn.batch import Batch, Group
 from opsin.nn.module import FileReader
 from opsin.ops import PAGE, Reads
+from opsin.ops.alibi import Alibi, alibi_slopes
 from opsin.ops.routes import Routing
 
 torch = pytest.importorskip("torch")
@@ -168,13 +169,15 @@ class TestDefinition:
 
     @pytest.mark.parametrize("softcap", [0.0, 3.0])
     @pytest.mark.parametrize("sunk", [False, True])
-    def test_attention(self, softcap, sunk):
+    @pytest.mark.parametrize("sloped", [False, True])
+    def test_attention(self, softcap, sunk, sloped):
         cache = Cache(2, 24, (150, 70))
         rows = [(0, 0, 150), (0, 3, 100), (1, 0, 70), (0, 0, 0), (1, 5, 5)]
         q = normal(5, 6, 24)
 
         def run(o):
             options = {"scale": 0.3, "softcap": softcap, "sinks": o.constant(normal(6)) if sunk else None}
-            return o.attend(o.constant(q), cache.fill(o), 1, cache.reads(o, rows), **options)
+            falls = Alibi(o.constant(alibi_slopes(6)), o.constant(np.int32([149, 7, 9, 0, 3]))) if sloped else None
+            return o.attend(o.constant(q), cache.fill(o), 1, cache.reads(o, rows), alibi=falls, **options)
 
         agree(TorchOps(), run, 1e-5)

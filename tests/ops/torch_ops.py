@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from opsin.ops import PAGE, Activation, Array, Glu, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most
+from opsin.ops.alibi import Alibi
 from opsin.ops.recurrence import Runs, States
 from opsin.ops.routes import Routes, Routing, Stack
 from opsin.quants import by_id
@@ -240,9 +241,9 @@ class TorchOps:
 
     def attend(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
-        sinks: Array | None = None,
+        sinks: Array | None = None, alibi: Alibi | None = None,
     ) -> Array:  # fmt: skip
-        weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap, sinks=sinks)
+        weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap, sinks=sinks, alibi=alibi)
         return self.apply_weights(weights, pages, layer, reads)
 
     def attend_dense(
@@ -262,13 +263,15 @@ class TorchOps:
 
     def attention_weights(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
-        sinks: Array | None = None,
+        sinks: Array | None = None, alibi: Alibi | None = None,
     ) -> Array:  # fmt: skip
         keys = self._keys(pages.k[layer], reads, q.shape[1])  # [rows, keys, heads, width]
         scores = torch.einsum("nhd,nkhd->nhk", q.data, keys) * scale
         if softcap:
             scores = softcap * (scores / softcap).tanh()
         place = torch.arange(keys.shape[1])
+        if alibi is not None:
+            scores -= alibi.slopes.data[:, None] * (alibi.places.data[:, None] - place).abs()[:, None]
         seen = (place >= reads.first.data[:, None]) & (place < reads.last.data[:, None])
         scores = scores.masked_fill(~seen[:, None], -torch.inf)
         if sinks is not None:

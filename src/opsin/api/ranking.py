@@ -68,7 +68,7 @@ class Ranks(Embeds):
         if head is None:
             query, *others = self.embed(prompts, check=check)
             return np.array([other @ query for other in others], np.float32)
-        states = text.pooler.pool(prompts, "last" if self.writes else "cls", check=check)
+        states = text.pooler.pool(prompts, "last" if self.writes else head.pooling, check=check)
         return text.engine.call(lambda: _scores(head, text.runner.device.eager().constant, states))
 
     def _pair(self, query: str, document: str, check: Callable[[], None]) -> Prompt:

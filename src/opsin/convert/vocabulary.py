@@ -103,7 +103,7 @@ def vocabulary_keys(
         f"{PREFIX}token_type": Typed(ValueType.INT32, tokens.kinds),
         **tokens.keys,
         **({f"{PREFIX}scores": Typed(ValueType.FLOAT32, tokens.scores)} if kind in (SENTENCEPIECE, UNIGRAM) else {}),
-        **_roles(folder, config, {text: id for id, text in enumerate(tokens.texts)}, encodes=kind == WORD_PIECES),
+        **_roles(folder, config, {text: id for id, text in enumerate(tokens.texts)}, pieces=kind == WORD_PIECES),
         **_additions(written, config),
     }
     templates, about_templates = template_keys(folder, has_vision=has_vision)
@@ -304,15 +304,20 @@ def _content(value: object) -> object:
     return value.get("content") if isinstance(value, Mapping) else value
 
 
-def _roles(folder: Path, config: Mapping[str, object], ids: Mapping[str, int], *, encodes: bool) -> dict[str, Writable]:
+def _roles(folder: Path, config: Mapping[str, object], ids: Mapping[str, int], *, pieces: bool) -> dict[str, Writable]:
     """The ids that have a role: as tokenizer_config.json says, else config.json.
 
-    `encodes`: its texts begin with the token of the class ([CLS]), and end with the separator.
+    Texts of BERT's (`pieces`) begin with the token of the class ([CLS]) and end with the separator, as do others that
+    name these and neither BOS nor EOS.
     """
+    config = dict(config)
+    for role, other in (("bos", "cls"), ("eos", "sep")):
+        if not pieces and _content(config.get(f"{role}_token")) is None and f"{other}_token" in config:
+            config[f"{role}_token"] = config[f"{other}_token"]
     settings = read_json(folder / "config.json")
     text = settings.get("text_config")
     found: dict[str, Writable] = {}
-    for role, name in (_ROLES | ({"cls": "bos"} if encodes else {})).items():
+    for role, name in (_ROLES | ({"cls": "bos"} if pieces else {})).items():
         token = _content(config.get(f"{role}_token"))
         id = ids.get(token) if isinstance(token, str) else settings.get(f"{role}_token_id")
         if id is None and isinstance(text, Mapping):
@@ -335,6 +340,8 @@ def _additions(written: Mapping[str, object], config: Mapping[str, object]) -> d
         elif kind == "TemplateProcessing":
             single = [_mapping(entry) for entry in _list(_mapping(part).get("single"))]
             found = {"bos": "SpecialToken" in single[0], "eos": "SpecialToken" in single[-1]} if single else found
+            pair = ["SpecialToken" in _mapping(entry) for entry in _list(_mapping(part).get("pair", []))]
+            found |= {"sep": pair.count(True) > 3} if pair else {}  # two of them stand between the texts of a pair
         elif kind in ("BertProcessing", "RobertaProcessing"):
             found = {"bos": True, "eos": True}
     return {f"{PREFIX}add_{role}_token": told for role, told in found.items() if isinstance(told, bool)}

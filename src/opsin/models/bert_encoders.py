@@ -17,8 +17,8 @@ from opsin.gguf.text_rules import HEADS
 from opsin.nn.encoder import TextEncoder
 
 TEXT_ENCODERS = {
-    "bert": partial(TextEncoder.load, prefix="bert", activation="gelu_erf", rotary=False),
-    "nomic-bert": partial(TextEncoder.load, prefix="nomic-bert", activation="silu", rotary=True),
+    "bert": partial(TextEncoder.load, prefix="bert", activation="gelu_erf", places="table"),
+    "nomic-bert": partial(TextEncoder.load, prefix="nomic-bert", activation="silu", places="rope"),
 }
 
 
@@ -97,7 +97,7 @@ _NOMIC = {
     "encoder.layers.{n}.mlp.fc2": "blk.{n}.ffn_down",
     "encoder.layers.{n}.norm2": "blk.{n}.layer_output_norm",
 }
-_BERT = Rules(
+BERT = Rules(
     part="text",
     architecture="bert",
     classes=("BertModel", "BertForMaskedLM"),
@@ -107,7 +107,7 @@ _BERT = Rules(
     dropped=_HEADS,
 )
 _ROBERTA = replace(
-    _BERT,
+    BERT,
     classes=("RobertaModel", "RobertaForMaskedLM", "XLMRobertaModel", "XLMRobertaForMaskedLM", "CamembertModel"),
     keys=(*_KEYS, Key("{arch}.context_length", lambda s: s.number("max_position_embeddings") - _skipped(s))),
     tensors=_tensors("", "roberta.", positions=replace(_POSITIONS, change=_behind, shape=_fewer)),
@@ -134,10 +134,10 @@ def _ranking(rules: Rules, classes: tuple[str, ...], **heads: str) -> Rules:
 
 
 RULES = (
-    _BERT,
+    BERT,
     _ROBERTA,
     _NOMIC_BERT,
-    _ranking(_BERT, ("BertForSequenceClassification",), **{"cls": "bert.pooler.dense", "cls.output": "classifier"}),
+    _ranking(BERT, ("BertForSequenceClassification",), **{"cls": "bert.pooler.dense", "cls.output": "classifier"}),
     _ranking(
         _ROBERTA,
         ("RobertaForSequenceClassification", "XLMRobertaForSequenceClassification"),

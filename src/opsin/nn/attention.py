@@ -13,8 +13,9 @@ from opsin.gguf import File
 from opsin.nn.batch import Batch, Group, Memory
 from opsin.nn.keys import number, positive_int
 from opsin.nn.module import Module, Reader, at
-from opsin.nn.parts import Linear, RmsNorm
-from opsin.ops import Array, Pages, Pairing
+from opsin.nn.parts import LayerNorm, Linear, RmsNorm
+from opsin.ops import Array, Pages, Pairing, most
+from opsin.ops.alibi import Alibi
 
 WIDEST = 1 << 14  # no head is nearly so wide; tables are made of that size before any tensor is looked at
 LARGEST_SCALE = 1e4  # of scores; published ones are at most 1
@@ -82,11 +83,9 @@ class Projection(Module):
         raise ModelError(f"there is no tensor {missing[0]}.weight{other}", hint="the file is incomplete")
 
 
-class SelfAttention(Projection):
-    """Attention to the rows before; norms of q and k, and sinks of scores, where the file has them."""
+class RowAttention(Projection):
+    """Attention to the rows before, or to all of a text; sinks of scores where the file has them."""
 
-    attn_q_norm: RmsNorm | None
-    attn_k_norm: RmsNorm | None
     attn_output: Linear
     sinks: Annotated[Array | None, at("attn_sinks.weight")]
 
@@ -100,6 +99,7 @@ class SelfAttention(Projection):
     def __call__(
         self, x: Array, batch: Batch, *, layer: int, heads: Heads, rope: Array | None, pairing: Pairing, eps: float,
         name: str, residual: Array | None = None, group: str = "self", queries: Array | None = None,
+        alibi: Alibi | None = None,
     ) -> Array:  # fmt: skip
         """x [rows, width] -> the same shape, with `residual` added. `rope` is the table, None for no positions.
 
@@ -107,22 +107,52 @@ class SelfAttention(Projection):
         """
         kept = batch.groups[group]
         q, k, v = self.project(x, heads)
-        if self.attn_q_norm is not None:
-            q = self.attn_q_norm(q, eps)
-        if self.attn_k_norm is not None:
-            k = self.attn_k_norm(k, eps)
+        q, k = self.normed(q, k, eps)
         if rope is not None:
             q = x.ops.rope(q, rope if queries is None else queries, pairing)
             k = x.ops.rope(k, rope, pairing)
         assert kept.slots is not None
         x.ops.store(kept.pages, layer, k, v, kept.slots)
-        out = attend(q, batch, kept, layer=layer, heads=heads, name=name, sinks=self.sinks)
+        out = attend(q, batch, kept, layer=layer, heads=heads, name=name, sinks=self.sinks, alibi=alibi)
         seen = self.gated(out.reshape(heads.query * heads.width), x)
         return batch.tap(f"{name}.sum", self.attn_output(seen, residual))
+
+    def normed(self, q: Array, k: Array, eps: float) -> tuple[Array, Array]:
+        """Queries and keys [rows, heads, width], before they turn."""
+        return q, k
 
     def gated(self, seen: Array, x: Array) -> Array:
         """What rows of x saw [rows, heads * width], as it goes on."""
         return seen
+
+
+class SelfAttention(RowAttention):
+    """The same with norms of each head's q and k, where the file has them."""
+
+    attn_q_norm: RmsNorm | None
+    attn_k_norm: RmsNorm | None
+
+    def normed(self, q: Array, k: Array, eps: float) -> tuple[Array, Array]:
+        if self.attn_q_norm is not None:
+            q = self.attn_q_norm(q, eps)
+        if self.attn_k_norm is not None:
+            k = self.attn_k_norm(k, eps)
+        return q, k
+
+
+class WideNormAttention(RowAttention):
+    """The same with norms of all heads' q and k together, where the file has them."""
+
+    attn_q_norm: LayerNorm | None
+    attn_k_norm: LayerNorm | None
+
+    def normed(self, q: Array, k: Array, eps: float) -> tuple[Array, Array]:
+        return _wide(self.attn_q_norm, q, eps), _wide(self.attn_k_norm, k, eps)
+
+
+def _wide(norm: LayerNorm | None, x: Array, eps: float) -> Array:
+    heads, width = most(x.shape[1]), x.width
+    return x if norm is None else norm(x.reshape(heads * width), eps).reshape(heads, width)
 
 
 class _Half(Linear):
@@ -256,11 +286,12 @@ def _sized(part: Linear, outputs: int, heads: Heads) -> Linear:
 
 
 def attend(
-    q: Array, batch: Batch, group: Group, *, layer: int, heads: Heads, name: str, sinks: Array | None = None
-) -> Array:
+    q: Array, batch: Batch, group: Group, *, layer: int, heads: Heads, name: str, sinks: Array | None = None,
+    alibi: Alibi | None = None,
+) -> Array:  # fmt: skip
     """`Ops.attend`, through the weights where a tap wants to see them."""
     ops, weights, scale, cap = q.ops, f"{name}.weights", heads.scale, heads.softcap
     if not batch.wants_weights(weights):
-        return ops.attend(q, group.pages, layer, group.reads, scale=scale, softcap=cap, sinks=sinks)
-    seen = ops.attention_weights(q, group.pages, layer, group.reads, scale=scale, softcap=cap, sinks=sinks)
+        return ops.attend(q, group.pages, layer, group.reads, scale=scale, softcap=cap, sinks=sinks, alibi=alibi)
+    seen = ops.attention_weights(q, group.pages, layer, group.reads, scale=scale, softcap=cap, sinks=sinks, alibi=alibi)
     return ops.apply_weights(batch.tap(weights, seen), group.pages, layer, group.reads)

@@ -199,6 +199,19 @@ class LayerNorm(Module):
         return x.ops.layer_norm(x, self.weight, self.bias, eps)
 
 
+class PlainLayerNorm(Module):
+    """A layer norm without a bias."""
+
+    weight: Array
+
+    def check(self, width: int) -> None:
+        """Raises ModelError where it is made for another width."""
+        _fit(self, "weight", self.weight, width)
+
+    def __call__(self, x: Array, eps: float) -> Array:
+        return x.ops.layer_norm(x, self.weight, None, eps)
+
+
 def _fit(part: Module, name: str, values: Array, width: int) -> None:
     """A kernel would read past the end of a vector that is too short."""
     if values.shape != (width,):

@@ -133,8 +133,10 @@ class SandwichDecoder(OverWeights):
         return batch.tap(f"blk.{layer}.out", x)
 
 
-def local_layers(file: File, prefix: str, layers: int, *, period: int, window: int = 0) -> list[bool]:
-    """Which layers see only a window: by a list in the file, or all but the last of each period.
+def local_layers(
+    file: File, prefix: str, layers: int, *, period: int, window: int = 0, begins: bool = False
+) -> list[bool]:
+    """Which layers see only a window: by a list in the file, or all but the last of each period (`begins`: the first).
 
     `period` and `window` count where the file has none; without a window no layer is local.
     """
@@ -149,7 +151,7 @@ def local_layers(file: File, prefix: str, layers: int, *, period: int, window: i
     period = file.get_int(key, period)
     if period < 0:
         raise ModelError(f"{key} is {period}", hint="the file is damaged; download it again")
-    return [period == 0 or (i + 1) % period != 0 for i in range(layers)]
+    return [period == 0 or (i + (not begins)) % period != 0 for i in range(layers)]
 
 
 def cap_of(file: File, key: str, default: float = 0.0) -> float:

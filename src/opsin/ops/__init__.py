@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin.errors import ModelError
+from opsin.ops.alibi import Alibi
 from opsin.ops.recurrence import RecurrentOps
 from opsin.ops.routes import ExpertOps
 
@@ -317,9 +318,7 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
         """y has x's shape, or is one row of it."""
         ...
 
-    def multiply(self, x: Array, y: Array) -> Array:
-        """y has x's shape, or is one row of it."""
-        ...
+    def multiply(self, x: Array, y: Array) -> Array: ...  # y as in `add`
 
     def scale(self, x: Array, factor: float) -> Array: ...
 
@@ -341,12 +340,12 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
 
     def attend(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
-        sinks: Array | None = None,
+        sinks: Array | None = None, alibi: Alibi | None = None,
     ) -> Array:  # fmt: skip
         """softmax(scale * q k) v over the keys that each row sees: q [n, heads, width] -> the same shape.
 
-        Query head h reads KV head h // (heads / KV heads). softcap c > 0 makes scores c * tanh(score / c). A sink is
-        the score of one more key whose value is 0, for each head (sinks [heads]; Xiao et al. 2023, arXiv 2309.17453).
+        Query head h reads KV head h // (heads / KV heads). softcap c > 0 makes scores c * tanh(score / c), without
+        alibi. sinks [heads] are scores of one more key whose value is 0 (Xiao et al. 2023, arXiv 2309.17453).
         """
         ...
 
@@ -367,13 +366,13 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
 
     def attention_weights(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
-        sinks: Array | None = None,
+        sinks: Array | None = None, alibi: Alibi | None = None,
     ) -> Array:  # fmt: skip
         """What `attend` would multiply values with: [n, heads, keys]. For inspection: not recordable."""
         ...
 
     def apply_weights(self, weights: Array, pages: Pages, layer: int, reads: Reads) -> Array:
-        """The rest of `attend` after `attention_weights`: [n, heads, width]. For inspection: not recordable."""
+        """The rest of `attend` after `attention_weights`: [n, heads, width]. Not recordable."""
         ...
 
     def candidates(self, x: Array, k: Size) -> tuple[Array, Array, Array]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from opsin.arrays import Bytes
 from opsin.ops import PAGE, Activation, Array, Glu, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most
+from opsin.ops.alibi import Alibi
 from opsin.ops.reference_states import RecurrentReference
 from opsin.ops.reference_values import Values, activated, data
 from opsin.ops.routes import Routes, Routing, Stack
@@ -240,9 +241,9 @@ class Reference(RecurrentReference):
 
     def attend(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
-        sinks: Array | None = None,
+        sinks: Array | None = None, alibi: Alibi | None = None,
     ) -> Array:  # fmt: skip
-        weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap, sinks=sinks)
+        weights = self.attention_weights(q, pages, layer, reads, scale=scale, softcap=softcap, sinks=sinks, alibi=alibi)
         return self.apply_weights(weights, pages, layer, reads)
 
     def attend_dense(
@@ -268,7 +269,7 @@ class Reference(RecurrentReference):
 
     def attention_weights(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
-        sinks: Array | None = None,
+        sinks: Array | None = None, alibi: Alibi | None = None,
     ) -> Array:  # fmt: skip
         assert isinstance(pages, DensePages)
         queries, last = data(q), data(reads.last)
@@ -280,6 +281,9 @@ class Reference(RecurrentReference):
                 scores = np.einsum("hd,khd->hk", query, keys) * self.kind(scale)
                 if softcap > 0:
                     scores = softcap * np.tanh(scores / softcap)
+                if alibi is not None:
+                    far = np.abs(int(data(alibi.places)[row]) - np.arange(a, b))
+                    scores = scores - np.outer(data(alibi.slopes), far).astype(self.kind)
                 if sinks is not None:
                     scores = np.concatenate([scores, data(sinks)[:, None]], 1)
                 weights = np.exp(scores - scores.max(-1, keepdims=True))

@@ -61,6 +61,7 @@ class TokenizerOptions:
     space_prefix: bool
     byte_encoded: bool = False  # token texts spell bytes by GPT-2's table
     separator_ends: bool = False  # where `add_eos` adds a token, it is the separator
+    add_separator: bool = True  # to the one that ends the first text of a pair
 
 
 class Tokenizer(Stays):
@@ -77,7 +78,7 @@ class Tokenizer(Stays):
         self.add_eos = options.add_eos
         self._last = vocabulary.separator if options.separator_ends else vocabulary.eos
         # Ids between the two texts of a pair, the first of which is encoded with what is added, and behind the second.
-        separator = None if options.separator_ends else vocabulary.separator
+        separator = None if options.separator_ends or not options.add_separator else vocabulary.separator
         self.between = () if separator is None else (separator,)
         self.behind = (self._last,) if options.add_eos and self._last is not None else ()
         self._vocabulary = vocabulary
@@ -252,6 +253,7 @@ def _read_options(metadata: Mapping[str, object], defaults: Defaults) -> Tokeniz
         add_bos=flag("add_bos_token", defaults.add_bos),
         add_eos=flag("add_eos_token", defaults.add_eos),
         space_prefix=flag("add_space_prefix", defaults.space_prefix),
+        add_separator=flag("add_sep_token", True),
     )
 
 

@@ -8,6 +8,7 @@ from samples import FEW, Cache, close, normal
 
 from opsin.errors import ModelError, RequestError
 from opsin.ops import CHUNK, PAGE
+from opsin.ops.alibi import Alibi, alibi_slopes
 from opsin.ops.layout import page_bytes
 from opsin.ops.reference import DensePages, Reference
 
@@ -19,19 +20,22 @@ if FEW:  # widths that share one kernel a kind of page: each takes seconds to co
     SHAPES, IN_Q8 = ((5, 1, 40), (4, 2, 80), (9, 3, 64)), IN_Q8[:2]
 
 
-def attend(ops, cache: Cache, heads: int, rows, *, softcap: float = 0.0, seed: int = 0, sinks=None):
+def attend(ops, cache: Cache, heads: int, rows, *, softcap: float = 0.0, seed: int = 0, sinks=None, alibi=None):
     """(the device's result, the definition's in float64 on the pages that the device really holds)."""
     q = 2 * normal(len(rows), heads, cache.width, seed=seed)
     pages, options = cache.fill(ops), {"scale": cache.width**-0.5, "softcap": softcap}
     sunk = None if sinks is None else ops.constant(sinks)
-    got = ops.attend(ops.constant(q), pages, cache.layer, cache.reads(ops, rows), sinks=sunk, **options).numpy()
+    falls = None if alibi is None else Alibi(*map(ops.constant, alibi))
+    reads = cache.reads(ops, rows)
+    got = ops.attend(ops.constant(q), pages, cache.layer, reads, sinks=sunk, alibi=falls, **options).numpy()
     reference = Reference(wide=True)
     shape = (1, cache.count, PAGE, cache.heads, cache.width)
     held = pages.rows(cache.layer, np.arange(cache.count, dtype=np.int32))
     dense = DensePages(*(part.astype(np.float64).reshape(shape) for part in held))
     sunk = None if sinks is None else reference.constant(sinks)
     there = cache.reads(reference, rows)
-    wanted = reference.attend(reference.constant(q), dense, 0, there, sinks=sunk, **options).numpy()
+    falls = None if alibi is None else Alibi(*map(reference.constant, alibi))
+    wanted = reference.attend(reference.constant(q), dense, 0, there, sinks=sunk, alibi=falls, **options).numpy()
     return got, wanted
 
 
@@ -262,3 +266,41 @@ def test_a_row_that_sees_nothing_gets_zeros_whatever_its_sinks(ops):
 def test_sinks_of_other_heads_are_refused(ops):
     with pytest.raises(ModelError, match="sinks"):
         attend(ops, Cache(1, 24, (70,)), 2, [(0, 0, 70)], sinks=np.zeros(3, np.float32))
+
+
+@pytest.mark.parametrize("places", [[0, 69, 149], list(range(0, 150, 3)), [CHUNK + 9]], ids=["few", "many", "cut"])
+@pytest.mark.parametrize("sunk", [False, True])
+def test_scores_fall_with_the_distance_on_both_sides(ops, places, sunk):
+    """Rows that see what is ahead, one by one, in panels and cut for the threads."""
+    length = 2 * CHUNK + 10 if len(places) == 1 else 150
+    cache, slopes = Cache(2, 24, (length,)), alibi_slopes(6)
+    rows, sinks = rows_of(0, [length] * len(places)), np.full(6, 3, np.float32) if sunk else None
+    alibi = slopes, np.int32(places)
+    got, wanted = attend(ops, cache, 6, rows, sinks=sinks, alibi=alibi)
+    close(got, wanted, 3e-6)
+    plain, _ = attend(ops, cache, 6, rows, sinks=sinks)
+    assert (np.abs(got - plain).max(axis=(0, 2)) > 1e-3 * np.abs(plain).max()).all()
+    flat, _ = attend(ops, cache, 6, rows, sinks=sinks, alibi=(0 * slopes, alibi[1]))
+    np.testing.assert_array_equal(flat, plain)  # slopes of nothing change no bit
+
+
+def test_slopes_of_other_heads_or_rows_and_of_bounded_scores_are_refused(ops):
+    cache, rows = Cache(1, 24, (70,)), [(0, 0, 70)]
+    for heads, places in ((3, [0]), (2, [0, 1])):
+        with pytest.raises(ModelError, match="slopes"):
+            attend(ops, cache, 2, rows, alibi=(np.zeros(heads, np.float32), np.int32(places)))
+    with pytest.raises(ModelError, match="bounded"):
+        attend(ops, cache, 2, rows, softcap=2.0, alibi=(np.zeros(2, np.float32), np.int32([0])))
+
+
+@pytest.mark.parametrize("heads", [1, 6, 8, 12, 20])
+def test_slopes_are_those_of_the_paper(heads):
+    """Written down another way: a power by recursion, as the authors have it."""
+
+    def slopes(n):
+        if n & (n - 1) == 0:
+            return [2 ** (-8 / n * (i + 1)) for i in range(n)]
+        less = 1 << (n.bit_length() - 1)
+        return slopes(less) + slopes(2 * less)[0::2][: n - less]
+
+    np.testing.assert_allclose(alibi_slopes(heads), slopes(heads), rtol=1e-6)

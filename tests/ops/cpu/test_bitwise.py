@@ -7,6 +7,7 @@ import pytest
 from samples import FEW, FLOATS, QUANTISED, Cache, normal, raw
 
 from opsin.ops import CHUNK
+from opsin.ops.alibi import Alibi, alibi_slopes
 
 FREQUENCIES = (10000.0 ** (-np.arange(0, 20) / 20)).astype(np.float32)
 POSITIONS = np.arange(0, 2600, 100, dtype=np.int32)
@@ -116,14 +117,17 @@ class TestAttention:
         """The last 40 rows of one sequence, as prefill has them; some with a window."""
         return [(0, max(0, i - 900) if i % 3 == 0 else 0, i) for i in range(self.LENGTH - 39, self.LENGTH + 1)]
 
-    def run(self, team, kind, rows, at, *, scattered=True, company=(), sinks=False):
+    def run(self, team, kind, rows, at, *, scattered=True, company=(), sinks=False, alibi=False):
         ops = team.eager()
         cache = Cache(2, 32, (self.LENGTH, 300), kind, scattered=scattered)
         q, other = 2 * normal(40, 6, 32)[at], normal(len(company), 6, 32, seed=9)
         whole = np.concatenate([q, other]) if len(company) else q
         reads = cache.reads(ops, [*(rows[i] for i in at), *company])
-        sunk = ops.constant(normal(6)) if sinks else None
-        return ops.attend(ops.constant(whole), cache.fill(ops), 1, reads, scale=0.3, sinks=sunk).numpy()[: len(at)]
+        more = {"sinks": ops.constant(normal(6))} if sinks else {}
+        if alibi:
+            places = np.int32([*at, *range(len(company))])
+            more["alibi"] = Alibi(ops.constant(alibi_slopes(6)), ops.constant(places))
+        return ops.attend(ops.constant(whole), cache.fill(ops), 1, reads, scale=0.3, **more).numpy()[: len(at)]
 
     def test_threads_pages_chunks_and_company(self, teams, kind):
         rows, every = self.rows(), list(range(40))
@@ -139,10 +143,10 @@ class TestAttention:
                 for threads in (1, 3):
                     np.testing.assert_array_equal(self.run(teams[threads], kind, rows, at), whole[at])
 
-    @pytest.mark.parametrize("sinks", [False, True])
-    def test_a_cut_row_equals_an_uncut_one(self, teams, kind, sinks):
+    @pytest.mark.parametrize("more", [{}, {"sinks": True}, {"alibi": True}], ids=["plain", "sinks", "alibi"])
+    def test_a_cut_row_equals_an_uncut_one(self, teams, kind, more):
         """Alone, a long row is cut for the threads; beside many sequences it is not."""
         rows = [(0, 0, self.LENGTH)]
-        alone = self.run(teams[3], kind, rows, [0], sinks=sinks)
+        alone = self.run(teams[3], kind, rows, [0], **more)
         company = [(1, 0, 1 + i) if i % 2 else (0, 0, i) for i in range(60)]
-        np.testing.assert_array_equal(self.run(teams[1], kind, rows, [0], company=company, sinks=sinks), alone)
+        np.testing.assert_array_equal(self.run(teams[1], kind, rows, [0], company=company, **more), alone)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from opsin.errors import ModelError
 from opsin.ops import Array, Pages, Reads, Size, most
+from opsin.ops.alibi import Alibi
 from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kv import KvPages
@@ -67,6 +68,46 @@ class _Dense:
         return place(self.bias).address, place(self.bias).row, head, rows, float_bits(_LOG2E)
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How `Ops.attend` makes scores."""
+
+    scale: float
+    softcap: float = 0.0
+    sinks: Array | None = None
+    alibi: Alibi | None = None
+
+    def check(self, rows: Size, heads: int) -> None:
+        """Raises ModelError where something is of other heads or rows."""
+        if self.sinks is not None and self.sinks.shape != (heads,):
+            raise ModelError(f"attend: sinks are {self.sinks.shape}, not {(heads,)}")
+        if self.alibi is None:
+            return
+        if (self.alibi.slopes.shape, self.alibi.places.shape) != ((heads,), (rows,)):
+            raise ModelError(f"attend: slopes are {self.alibi.slopes.shape}, places {self.alibi.places.shape}")
+        if self.softcap:
+            raise ModelError("attend: scores that fall with distance are not bounded", hint="leave one of them out")
+
+    @property
+    def arrays(self) -> list[Array]:
+        """What the kernel reads of it."""
+        of_rows = [] if self.alibi is None else [self.alibi.slopes, self.alibi.places]
+        return [*([] if self.sinks is None else [self.sinks]), *of_rows]
+
+    def args(self) -> tuple[int, ...]:
+        """What `attend` takes of them behind a bias, which is not there."""
+        if not self.arrays:
+            return ()
+        sunk = 0 if self.sinks is None else place(self.sinks).address
+        sloped = () if self.alibi is None else (place(self.alibi.slopes).address, place(self.alibi.places).address)
+        return (0, 0, 0, 0, 0, sunk, *sloped)
+
+    def kind(self) -> dict[str, bool]:
+        """Of the kernel, which without them keeps its name."""
+        told = {"sinks": self.sinks is not None, "alibi": self.alibi is not None}
+        return {name: True for name, there in told.items() if there}
+
+
 class Attention:
     """The attention part of `Operations`."""
 
@@ -90,16 +131,13 @@ class Attention:
             kernel, args, items=k.shape[0], reads=[k, v, slots], writes=[keys, values], grain=4, keep=(pool,)
         )
 
-    def attend(
-        self, q: Array, pages: Pages, layer: int, reads: Reads, scale: float, softcap: float, sinks: Array | None
-    ) -> Array:
+    def attend(self, q: Array, pages: Pages, layer: int, reads: Reads, scoring: Scoring) -> Array:
         pool, heads = _pool(pages), most(q.shape[1])
         if q.width != pool.width or heads % pool.heads:
             raise ModelError(f"attend: q is {q.shape}, the pages hold {pool.heads} x {pool.width}")
         held = _Held(pool.keys[layer], pool.values[layer], pool.heads, pool.kind, pool)
-        if sinks is not None and sinks.shape != (heads,):
-            raise ModelError(f"attend: sinks are {sinks.shape}, not {(heads,)}")
-        return self._attend(q, held, reads, scale, softcap, sinks=sinks)
+        scoring.check(q.shape[0], heads)
+        return self._attend(q, held, reads, scoring)
 
     def attend_dense(
         self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int,
@@ -119,7 +157,7 @@ class Attention:
         reads = self._dense_reads(first, last)
         held = _Held(place(k).block, place(v).block, heads, "dense", (k, v))
         dense = _Dense(place(k), place(v), rows // parts, keys // parts, bias)
-        return self._attend(q, held, reads, scale, 0.0, dense)
+        return self._attend(q, held, reads, Scoring(scale), dense)
 
     def _dense_reads(self, first: Array, last: Array) -> Reads:
         """What rows see; the same as last time for the same rows, so that a plan serves all layers of an encoder."""
@@ -128,10 +166,7 @@ class Attention:
             known = self._dense = Reads(first, first, first, last)  # neither tables nor sequences: they are not read
         return known
 
-    def _attend(
-        self, q: Array, held: _Held, reads: Reads, scale: float, softcap: float, dense: _Dense | None = None,
-        sinks: Array | None = None,
-    ) -> Array:  # fmt: skip
+    def _attend(self, q: Array, held: _Held, reads: Reads, scoring: Scoring, dense: _Dense | None = None) -> Array:
         ops, heads, isa = self._ops, most(q.shape[1]), self._ops.tape.code.isa
         group, part = heads // held.heads, (dense.rows, dense.keys) if dense is not None else (0, 0)
         plan = self._plan(reads, held.heads, group, q.shape[0], part[0])
@@ -143,30 +178,29 @@ class Attention:
         else:
             keys, values = held.keys.address, held.values.address
             steps = place(reads.tables).address, place(reads.tables).row
-        sunk = () if sinks is None else (0, 0, 0, 0, 0, place(sinks).address)  # no bias
         # Scores are made powers of 2; a cap is c * tanh(s / c) = c * (1 - 2 / (e**(2 s / c) + 1)).
-        factor = scale if softcap else scale * _LOG2E
+        softcap, sinks = scoring.softcap, scoring.sinks
+        factor = scoring.scale if softcap else scoring.scale * _LOG2E
         args = (
             place(q).address, place(q).row, place(out).address, place(out).row, keys, values, place(plan.tiles).address,
             *steps, place(reads.sequence).address, place(reads.first).address, place(reads.last).address, group,
             held.heads, q.width, float_bits(factor), float_bits(softcap * _LOG2E),
             float_bits(2 / softcap if softcap else 0.0), place(partial).address, scratch.block.address, size, *part,
-            *(dense.bias_args() if dense is not None else ()), *sunk,
+            *(dense.bias_args() if dense is not None else ()), *scoring.args(),
         )  # fmt: skip
         bias = [dense.bias] if dense is not None and dense.bias is not None else []
         more: dict[str, bool] = {"biased": True} if bias else {}  # else the kernel keeps its name
-        sink: dict[str, bool] = {} if sinks is None else {"sinks": True}
-        kernel = Kernel.of("attend", kind=held.kind, softcap=softcap > 0, vectors=vectors, **more, **sink)
-        others = [*bias, *([] if sinks is None else [sinks])]
-        sources = [q, plan.tiles, reads.tables, reads.sequence, reads.first, reads.last, *others]
+        kernel = Kernel.of("attend", kind=held.kind, softcap=softcap > 0, vectors=vectors, **more, **scoring.kind())
+        sources = [q, plan.tiles, reads.tables, reads.sequence, reads.first, reads.last, *bias, *scoring.arrays]
         ops.tape.emit(
             kernel, args, items=plan.items[:1], reads=[*sources, held.keys, held.values], writes=[out, partial],
             keep=(held, plan, scratch),
         )  # fmt: skip
         sums = (
             place(plan.merges).address, place(partial).address, place(out).address, place(out).row, heads, q.width,
-            *sunk[5:],
+            *(() if sinks is None else (place(sinks).address,)),
         )  # fmt: skip
+        sink: dict[str, bool] = {} if sinks is None else {"sinks": True}
         ops.tape.emit(
             Kernel.of("merge_chunks", **sink), sums, items=plan.items[1:],
             reads=[plan.merges, *([] if sinks is None else [sinks])], writes=[partial, out], keep=(plan,),
@@ -198,14 +232,19 @@ class Attention:
             known[key] = plan
         return known[key]
 
-    def weights(
-        self, q: Array, pages: Pages, layer: int, reads: Reads, scale: float, softcap: float, sinks: Array | None
-    ) -> Array:
+    def weights(self, q: Array, pages: Pages, layer: int, reads: Reads, scoring: Scoring) -> Array:
         """By the definition, on copies: inspection is rare."""
         reference, dense, there = self._by_definition(pages, layer, reads)
-        query, sunk = (None if part is None else reference.array(self._ops.numpy(part)) for part in (q, sinks))
-        assert query is not None
-        seen = reference.attention_weights(query, dense, 0, there, scale=scale, softcap=softcap, sinks=sunk)
+
+        def copied(x: Array) -> Array:
+            return reference.array(self._ops.numpy(x))
+
+        alibi = scoring.alibi
+        seen = reference.attention_weights(
+            copied(q), dense, 0, there, scale=scoring.scale, softcap=scoring.softcap,
+            sinks=None if scoring.sinks is None else copied(scoring.sinks),
+            alibi=None if alibi is None else Alibi(copied(alibi.slopes), copied(alibi.places)),
+        )  # fmt: skip
         return self._back(seen)
 
     def apply(self, weights: Array, pages: Pages, layer: int, reads: Reads) -> Array:

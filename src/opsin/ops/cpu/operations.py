@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from opsin.errors import DeviceError, ModelError
 from opsin.ops import Activation, Array, Glu, Pages, PageType, Pairing, Raw, Reads, Rows, Size, Weight, most, product
+from opsin.ops.alibi import Alibi
 from opsin.ops.cpu.arena import Block
-from opsin.ops.cpu.attention import Attention
+from opsin.ops.cpu.attention import Attention, Scoring
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.experts import ExpertOperations
 from opsin.ops.cpu.kv import KvPages
@@ -323,9 +324,9 @@ class Operations(ExpertOperations, RecurrentOperations):
 
     def attend(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
-        sinks: Array | None = None,
+        sinks: Array | None = None, alibi: Alibi | None = None,
     ) -> Array:  # fmt: skip
-        return self._attention.attend(q, pages, layer, reads, scale, softcap, sinks)
+        return self._attention.attend(q, pages, layer, reads, Scoring(scale, softcap, sinks, alibi))
 
     def attend_dense(
         self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1,
@@ -335,9 +336,9 @@ class Operations(ExpertOperations, RecurrentOperations):
 
     def attention_weights(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,
-        sinks: Array | None = None,
+        sinks: Array | None = None, alibi: Alibi | None = None,
     ) -> Array:  # fmt: skip
-        return self._attention.weights(q, pages, layer, reads, scale, softcap, sinks)
+        return self._attention.weights(q, pages, layer, reads, Scoring(scale, softcap, sinks, alibi))
 
     def apply_weights(self, weights: Array, pages: Pages, layer: int, reads: Reads) -> Array:
         return self._attention.apply(weights, pages, layer, reads)

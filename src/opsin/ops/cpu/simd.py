@@ -305,6 +305,8 @@ class Simd:
         undefined = ir.Constant(f, ir.Undefined)
         self.zero = operation(F, (), lambda b: constant(f, 0.0))
         self.splat = operation(F, (f32,), lambda b, x: splat(b, x, n))
+        ramp = ir.Constant(f, [float(i) for i in range(n)])
+        self.counted = operation(F, (f32,), lambda b, x: b.fadd(splat(b, x, n), ramp))  # x, x + 1, ...
         self.add = operation(F, (F, F), lambda b, x, y: b.fadd(x, y))
         self.sub = operation(F, (F, F), lambda b, x, y: b.fsub(x, y))
         self.mul = operation(F, (F, F), lambda b, x, y: b.fmul(x, y))

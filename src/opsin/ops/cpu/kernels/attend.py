@@ -14,7 +14,8 @@ bytes a row of keys), bytes a page table (dense: bytes a row of values), sequenc
 KV head, KV heads, width, factor of queries (f32 bits), cap and pull of scores, partial, scratch, bytes of scratch a
 thread; dense: rows of queries and of keys that make a part, from whose beginning first and last count; biased: what is
 added to scores, bytes a row of it, bytes a query head (0: all have the same), rows after which it begins again, its
-factor (f32 bits); with sinks: the score of each query head's.
+factor (f32 bits); with sinks: the score of each query head's; with alibi: the slope of each query head, the place of
+each row (no bias is read).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 from opsin.ops import CHUNK, PAGE
 from opsin.ops.cpu.kernels.blocks import ELEMENT, FEW, converting, gathering, products, summing
 from opsin.ops.cpu.kernels.shared import jit
-from opsin.ops.cpu.kernels.softmax import STATE, clearing, merging, sharing
+from opsin.ops.cpu.kernels.softmax import LOG2_E, STATE, clearing, merging, sharing
 from opsin.ops.cpu.simd import Simd
 from opsin.ops.cpu.tiles import PANEL
 from opsin.ops.layout import SHARED
@@ -48,16 +49,19 @@ from opsin.ops.layout import SHARED
     FACTOR,
 ) = (8 * i for i in range(16))
 CAP, PULL, PARTIAL, SCRATCH, SCRATCH_BYTES, PART_ROWS, PART_KEYS = (8 * i for i in range(16, 23))
-BIAS, BIAS_ROW, BIAS_HEAD, BIAS_ROWS, BIAS_FACTOR, SINKS = (8 * i for i in range(23, 29))
+BIAS, BIAS_ROW, BIAS_HEAD, BIAS_ROWS, BIAS_FACTOR, SINKS, SLOPES, PLACES = (8 * i for i in range(23, 31))
 K_ROW, V_ROW = TABLES, TABLE_BYTES
 BY_HAND = True  # no loop gains by LLVM's own unrolling and vectors, which take half its time
 TILE_WORDS = 4  # first row, rows, chunk or -1, slot in `partial`
 
 
-def make(simd: Simd, kind: str, softcap: bool, vectors: int, biased: bool = False, sinks: bool = False) -> Any:
+def make(
+    simd: Simd, kind: str, softcap: bool, vectors: int, biased: bool = False, sinks: bool = False, alibi: bool = False
+) -> Any:
     at, i32, put_i32, lanes = simd.i64_at, simd.i32_at, simd.put_i32, simd.lanes
     load_queries, write, keep = _rows(simd, sinks)
-    clear, merge, sum_chunk = clearing(simd), merging(simd), _sum_chunk(simd, kind, softcap, vectors, biased)
+    added = _sloping(simd) if alibi else _biasing(simd) if biased else None
+    clear, merge, sum_chunk = clearing(simd), merging(simd), _sum_chunk(simd, kind, softcap, vectors, added)
     wide, dense = vectors * lanes, kind == "dense"
 
     @jit
@@ -157,11 +161,11 @@ def _rows(simd: Simd, sinks: bool) -> tuple[Any, Any, Any]:
     return load_queries, write, keep
 
 
-def _sum_chunk(simd: Simd, kind: str, softcap: bool, vectors: int, biased: bool) -> Any:
+def _sum_chunk(simd: Simd, kind: str, softcap: bool, vectors: int, added: Any) -> Any:
     """Blocks of a chunk for all queries of a tile."""
     at, f32_at, dense = simd.i64_at, simd.f32_at, kind == "dense"
     blocks = _gathered(simd) if dense else _paged(simd, kind)
-    take = summing(simd, softcap, *blocks, *products(simd, kind, vectors), _biasing(simd) if biased else None)
+    take = summing(simd, softcap, *blocks, *products(simd, kind, vectors), added)
 
     @jit
     def sum_chunk(
@@ -192,6 +196,22 @@ def _biasing(simd: Simd) -> Any:
             store(scores + 4 * i, fma(load_part(bias + 4 * i, high - i), factor, load(scores + 4 * i)))
 
     return add_bias
+
+
+def _sloping(simd: Simd) -> Any:
+    """As `_biasing`, of keys in pages: what the distance from a row takes from its scores."""
+    at, i32, load, store, f32_at, lanes = simd.i64_at, simd.i32_at, simd.load, simd.store, simd.f32_at, simd.lanes
+    fma, splat, magnitude, counted = simd.fma, simd.splat, simd.abs, simd.counted
+
+    @jit
+    def add_slope(args: int, row: int, head: int, query: int, start: int, low: int, high: int, scores: int) -> None:
+        group = at(args + GROUP)
+        slope = f32_at(at(args + SLOPES) + 4 * (head * group + query % group))
+        ahead, factor = start - i32(at(args + PLACES) + 4 * (row + query // group)), splat(-LOG2_E * slope)
+        for i in range(low, high, lanes):
+            store(scores + 4 * i, fma(magnitude(counted(ahead + i)), factor, load(scores + 4 * i)))
+
+    return add_slope
 
 
 def _paged(simd: Simd, kind: str) -> tuple[Any, Any, Any]:

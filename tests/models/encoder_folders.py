@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 from jina_truth import JinaTruth
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -142,6 +144,40 @@ def save(folder: Path, kind: str) -> torch.nn.Module:
     (folder / "1_Pooling").mkdir()
     pooling = {f"pooling_mode_{name}": mode == told.pooling for mode, name in modes.items()}
     (folder / "1_Pooling/config.json").write_text(json.dumps(pooling))
+    return model
+
+
+def add_dense(folder: Path, name: str, tensors: dict[str, np.ndarray], activation: str) -> None:
+    """A matrix behind the pooling of such a folder."""
+    modules = [one for one in json.loads((folder / "modules.json").read_text()) if one["path"] != name]
+    modules.insert(-1, {"path": name, "type": "sentence_transformers.models.Dense"})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / name).mkdir(exist_ok=True)
+    save_file({f"linear.{part}": values for part, values in tensors.items()}, folder / name / "model.safetensors")
+    (folder / name / "config.json").write_text(json.dumps({"activation_function": activation}))
+
+
+def save_judge(folder: Path, head: str) -> torch.nn.Module:
+    """A tiny Qwen3-Reranker: one that writes yes and no ("lm"), or one whose head was cut out ("cls")."""
+    torch.manual_seed(3)
+    tokenizer = byte_pairs()
+    tokenizer.add_tokens(["yes", "no"])
+    settings = {
+        "vocab_size": SIZE, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": HEADS,
+        "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": FFN, "tie_word_embeddings": head == "tied",
+        "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 3,
+    }  # fmt: skip
+    if head == "cls":
+        model = transformers.Qwen3ForSequenceClassification(transformers.Qwen3Config(**settings, num_labels=1)).eval()
+    else:
+        model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**settings)).eval()
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            if "norm" not in name:
+                values.copy_(torch.randn_like(values) * values.shape[-1] ** -0.5)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Qwen3-Reranker-0.6B\n")
     return model
 
 

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer  # noqa: E402
 
 import opsin  # noqa: E402
 from opsin.convert.hf import convert  # noqa: E402
-from opsin.errors import ContextError, ModelError, RequestError  # noqa: E402
+from opsin.errors import ContextError, FileError, ModelError, RequestError  # noqa: E402
 
 POOLED = {"mean": lambda s: s.mean(axis=0), "cls": lambda s: s[0], "last": lambda s: s[-1]}
 
@@ -125,6 +125,28 @@ def test_matrices_behind_a_pooled_embedding_are_applied_to_it_alone(tmp_path):
         np.testing.assert_allclose(made.embed("the rain", normalize=False), truth, rtol=1e-3, atol=1e-3)
         (one,), (other,) = (m.embed(["the rain"], pooling="none") for m in (plain, made))
         assert np.array_equal(one, other)
-    write_llama(tmp_path / "wrong.gguf", shape, {**weights(shape), "dense_2.weight": dense[0]})
-    with pytest.raises(ModelError, match="makes 96 values"):
+    write_llama(tmp_path / "wrong.gguf", shape, {**weights(shape), "dense_2.weight": dense[1]})
+    with pytest.raises(ModelError, match="of 96 values"):
         opsin.load(tmp_path / "wrong.gguf", threads=1)
+
+
+def test_a_folder_s_matrices_behind_the_pooling_have_their_bias_activation_and_width(tmp_path):
+    folders.save(tmp_path, "bert")
+    random, width = np.random.default_rng(4), 48
+    matrix, bias = (random.standard_normal(size).astype(np.float32) for size in ((width, WIDTH), (width,)))
+    other = random.standard_normal((width, width)).astype(np.float32)
+    with opsin.load(tmp_path, threads=1, pages="f32") as plain:
+        pooled = plain.embed("the rain", normalize=False)
+    folders.add_dense(tmp_path, "2_Dense", {"weight": matrix, "bias": bias}, "torch.nn.modules.activation.Tanh")
+    folders.add_dense(tmp_path, "3_Dense", {"weight": other}, "torch.nn.modules.linear.Identity")
+    with opsin.load(tmp_path, threads=1, pages="f32") as model:
+        assert model.width == width
+        truth = other @ np.tanh(matrix @ pooled + bias)
+        np.testing.assert_allclose(model.embed("the rain", normalize=False), truth, rtol=1e-3, atol=1e-3)
+        assert model.embed("the rain", dimensions=width).shape == (width,)
+        assert model.embed(["the rain"], pooling="none")[0].shape[1] == WIDTH
+        with pytest.raises(RequestError, match="dimensions"):
+            model.embed("the rain", dimensions=width + 1)
+    folders.add_dense(tmp_path, "2_Dense", {"weight": matrix}, "torch.nn.modules.activation.GELU")
+    with pytest.raises(FileError, match="GELU"):
+        opsin.load(tmp_path, threads=1)

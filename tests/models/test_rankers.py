@@ -85,6 +85,27 @@ def test_a_decoder_s_head_judges_the_last_token_as_the_file_s_template_writes_pa
             assert one.score == pytest.approx(1 / (1 + np.exp(odds[1] - odds[0])), abs=1e-4)
 
 
+@pytest.mark.parametrize("head", ["lm", "tied", "cls"])
+def test_a_qwen3_reranker_is_known_by_its_name_and_judges_as_it_was_trained_to(tmp_path, head):
+    truth = folders.save_judge(tmp_path, head)
+    convert(tmp_path, tmp_path / "model.gguf", format="f32")
+    with opsin.load(tmp_path / "model.gguf", threads=1, pages="f32") as model:
+        tokenizer = model.tokenizer
+        yes, no = (tokenizer.encode(word, special=True)[0] for word in ("yes", "no"))
+        for one in model.rerank("rain", ["in Spain", "fox"]):
+            document = ["in Spain", "fox"][one.index]
+            said = model.text.facts.rank_template.replace("{query}", "rain").replace("{document}", document)
+            ids = tokenizer.encode(said, special=True, add_special=True)
+            with torch.no_grad():
+                logits = truth(torch.tensor([ids])).logits[0]
+            odds = logits[-1, [yes, no]].softmax(0)[0] if head != "cls" else logits[0]
+            assert one.score == pytest.approx(float(odds), abs=1e-4)
+    (tmp_path / "README.md").write_text("# Qwen3")
+    convert(tmp_path, tmp_path / "other.gguf", format="f32")
+    with opsin.load(tmp_path / "other.gguf", threads=1) as other:
+        assert not other.text.facts.rank_template and (other.text.rank_head is None) == (head != "cls")
+
+
 def test_a_head_of_one_output_is_told_as_it_is(tmp_path):
     path, head = judge(tmp_path / "m.gguf", 1, {"tokenizer.ggml.add_eos_token": True})
     with opsin.load(path, threads=1, context=256, pages="f32") as model:

@@ -95,7 +95,7 @@ class Embeds(Stays):
     def check_dimensions(self, dimensions: int) -> None:
         """Raises RequestError where an embedding has not so many values."""
         check_whole(dimensions, "dimensions")
-        width = self.text.runner.decoder.width
+        width = self.text.pooler.width
         if dimensions > width:
             raise RequestError(f"dimensions={dimensions}", hint=f"embeddings of this model have {width}")
 

@@ -250,7 +250,7 @@ class _Loading:
             coming = beside.submit(Tokenizer.from_metadata, file.metadata)
             reader = FileReader(file, self.device.eager())
             decoder = load_decoder(file, reader)
-            heads = RankHead.load(file, reader, decoder.width), DenseHead.load(reader, decoder.width)
+            heads = RankHead.load(file, reader, decoder.width), DenseHead.load(file, reader, decoder.width)
             tokenizer = coming.result()
         if tokenizer.vocabulary_size > decoder.ids:
             raise ModelError(

@@ -120,7 +120,7 @@ class Model(Perceives, Ranks, Transcribes):
     @property
     def width(self) -> int:
         """Of an embedding."""
-        return self.runner.decoder.width
+        return self.text.pooler.width
 
     @property
     def sequences(self) -> int:

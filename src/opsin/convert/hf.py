@@ -12,14 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from opsin.convert.assumptions import check_assumptions
 from opsin.convert.checkpoint import Checkpoint, Description
-from opsin.convert.pooling import pooling_keys
+from opsin.convert.pooling import pooling_part
+from opsin.convert.ranking import ranking_part
 from opsin.convert.speech import open_checkpoint
 from opsin.convert.vocabulary import vocabulary_keys
 from opsin.errors import FileError, ModelError, RequestError
@@ -124,16 +125,24 @@ def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[
     keys, about = own or vocabulary_keys(
         checkpoint.path, rows, has_vision=tower is not None, merged=text.merged, visible=text.visible
     )
-    pooled, lost = pooling_keys(checkpoint.path, text.architecture)
-    model.metadata = {**_general(checkpoint, text.architecture, "model", kind), **model.metadata, **keys, **pooled}
+    pooling = pooling_part(checkpoint.path, text.architecture)
+    ranking, head = ranking_part(checkpoint, text.architecture, _token_texts(keys))
+    general = _general(checkpoint, text.architecture, "model", kind)
+    model.metadata = {**general, **model.metadata, **keys, **pooling.keys, **ranking}
+    model.tensors += [*pooling.tensors, *head]
     seen = _content(checkpoint, tower, kind) if tower else NewFile()
     notes = (
         *checkpoint.notes,
         *about,
-        *lost,
+        *pooling.notes,
         *(note for part in parts for note in check_assumptions(checkpoint, part)),
     )
     return model, seen, notes
+
+
+def _token_texts(keys: Mapping[str, Writable]) -> Sequence[str]:
+    tokens = keys.get("tokenizer.ggml.tokens")
+    return cast(Sequence[str], tokens.value) if isinstance(tokens, Typed) else ()
 
 
 def check_folder(folder: Path, *, vision: bool = True) -> None:

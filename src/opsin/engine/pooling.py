@@ -123,10 +123,17 @@ class Pooler:
         self._coming: deque[_Text] = deque()
         self._begun: list[_Text] = []  # that hold room; the engine's thread's
 
+    @property
+    def width(self) -> int:
+        """Of what is pooled."""
+        return self._runner.decoder.width if self._dense is None else self._dense.width
+
     def pool(
         self, prompts: Sequence[Prompt], pooling: Pooling, *, check: Callable[[], None] = lambda: None
     ) -> list[Floats]:
-        """Of each prompt the mean, first or last of its rows' states [width], or all [rows, width]: not normalised.
+        """Of each prompt the mean, first or last of its rows' states, or all [rows, states]: not normalised.
+
+        What is pooled goes through the matrices behind the model, where it has any: [width].
 
         Others' steps run in between. `check` is called now and then: what it raises ends the work.
         """

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from opsin.gguf.rules import Tensor, constant
 from opsin.gguf.text_rules import EXPERT_KEYS, expert_tensors, pre_norm_rules
 from opsin.nn.decoder import PreNormDecoder
 
@@ -18,7 +19,15 @@ DECODERS = {
     "qwen3moe": partial(PreNormDecoder.load, prefix="qwen3moe", pairing="halves"),
 }
 _MIXTURE = pre_norm_rules("qwen3moe", ("Qwen3MoeForCausalLM",), ("qwen3_moe",), *EXPERT_KEYS)
+_TEXT = pre_norm_rules("qwen3", ("Qwen3ForCausalLM",), ("qwen3",))
 RULES = (
-    pre_norm_rules("qwen3", ("Qwen3ForCausalLM",), ("qwen3",)),
+    replace(
+        _TEXT,
+        classes=("Qwen3ForSequenceClassification",),
+        types=(),
+        keys=(*_TEXT.keys, constant("{arch}.pooling_type", 4, "int")),  # llama.cpp's number of one that ranks
+        tensors=(*_TEXT.tensors, Tensor("score", "cls.output")),
+    ),
+    _TEXT,
     replace(_MIXTURE, tensors=(*_MIXTURE.tensors, *expert_tensors())),
 )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -125,11 +125,10 @@ def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[
     keys, about = own or vocabulary_keys(
         checkpoint.path, rows, has_vision=tower is not None, merged=text.merged, visible=text.visible
     )
-    pooling = pooling_part(checkpoint.path, text.architecture)
-    ranking, head = ranking_part(checkpoint, text.architecture, _token_texts(keys))
+    pooling = ranking_part(checkpoint, text, keys) or pooling_part(checkpoint.path, text.architecture)
     general = _general(checkpoint, text.architecture, "model", kind)
-    model.metadata = {**general, **model.metadata, **keys, **pooling.keys, **ranking}
-    model.tensors += [*pooling.tensors, *head]
+    model.metadata = {**general, **model.metadata, **keys, **pooling.keys}
+    model.tensors += pooling.tensors
     seen = _content(checkpoint, tower, kind) if tower else NewFile()
     notes = (
         *checkpoint.notes,
@@ -138,11 +137,6 @@ def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[
         *(note for part in parts for note in check_assumptions(checkpoint, part)),
     )
     return model, seen, notes
-
-
-def _token_texts(keys: Mapping[str, Writable]) -> Sequence[str]:
-    tokens = keys.get("tokenizer.ggml.tokens")
-    return cast(Sequence[str], tokens.value) if isinstance(tokens, Typed) else ()
 
 
 def check_folder(folder: Path, *, vision: bool = True) -> None:

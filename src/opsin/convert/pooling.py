@@ -22,7 +22,7 @@ _ACTIVATIONS = {"Identity": "", "Tanh": "tanh"}
 
 @dataclass
 class PoolingPart:
-    """What a file holds of modules.json."""
+    """What a file holds of how states become embeddings or scores."""
 
     keys: dict[str, Writable] = field(default_factory=dict)
     tensors: list[NewTensor] = field(default_factory=list)

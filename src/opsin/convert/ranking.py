@@ -1,58 +1,54 @@
-"""Qwen3-Reranker: a decoder whose odds of yes and no at the end of a prompt are the score of a pair.
+"""Decoders whose odds of two tokens at the end of a prompt are the score of a pair (`Judge`).
 
-Nothing in its config.json says so: its name does, or what sentence-transformers writes beside it.
+Nothing in their config.json says so: their name does, or what sentence-transformers writes beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from opsin.convert.checkpoint import Checkpoint, read_list
+from opsin.convert.pooling import PoolingPart
 from opsin.errors import FileError
 from opsin.gguf import NewTensor, Typed, ValueType
+from opsin.gguf.rules import Rules
 from opsin.gguf.writer import Writable
 
-_NAME, _README_BYTES = "qwen3-reranker", 1 << 16
+_README_BYTES = 1 << 16
 _RANKS = 4  # llama.cpp's number of a pooling
-_LABELS = ("yes", "no")
-# What it was trained with.
-_TEMPLATE = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
-    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: Given a web '
-    "search query, retrieve relevant passages that answer the query\n<Query>: {query}\n<Document>: {document}"
-    "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-)
 
 
-def ranking_part(
-    checkpoint: Checkpoint, architecture: str, texts: Sequence[str]
-) -> tuple[dict[str, Writable], list[NewTensor]]:
-    """Keys and the head of a Qwen3-Reranker; nothing for other checkpoints. `texts` are those of its tokens.
+def ranking_part(checkpoint: Checkpoint, rules: Rules, vocabulary: Mapping[str, Writable]) -> PoolingPart | None:
+    """Keys and the head of such a checkpoint; None for others. `vocabulary`: the keys of its tokenizer.
 
-    Raises FileError where there is no token for yes or no.
+    Raises FileError where one of the two tokens is not there.
     """
-    if architecture not in ("qwen3", "qwen3vl") or not _is_ranker(checkpoint.path):
-        return {}, []
+    judge = rules.judge
+    if judge is None or not _ranks(checkpoint.path, judge.name):
+        return None
     keys: dict[str, Writable] = {
-        f"{architecture}.pooling_type": Typed(ValueType.UINT32, _RANKS),
-        "tokenizer.chat_template.rerank": _TEMPLATE,
+        f"{rules.architecture}.pooling_type": Typed(ValueType.UINT32, _RANKS),
+        "tokenizer.chat_template.rerank": judge.template,
     }
     if "score.weight" in checkpoint.names:  # its head was cut out already
-        return keys, []
-    missing = [label for label in _LABELS if label not in texts]
+        return PoolingPart(keys)
+    tokens = vocabulary.get("tokenizer.ggml.tokens")
+    texts = cast(Sequence[str], tokens.value) if isinstance(tokens, Typed) else ()
+    missing = [label for label in judge.labels if label not in texts]
     if missing:
-        raise FileError(f"{checkpoint.path} has no token {missing[0]!r}", hint="a model that ranks has yes and no")
+        raise FileError(f"{checkpoint.path} has no token {missing[0]!r}", hint="the model that ranks has one")
     table = "lm_head.weight" if "lm_head.weight" in checkpoint.names else "embed_tokens.weight"
-    rows = [checkpoint.read(table, at, at + 1) for at in (texts.index(label) for label in _LABELS)]
-    keys[f"{architecture}.classifier.output_labels"] = Typed(ValueType.STRING, [*_LABELS])
-    return keys, [NewTensor.of("cls.output.weight", np.concatenate(rows).astype(np.float32))]
+    rows = [checkpoint.read(table, at, at + 1) for at in (texts.index(label) for label in judge.labels)]
+    keys[f"{rules.architecture}.classifier.output_labels"] = Typed(ValueType.STRING, [*judge.labels])
+    return PoolingPart(keys, [NewTensor.of("cls.output.weight", np.concatenate(rows).astype(np.float32))])
 
 
-def _is_ranker(folder: Path) -> bool:
-    if _NAME in folder.resolve().name.lower():
+def _ranks(folder: Path, name: str) -> bool:
+    if name in folder.resolve().name.lower():
         return True
     kinds = [str(module.get("type", "")) for module in read_list(folder / "modules.json") if isinstance(module, dict)]
     if any(kind.endswith(".LogitScore") for kind in kinds):
@@ -62,4 +58,4 @@ def _is_ranker(folder: Path) -> bool:
         return False
     with readme.open("rb") as file:
         said = file.read(_README_BYTES).decode("utf-8", "replace").lower()
-    return any(line.startswith("#") and _NAME in line for line in said.splitlines())
+    return any(line.startswith("#") and name in line for line in said.splitlines())

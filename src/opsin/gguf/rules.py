@@ -148,6 +148,21 @@ class ComputedTensor:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """A model that ranks, though nothing in its config.json says so: the odds of two tokens are a pair's score.
+
+    Attributes:
+        name: what its folder or the heading of its README calls it, in small letters.
+        labels: the texts of the tokens, that of a good document first.
+        template: how a pair is written, with "{query}" and "{document}".
+    """
+
+    name: str
+    labels: tuple[str, str]
+    template: str
+
+
+@dataclass(frozen=True)
 class Rules:
     """One part of a family's checkpoints.
 
@@ -169,6 +184,7 @@ class Rules:
         merged: tokenizer.ggml.model of files that hold the merges of a tokenizer of SentencePiece's kind, where others
             hold scores.
         visible: special tokens that are part of an answer's text.
+        judge: how those of them rank that do, where their settings say nothing.
     """
 
     part: Literal["text", "vision"]
@@ -187,6 +203,7 @@ class Rules:
     layers: str = "num_hidden_layers"
     merged: str | None = None
     visible: tuple[str, ...] = ()
+    judge: Judge | None = None
 
 
 def canonical(name: str) -> str:

@@ -77,6 +77,37 @@ def test_halves_and_a_folder_that_is_not_converted_are_near(folder, expected):
             assert cosine(ours, POOLED[open_folder.pooling](theirs)) >= 0.9999
 
 
+def retrieval_set():
+    """Queries, documents and which of these are of a query's topic: a set as those of MTEB, made by chance."""
+    random = np.random.default_rng(6)
+    words = sorted({word for text in TEXTS for word in text.split()})
+    topics = [list(random.choice(words, 4, replace=False)) for _ in range(4)]
+    of = np.repeat(np.arange(4), 6)
+    documents = [" ".join(random.permutation([*topics[i], *random.choice(words, 5)])) for i in of]
+    return [" ".join(topic[:3]) for topic in topics], documents, of
+
+
+def gain(order, relevant):
+    """nDCG of the first ten."""
+    shares = 1 / np.log2(np.arange(2, 12))
+    return float((relevant[order[:10]] * shares).sum() / shares[: relevant.sum()].sum())
+
+
+def test_documents_come_in_the_order_of_transformers(folder, truth, model):
+    queries, documents, topics = retrieval_set()
+    tokenizer, texts = AutoTokenizer.from_pretrained(folder), [*queries, *documents]
+    with torch.no_grad():
+        states = [truth(torch.tensor([tokenizer(text)["input_ids"]])).last_hidden_state[0].numpy() for text in texts]
+    pooled = np.array([POOLED[model.pooling](one) for one in states], np.float64)
+    pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
+    wanted = pooled[: len(queries)] @ pooled[len(queries) :].T
+    for number, query in enumerate(queries):
+        order = [one.index for one in model.rerank(query, documents)]
+        told, best = wanted[number, order], np.argsort(-wanted[number], kind="stable")
+        assert (np.diff(told) <= 1e-5).all()
+        assert gain(order, topics == number) == pytest.approx(gain(best, topics == number), abs=1e-6)
+
+
 def test_a_text_has_the_same_bits_alone_and_in_company(model):
     together = model.embed([*TEXTS, *TEXTS])
     for number, text in enumerate(TEXTS):

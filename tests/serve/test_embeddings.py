@@ -12,6 +12,7 @@ from running_server import running
 from test_serve_pictures import data_url, part, picture, text
 
 import opsin
+from opsin.api.prompt_options import PromptOptions
 from opsin.serve import embeddings
 
 
@@ -48,6 +49,19 @@ def test_inputs_of_all_forms_are_read(server, given, count):
     made = vectors(server.ask("/v1/embeddings", {"input": given}))
     assert len(made) == count
     assert all(np.linalg.norm(one) == pytest.approx(1, abs=1e-5) for one in made)
+
+
+def test_a_conversation_is_embedded_as_the_template_writes_it(server, text_model):
+    messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "the rain"}]
+    (made,) = vectors(server.ask("/v1/embeddings", {"messages": messages}))
+    prompt = text_model.question(messages, PromptOptions(begins=False)).prompt
+    assert np.array_equal(made, text_model.embed(prompt))
+    (begun,) = vectors(server.ask("/v1/embeddings", {"messages": messages, "add_generation_prompt": True}))
+    assert np.array_equal(begun, text_model.embed(text_model.question(messages).prompt))
+    assert not np.array_equal(begun, made)
+    both = server.ask("/v1/embeddings", {"messages": messages, "input": "the rain"})
+    assert both.status == 400 and both.json["error"]["param"] == "messages"
+    assert server.ask("/v1/embeddings", {"messages": [{"role": "user"}]}).status == 400
 
 
 def test_one_text_in_three_forms_is_one(server):

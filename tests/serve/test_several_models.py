@@ -152,6 +152,7 @@ def test_lists_tell_all_and_load_none(zoo):
         assert server.ask("/props").json["role"] == "router"
         assert "/models/load" in server.ask("/openapi.json").json["paths"]
         assert server.ask("/docs").status == server.ask("/health").status == server.ask("/livez").status == 200
+        assert server.ask("/props?model=cow&autoload=false").status == 400
         assert not zoo.loaded
         complete(server, "dog")
         assert [entry["name"] for entry in server.ask("/api/ps").json["models"]] == ["dog"]
@@ -159,8 +160,17 @@ def test_lists_tell_all_and_load_none(zoo):
         assert known["dog"]["meta"]["n_ctx"] == 256 and "meta" not in known["ant"]
 
 
+def test_what_a_model_is_like_is_told_of_one_that_was_never_in_memory(zoo):
+    with zoo.serve() as server:
+        told = server.ask("/props?model=ant")
+        assert told.status == 200 and told.json["model_alias"] == "ant"
+        assert zoo.loaded == {"ant": 1}
+        assert server.ask("/props?model=ant").json == told.json and zoo.loaded == {"ant": 1}
+
+
 def test_models_are_loaded_and_unloaded_as_asked(zoo):
     with zoo.serve(autoload=False) as server:
+        assert server.ask("/props?model=ant").status == 400
         assert complete(server, "ant").status == 400
         assert server.ask("/models/load", {"model": "ant"}).json == {"success": True}
         wait_for(lambda: status(server, "ant") == "loaded")

@@ -64,6 +64,13 @@ def test_a_picture_is_encoded_for_each_key_and_read_from_disk_by_its_own(sight):
         cached(sight, number, messages=user(part(url)))
         counts.append(encoded(sight) - before)
     assert counts == [1, 0, 1, 0]
+    counts = []
+    for salt in (None, "x", "x"):
+        before, asked = encoded(sight), {"input": {"content": [part(url)]}, "cache_salt": salt}
+        told = sight.ask("/v1/embeddings", asked, headers={"Authorization": f"Bearer {KEYS[0].secret}"})
+        assert told.status == 200
+        counts.append(encoded(sight) - before)
+    assert counts == [0, 1, 0]
     assert until(lambda: len(list(folder.glob("*.embeddings"))) >= 2)
     again = {"threads": 2, "context": 512, "sequences": 4, "media_cache": MediaFolder(folder)}
     with (

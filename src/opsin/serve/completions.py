@@ -130,7 +130,7 @@ class CompletionRoutes:
         if echo and logprobs is not None and report.prompt_logprobs is None:
             report = replace(report, prompt_logprobs=logprobs)
         request = replace(request, candidates=candidates, report=report)
-        salt = salt_of(read(body, PromptFields), tenant)
+        salt = salt_of(read(body, PromptFields).cache_salt, tenant)
         return CompletionRequest(Owned(prompts), len(prompts), request, echo, salt)
 
 

@@ -214,7 +214,7 @@ def conversation(
     messages: list[Message] = body["messages"]
     tools = tools_of(fields, body)
     continues = _continues(fields, prefill)
-    salt = salt_of(fields, "" if files is None else files.tenant)
+    salt = salt_of(fields.cache_salt, "" if files is None else files.tenant)
     options = PromptOptions(tools.declared, variables_of(fields), fields.add_generation_prompt, continues, salt)
     begun = None if continues is None else _prefill(messages[-1], continues)
     known: Sequence[Message] = messages if files is None else files.resolved(messages)

@@ -24,8 +24,10 @@ from opsin.errors import FieldError, RequestError
 from opsin.media.budget import USUAL
 from opsin.serve.body import Owned
 from opsin.serve.budget_fields import BudgetFields, budget_of
+from opsin.serve.conversation import AskedConversation, ChatMessage, conversation
 from opsin.serve.exchange import Exchange
 from opsin.serve.fields import Fields, one_of, read, unbuilt
+from opsin.serve.prompt_fields import CacheSalt, salt_of
 from opsin.serve.raw_prompts import Id, PictureFiles, Piece, pieces_of
 from opsin.serve.service import Service
 from opsin.spans import Prompt
@@ -54,12 +56,19 @@ _Inputs = Annotated[
 ]
 
 
+_MESSAGES = Meta(
+    min_length=1, description="In place of inputs: one conversation, as the model's template writes it, is embedded."
+)
+
+
 class EmbeddingFields(Fields, kw_only=True):
     """What to embed, and how the vectors shall look."""
 
     media_hint: ClassVar[str] = _MEDIA
     input: _Inputs | None = None
     content: Annotated[_Inputs, Meta(description="The same; the answer has llama-server's shape.")] | None = None
+    messages: Annotated[list[ChatMessage], _MESSAGES] | None = None
+    cache_salt: CacheSalt | None = None
     encoding_format: Annotated[
         str, one_of("float", "base64", description="Numbers, or base64 of them as float32, little-endian.")
     ] = "float"
@@ -105,18 +114,16 @@ class EmbeddingRoutes:
         with service.admit():
             async with exchange:
                 made = await service.prompt(exchange.body, partial(_prompts, service, asked))
-                prompts = [Prompt.of(one.spans, exchange.tenant.encode()) for one in made]  # keys share no pictures
+                salt = salt_of(asked.fields.cache_salt, exchange.tenant)  # keys share no pictures
+                prompts = [Prompt.of(one.spans, salt) for one in made]
                 written = await service.work(partial(_written, service, asked, prompts))
                 await exchange.respond(Response(written, media_type="application/json"))
 
     def _asked(self, body: Mapping[str, Any], *, openai: bool) -> EmbeddingRequest:
         """What a body asks for. Raises FieldError, naming the field."""
         service, fields = self._service, read(body, EmbeddingFields)
-        name = "content" if fields.input is None else "input"
-        given = fields.content if fields.input is None else fields.input
-        if given is None:
-            raise FieldError("input", "there is none", hint=_HINT)
-        openai = openai and fields.input is not None
+        inputs = list(_given(fields, body))
+        openai = openai and fields.content is None
         pooling = service.options.pooling or service.model.pooling
         if openai and pooling == "none":
             raise RequestError(
@@ -125,7 +132,20 @@ class EmbeddingRoutes:
             )
         if fields.dimensions is not None and fields.dimensions > service.model.width:
             raise FieldError("dimensions", f"{fields.dimensions}", hint=f"embeddings have {service.model.width}")
-        return EmbeddingRequest(Owned(list(_listed(given, name))), fields, pooling, openai)
+        return EmbeddingRequest(Owned(inputs), fields, pooling, openai)
+
+
+def _given(fields: EmbeddingFields, body: Mapping[str, Any]) -> Iterator[object]:
+    """The inputs, from the one field that has them."""
+    there = [name for name in ("input", "content", "messages") if getattr(fields, name) is not None]
+    if not there:
+        raise FieldError("input", "there is none", hint=_HINT)
+    if "messages" not in there:
+        yield from _listed(getattr(fields, there[0]), there[0])
+    elif len(there) > 1:
+        raise FieldError("messages", f"there is {there[0]}, too", hint="send one of them")
+    else:
+        yield conversation({"add_generation_prompt": False, **body}, prefill=False)
 
 
 def _listed(given: object, name: str) -> Iterator[object]:
@@ -171,6 +191,9 @@ def prompt_of(service: Service, given: object, *, check: Callable[[], None]) -> 
     model = service.model
     if isinstance(given, str):
         return model.embedding_prompt(given, check=check)
+    if isinstance(given, AskedConversation):
+        messages = given.messages.take()
+        return model.question(messages, given.options, check=check, budget=given.budget).prompt
     if not isinstance(given, EmbeddingObject):
         assert isinstance(given, tuple)
         return Prompt.of([_ids(model, given, check)])

@@ -9,6 +9,8 @@ from msgspec import Meta
 from opsin.serve.budget_fields import BudgetFields
 from opsin.serve.fields import unbuilt
 
+CacheSalt = Annotated[str, Meta(max_length=256, description="Prompts of another one share no cache with this.")]
+
 
 class PromptFields(BudgetFields, kw_only=True):
     """Of these, only how finely pictures are looked at and `cache_salt` are built."""
@@ -27,14 +29,12 @@ class PromptFields(BudgetFields, kw_only=True):
     num_ctx: Annotated[Any, unbuilt()] = None
     lora: Annotated[Any, unbuilt([])] = None
     adapter_id: Annotated[Any, unbuilt("")] = None
-    cache_salt: (
-        Annotated[str, Meta(max_length=256, description="Prompts of another one share no cache with this.")] | None
-    ) = None
+    cache_salt: CacheSalt | None = None
 
 
-def salt_of(fields: PromptFields, tenant: str) -> bytes:
+def salt_of(salt: str | None, tenant: str) -> bytes:
     """What keeps the caches of one key's owner apart from others', and within them those of a request's salt."""
-    return f"{tenant} {fields.cache_salt}".encode() if fields.cache_salt else tenant.encode()
+    return f"{tenant} {salt}".encode() if salt else tenant.encode()
 
 
 def is_of(salt: bytes, tenant: str) -> bool:

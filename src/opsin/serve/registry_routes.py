@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from opsin.serve.body import Body
+from opsin.serve.errors import HttpError
 from opsin.serve.fields import Fields, parse, read
 from opsin.serve.health import told
 from opsin.serve.models import ModelRoutes
@@ -54,10 +55,12 @@ class RegistryRoutes:
         return JSONResponse({"success": True})
 
     async def props(self, request: Request) -> Response:
-        """Of the server; with `?model=` of a model that was in memory."""
+        """Of the server; with `?model=` of a model, which is loaded if it never was in memory."""
         name = request.query_params.get("model")
         if name:
-            return await ModelRoutes(self._registry.find(name)).props(request)
+            service = self._registry.find(name)
+            await self._know(service, request)
+            return await ModelRoutes(service).props(request)
         return JSONResponse(
             {
                 "role": "router",
@@ -93,6 +96,19 @@ class RegistryRoutes:
         """Those in memory, in Ollama's shape."""
         loaded = [OllamaRoutes(service) for service in self._registry if service.loaded]
         return JSONResponse({"models": [routes.loaded_entry() for routes in loaded]})
+
+    async def _know(self, service: Service, request: Request) -> None:
+        """It was in memory once. Raises HttpError 400 where nothing is loaded unasked, here or by `?autoload=false`."""
+        loads = self._registry.autoload and request.query_params.get("autoload", "true") not in ("0", "false")
+        if not service.ready and not loads:
+            raise HttpError(400, f"the model {service.name!r:.200} is not loaded", hint="POST /models/load loads it")
+        body = Body.of(request)
+        try:
+            await body.read()
+            async with service.known(body):
+                pass
+        finally:
+            body.let_go()
 
     def _lives(self) -> bool:
         return all(service.engine_lives for service in self._registry)

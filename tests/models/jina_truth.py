@@ -85,6 +85,7 @@ class JinaTruth(nn.Module):
 
     def save_pretrained(self, folder: Path) -> None:
         """As its checkpoints lie."""
+        folder.mkdir(parents=True, exist_ok=True)
         named = {name.removeprefix("parts.").replace("/", "."): values for name, values in self.state_dict().items()}
         save_file({name: values.contiguous() for name, values in named.items()}, folder / "model.safetensors")
         config = {**self.settings, "architectures": ["JinaBertModel"], "position_embedding_type": "alibi"}

@@ -86,15 +86,15 @@ def test_a_file_answers_as_its_path_its_bytes_and_its_urls(model, clip, tmp_path
 
 
 def test_a_video_is_counted_before_a_frame_of_it_is_decoded(model, clip, monkeypatch):
-    laid = Video(clip, fps=2).on(model.vision)
+    laid = Video(clip, fps=2).on(model)
     monkeypatch.setattr("opsin.media.video_file._VideoFile.image", lambda self, number: pytest.fail(str(number)))
-    again = Video(clip, fps=2).on(model.vision)
+    again = Video(clip, fps=2).on(model)
     assert (laid.tokens, again.tokens) == (7 * ROWS, 7 * ROWS)
     assert "35 frames" in repr(laid) and isinstance(again, LaidOut)
 
 
 def test_what_was_counted_is_asked_about(model, clip):
-    laid = Video(clip, fps=1).on(model.vision)
+    laid = Video(clip, fps=1).on(model)
     answers = [model.chat(ask("What?", part), **OPTIONS).text for part in (laid, Video(clip, fps=1))]
     assert answers[0] == answers[1]
 
@@ -106,10 +106,10 @@ def test_notes_tell_how_much_is_looked_at(model, clip):
 
 
 def test_max_video_tokens_holds(model):
-    laid = Video(made_frames(20), frames=20, max_video_tokens=5 * ROWS).on(model.vision)
+    laid = Video(made_frames(20), frames=20, max_video_tokens=5 * ROWS).on(model)
     assert 0 < laid.tokens <= 5 * ROWS
     with pytest.raises(opsin.RequestError, match="one frame takes"):
-        Video(made_frames(3), max_video_tokens=1).on(model.vision)
+        Video(made_frames(3), max_video_tokens=1).on(model)
 
 
 def test_a_video_that_the_context_cannot_hold_is_refused_and_named(model):
@@ -118,11 +118,11 @@ def test_a_video_that_the_context_cannot_hold_is_refused_and_named(model):
 
 
 def test_files_that_wait_count_against_the_limit_of_bytes_until_nobody_holds_them(model, clip):
-    used = model.vision.budgets.files.used
-    laid = Video(clip).on(model.vision)
-    assert model.vision.budgets.files.used == used + len(clip)
+    used = model.senses.budgets.files.used
+    laid = Video(clip).on(model)
+    assert model.senses.budgets.files.used == used + len(clip)
     del laid
-    assert model.vision.budgets.files.used == used
+    assert model.senses.budgets.files.used == used
 
 
 @pytest.mark.parametrize(("part", "said"), [
@@ -150,6 +150,6 @@ def test_a_model_of_text_says_so(tmp_path):
 
 def test_limits_and_budgets_reach_a_video(model, clip):
     with pytest.raises(opsin.RequestError, match="clip: .*3.4 seconds, at most 1.0"):
-        Video(clip).on(model.vision, "clip", VideoLimits(seconds=1))
-    laid = Video(clip, budget=PictureBudget(max_image_tokens=1)).on(model.vision)
+        Video(clip).on(model, "clip", VideoLimits(seconds=1))
+    laid = Video(clip, budget=PictureBudget(max_image_tokens=1)).on(model)
     assert laid.film.budget.max_image_tokens == 1

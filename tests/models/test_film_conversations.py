@@ -37,7 +37,7 @@ def both(request, tmp_path_factory):
 
 
 def laid(ours, given):
-    return LaidOut(fitted(ours.vision.lay_out_film, given), given)
+    return LaidOut(fitted(ours.senses.vision.lay_out_film, given), given)
 
 
 def prompt(ours, *parts):
@@ -47,7 +47,7 @@ def prompt(ours, *parts):
 def expected(both, given, made):
     """transformers' logits of the same ids, with its own placeholders where ours has rows."""
     name, theirs, ours = both
-    preparation = ours.vision.lay_out_film.args[0].preparation
+    preparation = ours.senses.vision.lay_out_film.args[0].preparation
     look = {"image_mean": preparation.mean, "image_std": preparation.std, "patch_size": 4, "merge_size": 2}
     size = {"shortest_edge": 128 * 64, "longest_edge": 768 * 64}
     if name == "qwen3vl":

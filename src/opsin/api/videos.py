@@ -25,6 +25,7 @@ from opsin.nn.films import Parts, fitted, tokens_of
 from opsin.spans import check_context
 
 if TYPE_CHECKING:
+    from opsin.api.perceiving import Perceives
     from opsin.api.vision import Vision
 
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | Readable | npt.NDArray[np.generic] | Sequence[object]
@@ -74,8 +75,9 @@ class Video:
     rate: float = 1.0
     budget: PictureBudget = USUAL
 
-    def on(self, vision: Vision | None, name: str = "the video", limits: VideoLimits | None = None) -> LaidOut:
-        """What stands in a prompt for it where `vision` (`Model.vision`) sees it. Raises RequestError, naming it."""
+    def on(self, model: Perceives, name: str = "the video", limits: VideoLimits | None = None) -> LaidOut:
+        """What stands in a prompt of a model for it: counted, and nothing decoded. Raises RequestError, naming it."""
+        vision = None if model.senses is None else model.senses.vision
         choice = FrameChoice(self.fps, self.frames, self.max_video_tokens)
         return lay_out(self.source, vision, name, choice, self.budget, rate=self.rate, limits=limits)
 

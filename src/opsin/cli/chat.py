@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opsin.cli import forms, options, sampling_flags
+from opsin.cli import forms, options, sampling_flags, video_flags
 from opsin.cli.memory import peak_bytes
 from opsin.cli.progress import Progress
 from opsin.config import expanded
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from opsin.api import Answer, Message, Model, Piece
     from opsin.api.prompt_options import PromptOptions
     from opsin.api.replies import ReplyOptions
+    from opsin.api.videos import LaidOut, Video
     from opsin.engine.sampling import Sampling
     from opsin.grammar import Grammar
     from opsin.spans import Patches
@@ -54,6 +55,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--audio", action="append", default=[], type=expanded, metavar="FILE",
         help="a sound to ask about; again for more",
     )  # fmt: skip
+    video_flags.add_videos(parser)
     parser.add_argument("-c", "--context", type=options.positive, metavar="N", help="tokens of prompt and answer")
     parser.add_argument("-s", "--system", metavar="TEXT", help="system message")
     parser.add_argument("-n", "--max-tokens", type=int, metavar="N", help="end an answer after N tokens")
@@ -116,6 +118,8 @@ def run(args: argparse.Namespace) -> int:
             chat.show(path)
         for path in args.audio:
             chat.play(path)
+        for video in video_flags.videos(args):
+            chat.watch(video)
         if prompt is None:
             return _converse(chat)
         chat.ask(prompt)
@@ -165,7 +169,7 @@ class Chat:
 
     def __post_init__(self) -> None:
         self.messages: list[Message] = []
-        self.media: list[Patches] = []  # of the next question
+        self.media: list[Patches | LaidOut] = []  # of the next question
         self.clear()
 
     def show(self, path: Path) -> None:
@@ -182,6 +186,13 @@ class Chat:
         self.media.append(patches)
         told = [f"{patches.seconds or 0:.1f} seconds, {patches.rows} tokens", *patches.notes]
         print(f"{path.name}: {'; '.join(told)}", file=sys.stderr)
+
+    def watch(self, video: Video) -> None:
+        """A video for the next question. Says which frames the model sees, and what they take."""
+        name = str(video.source)
+        laid = video.on(self.model, name)
+        self.media.append(laid)
+        print(f"{name}: {video_flags.told(laid)}", file=sys.stderr)
 
     def clear(self) -> None:
         """Forget everything but the system message."""

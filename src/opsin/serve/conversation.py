@@ -21,6 +21,7 @@ from opsin.serve.prompt_fields import salt_of
 from opsin.serve.stored_files import TenantFiles
 from opsin.serve.template_fields import AskedThoughts, thoughts_of, variables_of
 from opsin.serve.tool_fields import ToolFields, tools_of
+from opsin.serve.video_fields import FRAME_WORDS, FilmFields, InputVideo, VideoUrl
 
 _CALL: Final = {
     "type": "object",
@@ -32,6 +33,7 @@ _CALLS: Final = {
     "items": {"type": "object", "required": ["function"], "properties": {"function": _CALL}},
 }
 _PLACES: Final = ("text", "image_url", "input_audio", "audio_url")
+_VIDEOS: Final = ("video_url", "input_video")
 _PARTS_TO_CONTINUE: Final[Mapping[str, Continues]] = {"content": "content", "reasoning_content": "thoughts"}
 # It stands beside a template's own words, where a line break would begin a message of somebody else.
 _NAME = Meta(
@@ -76,21 +78,23 @@ class FilePlace(Fields, kw_only=True):
     filename: Annotated[str | None, Meta(description="Its name, which is not looked at.")] = None
 
 
-class Part(BudgetFields, kw_only=True):
-    """A part of a content: a text, a refusal, a picture, or a sound."""
+class Part(FilmFields, kw_only=True):
+    """A part of a content: a text, a refusal, a picture, a sound, or a video."""
 
     together: ClassVar[Mapping[str, Any]] = {
         "anyOf": [
-            _of_kind("text", ["string"], "image_url", *WORDS),
-            _of_kind("refusal", ["string"], "image_url", *WORDS),
-            _of_kind("image_url", ["string", "object"], "text"),
-            _of_kind("file", ["object"], "text", "image_url"),
-            _of_kind("input_audio", ["object"], "text", "image_url"),
-            _of_kind("audio_url", ["string", "object"], "text", "image_url"),
+            _of_kind("text", ["string"], "image_url", *WORDS, *FRAME_WORDS, *_VIDEOS),
+            _of_kind("refusal", ["string"], "image_url", *WORDS, *FRAME_WORDS, *_VIDEOS),
+            _of_kind("image_url", ["string", "object"], "text", *FRAME_WORDS, *_VIDEOS),
+            _of_kind("file", ["object"], "text", "image_url", *FRAME_WORDS, *_VIDEOS),
+            _of_kind("input_audio", ["object"], "text", "image_url", *FRAME_WORDS, *_VIDEOS),
+            _of_kind("audio_url", ["string", "object"], "text", "image_url", *FRAME_WORDS, *_VIDEOS),
+            _of_kind("video_url", ["string", "object"], "text", "image_url", "input_video"),
+            _of_kind("input_video", ["object"], "text", "image_url", "video_url"),
         ]
     }
     type: Annotated[
-        str | None, Meta(description='"text", "refusal", "image_url", "input_audio", "audio_url" or "file".')
+        str | None, Meta(description='"text", "refusal", "file", "image_url" and so on, as the field beside it.')
     ] = None
     text: Annotated[str | None, Meta(description="Of a text.")] = None
     refusal: Annotated[str | None, Meta(description="Of a refusal.")] = None
@@ -104,6 +108,8 @@ class Part(BudgetFields, kw_only=True):
     file: Annotated[FilePlace | None, Meta(description="Of a picture or a sound: where it is stored.")] = None
     input_audio: Annotated[InputAudio | None, Meta(description="Of a sound: its file.")] = None
     audio_url: Annotated[AudioUrl | str | None, Meta(description="Of a sound: its URL.")] = None
+    video_url: Annotated[VideoUrl | str | None, Meta(description="Of a video: its URL.")] = None
+    input_video: Annotated[InputVideo | None, Meta(description="Of a video: its file, or its URL.")] = None
     resized_height: Annotated[Any, unbuilt()] = None
     resized_width: Annotated[Any, unbuilt()] = None
 
@@ -254,8 +260,21 @@ def _has_no_url(place: ImageUrl | str | None) -> bool:
     return isinstance(place, ImageUrl) and place.url is None
 
 
+def _check_video(part: Part, path: str) -> None:
+    """The same of videos, and of what only they have."""
+    strays = [name for name in _VIDEOS if name != part.type]
+    strays += ["text", "image_url"] if part.type in _VIDEOS else [*FRAME_WORDS]
+    for stray in strays:
+        if getattr(part, stray):
+            raise FieldError(path + stray, "nothing is read from here", hint="send it as a part of its own")
+    for place in (part.video_url, part.input_video):
+        if isinstance(place, VideoUrl):
+            budget_of(place, f"{path}{part.type}.")
+
+
 def _check_part(part: Part, path: str) -> None:
     """Raises FieldError for what would be lost, since a part of this type does not hold it, or contradicts itself."""
+    _check_video(part, path)
     for stray in _PLACES:
         if stray != part.type and (stray != "text" or part.type in _PLACES) and getattr(part, stray):
             raise FieldError(path + stray, "nothing is read from here", hint="send it as a part of its own")
@@ -265,7 +284,7 @@ def _check_part(part: Part, path: str) -> None:
         raise FieldError(f"{path}file", "nothing is read from here", hint='give the part the type "file"')
     if part.type == "image_url" and part.uuid is None and _has_no_url(part.image_url):
         raise FieldError(f"{path}image_url.url", "there is none", hint="send http, https, or data with base64")
-    if part.type not in ("image_url", "file"):
+    if part.type not in ("image_url", "file", *_VIDEOS):
         for word in WORDS:
             if getattr(part, word) is not None:
                 raise FieldError(

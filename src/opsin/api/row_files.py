@@ -44,6 +44,7 @@ class _Media(msgspec.Struct):
     first: int
     encoded: int
     canvas: Canvas | None = None
+    time: int | None = None
 
 
 class _Head(msgspec.Struct):
@@ -161,7 +162,7 @@ def _told(span: TextSpan | MediaSpan) -> list[int] | _Media:
         return list(span.ids)
     return _Media(
         span.digest, span.rows, span.positions, span.grid, span.atomic, span.memory, span.marker, span.first,
-        span.encoded, span.canvas,
+        span.encoded, span.canvas, span.time,
     )  # fmt: skip
 
 
@@ -170,7 +171,7 @@ def _span(told: list[int] | _Media) -> TextSpan | MediaSpan:
         return TextSpan(tuple(told))
     return MediaSpan(
         told.digest, told.rows, told.positions, told.grid, told.atomic, told.memory, told.marker, told.first,
-        told.encoded, told.canvas,
+        told.encoded, canvas=told.canvas, time=told.time,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from truths import TOWERS  # noqa: E402
 
 from opsin.convert.assumptions import check_assumptions  # noqa: E402
 from opsin.convert.checkpoint import Checkpoint  # noqa: E402
-from opsin.convert.hf import find_rules  # noqa: E402
+from opsin.convert.matching import find_rules  # noqa: E402
 from opsin.errors import ModelError  # noqa: E402
 
 

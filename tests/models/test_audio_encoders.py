@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
+import opsin
+from opsin.convert.hf import convert
 from opsin.errors import FileError, ModelError, OpsinError
 from opsin.gguf import File
 from opsin.media import mel
@@ -12,13 +16,14 @@ from opsin.models import load_audio_encoder
 from opsin.nn.meta import MetaReader
 from opsin.nn.module import FileReader
 from opsin.ops.cpu import Operations
+from opsin.spans import TextSpan
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from sound_truth import SECONDS, sound  # noqa: E402
 from sound_truths import SOUNDS  # noqa: E402
-from vision_truth import distance  # noqa: E402
+from vision_truth import SPECIAL, byte_tokenizer, distance  # noqa: E402
 
 from opsin.gguf import NewTensor, write  # noqa: E402
 
@@ -205,3 +210,24 @@ def test_wrong_keys_are_refused_or_harmless(path, device, tmp_path):
                     assert len(embedded(load_audio_encoder(file, FileReader(file, device.eager())), sound(0.2)))
             except OpsinError as error:
                 assert len(str(error)) < 400
+
+
+def test_a_converted_checkpoint_writes_as_it_did(truth, tmp_path):
+    if truth.whole is None:
+        pytest.skip("transformers has no such class")
+    theirs, wave = truth.whole(), sound(0.31, seed=4)
+    asked = [{"role": "user", "content": ["Hear ", wave, " and say."]}]
+    theirs.save_pretrained(tmp_path / "hf")
+    tokens = re.findall(r"<[^>]+>|\[[A-Z_]+\]", truth.marker)
+    shown = next(token for token in tokens if "AUDIO" in token and "BEGIN" not in token)
+    tokenizer = byte_tokenizer([shown, *(token for token in tokens if token != shown)], truth.marker)
+    tokenizer.chat_template = tokenizer.chat_template.replace("'image'", "'audio'")
+    tokenizer.save_pretrained(tmp_path / "hf")
+    convert(tmp_path / "hf", tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="f32")
+    with opsin.load(tmp_path / "model.gguf", threads=1, pages="f32", context=256) as ours:
+        prompt = ours.chat_prompt(asked)
+        ids = [i for span in prompt.spans for i in (span.ids if isinstance(span, TextSpan) else [SPECIAL] * len(span))]
+        with torch.inference_mode():
+            assert distance(ours.logits(prompt), truth.logits(theirs, ids, wave.samples)) < 1e-4
+    with opsin.load(tmp_path / "hf", threads=1, pages="f32", context=256) as folder:
+        assert folder.has_audio and folder.chat_prompt(asked) == prompt

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from opsin.convert.assumptions import check_assumptions
 from opsin.convert.checkpoint import Checkpoint, Description
+from opsin.convert.matching import find_rules
 from opsin.convert.pooling import pooling_part
 from opsin.convert.ranking import ranking_part
 from opsin.convert.speech import open_checkpoint
@@ -29,7 +30,6 @@ from opsin.gguf.roles import PROJECTOR, is_checkpoint_media
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.text_rules import EXPERTS
 from opsin.gguf.writer import Writable
-from opsin.models import rules as all_rules
 from opsin.quants import BY_NAME, QuantType
 
 Format = Literal["auto", "f32", "f16", "bf16", "q8_0"]
@@ -76,7 +76,7 @@ def convert(
     with open_checkpoint(Path(folder)) as checkpoint:
         for target in (out, *([mmproj] if mmproj is not None else [])):
             check_target(Path(target), checkpoint.paths)
-        if mmproj is not None and find_rules(checkpoint, vision=vision)[1] is None:
+        if mmproj is not None and len(find_rules(checkpoint, vision=vision)) == 1:
             raise ModelError(f"{folder} has no part for pictures", hint="leave mmproj away")
         if mmproj is not None and Path(mmproj).resolve() == Path(out).resolve():
             raise RequestError(f"{out} cannot hold the model and the part for pictures", hint="leave mmproj away")
@@ -112,10 +112,10 @@ def open_folder(folder: Path, *, format: Format = "auto", vision: bool = True) -
 
 
 def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[NewFile, NewFile, tuple[str, ...]]:
-    """What becomes of the text, what of the pictures (nothing where there is no such part), and notes."""
-    text, tower = find_rules(checkpoint, vision=vision)
+    """What becomes of the text, what of pictures and sound (nothing where there is no such part), and notes."""
+    text, *towers = find_rules(checkpoint, vision=vision)
     kind = _format(checkpoint, format)
-    parts = [text, *([tower] if tower else [])]
+    parts = [text, *towers]
     _check_known(checkpoint, parts, vision=vision)
     model = _content(checkpoint, text, kind)
     rows = next((t.shape[0] for t in model.tensors if t.name == "token_embd.weight"), None)
@@ -123,13 +123,16 @@ def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[
         raise FileError(f"{checkpoint.path} has no embeddings of tokens", hint="it is incomplete")
     own = checkpoint.vocabulary(rows)
     keys, about = own or vocabulary_keys(
-        checkpoint.path, rows, has_vision=tower is not None, merged=text.merged, visible=text.visible
+        checkpoint.path, rows, has_vision=bool(towers), merged=text.merged, visible=text.visible
     )
     pooling = ranking_part(checkpoint, text, keys) or pooling_part(checkpoint.path, text.architecture)
     general = _general(checkpoint, text.architecture, "model", kind)
     model.metadata = {**general, **model.metadata, **keys, **pooling.keys}
     model.tensors += pooling.tensors
-    seen = _content(checkpoint, tower, kind) if tower else NewFile()
+    seen = NewFile()
+    for tower in towers:
+        made = _content(checkpoint, tower, kind)
+        seen = NewFile({**seen.metadata, **made.metadata}, [*seen.tensors, *made.tensors])
     notes = (
         *checkpoint.notes,
         *about,
@@ -142,39 +145,6 @@ def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[
 def check_folder(folder: Path, *, vision: bool = True) -> None:
     """Raises what `convert` would raise of a folder's settings. Its tensors need not be there."""
     find_rules(Description(folder), vision=vision)
-
-
-def find_rules(checkpoint: Description, *, vision: bool = True) -> tuple[Rules, Rules | None]:
-    """The rules of a checkpoint's text, and those of its pictures. Raises ModelError where nobody knows it."""
-    known, text = all_rules(), checkpoint.text_config
-    inner = text.get("architectures")
-    classes = [*checkpoint.classes, *(inner if isinstance(inner, list) else [])]
-    model_type = text.get("model_type", checkpoint.config.get("model_type"))
-
-    def fits(rule: Rules, part: str) -> bool:
-        return rule.part == part and any(name in rule.classes for name in classes) and rule.when(checkpoint.config)
-
-    found = [rule for rule in known if fits(rule, "text")]
-    found += [rule for rule in known if rule.part == "text" and model_type in rule.types]
-    if not found:
-        names = ", ".join(sorted({name for rule in known for name in rule.classes}))
-        what = ", ".join(checkpoint.classes) or "no class"
-        raise ModelError(f"{checkpoint.path}: {what:.80} cannot be converted", hint=f"known: {names}")
-    return found[0], _tower(checkpoint, [rule for rule in known if fits(rule, "vision")]) if vision else None
-
-
-def _tower(checkpoint: Description, towers: Sequence[Rules]) -> Rules | None:
-    """Of the rules of a class the one for its kind of tower. Raises ModelError where no rule knows that."""
-    config = checkpoint.config.get("vision_config")
-    kind = config.get("model_type") if isinstance(config, Mapping) else None
-    fitting = [rule for rule in towers if kind is None or not rule.types or kind in rule.types]
-    if towers and not fitting:
-        known = ", ".join(sorted({name for rule in towers for name in rule.types}))
-        raise ModelError(
-            f"{checkpoint.path}: a tower of the kind {kind!r:.40} cannot be converted",
-            hint=f"known in this class: {known}; vision=False (--no-vision) leaves it out",
-        )
-    return fitting[0] if fitting else None
 
 
 def _general(checkpoint: Checkpoint, architecture: str, kind: str, format: QuantType) -> dict[str, Writable]:

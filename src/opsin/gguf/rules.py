@@ -167,7 +167,7 @@ class Rules:
     """One part of a family's checkpoints.
 
     Attributes:
-        part: "text", or "vision" for the tower with its projector.
+        part: "text", or "vision" and "audio" for a tower with its projector.
         architecture: general.architecture of text, clip.projector_type of a tower.
         classes: `architectures` of config.json that hold such a part.
         types: of text, `model_type` of a text_config that is one, inside any class; of a tower, `model_type` of the
@@ -187,7 +187,7 @@ class Rules:
         judge: how those of them rank that do, where their settings say nothing.
     """
 
-    part: Literal["text", "vision"]
+    part: Literal["text", "vision", "audio"]
     architecture: str
     classes: tuple[str, ...]
     keys: tuple[Key, ...]

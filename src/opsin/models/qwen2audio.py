@@ -15,6 +15,8 @@ from typing import ClassVar
 from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf import File
+from opsin.gguf.audio_rules import audio_keys, speech_tower
+from opsin.gguf.rules import Key, Rules, Tensor
 from opsin.media.mel import HOP, log_mel, window
 from opsin.media.sound import Waveform
 from opsin.nn.hearing import HearingTower, first_rows
@@ -76,3 +78,19 @@ class Qwen2Audio:
 
 
 AUDIO_ENCODERS = {"qwen2a": Qwen2Audio.load}
+RULES = (
+    Rules(
+        part="audio",
+        architecture="qwen2a",
+        classes=("Qwen2AudioForConditionalGeneration",),
+        keys=(
+            *audio_keys("qwen2a", {
+                "embedding_length": ("d_model", 1280), "feed_forward_length": ("encoder_ffn_dim", 5120),
+                "block_count": ("encoder_layers", 32), "attention.head_count": ("encoder_attention_heads", 20),
+                "num_mel_bins": ("num_mel_bins", 128),
+            }),
+            Key("clip.audio.projection_dim", "text_config.hidden_size", "int", 4096),
+        ),
+        tensors=(*speech_tower("audio_tower"), Tensor("multi_modal_projector.linear", "mm.a.fc")),
+    ),
+)  # fmt: skip

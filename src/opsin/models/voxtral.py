@@ -15,6 +15,8 @@ from typing import Annotated, ClassVar
 from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf import File
+from opsin.gguf.audio_rules import audio_keys, speech_tower
+from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.media.mel import HOP, log_mel, window
 from opsin.media.sound import Waveform
 from opsin.nn.hearing import HearingTower
@@ -74,4 +76,32 @@ class VoxtralAudio:
         return self.projector.down(self.projector.up(x.ops.fold(x, self.stacked), activation="gelu_erf"))
 
 
+def _stacked(settings: Settings) -> int:
+    """The projector takes as many values as a layer has in its middle."""
+    ends = ("audio_config.intermediate_size", 5120), ("audio_config.hidden_size", 1280)
+    middle, width = (settings.number(path, usual) for path, usual in ends)
+    return middle // width
+
+
 AUDIO_ENCODERS = {"voxtral": VoxtralAudio.load}
+RULES = (
+    Rules(
+        part="audio",
+        architecture="voxtral",
+        classes=("VoxtralForConditionalGeneration",),
+        keys=(
+            *audio_keys("voxtral", {
+                "embedding_length": ("hidden_size", 1280), "feed_forward_length": ("intermediate_size", 5120),
+                "block_count": ("num_hidden_layers", 32), "attention.head_count": ("num_attention_heads", 20),
+                "num_mel_bins": ("num_mel_bins", 128),
+            }),
+            Key("clip.audio.projection_dim", "text_config.hidden_size", "int", 3072),
+            Key("clip.audio.projector.stack_factor", _stacked),
+        ),
+        tensors=(
+            *speech_tower("audio_tower"),
+            Tensor("multi_modal_projector.linear_1", "mm.a.mlp.1"),
+            Tensor("multi_modal_projector.linear_2", "mm.a.mlp.2"),
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,30 @@
+"""`opsin chat --audio`: what a sound is told as, and one that cannot be read."""
+
+from __future__ import annotations
+
+import pytest
+from tiny_hearing import SECOND, recording, tiny_hearing
+
+from opsin.cli import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("hears")
+    tiny_hearing(made)
+    (made / "a.wav").write_bytes(recording())
+    return made
+
+
+def test_a_sound_is_asked_about(folder, capsys):
+    asked = ["--audio", str(folder / "a.wav"), "Who?", "-n", "2", "-c", "256", "--stats"]
+    assert main.run(["chat", "-m", str(folder / "model.gguf"), *asked]) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() and f"a.wav: 1.0 seconds, {SECOND} tokens" in err and f"{SECOND} of sounds" in err
+
+
+def test_what_is_no_sound_ends_with_one_line(folder, capsys):
+    (folder / "b.wav").write_bytes(b"no sound at all")
+    assert main.run(["chat", "-m", str(folder / "model.gguf"), "--audio", str(folder / "b.wav"), "Who?"]) != 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "b.wav" in last and "of an unknown kind" in last

@@ -159,12 +159,18 @@ def gathered(raw: Mapping[str, float]) -> dict[str, dict[str, float]]:
     for test, value in raw.items():
         file, function, parameters = re.fullmatch(r".*/test_(\w+)\.py::(\w+)(?:\[(.*)\])?", test).groups()  # type: ignore[union-attr]
         kind = next((kind for kind, name in KINDS.items() if name == function), None)
-        words = [file, file.removesuffix("_vision"), *(parameters or "").split("-")]
+        words = [file, file.removesuffix("_vision"), *_runs((parameters or "").split("-"))]
         home = next((homes[word] for word in words if word in homes), None)
         if kind and home:
             family = kept.setdefault(home, {})
             family[kind] = float(f"{max(value, family.get(kind, 0.0)):.2g}")
     return {stem: kept[stem] for stem in sorted(kept)}
+
+
+def _runs(words: list[str]) -> list[str]:
+    """Words that stand together, the most first: names of families may have a hyphen."""
+    sizes = range(len(words), 0, -1)
+    return ["-".join(words[at : at + size]) for size in sizes for at in range(len(words) - size + 1)]
 
 
 def main() -> int:

@@ -72,7 +72,7 @@ def expected(truth, theirs, wave):
 
 
 @pytest.mark.parametrize("seconds", SECONDS)
-def test_embeddings_equal_those_of_others(encoder, truth, theirs, seconds):
+def test_embeddings_equal_transformers(encoder, truth, theirs, seconds):
     wave = sound(seconds, seed=3)
     wanted = expected(truth, theirs, wave)
     layout = encoder.layout(wave)
@@ -80,7 +80,7 @@ def test_embeddings_equal_those_of_others(encoder, truth, theirs, seconds):
     assert distance(embedded(encoder, wave), wanted) < 1e-4
 
 
-def test_embeddings_of_half_precision_are_near(truth, theirs, device, tmp_path):
+def test_embeddings_from_halves_are_near(truth, theirs, device, tmp_path):
     encoder, wave = opened(truth.write(tmp_path / "half.gguf", theirs, half=True), device), sound(0.73)
     assert distance(embedded(encoder, wave), expected(truth, theirs, wave)) < 5e-3
 
@@ -212,7 +212,7 @@ def test_wrong_keys_are_refused_or_harmless(path, device, tmp_path):
                 assert len(str(error)) < 400
 
 
-def test_a_converted_checkpoint_writes_as_it_did(truth, tmp_path):
+def test_logits_equal_transformers(truth, tmp_path):
     if truth.whole is None:
         pytest.skip("transformers has no such class")
     theirs, wave = truth.whole(), sound(0.31, seed=4)

@@ -90,6 +90,8 @@ def test_every_family_has_figures_and_they_hold(tool) -> None:
     for family in tool.families():
         wanted = set(tool.KINDS) if family.projectors else {"logits", *(["embeddings"] if family.hears else [])}
         wanted = {"embeddings"} if family.embeds and not family.is_text else wanted
+        if family.audio:  # not each has a class of its own in transformers that writes
+            wanted = {"embeddings", "embeddings, f16"} | (measured[family.stem].keys() & {"logits"})
         assert set(measured[family.stem]) == wanted, family.stem
         assert all(value <= tool.BOUNDS[kind] for kind, value in measured[family.stem].items()), family.stem
 
@@ -99,8 +101,10 @@ def test_figures_are_the_largest_of_a_family(tool) -> None:
     raw = {f"{here}conversations.py::test_logits_equal_transformers[one picture-mistral small]": 1e-6,
            f"{here}conversations.py::test_logits_equal_transformers[no picture-pixtral]": 3e-6,
            f"{here}pixtral_vision.py::test_embeddings_equal_transformers[pixtral-size0]": 2e-6,
+           f"{here}encoders.py::test_embeddings_equal_transformers[modern-bert]": 4e-6,
            f"{here}pixtral_vision.py::test_mutant_is_seen[x]": 1.0}  # fmt: skip
-    assert tool.gathered(raw) == {"pixtral": {"logits": 3e-6, "embeddings": 2e-6}}
+    found = {"pixtral": {"logits": 3e-6, "embeddings": 2e-6}, "modern_bert": {"embeddings": 4e-6}}
+    assert tool.gathered(raw) == found
 
 
 def test_no_family_is_longer_than_it_may_be(tool) -> None:

@@ -44,6 +44,17 @@ def test_a_saved_conversation_with_a_picture_is_gone_on_from(sight):
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == first["usage"]["prompt_tokens"] - 1
 
 
+def test_no_more_is_saved_than_the_operator_s_limit_says(sight, tmp_path):
+    with running(lambda: sight.service.model, slot_path=tmp_path, slot_bytes=1 << 20) as server:
+        server.chat(messages=user(text("Hi")), id_slot=0, max_tokens=1)
+        size = act(server, 0, "save", "a.bin").json["n_written"]
+        (tmp_path / "other").write_bytes(bytes((1 << 20) - size - 1))
+        assert act(server, 0, "save", "a.bin").status == 200  # in place of itself
+        refused = act(server, 0, "save", "b.bin")
+        assert refused.status == 400 and "bytes" in refused.json["error"]["message"]
+        assert {one.name for one in tmp_path.iterdir()} == {"a.bin", "other"}
+
+
 def test_answers_take_the_place_that_was_asked_for(sight):
     asked = {"prompt": "Hi", "n_predict": 1}
     assert [sight.ask("/completion", {**asked, "id_slot": slot}).json["id_slot"] for slot in (3, 1, -1, 99)] == [

@@ -67,10 +67,11 @@ class Restored:
     bytes: int
 
 
-def save_rows(model: Model, prompt: Prompt, path: Path) -> tuple[int, int]:
+def save_rows(model: Model, prompt: Prompt, path: Path, most: int | None = None) -> tuple[int, int]:
     """Write what the cache holds of a prompt: its rows, and the bytes of the file.
 
-    Raises FileError where the file cannot be written.
+    Raises FileError where the file cannot be written, RequestError where all files of its folder would have more than
+    `most` bytes.
     """
     kept = model.engine.call(lambda: read_rows(model.engine, model.runner, prompt))
     head = msgspec.json.encode(_Head(
@@ -83,11 +84,16 @@ def save_rows(model: Model, prompt: Prompt, path: Path) -> tuple[int, int]:
     digest = blake2b(digest_size=32)
     for part in parts:
         digest.update(part)
+    size = _BEGIN.size + sum(map(len, parts))
     try:
+        used = 0 if most is None else sum(one.stat().st_size for one in path.parent.iterdir() if one != path)
+        if most is not None and used + size > most:
+            what = f"{size} bytes beside the {used} of other files are more than the {most} that may be saved"
+            raise RequestError(what, hint="save under a name that is there, or remove files")
         _write(path, [_BEGIN.pack(_MAGIC, digest.digest(), len(head)), *parts])
     except OSError as error:
         raise FileError(f"{path} cannot be written: {error.strerror or error}", hint="look at its disk") from error
-    return kept.rows, _BEGIN.size + sum(map(len, parts))
+    return kept.rows, size
 
 
 def restore_rows(model: Model, path: Path) -> Restored:

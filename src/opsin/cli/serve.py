@@ -130,6 +130,9 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
     told.add_argument("--tell-key", action="store_true", help="answers have X-Opsin-Key (opsin key): docs/scale.md")
     told.add_argument("--slots", action="store_true", default=None, help="/slots answers (it does)")
     told.add_argument("--slot-save-path", type=expanded, metavar="DIR", help="/slots/N saves and restores below it")
+    told.add_argument(
+        "--slot-save-size", type=options.positive, default=16384, metavar="MB", help="of that folder (16384)"
+    )
     told.add_argument("--no-slots", dest="slots", action="store_false", default=None, help="/slots does not")
     told.add_argument("--ui", "--webui", dest="page", action="store_true", default=None, help="there is a page (it is)")
     told.add_argument("--no-ui", "--no-webui", dest="page", action="store_false", default=None, help="there is none")
@@ -281,6 +284,7 @@ def _settings(args: argparse.Namespace) -> Options:
         tells_key=args.tell_key,
         slots=args.slots is not False,
         slot_path=args.slot_save_path,
+        slot_bytes=args.slot_save_size << 20,
         page=args.page is not False,
         tags=tuple(tag for tag in _listed([args.tags or ""]) if tag),
         pooling=None if args.pooling == "rank" else args.pooling,

@@ -47,6 +47,7 @@ class Options:
         media: which pictures may be fetched from where.
         reuse_port: whether others may listen on the same port.
         slot_path: the folder of what /slots saves; None where it saves nothing.
+        slot_bytes: of all files there; None for any number.
         slots, page: whether /slots and the page to try it are there.
         access_log: the file that gets a line for each request; "-" for stdout, "" for none.
         traces: where spans of requests are sent by OTLP over HTTP; "" for nowhere.
@@ -84,6 +85,7 @@ class Options:
     reuse_port: bool = False
     slots: bool = True
     slot_path: Path | None = None
+    slot_bytes: int | None = None
     page: bool = True
     access_log: str = ""
     traces: str = ""

@@ -70,7 +70,8 @@ class SlotRoutes:
         prompt = self._rows(slot, tenant)
         if prompt is None:
             prompt = Prompt((), tenant.encode())
-        rows, size = await self._work(lambda model: save_rows(model, prompt, path))
+        most = self._service.options.slot_bytes
+        rows, size = await self._work(lambda model: save_rows(model, prompt, path, most))
         return {"n_saved": rows, "n_written": size}
 
     async def _restore(self, slot: int, path: Path) -> dict[str, object]:

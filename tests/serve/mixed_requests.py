@@ -223,7 +223,7 @@ class Round:
 
     def _client(self, seed: int) -> None:
         draw, client = random.Random(seed), Client(self.port)
-        rest = (self._leaves, self._reads_slowly, self._mistake, self._goes_on, self._sent_once)
+        rest = (self._leaves, self._reads_slowly, self._mistake, self._goes_on, self._sent_once, self._saves)
         while next(self._numbers) < self.requests:
             work = self._one if draw.random() < 0.8 else draw.choice(rest)
             try:
@@ -291,6 +291,17 @@ class Round:
         said, expected = self._said(client, asked, self.names[0]), self.alone[number]
         client.ask(f"/v1/files/{file}", {}, method="DELETE")
         return "sent once", said[0], "" if said == expected else f"{said!r}, {expected!r} alone"
+
+    def _saves(self, draw: random.Random, client: Client) -> tuple[str, int, Complaint]:
+        """What a place holds is saved, forgotten and put back; then a request says what it says alone."""
+        place, body = draw.randrange(2), {"filename": f"kept-{draw.randrange(4)}", "model": self.names[0]}
+        for action in ("save", "erase", "restore"):
+            status, told = client.ask(f"/slots/{place}?action={action}", body)
+            is_full = action == "restore" and status == 400 and b"Unable to restore slot" in told
+            if status != 200 and not is_full:
+                return f"saves ({action})", status, told[:200].decode()
+        _, status, complaint = self._one(draw, client)
+        return "saves", status, complaint
 
 
 def memory_of(pid: int) -> int:

@@ -41,7 +41,7 @@ class GroupDots:
 
     def emit(self, first: int, last: int) -> Any:
         tile, b = self.tile, self.b
-        if tile.repeated and self._fits(last - first):
+        if self.isa.dot == "maddubs" and fits(tile, last - first):
             acc = [constant(self.words, 0)] * tile.size
             pending: list[Any] = [self._biased(t, first) for t in range(tile.tokens) for _ in range(tile.vectors)]
             batch = last - first
@@ -69,23 +69,23 @@ class GroupDots:
             return load(b, b.add(self.rows, I64(REPEATED_BYTES * t + 32 * step)), self.words)
         return splat(b, load(b, b.add(self.tokens[t], I64(4 * step)), I32), self.lanes)
 
-    def _fits(self, steps: int) -> bool:
-        """Whether 16 bits hold the sums of so many steps without their bias; on the way there they may wrap around."""
-        largest = max(self.tile.zero, (1 << self.tile.bits) - 1 - self.tile.zero)
-        return not self.tile.table and self.tile.bits < 8 and 2 * steps * largest * 127 < 1 << 15
-
     def _biased(self, t: int, first: int) -> Any:
         """16-bit sums that begin with -zero * the sums of the bytes that will meet them."""
         if self.tile.zero == 0:
             return None
-        place = self.b.add(self.rows, I64(REPEATED_BYTES * t + REPEATED_GROUPS + 32 * (first // 4)))
-        return load(self.b, place, ir.VectorType(I16, 2 * self.lanes))
+        pairs = ir.VectorType(I16, 2 * self.lanes)
+        if self.tile.repeated:
+            return load(
+                self.b, self.b.add(self.rows, I64(REPEATED_BYTES * t + REPEATED_GROUPS + 32 * (first // 4))), pairs
+            )
+        return biased(self.b, load(self.b, self.sums[t], I32), self.tile.zero, self.lanes)
 
     def _start(self, t: int) -> Any:
         """The sum's first value: -zero * sum(x) undoes the bias of stored weights."""
         zero = self.tile.zero
         if zero == 0 or (zero == 128 and self.isa.dot in ("maddubs", "sdot")):
             return constant(self.words, 0)
+        assert self.isa.dot != "maddubs", "sums of bytes are pairs there"
         value = splat(self.b, load(self.b, self.sums[t], I32), self.lanes)
         return self.b.mul(value, constant(self.words, -zero))
 
@@ -187,3 +187,15 @@ class GroupDots:
             ones = constant(ir.VectorType(I16, 2 * self.lanes), 1)
             acc[i] = b.add(acc[i], call(b, "llvm.x86.avx2.pmadd.wd", self.words, (value, ones)))
             pending[i] = None
+
+
+def fits(tile: Dots, steps: int) -> bool:
+    """Whether 16 bits hold the sums of so many steps without the weights' bias; on the way they may wrap around."""
+    largest = max(tile.zero, (1 << tile.bits) - 1 - tile.zero)
+    return not tile.table and tile.bits < 8 and 2 * steps * largest * 127 < 1 << 15
+
+
+def biased(b: Any, sums: Any, zero: int, lanes: int) -> Any:
+    """-zero * a group's two 16-bit sums of bytes (see `quantise`), in all lanes."""
+    pairs = ir.VectorType(I16, 2 * lanes)
+    return b.mul(b.bitcast(splat(b, sums, lanes), pairs), constant(pairs, -zero))

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 
 from opsin.ops.cpu.dots import Dots
-from opsin.ops.cpu.group_dots import GroupDots
+from opsin.ops.cpu.group_dots import GroupDots, biased, fits
 from opsin.ops.cpu.simd import I16, I32, I64, Simd, Tile, call, constant, load, operation, splat, store
 from opsin.ops.layout import RECORD, Layout
 
@@ -34,9 +34,12 @@ class Unpacked:
         self.record_bytes = self.scale_bytes * (2 if layout.minimum else 1) + RECORD * self.wide
         # 16-bit sums hold a whole group where values are small, and become 32-bit ones at its end.
         one = Dots(simd, vectors=vectors, tokens=1, bits=bits, zero=zero, table=table)
-        self.deferred = zero != 128 and GroupDots.batch_of(one) >= self.steps
+        self.deferred, self.lowered = fits(one, self.steps), zero
+        if not self.deferred and zero == 0:  # but they hold it around the middle of what weights may be
+            self.lowered = 1 << (bits - 1)
+            self.deferred = fits(Dots(simd, vectors=vectors, tokens=1, bits=bits, zero=self.lowered), self.steps)
         i64 = types.int64
-        self.start = operation(self.tile.I, (), self._start)
+        self.start = operation(self.tile.I, (i64, i64, i64), self._start)
         self.step = operation(self.tile.I, (self.tile.I, i64, i64, i64, i64), self._step)
         self.close = operation(self.tile.I, (self.tile.I, i64, i64, i64), self._close)
         self.bytes_of = operation(types.void, (i64, i64), lambda b, w, to: self._bytes(b, GroupDots(one, b, w), to))
@@ -59,8 +62,17 @@ class Unpacked:
 
         return emit
 
-    def _start(self, b: Any) -> Any:
-        return ir.Constant(self.tile.I.ir, [constant(self.simd.I.ir, 0)] * self.tile.size)
+    def _start(self, b: Any, sums: Any, stride: Any, left: Any) -> Any:
+        """Sums that take so much off all weights as 16 bits need, or as they are biased by."""
+        acc = ir.Constant(self.tile.I.ir, [constant(self.simd.I.ir, 0)] * self.tile.size)
+        if self.lowered in (0, 128):
+            return acc
+        for t in range(self.tokens):
+            number = load(b, self.tile.place(b, sums, stride, left, t), I32)
+            value = b.bitcast(biased(b, number, self.lowered, self.simd.lanes), self.simd.I.ir)
+            for v in range(self.vectors):
+                acc = b.insert_value(acc, value, t * self.vectors + v)
+        return acc
 
     def _step(self, b: Any, acc: Any, w: Any, x: Any, stride: Any, left: Any) -> Any:
         """acc + four products of bytes an output; as 16-bit pairs where they are deferred."""
@@ -85,17 +97,17 @@ class Unpacked:
         return call(b, "llvm.x86.avx2.pmadd.wd", self.simd.I.ir, (pairs, ones))
 
     def _close(self, b: Any, acc: Any, sums: Any, stride: Any, left: Any) -> Any:
-        """The group's sums: 32 bits, without the bias of stored weights."""
-        zero = self.layout.zero
-        for t in range(self.tokens):
-            bias = None
-            if zero not in (0, 128):
-                total = splat(b, load(b, self.tile.place(b, sums, stride, left, t), I32), self.simd.lanes)
-                bias = b.mul(total, constant(total.type, -zero))
+        """The group's sums in 32 bits, without the weights' bias."""
+        pairs = ir.VectorType(I16, 2 * self.simd.lanes)
+        for t in range(self.tokens if self.deferred else 0):
+            more = None
+            if self.lowered != self.layout.zero:
+                number = b.bitcast(
+                    splat(b, load(b, self.tile.place(b, sums, stride, left, t), I32), self.simd.lanes), pairs
+                )
+                more = call(b, "llvm.x86.avx2.pmadd.wd", self.simd.I.ir, (number, constant(pairs, self.lowered)))
             for v in range(self.vectors):
                 i = t * self.vectors + v
-                value = b.extract_value(acc, i)
-                if self.deferred:
-                    value = self._widened(b, b.bitcast(value, ir.VectorType(I16, 2 * self.simd.lanes)))
-                acc = b.insert_value(acc, value if bias is None else b.add(value, bias), i)
+                value = self._widened(b, b.bitcast(b.extract_value(acc, i), pairs))
+                acc = b.insert_value(acc, value if more is None else b.add(value, more), i)
         return acc

@@ -252,17 +252,17 @@ def _few(simd: Simd, layout: Layout) -> Any:
     at, record = simd.i64_at, REPEATED_ROWS * REPEATED_BYTES
     half, whole = (Repeated(simd, layout, tokens=n) for n in (REPEATED_ROWS // 2, REPEATED_ROWS))
     repeat, per, four, eight = whole.repeat, RECORD // layout.group, _repeated(half), _repeated(whole)
-    sums_bytes = 4 * STRIP * REPEATED_ROWS
+    sums_bytes, more_of = 4 * STRIP * REPEATED_ROWS, LIFTS if layout.minimum else SUMS
 
     @jit
     def write(args: int, row: int, left: int, tokens: int, start: int, count: int, to: int) -> None:
         for t in range(tokens):  # the last row stands for those that there are not
             r = row + min(t, left - 1)
             x, s = at(args + X) + r * at(args + X_ROW), at(args + SCALES) + r * at(args + SCALES_ROW)
-            lifts = at(args + LIFTS) + r * at(args + SCALES_ROW) * per
+            more = at(args + more_of) + r * at(args + SCALES_ROW) * per
             for k in range(start, start + count):
                 place = to + (k - start) * record + t * REPEATED_BYTES
-                repeat(x + RECORD * k, s + 4 * k, lifts + 4 * per * k, place)
+                repeat(x + RECORD * k, s + 4 * k, more + 4 * per * k, place)
 
     @jit
     def few(args: int, first: int, last: int, scratch: int) -> None:
@@ -382,7 +382,7 @@ def _unpacked_total(simd: Simd, ops: Unpacked) -> Any:
         for _ in range(at(args + RECORDS_WORD)):
             numbers, weights = w, w + first
             for _ in range(groups):
-                dots = start()
+                dots = start(sums, sum_row, left)
                 for _ in range(steps):
                     dots = step(dots, weights, x, x_row, left)
                     weights += 4 * wide

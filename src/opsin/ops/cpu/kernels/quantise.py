@@ -2,7 +2,8 @@
 
 A group's scale is its largest magnitude / 127. Beside the bytes go the scale (f32 a group) and, for each `group`
 of 16 or 32, the sum of the bytes (i32) and that sum times the scale (f32): what biased weights and weights with
-a minimum need. Items are rows.
+a minimum need. Where products of bytes are added up in 16 bits (`maddubs`), two such numbers stand in a sum's place: of
+the first and second byte of each four, and of the third and fourth. Items are rows.
 
 Arguments: x, bytes a row of x, inputs (a multiple of 32), bytes out, scales out, sums out, lifts out.
 """
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from opsin.ops.cpu.simd import Simd
+from llvmlite import ir
+
+from opsin.ops.cpu.simd import Simd, operation
 
 X, X_ROW, INPUTS, BYTES, SCALES, SUMS, LIFTS = (8 * i for i in range(7))
 
@@ -20,7 +23,8 @@ def make(simd: Simd, group: int) -> Any:
     at, load, absolute, maximum, peak, zero = simd.i64_at, simd.load, simd.abs, simd.maximum, simd.peak, simd.zero
     splat, mul, rint, store_i8, total, add = simd.splat, simd.mul, simd.rint, simd.store_i8, simd.sum, simd.add
     put_f32, put_i32 = simd.put_f32, simd.put_i32
-    lanes, parts = simd.lanes, 32 // group
+    lanes, parts, pairs = simd.lanes, 32 // group, simd.isa.dot == "maddubs"
+    late = operation(simd.F, (), lambda b: ir.Constant(simd.F.ir, [float(i % 4 > 1) for i in range(lanes)]))
 
     def quantise(args: int, first: int, last: int, thread: int) -> int:
         inputs = at(args + INPUTS)
@@ -45,7 +49,11 @@ def make(simd: Simd, group: int) -> Any:
                         store_i8(q + g * 32 + i, v)
                         acc = add(acc, v)
                     byte_sum = total(acc)
-                    put_i32(sums + 4 * (g * parts + p), int(byte_sum))
+                    number = int(byte_sum)
+                    if pairs:
+                        second = int(total(mul(acc, late())))
+                        number = (second << 16) + ((number - second) & 0xFFFF)
+                    put_i32(sums + 4 * (g * parts + p), number)
                     put_f32(lifts + 4 * (g * parts + p), byte_sum * scale)
         return 0
 

@@ -52,6 +52,15 @@ def test_a_picture_has_one_key_in_every_protocol_and_question(name: str) -> None
     assert key == route_key(SAME["OpenAI"]) and len(key) == 32 and int(key, 16)
 
 
+@pytest.mark.parametrize("word", ["url", "data"])
+def test_an_address_counts_only_where_a_medium_may_stand(word: str) -> None:
+    """Else two conversations about one page would be two, and a tool's data would be a picture."""
+    plain = chat(SAID)
+    assert route_key(chat({**SAID, word: "https://example.org/a.png"})) == route_key(plain)
+    assert route_key({"messages": [{**plain["messages"][0], word: "https://example.org/a.png"}]}) == route_key(plain)
+    assert route_key(chat(SAID, PART, {"type": "text", "text": "And?", word: "x"})) == route_key(SAME["OpenAI"])
+
+
 def test_what_differs_has_other_keys() -> None:
     bodies = [
         SAME["OpenAI"],

@@ -116,7 +116,7 @@ def chat(model):
 
 
 def test_a_picture_goes_with_the_next_question_and_stays_in_the_conversation(chat, model, folder, capsys):
-    _show(chat, f"'{folder / '1.png'}'")
+    _show(chat, "/image", f"'{folder / '1.png'}'")
     assert "40 x 30" in capsys.readouterr().err
     _answer(chat, "What?")
     first = capsys.readouterr().out
@@ -180,20 +180,20 @@ def test_a_conversation_is_left_by_any_usual_word(chat, word):
 
 
 def test_clearing_forgets_pictures_too(chat, model, folder, capsys):
-    _show(chat, str(folder / "1.png"))
+    _show(chat, "/image", str(folder / "1.png"))
     chat.clear()
     _answer(chat, "What?")
     assert capsys.readouterr().out.rstrip("\n") == answer(model, "What?").rstrip("\n")
 
 
 def test_a_bad_picture_ends_no_conversation(chat, capsys):
-    _show(chat, "/none.png")
+    _show(chat, "/image", "/none.png")
     assert "none.png: cannot be read" in capsys.readouterr().err
     assert chat.media == []
 
 
 def test_what_the_model_refuses_keeps_the_picture(chat, folder, capsys):
-    _show(chat, str(folder / "1.png"))
+    _show(chat, "/image", str(folder / "1.png"))
     _answer(chat, "x" * 2000)
     assert "context size (512 tokens)" in capsys.readouterr().err
     assert len(chat.media) == 1

@@ -18,7 +18,6 @@ OTHERS = {
     "a control vector for 'qwen2'": ({A: "controlvector", "controlvector.model_hint": "qwen2"}, "direction.1"),
     "a vocabulary alone: it has no tensors": ({A: "llama", "tokenizer.ggml.tokens": ["a"]}, ""),
     "a draft model (it guesses for another one)": ({A: "x", "x.nextn_predict_layers": 1}, "blk.9.nextn.eh_proj.weight"),
-    "the part for sound of a model (mmproj)": ({A: "clip", "clip.has_audio_encoder": True}, "a.x"),
     "a model for embeddings of texts (nomic-bert-moe)": ({A: "nomic-bert-moe"}, "blk.0.x"),
     "a model for embeddings of texts (t5encoder)": ({A: "t5encoder"}, "enc.blk.0.x"),
     "a model that ranks texts (xbert)": ({A: "xbert", "xbert.pooling_type": 4}, "blk.0.x"),
@@ -30,6 +29,7 @@ MODELS = [
     {A: "llama"},
     {A: "never-heard-of"},
     {A: "clip", "clip.has_vision_encoder": True, "clip.has_audio_encoder": True},
+    {A: "clip", "clip.has_audio_encoder": True},
     {A: "x", "x.pooling_type": 1},
     {A: "x", "x.nextn_predict_layers": 1},
 ]

@@ -37,7 +37,7 @@ def test_notes_are_part_of_what_inspect_tells(run, tmp_path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_file_for_pictures_alone_is_refused(run, tmp_path, command):
     tower = tiny_tower(tmp_path / "mmproj.gguf")
-    said = ("mmproj.gguf holds no text model: it is a part for pictures (mmproj)", "--mmproj")
+    said = ("mmproj.gguf holds no text model: it is a part for pictures or sound (mmproj)", "--mmproj")
     assert_one_line(run(command, "-m", tower, *COMMANDS[command]), 4, *said)
 
 

@@ -33,7 +33,7 @@ def load_drafter(
     with file:
         other = find_other(file, is_known=is_known(file))
         if other is None and file.get_str("general.architecture") == PROJECTOR:
-            other = "a part for pictures", _HINT
+            other = "a part for pictures or sound", _HINT
         if other is not None:
             raise ModelError(f"{file.path} is {other[0]}, and cannot guess for another model", hint=_HINT)
         _check(file.path, tokenizer, Tokenizer.from_metadata(file.metadata))

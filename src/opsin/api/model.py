@@ -32,7 +32,7 @@ from opsin.engine.sampling import Sampling
 from opsin.engine.scoring import prompt_logprobs, score
 from opsin.engine.token_rules import TokenRules
 from opsin.engine.trace import Edits, trace
-from opsin.errors import RequestError
+from opsin.errors import ModelError, RequestError
 from opsin.grammar import Grammar
 from opsin.media.budget import USUAL, WORDS, PictureBudget
 from opsin.ops.device import Device
@@ -85,6 +85,14 @@ class Model(Perceives, Ranks, Transcribes):
     def has_text(self) -> bool:
         """Whether there is a part that writes."""
         return self._text is not None
+
+    def with_text(self) -> Model:
+        """This model. Raises ModelError for an mmproj file given as one, and closes it: Python can use it alone."""
+        if not self.has_text:
+            self.close()
+            what = f"{self.path} holds no text model: it is a part for pictures or sound (mmproj)"
+            raise ModelError(what, hint="give it as --mmproj, and the model that it is of as -m")
+        return self
 
     @property
     def engine(self) -> Engine:

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             notice=progress, verify=args.verify, states=options.state_bytes(args),
             guesses=0,  # steps are measured, not texts that repeat themselves
         )  # fmt: skip
-    options.tell(options.check_writes(model))
+    options.tell(model.with_text())
     with model:
         bench = Bench(model, work)
         bench.warm_up()

@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
             pages=args.cache_type, sequences=1, notice=progress, verify=args.verify, budget=budget,
             states=options.state_bytes(args), guesses=options.guesses(args), draft=args.draft,
         )  # fmt: skip
-    options.tell(options.check_writes(model))
+    options.tell(model.with_text())
     with model:
         stop = tuple(args.stop) or model.facts.stop
         chat = Chat(model, replace(model.facts.sampling, **asked), stop, args.system, args.stats, *thoughts, form)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from opsin.errors import ModelError, RequestError
+from opsin.errors import RequestError
 
 if TYPE_CHECKING:
     from opsin.api import Model
@@ -174,17 +174,6 @@ def _file_of(repo: object, file: str) -> str:
 def state_bytes(args: argparse.Namespace) -> int | None:
     """Bytes for recurrent states; None for the usual."""
     return None if args.state_memory is None else cast("int", args.state_memory) << 20
-
-
-def check_writes(model: Model) -> Model:
-    """The model. Raises ModelError for an mmproj file given as one: Python can use it, a conversation cannot."""
-    if not model.has_text:
-        model.close()
-        raise ModelError(
-            f"{model.path} holds no text model: it is a part for pictures (mmproj)",
-            hint="give it as --mmproj, and the model that it is of as -m",
-        )
-    return model
 
 
 def open_model(place: str | Path) -> File:

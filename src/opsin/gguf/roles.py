@@ -40,7 +40,7 @@ def is_checkpoint_media(name: str) -> bool:
 def find_other(file: File, *, is_known: bool = False) -> tuple[str, str] | None:
     """What a file is that is no model which reads text, as in "it is ...", with a hint. None for all others.
 
-    An mmproj file for pictures is a part of one, and no case of this. `is_known`: its architecture is one of a family.
+    An mmproj file is a part of one, and no case of this. `is_known`: its architecture is one of a family.
     """
     architecture = _text(file, "general.architecture")
     return _beside(file, architecture) or (None if is_known else _of_another_kind(file, architecture))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from opsin.api import Model
 from opsin.engine.watch import EngineFigures
-from opsin.errors import BusyError, DeviceError, ModelError
+from opsin.errors import BusyError, DeviceError
 from opsin.serve.body import GONE, Body, gone
 from opsin.serve.errand import Errand, OnThread
 from opsin.serve.errors import HttpError
@@ -287,13 +287,7 @@ class Service:
         await asyncio.to_thread(_collect)
 
     def _writing(self) -> Model:
-        model = self._load()
-        if not model.has_text:
-            model.close()
-            raise ModelError(
-                f"{model.path} holds no text model: it is a part for pictures (mmproj)",
-                hint="give it as --mmproj, and the model that it is of as -m",
-            )
+        model = self._load().with_text()
         if not model.writes:
             return model
         grammars = model.text.grammars

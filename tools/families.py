@@ -84,9 +84,15 @@ def _family(path: Path) -> Family:
     return Family(
         path.stem, said.split(":")[0], oracle[1], count(text), (*_keys(tree, "DECODERS"), *encoders),
         _keys(tree, "ENCODERS"), _keys(tree, "AUDIO_ENCODERS"),
-        "ForCausalLM" in text.split("RULES", 1)[-1], bool(_keys(tree, "HEARERS")),
+        any("ForCausalLM" in word for word in _words(tree)), bool(_keys(tree, "HEARERS")),
         bool(encoders),
     )  # fmt: skip
+
+
+def _words(tree: ast.Module) -> list[str]:
+    """Texts of a module that are code, as names of checkpoints' classes are."""
+    found = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return [word for word in found if isinstance(word, str) and " " not in word]
 
 
 def _keys(tree: ast.Module, table: str) -> tuple[str, ...]:

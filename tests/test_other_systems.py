@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from opsin.cli import memory
 from opsin.config import from_environment
@@ -33,6 +34,7 @@ def test_threads_wait_by_what_windows_has(monkeypatch):
         patch.setattr(ctypes, "CDLL", {"kernel32": library}.__getitem__)
         cpu = Cpu(from_environment(), threads=2)
     try:
+        wait_for(lambda: slept)  # a worker that has nothing to do
         ops, tape = cpu.record()
         x = tape.input(ops, "x", (tape.count("rows", 8), 64), "f32")
         program = tape.finish({"y": x + x})

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_examples_are_what_the_script_draws(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / "tools" / "draw_examples.py", tmp_path], check=True)
     kept, drawn = ({path.name for path in folder.iterdir()} for folder in (ROOT / "examples", tmp_path))
-    assert kept == drawn | {"README.md"}
+    assert kept == drawn | {"README.md", "sense.flac"}  # and a recording
     questions = json.loads((ROOT / "examples" / "questions.json").read_text(encoding="utf-8"))
     assert questions == json.loads((tmp_path / "questions.json").read_text(encoding="utf-8"))
     pictures = {each["picture"] for each in questions}

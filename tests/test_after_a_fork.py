@@ -28,7 +28,7 @@ BEGIN = """
             leave.wait()
             for lock in reversed(locks):
                 lock.release()
-        thread = threading.Thread(target=hold)
+        thread = threading.Thread(target=hold, daemon=True)  # what fails here ends
         thread.start()
         held.wait()
         return lambda: (leave.set(), thread.join())
@@ -85,7 +85,7 @@ DOORS = """
     sees = model.vision
     let_go = holding(engine._lock, model.device.code._lock, model.device.team._running, ops.tape.arena._taking,
                      engine._media._encoding._changed)
-    permits = [sees._decoding.acquire(blocking=False) for _ in range(64)]
+    permits = [sees.decoding.acquire(blocking=False) for _ in range(64)]
 
     def forgotten():
         global half
@@ -128,7 +128,7 @@ DOORS = """
     })
     for permit in permits:
         if permit:
-            sees._decoding.release()
+            sees.decoding.release()
     let_go()
     print(json.dumps({"said": said, "same": model.chat(HI, **OPTIONS).text == before == begun.text,
                       "half": len(half.text) > 0, "pictures": len(model.encode(picture)) > 0}))

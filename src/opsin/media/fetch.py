@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from opsin.errors import FieldError, RequestError
 from opsin.media.inline import explain, read_data, read_plain
+from opsin.media.limits import ByteLimit
 
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:")  # one letter is a drive of Windows
 _READ_BYTES = 1 << 20
@@ -23,7 +24,7 @@ Resolver = Callable[[str, int], list[tuple[int, str]]]  # name, port -> socket f
 
 
 @dataclass(frozen=True)
-class FetchRules:
+class FetchRules(ByteLimit):
     """What may be fetched, and what it may cost.
 
     Attributes:
@@ -52,11 +53,6 @@ class FetchRules:
     folders: tuple[Path, ...] = ()
     resolve: Resolver | None = None
     tls: ssl.SSLContext | None = field(default=None, repr=False)
-
-    def check_bytes(self, count: int) -> None:
-        """Refuse what is too long."""
-        if count > self.bytes:
-            raise RequestError(f"{count} bytes, at most {self.bytes}", hint="send a smaller file")
 
 
 def is_remote(url: str) -> bool:

@@ -17,14 +17,14 @@ from PIL import Image
 
 from opsin.errors import FieldError, RequestError
 from opsin.media.budget import MOST, USUAL, PictureBudget
-from opsin.media.limits import Size
+from opsin.media.limits import ByteLimit, Size
 from opsin.media.picture import Picture
 
 MOST_FPS = 240.0
 
 
 @dataclass(frozen=True)
-class VideoLimits:
+class VideoLimits(ByteLimit):
     """What a video may cost. It is refused by what its file says, before a frame is decoded.
 
     Attributes:
@@ -40,11 +40,6 @@ class VideoLimits:
     frames: int = 500_000
     pixels: int = 36_000_000
     decoded: int = 300_000_000_000
-
-    def check_bytes(self, count: int) -> None:
-        """Refuse a file that is too long."""
-        if count > self.bytes:
-            raise RequestError(f"{count} bytes, at most {self.bytes}", hint="send a smaller file")
 
     def check_size(self, size: Size) -> None:
         """Refuse frames without pixels, or with too many."""

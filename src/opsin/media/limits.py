@@ -9,8 +9,19 @@ from opsin.errors import RequestError
 Size = tuple[int, int]  # width, height
 
 
+class ByteLimit:
+    """What a file may have of bytes, of whatever kind it is."""
+
+    bytes: int
+
+    def check_bytes(self, count: int) -> None:
+        """Refuse a file that is too long."""
+        if count > self.bytes:
+            raise RequestError(f"{count} bytes, at most {self.bytes}", hint="send a smaller file")
+
+
 @dataclass(frozen=True)
-class PictureLimits:
+class PictureLimits(ByteLimit):
     """What a picture may cost.
 
     Attributes:
@@ -24,11 +35,6 @@ class PictureLimits:
     pixels: int = 64_000_000
     side: int = 32_768
     waiting_bytes: int | None = None
-
-    def check_bytes(self, count: int) -> None:
-        """Refuse a file that is too long."""
-        if count > self.bytes:
-            raise RequestError(f"{count} bytes, at most {self.bytes}", hint="send a smaller file")
 
     def check_size(self, size: Size) -> None:
         """Refuse a picture without pixels, or with too many."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from opsin.arrays import Floats
 from opsin.errors import RequestError
+from opsin.media.limits import ByteLimit
 
 RATE = 16_000  # samples a second that models of speech hear
 # How files begin: libsndfile knows more kinds, whose readers nobody needs.
@@ -16,7 +17,7 @@ _OF_PICTURES: Final = (b"WEBP", b"AVI ")  # behind RIFF and a length
 
 
 @dataclass(frozen=True)
-class SoundLimits:
+class SoundLimits(ByteLimit):
     """What sound may cost. A file is refused by what its header says before it is decoded, and again as it is read.
 
     Attributes:
@@ -28,11 +29,6 @@ class SoundLimits:
     bytes: int = 512 << 20
     seconds: float = 4 * 3600.0
     channels: int = 32
-
-    def check_bytes(self, count: int) -> None:
-        """Refuse a file that is too long."""
-        if count > self.bytes:
-            raise RequestError(f"{count} bytes, at most {self.bytes}", hint="send a smaller file")
 
     def check_seconds(self, seconds: float, *, at_least: bool = False) -> None:
         """Refuse sound that is too long. `at_least`: there may be more of it."""

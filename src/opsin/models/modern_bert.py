@@ -8,7 +8,6 @@ ModernBertModel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -17,8 +16,8 @@ from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
 from opsin.gguf.text_rules import HEADS
 from opsin.nn.attention import Heads, RowAttention, heads_of
-from opsin.nn.batch import Batch, GroupShape, StateShape
-from opsin.nn.encoder import EncoderFfn
+from opsin.nn.batch import Batch, GroupShape
+from opsin.nn.encoder import EncoderFfn, OverEmbeddings
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Embedding, PlainLayerNorm
@@ -45,7 +44,7 @@ class ModernWeights(Module):
 
 
 @dataclass(frozen=True, eq=False)
-class ModernBert:
+class ModernBert(OverEmbeddings):
     """`kinds`: layers that see everything, and those with a window; `local`: which layers are of the second kind."""
 
     weights: ModernWeights
@@ -88,25 +87,6 @@ class ModernBert:
             kind.group: GroupShape(1, self.heads.kv, self.heads.width, kind.window, bidirectional=True)
             for kind in self.kinds
         }
-
-    @property
-    def states(self) -> Mapping[str, StateShape]:
-        return {}
-
-    @property
-    def ids(self) -> int:
-        return self.weights.token_embd.weight.shape[0]
-
-    @property
-    def width(self) -> int:
-        return self.weights.token_embd.weight.shape[1]
-
-    @property
-    def media_width(self) -> int:
-        return self.width
-
-    def forward(self, batch: Batch) -> Array:
-        raise ModelError("this model makes embeddings, and writes nothing")
 
     def hidden(self, batch: Batch) -> Array:
         w, eps, tap = self.weights, self.eps, batch.tap

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Protocol, Self
 
 from opsin.errors import ModelError
 from opsin.gguf import File
@@ -59,8 +59,40 @@ class EncoderWeights(Module):
     blk: list[EncoderBlock]
 
 
+class EmbeddedWeights(Protocol):
+    """What every encoder of text has before its blocks."""
+
+    @property
+    def token_embd(self) -> Embedding: ...
+
+
+class OverEmbeddings:
+    """What the weights alone say of an encoder of text."""
+
+    weights: EmbeddedWeights
+
+    @property
+    def states(self) -> Mapping[str, StateShape]:
+        return {}
+
+    @property
+    def ids(self) -> int:
+        return self.weights.token_embd.weight.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.weights.token_embd.weight.shape[1]
+
+    @property
+    def media_width(self) -> int:
+        return self.width
+
+    def forward(self, batch: Batch) -> Array:
+        raise ModelError("this model makes embeddings, and writes nothing")
+
+
 @dataclass(frozen=True, eq=False)
-class TextEncoder:
+class TextEncoder(OverEmbeddings):
     """It gives no ids: its vocabulary is none.
 
     Rows are placed by one of three: a table of positions, a rope (`frequencies`), or scores that fall with the distance
@@ -109,27 +141,8 @@ class TextEncoder:
         return {"self": GroupShape(1, self.heads.kv, self.heads.width, bidirectional=True)}
 
     @property
-    def states(self) -> Mapping[str, StateShape]:
-        return {}
-
-    @property
-    def ids(self) -> int:
-        return self.weights.token_embd.weight.shape[0]
-
-    @property
-    def width(self) -> int:
-        return self.weights.token_embd.weight.shape[1]
-
-    @property
     def segments(self) -> int:
         return 0 if self.weights.token_types is None else self.weights.token_types.weight.shape[0]
-
-    @property
-    def media_width(self) -> int:
-        return self.width
-
-    def forward(self, batch: Batch) -> Array:
-        raise ModelError("this model makes embeddings, and writes nothing")
 
     def hidden(self, batch: Batch) -> Array:
         w, tap = self.weights, batch.tap

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Final
-from weakref import finalize
 
 import numpy as np
 
+from opsin.api.part_file import PartFile
 from opsin.api.waiting import PictureBytes, keep_decoded
 from opsin.config import available_threads
 from opsin.engine.encoding import Turn
@@ -22,8 +22,6 @@ from opsin.media.fetch import fetch as fetch_bytes
 from opsin.media.hearing import Heard, open_sound
 from opsin.media.sound import RATE, Sound, SoundLimits, Waveform
 from opsin.models import AudioEncoder, Decoder, load_audio_encoder
-from opsin.nn.meta import MetaReader
-from opsin.nn.module import FileReader
 from opsin.ops.device import Device
 from opsin.process import Home
 from opsin.spans import Patches
@@ -47,9 +45,8 @@ class Audio:
         self.path, self.rules, self.budgets = path, rules, budgets
         self.limits = SoundLimits(bytes=rules.bytes, seconds=TALKED_ABOUT)
         self._home, self._decoding = Home(), BoundedSemaphore(available_threads())
-        self._file = file.again()
-        self.close = finalize(self, self._file.close)
-        self._meta = load_audio_encoder(self._file, MetaReader(self._file))
+        self._part = PartFile(file.again(), load_audio_encoder)
+        self.close, self._meta = self._part.close, self._part.meta
 
     @property
     def width(self) -> int:
@@ -63,13 +60,7 @@ class Audio:
 
     def load(self, device: Device) -> Callable[[Turn], AudioEncoder]:
         """What reads the weights, once, see `engine.encoding`."""
-
-        def read(turn: Turn) -> AudioEncoder:
-            made = load_audio_encoder(self._file, FileReader(self._file, device.eager(turn)))
-            self.close()
-            return made
-
-        return read
+        return self._part.load(device)
 
     def prepare(self, source: Heard | Patches, name: str | None = None) -> Patches:
         """What stands in a prompt for a sound. `name` is what errors call it. Raises DeviceError in a forked child."""

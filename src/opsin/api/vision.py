@@ -8,12 +8,12 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
-from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from opsin.api.part_file import PartFile
 from opsin.api.waiting import PictureBytes, keep_decoded
 from opsin.arrays import Floats
 from opsin.config import available_threads
@@ -28,8 +28,6 @@ from opsin.media.limits import PictureLimits
 from opsin.media.picture import Picture
 from opsin.media.swapping import Step, StepOverrides
 from opsin.models import Decoder, VisionEncoder, film_layout, load_encoder, open_model
-from opsin.nn.meta import MetaReader
-from opsin.nn.module import FileReader
 from opsin.ops.device import Device
 from opsin.process import Home
 from opsin.spans import Features, MediaSpan, Patches
@@ -110,10 +108,9 @@ class Vision:
         # What is being decoded is in no budget yet, and more threads than processors gain nothing.
         self.decoding = BoundedSemaphore(available_threads())
         self.budgets = PictureBytes.of(limits)
-        self._file = open_model(path) if file is None else file.again()
-        self.close = finalize(self, self._file.close)  # by whoever loads the weights, or when nobody holds it any more
-        self._meta = load_encoder(self._file, MetaReader(self._file))
-        self.lay_out_film = partial(film_layout(self._file), self._meta)
+        self._part = PartFile(open_model(path) if file is None else file.again(), load_encoder)
+        self.close, self._meta = self._part.close, self._part.meta
+        self.lay_out_film = partial(film_layout(self._part.file), self._meta)
 
     @property
     def width(self) -> int:
@@ -133,13 +130,7 @@ class Vision:
 
     def load(self, device: Device) -> Callable[[Turn], VisionEncoder]:
         """What reads the weights, once, see `engine.encoding`."""
-
-        def read(turn: Turn) -> VisionEncoder:
-            made = load_encoder(self._file, FileReader(self._file, device.eager(turn)))
-            self.close()
-            return made
-
-        return read
+        return self._part.load(device)
 
     def prepare(
         self, source: Source | Patches | Embeddings, name: str | None = None, *, own: Mapping[str, Step] | None = None,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from weakref import finalize
 
 import numpy as np
 
+from opsin.api.part_file import PartFile
 from opsin.arrays import Floats
 from opsin.engine.encoding import Turn
 from opsin.errors import ModelError
@@ -14,8 +14,6 @@ from opsin.gguf import File
 from opsin.media.mel import log_mel, window
 from opsin.media.sound import RATE, Waveform
 from opsin.models import Decoder, SoundEncoder, load_hearer
-from opsin.nn.meta import MetaReader
-from opsin.nn.module import FileReader
 from opsin.nn.writing import Writing
 from opsin.ops.device import Device
 from opsin.process import Home
@@ -31,9 +29,8 @@ class Hearing:
 
     def __init__(self, file: File) -> None:
         self.home = Home()
-        self._file = file.again()
-        self.close = finalize(self, self._file.close)
-        self._meta = load_hearer(file, MetaReader(file))
+        self._part = PartFile(file.again(), load_hearer, told=file)
+        self.close, self._meta = self._part.close, self._part.meta
 
     @property
     def frames(self) -> int:
@@ -54,17 +51,11 @@ class Hearing:
         """Raises ModelError where it does not belong to a decoder."""
         if self._meta.width != decoder.media_width:
             told = f"what it hears has {self._meta.width} values, the model takes {decoder.media_width}"
-            raise ModelError(f"{self._file.path}: {told}", hint="the file is damaged")
+            raise ModelError(f"{self._part.file.path}: {told}", hint="the file is damaged")
 
     def load_encoders(self, device: Device) -> Callable[[Turn], SoundEncoder]:
         """What reads the weights, once, see `engine.encoding`."""
-
-        def read(turn: Turn) -> SoundEncoder:
-            made = load_hearer(self._file, FileReader(self._file, device.eager(turn)))
-            self.close()
-            return made
-
-        return read
+        return self._part.load(device)
 
     def logs(self, sound: Waveform) -> Floats:
         """Log-mel frames [frames, bands] of all of it."""

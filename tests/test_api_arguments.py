@@ -123,8 +123,9 @@ ENTRANCES = {
 
 
 def test_every_public_method_is_walked():
-    methods = {n for n, f in inspect.getmembers(opsin.Model, inspect.isfunction) if not n.startswith("_")}
-    assert methods - {"close", "check_talks"} <= {name.split()[0] for name in ENTRANCES}
+    methods = inspect.getmembers(opsin.Model, inspect.isfunction)
+    taking = {name for name, f in methods if not name.startswith("_") and len(inspect.signature(f).parameters) > 1}
+    assert taking <= {name.split()[0] for name in ENTRANCES}
     assert set(OPTIONS) | {"config"} == set(inspect.signature(opsin.load).parameters)
 
 

@@ -365,9 +365,10 @@ def test_all_files_of_the_page_are_asked_for_by_it(server):
 def test_a_model_is_chosen_of_several(browser, tmp_path):
     """The first question loads it, and says so meanwhile. The page comes back to the one that was chosen."""
     files = {name: tiny_llama(tmp_path / f"{name}.gguf", seed=at) for at, name in enumerate(("ant", "bee"))}
-    options, wanted = Options(port=0), threading.Event()
+    options, wanted, begun = Options(port=0), threading.Event(), []
 
     def load(name: str) -> Model:
+        begun.append(name)
         wanted.wait(60)
         return opsin.load(files[name], threads=1, context=256, sequences=2)
 
@@ -380,6 +381,7 @@ def test_a_model_is_chosen_of_several(browser, tmp_path):
         browser.wait("document.getElementById('models').checkVisibility()")
         assert browser.run("[...document.getElementById('models').options].map((one) => one.text)") == ["ant", "bee"]
         browser.run("models = document.getElementById('models'); models.value = 'bee'; models.onchange()")
+        assert begun == []  # to look at models loads none
         browser.run("document.getElementById('text').value = 'who?'; document.getElementById('ask').requestSubmit()")
         assert "loaded" in browser.wait("document.querySelector('article.working .note:not([hidden])')?.textContent")
         wanted.set()

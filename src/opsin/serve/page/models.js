@@ -72,7 +72,8 @@ export class Models {
     const {id = ""} = this.chosen;
     $("model").textContent = (this.isOneOfSeveral ? "" : id) + (this.sees ? "" : " (text only)");
     for (const name of ["choose", "camera"]) $(name).hidden = !this.sees;
-    const told = await read(`props?model=${encodeURIComponent(id)}`).catch(() => null);  // where it is not loaded
+    const asked = `props?model=${encodeURIComponent(id)}&autoload=false`;  // to look at one does not load it
+    const told = await read(asked).catch(() => null);
     this.defaults = told?.default_generation_settings?.params ?? {};
   }
 

@@ -1,6 +1,6 @@
 """Many clients ask one server everything it can do, over every protocol at once.
 
-    python tests/serve/mixed_requests.py --requests 20000 [--clients 8] [--models 3]
+    python tests/serve/mixed_requests.py --requests 20000 [--clients 8] [--models 3] [--seed 1]
 
 With --models the server has so many models and memory for two, and one request in fifty is for another than the first.
 
@@ -214,8 +214,9 @@ class Round:
     def done(self) -> int:
         return sum(self.counts.values())
 
-    def run(self, clients: int) -> None:
-        threads = [threading.Thread(target=self._client, args=(seed,)) for seed in range(clients)]
+    def run(self, clients: int, seed: int = 0) -> None:
+        """Ask all; each client draws by a seed of its own, from this one on."""
+        threads = [threading.Thread(target=self._client, args=(seed + number,)) for number in range(clients)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -335,15 +336,16 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--models", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0, help="of what the clients draw")
     args = parser.parse_args()
     names = [f"m{number}" for number in range(args.models)]
     with TemporaryDirectory() as folder, serving(None, *several(Path(folder), names)) as (process, port):
         warm = Round(port, args.requests // 10, names)
-        warm.run(args.clients)
+        warm.run(args.clients, 1000 * args.seed)
         before = memory_of(process.pid), threads_of(process.pid)
         begun = time.monotonic()
         rest = Round(port, args.requests - args.requests // 10, names)
-        rest.run(args.clients)
+        rest.run(args.clients, 1000 * args.seed + args.clients)
         seconds = time.monotonic() - begun
         while not idle(port):
             time.sleep(0.1)

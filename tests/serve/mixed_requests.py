@@ -6,7 +6,8 @@ With --models the server has so many models and memory for two, and one request 
 
 Greedy answers must be those of the same request alone, whether told whole, streamed, read slowly, held to a form or
 beside others'; what is wrong must be refused in its protocol's words; when all is done nothing may be left behind, and
-the process may have grown by 2 % at most since the first tenth of the requests. A short round of it is in the suite.
+the process may have grown by 2 % at most since the first tenth of the requests (or --warm). A short round of it is in
+the suite.
 """
 
 from __future__ import annotations
@@ -336,15 +337,16 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--models", type=int, default=1)
+    parser.add_argument("--warm", type=int, help="requests before memory is first measured; a tenth by default")
     parser.add_argument("--seed", type=int, default=0, help="of what the clients draw")
     args = parser.parse_args()
-    names = [f"m{number}" for number in range(args.models)]
+    names, first = [f"m{number}" for number in range(args.models)], args.warm or args.requests // 10
     with TemporaryDirectory() as folder, serving(None, *several(Path(folder), names)) as (process, port):
-        warm = Round(port, args.requests // 10, names)
+        warm = Round(port, first, names)
         warm.run(args.clients, 1000 * args.seed)
         before = memory_of(process.pid), threads_of(process.pid)
         begun = time.monotonic()
-        rest = Round(port, args.requests - args.requests // 10, names)
+        rest = Round(port, args.requests - first, names)
         rest.run(args.clients, 1000 * args.seed + args.clients)
         seconds = time.monotonic() - begun
         while not idle(port):
@@ -355,7 +357,7 @@ def main() -> int:
         print(f"{name:40} {status} {count:6}")
     wrong = warm.wrong + rest.wrong
     print(f"{warm.done + rest.done} requests, {rest.done / seconds:.1f} a second, {len(wrong)} wrong, left: {left}")
-    print(f"memory {before[0] / 1e6:.1f} MB after the first tenth, {after[0] / 1e6:.1f} at the end; "
+    print(f"memory {before[0] / 1e6:.1f} MB after {warm.done}, {after[0] / 1e6:.1f} at the end; "
           f"threads {before[1]}, {after[1]}")  # fmt: skip
     print("\n".join(wrong[:10]))
     return 1 if wrong or left or after[0] > GROWTH * before[0] else 0

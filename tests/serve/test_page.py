@@ -87,7 +87,7 @@ def test_a_refused_question_goes_back_where_it_was_written(page):
 
 def test_what_is_no_picture_is_told(page):
     page.run(DROP.replace("image/png", "application/zip"))
-    page.wait("document.querySelector('#talk').lastChild.textContent === 'a.png is neither a picture nor a text.'")
+    page.wait("document.querySelector('#talk').lastChild.textContent === 'a.png is neither a medium nor a text.'")
     assert page.run("document.querySelectorAll('#chosen img').length") == 0
 
 

@@ -57,7 +57,7 @@ BLOCKS = {
     "#a": "<p>#a</p>",
     "a\n\nb": "<p>a</p><p>b</p>",
     "a\n***\nb": "<p>a</p><hr><p>b</p>",
-    "```py\nx < 1\n\n# no\n```\na": "<figure><pre><code>x &lt; 1\n\n# no</code></pre></figure><p>a</p>",
+    "```py\nx <\n\n# no\n```\na": "<figure><pre><code>x &lt;\n\n<span># no</span></code></pre></figure><p>a</p>",
     "```\nnot closed": "<figure><pre><code>not closed</code></pre></figure>",
     "~~~\n```\n~~~": "<figure><pre><code>```</code></pre></figure>",
     "- a\n- b\n  more": "<ul><li>a</li><li><p>b</p></li></ul>".replace("<p>b</p>", "b<br>more"),
@@ -99,6 +99,40 @@ def test_no_text_takes_long_or_breaks_it(page):
         "[" * 9000 + "](https://x)" * 9000,
     ]
     assert page.run(f"{code}({json.dumps(texts)})") == []
+
+
+CODE = {
+    ("py", 'def f(): return "x" + 1.5 # if\n'): ["word def", "word return", 'string "x"', "number 1.5", "comment # if"],
+    ("JS", "let a = `b\nc`; // d"): ["word let", "string `b\nc`", "comment // d"],
+    ("c", "/* int\nx */ int y2 = 0x1F;"): ["comment /* int\nx */", "word int", "number 0x1F"],
+    ("sql", "SELECT 'a' FROM b -- c"): ["word SELECT", "string 'a'", "word FROM", "comment -- c"],
+    ("html", '<p class="a">if</p>'): ["word <p", 'string "a"', "word >", "word </p", "word >"],
+    ("css", "p { color: red } /* c"): ["word color", "comment /* c"],
+    ("json", '{"a": [true, "'): ['string "a"', "word true", 'string "'],
+    ("nothing", "if 1"): [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("language", "text"), CODE)
+def test_code_is_coloured_by_its_language(page, language, text):
+    code = """(async (text, language) => { const {coloured} = await import("/page/code.js");
+      const spans = coloured(text, language);
+      return [spans.map((span) => span.text).join(""),
+              spans.filter(({kind}) => kind !== "text").map(({kind, text}) => `${kind} ${text}`)]; })"""
+    whole, found = page.run(f"{code}({json.dumps(text)}, {json.dumps(language)})")
+    assert whole == text and found == CODE[language, text]
+
+
+def test_no_code_takes_long(page):
+    """Twenty thousand times what begins strings, comments and words, in each family of languages."""
+    code = """(async () => { const {coloured} = await import("/page/code.js"), slow = [];
+      const parts = ["/*", '"', "'\\\\", "`a", "0", "<", "a", '\"\"\"a', "a-", "#"];
+      for (const name of "c js rust python sh sql html css".split(" ")) for (const part of parts) {
+        const text = part.repeat(20_000), begun = performance.now();
+        if (coloured(text, name).map((span) => span.text).join("") !== text) slow.push(`${name} loses ${part}`);
+        if (performance.now() - begun > 5000) slow.push(`${name} ${part}`); }
+      return slow; })()"""
+    assert page.run(code) == []
 
 
 def test_what_grows_keeps_the_nodes_that_stay(page):

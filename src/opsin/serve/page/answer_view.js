@@ -95,6 +95,7 @@ function factsOf(about = {}, {context, isNamed}) {
     timings?.predicted_n >= FEW && `${speedOf(timings.predicted_per_second)} a second`,
     read !== null && context && `${count(read + written)} of ${count(context)} of the context`,
     ...(usage?.pictures ?? []).filter(({part}) => part.startsWith(asked)).map(changesOf),
+    ...(usage?.sounds ?? []).filter(({part}) => part.startsWith(asked)).map(heardOf),
     isNamed && model,
   ].filter(Boolean);
 }
@@ -106,4 +107,9 @@ const speedOf = (speed = 0) => speed.toFixed(speed < 10 ? 1 : 0);
 function changesOf({original, size, notes = []}) {
   const changed = original && size && String(original) !== String(size);
   return [changed && `${original.join(" × ")} looked at as ${size.join(" × ")}`, ...notes].filter(Boolean).join(", ");
+}
+
+/** How much of a sound was heard. */
+function heardOf({seconds, notes = []}) {
+  return [`${Number(seconds).toFixed(1)} s heard`, ...notes].join(", ");
 }

@@ -1,7 +1,7 @@
 /** What the model that comes with opsin can do, with pictures to click. */
 
-import {dataUrl} from "./composer.js";
 import {$, make} from "./dom.js";
+import {dataUrl} from "./media.js";
 
 const EXAMPLES = [
   {file: "scene.png", question: "How many red circles are there?"},
@@ -14,7 +14,8 @@ const EXAMPLES = [
 export function showExamples(ask) {
   $("examples").replaceChildren(...EXAMPLES.map(({file, question}) => {
     const url = `page/examples/${file}`;
-    const onclick = async () => ask({url: await dataUrl(await (await fetch(url)).blob()), name: file}, question);
+    const shown = async () => dataUrl(await (await fetch(url)).blob());
+    const onclick = async () => ask({kind: "image", url: await shown(), name: file}, question);
     return make("button", {type: "button", onclick}, make("img", {src: url, alt: ""}), make("span", {}, question));
   }));
   $("examples").hidden = false;

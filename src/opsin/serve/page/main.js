@@ -5,15 +5,16 @@ import {Composer, inDialog} from "./composer.js";
 import {$} from "./dom.js";
 import {showExamples} from "./examples.js";
 import {HistoryPanel} from "./history_panel.js";
+import {listen} from "./microphone.js";
 import {Models} from "./models.js";
-import {bytesOf, picturesOf} from "./record.js";
+import {bytesOf, mediaOf} from "./record.js";
 import {Settings} from "./settings.js";
 import {Talk} from "./talk.js";
 
 const models = new Models(), settings = new Settings();
 const fail = (text) => talk.view.fail(text);
-const held = () => bytesOf(talk.record.messages.flatMap(picturesOf));
-const composer = new Composer({fail, held, sees: () => models.sees});
+const held = () => bytesOf(talk.record.messages.flatMap(mediaOf));
+const composer = new Composer({fail, held, takes: (kind) => models.takes(kind)});
 const talk = new Talk({composer, models, settings, working});
 const panel = new HistoryPanel(talk);
 
@@ -26,9 +27,12 @@ function working(on) {
 
 /** What a person reads before they ask. */
 function introduce() {
-  const {description, bundled} = models.chosen, {sees, writes} = models;
-  const takes = sees ? "Drop pictures anywhere, paste them, choose files or take one." : "It takes text only.";
-  $("what").textContent = sees ? "Show a picture, ask about it." : "Ask something.";
+  const {description, bundled} = models.chosen, {writes} = models;
+  const sees = models.takes("image"), hears = models.takes("audio");
+  const what = sees && hears ? "pictures, sounds and videos" : sees ? "pictures" : "sounds";
+  const takes = sees || hears ? `Drop ${what} anywhere, paste them, choose files or take one.` : "It takes text only.";
+  const asks = sees ? "Show a picture, ask about it." : hears ? "Say something, ask about it." : "Ask something.";
+  $("what").textContent = asks;
   $("how").textContent = writes ? takes : "This model does not answer: it makes embeddings, at /v1/embeddings.";
   $("about").textContent = description ?? "";
   $("examples").hidden = true;
@@ -62,6 +66,7 @@ $("new").onclick = () => talk.show();
 $("open-history").onclick = () => panel.open();
 $("open-settings").onclick = () => settings.open(models.defaults);
 $("camera").onclick = () => photograph((files) => composer.take(files), fail);
+$("record").onclick = () => listen((files) => composer.take(files), fail);
 $("models").onchange = async () => { models.remember(); await models.describe(); introduce(); };
 for (const closing of document.querySelectorAll("[data-close]")) {
   closing.onclick = () => closing.closest("dialog").close();

@@ -1,8 +1,11 @@
 /** Blocks and spans as nodes. An answer that grows keeps the nodes of the blocks that stay as they were. */
 
 import {blocksOf} from "./blocks.js";
+import {coloured} from "./code.js";
 import {copyButton, make} from "./dom.js";
 import {spansOf} from "./spans.js";
+
+const MOST_COLOURED = 50_000;  // characters of code: a growing answer is shown anew many times
 
 /** Shows a text in an element, again and again as it grows. */
 export class Markdown {
@@ -65,7 +68,9 @@ function framed(kind, label, text, inside) {
 }
 
 function codeOf({language, text}) {
-  const shown = make("pre", scrolling(language ? `Code in ${language}` : "Code"), make("code", {}, text));
+  const spans = text.length > MOST_COLOURED ? [{kind: "text", text}] : coloured(text, language);
+  const code = spans.map((span) => span.kind === "text" ? span.text : make("span", {className: span.kind}, span.text));
+  const shown = make("pre", scrolling(language ? `Code in ${language}` : "Code"), make("code", {}, ...code));
   return framed("code", language || "text", () => text, shown);
 }
 

@@ -1,6 +1,7 @@
 /** Which models there are, and what the chosen one can do. */
 
 import {$, make} from "./dom.js";
+import {KINDS} from "./record.js";
 import {Refused, read} from "./server.js";
 
 const PLACE = "opsin.model";
@@ -25,9 +26,10 @@ export class Models {
     return (this.chosen.status?.value ?? "loaded") === "loaded";
   }
 
-  /** A model of which nothing is known yet may see. */
-  get sees() {
-    return this.chosen.architecture?.input_modalities?.includes("image") ?? true;
+  /** Whether it takes pictures ("image"), sounds ("audio") or videos. One of which nothing is known yet may see. */
+  takes(kind) {
+    const known = this.chosen.architecture?.input_modalities, sense = kind === "video" ? "image" : kind;
+    return known?.includes(sense) ?? sense === "image";
   }
 
   /** Some only make embeddings. */
@@ -70,8 +72,13 @@ export class Models {
   /** Show what is known of the chosen one. */
   async describe() {
     const {id = ""} = this.chosen;
-    $("model").textContent = (this.isOneOfSeveral ? "" : id) + (this.sees ? "" : " (text only)");
-    for (const name of ["choose", "camera"]) $(name).hidden = !this.sees;
+    const kinds = Object.keys(KINDS).filter((kind) => this.takes(kind)), sees = this.takes("image");
+    $("model").textContent = (this.isOneOfSeveral ? "" : id) + (kinds.length ? "" : " (text only)");
+    $("choose").hidden = !kinds.length;
+    $("choose-name").textContent = sees ? this.takes("audio") ? "File" : "Picture" : "Sound";
+    $("file").accept = kinds.map((kind) => `${kind}/*`).join();
+    $("camera").hidden = !sees;
+    $("record").hidden = !this.takes("audio");
     const asked = `props?model=${encodeURIComponent(id)}&autoload=false`;  // to look at one does not load it
     const told = await read(asked).catch(() => null);
     this.defaults = told?.default_generation_settings?.params ?? {};

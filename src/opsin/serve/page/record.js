@@ -1,5 +1,5 @@
 /** A conversation: {id, title, changed, messages}. A message is as the API has it, with `about`, which is what is known
- * of it besides (of a question the names of its pictures; of an answer see answering.js). */
+ * of it besides (of a question the names of its media; of an answer see answering.js). */
 
 const NAMES = {user: "You", assistant: "Answer", tool: "Result"};
 
@@ -8,15 +8,26 @@ export function textOf({content}) {
   return typeof content === "string" ? content : (content ?? []).map((part) => part.text ?? "").join("");
 }
 
-/** The pictures of a message. */
-export function picturesOf({content, about}) {
-  const parts = Array.isArray(content) ? content.filter((part) => part.type === "image_url") : [];
-  return parts.map((part, place) => ({url: part.image_url.url, name: about?.names?.[place] ?? `picture ${place + 1}`}));
+/** What a message may hold beside text, and how people call it. */
+export const KINDS = {image: "picture", audio: "sound", video: "video"};
+
+/** The pictures, sounds and videos of a message: [{kind, url, name}]. */
+export function mediaOf({content, about}) {
+  const parts = Array.isArray(content) ? content.filter(kindOf) : [];
+  return parts.map((part, place) => {
+    const kind = kindOf(part);
+    return {kind, url: part[`${kind}_url`].url, name: about?.names?.[place] ?? `${KINDS[kind]} ${place + 1}`};
+  });
 }
 
-/** Bytes of pictures, which base64 has made a third more of. */
-export function bytesOf(pictures) {
-  return pictures.reduce((sum, {url}) => sum + url.length * .75, 0);
+/** The part of a message that holds one of them. */
+export const partOf = ({kind, url}) => ({type: `${kind}_url`, [`${kind}_url`]: {url}});
+
+const kindOf = ({type}) => Object.keys(KINDS).find((kind) => type === `${kind}_url`);
+
+/** Bytes of media, which base64 has made a third more of. */
+export function bytesOf(media) {
+  return media.reduce((sum, {url}) => sum + url.length * .75, 0);
 }
 
 /** Whether a value of somebody's file is a record that this page can show. */
@@ -37,32 +48,33 @@ function isMessage(value) {
 }
 
 function isPart(part) {
-  return isText(part?.text) || (isText(part?.image_url?.url) && part.image_url.url.startsWith("data:image/"));
+  const url = part?.[part.type]?.url;
+  return isText(part?.text) || (kindOf(part ?? {}) && isText(url) && url.startsWith(`data:${kindOf(part)}/`));
 }
 
 function isCall(call) {
   return isText(call?.id) && isText(call.function?.name) && isText(call.function.arguments);
 }
 
-function isPicture(value) {
-  const {part, original, size, notes} = value ?? {};
-  return isText(part) && [original, size, notes].every(orNone(Array.isArray));
+function isMedium(value) {
+  const {part, original, size, notes, seconds} = value ?? {};
+  return isText(part) && [original, size, notes].every(orNone(Array.isArray)) && orNone(Number.isFinite)(seconds);
 }
 
 function isAbout({names, versions, usage, timings, model}) {
   return orNone(listOf(isText))(names) && orNone(listOf(isMessage))(versions) && orNone(isText)(model) &&
-    orNone(listOf(isPicture))(usage?.pictures) &&
+    [usage?.pictures, usage?.sounds].every(orNone(listOf(isMedium))) &&
     Object.values(timings ?? {}).every(Number.isFinite);
 }
 
-/** A conversation as Markdown, without its pictures. */
+/** A conversation as Markdown, without its media. */
 export function asMarkdown({title, messages}) {
   const parts = messages.map((message) => `## ${NAMES[message.role]}\n\n${markdownOf(message)}`);
   return [`# ${title}`, ...parts].join("\n\n") + "\n";
 }
 
 function markdownOf(message) {
-  const pictures = picturesOf(message).map(({name}) => `(${name})`);
+  const media = mediaOf(message).map(({name}) => `(${name})`);
   const calls = (message.tool_calls ?? []).map((call) => "```json\n" + JSON.stringify(call.function) + "\n```");
-  return [...pictures, textOf(message), ...calls].filter(Boolean).join("\n\n");
+  return [...media, textOf(message), ...calls].filter(Boolean).join("\n\n");
 }

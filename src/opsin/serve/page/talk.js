@@ -6,7 +6,7 @@
 
 import {answer, bare, withWholeCalls} from "./answering.js";
 import {save} from "./history.js";
-import {picturesOf, textOf} from "./record.js";
+import {mediaOf, textOf} from "./record.js";
 import {Refused} from "./server.js";
 import {TalkView, keepingEnd} from "./talk_view.js";
 
@@ -58,13 +58,13 @@ export class Talk {
   async ask() {
     const asked = this.composer.message(), {edited} = this;
     if (!asked || this.running) return;
-    const {text, pictures} = this.composer;
+    const {text, media} = this.composer;
     const next = this.begun(edited ?? this.record.messages.length, [asked]);
     this.edited = null;
     this.composer.set();
     const refused = await this.run(next);
     if (!refused || !this.composer.isEmpty) return;
-    this.composer.set(text, pictures);
+    this.composer.set(text, media);
     this.edited = edited;
   }
 
@@ -72,7 +72,7 @@ export class Talk {
   edit(place) {
     const message = this.record.messages[place];
     this.edited = place;
-    this.composer.set(textOf(message), picturesOf(message));
+    this.composer.set(textOf(message), mediaOf(message));
   }
 
   /** Leave a question as it was. Whether one was being mended. */
@@ -185,11 +185,11 @@ function unversioned({about, ...message}) {
 function titleOf(messages) {
   const first = messages.find(({role}) => role === "user");
   const line = first ? textOf(first).trim().split("\n", 1)[0] : "";
-  return line.slice(0, LONGEST_TITLE) || first?.about?.names?.[0] || "Pictures";
+  return line.slice(0, LONGEST_TITLE) || first?.about?.names?.[0] || "Media";
 }
 
-/** An error that names a picture by its place in the request, naming it as people know it. */
+/** An error that names a medium by its place in the request, naming it as people know it. */
 function withNames(text, sent) {
-  return text.replace(/messages\[(\d+)\]\.content\[(\d+)\](?:\.image_url(?:\.url)?)?/g, (path, message, part) =>
-    picturesOf(sent[message] ?? {})[part]?.name ?? path);
+  const places = /messages\[(\d+)\]\.content\[(\d+)\](?:\.(?:image|audio|video)_url(?:\.url)?)?/g;
+  return text.replace(places, (path, message, part) => mediaOf(sent[message] ?? {})[part]?.name ?? path);
 }

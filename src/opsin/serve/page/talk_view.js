@@ -1,15 +1,15 @@
 /** A conversation as articles. It knows how messages look, and calls `actions` for what people do with them. */
 
 import {AnswerView} from "./answer_view.js";
-import {pictureNode} from "./composer.js";
 import {$, button, copyButton, make} from "./dom.js";
-import {picturesOf, textOf} from "./record.js";
+import {mediaNode} from "./media.js";
+import {mediaOf, textOf} from "./record.js";
 
 export class TalkView {
   /** Actions: edit(place), again(place), goOn(), turn(place), answerCalls(results); and place(), for AnswerView. */
   constructor(actions) {
     this.actions = actions;
-    this.questions = new WeakMap();  // their articles, by message: pictures are not decoded again
+    this.questions = new WeakMap();  // their articles, by message: media are not decoded again
   }
 
   /** Show all of it anew. */
@@ -62,8 +62,8 @@ export class TalkView {
   question(message, place) {
     const text = textOf(message), said = text ? [make("div", {className: "said"}, text)] : [];
     const buttons = [button("Edit", () => this.actions.edit(place)), ...(text ? [copyButton(() => text)] : [])];
-    const pictures = picturesOf(message).map((picture) => pictureNode(picture));
-    const inside = [make("h2", {className: "hidden"}, "You"), ...pictures, ...said, make("footer", {}, ...buttons)];
+    const media = mediaOf(message).map((medium) => mediaNode(medium));
+    const inside = [make("h2", {className: "hidden"}, "You"), ...media, ...said, make("footer", {}, ...buttons)];
     return make("article", {className: "person"}, ...inside);
   }
 

@@ -23,8 +23,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import limits
+import random_experts
 import random_gemma4
 import random_llama
+import random_qwen35
 import tables
 from ours import CACHE, Opsin, OursError, smollm2
 from peer import Peer, PeerError, Rates
@@ -34,6 +36,7 @@ THREADS = 2
 BUSY_LOAD = 0.5
 CHAT_TOLERANCE = 0.07
 DEPTH = 4096
+RANDOM = {"gemma4": random_gemma4.write, "qwen35": random_qwen35.write, "experts": random_experts.write}
 DEEP = 0.9  # what a ratio at DEPTH may lose
 
 
@@ -63,9 +66,14 @@ def _cases() -> Iterator[Case]:
         yield Case(file, file, title, prompt_target=prompt, decode_target=decode)
     for file, (title, _, _) in files.items():
         yield Case(f"{file}-deep", file, f"{title}, at depth {DEPTH}", depth=DEPTH)
-    gemma = "Gemma 4 E2B shapes, Q4_K_M mix"
-    yield Case("gemma4", "gemma4", gemma, prompt_target=2.0, decode_target=1.2)
-    yield Case("gemma4-eight", "gemma4", f"{gemma}, 8 sequences", prompt=128, parallel=8, decode_target=2.0)
+    newer = {
+        "gemma4": "Gemma 4 E2B shapes, Q4_K_M mix",
+        "qwen35": "Qwen3.5-4B shapes, Q4_K_M mix",
+        "experts": "6 layers of Qwen3-30B-A3B shapes, Q4_K_M mix",
+    }
+    for file, title in newer.items():
+        yield Case(file, file, title, prompt_target=2.0, decode_target=1.2)
+        yield Case(f"{file}-eight", file, f"{title}, 8 sequences", prompt=128, parallel=8, decode_target=2.0)
     yield Case("smollm2-eight", "smollm2", "SmolLM2-135M Q4_1, 8 sequences", prompt=128, parallel=8, decode_target=2.5)
 
 
@@ -106,8 +114,8 @@ class Sides:
 
     def path(self, file: str) -> Path:
         """The file's path; random ones are written when they are missing."""
-        if file == "gemma4":
-            return random_gemma4.write(self.files)
+        if file in RANDOM:
+            return RANDOM[file](self.files)
         return smollm2() if file == "smollm2" else random_llama.write(self.files, file)
 
     def ours(self, case: Case) -> dict[str, float]:

@@ -16,6 +16,7 @@ from opsin.spans import MediaSpan, Prompt
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from llava_next_truth import StillProcessor as OneConversation  # noqa: E402
 from PIL import Image  # noqa: E402
 from truths import TOWERS  # noqa: E402
 from vision_truth import distance, picture, written  # noqa: E402
@@ -48,7 +49,8 @@ def expected(both, conversation):
     """Ids and logits of transformers."""
     processor, theirs, marker, _ = both
     images = [part for parts in conversation for part in parts if isinstance(part, Image.Image)]
-    inputs = processor(text=[written(conversation, marker)], images=images or None, return_tensors="pt")
+    given = [images] if type(processor) is OneConversation else images  # whose processor tells lists of lists apart
+    inputs = processor(text=[written(conversation, marker)], images=given if images else None, return_tensors="pt")
     if not images:
         inputs.pop("token_type_ids", None)
     with torch.inference_mode():

@@ -66,7 +66,8 @@ def read_messages(
     if senses is not None:
         rules, files = senses.rules, senses.budgets.files
     with Fetching(rules, _remote(messages, senses), files, check) as fetching:
-        reading = _Reading(senses, no_media_hint, check, fetching, context, kinds, budget)
+        pictures = sum(_kind(part) == "image" for _, part in _parts(messages))
+        reading = _Reading(senses, no_media_hint, check, fetching, context, kinds, budget, several=pictures > 1)
         return PreparedMessages([reading.message(*numbered) for numbered in enumerate(messages)], reading.media)
 
 
@@ -87,10 +88,10 @@ def _remote(messages: Sequence[Message], senses: Senses | None) -> Iterator[tupl
 
 
 def _kind(part: object) -> Kind | None:
-    """What a part is of media; None for texts, and for what is no part."""
+    """What a part is of media; None for texts and videos, and for what is no part."""
     if isinstance(part, Mapping):
         return _KINDS.get(part.get("type"))
-    return None if isinstance(part, str) else kind_of(part)
+    return None if isinstance(part, str | LaidOut) else kind_of(part)
 
 
 def _kinds(part: object) -> list[Kind]:
@@ -120,7 +121,10 @@ def _budget(part: Mapping[str, object], name: str) -> PictureBudget:
 
 @dataclass
 class _Reading:
-    """Messages on their way into the form of templates. `kinds` are those of all media in them, in their order."""
+    """Messages on their way into the form of templates.
+
+    `kinds` are those of all media in them, in their order; `several` says whether there are more pictures than one.
+    """
 
     senses: Senses | None
     no_media_hint: str
@@ -129,6 +133,7 @@ class _Reading:
     context: int | None
     kinds: Sequence[Kind]
     budget: PictureBudget
+    several: bool
     media: list[tuple[str, Patches]] = field(default_factory=list)
     rows: int = 0
 
@@ -176,16 +181,16 @@ class _Reading:
             takes = "text only" if self.senses is None else "sound and text only"
             hint = self.no_media_hint or "load a model that sees, and the mmproj file of that"
             raise FieldError(name, f"is a picture, and this model takes {takes}", hint=hint)
-        vision = self.senses.vision
-        if not isinstance(part, Mapping):
-            return vision.prepare(cast("Source", part), name, budget=self.budget)
-        source = self._place(part, name, "image")
-        budget = _budget(part, name).within(self.budget)
-        if not isinstance(source, str):
-            return vision.prepare(cast("Source", source), name, budget=budget)
-        if is_remote(source):
-            return vision.prepare(self.fetching.take(), name, budget=budget)
-        return vision.fetch(source, name, budget)  # a string is never a path here: such parts may come from strangers
+        vision, budget = self.senses.vision, self.budget
+        source = part
+        if isinstance(part, Mapping):
+            source = self._place(part, name, "image")
+            budget = _budget(part, name).within(self.budget)
+            if isinstance(source, str):  # never a path here: such parts may come from strangers
+                if not is_remote(source):
+                    return vision.fetch(source, name, budget, several=self.several)
+                source = self.fetching.take()
+        return vision.prepare(cast("Source", source), name, budget=budget, several=self.several)
 
     def _sound(self, part: object, name: str) -> Patches:
         if self.senses is None or self.senses.audio is None:

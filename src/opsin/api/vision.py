@@ -134,12 +134,12 @@ class Vision:
 
     def prepare(
         self, source: Source | Patches | Embeddings, name: str | None = None, *, own: Mapping[str, Step] | None = None,
-        budget: PictureBudget = USUAL,
+        budget: PictureBudget = USUAL, several: bool = False,
     ) -> Patches:  # fmt: skip
         """What stands in a prompt for a picture. `name` is what errors call it; `own` steps take the place of others.
 
         Own steps are run at once. `budget` is what is asked of this picture; what is prepared already stays as it is,
-        and says so. Raises DeviceError in a forked child.
+        and says so. `several`: whether it is one of several. Raises DeviceError in a forked child.
         """
         self._home.check()
         if own and isinstance(source, Patches | Embeddings):
@@ -152,7 +152,7 @@ class Vision:
             source = data = bytes(source)
         with self.decoding:
             picture = open_picture(source, self.limits, name=name)
-        picture = picture.at(picture.budget.within(budget).within(self.budget))
+        picture = replace(picture, budget=picture.budget.within(budget).within(self.budget), several=several)
         try:
             patches = self._layout(picture, budget)
         except RequestError as error:
@@ -162,7 +162,7 @@ class Vision:
                 patches = _made(patches)
             overrides.check_called()
         elif data is not None:
-            again = partial(self._again, name, picture.budget)
+            again = partial(self._again, name, picture.budget, several)
             patches = keep_decoded(patches, data, again, self.budgets, picture.bytes)
         return replace(patches, original=picture.size)
 
@@ -184,12 +184,13 @@ class Vision:
             return False
         return shown[0] == shown[1]
 
-    def _again(self, name: str | None, budget: PictureBudget, data: bytes) -> Patches:
-        return self._meta.layout(open_picture(data, self.limits, name=name).at(budget))
+    def _again(self, name: str | None, budget: PictureBudget, several: bool, data: bytes) -> Patches:
+        picture = open_picture(data, self.limits, name=name)
+        return self._meta.layout(replace(picture, budget=budget, several=several))
 
-    def fetch(self, url: str, name: str, budget: PictureBudget = USUAL) -> Patches:
+    def fetch(self, url: str, name: str, budget: PictureBudget = USUAL, *, several: bool = False) -> Patches:
         """A picture behind a URL, by the rules."""
-        return self.prepare(fetch_bytes(url, self.rules, name=name), name, budget=budget)
+        return self.prepare(fetch_bytes(url, self.rules, name=name), name, budget=budget, several=several)
 
     def find_misfit(self, decoder: Decoder, tokenizer: Tokenizer) -> str | None:
         """Why this part does not belong to a text model, if it does not. Names no file: strangers read it, too."""

@@ -41,3 +41,20 @@ def in_steps(film: Film, choice: FrameChoice, *, fps: float, most: int, least: i
         return list(range(len(film)))
     count = max(count // step, 1) * step
     return [int(n) for n in np.arange(0, len(film), len(film) / count)[:count].astype(int)]
+
+
+def evenly(film: Film, choice: FrameChoice, *, most: int) -> list[int]:
+    """At most so many, each as far from the next; the first is among them, what comes last is not."""
+    count = wanted(film, choice, fps=math.inf, most=most)
+    return [number * len(film) // count for number in range(count)]
+
+
+def within_ends(film: Film, choice: FrameChoice, *, fps: float, most: int, ends: float) -> list[int]:
+    """As `by_rate`; of a film that has more seconds than can be seen the first and the last `ends` are left out."""
+    asked = choice.fps is not None or choice.frames is not None
+    usual = max(1, min(round(fps * film.seconds), most))
+    count = wanted(film, choice, fps=fps, most=most) if asked else usual
+    first, last = 0, len(film) - 1
+    if film.seconds - 2 * ends > most * fps:
+        first, last = int(ends * film.rate), min(int(len(film) - ends * film.rate), last)
+    return [int(number) for number in np.unique(np.linspace(first, last, count, dtype=int))]

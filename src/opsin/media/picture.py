@@ -24,6 +24,7 @@ class Picture:
         digest: 16 bytes; equal for equal files, and for equal pixels handed over as images or arrays.
         notes: what a person should know: "frame 1 of 12".
         budget: how finely it is to be looked at.
+        several: whether it is one of several that are asked about together, which some families see otherwise.
     """
 
     image: Image.Image = field(repr=False, compare=False)
@@ -31,6 +32,7 @@ class Picture:
     digest: bytes
     notes: tuple[str, ...] = ()
     budget: PictureBudget = USUAL
+    several: bool = False
 
     @property
     def size(self) -> tuple[int, int]:

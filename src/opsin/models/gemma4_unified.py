@@ -112,6 +112,7 @@ def _turned_shape(shape: Shape, settings: Settings) -> Shape:
 _PATH = "vision_embedder"
 _PATCH = Key("clip.vision.patch_size", "vision_config.patch_size", "int", 16)
 ENCODERS = {"gemma4uv": SquareVision.load}
+FILMS = {"gemma4uv": SquareVision.film}
 RULES = (
     replace(
         TEXT[0],

@@ -5,7 +5,8 @@ A picture is stretched to as many squares of patches as its budget of tokens all
 GGUF: clip.projector_type = "gemma4v". Of ours are two keys: clip.vision.image_max_pixels, where another budget than
 280 tokens is usual, and clip.vision.bidirectional, whether a picture's rows see each other in the decoder's layers with
 a window, where that does not follow from the decoder's width as it does for published models. Oracle: transformers'
-Gemma4ForConditionalGeneration and its processor; max_soft_tokens 70 at low detail and 1120 at high detail.
+Gemma4ForConditionalGeneration and its processor; max_soft_tokens 70 at low detail and 1120 at high detail. A film is
+one run of frames of 70 tokens each, behind their minutes and seconds.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ from opsin.gguf.vision_rules import (
     tower_sizes,
 )
 from opsin.media import sizes
+from opsin.media.film import Film, clock
+from opsin.media.frames import evenly
 from opsin.media.picture import Picture
+from opsin.nn.films import Parts, frame, told
 from opsin.nn.keys import positive_int
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import ClampedLinear, Linear, RmsNorm
@@ -42,10 +46,11 @@ from opsin.nn.pictures import Preparation
 from opsin.nn.rope import frequencies, plane_table
 from opsin.nn.vit import AttentionSpans, PatchEmbedding, VitShape, attention_spans, plane, vit_shape
 from opsin.ops import Array, Ops
-from opsin.spans import Patches
+from opsin.spans import MediaSpan, Patches
 
 BUDGETS = (1120, 560, 280, 140, 70)  # tokens of a picture that the model was trained with
 USUAL, POOL = 280, 3
+MOST_FRAMES, FRAME = 32, 70  # of a film where nobody says, and tokens of a frame
 BASE = 100.0  # of the rope
 CAUSAL = (1536, 2560)  # widths of decoders whose pictures' rows see only what is before: E2B, E4B
 
@@ -126,6 +131,17 @@ class BudgetedVision:
         size, _ = cost(asked.choose([way for way in ways if way <= finest], cost))
         span = self.preparation.stretched(picture, size, "bicubic", atomic=self.atomic)
         return Patches(("<|image>", span, "<image|>"), picture.notes, original=picture.size)
+
+    def film(self, film: Film) -> Parts:
+        """A film as one run of frames."""
+        numbers = evenly(film, film.choice, most=MOST_FRAMES)
+        usual = replace(self, usual=min(FRAME, self.usual))
+        parts: list[str | MediaSpan] = []
+        for number in numbers:
+            between = " " if parts else ""
+            patches = frame(usual.layout, film, number)
+            parts += [f"{between}{clock(film.times[number])} ", *patches.parts]
+        return told([Patches(tuple(parts), original=film.size)], film, len(numbers))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -255,6 +271,7 @@ def _found(file: File) -> Mapping[str, Value]:
 
 
 ENCODERS = {"gemma4v": Gemma4Vision.load}
+FILMS = {"gemma4v": BudgetedVision.film}
 DIALECTS = (
     Dialect(
         architecture="gemma4", becomes="gemma4", projector="gemma4v", found=_found,

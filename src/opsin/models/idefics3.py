@@ -4,13 +4,15 @@ The tower is SigLIP; squares of its patches, side by side, become rows. The text
 
 GGUF: clip.projector_type = "idefics3". Oracle: transformers' Idefics3ForConditionalGeneration and
 SmolVLMForConditionalGeneration, with their processors. Those look positions up by fractions of a tile; for the grids
-of published models (26, 27 and 32 patches a side) the table's own order comes out.
+of published models (26, 27 and 32 patches a side) the table's own order comes out. A film is told with how many frames
+there are and how long it lasts, then frame by frame, each whole in one tile behind its minutes and seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -20,8 +22,11 @@ from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor
 from opsin.gguf.vision_rules import normalisation_keys, projector_keys, siglip, tower_sizes
 from opsin.media import sizes, steps
+from opsin.media.film import Film, clock
+from opsin.media.frames import within_ends
 from opsin.media.limits import Size
 from opsin.media.picture import Picture
+from opsin.nn.films import Parts, frame, told
 from opsin.nn.keys import positive_int
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
 BORDER, OVERVIEW = "<fake_token_around_image>", "<global-img>"
 TILES = 4  # along the longer side, where the file does not say
 MOST_TILES = 32
+FPS, MOST_FRAMES, ENDS = 1.0, 64, 1.0  # of films where nobody says; seconds at both ends of long ones that are not seen
 Way = tuple[Size, Size]  # what a picture first becomes, and what its tiles are together
 Corner = tuple[int, int] | None  # of a tile on the sheet; None for the whole sheet
 
@@ -73,8 +79,16 @@ class Idefics3Vision:
         return self.projector.fc.outputs
 
     def layout(self, picture: Picture) -> Patches:
+        return self._laid(picture, *picture.budget.choose(self._ways(picture.size), self._cost))
+
+    def _one_tile(self, picture: Picture) -> Patches:
+        """A frame: made as large as a tile, then a square."""
         side = self.tower.shape.side
-        first, whole = picture.budget.choose(self._ways(picture.size), self._cost)
+        return self._laid(picture, sizes.longest_edge(picture.size, side), (side, side))
+
+    def _laid(self, picture: Picture, first: Size, whole: Size) -> Patches:
+        """A picture that first becomes of one size, and then of whole tiles together."""
+        side = self.tower.shape.side
         columns, rows = whole[0] // side, whole[1] // side
         areas = sizes.areas(picture.size, (columns, rows)) if columns * rows > 1 else []
         sheet = Shared(partial(_sheet, picture, first, whole), len(areas) + 1)
@@ -89,6 +103,19 @@ class Idefics3Vision:
         parts.append(f"{newlines}{BORDER}{OVERVIEW}")
         parts.append(span((0.0, 0.0, float(picture.width), float(picture.height)), None))
         return Patches((*parts, BORDER), picture.notes, original=picture.size, whole=whole)
+
+    def film(self, film: Film) -> Parts:
+        """A film as texts and frames."""
+        numbers = within_ends(film, film.choice, fps=FPS, most=MOST_FRAMES, ends=ENDS)
+        lasts = str(timedelta(seconds=int(film.seconds)))
+        said = (
+            f"You are provided the following series of {in_words(len(numbers))} frames from a {lasts} [H:MM:SS] video."
+        )
+        parts: list[str | Patches] = []
+        for number in numbers:
+            begun = "" if parts else f"{said}\n"
+            parts += [f"{begun}\nFrame from {clock(film.times[number])}:", frame(self._one_tile, film, number)]
+        return told([*parts, "\n\n"], film, len(numbers))
 
     def encode(self, features: Floats) -> Array:
         x = self.tower.whole(features)
@@ -129,6 +156,22 @@ def _sheet(picture: Picture, first: tuple[int, int], whole: tuple[int, int]) -> 
     return steps.resize(steps.resize(steps.flatten(picture), first, "lanczos"), whole, "lanczos")
 
 
+def in_words(number: int) -> str:
+    """A count below a million as it is said in English."""
+    for size, name in ((1000, "thousand"), (100, "hundred")):
+        count, left = divmod(number, size)
+        if count:
+            behind = (" and " if left < 100 else ", ") + in_words(left) if left else ""
+            return f"{in_words(count)} {name}{behind}"
+    ten, one = divmod(number, 10)
+    return _UNITS[number] if number < 20 else _TENS[ten - 2] + (f"-{_UNITS[one]}" if one else "")
+
+
+_UNITS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _TOWER = {
     "hidden_size": 1152, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 16,
     "image_size": 224, "patch_size": 32,
@@ -148,6 +191,7 @@ def _check(settings: Settings) -> None:
 
 
 ENCODERS = {"idefics3": Idefics3Vision.load}
+FILMS = {"idefics3": Idefics3Vision.film}
 RULES = (
     Rules(
         part="vision",

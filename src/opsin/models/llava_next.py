@@ -7,18 +7,20 @@ tiles. The text part is a decoder of its own file.
 GGUF: clip.projector_type = "mlp", or none, with clip.vision.image_grid_pinpoints (rows before columns, as transformers
 reads them) and the tensor `v.image_newline` or `model.image_newline`; files that name no pinpoints have those of LLaVA
 1.6. OneVision's have clip.vision.image_aspect_ratio = "anyres_max_9". llama.cpp shows whole tiles one after another,
-borders too, without newlines, and the whole picture last. Granite Vision's tower of 3.x is of this kind. transformers
-shows several pictures of one message of OneVision's once each, in a square; here they are shown as one is. Oracles:
-transformers' LlavaNextForConditionalGeneration and LlavaOnevisionForConditionalGeneration, with their processors.
+borders too, without newlines, and the whole picture last. Granite Vision's tower of 3.x is of this kind. Of several
+pictures of a conversation OneVision sees each once, in a square; a film's frames are seen at half as many rows high and
+wide. A newline ends each such picture, and each film. Oracles: transformers' LlavaNextForConditionalGeneration and
+LlavaOnevisionForConditionalGeneration, with their processors.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import blake2b
 from itertools import product
 from typing import ClassVar
 
@@ -38,9 +40,12 @@ from opsin.gguf.vision_rules import (
     tower_sizes,
 )
 from opsin.media import sizes, steps
+from opsin.media.film import Film
+from opsin.media.frames import by_rate
 from opsin.media.limits import Size
 from opsin.media.picture import Picture
 from opsin.models.llava import NEWLINES, PINPOINTS, Projector, is_tiled
+from opsin.nn.films import Parts, Sees, as_pictures, told
 from opsin.nn.module import Reader
 from opsin.nn.pictures import Preparation
 from opsin.nn.states import feature_layers, select, shrunk
@@ -51,6 +56,9 @@ from opsin.spans import Area, Features, MediaSpan, Patches
 RATIO = "clip.vision.image_aspect_ratio"
 TILES = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # down and across, where a file does not say
 MOST_CANVASES = 1024
+MOST_FRAMES = 32  # of a film, where nobody says
+NEWLINE = (1, 1, 1)  # the shape of the features of one
+NEWLINE_DIGEST = blake2b(b"newline", digest_size=16, person=b"llava").digest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,16 +107,26 @@ class LlavaNextVision:
 
     def layout(self, picture: Picture) -> Patches:
         """The whole picture, then its map. Of that of a very thin picture perhaps nothing is left."""
-        side, seen = (self.tower.shape.side,) * 2, (self.tower.shape.grid * self.tower.shape.patch,) * 2
-        make = partial(self._tiles, picture, side, side)
-        overview = self.preparation.span(picture, "overview", side, make=make, size=seen)
+        if picture.several and self.most_tiles:
+            return self._one_of_several(picture)
+        side, overview = self._side, self._overview(picture)
         ways = (self._map(picture, canvas) for canvas in self._canvases(picture.size))
         tiled = picture.budget.choose(ways, lambda tiled: (tiled.size or side, overview.rows + tiled.rows))
         parts = (overview, tiled) if tiled.rows else (overview,)
         return Patches(parts, picture.notes, original=picture.size, whole=tiled.size)
 
+    def film(self, film: Film) -> Parts:
+        """A film as one run of rows: those of its frames, and a newline."""
+        numbers = by_rate(film, film.choice, most=MOST_FRAMES)
+        frames = [self._frame(film, number) for number in numbers]
+        return told([Patches((*frames, self._newline(film.size)), original=film.size)], film, len(numbers))
+
     def encode(self, features: Floats) -> Array:
-        """Of whole pictures, or of maps as `_map` lays them out."""
+        """Of whole pictures, frames or newlines, or of maps as `_map` lays them out."""
+        if features.shape[1:] == NEWLINE:
+            return self.tower.ops.constant(np.tile(self.newline, (len(features), 1)))
+        if features.ndim == 5:
+            return self._pooled(features[:, 0])
         if features.ndim == 4:
             return self._rows(features)
         grid, (pictures, down, across, rows, wide, _) = self.tower.shape.grid, features.shape
@@ -122,6 +140,61 @@ class LlavaNextVision:
         shown = shrunk(maps[:, top : top + rows, left : left + columns], *self._shown(rows, columns))
         newlines = np.broadcast_to(self.newline, (*shown.shape[:2], 1, self.width))
         return self.tower.ops.constant(np.concatenate([shown, newlines], axis=2).reshape(-1, self.width))
+
+    @property
+    def _side(self) -> Size:
+        return (self.tower.shape.side,) * 2
+
+    def _overview(self, picture: Picture) -> MediaSpan:
+        make = partial(self._tiles, picture, self._side, self._side)
+        return self._whole(picture, "overview", make)
+
+    def _whole(self, picture: Picture, way: str, make: Callable[[], Floats]) -> MediaSpan:
+        """A picture in one tile."""
+        seen = (self.tower.shape.grid * self.tower.shape.patch,) * 2
+        return self.preparation.span(picture, way, self._side, make=make, size=seen)
+
+    def _one_of_several(self, picture: Picture) -> Patches:
+        """In the middle of a square of the mean colour."""
+        seen, colour = (
+            self.tower.shape.grid * self.tower.shape.patch,
+            tuple(int(v * 255) for v in self.preparation.mean),
+        )
+
+        def make() -> Floats:
+            square = steps.pad_to_square(steps.flatten(picture), (colour[0], colour[1], colour[2]))
+            return self.preparation.patches(steps.resize(square, self._side, "bicubic").crop((0, 0, seen, seen)))
+
+        longer = max(picture.size)
+        left, top = ((side - longer) / 2 for side in picture.size)
+        span = replace(self._whole(picture, "square", make), area=(left, top, left + longer, top + longer))
+        return Patches((span, self._newline(picture.size)), picture.notes, original=picture.size)
+
+    def _newline(self, size: Size) -> MediaSpan:
+        """The row that ends a picture of this size."""
+        features = Features(NEWLINE, lambda: np.zeros(NEWLINE, np.float32))
+        area = (0.0, 0.0, float(size[0]), float(size[1]))
+        return MediaSpan(NEWLINE_DIGEST, 1, 1, (1, 1), features=features, size=size, area=area)
+
+    def _frame(self, film: Film, number: int) -> MediaSpan:
+        """The rows of a frame, a quarter of a picture's."""
+
+        def make() -> Floats:
+            features = self._overview(film.picture(number)).features
+            assert features is not None
+            return features.make()[None]
+
+        span, half = self._overview(film.unseen(number)), -(-self.tower.shape.grid // 2)
+        assert span.features is not None
+        digest = self.preparation.digest(film.unseen(number), "frame", self._side)
+        features = Features((1, *span.features.shape), make)
+        return replace(span, digest=digest, rows=half**2, positions=half**2, grid=(half, half), features=features)
+
+    def _pooled(self, features: Floats) -> Array:
+        grid = self.tower.shape.grid
+        maps = np.asarray(self._rows(features).numpy(), np.float32).reshape(len(features), grid, grid, self.width)
+        half = shrunk(maps, -(-grid // 2), -(-grid // 2))
+        return self.tower.ops.constant(np.ascontiguousarray(half.reshape(-1, self.width)))
 
     def _rows(self, features: Floats) -> Array:
         return self.projector(select(self.tower, features, self.layers))
@@ -178,6 +251,13 @@ class LlavaNextVision:
         corners = product(range(0, canvas[1], side), range(0, canvas[0], side))
         tiles = [image.crop((left, top, left + seen, top + seen)) for top, left in corners]
         return np.concatenate([self.preparation.patches(tile) for tile in tiles])
+
+
+def lay_out_film(tower: Sees, film: Film) -> Parts:
+    """As OneVision sees it; as pictures where the tower is another."""
+    if isinstance(tower, LlavaNextVision) and tower.most_tiles:
+        return tower.film(film)
+    return as_pictures(tower, film)
 
 
 def canvases_of(file: File, shape: VitShape) -> list[Size]:
@@ -283,6 +363,7 @@ def _rules(name: str, type: str, layer: int, ratio: Key) -> Rules:
 _NEXT, _ONEVISION = "LlavaNextForConditionalGeneration", "LlavaOnevisionForConditionalGeneration"
 _ANYRES = constant(RATIO, "anyres", "str")
 ENCODERS = {"mlp": LlavaNextVision.load, "": LlavaNextVision.load}
+FILMS = dict.fromkeys(ENCODERS, lay_out_film)
 RULES = (
     _rules(_NEXT, "clip_vision_model", -2, _ANYRES),
     _rules(_NEXT, "siglip_vision_model", -2, _ANYRES),

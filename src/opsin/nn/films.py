@@ -48,10 +48,10 @@ def as_pictures(tower: Sees, film: Film) -> Parts:
     numbers = by_rate(film, film.choice)
     for number in numbers:
         parts += [f"[{clock(film.times[number])}]", frame(tower.layout, film, number)]
-    return _told(parts, film, len(numbers))
+    return told(parts, film, len(numbers))
 
 
-def _told(parts: list[str | Patches], film: Film, count: int) -> Parts:
+def told(parts: list[str | Patches], film: Film, count: int) -> Parts:
     """The same, whose first patches say how much of the film is looked at."""
     note = f"{count} of {len(film)} frames of a video of {film.seconds:.1f} seconds"
     first = next(place for place, part in enumerate(parts) if isinstance(part, Patches))
@@ -113,7 +113,7 @@ def on_time_axis(tower: SeesMoments, film: Film) -> Parts:
     times = [int(number * interval + ROUNDING) for number in range(len(spans))]
     behind = [0] * (len(spans) - 1) + [max(times[-1] + 1, spans[-1].positions)]
     placed = (replace(s, time=t, positions=p) for s, t, p in zip(spans, times, behind, strict=True))
-    return _told([Patches(tuple(placed), original=film.size)], film, len(numbers))
+    return told([Patches(tuple(placed), original=film.size)], film, len(numbers))
 
 
 def with_times(tower: SeesMoments, film: Film) -> Parts:
@@ -133,7 +133,7 @@ def with_times(tower: SeesMoments, film: Film) -> Parts:
         pair = numbers[at * STEP], numbers[min(at * STEP + 1, len(numbers) - 1)]
         seconds = sum(float(film.times[number]) for number in pair) / STEP
         parts += [f"<{seconds:.1f} seconds>", Patches((span,), original=film.size)]
-    return _told(parts, film, len(numbers))
+    return told(parts, film, len(numbers))
 
 
 def moments(tower: SeesMoments, film: Film, numbers: Sequence[int], size: Size) -> list[MediaSpan]:
@@ -177,7 +177,7 @@ def fitted(lay_out: Callable[[Film], Parts], film: Film) -> Parts:
         if tokens_of(less) < tokens:
             film, parts = coarser, less
             continue
-        frames = len(spans) * most // tokens
+        frames = min(len(spans) * most // tokens, (film.choice.frames or len(spans)) - 1)
         if not frames:
             raise RequestError(f"one frame takes {tokens} tokens, max_video_tokens is {most}", hint="allow more")
         film = film.asked(replace(film.choice, fps=None, frames=frames), film.budget)

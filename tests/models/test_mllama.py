@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import opsin
+from opsin.api.row_files import restore_rows, save_rows
 from opsin.cli.file_report import page, report_file
 from opsin.convert.hf import convert
 from opsin.engine.rows import PromptRows
@@ -54,6 +55,22 @@ def folder(theirs, tmp_path_factory):
 def ours(folder):
     with opsin.load(folder / "model.gguf", threads=2, pages="f32", context=2048, sequences=8) as model:
         yield model
+
+
+def test_a_saved_conversation_about_pictures_goes_on(ours, folder, tmp_path):
+    """What pictures are to rows that remember them is not in the file: a later row has them encoded once more."""
+    messages = [{"role": "user", "content": ["See ", RED, " and ", TALL]}]
+    first = ours.generate(ours.question(messages), SAMPLING)
+    said, prompt = first.text, ours.question(messages).prompt.gone_on(first.ids)
+    rows, _ = save_rows(ours, prompt, tmp_path / "rows")
+    assert rows == len(prompt) - 1
+    with opsin.load(folder / "model.gguf", threads=2, pages="f32", context=2048, sequences=8) as other:
+        assert restore_rows(other, tmp_path / "rows").rows == rows
+        again = other.generate(other.question(messages), SAMPLING)
+        assert again.text == said and again.ids == first.ids
+        assert again.usage.cached == again.prompt_tokens - 1
+        wrong = [{"role": "user", "content": ["See ", TALL, " and ", RED]}]
+        assert other.generate(other.question(wrong), SAMPLING).usage.cached < again.usage.cached
 
 
 def logits(theirs, text, *images):

@@ -36,10 +36,10 @@ from opsin.nn.meta import MetaReader  # noqa: E402
 from opsin.nn.module import FileReader  # noqa: E402
 from opsin.spans import Prompt  # noqa: E402
 
-INTEGERS = [0, 1, -1, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
+INTEGERS = [0, 1, 3, -1, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
 FLOATS = [0.0, 1e-45, 1e-20, 1e20, 1.7e308, -1e30, float("nan"), float("inf")]
-ARRAYS = [[0] * 4, [1, 2, 3], [2.5] * 3, [float("nan")] * 3, [2**64 - 1] * 2, []]
-VALUES = [*INTEGERS, *FLOATS, True, "yarn", *(np.array(array) for array in ARRAYS)]
+ARRAYS = [[0] * 4, [1, 2, 3], [2.5] * 3, [float("nan")] * 3, [2**31 - 1] * 4, [2**64 - 1] * 2, []]
+VALUES = [None, *INTEGERS, *FLOATS, True, "yarn", ["a"], *(np.array(array) for array in ARRAYS)]  # None: no such key
 LIMITS = Limits(rows=8, outputs=8, sequences=2, context=64, pages=2)
 SPARE = 1 << 30  # bytes that loading or answering may take beside what there is; such a model needs a few million
 
@@ -95,6 +95,11 @@ class Kept(FileReader):
             self.kept[name, change] = super().weight(name, change=change)
         return self.kept[name, change]
 
+    def stack(self, name, part=0, parts=1):
+        if (name, part, parts) not in self.kept:
+            self.kept[name, part, parts] = super().stack(name, part, parts)
+        return self.kept[name, part, parts]
+
     def values(self, name):
         if name not in self.kept:
             self.kept[name] = super().values(name)
@@ -102,9 +107,10 @@ class Kept(FileReader):
 
 
 def with_keys(path, **changes):
-    """The file with some of its metadata changed."""
+    """The file with some of its metadata changed, or without it where it is None."""
     file = File.open(path)
-    file.metadata = MappingProxyType({**file.metadata, **changes})
+    known = {key: value for key, value in {**file.metadata, **changes}.items() if value is not None}
+    file.metadata = MappingProxyType(known)
     return file
 
 

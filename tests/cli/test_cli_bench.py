@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from opsin.cli.bench import behind
+
 pytestmark = pytest.mark.model
 SIZES = ("-p", "32", "-n", "8", "-t", "2")
 
@@ -62,3 +64,9 @@ def test_nothing_to_measure_is_refused(run, smollm2: Path) -> None:
 def test_the_table_is_for_people(run, smollm2: Path) -> None:
     lines = run("bench", "-m", smollm2, *SIZES).stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["model", "prompt", "decode", "load", "peak", "threads"]
+
+
+def test_steps_of_any_rows_count_by_what_they_have_behind_the_depth() -> None:
+    assert behind([1.0, 2.0, 4.0], [448, 63, 1], 0) == 7.0  # where recurrent state is kept steps are shorter
+    assert behind([1.0, 2.0, 4.0], [100, 100, 50], 150) == 5.0
+    assert behind([1.0, 2.0], [100, 100], 200) == 0.0

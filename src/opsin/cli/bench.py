@@ -11,6 +11,7 @@ import json
 import random
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -120,6 +121,15 @@ class Decoded:
     step_seconds: list[float]
 
 
+def behind(seconds: Sequence[float], rows: Sequence[int], depth: int) -> float:
+    """Seconds of what steps computed after the first `depth` rows; a step that has rows of both counts by its share."""
+    total, row = 0.0, 0
+    for spent, size in zip(seconds, rows, strict=True):
+        row += size
+        total += spent * min(size, max(0, row - depth)) / size
+    return total
+
+
 class Bench:
     """Measures one model."""
 
@@ -143,18 +153,8 @@ class Bench:
                 pass
         seconds = self._since(before)
         if work.parallel == 1:
-            return work.prompt / self._behind(seconds, work.depth)
+            return work.prompt / behind(seconds, list(self.model.engine.step_rows)[before:], work.depth)
         return work.parallel * (work.depth + work.prompt) / sum(seconds)
-
-    def _behind(self, seconds: list[float], depth: int) -> float:
-        """Seconds of the rows after the first `depth`; a step that has rows of both counts by its share."""
-        step, total, row = self.model.runner.limits.rows, 0.0, 0
-        rows = depth + self.work.prompt
-        for spent in seconds:
-            size = min(step, rows - row)
-            total += spent * max(0, min(size, row + size - depth)) / size
-            row += size
-        return total
 
     def decode(self) -> Decoded:
         """Tokens a second of all sequences together, while all of them run."""

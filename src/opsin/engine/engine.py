@@ -84,6 +84,7 @@ class Engine(Stays):
         self._computing: list[Sequence] = []  # those of the step that runs now
         self._closing = False
         self.step_seconds: deque[float] = deque(maxlen=1 << 16)
+        self.step_rows: deque[int] = deque(maxlen=1 << 16)  # of the same steps
         self.watch = EngineWatch(self._scheduler, self._media)
         self._drawing = Drawing(self._scheduler, self._masks, self.watch, self.context)
         self._thread = threading.Thread(target=self._live, name="opsin-engine", daemon=True)
@@ -330,6 +331,8 @@ class Engine(Stays):
             start = time.perf_counter()
             candidates, masks = self._run(plan)
             seconds = time.perf_counter() - start
+            rows = sum(part.rows + len(part.guesses) for part in plan)
+            self.step_rows.append(rows)
             self.step_seconds.append(seconds)
             self.watch.saw(plan)
             failures = self._drawing.take(plan, candidates, masks)
@@ -338,7 +341,6 @@ class Engine(Stays):
         except Exception as error:  # noqa: BLE001 - those who took part must hear of it, the others go on
             self._fail([part.sequence for part in plan], error)
             return
-        rows = sum(part.rows + len(part.guesses) for part in plan)
         self._budget.saw(rows, seconds)
         for sequence, failure in failures:
             self._fail([sequence], failure)

@@ -9,7 +9,8 @@ import opsin
 from opsin.api.speech.moments import MomentRules
 from opsin.api.speech.segments import Utterance, utterances
 from opsin.api.speech.speech_ids import SpeechIds
-from opsin.api.speech.transcribing import Transcribing, _Try
+from opsin.api.speech.transcribing import Transcribing
+from opsin.api.speech.tries import Drawn, Try, compression
 from opsin.errors import DeviceError, RequestError
 from opsin.media.mel import log_mel, window
 
@@ -214,7 +215,53 @@ def test_its_notes_tell_of_no_key_that_is_read(model):
 )
 def test_where_all_reads_badly_the_likeliest_is_taken(model, monkeypatch, tries, taken):
     ids = (FIRST, 9, 33, moment(0.4))
-    made = lambda self, span, temperature: _Try(ids, temperature, *tries[temperature])  # noqa: E731
+    made = lambda self, span, temperature: Try(ids, temperature, *tries[temperature])  # noqa: E731
     monkeypatch.setattr(Transcribing, "_attempt", made)
     (segment,) = model.transcribe(noise(0.5), language="en", temperature=tuple(tries))
     assert (segment.temperature, segment.average_logprob) == (taken, tries[taken][0])
+
+
+SENTENCE, OFTEN = tuple(range(20, 40)), "A sentence that somebody says again and again, word by word. " * 4
+
+
+@pytest.mark.parametrize(
+    ("ids", "ended", "wrong"),
+    [
+        (SENTENCE * 4, True, False),  # somebody says it
+        (SENTENCE * 4, False, True),  # nobody comes to no end
+        ((20, 21, 22) * 20, True, True),  # a few words for ever
+    ],
+)
+def test_a_sentence_that_is_said_again_is_no_loop(model, monkeypatch, ids, ended, wrong):
+    assert compression(OFTEN) > 2.4 > compression(OFTEN[:60])
+    said = (moment(0), *ids, moment(0.4))
+    tried = []
+
+    def made(self, span, temperature):
+        tried.append(temperature)
+        return Try(said, temperature, -0.1 if not temperature else -1.5, compression(OFTEN), ended)
+
+    monkeypatch.setattr(Transcribing, "_attempt", made)
+    list(model.transcribe(noise(0.5), language="en", temperature=(0.0, 1.0)))
+    assert tried == ([0.0, 1.0] if wrong else [0.0])
+
+
+def test_the_likeliest_of_five_that_are_drawn_is_taken(model, monkeypatch):
+    counts, found, judge = [], [], Transcribing._judge
+    generate = Transcribing._generate
+
+    def counted(self, span, asked, samplings):
+        counts.append({(sampling.temperature, sampling.seed) for sampling in samplings})
+        return generate(self, span, asked, samplings)
+
+    def judged(self, made, rules, temperature):
+        assert isinstance(made, Drawn)
+        found.append(judge(self, made, rules, temperature))
+        return found[-1]
+
+    monkeypatch.setattr(Transcribing, "_generate", counted)
+    monkeypatch.setattr(Transcribing, "_judge", judged)
+    first = next(iter(model.transcribe(noise(0.5), language="en", temperature=0.9, seed=3)))
+    assert counts[1] == {(0.9, 3 + draw) for draw in range(5)}  # behind the question who speaks
+    assert len({one.ids for one in found[:5]}) > 1
+    assert first.average_logprob == max(one.average for one in found[:5])

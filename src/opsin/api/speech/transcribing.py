@@ -5,7 +5,6 @@ The way of Radford et al. 2022 (arXiv 2212.04356, section 4.5 and its published 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -17,10 +16,12 @@ from opsin.api.speech.looking import look
 from opsin.api.speech.moments import Listening, MomentRules
 from opsin.api.speech.segments import Segment, Utterance, Word, utterances
 from opsin.api.speech.speech_ids import SpeechIds
+from opsin.api.speech.tries import Drawn, Try, compression
 from opsin.api.speech.words import place_words, split_words
 from opsin.api.text_part import Text
 from opsin.arrays import Floats
 from opsin.engine.sampling import Sampling
+from opsin.engine.sequence import Stream
 from opsin.engine.token_rules import TokenRules
 from opsin.errors import RequestError
 from opsin.media.mel import FRAMES
@@ -44,7 +45,8 @@ class TranscriptOptions:
         words: whether times of words are told, too.
         carry: whether a window knows what was written of those before: names stay spelt alike, and mistakes go on.
         least_logprob: of an id on average, below which a window is written again.
-        most_compression: of a window's text, above which it is written again.
+        most_compression: of a window's text, above which it is written again where it goes round, see `tries`.
+        draws: at each temperature above 0, of which the likeliest counts.
         silence: how likely nobody has to speak in a window for it to be left out, where it reads badly.
         seed: of what is drawn, so that the same sound has the same transcript.
     """
@@ -58,6 +60,7 @@ class TranscriptOptions:
     carry: bool = False
     least_logprob: float = -1.0
     most_compression: float = 2.4
+    draws: int = 5
     silence: float = 0.6
     seed: int = 0
 
@@ -68,16 +71,6 @@ class TranscriptOptions:
             check_type(self.language, str, "language")
         if not self.temperatures or not all(0 <= value <= 2 for value in self.temperatures):
             raise RequestError(f"temperatures={self.temperatures!r:.80}", hint="give some from 0 to 2")
-
-
-@dataclass(frozen=True)
-class _Try:
-    """What was written of a window at one temperature."""
-
-    ids: tuple[int, ...]
-    temperature: float
-    average: float
-    compression: float
 
 
 @dataclass
@@ -166,26 +159,27 @@ class Transcribing:
     def _listen(self, span: MediaSpan) -> Listening:
         """Whether anybody speaks in a window; and in which language, where nobody knows yet."""
         heard = Listening(self._ids)
-        self._generate(span, [self._ids.start], Sampling(temperature=0.0, max_tokens=1, processors=(heard,)))
+        self._generate(span, [self._ids.start], [Sampling(temperature=0.0, max_tokens=1, processors=(heard,))])
         if self.language is None and heard.languages:
             self.language = max(heard.languages, key=heard.languages.__getitem__)
         return heard
 
-    def _write(self, span: MediaSpan, silence: float) -> _Try:
-        """The first that does not read badly, else the likeliest: of those that repeat little, where there are any."""
-        tries: list[_Try] = []
+    def _write(self, span: MediaSpan, silence: float) -> Try:
+        """The first that reads well, else the likeliest: of those that do not go round, where there are any."""
+        tries: list[Try] = []
+        most = self.options.most_compression
         for temperature in self.options.temperatures:
             self.check()
             made = self._attempt(span, temperature)
-            told = made.compression > self.options.most_compression
             unsure = made.average < self.options.least_logprob
-            if silence > self.options.silence and unsure or not (told or unsure):
+            if silence > self.options.silence and unsure or not (unsure or made.goes_round(most)):
                 return made
             tries.append(made)
-        calm = [one for one in tries if one.compression <= self.options.most_compression]
+        calm = [one for one in tries if not one.goes_round(most)]
         return max(calm or tries, key=lambda one: one.average)
 
-    def _attempt(self, span: MediaSpan, temperature: float) -> _Try:
+    def _attempt(self, span: MediaSpan, temperature: float) -> Try:
+        """The likeliest of what is drawn; greedily there is one."""
         ids, options = self._ids, self.options
         room = self.text.engine.context // 2
         before = self._carried[-min(MOST_CARRIED, room - 1) :] if self._carried else []
@@ -193,34 +187,49 @@ class Transcribing:
             *([ids.previous, *before] if before else []),
             *ids.question(self.language, options.task, timed=options.timed),
         ]
-        rules = MomentRules(
-            ids, len(asked), timed=options.timed, never=self.text.facts.suppressed,
-            never_first=self.hearing.writing.never_first,
-        )  # fmt: skip
-        sampling = Sampling(
-            temperature=temperature, top_k=0, top_p=1.0, min_p=0.0, seed=options.seed, max_tokens=room,
-            processors=(rules,), stop_token_ids=(ids.end,),
-        )  # fmt: skip
-        written, ended = self._generate(span, asked, sampling)
-        if written and not ended:
-            rules.count_in(written[-1])
-        if ended:
-            rules.count_in(ids.end)
-        text = self.text.tokenizer.decode([id for id in written if id < ids.end]).strip().encode()
-        compression = len(text) / len(zlib.compress(text)) if text else 0.0
-        return _Try(tuple(written), temperature, rules.average, compression)
+        rules = [
+            MomentRules(
+                ids, len(asked), timed=options.timed, never=self.text.facts.suppressed,
+                never_first=self.hearing.writing.never_first,
+            )
+            for _ in range(options.draws if temperature else 1)
+        ]  # fmt: skip
+        samplings = [
+            Sampling(
+                temperature=temperature, top_k=0, top_p=1.0, min_p=0.0, seed=options.seed + draw, max_tokens=room,
+                processors=(rule,), stop_token_ids=(ids.end,),
+            )
+            for draw, rule in enumerate(rules)
+        ]  # fmt: skip
+        made = self._generate(span, asked, samplings)
+        tries = [self._judge(one, rule, temperature) for one, rule in zip(made, rules, strict=True)]
+        return max(tries, key=lambda one: one.average)
 
-    def _generate(self, span: MediaSpan, asked: Sequence[int], sampling: Sampling) -> tuple[list[int], bool]:
-        """What is written after a question about a window, and whether it came to an end."""
-        rules = TokenRules.of(sampling, self.text.tokenizer, vocabulary=self.text.runner.decoder.vocabulary)
-        stream = self.text.engine.submit(Prompt.of([span, asked]), sampling, rules=rules)
-        written, ended = [], False
+    def _judge(self, made: Drawn, rules: MomentRules, temperature: float) -> Try:
+        ids = self._ids
+        if made.ended:
+            rules.count_in(ids.end)
+        elif made.ids:
+            rules.count_in(made.ids[-1])
+        text = self.text.tokenizer.decode([id for id in made.ids if id < ids.end])
+        return Try(made.ids, temperature, rules.average, compression(text), ended=made.ended)
+
+    def _generate(self, span: MediaSpan, asked: Sequence[int], samplings: Sequence[Sampling]) -> list[Drawn]:
+        """What is written after a question about a window, all at once."""
+        vocabulary, streams, made = self.text.runner.decoder.vocabulary, list[Stream](), list[Drawn]()
         try:
-            for output in stream:
-                self.check()
-                if output.id is not None:
-                    written.append(output.id)
-                ended = output.reason == "stop"
+            for sampling in samplings:
+                rules = TokenRules.of(sampling, self.text.tokenizer, vocabulary=vocabulary)
+                streams.append(self.text.engine.submit(Prompt.of([span, asked]), sampling, rules=rules))
+            for stream in streams:
+                written, ended = [], False
+                for output in stream:
+                    self.check()
+                    if output.id is not None:
+                        written.append(output.id)
+                    ended = output.reason == "stop"
+                made.append(Drawn(tuple(written), ended))
         finally:
-            stream.cancel()
-        return written, ended
+            for stream in streams:
+                stream.cancel()
+        return made

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copyfile
+from subprocess import Popen
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -319,6 +320,16 @@ def left_behind(port: int) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if float(value)}
 
 
+def settled(process: Popen[bytes], port: int, names: Sequence[str]) -> tuple[int, int]:
+    """Memory and threads of a server at rest, with the same models in memory each time: the last that were asked."""
+    while not idle(port):
+        time.sleep(0.1)
+    for name in names:
+        Client(port).ask("/v1/completions", {"model": name, "prompt": "Hi", "max_tokens": 1})
+    time.sleep(1)
+    return memory_of(process.pid), threads_of(process.pid)
+
+
 def threads_of(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
@@ -344,15 +355,12 @@ def main() -> int:
     with TemporaryDirectory() as folder, serving(None, *several(Path(folder), names)) as (process, port):
         warm = Round(port, first, names)
         warm.run(args.clients, 1000 * args.seed)
-        before = memory_of(process.pid), threads_of(process.pid)
+        before = settled(process, port, names)
         begun = time.monotonic()
         rest = Round(port, args.requests - first, names)
         rest.run(args.clients, 1000 * args.seed + args.clients)
         seconds = time.monotonic() - begun
-        while not idle(port):
-            time.sleep(0.1)
-        time.sleep(1)
-        after, left = (memory_of(process.pid), threads_of(process.pid)), left_behind(port)
+        after, left = settled(process, port, names), left_behind(port)
     for (name, status), count in sorted((warm.counts + rest.counts).items()):
         print(f"{name:40} {status} {count:6}")
     wrong = warm.wrong + rest.wrong

@@ -177,11 +177,14 @@ def test_too_many_at_once_hear_503_and_when_to_come_again(fleet: RayFleet) -> No
 def test_a_replica_that_is_killed_costs_no_request_that_had_no_answer_yet(fleet: RayFleet) -> None:
     assert len(fleet.pids(REPLICA)) == 2
     broken: list[bytes] = []
+    ended: list[float] = []
+    killed = 0.0
 
     def stream(number: int) -> None:
-        broken.append(
-            b"".join(Client(fleet.port).begin(say(f"Long {number}", stream=True, max_tokens=4000, ignore_eos=True)))
-        )
+        body = say(f"Long {number}", stream=True, max_tokens=4000, ignore_eos=True)
+        broken.append(b"".join(Client(fleet.port).begin(body)))
+        if b"lost" in broken[-1]:
+            ended.append(time.monotonic())
 
     streams = [threading.Thread(target=stream, args=(number,)) for number in range(6)]
     for one in streams:
@@ -189,8 +192,10 @@ def test_a_replica_that_is_killed_costs_no_request_that_had_no_answer_yet(fleet:
     assert until(lambda: sum(figures(fleet.port, "requests_processing", 2).values()) >= 4)
 
     def kill() -> None:
+        nonlocal killed
         (victim, _) = fleet.pids(REPLICA)
         os.kill(victim, signal.SIGKILL)
+        killed = time.monotonic()
         assert until(lambda: victim not in fleet.pids(REPLICA))
         assert until(lambda: len(figures(fleet.port, "ready", 2)) == 2)
 
@@ -201,6 +206,7 @@ def test_a_replica_that_is_killed_costs_no_request_that_had_no_answer_yet(fleet:
     ends = [body.strip().splitlines()[-1] for body in broken]
     assert all(end == b"data: [DONE]" or b"the replica that answered was lost" in end for end in ends), ends
     assert any(b"lost" in end for end in ends)
+    print(f"{len(ended)} streams ended with an error, the last {max(ended) - killed:.2f} s after their replica's end")
 
 
 def test_from_two_replicas_to_one_and_back_no_request_fails(fleet: RayFleet) -> None:

@@ -35,10 +35,10 @@ from opsin.gguf.vision_rules import (
     tower_sizes,
 )
 from opsin.media import sizes
-from opsin.media.film import Film, clock
+from opsin.media.film import Film
 from opsin.media.frames import evenly
 from opsin.media.picture import Picture
-from opsin.nn.films import Parts, frame, told
+from opsin.nn.films import Parts, in_one_run
 from opsin.nn.keys import positive_int
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import ClampedLinear, Linear, RmsNorm
@@ -46,7 +46,7 @@ from opsin.nn.pictures import Preparation
 from opsin.nn.rope import frequencies, plane_table
 from opsin.nn.vit import AttentionSpans, PatchEmbedding, VitShape, attention_spans, plane, vit_shape
 from opsin.ops import Array, Ops
-from opsin.spans import MediaSpan, Patches
+from opsin.spans import Patches
 
 BUDGETS = (1120, 560, 280, 140, 70)  # tokens of a picture that the model was trained with
 USUAL, POOL = 280, 3
@@ -134,14 +134,8 @@ class BudgetedVision:
 
     def film(self, film: Film) -> Parts:
         """A film as one run of frames."""
-        numbers = evenly(film, film.choice, most=MOST_FRAMES)
-        usual = replace(self, usual=min(FRAME, self.usual))
-        parts: list[str | MediaSpan] = []
-        for number in numbers:
-            between = " " if parts else ""
-            patches = frame(usual.layout, film, number)
-            parts += [f"{between}{clock(film.times[number])} ", *patches.parts]
-        return told([Patches(tuple(parts), original=film.size)], film, len(numbers))
+        frames = replace(self, usual=min(FRAME, self.usual))
+        return in_one_run(frames, film, evenly(film, film.choice, most=MOST_FRAMES))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

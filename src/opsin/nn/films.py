@@ -51,6 +51,14 @@ def as_pictures(tower: Sees, film: Film) -> Parts:
     return told(parts, film, len(numbers))
 
 
+def in_one_run(tower: Sees, film: Film, numbers: Sequence[int]) -> Parts:
+    """Frames where the template has one picture, each behind its time in minutes and seconds."""
+    parts: list[str | MediaSpan] = []
+    for number in numbers:
+        parts += [f"{' ' if parts else ''}{clock(film.times[number])} ", *frame(tower.layout, film, number).parts]
+    return told([Patches(tuple(parts), original=film.size)], film, len(numbers))
+
+
 def told(parts: list[str | Patches], film: Film, count: int) -> Parts:
     """The same, whose first patches say how much of the film is looked at."""
     note = f"{count} of {len(film)} frames of a video of {film.seconds:.1f} seconds"

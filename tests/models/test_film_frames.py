@@ -8,7 +8,9 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from opsin.errors import RequestError
 from opsin.media.budget import USUAL
 from opsin.media.decode import open_picture
 from opsin.media.film import FrameChoice
@@ -157,6 +159,12 @@ def test_embeddings_of_onevisions_frames_are_the_classs(towers, size):
     together = np.stack([span.features.make() for span in spans[:-1]])
     assert np.array_equal(tower.encode(together).numpy(), made[:-1])
     assert np.array_equal(made[-1], tower.newline)
+
+
+def test_a_thin_picture_among_several_is_refused_before_its_square_is_made(towers):
+    picture = open_picture(Image.new("RGB", (1, 20_000)))
+    with pytest.raises(RequestError, match="less long and thin"):
+        towers[ONE][1].layout(replace(picture, several=True))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (96, 64), (50, 120), (1, 30), (301, 200)])

@@ -98,6 +98,7 @@ def pad(image: Image.Image, size: Size, *, at: tuple[int, int] = (0, 0), colour:
 def pad_to_square(image: Image.Image, colour: Colour) -> Image.Image:
     """In the middle of a square as large as its longer side."""
     side = max(image.size)
+    check_growth(image.size, (side, side))
     return pad(image, (side, side), at=((side - image.width) // 2, (side - image.height) // 2), colour=colour)
 
 

@@ -103,10 +103,7 @@ class LlavaVision:
         return (wide, high), (left * across, top * down, (left + side) * across, (top + side) * down)
 
     def _prepare(self, picture: Picture, size: tuple[int, int]) -> Floats:
-        image = steps.flatten(picture)
-        if self.padded:
-            red, green, blue = (int(value * 255) for value in self.preparation.mean)
-            image = steps.pad_to_square(image, (red, green, blue))
+        image = self.preparation.squared(picture) if self.padded else steps.flatten(picture)
         side = self.tower.shape.side
         image = steps.centre_crop(steps.resize(image, size, "bicubic"), (side, side))
         return self.preparation.patches(image)

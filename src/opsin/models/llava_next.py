@@ -145,27 +145,28 @@ class LlavaNextVision:
     def _side(self) -> Size:
         return (self.tower.shape.side,) * 2
 
+    @property
+    def _seen(self) -> Size:
+        """What whole patches show of a tile."""
+        return (self.tower.shape.grid * self.tower.shape.patch,) * 2
+
     def _overview(self, picture: Picture) -> MediaSpan:
         make = partial(self._tiles, picture, self._side, self._side)
         return self._whole(picture, "overview", make)
 
     def _whole(self, picture: Picture, way: str, make: Callable[[], Floats]) -> MediaSpan:
         """A picture in one tile."""
-        seen = (self.tower.shape.grid * self.tower.shape.patch,) * 2
-        return self.preparation.span(picture, way, self._side, make=make, size=seen)
+        return self.preparation.span(picture, way, self._side, make=make, size=self._seen)
 
     def _one_of_several(self, picture: Picture) -> Patches:
         """In the middle of a square of the mean colour."""
-        seen, colour = (
-            self.tower.shape.grid * self.tower.shape.patch,
-            tuple(int(v * 255) for v in self.preparation.mean),
-        )
+        longer = max(picture.size)
+        steps.check_growth(picture.size, (longer, longer))
 
         def make() -> Floats:
-            square = steps.pad_to_square(steps.flatten(picture), (colour[0], colour[1], colour[2]))
-            return self.preparation.patches(steps.resize(square, self._side, "bicubic").crop((0, 0, seen, seen)))
+            image = steps.resize(self.preparation.squared(picture), self._side, "bicubic")
+            return self.preparation.patches(image.crop((0, 0, *self._seen)))
 
-        longer = max(picture.size)
         left, top = ((side - longer) / 2 for side in picture.size)
         span = replace(self._whole(picture, "square", make), area=(left, top, left + longer, top + longer))
         return Patches((span, self._newline(picture.size)), picture.notes, original=picture.size)
@@ -245,11 +246,11 @@ class LlavaNextVision:
 
     def _tiles(self, picture: Picture, canvas: Size, size: Size) -> Floats:
         """Patches of all tiles, one tile after another, of a picture of this size in the middle of a black canvas."""
-        side, seen = self.tower.shape.side, self.tower.shape.grid * self.tower.shape.patch
+        side, seen = self.tower.shape.side, self._seen
         image = steps.resize(steps.flatten(picture), size, "bicubic")
         image = steps.pad(image, canvas, at=((canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2))
         corners = product(range(0, canvas[1], side), range(0, canvas[0], side))
-        tiles = [image.crop((left, top, left + seen, top + seen)) for top, left in corners]
+        tiles = [image.crop((left, top, left + seen[0], top + seen[1])) for top, left in corners]
         return np.concatenate([self.preparation.patches(tile) for tile in tiles])
 
 

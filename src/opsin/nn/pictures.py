@@ -54,6 +54,11 @@ class Preparation:
         """[patches, 3 * patch * patch] of an RGB image whose sides are whole numbers of blocks."""
         return steps.patchify(steps.normalise(image, self.mean, self.std), self.patch, block=self.block)
 
+    def squared(self, picture: Picture) -> Image:
+        """In the middle of a square of the mean colour. Its growth is checked as the picture is laid out."""
+        red, green, blue = (int(value * 255) for value in self.mean)
+        return steps.pad_to_square(steps.flatten(picture), (red, green, blue))
+
     def span(
         self, picture: Picture, *way: object, make: Callable[[], Floats], size: Size, area: Area | None = None,
         positions: int | None = None, atomic: bool = False,

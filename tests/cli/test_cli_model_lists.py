@@ -62,6 +62,21 @@ def test_a_list_has_flags_for_all_and_for_each(folder):
     assert small.options.defaults["temperature"] == 0.5 and settings.defaults["temperature"] == 0.1
 
 
+def test_llama_server_s_ini_is_read(folder):
+    (folder / "models.ini").write_text(
+        f"version = 1\n; for all\n[*]\nc = 256\nstop-timeout = 3\n\n[small]\nmodel = {folder}/a.gguf\nTEMP = 0.5\n"
+        "LLAMA_ARG_N_PARALLEL = 3\nno-mmproj = 1\n\n[owner/repo:Q8_0]\nctx-size = 64\njinja = true\nno-mmap = off\n"
+    )
+    found = listed("--models-preset", str(folder / "models.ini"))
+    assert {name: (args.model, args.context, args.vision) for name, args in found.items()} == {
+        "small": (folder / "a.gguf", 256, False), "owner/repo:Q8_0": ("hf:owner/repo:Q8_0", 64, True),
+    }  # fmt: skip
+    assert found["small"].parallel == 3
+    (folder / "models.ini").write_text("[a\n")
+    with pytest.raises(FileError, match="is no INI"):
+        served("--models", str(folder / "models.ini"))
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

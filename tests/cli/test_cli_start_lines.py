@@ -110,7 +110,6 @@ def test_variables_are_told_as_flags_are(variables, told):
     ("name", "value"),
     [
         ("CONTEXT_SHIFT", "1"),
-        ("MODELS_PRESET", "/m"),
         ("REASONING_PRESERVE", "off"),
         ("RPC", "a:1"),
     ],

@@ -66,6 +66,7 @@ _READ = {
     "LLAMA_ARG_IMAGE_MIN_TOKENS": _Variable("min_image_tokens", options.positive, auto="-1"),
     "LLAMA_ARG_IMAGE_MAX_TOKENS": _Variable("max_image_tokens", options.positive, auto="-1"),
     "LLAMA_ARG_MODELS_DIR": _Variable("models_dir", Path),
+    "LLAMA_ARG_MODELS_PRESET": _Variable("models", Path),
     "LLAMA_ARG_MODELS_MAX": _Variable("models_max", options.positive),
     "LLAMA_ARG_MODELS_AUTOLOAD": _Variable("autoload", _switch),
     "LLAMA_ARG_NO_MODELS_AUTOLOAD": _Variable("autoload", _no),

@@ -1,4 +1,4 @@
-"""Models of one server: those of a folder, or those that a file of TOML names.
+"""Models of one server: those of a folder, or those that a file of TOML names, or an INI of llama-server's.
 
 In such a file each section is a model, and its keys are the flags of `opsin serve` without their dashes; what stands
 before all sections holds for each of them.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opsin.cli.presets import preset_sections
 from opsin.convert.checkpoint import is_checkpoint
 from opsin.errors import FileError, RequestError
 from opsin.hub.file_names import is_beside, is_later_split, is_vision
@@ -35,7 +36,8 @@ def models_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list
             name = path.name if path.is_dir() else path.name.removesuffix(".gguf")
             listed[name] = ListedModel(name, _with(args, model=path))
     if args.models is not None:
-        for name, words in _sections(args.models):
+        is_preset = args.models.suffix.lower() == ".ini"
+        for name, words in preset_sections(args.models) if is_preset else _sections(args.models):
             listed[name] = ListedModel(name, _parsed(args, parser, words, f"{args.models}: [{name}]"))
     if not listed:
         raise FileError(f"{args.models_dir or args.models} holds no models", hint="give GGUF files, or a folder each")

@@ -34,8 +34,9 @@ def add_several(parser: argparse.ArgumentParser) -> None:
     several = parser.add_argument_group("several models, each in memory while it is wanted")
     several.add_argument("--models-dir", type=expanded, metavar="DIR", help="its GGUF files, and folders of one")
     several.add_argument(
-        "--models", type=expanded, metavar="FILE", help="TOML: a section a model, its keys flags of this command"
-    )
+        "--models", "--models-preset", type=expanded, metavar="FILE",
+        help="TOML, or INI by its name: a section a model, its keys flags of this command",
+    )  # fmt: skip
     several.add_argument("--models-max", type=options.positive, metavar="N", help=f"models in memory at once ({_MOST})")
     several.add_argument(
         "--models-memory", type=options.positive, metavar="MB", help="for all of them (what the machine has free)"

@@ -152,7 +152,7 @@ ACCEPTED: Final = {
         --log-timestamps = LOG_TIMESTAMPS
         --no-log-timestamps = NO_LOG_TIMESTAMPS
     """,
-    "no video is read, and a request with one is refused": """
+    "a request says which frames of a video are looked at, or the model's rule does": """
         --video-fps N = VIDEO_FPS
         --video-timestamp-interval N = VIDEO_TIMESTAMP_INTERVAL
         --video-ffmpeg-dir D = VIDEO_FFMPEG_DIR
@@ -227,9 +227,6 @@ REFUSED: Final = {
         --gpt-oss-120b-default
         --vision-gemma-4b-default
         --vision-gemma-12b-default
-    """,
-    'write it as TOML, [name] and below it model = "file.gguf", and give it as --models': """
-        --models-preset F = MODELS_PRESET
     """,
     "replies are always parsed; ask /completion for a text as it is": """
         --skip-chat-parsing = SKIP_CHAT_PARSING
@@ -308,6 +305,7 @@ TAKEN: Final = """
     --sse-ping-interval N = SSE_PING_INTERVAL
     --sleep-idle-seconds N
     --models-dir D = MODELS_DIR
+    --models-preset F = MODELS_PRESET
     --models-max N = MODELS_MAX
     --models-autoload = MODELS_AUTOLOAD
     --no-models-autoload = NO_MODELS_AUTOLOAD

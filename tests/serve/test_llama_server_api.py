@@ -117,6 +117,22 @@ def test_slots_tell_what_runs_in_them_and_what_ran_last(sight, monkeypatch):
     assert sight.ask("/slots").json[0]["id_task"] == first["id_task"] + 1
 
 
+GUESSING = {"": ("ngram-simple", {}), "none": ("none", {"guesses": 0}), "draft": ("draft-simple,ngram-simple", {})}
+
+
+@pytest.mark.parametrize("name", GUESSING)
+def test_what_guesses_tokens_is_told(name, tmp_path):
+    kinds, loading = GUESSING[name]
+    loading = loading if name != "draft" else {"draft": tiny_llama(tmp_path / "draft.gguf")}
+    text = tiny_llama(tmp_path / "text.gguf")
+    with running(lambda: opsin.load(text, threads=1, context=64, **loading), close=True) as made:
+        whole = made.ask("/completion", {"prompt": "the rain", "n_predict": 2}).json
+        told = [whole["generation_settings"], made.ask("/props").json["default_generation_settings"]["params"]]
+        slot = made.ask("/slots").json[0]
+    assert {one["speculative.types"] for one in [*told, slot["params"]]} == {kinds}
+    assert slot["speculative"] == (kinds != "none")
+
+
 def test_more_answers_than_slots_wait_for_one(sight):
     body = {"prompt": "the rain", "n_predict": 3, "n": 6, **{k: v for k, v in LIVELY.items() if k != "max_tokens"}}
     whole = sight.ask("/completion", {**body, "ignore_eos": True}).json

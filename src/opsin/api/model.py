@@ -135,6 +135,12 @@ class Model(Perceives, Ranks, Transcribes):
         """Answers that run at once; others wait."""
         return self.runner.limits.sequences
 
+    @property
+    def guesses(self) -> tuple[str, ...]:
+        """What guesses tokens ahead: "draft-simple" (a draft model), "ngram-simple" (what a text repeats)."""
+        guessing = self.engine.guessing
+        return () if guessing is None else guessing.kinds
+
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a text. `special`: texts of special tokens become their ids; give it no stranger's text."""
         return self.tokenizer.encode(check_type(text, str, "the text"), special=special)

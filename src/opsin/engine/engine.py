@@ -71,6 +71,7 @@ class Engine(Stays):
         )  # fmt: skip
         self._checks = PromptChecks(runner, self.memory, takes_media=self._media is not None)
         self._masks = MaskWork()
+        self.guessing = guessing
         self._guesser = (
             Guesser(self._scheduler, guessing, limits=limits, context=self.context) if guessing is not None else None
         )

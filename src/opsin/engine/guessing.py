@@ -47,6 +47,13 @@ class Guessing:
         if not 0 <= self.most <= MOST_GUESSES:
             raise RequestError(f"{self.most} guesses a step", hint=f"give 0 to {MOST_GUESSES}")
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What guesses, in llama.cpp's words."""
+        if not self.most:
+            return ()
+        return ("ngram-simple",) if self.drafter is None else ("draft-simple", "ngram-simple")
+
 
 class Guesser:
     """Puts guesses into plans, as many as pay."""

@@ -208,11 +208,11 @@ class Answers:
             except BaseException as error:  # noqa: BLE001 - handed to whoever reads
                 tell(choice, error)
 
-        heard, slots, places = False, self.service.slots, self.service.model.sequences
+        heard, slots, card = False, self.service.slots, self.service.card
         mine = self.choices
         try:
             asked = [self.prompts[choice.index // self.request.candidates].rows for choice in mine]
-            slots.enter(mine, self.request, places, asked)
+            slots.enter(mine, self.request, card, asked)
             for choice in self.choices:
                 self.service.readers.submit(read, choice)
             while not self.is_over:
@@ -228,7 +228,7 @@ class Answers:
                 yield choice.take(news)
             self._count()
         finally:
-            slots.leave(mine, places)
+            slots.leave(mine, card)
             for answer in self.answers:
                 answer.cancel()
 

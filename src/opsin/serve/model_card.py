@@ -24,6 +24,7 @@ class ModelCard:
         trained_context: that it was trained for.
         width: of an embedding.
         sequences: answers that run at once.
+        guesses: what guesses tokens ahead, as `Model` calls it.
         vocabulary_size: ids.
         writes, sees, hears, thinks, infills: what it can do.
         bundled: whether it is the one that comes with opsin.
@@ -40,6 +41,7 @@ class ModelCard:
     trained_context: int
     width: int
     sequences: int
+    guesses: tuple[str, ...]
     vocabulary_size: int
     writes: bool
     sees: bool
@@ -66,6 +68,7 @@ class ModelCard:
             trained_context=model.trained_context,
             width=model.width,
             sequences=model.sequences,
+            guesses=model.guesses,
             vocabulary_size=model.tokenizer.vocabulary_size,
             writes=model.writes,
             sees=model.has_vision,

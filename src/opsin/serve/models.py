@@ -41,7 +41,7 @@ class ModelRoutes:
         return JSONResponse(
             {
                 "default_generation_settings": {
-                    "params": short_settings_of(self._defaults),
+                    "params": short_settings_of(self._defaults, card.guesses),
                     "n_ctx": card.context,
                 },
                 "total_slots": card.sequences,
@@ -74,8 +74,7 @@ class ModelRoutes:
         busy = min(self._service.active, count)
         if request.query_params.get("fail_on_no_slot") and busy == count:
             raise HttpError(503, "no slot is free", hint="come again in a few seconds")
-        slots = self._service.slots.told(count, card.context, busy)
-        return JSONResponse(slots)
+        return JSONResponse(self._service.slots.told(card, busy))
 
     async def adapters(self, request: Request) -> Response:
         """There are none."""

@@ -36,14 +36,14 @@ class NativeFormat:
 
 def native_whole(told: Answers, choice: RunningChoice) -> dict[str, Any]:
     """An answer that is over. Of a stream its text and its tokens were told before."""
-    answer, request = choice.answer, told.request
+    answer, request, model = choice.answer, told.request, told.service.model
     whole = {
         **_chunk(choice, "" if request.stream else choice.text, len(answer.ids)),
         "tokens": answer.ids if request.report.tokens and not request.stream else [],
         "stop": True,
         "id_slot": choice.slot,
         "model": told.service.name,
-        "generation_settings": settings_of(request, told.service.model.tokenizer.end_ids),
+        "generation_settings": settings_of(request, model.guesses, model.tokenizer.end_ids),
         "prompt": told.prompt(choice.index).text,
         "has_new_line": "\n" in choice.text,
         "truncated": _is_truncated(told, answer),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from opsin.api import Sampling
@@ -27,8 +27,8 @@ _TOLD: Final = (
 _ANY_SEED: Final = (1 << 32) - 1  # llama-server's word for a random one
 
 
-def settings_of(request: GenerationRequest, ends: Collection[int] = ()) -> dict[str, Any]:
-    """What holds of one request. `ends` are ids that end an answer."""
+def settings_of(request: GenerationRequest, guesses: Sequence[str], ends: Collection[int] = ()) -> dict[str, Any]:
+    """What holds of one request. `guesses` are what guesses tokens ahead, `ends` ids that end an answer."""
     sampling, report, ending = request.sampling, request.report, request.ending
     most = -1 if sampling.max_tokens is None else sampling.max_tokens
     ignored = [_bias(id, -math.inf) for id in sorted(ends)] if sampling.ignore_eos else []
@@ -48,16 +48,16 @@ def settings_of(request: GenerationRequest, ends: Collection[int] = ()) -> dict[
         "reasoning_format": "none",
         "reasoning_in_content": False,
         "generation_prompt": "",
-        "speculative.types": "none",
+        "speculative.types": ",".join(guesses) or "none",
         "timings_per_token": report.timings,
         "backend_sampling": False,
         "lora": [],
     }
 
 
-def short_settings_of(request: GenerationRequest) -> dict[str, Any]:
+def short_settings_of(request: GenerationRequest, guesses: Sequence[str]) -> dict[str, Any]:
     """The same without what may be long, as /props and /slots tell it."""
-    return {name: value for name, value in settings_of(request).items() if name not in LONG}
+    return {name: value for name, value in settings_of(request, guesses).items() if name not in LONG}
 
 
 def sampling_settings(sampling: Sampling) -> dict[str, Any]:

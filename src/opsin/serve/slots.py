@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from opsin.api import Answer
 from opsin.serve.generation_request import GenerationRequest
+from opsin.serve.model_card import ModelCard
 from opsin.serve.settings import short_settings_of
 from opsin.spans import Prompt
 
@@ -46,28 +47,28 @@ class Slots:
         self._numbers = 0
 
     def enter(
-        self, choices: Sequence[Seated], request: GenerationRequest, places: int, prompts: Sequence[Prompt]
+        self, choices: Sequence[Seated], request: GenerationRequest, card: ModelCard, prompts: Sequence[Prompt]
     ) -> None:
-        """Answers to these prompts begin, each in the first free one of so many places, or in the next that becomes so.
+        """Answers to these prompts begin, each in the first free one of the model's places, or in the next that is so.
 
         The first may have been asked for one place.
         """
         for choice, prompt in zip(choices, prompts, strict=True):
-            wanted = request.slot if choice is choices[0] and request.slot < places else -1
+            wanted = request.slot if choice is choices[0] and request.slot < card.sequences else -1
             self._waiting.append(_Task(self._numbers, choice, request, prompt, wanted))
             self._numbers += 1
-        self._place(places)
+        self._place(card)
 
-    def leave(self, choices: Sequence[Seated], places: int) -> None:
+    def leave(self, choices: Sequence[Seated], card: ModelCard) -> None:
         """These are over, or nobody waits for them."""
         gone = {id(choice) for choice in choices}
         self._waiting = [task for task in self._waiting if id(task.choice) not in gone]
         for slot, task in list(self._running.items()):
             if id(task.choice) in gone:
-                self._last[slot] = _told(task, runs=False)
+                self._last[slot] = _told(task, card, runs=False)
                 self.put(slot, task.prompt.gone_on(task.choice.answer.ids) if self._keeps else None)
                 del self._running[slot]
-        self._place(places)
+        self._place(card)
 
     def runs(self, slot: int) -> bool:
         """Whether an answer runs there."""
@@ -83,21 +84,21 @@ class Slots:
         if prompt is not None:
             self._rows[slot] = prompt
 
-    def told(self, places: int, context: int, busy: int) -> list[dict[str, Any]]:
+    def told(self, card: ModelCard, busy: int) -> list[dict[str, Any]]:
         """One entry for each place. `busy` are inside, also those whose prompts are being made."""
         others = busy - len(self._running)
         entries = []
-        for slot in range(places):
+        for slot in range(card.sequences):
             task = self._running.get(slot)
-            known = self._last.get(slot, {}) if task is None else _told(task, runs=True)
+            known = self._last.get(slot, {}) if task is None else _told(task, card, runs=True)
             is_busy = task is not None or others > 0
             others -= task is None and others > 0
-            head = {"id": slot, "n_ctx": context, "speculative": False, "is_processing": is_busy}
+            head = {"id": slot, "n_ctx": card.context, "speculative": bool(card.guesses), "is_processing": is_busy}
             entries.append({**head, **known})
         return entries
 
-    def _place(self, places: int) -> None:
-        for slot in range(places):
+    def _place(self, card: ModelCard) -> None:
+        for slot in range(card.sequences):
             task = next((task for task in self._waiting if task.wanted in (-1, slot)), None)
             if slot not in self._running and task is not None:
                 self._waiting.remove(task)
@@ -105,7 +106,7 @@ class Slots:
                 task.choice.slot = slot
 
 
-def _told(task: _Task, *, runs: bool) -> dict[str, Any]:
+def _told(task: _Task, card: ModelCard, *, runs: bool) -> dict[str, Any]:
     answer, most = task.choice.answer, task.request.sampling.max_tokens
     count, usage = len(answer.ids), answer.usage
     following = {
@@ -119,6 +120,6 @@ def _told(task: _Task, *, runs: bool) -> dict[str, Any]:
         "n_prompt_tokens": answer.prompt_tokens + count,
         "n_prompt_tokens_processed": answer.prompt_tokens - usage.cached,
         "n_prompt_tokens_cache": usage.cached,
-        "params": short_settings_of(task.request),
+        "params": short_settings_of(task.request, card.guesses),
         "next_token": [following],
     }

@@ -20,7 +20,7 @@ def play(port: int, pictures: list[int], keyed: bool, *, replicas: int) -> tuple
     def client() -> None:
         for number, picture in asked:
             own = {} if keyed else {"X-Opsin-Key": f"{number}"}
-            status, headers, _ = Client(port).ask(look(picture + shift, f"Question {number}"), **own)
+            status, headers, _ = Client(port).ask(look(picture + shift, question=f"Question {number}"), **own)
             assert status == 200, status
             shares[headers["x-opsin-replica"]] += 1
 

@@ -97,7 +97,7 @@ def play(door: int, header: str, first: int) -> None:
 
     def client() -> None:
         for number, question in asked:
-            body = look(number, question)
+            body = look(number, question=question)
             status, _, said = Client(door).ask(body, **({header: route_key(body)} if header else {}))
             assert status == 200, said
 

@@ -117,7 +117,7 @@ def ask_both() -> None:
 
     def client() -> None:
         for number, question in asked:
-            status, told, _ = Client(PORT, HOSTS[len(heard) % 2 ^ number % 2]).ask(look(number, question))
+            status, told, _ = Client(PORT, HOSTS[len(heard) % 2 ^ number % 2]).ask(look(number, question=question))
             heard[status, told.get("x-opsin-replica", "")] += 1
 
     threads = [threading.Thread(target=client) for _ in range(3)]

@@ -20,16 +20,18 @@ _CHANGING = re.compile(
 
 
 def picture(number: int) -> dict[str, Any]:
-    """A part with a picture of its own."""
+    """A part with a picture of its own: 65,536 numbers are as many pictures."""
     file = io.BytesIO()
-    Image.new("RGB", (24, 24), (number * 37 % 256, number * 91 % 256, number * 11 % 256)).save(file, "png")
+    Image.new("RGB", (24, 24), (number * 37 % 256, number * 91 % 256, (number + number // 256) * 11 % 256)).save(
+        file, "png"
+    )
     url = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def look(number: int, question: str = "What is it?", **more: Any) -> dict[str, Any]:
-    """A question about a picture."""
-    content = [picture(number), {"type": "text", "text": question}]
+def look(*numbers: int, question: str = "What is it?", **more: Any) -> dict[str, Any]:
+    """A question about pictures."""
+    content = [*map(picture, numbers), {"type": "text", "text": question}]
     return {"messages": [{"role": "user", "content": content}], "max_tokens": 4, "temperature": 0, **more}
 
 
@@ -66,8 +68,16 @@ class Client:
 
     def begin(self, body: Mapping[str, Any], **headers: str) -> Iterator[bytes]:
         """Lines of a stream as they come; closing the iterator drops the connection."""
+        self.send(body, **headers)
+        yield from self.lines()
+
+    def send(self, body: Mapping[str, Any], **headers: str) -> None:
+        """A request, without waiting for a word of its answer."""
         told = {"Content-Type": "application/json", **headers}
         self._connection.request("POST", "/v1/chat/completions", json.dumps(body), told)
+
+    def lines(self) -> Iterator[bytes]:
+        """What comes for it."""
         reply = self._connection.getresponse()
         try:
             while line := reply.readline():
@@ -89,11 +99,11 @@ def figure(text: bytes, name: str) -> int:
 
 
 def figures(port: int, name: str, replicas: int, host: str = "127.0.0.1") -> dict[str, int]:
-    """That number of each replica: requests without a key go to any, and each says who it is."""
+    """That number of each replica: keys of all kinds lead to each of them, however loaded, and each says who it is."""
     found: dict[str, int] = {}
     client = Client(port, host)
-    for _ in range(400):
-        status, headers, body = client.ask(path="/metrics")
+    for number in range(400):
+        status, headers, body = client.ask(path="/metrics", **{"X-Opsin-Key": f"figures {number}"})
         if status == 200:
             found[headers["x-opsin-replica"]] = figure(body, name)
         if len(found) == replicas:

@@ -29,7 +29,7 @@ class RayFleet:
     folder: str
 
     def change(self, **settings: Any) -> None:
-        """Deploy it otherwise; returns when all replicas are there again."""
+        """Deploy it otherwise; returns when all replicas are there again. What is None is taken away."""
         self.begin_change(**settings)
         self.settled()
 
@@ -101,7 +101,7 @@ def main() -> None:
     with Running(*parts_of(settings)) as running:
         print("there", flush=True)
         for line in sys.stdin:
-            settings |= json.loads(line)
+            settings = {name: value for name, value in (settings | json.loads(line)).items() if value is not None}
             running.run(*parts_of(settings))
             print("there", flush=True)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opsin.serve.affine import bounded, choose, ranked
+from opsin.serve.affine import Homes, bounded, choose, ranked
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 import fleet
@@ -65,6 +65,32 @@ def test_a_request_without_a_key_goes_to_the_least_loaded_and_ties_are_drawn() -
     orders = [choose("", loads) for _ in range(200)]
     assert all(order[-2:] == ["replica-2", "replica-1"] for order in orders)
     assert len({order[0] for order in orders}) == 6
+
+
+@pytest.mark.parametrize(
+    ("models", "places", "count", "most"), [(4, 2, 4, 2), (10, 2, 1, 2), (3, 8, 8, 3), (1, 1, 8, 1), (40, 4, 1, 5)]
+)
+def test_models_have_as_many_homes_as_there_are_places_and_evenly(
+    models: int, places: int, count: int, most: int
+) -> None:
+    names = [f"model {number}" for number in range(models)]
+    homes = Homes.of(names, REPLICAS, places)
+    assert homes == Homes.of(reversed(names), reversed(REPLICAS), places) and homes.count == count
+    kept = Counter(replica for order in homes.orders.values() for replica in order[:count])
+    assert max(kept.values()) == most
+    assert all(sorted(order) == REPLICAS for order in homes.orders.values())
+
+
+def test_pictures_of_a_model_spread_over_its_homes_and_beyond_them_one_after_another() -> None:
+    homes = Homes.of(["ant", "bee", "cow", "dog"], REPLICAS, 1)
+    order = homes.orders["bee"]
+    asked = Counter(homes.choose("bee", key, IDLE)[0] for key in KEYS[:400])
+    assert set(asked) == set(order[:2]) and min(asked.values()) > 150
+    overrun = {**IDLE, order[0]: 9.0, order[1]: 9.0}
+    assert {homes.choose("bee", key, overrun)[0] for key in KEYS[:400]} == {order[2]}
+    assert homes.choose("bee", "", {**IDLE, order[0]: 1.0})[0] == order[1]
+    assert {homes.choose("gnu", key, IDLE)[0] for key in KEYS[:400]} == {*REPLICAS}
+    assert Homes.of(["ant"], [], 1).choose("ant", "x", {}) == []
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pickle
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from starlette.applications import Starlette
 from waiting import hold, until
 
 from opsin.errors import DeviceError, FileError, RequestError
-from opsin.serve.factory import ServedModel, app, from_environment
+from opsin.serve.factory import ServedModel, ServedModels, app, from_environment
 from opsin.serve.service import Service
 
 
@@ -90,6 +91,33 @@ def test_settings_that_cannot_be_taken_are_named(wrong: dict[str, object], said:
     with pytest.raises(RequestError) as caught:
         ServedModel.read(wrong)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"models": {}}, "names none"), ({"models": "a,b"}, "names none"), ({"models": {"a": "x"}}, "of the model 'a'"),
+        ({"models": {"a": {"context": 4}}}, "of the model 'a'"), ({"models_max": "x"}, "models_max is 'x'"),
+        ({"models": {"a": {"model": "x", "port": 1}}}, "of the model 'a'"), ({"model": "x"}, "beside several"),
+    ],
+)  # fmt: skip
+def test_settings_of_several_models_that_cannot_be_taken_are_named(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        ServedModels.read({"models": {"a": {"model": "x"}}, **wrong})
+    assert said in str(caught.value)
+
+
+def test_several_models_have_their_own_settings_and_the_usual_ones(quantised_file: Path) -> None:
+    models = {"a": {"model": quantised_file}, "b": {"model": quantised_file, "context": 128}}
+    read = ServedModels.read({"models": models, "threads": 1, "context": 256, "api_key": "one", "models_max": 1})
+    served = pickle.loads(pickle.dumps(read))
+    assert (served.names, served.most, len(served.options.keys)) == ({"a": "a", "b": "b"}, 1, 1)
+    alias = replace(served.sources[0], options=replace(served.options, name="c, d"))
+    assert replace(served, sources=(alias,)).names == {"a": "a", "c": "a", "d": "a"}
+    with hosted(app(served)) as (port, _):
+        for name, context in (("a", 256), ("b", 128)):
+            status, _, body = Client(port).ask(path=f"/props?model={name}", Authorization="Bearer one")
+            assert (status, json.loads(body)["default_generation_settings"]["n_ctx"]) == (200, context)
 
 
 def test_what_is_served_can_be_sent_to_another_process(quantised_file: Path) -> None:

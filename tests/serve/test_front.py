@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,8 +24,8 @@ from waiting import until
 
 import opsin
 from opsin.api import Model
-from opsin.serve.affine import choose
-from opsin.serve.factory import ServedModel
+from opsin.serve.affine import Homes
+from opsin.serve.factory import Served, ServedModel, ServedModels
 from opsin.serve.front import LostError, build_front
 from opsin.serve.keys import ApiKey
 from opsin.serve.options import Options
@@ -39,11 +39,13 @@ class Carrier:
 
     replicas: dict[str, Replica] = field(default_factory=dict)
     lost: list[int] = field(default_factory=list)
+    models: tuple[str, ...] = ()  # several, of which a replica keeps one
     asked: list[tuple[str, str, Relayed]] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
 
-    async def ask(self, asked: Relayed, body: bytes, key: str) -> AsyncGenerator[Begun | bytes, None]:
-        (name, *_) = choose(key, {name: float(one.service.active) for name, one in self.replicas.items()})
+    async def ask(self, asked: Relayed, body: bytes, key: str, model: str) -> AsyncGenerator[Begun | bytes, None]:
+        loads = {name: float(one.service.active) for name, one in self.replicas.items()}
+        (name, *_) = Homes.of(self.models, loads, 1).choose(model, key, loads)
         self.asked.append((name, key, asked))
         left = self.lost.pop(0) if self.lost else -1
         parts = self.replicas[name].ask(asked, body)
@@ -65,11 +67,13 @@ class Carrier:
 def fleet(folder: Path, carrier: Carrier, **options: object) -> Iterator[int]:
     """The port of a front over two replicas, on a thread."""
     settings = Options(host="127.0.0.1", **options)
-    app = build_front(settings, carrier.ask)
+    served: Served = ServedModel(settings, partial(_load, folder))
+    if carrier.models:
+        served = several(folder, carrier.models, settings)
+    app = build_front(settings, carrier.ask, models=served.names)
 
     @asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
-        served = ServedModel(settings, partial(_load, folder))
         for name in ("a", "b"):
             carrier.replicas[name] = Replica(served, name)
             await carrier.replicas[name].start()
@@ -88,6 +92,13 @@ def fleet(folder: Path, carrier: Carrier, **options: object) -> Iterator[int]:
         server.should_exit = True
         thread.join(60)
         assert not thread.is_alive()
+
+
+def several(folder: Path, models: Sequence[str], options: Options) -> ServedModels:
+    """Models of these names below a folder, of which a replica has one at once."""
+    paths = {name: {"model": str(folder / name / "model.gguf")} for name in models}
+    loading = {"threads": 1, "context": 512, "sequences": 4}
+    return replace(ServedModels.read({"models": paths, "models_max": 1, **loading}), options=options)
 
 
 def _load(folder: Path) -> Model:
@@ -159,7 +170,7 @@ def test_each_picture_is_encoded_once_and_at_both_replicas_there_are_some(front:
     client = Client(front)
     for question in ("What?", "Where?", "Why?"):
         for number in range(10, 22):
-            assert client.ask(look(number, question))[0] == 200
+            assert client.ask(look(number, question=question))[0] == 200
     after = figures(front, "pictures_encoded", 2)
     assert sum(after.values()) - sum(before.values()) == 12
     assert all(after[name] > before[name] for name in "ab")
@@ -205,6 +216,16 @@ def test_a_stream_whose_replica_is_lost_ends_with_an_error_of_its_protocol(
     assert len(carrier.asked) == before + 1
 
 
+def test_a_replica_that_is_lost_after_a_whole_answer_is_no_loss(
+    front: int, carrier: Carrier, caplog: pytest.LogCaptureFixture
+) -> None:
+    carrier.lost.append(1)
+    before, client = len(carrier.asked), Client(front, keep=True)
+    assert client.ask(say("Hi"))[0] == client.ask(say("Hi"))[0] == 200  # the second on the same connection
+    client.close()
+    assert len(carrier.asked) == before + 2 and not caplog.records
+
+
 def test_a_client_that_leaves_ends_its_answer_at_the_replica(front: int, carrier: Carrier) -> None:
     stream = Client(front).begin(say("Hi", stream=True, max_tokens=400, ignore_eos=True))
     next(stream)
@@ -236,6 +257,32 @@ def test_the_front_checks_keys_and_the_replicas_know_whose_requests_they_are(fol
         assert Client(port).ask(say("Hi" * (1 << 20)), Authorization="Bearer secret-1")[0] == 400
         status, _, told = Client(port).ask(path="/metrics", Authorization="Bearer secret-1")
         assert status == 200 and figure(told, "pictures_encoded") == 0
+
+
+def test_each_of_several_models_is_asked_where_it_is_kept_and_loaded_on_demand(tmp_path: Path) -> None:
+    names = ("ant", "bee")
+    for name in names:
+        (tmp_path / name).mkdir()
+        tiny_pair(tmp_path / name, metadata={"general.name": name})
+    carrier = Carrier(models=names)
+    with fleet(tmp_path, carrier) as port:
+        asked = [(look(number, question=word), name) for number in range(6) for word in "ab" for name in names]
+        for body, name in asked:
+            status, _, said = Client(port).ask({**body, "model": name + ":latest" * ("b" in str(body))})
+            assert status == 200 and json.loads(said)["model"] == name
+        homes = {name: {at for at, _, asked in carrier.asked[index::2]} for index, name in enumerate(names)}
+        assert sorted(map(len, homes.values())) == [1, 1] and homes["ant"] != homes["bee"]
+        assert figures(port, "pictures_encoded", 2) == {"a": 6, "b": 6}
+        listed = json.loads(Client(port).ask(path="/v1/models")[2])["data"]
+        assert [one["id"] for one in listed] == [*names]
+        assert Client(port).ask(say("Hi", model="cow"))[0] == 404
+        assert "ant, bee" in json.loads(Client(port).ask(say("Hi"))[2])["error"]["message"]
+        assert json.loads(Client(port).ask(path="/props?model=bee")[2])["model_alias"] == "bee"
+        (left,) = homes["bee"]
+        del carrier.replicas[left]  # the other one must take its model in
+        for name in names:
+            status, headers, said = Client(port).ask(say("Hi", model=name))
+            assert status == 200 and json.loads(said)["model"] == name and headers["x-opsin-replica"] != left
 
 
 def test_a_replica_that_drains_says_so_and_ends_its_answers(folder: Path) -> None:

@@ -7,7 +7,7 @@ import importlib.util
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from opsin.cli import options
@@ -15,8 +15,7 @@ from opsin.config import available_threads
 from opsin.errors import RequestError
 
 if TYPE_CHECKING:
-    from opsin.api import Model
-    from opsin.serve.options import Options
+    from opsin.serve.factory import Served
 
 _INSTALL = "pip install 'opsin[ray]'"
 
@@ -36,9 +35,11 @@ def is_fleet(args: argparse.Namespace) -> bool:
             if getattr(args, name) is not None:
                 raise RequestError(f"--{name.replace('_', '-')} without --replicas", hint="say how many")
         return False
-    for name in ("models", "models_dir", "slot_save_path", "otlp_traces_endpoint"):
+    for name in ("slot_save_path", "otlp_traces_endpoint"):
         if getattr(args, name):
             raise RequestError(f"--{name.replace('_', '-')} with --replicas", hint="leave one of them out")
+    if args.autoload is False:
+        raise RequestError("--no-models-autoload with --replicas", hint="each loads what it is asked for")
     if args.host and ("," in args.host or args.host.endswith(".sock")):
         raise RequestError(f"replicas behind {args.host}", hint="give one address to listen on")
     if importlib.util.find_spec("ray") is None:
@@ -52,19 +53,23 @@ def share_threads(args: argparse.Namespace) -> None:
         args.threads = max(1, available_threads() // int(args.max_replicas or args.replicas))
 
 
-def serve_fleet(args: argparse.Namespace, settings: Options, load: Callable[[], Model], told: Sequence[str]) -> int:
+def lean(args: argparse.Namespace) -> argparse.Namespace:
+    """What can be sent to a replica: without the command's own functions."""
+    return argparse.Namespace(**{name: value for name, value in vars(args).items() if name != "run"})
+
+
+def serve_fleet(args: argparse.Namespace, served: Served, told: Sequence[str]) -> int:
     """Serve until Ctrl-C. `told` is said when all replicas are there."""
-    from opsin.serve.factory import ServedModel
     from opsin.serve.fleet_options import FleetOptions
 
     fleet = FleetOptions(
         replicas=args.replicas, most=args.max_replicas or 0, apart=args.ray_address is not None and not args.threads,
-        cpus=args.threads or 1, ongoing=settings.requests, queued=settings.requests,
+        cpus=args.threads or 1, ongoing=served.options.requests, queued=served.options.requests,
     )  # fmt: skip
     from opsin.serve.ray import Running
 
     ended = threading.Event()
-    with Running(ServedModel(settings, load), fleet, args.ray_address):
+    with Running(served, fleet, args.ray_address):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())  # now: Ray sets its own when it begins
         for line in told:

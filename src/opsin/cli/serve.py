@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, cast
 import opsin
 from opsin.cli import environment, forms, options
 from opsin.cli.chat_flags import add_chat_flags, chat_defaults, template_of
-from opsin.cli.fleet import add_fleet, is_fleet, serve_fleet, share_threads
+from opsin.cli.fleet import add_fleet, is_fleet, lean, serve_fleet, share_threads
 from opsin.cli.key_files import read_keys
 from opsin.cli.progress import FirstLines
 from opsin.cli.request_flags import add_request_flags, request_defaults
-from opsin.cli.several_models import add_several, are_several, registry_of
+from opsin.cli.several_models import add_several, are_several, models_of_replicas, registry_of
 from opsin.cli.start_lines import add_flags, said
 from opsin.config import expanded
 from opsin.errors import RequestError
@@ -161,7 +161,7 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     for line in (*said(args), *environment.fill(args, server_variables())):
         _tell(line)
     if is_fleet(args):
-        return _serve_fleet(args)
+        return _serve_fleet(parser, args)
     settings, served, what, first = _served(parser, args)
     made = listen(settings)
     url = address(made[0], settings)
@@ -177,14 +177,22 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     return 0
 
 
-def _serve_fleet(args: argparse.Namespace) -> int:
-    """Several replicas, which load the model by themselves."""
+def _serve_fleet(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    """Several replicas, which load their models by themselves."""
+    from opsin.serve.factory import Served, ServedModel
+
     share_threads(args)
-    settings, path = _settings(args), options.model_file(args)
-    lean = argparse.Namespace(**{name: value for name, value in vars(args).items() if name != "run"})  # to be sent
+    settings, first = _settings(args), ""
+    served: Served
+    if are_several(args):
+        served = models_of_replicas(args, parser, settings_of=_settings, load=_load, need=_need)
+        first, what = next(iter(served.names)), f"for each the models {', '.join(served.names)}"
+    else:
+        path = options.model_file(args)
+        served, what = ServedModel(settings, partial(_load, path, lean(args))), f"loading {path} {args.replicas} times"
     url = f"{'https' if settings.tls else 'http'}://{settings.host}:{settings.port}{settings.prefix}"
-    _tell(f"starting Ray Serve at {url}, loading {path} {args.replicas} times")
-    return serve_fleet(args, settings, partial(_load, path, lean), greeting(url, bool(settings.keys), settings.prefix))
+    _tell(f"starting Ray Serve at {url}, {what}")
+    return serve_fleet(args, served, greeting(url, bool(settings.keys), settings.prefix, first))
 
 
 def _served(

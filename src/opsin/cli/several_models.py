@@ -17,6 +17,7 @@ from opsin.errors import RequestError
 if TYPE_CHECKING:
     from opsin.api import Model
     from opsin.cli.model_lists import ListedModel
+    from opsin.serve.factory import ServedModels
     from opsin.serve.options import Options
     from opsin.serve.registry import ModelRegistry, ModelSource
 
@@ -78,6 +79,20 @@ def registry_of(
         settings, sources, most=args.models_max or _MOST, free=partial(_free, args.models_memory),
         autoload=args.autoload is not False,
     )  # fmt: skip
+
+
+def models_of_replicas(
+    args: argparse.Namespace, parser: argparse.ArgumentParser, *, settings_of: SettingsOf, load: Load, need: NeedOf
+) -> ServedModels:
+    """The same as it is sent to replicas, which have what was there when they were started. Raises as `registry_of`."""
+    from opsin.cli.fleet import lean
+    from opsin.cli.model_lists import ListedModel, models_of
+    from opsin.serve.factory import ServedModels
+
+    settings = replace(settings_of(args), name=None)
+    listed = [ListedModel(one.name, lean(one.args)) for one in models_of(args, parser)]
+    sources = tuple(_source(one, settings, settings_of(one.args), load, need) for one in listed)
+    return ServedModels(settings, sources, args.models_max or _MOST, partial(_free, args.models_memory))
 
 
 def _source(listed: ListedModel, server: Options, own: Options, load: Load, need: NeedOf) -> ModelSource:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Hashable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 R = TypeVar("R", bound=Hashable)
 SHARE: Final = 1.25  # of the mean load, and
@@ -48,6 +50,40 @@ def bounded(order: list[R], loads: Mapping[R, float], *, spread: float = SHARE, 
     bound = bound_of(sum(loads.values()) / len(loads), spread=spread, slack=slack)
     free = [replica for replica in order if loads[replica] <= bound]
     return free + sorted((replica for replica in order if loads[replica] > bound), key=loads.__getitem__)
+
+
+@dataclass(frozen=True)
+class Homes(Generic[R]):
+    """Where several models are kept in memory, the same at every front: each at some replicas, evenly.
+
+    Attributes:
+        count: of a model's homes.
+        orders: of each model: all replicas, its homes first; where it goes beyond these, one after another.
+    """
+
+    count: int
+    orders: Mapping[str, Sequence[R]]
+
+    @classmethod
+    def of(cls, models: Iterable[str], replicas: Iterable[R], places: int) -> Homes[R]:
+        """Homes of models where each replica has places for so many. `str(replica)` is its name at every front."""
+        names, taken, orders = sorted(set(models)), Counter[R](), dict[str, list[R]]()
+        there = list(replicas)
+        count = min(len(there), max(1, len(there) * places // max(1, len(names))))
+        most = -(-len(names) * count // max(1, len(there)))
+        for name in names:
+            order = sorted(ranked(name, there), key=lambda replica: taken[replica] >= most)
+            taken.update(order[:count])
+            orders[name] = order
+        return cls(count, orders)
+
+    def choose(self, model: str, key: str, loads: Mapping[R, float]) -> list[R]:
+        """All replicas, the best for a request about a model first: see `choose`. Without one any is as good."""
+        order = self.orders.get(model)
+        if order is None:
+            return choose(key, loads)
+        homes, others = order[: self.count], order[self.count :]
+        return bounded([*(ranked(key, homes) if key else sorted(homes, key=loads.__getitem__)), *others], loads)
 
 
 def bound_of(mean: float, *, spread: float = SHARE, slack: float = SLACK) -> float:

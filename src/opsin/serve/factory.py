@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from starlette.applications import Starlette
 
@@ -24,15 +24,46 @@ from opsin.media.fetch import FetchRules
 from opsin.serve.app import build_app
 from opsin.serve.keys import ApiKey
 from opsin.serve.options import Options
+from opsin.serve.registry import ModelRegistry, ModelSource
 from opsin.serve.service import Service
+from opsin.serve.several import build_several
 
 _ANYWHERE: Final = "0.0.0.0"  # who reaches the host from where is not known here: no name is taken for our own
 _SEQUENCES: Final = 32
+_MOST: Final = 4  # models in memory at once
+
+
+SeenBy = Callable[[Options], Options]
+
+
+def _as_they_are(options: Options) -> Options:
+    return options
+
+
+class Served(Protocol):
+    """What a host serves, complete when made; it can be sent to another process."""
+
+    @property
+    def options(self) -> Options: ...
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Each that a request may say, and what its model is called; none of one model alone: nobody names it."""
+        ...
+
+    @property
+    def most(self) -> int:
+        """Models in memory at once."""
+        ...
+
+    def service(self, seen: SeenBy = _as_they_are) -> Service | ModelRegistry:
+        """Serve it, with options as somebody sees them who serves a part of it."""
+        ...
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What a host serves, complete when made; it can be sent to another process.
+    """One model.
 
     Attributes:
         options: of the server. Where it listens says only how it is reached.
@@ -59,14 +90,84 @@ class ServedModel:
         options = Options(**{"host": _ANYWHERE, **serving})
         return cls(options, partial(_load, {"sequences": _SEQUENCES, **loading}, options.media))
 
+    @property
+    def names(self) -> Mapping[str, str]:
+        """None."""
+        return {}
 
-def app(served: ServedModel) -> Starlette:
+    @property
+    def most(self) -> int:
+        """This one."""
+        return 1
+
+    def service(self, seen: SeenBy = _as_they_are) -> Service:
+        """Of this model."""
+        return Service(seen(self.options), self.load)
+
+
+@dataclass(frozen=True)
+class ServedModels:
+    """Several models, each in memory while it is wanted.
+
+    Attributes:
+        options: of the server.
+        sources: what each is made of.
+        most: of them that are in memory at once.
+        free: bytes that there are for another one, after those that are loaded need so many; None does not count.
+    """
+
+    options: Options
+    sources: tuple[ModelSource, ...]
+    most: int
+    free: Callable[[int], int] | None = None
+
+    @classmethod
+    def read(cls, settings: Mapping[str, object]) -> ServedModels:
+        """Of settings as `ServedModel.read` takes them, with `models`: names, and what holds of each of these alone.
+
+        `models_max` is `most`. Raises RequestError.
+        """
+        models = settings["models"]
+        if "model" in settings or "mmproj" in settings:
+            raise RequestError("a model beside several", hint="write it below models, with a name")
+        if not isinstance(models, Mapping) or not models:
+            raise RequestError("the setting models names none", hint="write models: {NAME: {model: FILE}}")
+        usual = {name: value for name, value in settings.items() if name not in ("models", "models_max")}
+        most = _taken("models_max", settings.get("models_max", _MOST), _number)
+        sources = []
+        for name, own in models.items():
+            if not isinstance(own, Mapping) or not {"model"} <= set(own) <= set(_LOADING):
+                hint = f"give its model, and what you want of {', '.join(_LOADING)}"
+                raise RequestError(f"the settings of the model {str(name)!r:.80}", hint=hint)
+            one = ServedModel.read({**usual, **own})
+            origin = tuple(sorted((key, str(value)) for key, value in own.items()))
+            sources.append(ModelSource(str(name), replace(one.options, name=None), origin, None, one.load, _uncounted))
+        return cls(ServedModel.read(usual).options, tuple(sources), max(1, most))
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """As `Service.aliases` has them."""
+        others = {name.strip(): one.name for one in self.sources for name in (one.options.name or "").split(",")}
+        return {one.name: one.name for one in self.sources} | {name: own for name, own in others.items() if name}
+
+    def service(self, seen: SeenBy = _as_they_are) -> ModelRegistry:
+        """Of these models."""
+        sources = [replace(source, options=seen(source.options)) for source in self.sources]
+        return ModelRegistry(seen(self.options), lambda: sources, most=self.most, free=self.free)
+
+
+def app_of(service: Service | ModelRegistry) -> Starlette:
+    """Routes over what is served."""
+    return build_app(service) if isinstance(service, Service) else build_several(service)
+
+
+def app(served: Served) -> Starlette:
     """An application that has its model when its lifespan has begun; a failure to load it ends the host.
 
     Before its end it says that it is not ready, and running answers have `drain_seconds`.
     """
-    service = Service(served.options, served.load)
-    made = build_app(service)
+    service = served.service()
+    made = app_of(service)
     made.router.lifespan_context = lambda _: living(service)
     return made
 
@@ -77,7 +178,7 @@ def from_environment() -> Starlette:
 
 
 @asynccontextmanager
-async def living(service: Service) -> AsyncIterator[None]:
+async def living(service: Service | ModelRegistry) -> AsyncIterator[None]:
     """While its host is up: the model is there."""
     await service.start()
     watching = asyncio.ensure_future(service.watch())
@@ -130,6 +231,10 @@ _SERVING: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "drain_seconds": ("drain_seconds", _number), "access_log": ("access_log", str),
     "remote_media": ("media", lambda text: FetchRules(remote=bool(_number(text)))),
 }  # fmt: skip
+
+
+def _uncounted() -> int:
+    return 0
 
 
 def _load(settings: Mapping[str, Any], rules: FetchRules) -> Model:

@@ -6,7 +6,7 @@ something was sent, the stream ends with an error event. What lives in one proce
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Final, Protocol
 
@@ -30,6 +30,7 @@ from opsin.serve.replica import Begun, Relayed
 from opsin.serve.route_key import HEADER
 from opsin.serve.server_state import ServerState
 from opsin.serve.service import Service
+from opsin.serve.several import model_in
 
 _TRIES: Final = 2
 _EVENTS: Final = (b"text/event-stream", b"application/x-ndjson")  # bodies that an error can be added to
@@ -45,13 +46,18 @@ class LostError(Exception):
 
 
 class Ask(Protocol):
-    """Asks a replica that suits a key. Raises LostError, and BusyError where none has room."""
+    """Asks a replica that suits a key, and a model's name where there are several.
 
-    def __call__(self, asked: Relayed, body: bytes, key: str) -> AsyncGenerator[Begun | bytes, None]: ...
+    Raises LostError, and BusyError where none has room.
+    """
+
+    def __call__(self, asked: Relayed, body: bytes, key: str, model: str) -> AsyncGenerator[Begun | bytes, None]: ...
 
 
-def build_front(options: Options, ask: Ask, state: ServerState | None = None) -> Starlette:
-    """The application of a front."""
+def build_front(
+    options: Options, ask: Ask, state: ServerState | None = None, *, models: Mapping[str, str] | None = None
+) -> Starlette:
+    """The application of a front. `models`: of several the names, as `Served.names` has them."""
     state = ServerState(options) if state is None else state
 
     async def live(request: Request) -> Response:
@@ -62,7 +68,7 @@ def build_front(options: Options, ask: Ask, state: ServerState | None = None) ->
     paths = [one.route.path for one in described_of(known)]
     known.shut()
     own = [Described(Route("/livez", live, methods=["GET"]))]
-    return application(own, state, Route("/{path:path}", Relay(ask)), declared=["/metrics", *paths])
+    return application(own, state, Route("/{path:path}", Relay(ask, models or {})), declared=["/metrics", *paths])
 
 
 def _no_model() -> Model:
@@ -72,8 +78,8 @@ def _no_model() -> Model:
 class Relay:
     """An ASGI endpoint behind all that stands before routes."""
 
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
+    def __init__(self, ask: Ask, models: Mapping[str, str]) -> None:
+        self._ask, self._models = ask, models
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
@@ -81,19 +87,31 @@ class Relay:
             raise HttpError(501, f"{path}: {_WHY}", hint=_HINT)
         body, headers = Body.of(Request(scope, receive)), Headers(scope=scope)
         data = bytes(await body.read())
-        key = headers.get(HEADER) or (await key_of(data, headers.get("content-type", "")) if data else "")
+        kind = headers.get("content-type", "")
+        key = headers.get(HEADER) or (await key_of(data, kind) if data else "")
+        model = self._model(scope, data, kind) if self._models else ""
         asked = Relayed.of(scope)
         for rest in reversed(range(_TRIES)):
             answer = _Answer(send, Framing.of(scope), key)
             try:
-                await answer.relay(self._ask(asked, data, key))
+                await answer.relay(self._ask(asked, data, key, model))
                 return
             except LostError:
+                if answer.ended:
+                    return
                 if answer.begun:
                     await answer.fail()
                     return
                 if not rest:
                     raise BusyError("its replica was lost, and another one, too", hint="ask again") from None
+
+    def _model(self, scope: Scope, data: bytes, content_type: str) -> str:
+        """Which one a request names; "" where there is none, or it cannot be read: the replica says so."""
+        try:
+            said = str(model_in(data, content_type) or Request(scope).query_params.get("model"))
+        except OpsinError:
+            return ""
+        return self._models.get(said) or self._models.get(said.removesuffix(":latest"), "")
 
 
 class _Answer:
@@ -101,10 +119,13 @@ class _Answer:
 
     def __init__(self, send: Send, framing: Framing, key: str) -> None:
         self._send, self._framing, self._key = send, framing, key
-        self.begun, self._streams = False, False
+        self.begun, self.ended, self._streams = False, False, False
 
     async def relay(self, parts: AsyncGenerator[Begun | bytes, None]) -> None:
-        """Send all of it. Who leaves early closes `parts`, so that nothing is computed for nobody."""
+        """Send all of it: what is whole at once, although the replica has yet to say that it is done.
+
+        Who leaves early closes `parts`, so that nothing is computed for nobody.
+        """
         async with aclosing(parts):
             async for part in parts:
                 if isinstance(part, Begun):
@@ -113,7 +134,12 @@ class _Answer:
                     await self._send({"type": "http.response.body", "body": part, "more_body": True})
         if not self.begun:
             raise LostError
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        if not self.ended:
+            await self._end(b"")
+
+    async def _end(self, data: bytes) -> None:
+        self.ended = True
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def _begin(self, part: Begun) -> None:
         headers = list(part.headers)
@@ -122,7 +148,9 @@ class _Answer:
         if self._key:
             headers.append((HEADER.lower().encode(), self._key.encode()))
         await self._send({"type": "http.response.start", "status": part.status, "headers": headers})
-        if part.body:
+        if part.whole:
+            await self._end(part.body)
+        elif part.body:
             await self._send({"type": "http.response.body", "body": part.body, "more_body": True})
 
     async def fail(self) -> None:
@@ -131,5 +159,4 @@ class _Answer:
             raise ConnectionError("a replica was lost in the middle of an answer")
         lost: OpsinError = HttpError(503, "the replica that answered was lost", hint="ask again")
         event = self._framing.frame(self._framing.error(heard(lost)))
-        await self._send({"type": "http.response.body", "body": event, "more_body": True})
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._end(event)

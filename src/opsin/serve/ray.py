@@ -22,9 +22,9 @@ from starlette.applications import Starlette
 
 from opsin.config import tell_ray
 from opsin.errors import BusyError, DeviceError, ModelError
-from opsin.serve.affine import choose
+from opsin.serve.affine import Homes
 from opsin.serve.errors import COME_AGAIN_SECONDS, HttpError
-from opsin.serve.factory import ServedModel
+from opsin.serve.factory import Served, ServedModel, ServedModels
 from opsin.serve.fleet_options import FleetOptions
 from opsin.serve.front import LostError, build_front
 from opsin.serve.options import Options
@@ -45,18 +45,21 @@ def build(settings: Mapping[str, object]) -> serve.Application:
     return application(*parts_of(settings))
 
 
-def parts_of(settings: Mapping[str, object]) -> tuple[ServedModel, FleetOptions]:
-    """The settings of `ServedModel.read` and the fields of `FleetOptions`, which stand in one mapping.
+def parts_of(settings: Mapping[str, object]) -> tuple[Served, FleetOptions]:
+    """What is served and by how many: settings of one mapping.
+
+    They are those of `ServedModel.read`, or with `models` of `ServedModels.read`, and the fields of `FleetOptions`.
 
     Where nobody says otherwise Ray counts as many processors for a replica as it has threads. Raises RequestError.
     """
     own = {field.name for field in fields(FleetOptions)}
-    served = ServedModel.read({name: value for name, value in settings.items() if name not in own})
+    rest = {name: value for name, value in settings.items() if name not in own}
+    served: Served = ServedModels.read(rest) if "models" in rest else ServedModel.read(rest)
     return served, FleetOptions.read({"cpus": settings.get("threads", 1), **settings})
 
 
-def application(served: ServedModel, fleet: FleetOptions) -> serve.Application:
-    """Fronts over replicas of a model."""
+def application(served: Served, fleet: FleetOptions) -> serve.Application:
+    """Fronts over replicas of a model, or of several."""
     drain = max(1.0, served.options.drain_seconds)
     scaling: dict[str, Any] = {"num_replicas": fleet.replicas}
     if fleet.most:
@@ -68,7 +71,8 @@ def application(served: ServedModel, fleet: FleetOptions) -> serve.Application:
         graceful_shutdown_timeout_s=drain, graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=5.0, health_check_timeout_s=30.0,
         request_router_config=RequestRouterConfig(
-            request_router_class="opsin.serve.ray.Affine", request_routing_stats_period_s=_STATS_SECONDS
+            request_router_class="opsin.serve.ray.Affine", request_routing_stats_period_s=_STATS_SECONDS,
+            request_router_kwargs={"models": sorted(set(served.names.values())), "places": served.most},
         ),
         **scaling, **spread,
     )  # fmt: skip
@@ -76,13 +80,13 @@ def application(served: ServedModel, fleet: FleetOptions) -> serve.Application:
         name="Front", num_replicas=fleet.fronts, ray_actor_options={"num_cpus": 0}, **spread,
         max_ongoing_requests=2 * served.options.connections, graceful_shutdown_timeout_s=drain,
     )  # fmt: skip
-    return fronts.bind(served.options, replicas.bind(served))
+    return fronts.bind(served.options, replicas.bind(served), dict(served.names))
 
 
 class Running:
     """An application that runs while somebody is within: on a cluster, or on Ray of this machine alone."""
 
-    def __init__(self, served: ServedModel, fleet: FleetOptions, address: str | None = None) -> None:
+    def __init__(self, served: Served, fleet: FleetOptions, address: str | None = None) -> None:
         self._served, self._fleet, self._address = served, fleet, address
 
     def __enter__(self) -> Running:
@@ -117,7 +121,7 @@ class Running:
                 if not rest:
                     raise DeviceError(f"Ray does not begin: {error}", hint="look at the machine's load") from error
 
-    def run(self, served: ServedModel, fleet: FleetOptions) -> None:
+    def run(self, served: Served, fleet: FleetOptions) -> None:
         """Another model, or another number of replicas: one after another, while answers go on."""
         try:
             serve.run(application(served, fleet), name=NAME, route_prefix="/", logging_config=_LOGGING)
@@ -136,17 +140,18 @@ class Running:
 
 
 class Front:
-    """What Ray's proxies ask."""
+    """What Ray's proxies ask. Another one begins where `models` are others: its router knows their names."""
 
-    def __init__(self, options: Options, replicas: serve.handle.DeploymentHandle) -> None:
-        self._options, self._replicas = options, replicas
+    def __init__(self, options: Options, replicas: serve.handle.DeploymentHandle, models: Mapping[str, str]) -> None:
+        self._options, self._replicas, self._models = options, replicas, models
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        return build_front(self._options, self._ask)
+        return build_front(self._options, self._ask, models=self._models)
 
-    async def _ask(self, asked: Relayed, body: bytes, key: str) -> AsyncGenerator[Begun | bytes, None]:
+    async def _ask(self, asked: Relayed, body: bytes, key: str, model: str) -> AsyncGenerator[Begun | bytes, None]:
         """Raises BusyError where all replicas are full, and LostError where the one that was asked is gone."""
-        parts = self._replicas.options(stream=True, session_id=key).ask.remote(asked, body)
+        suited = self._replicas.options(stream=True, session_id=key, multiplexed_model_id=model)
+        parts = suited.ask.remote(asked, body)
         done = False
         try:
             async for part in parts:
@@ -172,7 +177,7 @@ class Front:
 class RayReplica:
     """A replica on Ray, which awaits its `__init__`: what its controller asks of it."""
 
-    async def __init__(self, served: ServedModel) -> None:  # type: ignore[misc]
+    async def __init__(self, served: Served) -> None:  # type: ignore[misc]
         self._replica = Replica(served, serve.get_replica_context().replica_id.unique_id)
         await self._replica.start()
         self._gauges = {
@@ -204,14 +209,23 @@ class RayReplica:
 
 
 class Affine(RequestRouter):
-    """Sends requests of one key to one replica, by `choose`."""
+    """Sends requests of one model and key to one replica, by `Homes.choose`."""
+
+    def initialize_state(self, models: list[str] | None = None, places: int = 1) -> None:
+        """Ray gives it what the application says: names of several models, and how many a replica keeps in memory."""
+        self._models, self._places = models or [], places
+        self._homes = Homes[str].of(self._models, [], places)
+        self._there: frozenset[str] = frozenset()
 
     async def choose_replicas(self, candidate_replicas: list[Any], pending_request: Any = None) -> list[list[Any]]:
         """Ranks of one replica each, the best first; full ones last."""
         known, names = self.replica_queue_len_cache, {one.replica_id.unique_id: one for one in candidate_replicas}
         loads = {name: float(known.get(one.replica_id) or 0) for name, one in names.items()}
         key = (pending_request.metadata.session_id or "") if pending_request is not None else ""
-        ranks = [names[name] for name in choose(key, loads)]
+        model = pending_request.metadata.multiplexed_model_id if pending_request is not None else ""
+        if self._there != names.keys():
+            self._there, self._homes = frozenset(names), Homes.of(self._models, names, self._places)
+        ranks = [names[name] for name in self._homes.choose(model, key, loads)]
         if pending_request is not None:
             pending_request.routing_context.should_backoff = True
         ranks.sort(key=lambda one: loads[one.replica_id.unique_id] >= one.max_ongoing_requests)

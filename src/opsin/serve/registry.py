@@ -124,6 +124,15 @@ class ModelRegistry:
             for service in self:
                 service.check_leaks()
 
+    def check(self, seconds: float = 600.0) -> None:
+        """See `Service.check`, of each model."""
+        for service in self:
+            service.check(seconds)
+
+    async def drain(self, seconds: float) -> bool:
+        """See `Service.drain`."""
+        return await self.state.drain(lambda: self.active, seconds)
+
     async def close(self) -> None:
         """End all answers and give all memory back."""
         for errand in self._errands:

@@ -1,4 +1,4 @@
-"""One of several servers of one model: answers what a front hands on, and says how it fares.
+"""One of several servers of the same: answers what a front hands on, and says how it fares.
 
 It checks no keys, names or origins: its front did, and nobody else reaches it. Nothing here knows what carries a
 request from there to here; `ray.py` does.
@@ -13,8 +13,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Scope
 
-from opsin.serve.app import build_app
-from opsin.serve.factory import ServedModel
+from opsin.serve.factory import Served, app_of
 from opsin.serve.forwarded import Proxies
 from opsin.serve.options import Options
 from opsin.serve.record import Record
@@ -66,23 +65,24 @@ class Relayed:
 
 @dataclass(frozen=True)
 class Begun:
-    """The beginning of a response, with what of its body came at once."""
+    """The beginning of a response, with what of its body came at once; `whole` where that is all of it."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
+    whole: bool
 
 
 class Replica:
-    """A model, and its answers. For one event loop's thread.
+    """A model or several, and their answers. For one event loop's thread.
 
     Args:
         name: told in each answer's X-Opsin-Replica.
     """
 
-    def __init__(self, served: ServedModel, name: str = "") -> None:
-        self.service = Service(inner(served.options), served.load)
-        self._app: ASGIApp = build_app(self.service)
+    def __init__(self, served: Served, name: str = "") -> None:
+        self.service = served.service(inner)
+        self._app: ASGIApp = app_of(self.service)
         self._name = name.encode()
         self._working: set[asyncio.Future[None]] = set()
 
@@ -120,7 +120,7 @@ class Replica:
                 data = bytes(message.get("body", b""))
                 if begun is not None:
                     headers = (*map(tuple, begun["headers"]), (b"x-opsin-replica", self._name))
-                    yield Begun(begun["status"], headers, data)
+                    yield Begun(begun["status"], headers, data, not message.get("more_body", False))
                     begun = None
                 elif data:
                     yield data
@@ -137,11 +137,12 @@ class Replica:
 
     def figures(self) -> dict[str, float]:
         """What autoscaling and metrics read: rows that wait, answers inside, and pictures encoded by now."""
-        figures = self.service.figures()
+        all_models = [self.service] if isinstance(self.service, Service) else list(self.service)
+        known = [figures for one in all_models if (figures := one.figures()) is not None]
         return {
-            "rows_waiting": 0.0 if figures is None else float(figures.rows_waiting),
-            "pictures_encoded": 0.0 if figures is None else float(figures.pictures_encoded),
-            "pages_used": 0.0 if figures is None else float(figures.pages),
+            "rows_waiting": float(sum(figures.rows_waiting for figures in known)),
+            "pictures_encoded": float(sum(figures.pictures_encoded for figures in known)),
+            "pages_used": float(sum(figures.pages for figures in known)),
             "requests_inside": float(self.service.active),
         }
 

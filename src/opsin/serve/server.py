@@ -17,12 +17,11 @@ from pathlib import Path
 import uvicorn
 
 from opsin.errors import RequestError
-from opsin.serve.app import build_app
 from opsin.serve.connection import Connection, connections
+from opsin.serve.factory import app_of
 from opsin.serve.options import Options
 from opsin.serve.registry import ModelRegistry
 from opsin.serve.service import Service
-from opsin.serve.several import build_several
 from opsin.serve.traces import without_messages
 
 _SAY_SECONDS, _LAST_SECONDS = 3, 0.1  # for those that are cut off to hear it; also where nobody wants to wait
@@ -131,7 +130,7 @@ def _no_password() -> str:
 
 def uvicorn_of(service: Service | ModelRegistry) -> uvicorn.Server:
     """uvicorn as we want it: quiet about what strangers send wrong."""
-    app = build_app(service) if isinstance(service, Service) else build_several(service)
+    app = app_of(service)
     longest = math.ceil(service.options.drain_seconds) + _SAY_SECONDS
     tls = service.options.tls
     context = None if tls is None else tls_context(*tls)

@@ -54,6 +54,15 @@ class ServerState:
             total.update(one)
         return {**total, "ready": max((one["ready"] for one in figures), default=0.0)}
 
+    async def drain(self, active: Callable[[], int], seconds: float) -> bool:
+        """Say that nobody new shall come, and wait so long for those inside; whether all have their answers."""
+        self.ending = True
+        until = time.monotonic() + seconds
+        while active() and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        self.ended.set()
+        return not active()
+
     def record(self, record: Record, route: str) -> None:
         """A request to a declared route, or to "other", has ended."""
         self.metrics.respond(route, record.status, record.key)

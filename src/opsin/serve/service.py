@@ -173,12 +173,7 @@ class Service:
 
     async def drain(self, seconds: float) -> bool:
         """Say that nobody new shall come, and wait so long for those inside; whether all have their answers."""
-        self.state.ending = True
-        until = time.monotonic() + seconds
-        while self._active and time.monotonic() < until:
-            await asyncio.sleep(0.02)
-        self.state.ended.set()
-        return not self._active
+        return await self.state.drain(lambda: self._active, seconds)
 
     def _look(self) -> dict[str, float]:
         """What is so at this moment, for the metrics."""

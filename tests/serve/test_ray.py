@@ -115,6 +115,8 @@ def test_answers_are_those_of_one_server_to_the_byte(fleet: RayFleet, folder: Pa
         for body in bodies:
             expected, got = Client(alone.port).ask(body), Client(fleet.port).ask(body)
             assert (got[0], lasting(got[2])) == (expected[0], lasting(expected[2]))
+        long = {"content": "a" * (5 << 20)}  # of what carries messages some have limits of 4 MB
+        assert Client(fleet.port).ask(long, "/tokenize")[::2] == Client(alone.port).ask(long, "/tokenize")[::2]
     assert len(bodies) == 20
 
 

@@ -17,7 +17,7 @@ pytestmark = [
 
 
 def configurations() -> list[object]:
-    """The page's YAML for Serve: that of a file, and that within a RayService."""
+    """The page's YAML for Serve: those of files, and that within a RayService."""
     import yaml
 
     found: list[object] = []
@@ -27,7 +27,7 @@ def configurations() -> list[object]:
     return found
 
 
-@pytest.mark.parametrize(("number", "fronts", "most"), [(0, 2, 16), (1, 2, 0)])
+@pytest.mark.parametrize(("number", "fronts", "most"), [(0, 2, 16), (1, 1, 0), (2, 2, 0)])
 def test_the_pages_yaml_is_an_application_of_fronts_over_replicas(number: int, fronts: int, most: int) -> None:
     from ray import serve
     from ray._common.utils import import_attr
@@ -43,6 +43,8 @@ def test_the_pages_yaml_is_an_application_of_fronts_over_replicas(number: int, f
     scaling = replica._deployment_config.autoscaling_config
     assert (scaling.max_replicas if scaling else 0) == most
     assert (scaling.min_replicas if scaling else replica.num_replicas) == 4
+    routing = replica._deployment_config.request_router_config.request_router_kwargs
+    assert routing == ({"models": ["large", "small"], "places": 1} if number == 1 else {"models": [], "places": 1})
 
 
 def test_what_serve_run_gives_as_words_is_read_as_numbers() -> None:

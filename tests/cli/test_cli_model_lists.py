@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import pickle
+
 import pytest
 from tiny import tiny_llama
 
@@ -9,6 +12,7 @@ from opsin.cli import main, serve
 from opsin.cli.model_lists import models_of
 from opsin.cli.several_models import are_several
 from opsin.errors import FileError, RequestError
+from opsin.serve.replica import inner
 
 PARSER = main.parser()
 
@@ -110,3 +114,19 @@ def test_a_list_is_read_anew_with_the_same_models_kept(folder):
     tiny_llama(folder / "new.gguf")
     registry._list(registry._sources())
     assert registry.find("a") is before and registry.find("new")
+
+
+def test_replicas_are_sent_all_models_with_their_own_flags(folder):
+    (folder / "models.toml").write_text('[small]\nmodel = "a.gguf"\nalias = "s"\n[other]\nmodel = "sees/c.gguf"')
+    args = parsed(
+        "--models", str(folder / "models.toml"), "--replicas", "2", "--models-max", "1", "--tags", "x", "-t", "1"
+    )
+    made = serve._served_by_replicas(args.run.args[0], args)
+    sent = pickle.loads(pickle.dumps(made))
+    assert sent.names == {"small": "small", "other": "other", "s": "small"} and sent.most == 1
+    registry = sent.service(inner)
+    small = registry.find("s")
+    assert small.options.tags == ("x",) and small.options.hosts == registry.options.hosts == ("*",)
+    with sent.sources[0].load() as model:
+        assert model.writes and sent.sources[0].need() > 0 and sent.free(0) > 0
+    asyncio.run(registry.close())

@@ -24,6 +24,7 @@ from opsin.errors import RequestError
 if TYPE_CHECKING:
     from opsin.api import Model
     from opsin.media.fetch import FetchRules
+    from opsin.serve.factory import Served
     from opsin.serve.options import Options
     from opsin.serve.registry import ModelRegistry
     from opsin.serve.service import Service
@@ -178,21 +179,23 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 
 def _serve_fleet(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    """Several replicas, which load their models by themselves."""
-    from opsin.serve.factory import Served, ServedModel
-
+    """Several replicas, which load what they serve by themselves."""
     share_threads(args)
-    settings, first = _settings(args), ""
-    served: Served
-    if are_several(args):
-        served = models_of_replicas(args, parser, settings_of=_settings, load=_load, need=_need)
-        first, what = next(iter(served.names)), f"for each the models {', '.join(served.names)}"
-    else:
-        path = options.model_file(args)
-        served, what = ServedModel(settings, partial(_load, path, lean(args))), f"loading {path} {args.replicas} times"
+    served = _served_by_replicas(parser, args)
+    settings, first = served.options, next(iter(served.names), "")
     url = f"{'https' if settings.tls else 'http'}://{settings.host}:{settings.port}{settings.prefix}"
-    _tell(f"starting Ray Serve at {url}, {what}")
+    what = f"models: {', '.join(served.names)}" if first else f"loading {options.model_file(args)}"
+    _tell(f"starting Ray Serve at {url}, {args.replicas} times {what}")
     return serve_fleet(args, served, greeting(url, bool(settings.keys), settings.prefix, first))
+
+
+def _served_by_replicas(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Served:
+    """What is sent to each of them."""
+    from opsin.serve.factory import ServedModel
+
+    if are_several(args):
+        return models_of_replicas(args, parser, settings_of=_settings, load=_load, need=_need)
+    return ServedModel(_settings(args), partial(_load, options.model_file(args), lean(args)))
 
 
 def _served(

@@ -40,7 +40,10 @@ SPANS = {
     "snake_case_name 2 * 3 * 4 ** x": "snake_case_name 2 * 3 * 4 ** x",
     "**open": "**open",
     "`a*b*` ``c`d`` `open": "<code>a*b*</code> <code>c`d</code> `open",
-    r"\*a\* \(x\)": r"*a* \(x\)",
+    r"\*a\* \(x": r"*a* \(x",
+    "$5 and $10, a $ b, $1-$2 $a\nb$": "$5 and $10, a $ b, $1-$2 $a<br>b$",
+    "`$x$` \\$x$ $`x`$": "<code>$x$</code> $x$ $<code>x</code>$",
+    r"$\nothing$ $a_$": r"<code>\nothing</code> <code>a_</code>",
     "[a **b**](https://x.org/c_(d) \"t\")": '<a href="https://x.org/c_(d)">a <strong>b</strong></a>',
     "![p](https://x.org/p.png)": '<a href="https://x.org/p.png">p</a>',
     "see https://x.org/a, (https://x.org/b).": 'see <a href="https://x.org/a">https://x.org/a</a>, '
@@ -75,6 +78,46 @@ BLOCKS = {
 }
 
 
+FORMULAS = {
+    r"x^2+y_{i}'": "<mrow><msup><mi>x</mi><mn>2</mn></msup><mo>+</mo><msubsup><mi>y</mi><mi>i</mi><mo>′</mo></msubsup></mrow>",
+    r"\frac12 - \sqrt[3]{\alpha}": "<mrow><mfrac><mn>1</mn><mn>2</mn></mfrac><mo>−</mo>"
+    "<mroot><mi>α</mi><mn>3</mn></mroot></mrow>",
+    r"\sum_{i=1}^n i": '<mrow><munderover><mo movablelimits="true">∑</mo><mrow><mi>i</mi><mo>=</mo><mn>1</mn></mrow>'
+    "<mi>n</mi></munderover><mi>i</mi></mrow>",
+    r"\int_0^1\!\sin x\,\mathrm{d}x": '<mrow><msubsup><mo>∫</mo><mn>0</mn><mn>1</mn></msubsup><mspace width="-0.167em">'
+    '</mspace><mi mathvariant="normal">sin</mi><mspace width=".167em"></mspace><mi>x</mi><mspace width="0.167em"></mspace>'
+    '<mi mathvariant="normal">d</mi><mi>x</mi></mrow>',
+    r"\left(\vec{v}\right]": '<mrow><mo stretchy="true">(</mo><mover accent="true"><mi>v</mi><mo stretchy="false">→</mo>'
+    '</mover><mo stretchy="true">]</mo></mrow>',
+    r"\mathbb{R}^n \text{ if } \mathbf{Ab1}": "<mrow><msup><mi>ℝ</mi><mi>n</mi></msup><mtext>&nbsp;if&nbsp;</mtext>"
+    "<mrow><mi>𝐀</mi><mi>𝐛</mi><mn>𝟏</mn></mrow></mrow>",
+    r"\begin{pmatrix} a & b \\ c & d \\ \end{pmatrix}": '<mrow><mo stretchy="true">(</mo><mtable><mtr><mtd><mi>a</mi></mtd>'
+    "<mtd><mi>b</mi></mtd></mtr><mtr><mtd><mi>c</mi></mtd><mtd><mi>d</mi></mtd></mtr></mtable>"
+    '<mo stretchy="true">)</mo></mrow>',
+    r"\lim_{x\to\infty} \underbrace{a}_{n}": '<mrow><munder><mi mathvariant="normal">lim</mi><mrow><mi>x</mi><mo>→</mo>'
+    '<mi>∞</mi></mrow></munder><mspace width=".167em"></mspace><munder><munder accentunder="true"><mi>a</mi>'
+    '<mo stretchy="true">⏟</mo></munder><mi>n</mi></munder></mrow>',
+}  # fmt: skip
+NO_FORMULAS = [r"\unknown x", "{a", "a}", "x^1^2", r"\frac{1}", r"\left( a", r"\begin{cases} a", "a & b", "{" * 60 + "}" * 60,
+               r"\begin{x}a\end{x}", r"\text{a", "x^", "#"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_formulas_are_mathml(page, text):
+    told = f"<math><semantics>{FORMULAS[text]}<annotation encoding=\"application/x-tex\">"
+    for written in (f"${text}$", f"\\({text}\\)"):
+        assert shown(page, written).startswith(f"<p>{told}")
+    block = told.replace("<math>", '<math display="block">')
+    for written in (f"$${text}$$", f"\\[\n{text}\n\\].", f"$$\n{text}\n$$"):
+        assert shown(page, f"a\n{written}\nb").startswith(f"<p>a</p><div>{block}")
+
+
+@pytest.mark.parametrize("text", NO_FORMULAS)
+def test_what_is_no_formula_stays_to_be_read(page, text):
+    said = page.run(f"{SHOWN}({json.dumps(f'$${text}$$')})")
+    assert said == f"<div><code>{text}</code></div>".replace("&", "&amp;")
+
+
 @pytest.mark.parametrize("text", SPANS)
 def test_what_stands_within_a_text(page, text):
     assert shown(page, text) == f"<p>{SPANS[text]}</p>"
@@ -87,6 +130,7 @@ def test_blocks(page, text):
 
 HARD = ["[", "*", "**a ", "`a ``b ```c ", "![", "_a* ", "> ", "- ", "|", "~~x", "https://", "1. ", "[a](", "\\"]
 HARD += ["> \n", "- x\n", "|a|\n|-|\n", "  - x\n", "```\n", "1. a\n   - b\n", "*a ", "# ", "[a](https://x"]
+HARD += ["$", "$a", "$$", "$$\n", "\\(", "\\[", "\\[\n", "$a $"]
 
 
 def test_no_text_takes_long_or_breaks_it(page):

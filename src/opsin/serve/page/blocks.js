@@ -1,14 +1,16 @@
 /** Markdown into blocks, by lines. A block: {kind, from, to, ...}, lines `from` up to `to`. It knows no nodes.
  *
- * It reads what models write: headings with #, fences, lists, quotes, GitHub's tables, rules. Left out are indented
- * code, underlined headings, HTML and definitions of links: all of these stay the text that they are.
+ * It reads what models write: headings with #, fences, lists, quotes, GitHub's tables, rules, formulas. Left out are
+ * indented code, underlined headings, HTML and definitions of links: all of these stay the text that they are.
  */
 
 const DEEPEST = 12;  // quotes and lists within each other; what is deeper stays text
+const MOST_LINES = 60;  // of a formula
 const FENCE = /^( {0,3})(`{3,}|~{3,})([^`]*)$/;
 const HEADING = /^ {0,3}(#{1,6})(?=\s|$)/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])(?: +|$)/;
+const FORMULA = /^\s*(\$\$|\\\[)/;
 const DELIMITER = /^\s*\|?(?:\s*:?-+:?\s*\|)*\s*:?-+:?\s*\|?\s*$/;
 
 export function blocksOf(lines, depth = 0) {
@@ -23,7 +25,8 @@ export function blocksOf(lines, depth = 0) {
 }
 
 function readBlock(lines, at, depth) {
-  const flat = readFence(lines, at) ?? readHeading(lines, at) ?? readRule(lines, at) ?? readTable(lines, at);
+  const marked = readFence(lines, at) ?? readHeading(lines, at) ?? readRule(lines, at);
+  const flat = marked ?? readFormula(lines, at) ?? readTable(lines, at);
   if (flat || depth >= DEEPEST) return flat;
   return readQuote(lines, at, depth) ?? readList(lines, at, depth);
 }
@@ -37,6 +40,21 @@ function readFence(lines, at) {
   while (to < lines.length && !closing.test(lines[to])) to += 1;
   const text = lines.slice(at + 1, to).map((line) => withoutIndent(line, indent.length)).join("\n");
   return {kind: "code", language: info.trim().split(/\s/, 1)[0], text, to: Math.min(to + 1, lines.length)};
+}
+
+/** A formula on lines of its own, between $$ and $$, or \[ and \]. One that is not closed is text. */
+function readFormula(lines, at) {
+  const [begin, mark] = FORMULA.exec(lines[at]) ?? [];
+  if (!mark) return null;
+  const end = mark === "$$" ? "$$" : "\\]";
+  for (let to = at; to < Math.min(lines.length, at + MOST_LINES); to += 1) {
+    const line = to === at ? lines[to].slice(begin.length) : lines[to], closed = line.indexOf(end);
+    if (closed < 0) continue;
+    if (/[^\s.,;:]/.test(line.slice(closed + end.length))) return null;  // more follows: it stands in a text
+    const before = lines.slice(at, to).map((one, place) => place ? one : one.slice(begin.length));
+    return {kind: "formula", text: [...before, line.slice(0, closed)].join("\n"), to: to + 1};
+  }
+  return null;
 }
 
 function readHeading(lines, at) {
@@ -116,6 +134,7 @@ function readParagraph(lines, at, depth) {
 /** Whether a block begins here though no empty line stands before it. "1986. A good year" is no list. */
 function interrupts(lines, at, depth) {
   if (readHeading(lines, at) || readRule(lines, at) || FENCE.test(lines[at]) || readTable(lines, at)) return true;
+  if (readFormula(lines, at)) return true;
   if (depth >= DEEPEST) return false;
   const item = ITEM.exec(lines[at]);
   return QUOTE.test(lines[at]) || (item !== null && (!/\d/.test(item[2]) || /^1[.)]$/.test(item[2])));

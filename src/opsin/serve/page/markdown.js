@@ -3,6 +3,7 @@
 import {blocksOf} from "./blocks.js";
 import {coloured} from "./code.js";
 import {copyButton, make} from "./dom.js";
+import {formulaNode} from "./formula.js";
 import {spansOf} from "./spans.js";
 
 const MOST_COLOURED = 50_000;  // characters of code: a growing answer is shown anew many times
@@ -32,6 +33,7 @@ const MAKERS = {
   quote: ({blocks}) => make("blockquote", {}, ...blocks.map(nodeOf)),
   list: listOf,
   code: codeOf,
+  formula: ({text}) => make("div", {className: "formula", ...scrolling("Formula")}, formulaNode(text, true)),
   table: tableOf,
 };
 
@@ -42,6 +44,7 @@ function spanOf(span) {
   if (span.kind === "text") return document.createTextNode(span.text);
   if (span.kind === "break") return make("br");
   if (span.kind === "code") return make("code", {}, span.text);
+  if (span.kind === "formula") return formulaNode(span.text, span.isBlock);
   const inside = span.spans.map(spanOf);
   if (span.kind === "link") return make("a", {href: span.url, target: "_blank", rel: "noopener noreferrer"}, ...inside);
   return make(span.kind, {}, ...inside);

@@ -1,4 +1,5 @@
-/** Markdown within a block, into spans: {kind: text | code | break | strong | em | del | link, ...}. It knows no nodes.
+/** Markdown within a block, into spans: {kind: text | code | formula | break | strong | em | del | link, ...}, without
+ * nodes.
  *
  * One pass over the text and one over its marks, whatever stands there: nothing is looked for twice.
  */
@@ -10,8 +11,15 @@ const LINKED = /(?:https?:\/\/|mailto:)[^\s<>()]{1,2000}(?:\([^\s<>()]{0,500}\)[
 const TARGET = new RegExp(`\\(\\s{0,9}<?(${LINKED})>?(?:\\s{1,9}"[^"]{0,300}")?\\s{0,9}\\)`, "y");
 const ADDRESS = /https?:\/\/[^\s<>"'`*|]{1,2000}/y;
 const BREAK = /<br ?\/?>|\n/iy;
-const PLAIN = /[^\\`*_~[\]!<h\n]+/y;
-const ESCAPED = new Set("\\`*_{}#+-.!|<>~");  // not brackets: \( and \[ begin mathematics, which stay as they are
+const PLAIN = /[^\\`*_~[\]!<h\n$]+/y;
+const ESCAPED = new Set("\\`*_{}#+-.!|<>~$");  // not brackets: \( and \[ begin formulas
+/** Formulas by what begins them. Of a dollar that says a price none begins: blanks and digits tell. */
+const FORMULAS = [
+  {begin: "\\(", whole: /\\\(((?:[^\\]|\\(?!\))){1,2000}?)\\\)/y},
+  {begin: "\\[", whole: /\\\[((?:[^\\]|\\(?!\])){1,2000}?)\\\]/y, isBlock: true},
+  {begin: "$$", whole: /\$\$((?:[^$\\]|\\[^]){1,2000})\$\$/y, isBlock: true},
+  {begin: "$", whole: /\$(?![\s$])((?:[^$\\\n`]|\\[^\n]){1,500}(?<!\s))\$(?!\d)/y},
+];
 const WORD = /[\p{L}\p{N}]/u;
 
 export function spansOf(text) {
@@ -25,6 +33,7 @@ function step(reader) {
   if (here === "`") return readCode(reader);
   if (here === "[" || reader.text.startsWith("![", reader.at)) return openBracket(reader, here === "[" ? 1 : 2);
   if (here === "]") return closeBracket(reader);
+  if ((here === "\\" || here === "$") && readFormula(reader)) return null;
   if (here === "\\" && ESCAPED.has(reader.text[reader.at + 1])) return say(reader, 2, reader.text[reader.at + 1]);
   const found = readMarks(reader) ?? readBreak(reader) ?? readAddress(reader);
   return found ?? say(reader, Math.max(1, match(PLAIN, reader)?.[0].length ?? 1));
@@ -49,6 +58,16 @@ function readCode(reader) {
   const text = /^ .*[^ ].* $/.test(inside) ? inside.slice(1, -1) : inside;
   reader.tokens.push({kind: "code", text});
   reader.at = end + ticks.length;
+}
+
+/** Whether a formula stands here. */
+function readFormula(reader) {
+  const known = FORMULAS.find(({begin}) => reader.text.startsWith(begin, reader.at));
+  const found = known && match(known.whole, reader);
+  if (!found) return false;
+  reader.tokens.push({kind: "formula", text: found[1], isBlock: Boolean(known.isBlock)});
+  reader.at += found[0].length;
+  return true;
 }
 
 function endOfCode(text, at, length) {

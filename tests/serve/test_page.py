@@ -66,6 +66,19 @@ def test_a_second_question_remembers_the_first(page):
     assert "known" in told and "looked at" not in told
 
 
+def test_a_picture_is_sent_once_and_named_from_then_on(page, server):
+    """Where the server has forgotten it, it is sent again."""
+    first, second = page.run("sent.slice(-2).map((body) => body.messages[0].content[0])")
+    assert second == {"type": "image_url", "uuid": first["uuid"]} and len(first["uuid"]) == 32
+    assert first["image_url"]["url"].startswith("data:image/png;base64,")
+    server.service.state.files._sources.pop(("", first["uuid"]))
+    ask(page, "And once more?")
+    assert page.run(ANSWERS) == 3
+    named, again = page.run("sent.slice(-2).map((body) => body.messages[0].content[0])")
+    assert named == second and again == first
+    assert page.run("document.querySelectorAll('.error').length") == 0
+
+
 def test_what_is_written_never_becomes_markup(page):
     ask(page, "<img src=x onerror=window.hurt=1><b>bold</b>")
     assert page.run("document.querySelectorAll('article b').length") == 0
@@ -76,13 +89,13 @@ def test_an_error_is_told_and_not_remembered(page):
     page.run("document.getElementById('text').value = 'word '.repeat(3000)")
     page.run("document.getElementById('ask').requestSubmit()")
     assert "512" in page.wait("document.querySelector('.error')?.textContent")
-    assert page.run(ANSWERS) == 3
+    assert page.run(ANSWERS) == 4
 
 
 def test_a_refused_question_goes_back_where_it_was_written(page):
     assert page.run("document.getElementById('text').value.startsWith('word word')")
     page.run("document.getElementById('text').value = ''")
-    assert page.run("document.querySelectorAll('article.person').length") == 3
+    assert page.run("document.querySelectorAll('article.person').length") == 4
 
 
 def test_what_is_no_picture_is_told(page):

@@ -1,7 +1,7 @@
 /** An answer as it comes: the API's message, {role, content, reasoning_content?, tool_calls?}, and `about`, what is
  * known of it: model, usage, timings, progress, why it ended, other versions, the question's path in the request. */
 
-import {stream} from "./server.js";
+import {streamNamed} from "./sent_once.js";
 
 /** Yields the same message again whenever there is more of it. `begun` is an answer to go on with. */
 export async function* answer(body, signal, begun = null) {
@@ -10,7 +10,7 @@ export async function* answer(body, signal, begun = null) {
   const made = {role: "assistant", content: "", ...begun, about};
   const told = {stream_options: {include_usage: true}, timings_per_token: true, return_progress: true};
   yield made;
-  for await (const value of stream("v1/chat/completions", {...body, stream: true, ...told}, signal)) {
+  for await (const value of streamNamed("v1/chat/completions", {...body, stream: true, ...told}, signal)) {
     add(made, value);
     yield made;
   }

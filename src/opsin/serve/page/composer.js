@@ -6,6 +6,7 @@
 import {$, button, make} from "./dom.js";
 import {dataUrl, nameNode, pictureNode} from "./media.js";
 import {KINDS, bytesOf, partOf} from "./record.js";
+import {newUuid} from "./sent_once.js";
 
 const MOST_BYTES = 45e6;  // of media in a conversation: base64 makes a third more of them
 const MOST_TEXT_BYTES = 1e6;  // of a file of text
@@ -87,7 +88,7 @@ export class Composer {
     const {text, media} = this;
     if (!text && !media.length) return null;
     if (!media.length) return {role: "user", content: text};
-    const parts = media.map(partOf);
+    const parts = media.map((one) => partOf(one.kind === "image" ? {uuid: newUuid(), ...one} : one));
     const content = text ? [...parts, {type: "text", text}] : parts;
     return {role: "user", content, about: {names: media.map(({name}) => name)}};
   }

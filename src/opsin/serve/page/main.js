@@ -15,7 +15,7 @@ const models = new Models(), settings = new Settings();
 const fail = (text) => talk.view.fail(text);
 const held = () => bytesOf(talk.record.messages.flatMap(mediaOf));
 const composer = new Composer({fail, held, takes: (kind) => models.takes(kind)});
-const talk = new Talk({composer, models, settings, working});
+const talk = new Talk({composer, models, settings, working, changed: () => panel.refresh()});
 const panel = new HistoryPanel(talk);
 
 function working(on) {
@@ -42,7 +42,7 @@ function introduce() {
 function onKey(event) {
   const command = event.ctrlKey || event.metaKey, name = event.key.toLowerCase();
   if (inDialog()) return;
-  if (event.key === "Escape") { if (!talk.leave()) talk.stop(); return; }
+  if (event.key === "Escape") { if (!panel.isDrawer && !talk.leave()) talk.stop(); return; }
   if (command && name === "k") panel.open();
   else if (command && event.shiftKey && name === "o") talk.show();
   else return;
@@ -63,7 +63,6 @@ $("ask").onsubmit = (event) => { event.preventDefault(); talk.running ? talk.sto
 $("text").onkeydown = onKeyInText;
 addEventListener("keydown", onKey);
 $("new").onclick = () => talk.show();
-$("open-history").onclick = () => panel.open();
 $("open-settings").onclick = () => settings.open(models.defaults);
 $("camera").onclick = () => photograph((files) => composer.take(files), fail);
 $("record").onclick = () => listen((files) => composer.take(files), fail);
@@ -72,4 +71,5 @@ for (const closing of document.querySelectorAll("[data-close]")) {
   closing.onclick = () => closing.closest("dialog").close();
 }
 
+panel.begin();
 if (await models.load()) introduce();

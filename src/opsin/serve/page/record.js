@@ -11,17 +11,18 @@ export function textOf({content}) {
 /** What a message may hold beside text, and how people call it. */
 export const KINDS = {image: "picture", audio: "sound", video: "video"};
 
-/** The pictures, sounds and videos of a message: [{kind, url, name}]. */
+/** The pictures, sounds and videos of a message: [{kind, url, name, uuid?}]. */
 export function mediaOf({content, about}) {
   const parts = Array.isArray(content) ? content.filter(kindOf) : [];
   return parts.map((part, place) => {
     const kind = kindOf(part);
-    return {kind, url: part[`${kind}_url`].url, name: about?.names?.[place] ?? `${KINDS[kind]} ${place + 1}`};
+    const name = about?.names?.[place] ?? `${KINDS[kind]} ${place + 1}`;
+    return {kind, uuid: part.uuid, url: part[`${kind}_url`].url, name};
   });
 }
 
 /** The part of a message that holds one of them. */
-export const partOf = ({kind, url}) => ({type: `${kind}_url`, [`${kind}_url`]: {url}});
+export const partOf = ({kind, url, uuid}) => ({type: `${kind}_url`, [`${kind}_url`]: {url}, ...(uuid && {uuid})});
 
 const kindOf = ({type}) => Object.keys(KINDS).find((kind) => type === `${kind}_url`);
 
@@ -48,8 +49,8 @@ function isMessage(value) {
 }
 
 function isPart(part) {
-  const url = part?.[part.type]?.url;
-  return isText(part?.text) || (kindOf(part ?? {}) && isText(url) && url.startsWith(`data:${kindOf(part)}/`));
+  const holdsOne = (value) => kindOf(value) && value[value.type]?.url?.startsWith?.(`data:${kindOf(value)}/`);
+  return isText(part?.text) || (holdsOne(part ?? {}) && orNone(isText)(part.uuid));
 }
 
 function isCall(call) {

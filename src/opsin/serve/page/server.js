@@ -6,11 +6,11 @@ let key = "";
 
 const headers = () => ({"Content-Type": "application/json", ...(key && {Authorization: `Bearer ${key}`})});
 
-/** What a person reads of a request that was refused. */
+/** What a person reads of a request that was refused; and the field that was wrong, by its path. */
 export class Refused extends Error {
-  constructor(message, status = 0) {
+  constructor(message, status = 0, field = "") {
     super(message);
-    this.status = status;
+    Object.assign(this, {status, field});
   }
 }
 
@@ -44,7 +44,7 @@ export async function read(path) {
 async function refusal(response) {
   const told = await response.json().catch(() => null);
   const {status, statusText} = response;
-  return new Refused(told?.error?.message ?? `The server answers ${status} ${statusText}`, status);
+  return new Refused(told?.error?.message ?? `The server answers ${status} ${statusText}`, status, told?.error?.param);
 }
 
 /** The values of a streamed answer. Throws Refused, and AbortError when `signal` says so. */

@@ -16,9 +16,9 @@ const emptyRecord = () => ({id: newId(), title: "", changed: 0, messages: []});
 const newId = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 10)}`;
 
 export class Talk {
-  /** `working(on)` is told when an answer begins and ends. */
-  constructor({composer, models, settings, working}) {
-    Object.assign(this, {composer, models, settings, working});
+  /** `working(on)` is told when an answer begins and ends, `changed()` when a conversation is kept or shown. */
+  constructor({composer, models, settings, working, changed}) {
+    Object.assign(this, {composer, models, settings, working, changed});
     this.record = emptyRecord();
     this.running = null;
     this.edited = null;  // the place of a question that is being mended
@@ -42,6 +42,7 @@ export class Talk {
     this.composer.set();
     this.view.draw(record.messages);
     scrollTo(0, document.documentElement.scrollHeight);
+    this.changed();
   }
 
   /** Show an empty conversation, and keep nothing of this one. */
@@ -171,7 +172,7 @@ export class Talk {
     const kept = {...record, changed: Date.now()};
     if (isShown) this.record = kept;
     if (!this.settings.keeps || this.unwanted.has(record.id)) return;
-    save(kept).catch((error) => {
+    save(kept).then(() => this.changed(), (error) => {
       this.view.fail(`This browser does not keep the conversation: ${error?.message ?? "no room"}`);
     });
   }

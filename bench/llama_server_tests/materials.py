@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from encoders import write_encoder
@@ -20,6 +21,8 @@ REQUIREMENTS = (
     *("pytest~=8.3.3", "pytest-timeout~=2.3", "filelock~=3.16", "numpy~=2.2.6", "openai~=2.14.0", "pillow>=11"),
     *("prometheus-client~=0.20.0", "requests~=2.32.3", "wget~=3.2", "aiohttp~=3.9.3"),
 )
+ROUTED = {"tinygemma3-GGUF": "Q8_0", "test-model-stories260K": "F32", "test-model-stories260K-infill": "F32"}
+COMMIT = "0" * 40
 NANO = Path(__file__).parents[2] / "src/opsin/data/opsin-nano.gguf"
 
 
@@ -70,7 +73,25 @@ def models(folder: Path, smollm2: Path) -> Path:
         "": [str(smollm2)],
     }
     table.write_text(json.dumps(files, indent=1), encoding="utf-8")
+    routed(folder, files)
     return table
+
+
+def routed(folder: Path, files: Mapping[str, list[str]]) -> None:
+    """Models of servers of several, under the names that their tests ask for: a hub's cache, and the same as TOML."""
+    listed = []
+    for repo, tag in ROUTED.items():
+        place = folder / "hub" / f"models--ggml-org--{repo}"
+        snapshot = place / "snapshots" / COMMIT
+        snapshot.mkdir(parents=True, exist_ok=True)
+        (place / "refs").mkdir(exist_ok=True)
+        (place / "refs/main").write_text(COMMIT)
+        text, *sight = next(paths for key, paths in files.items() if key in repo)
+        for path, name in ((text, f"model-{tag}.gguf"), *((path, f"mmproj-{tag}.gguf") for path in sight)):
+            (snapshot / name).unlink(missing_ok=True)
+            (snapshot / name).symlink_to(path)
+        listed += [f'["ggml-org/{repo}:{tag}"]', f'model = "{text}"', *(f'mmproj = "{path}"' for path in sight)]
+    (folder / "routed.toml").write_text("\n".join(listed) + "\n", encoding="utf-8")
 
 
 def _cut_nano(text: Path, sight: Path) -> None:

@@ -31,8 +31,8 @@ from ours import smollm2
 HERE = Path(__file__).parent
 FILES = (
     *("basic", "chat_completion", "compat_anthropic", "compat_oai_responses", "completion", "ctx_shift", "embedding"),
-    *("ignore_eos", "infill", "kv_keep_only_active", "metrics", "rerank", "security", "sleep", "slot_save", "template"),
-    *("tokenize", "tool_call", "vision_api"),
+    *("ignore_eos", "infill", "kv_keep_only_active", "metrics", "rerank", "router", "security", "sleep", "slot_save"),
+    *("template", "tokenize", "tool_call", "vision_api"),
 )
 TEST_SECONDS = 150
 STATELESS = ("template", "chat_completion", "tool_call", "vision_api", "security", "infill", "tokenize")

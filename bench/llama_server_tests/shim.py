@@ -2,7 +2,8 @@
 
     python shim.py llama-server|opsin PROGRAM MODELS.json [llama-server's arguments]
 
-MODELS.json says which files stand for which repository of the hub. For opsin, `--ctx-size`, which llama-server
+MODELS.json says which files stand for which repository of the hub; beside it lie a hub's cache and a list for servers
+of several models. For opsin, `--ctx-size`, which llama-server
 shares out among its places for answers, is said for one of them, and pictures from this machine are allowed.
 """
 
@@ -28,7 +29,7 @@ def models(arguments: Sequence[str], files: dict[str, list[str]]) -> list[str]:
             repo += "/" + rest.pop(0)
         elif word != "--offline":
             kept.append(word)
-    if not repo:
+    if not repo:  # it is named, or there are several
         return kept
     chosen = next((value for key, value in files.items() if key in repo), None)
     if chosen is None:
@@ -37,9 +38,11 @@ def models(arguments: Sequence[str], files: dict[str, list[str]]) -> list[str]:
     return [*kept, "--model", chosen[0], *([] if without else ["--mmproj", chosen[1]])]
 
 
-def for_opsin(arguments: Sequence[str]) -> list[str]:
+def for_opsin(arguments: Sequence[str], routed: Path) -> list[str]:
     """The arguments as `opsin serve` means them: the context of one answer, pictures from this machine."""
     kept = list(arguments)
+    if not {"--model", "--models-preset"} & set(kept):
+        kept += ["--models", str(routed)]
     if "--ctx-size" in kept and "--kv-unified" not in kept:
         places = int(kept[kept.index("--parallel") + 1]) if "--parallel" in kept else SLOTS
         at = kept.index("--ctx-size") + 1
@@ -51,9 +54,11 @@ def main() -> None:
     """Become the server."""
     kind, program, table, *arguments = sys.argv[1:]
     arguments = models(arguments, json.loads(Path(table).read_text(encoding="utf-8")))
+    folder = Path(table).parent
     if kind == "llama-server":
+        os.environ["LLAMA_CACHE"] = str(folder / "hub")
         os.execv(program, [program, "--threads", "1", *arguments])  # two would wait for each other on a busy machine
-    command = [program, "serve", *for_opsin(arguments)]
+    command = [program, "serve", *for_opsin(arguments, folder / "routed.toml")]
     print("shim:", " ".join(command), flush=True)
     os.execv(program, command)
 

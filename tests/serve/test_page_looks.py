@@ -23,7 +23,7 @@ SHOWN = f"""import("/page/markdown.js").then(({{Markdown}}) => {{
   const said = [...document.querySelectorAll("article.model .said")].at(-1);
   new Markdown(said).show("# A\\n\\n## B\\n\\na **b** `c` [d](https://x.org)\\n\\n> e\\n\\n1. f\\n   - g\\n\\n" +
     "```py\\n{LONG}\\n```\\n\\n|{LONG}|i|\\n|-|-|\\n|j|{LONG}|\\n\\n{LONG}\\n\\n---\\n" +
-    "$$\\\\sum x{'+x' * 200}$$\\n\\nand $y^2$, $\\\\nothing$"); }})"""
+    "$$\\\\sum x{"+x" * 200}$$\\n\\nand $y^2$, $\\\\nothing$"); }})"""
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +72,9 @@ def test_nothing_is_wider_than_the_screen(page, width):
     page.run(SHOWN)
     page.call("Emulation.setDeviceMetricsOverride", width=width, height=700, deviceScaleFactor=1, mobile=width < 500)
     assert page.run("document.documentElement.scrollWidth") <= width
-    assert page.run("[...document.querySelectorAll('.wide, pre, div.formula')].every((one) => one.scrollWidth > one.clientWidth)")
-    assert page.run(
-        "[...document.querySelectorAll('.wide, pre')].every((one) => getComputedStyle(one).overflowX === 'auto')"
-    )
+    wide = "[...document.querySelectorAll('.wide, pre, div.formula')]"
+    assert page.run(f"{wide}.every((one) => one.scrollWidth > one.clientWidth)")
+    assert page.run(f"{wide}.every((one) => getComputedStyle(one).overflowX === 'auto')")
     for name in ("settings", "history"):
         click(page, name.capitalize())
         beyond = f"[...document.querySelectorAll('#{name}, #{name} *')].filter((one) => one.checkVisibility())"

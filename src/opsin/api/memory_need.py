@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from opsin.api.files import find
 from opsin.api.loading import cache_rows, check_is_model
 from opsin.engine.states import count_slots
+from opsin.engine.windows import count_places, is_near, widest
 from opsin.errors import ModelError
 from opsin.gguf.roles import PROJECTOR, is_projector
 from opsin.models import load_decoder, open_model
@@ -50,7 +51,14 @@ def memory_need(
         with open_model(files.vision[0]) as tower:
             beside += sum(info.nbytes for name, info in tower.tensors.items() if is_projector(name))
     state_bytes = slots * sum(shape.bytes for shape in decoder.states.values())
-    return reader.bytes + count * cache_page_bytes(own, pages) + state_bytes + beside + step
+    cache = cache_bytes(own, pages, count=count, sequences=sequences)
+    return reader.bytes + cache + state_bytes + beside + step
+
+
+def cache_bytes(shapes: Sequence[GroupShape], kind: PageType, *, count: int, sequences: int) -> int:
+    """Bytes of `count` pages of these groups, of which those with a window keep as many as so many sequences need."""
+    places = count_places(widest(shapes), sequences=sequences, rows=max(_STEP_ROWS, sequences), pages=count)
+    return sum((places if is_near(shape) else count) * cache_page_bytes([shape], kind) for shape in shapes)
 
 
 def cache_page_bytes(shapes: Iterable[GroupShape], kind: PageType) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
-from opsin.api.memory_need import cache_page_bytes
+from opsin.api.memory_need import cache_bytes, cache_page_bytes
 from opsin.api.notes import find_notes
 from opsin.cli.vision_report import VisionReport, find_vision, vision_lines
 from opsin.errors import OpsinError
@@ -40,7 +40,7 @@ class FileReport:
     `active_parameters` are those that a token passes through: of experts, as many as it chooses. `metadata` has short
     values as they are and long ones cut or counted. `memory_row_bytes` is what the cache takes for a row of a picture
     that layers look at beside the text, by number format; None where no layers do. `state_bytes` are those of the
-    recurrent states of one sequence, and `token_bytes` what the cache takes for a token, by number format.
+    recurrent states of one sequence, and `token_bytes` what the cache takes for each of its tokens, by number format.
     """
 
     path: str
@@ -126,13 +126,14 @@ def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None
         return None, str(error)
     rows = min(context or decoder.context, decoder.context)
     own = [shape for name, shape in decoder.groups.items() if name != MEMORY]
-    beside = decoder.groups.get(MEMORY)
+    beside, count = decoder.groups.get(MEMORY), -(-rows // PAGE)
+    cache: dict[str, int] = {kind: cache_bytes(own, kind, count=count, sequences=1) for kind in _KINDS}
     return _Memory(
         rows,
         reader.bytes,
-        {kind: cache_page_bytes(own, kind) * -(-rows // PAGE) for kind in _KINDS},
+        cache,
         None if beside is None else {kind: cache_page_bytes([beside], kind) / PAGE for kind in _KINDS},
-        {kind: cache_page_bytes(own, kind) / PAGE for kind in _KINDS},
+        {kind: size / (count * PAGE) for kind, size in cache.items()},
         sum(shape.bytes for shape in decoder.states.values()),
     ), None
 

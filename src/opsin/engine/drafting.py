@@ -18,6 +18,7 @@ from opsin.engine.runner import Runner
 from opsin.engine.sampling import Sampling
 from opsin.engine.scheduler import Slice
 from opsin.engine.sequence import Sequence
+from opsin.engine.windows import WindowPlaces
 from opsin.ops import PAGE
 from opsin.spans import Prompt
 
@@ -47,6 +48,7 @@ class Drafter:
 
     def __init__(self, runner: Runner) -> None:
         self._runner, self._pool = runner, PagePool(runner.limits.pages)
+        self._windows = WindowPlaces(runner.window, runner.places)
         self._reads: dict[Sequence, _Read] = {}
         self.seconds, self.share, self._since = 0.0, 0.7, 0
         self._left = 0  # rows of texts that may be read before this step: no stream waits for a long one
@@ -58,7 +60,9 @@ class Drafter:
     def keep(self, running: Iterable[Sequence]) -> None:
         """Forget all others: their pages are free."""
         for sequence in self._reads.keys() - set(running):
-            self._pool.give_back(self._reads.pop(sequence).text.pages)
+            text = self._reads.pop(sequence).text
+            self._pool.give_back(text.pages)
+            self._windows.release(text.near)
 
     def chances(self, most: int) -> list[float]:
         """Those of its next guesses, before it makes any."""
@@ -117,7 +121,7 @@ class Drafter:
         if len(text.ids) >= self._runner.limits.context or not read.is_known:
             return None
         rows = min(text.waiting_rows - 1, self._left)
-        if rows > 0 and self._make_room(text, text.computed + rows):
+        if rows > 0 and self._make_room(read, text.computed + rows):
             self._runner.step([Slice(text, text.computed, rows, wanted=False)])
             self._left -= rows
             self._computed(read, rows)
@@ -131,6 +135,8 @@ class Drafter:
             Prompt.of([sequence.rows.text_ids], sequence.prompt.salt), Sampling(temperature=0.0), frozenset()
         )
         found = self._pool.find(text.keys(max(0, text.prompt_rows - 1) // PAGE))
+        while found and not self._windows.has(found, len(found) * PAGE):
+            found.pop()
         for page in found:
             self._pool.share(page)
         text.pages, text.computed = found, len(found) * PAGE
@@ -143,7 +149,7 @@ class Drafter:
         plan, writing = list[Slice](), list[tuple[Sequence, _Read]]()
         for sequence, read in reads.items():
             text = read.text
-            if len(text.ids) < self._runner.limits.context and self._make_room(text, len(text.ids)):
+            if len(text.ids) < self._runner.limits.context and self._make_room(read, len(text.ids)):
                 plan.append(Slice(text, text.computed, text.waiting_rows, wanted=True))
                 writing.append((sequence, read))
         if not plan:
@@ -164,11 +170,14 @@ class Drafter:
                 going[sequence] = read
         return going
 
-    def _make_room(self, text: Sequence, rows: int) -> bool:
+    def _make_room(self, read: _Read, rows: int) -> bool:
+        text = read.text
         need = pages_for(rows) - len(text.pages)
         if need > 0:
             text.pages += self._pool.take(need) or []
-        return pages_for(rows) <= len(text.pages)
+        known = text.prompt_rows + read.told  # what it wrote behind these may be taken back
+        start = min(text.computed, max(0, known - 1))
+        return pages_for(rows) <= len(text.pages) and self._windows.hold(text.near, text.pages, start, rows)
 
     def _computed(self, read: _Read, rows: int) -> None:
         """Full pages of the prompt, which nobody writes any more, can be found from now on."""

@@ -32,6 +32,7 @@ from opsin.engine.states import StateSlots
 from opsin.engine.step_budget import StepBudget
 from opsin.engine.token_rules import TokenRules
 from opsin.engine.watch import EngineWatch
+from opsin.engine.windows import WindowPlaces
 from opsin.errors import DeviceError, RequestError, known
 from opsin.ops import PAGE
 from opsin.ops.device import Stopped
@@ -65,9 +66,11 @@ class Engine(Stays):
         )
         self._pool, self.memory = PagePool(limits.pages), MemoryPages(limits.memory)
         self.states = StateSlots(limits.states) if runner.decoder.states else None
+        self.windows = WindowPlaces(runner.window, runner.places)
         self._scheduler = Scheduler(
             self._pool, sequences=limits.sequences, rows=limits.rows,
             ready=lambda span: store is not None and span.digest in store, memory=self.memory, states=self.states,
+            windows=self.windows,
         )  # fmt: skip
         self._checks = PromptChecks(runner, self.memory, takes_media=self._media is not None)
         self._masks = MaskWork()

@@ -160,6 +160,8 @@ class Guesser:
             pages = pool.take(need) if need <= pool.free - len(self._scheduler.running) else None
             sequence.pages += pages or []
             guesses = guesses[: len(sequence.pages) * PAGE - end]
+        if guesses and not self._scheduler.windows.hold(sequence.near, sequence.pages, part.start, end + len(guesses)):
+            return part
         if not guesses or (states is not None and not states.spare(sequence.state)):
             return part
         return replace(part, guesses=tuple(guess.id for guess in guesses))

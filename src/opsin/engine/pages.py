@@ -93,17 +93,17 @@ class PagePool:
         self._before[page] = before
 
     def find_tail(
-        self, before: bytes, rows: tuple[Hashable, ...], fits: Callable[[int], bool] = lambda count: True
+        self, before: bytes, rows: tuple[Hashable, ...], fits: Callable[[int, int], bool] = lambda page, count: True
     ) -> tuple[int, int]:
         """The page that begins with the most of these rows, and how many; 0 rows where there is none.
 
-        `fits` says after how many of them somebody could go on.
+        `fits` says of a page, and how many of its rows, whether somebody could go on after these.
         """
         best = (-1, 0)
         for page, there in self._tails.get(before, {}).items():
             same = next((i for i, (a, b) in enumerate(zip(there, rows, strict=False)) if a != b), None)
             count = min(len(there), len(rows)) if same is None else same
-            if count > best[1] and fits(count):
+            if count > best[1] and fits(page, count):
                 best = (page, count)
         return best
 

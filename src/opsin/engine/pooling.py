@@ -101,7 +101,7 @@ class _HiddenProgram(StepProgram):
             rows, start, room = text.rows, text.done, text.room
             if start == 0:
                 self._write_memory(rows.divide(room.memory))
-            self._fill(row, number, rows, rows.ids[start : start + count], start, room.pages)
+            self._fill(row, number, rows, rows.ids[start : start + count], start, room.pages, room.near)
             self._fill_memory(row, number, rows, range(start, start + count), room.memory)
             self._fill_states(range(row, row + count), text.reads, text.writes)
             row += count
@@ -208,13 +208,18 @@ class Pooler:
             end = text.rows.uncut(text.done, min(text.done + budget, text.rows.count))
             end = text.rows.count if self._runner.is_bidirectional else end
             count = end - text.done
-            if not 0 < count <= space:
+            if not 0 < count <= space or not self._reaches(text, end):
                 break
             parts.append((text, count))
             budget, space = budget - count, space - count
             if budget <= 0 or len(parts) == limits.sequences:
                 break
         return parts
+
+    def _reaches(self, text: _Text, end: int) -> bool:
+        """Whether there are places for windows of its next rows."""
+        room = text.room
+        return room is None or self._engine.windows.hold(room.near, room.pages, text.done, end)
 
     def _next(self) -> Iterator[_Text]:
         """Those who hold room, then those who get some now."""

@@ -17,6 +17,7 @@ from opsin.engine.media_store import MediaStore
 from opsin.engine.rows import PromptRows
 from opsin.engine.scheduler import Plan
 from opsin.engine.step_program import Limits, StepProgram
+from opsin.engine.windows import Held, Reach, WindowPlaces, is_near, reaching
 from opsin.errors import RequestError
 from opsin.models import Decoder
 from opsin.nn.batch import MEMORY
@@ -46,7 +47,7 @@ class Runner(StepProgram):
                 heads=s.heads,
                 width=s.width,
                 kind=kind,
-                count=limits.memory if name == MEMORY else limits.pages,
+                count=limits.memory if name == MEMORY else self.places if is_near(s) else limits.pages,
             )
             for name, s in decoder.groups.items()
         }
@@ -97,7 +98,7 @@ class Runner(StepProgram):
             if not part.rows:
                 continue
             ids = [*sequence.ids[part.start : part.start + part.rows], *part.guesses]
-            self._fill(row, number, sequence.rows, ids, part.start, sequence.pages)
+            self._fill(row, number, sequence.rows, ids, part.start, sequence.pages, sequence.near)
             self._fill_memory(row, number, sequence.rows, range(part.start, end), sequence.memory.pages)
             self._fill_states(range(row, row + len(ids)), sequence.state.begin, sequence.state.written)
             row += len(ids)
@@ -113,31 +114,32 @@ class Runner(StepProgram):
 
     def score(
         self, prompt: Prompt | Sequence[int], pages: list[int], sizes: Sequence[int] = (), *,
-        memory: list[int] | None = None, states: Sequence[int] = (),
+        memory: list[int] | None = None, states: Sequence[int] = (), reach: Reach | None = None,
     ) -> Floats:  # fmt: skip
         """Logits [rows, vocabulary] after each row of a prompt or of ids, in a sequence of its own on `pages`.
 
-        All its media must be in the store; `memory` are pages for what it remembers, `states` two slots. `sizes` are
-        rows of the first steps.
+        All its media must be in the store; `memory` are pages for what it remembers, `states` two slots. `reach` gives
+        places for windows; None where nobody else has any. `sizes` are rows of the first steps.
         """
         result, row = np.empty((len(prompt), self.decoder.vocabulary), np.float32), 0
-        for part in self.scoring(prompt, pages, sizes, memory=memory, states=states):
+        for part in self.scoring(prompt, pages, sizes, memory=memory, states=states, reach=reach):
             result[row : row + len(part)] = part
             row += len(part)
         return result
 
     def scoring(
         self, prompt: Prompt | Sequence[int], pages: list[int], sizes: Sequence[int] = (), *,
-        memory: list[int] | None = None, states: Sequence[int] = (),
+        memory: list[int] | None = None, states: Sequence[int] = (), reach: Reach | None = None,
     ) -> Iterator[Floats]:  # fmt: skip
         """The same in parts, one after another. Other steps may run between two of them."""
         self.check_writes()
         rows = PromptRows(prompt if isinstance(prompt, Prompt) else Prompt.of([prompt]), self.decoder.axes)
         self._write_memory(rows.divide(memory or []))
         reads, writes, other = -1, *(states or (-1, -1))
+        reach = reach or reaching(WindowPlaces(self.window, self.places), Held(), pages)
         for start, end in _chunks(rows, [*sizes], min(self.limits.outputs, self.limits.rows)):
             self._clear()
-            self._fill(0, 0, rows, rows.ids[start:end], start, pages)
+            self._fill(0, 0, rows, rows.ids[start:end], start, pages, reach(start, end))
             self._fill_memory(0, 0, rows, range(start, end), memory or [])
             self._fill_states(range(end - start), reads, writes)
             part = np.empty((end - start, self.decoder.vocabulary), np.float32)

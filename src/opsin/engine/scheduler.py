@@ -16,6 +16,7 @@ from opsin.engine.pages import PagePool, pages_for
 from opsin.engine.rows import Placed
 from opsin.engine.sequence import Sequence
 from opsin.engine.states import Start, StateSlots, places
+from opsin.engine.windows import WindowPlaces, deepest
 from opsin.ops import PAGE
 from opsin.spans import MediaSpan
 
@@ -57,15 +58,16 @@ class Scheduler:
         ready: whether the embeddings of some media are there.
         memory: the pages of what they remember.
         states: the slots of their recurrent states; None for a model without.
+        windows: where layers with a window keep their pages; None for a model without.
     """
 
     def __init__(
         self, pool: PagePool, *, sequences: int, rows: int, ready: Callable[[MediaSpan], bool] = always,
-        memory: MemoryPages | None = None, states: StateSlots | None = None,
+        memory: MemoryPages | None = None, states: StateSlots | None = None, windows: WindowPlaces | None = None,
     ) -> None:  # fmt: skip
         self.pool, self.most, self.rows, self.ready = pool, sequences, rows, ready
         self.memory = MemoryPages(pool.count) if memory is None else memory
-        self.states = states
+        self.states, self.windows = states, WindowPlaces(0, 0) if windows is None else windows
         self.running: list[Sequence] = []
         self.waiting: list[Sequence] = []
         self._passed: Sequence | None = None  # one whose media found no room in the step before
@@ -129,9 +131,16 @@ class Scheduler:
         self.memory.wrote(sequence.memory, writes)
         if full > before:
             for page, key in list(zip(sequence.pages, sequence.keys(full), strict=False))[before:]:
-                self.pool.keep(page, key)
+                self._keep(page, key)
         if self.states is not None and rows:
             self._keep_state(self.states, sequence)
+
+    def _keep(self, page: int, key: bytes) -> None:
+        """A full page can be found; one before it that windows have lost cannot any more."""
+        before = self.pool.find([key])
+        if not self.windows.has(before, len(before) * PAGE):
+            self.pool.forget(before)
+        self.pool.keep(page, key)
 
     def checked(self, part: Slice, right: int) -> None:
         """The rows of a part are in the cache, and so many of its guesses were right: these are known rows by now.
@@ -211,7 +220,7 @@ class Scheduler:
     def _start(self, sequence: Sequence) -> Start | None:
         """Where it may begin: after full pages, in the last page of a sequence that ended and began with the same rows.
 
-        Where there are states, only where one is kept. None: it waits for a running sequence.
+        Where there are windows or states, only where these are kept. None: it waits for a running sequence.
         """
         last = sequence.known - 1  # not all rows: the last one's logits are wanted
         keys = sequence.keys(last // PAGE)
@@ -221,13 +230,16 @@ class Scheduler:
         if states is None and found < len(keys) and self._is_coming(keys[found], found):
             return None
         before, names = sequence.before(found), sequence.names(rows, min(rows + PAGE, last))
-        if states is None:
-            return Start(pages, *self.pool.find_tail(before, names), found)
-        tail = self.pool.find_tail(before, names, lambda count: states.has(sequence.key(rows + count)))
+
+        def fits(page: int, count: int) -> bool:
+            is_kept = states is None or states.has(sequence.key(rows + count))
+            return is_kept and self.windows.has([*pages, page], rows + count)
+
+        tail = self.pool.find_tail(before, names, fits)
         if not tail[1]:
-            del pages[states.deepest(keys[:found]) :]
+            del pages[deepest(self.windows, states, pages, keys) :]
         start = Start(pages, *tail, found)
-        return None if self._state_is_coming(keys, start.computed) else start
+        return None if states is not None and self._state_is_coming(keys, start.computed) else start
 
     def _begin(self, sequence: Sequence, start: Start) -> None:
         """Take what is there of its beginning."""
@@ -237,6 +249,7 @@ class Scheduler:
         if start.rows:
             self.pool.adopt(start.tail)
             sequence.pages.append(start.tail)
+        self.windows.hold(sequence.near, sequence.pages, start.computed, start.computed)
         if self.states is None:
             return
         key = sequence.key(start.computed) if start.computed else None
@@ -271,6 +284,9 @@ class Scheduler:
             if not self._make_room(sequence, plan, self.running):
                 return False
         sequence.pages += self.pool.take(need) or []
+        while not self.windows.hold(sequence.near, sequence.pages, sequence.computed, rows):
+            if not self._make_room(sequence, plan, self.running):
+                return False
         return True
 
     def _make_room(self, sequence: Sequence, plan: Plan, among: list[Sequence]) -> bool:
@@ -304,5 +320,6 @@ class Scheduler:
         if self.states is not None:
             self.states.release(sequence.state, sequence.key(sequence.computed) if sequence.computed else None)
         self.pool.give_back(sequence.pages)
+        self.windows.release(sequence.near)
         self.memory.release(sequence.memory)
         sequence.pages = []

@@ -30,7 +30,9 @@ def score(engine: Engine, runner: Runner, prompt: Prompt, sizes: Sequence[int] =
     def run() -> Floats:
         room = Room.of(engine, PromptRows(prompt))
         try:
-            return runner.score(prompt, room.pages, sizes, memory=room.memory, states=room.states)
+            return runner.score(
+                prompt, room.pages, sizes, memory=room.memory, states=room.states, reach=room.reach(engine)
+            )
         finally:
             room.give_back(engine)
 
@@ -49,7 +51,7 @@ def prompt_logprobs(
     ids = [id for span in prompt.spans if isinstance(span, TextSpan) for id in span.ids]
     told: list[Logprobs] = []
     with _room(engine, PromptRows(prompt), check) as room:
-        parts = runner.scoring(ids, room.pages, states=room.states)
+        parts = runner.scoring(ids, room.pages, states=room.states, reach=room.reach(engine))
         while len(told) < len(ids) - 1:
             check()
             for row in engine.call(lambda: next(parts)):

@@ -22,6 +22,7 @@ from opsin.engine.sampler import Sampler
 from opsin.engine.sampling import Sampling
 from opsin.engine.states import Carried
 from opsin.engine.token_rules import TokenRules
+from opsin.engine.windows import Held
 from opsin.errors import DeviceError, OpsinError, RequestError
 from opsin.ops import PAGE
 from opsin.process import Home, Stays
@@ -130,6 +131,7 @@ class Sequence:
         self.again = 0  # known rows that are computed again, since wrong guesses came after them
         self.was_started = False
         self.pages: list[int] = []
+        self.near = Held()
         self.memory = Remembered(self.rows.memory)
         self.state = Carried()
         self.ends = (frozenset() if sampling.ignore_eos else ends).union(sampling.stop_token_ids)

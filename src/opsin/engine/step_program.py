@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from opsin.arrays import Ints
 from opsin.engine.media_store import MediaStore
 from opsin.engine.memory import MemoryInputs, write_memory
 from opsin.engine.rows import Placed, PromptRows
 from opsin.engine.states import StateInputs
+from opsin.engine.windows import Held, count_places, is_near, widest
 from opsin.errors import RequestError
 from opsin.models import Decoder
 from opsin.nn.batch import MEMORY, Batch, Group
@@ -63,10 +65,17 @@ class StepProgram:
         self.device, self.decoder, self.limits, self.media = device, decoder, limits, media
         shapes = [shape for name, shape in decoder.groups.items() if name != MEMORY]
         self._windows = sorted({shape.window for shape in shapes})
+        self.window = widest(shapes)
         self._ahead = sorted({shape.window for shape in shapes if shape.bidirectional})
         self._memory: MemoryInputs | None = None
         self._states: StateInputs | None = None
         self._placed = False  # whether the step before had media
+
+    @property
+    def places(self) -> int:
+        """Of pages in layers with a window."""
+        limits = self.limits
+        return count_places(self.window, sequences=limits.sequences, rows=limits.rows, pages=limits.pages)
 
     @property
     def bytes(self) -> int:
@@ -83,14 +92,19 @@ class StepProgram:
 
         tables = tape.input(ops, "tables", (limits.sequences, -(-limits.context // PAGE)), "i32")
         sequence, last, slots = each_row("sequence"), each_row("last"), each_row("slots")
+        lying = {False: (tables, slots)}
+        if self.window:
+            near = tape.input(ops, "near", (limits.sequences, -(-limits.context // PAGE)), "i32")
+            lying[True] = near, each_row("near.slots")
         own = [shape for name, shape in shapes.items() if name != MEMORY]
         ends = {causal: each_row("own") if causal else last for causal in {shape.causal for shape in own}}
         firsts = {window: each_row(_first(window)) for window in self._windows}
         ahead = {window: each_row(_end(window)) for window in self._ahead}
         # Groups that see alike share their reads, and so the plan of them that the device makes.
-        sights = {(shape.window, shape.causal) for shape in own}
+        sights = {(shape.window, shape.causal): is_near(shape) for shape in own}
         reads = {
-            (w, causal): Reads(tables, sequence, firsts[w], ahead.get(w, ends[causal])) for w, causal in sorted(sights)
+            (w, causal): Reads(lying[near][0], sequence, firsts[w], ahead.get(w, ends[causal]))
+            for (w, causal), near in sorted(sights.items())
         }
         if MEMORY in shapes:
             size = (limits.sequences, limits.memory)
@@ -101,7 +115,7 @@ class StepProgram:
             ids=each_row("ids"),
             positions=each_row("positions"),
             groups={
-                name: Group(pages[name], reads[s.window, s.causal], slots)
+                name: Group(pages[name], reads[s.window, s.causal], lying[is_near(s)][1])
                 for name, s in shapes.items()
                 if name != MEMORY
             },
@@ -115,8 +129,12 @@ class StepProgram:
             runs=self._states.runs if self._states is not None else None,
         )
 
-    def _fill(self, row: int, number: int, rows: PromptRows, ids: Sequence[int], start: int, pages: list[int]) -> None:
-        """Rows of one sequence into the program's inputs."""
+    def _fill(
+        self, row: int, number: int, rows: PromptRows, ids: Sequence[int], start: int, pages: list[int], held: Held
+    ) -> None:  # fmt: skip
+        """Rows of one sequence into the program's inputs; `held` is where its pages lie in layers with a window."""
+        if self.window:
+            self._fill_near(row, number, np.arange(start, start + len(ids), dtype=np.int32), held)
         if len(ids) == 1 and not self._ahead and (start >= rows.count or not rows.media):
             self._fill_one(row, number, rows, ids[0], start, pages)
             return
@@ -158,6 +176,13 @@ class StepProgram:
             inputs[_first(window)][row] = max(0, place - window + 1) if window else 0
         if "axes" in inputs:
             inputs["axes"][row] = position
+
+    def _fill_near(self, row: int, number: int, places: Ints, held: Held) -> None:
+        """The same of layers with a window; what they no longer hold nobody reads."""
+        table = self.program.inputs["near"][number]
+        table[held.first : held.first + len(held.places)] = held.places
+        slots = table[places // PAGE] * PAGE + places % PAGE
+        self.program.inputs["near.slots"][row : row + len(places)] = slots
 
     def _fill_memory(self, row: int, number: int, rows: PromptRows, places: range, pages: list[int]) -> None:
         """What rows of one sequence remember, if anything."""

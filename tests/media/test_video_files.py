@@ -10,6 +10,7 @@ import pytest
 from made_videos import decoded, made_video
 
 from opsin.errors import RequestError
+from opsin.media import container
 from opsin.media.budget import PictureBudget
 from opsin.media.film import FrameChoice, VideoLimits
 from opsin.media.video_file import open_film
@@ -67,6 +68,12 @@ def test_limits_hold_before_a_frame_is_decoded(data, limits, words, monkeypatch)
         open_film(data, limits)
 
 
+def test_a_frame_that_is_larger_than_its_file_says_is_not_decoded(data, monkeypatch):
+    monkeypatch.setitem(container.MOST, "max_pixels", "3000")
+    with pytest.raises(RequestError, match="a damaged or truncated"):
+        open_film(data)
+
+
 @pytest.mark.parametrize(("given", "words"), [
     (b"", "an empty file"), (b"%PDF-1.7 ...", "unknown kind"), (b"#EXTM3U\nhttp://a/b", "unknown kind"),
     (b"\0\0\0\x18ftypisom" + bytes(100), "damaged or truncated"), (b"\x1a\x45\xdf\xa3" + bytes(50), "damaged"),
@@ -95,7 +102,7 @@ def test_sound_alone_is_no_video():
 def test_what_a_file_names_besides_is_not_opened(data, monkeypatch):
     """A QuickTime file may say that its frames lie elsewhere."""
     seen = []
-    monkeypatch.setattr("opsin.media.video_file._refuse", lambda *given: seen.append(given))
+    monkeypatch.setattr("opsin.media.container._refuse", lambda *given: seen.append(given))
     moved = data.replace(b"url \0\0\0\x01", b"url \0\0\0\0")  # no longer "in this file"
     with suppress(RequestError):
         open_film(moved)

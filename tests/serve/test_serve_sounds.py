@@ -6,10 +6,12 @@ import base64
 
 import openai
 import pytest
+from made_tracks import made_track
 from running_server import running
 from tiny_hearing import SECOND, recording, tiny_hearing
 
 import opsin
+from opsin.media.hearing import open_sound
 
 DATA = recording()
 ENCODED = base64.b64encode(DATA).decode()
@@ -56,6 +58,17 @@ def test_every_address_hears_the_same(hears, talks):
     parts = [{"type": "input_text", "text": "What is said?"}, WAV]
     made = talks.responses.create(model="tiny", input=user(*parts), temperature=0, max_output_tokens=16)
     assert made.output_text.startswith(text) and made.usage.input_tokens == tokens
+
+
+@pytest.mark.parametrize(("kind", "codec"), [("ipod", "aac"), ("webm", "libopus")])
+def test_m4a_and_webm_are_heard_as_wav_is(talks, kind, codec):
+    data = made_track(open_sound(DATA).samples, kind, codec)
+    audio = {"data": base64.b64encode(data).decode(), "format": kind}
+    made = talks.chat.completions.create(
+        model="tiny", messages=user(TEXT, {"type": "input_audio", "input_audio": audio}), **GREEDY
+    )
+    assert made.usage.prompt_tokens_details.audio_tokens == SECOND
+    assert made.choices[0].message.content
 
 
 def test_ollamas_clients_send_sounds_among_pictures(hears):

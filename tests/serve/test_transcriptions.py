@@ -9,10 +9,12 @@ import numpy as np
 import openai
 import pytest
 import soundfile
+from made_tracks import made_track
 from running_server import running
 from waiting import PATIENCE
 
 import opsin
+from opsin.media.hearing import open_sound
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -86,6 +88,16 @@ def test_a_stream_sends_pieces_and_then_all(client):
     assert "".join(event.delta for event in events[:-1]).strip() == events[-1].text
 
 
+@pytest.mark.parametrize(
+    ("kind", "codec", "name"), [("ipod", "aac", "a.m4a"), ("webm", "libopus", "a.webm"), ("mp4", "aac", "a.mp4")]
+)
+def test_what_phones_and_browsers_record_is_written_down(client, model, kind, codec, name):
+    data = made_track(open_sound(recording()[1]).samples, kind, codec)
+    made = ask(client, file=(name, data))
+    assert made.text and made.text == model.transcribe(data, language="en", temperature=0.5).text
+    assert made.usage.seconds == 2
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the client says so of the address
 def test_translations_are_asked_so(client):
     made = client.audio.translations.create(model="any", file=recording(), response_format="verbose_json")
@@ -96,7 +108,7 @@ def test_translations_are_asked_so(client):
     ("more", "param", "words"),
     [
         ({"file": ("a.wav", b"no sound")}, "file", "of an unknown kind"),
-        ({"file": ("a.m4a", b"\0\0\0\x20ftypM4A ")}, "file", "M4A or MP4, which is not decoded"),
+        ({"file": ("a.m4a", b"\0\0\0\x20ftypM4A ")}, "file", "damaged or truncated"),
         ({"language": "tlh"}, None, "the model knows no language"),
         ({"response_format": "diarized_json"}, "response_format", "is unknown"),
         ({"temperature": 7}, "temperature", "is out of range"),

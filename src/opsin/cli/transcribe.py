@@ -28,7 +28,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("transcribe", help="write down what was said in recordings", description=__doc__)
     parser.set_defaults(run=run)
     options.add_model(parser)
-    what = "a recording: WAV, FLAC, OGG, Opus or MP3; or - for one from stdin"
+    what = "a recording: WAV, FLAC, OGG, Opus, MP3, M4A, MP4 or WebM; or - for one from stdin"
     parser.add_argument("sounds", nargs="+", metavar="SOUND", help=what)
     parser.add_argument("-f", "--format", choices=_FORMATS, default="txt", help="of what is written (txt)")
     parser.add_argument(

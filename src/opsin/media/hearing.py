@@ -1,12 +1,14 @@
 """Bytes, a path, an open file or an array becomes a Waveform. Whatever strangers send: that or a RequestError.
 
-WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF and CAF are decoded by libsndfile, piece by piece, and resampled by soxr.
+WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF and CAF are decoded by libsndfile, what else there is by PyAV
+(`sound_track.py`), all piece by piece, and resampled by soxr.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, cast
 
@@ -17,7 +19,8 @@ from opsin.arrays import Floats
 from opsin.errors import FieldError, RequestError
 from opsin.media.files import Readable, is_readable, read_open, read_path
 from opsin.media.picture import digest_of_file
-from opsin.media.sound import RATE, Sound, SoundLimits, Waveform, digest_of_samples, is_sound
+from opsin.media.sound import RATE, SEND, Sound, SoundLimits, SoundTrack, Waveform, digest_of_samples, is_sound
+from opsin.media.sound_track import open_track, track_kind
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -27,9 +30,8 @@ Heard = Recorded | Waveform | Sound
 _PIECE = 1 << 16  # frames that are decoded at once
 _LOUDEST: Final = 1e4  # times full scale: what is beyond is no sound
 _RATES: Final = range(1000, 768_001)
-_SEND: Final = "send WAV, FLAC, OGG, Opus or MP3"
 _OTHERS: Final = {
-    b"\x1a\x45\xdf\xa3": "WebM or Matroska", b"0&\xb2u": "WMA", b"#!AMR": "AMR", b"MThd": "MIDI, notes without sound",
+    b"0&\xb2u": "WMA", b"#!AMR": "AMR", b"MThd": "MIDI, notes without sound",
     b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture", b"GIF8": "a picture",
 }  # fmt: skip
 
@@ -77,34 +79,46 @@ def _opened(source: Recorded | Waveform, limits: SoundLimits, given: int, rate: 
 
 def check_sound(data: bytes, limits: SoundLimits | None = None) -> None:
     """Raises RequestError for a file that is no sound, or too much of it, as far as its header tells."""
-    import soundfile
-
     limits = limits or SoundLimits()
-    limits.check_bytes(len(data))
-    _check_kind(data)
-    try:
-        with soundfile.SoundFile(_Bounded(data)) as file:
-            _check_header(file, limits)
-    except soundfile.LibsndfileError as error:
-        raise RequestError(f"it cannot be decoded: {error.error_string}", hint=_SEND) from error
+    with _track(data, limits) as file:
+        _check_header(file, limits)
 
 
 def _from_file(data: bytes, limits: SoundLimits, rate: int) -> Waveform:
-    import soundfile  # it loads libsndfile, which is not needed before the first sound
-
-    if not data:
-        raise RequestError("an empty file", hint="send the recording's bytes")
-    limits.check_bytes(len(data))
-    _check_kind(data)
     try:
-        with soundfile.SoundFile(_Bounded(data)) as file:
+        with _track(data, limits) as file:
             _check_header(file, limits)
-            samples = _joined(_mono(file, limits), file.samplerate, rate)
-    except soundfile.LibsndfileError as error:
-        raise RequestError(f"it cannot be decoded: {error.error_string}", hint=_SEND) from error
+            samples = _joined(_mono(file, limits), file.rate, rate)
     except MemoryError as error:
         raise RequestError("there is no memory to decode this sound", hint="cut it into parts") from error
     return Waveform(_checked(samples), rate, digest_of_file(data))
+
+
+@contextmanager
+def _track(data: bytes, limits: SoundLimits) -> Iterator[SoundTrack]:
+    """The opened file. Raises RequestError, also for what is damaged within."""
+    if not data:
+        raise RequestError("an empty file", hint="send the recording's bytes")
+    limits.check_bytes(len(data))
+    kind = track_kind(data)
+    if kind is not None:
+        with open_track(data, kind) as track:
+            yield track
+        return
+    _check_kind(data)
+    import soundfile  # it loads libsndfile, which is not needed before the first sound
+
+    try:
+        with soundfile.SoundFile(_Bounded(data)) as file:
+            seconds = file.frames / file.samplerate if file.samplerate > 0 else 0.0
+            yield SoundTrack(file.channels, file.samplerate, seconds, _pieces(file))
+    except soundfile.LibsndfileError as error:
+        raise RequestError(f"it cannot be decoded: {error.error_string}", hint=SEND) from error
+
+
+def _pieces(file: SoundFile) -> Iterator[Floats]:
+    while len(piece := file.read(_PIECE, dtype="float32", always_2d=True)):
+        yield piece
 
 
 class _Bounded(BytesIO):
@@ -121,31 +135,32 @@ def _check_kind(data: bytes) -> None:
     if is_sound(data):
         return
     kinds = [what for start, what in _OTHERS.items() if data.startswith(start)]
-    kinds += ["M4A or MP4"] if data[4:8] == b"ftyp" else []
     if kinds:
-        raise RequestError(f"{kinds[0]}, which is not decoded", hint=_SEND)
-    raise RequestError(f"of an unknown kind: it begins with {data[:8]!r}", hint=_SEND)
+        raise RequestError(f"{kinds[0]}, which is not decoded", hint=SEND)
+    raise RequestError(f"of an unknown kind: it begins with {data[:8]!r}", hint=SEND)
 
 
-def _check_header(file: SoundFile, limits: SoundLimits) -> None:
+def _check_header(file: SoundTrack, limits: SoundLimits) -> None:
     limits.check_channels(file.channels)
-    _check_rate(file.samplerate)
-    limits.check_seconds(file.frames / file.samplerate)
+    _check_rate(file.rate)
+    limits.check_seconds(file.seconds)
 
 
 def _check_rate(rate: int) -> None:
     if rate not in _RATES:
         told = f"{rate} samples a second, {_RATES.start} to {_RATES.stop - 1} are read"
-        raise RequestError(told, hint=_SEND)
+        raise RequestError(told, hint=SEND)
 
 
-def _mono(file: SoundFile, limits: SoundLimits) -> Iterator[Floats]:
+def _mono(file: SoundTrack, limits: SoundLimits) -> Iterator[Floats]:
     """The mean of its channels, piece by piece; a header may have said too little."""
-    frames = 0
-    while len(piece := file.read(_PIECE, dtype="float32", always_2d=True)):
-        frames += len(piece)
-        limits.check_seconds(frames / file.samplerate, at_least=True)
-        yield piece.mean(1, dtype=np.float32) if file.channels > 1 else piece[:, 0]
+    samples = 0
+    for piece in file.pieces:
+        samples += len(piece)
+        limits.check_seconds(samples / file.rate, at_least=True)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is no sound is refused at the end
+            mean = piece.mean(1, dtype=np.float32) if piece.shape[1] > 1 else piece[:, 0]
+        yield mean
 
 
 def _joined(pieces: Iterator[Floats], given: int, wanted: int) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
@@ -11,9 +12,11 @@ from opsin.errors import RequestError
 from opsin.media.limits import ByteLimit
 
 RATE = 16_000  # samples a second that models of speech hear
+SEND: Final = "send WAV, FLAC, OGG, Opus, MP3, M4A, MP4 or WebM"
 # How files begin: libsndfile knows more kinds, whose readers nobody needs.
 _KNOWN: Final = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff")
 _OF_PICTURES: Final = (b"WEBP", b"AVI ")  # behind RIFF and a length
+_M4A: Final = (b"ftypM4A ", b"ftypM4B ")  # behind a length: an MP4 without pictures
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,23 @@ class SoundLimits(ByteLimit):
         """Refuse sound without channels, or with too many."""
         if not 0 < channels <= self.channels:
             raise RequestError(f"{channels} channels, 1 to {self.channels} are mixed", hint="mix it down first")
+
+
+@dataclass(frozen=True)
+class SoundTrack:
+    """An opened file of sound.
+
+    Attributes:
+        channels: as its header tells.
+        rate: samples a second.
+        seconds: as its header tells, 0 where it does not.
+        pieces: float32 [samples, channels], decoded as they are read; full scale is -1 to 1. A header may lie.
+    """
+
+    channels: int
+    rate: int
+    seconds: float
+    pieces: Iterator[Floats] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -89,8 +109,15 @@ def digest_of_samples(samples: Floats, rate: int) -> bytes:
 
 
 def is_sound(data: bytes) -> bool:
-    """Whether a file begins as sound of one of the kinds does that are decoded."""
-    return (data.startswith(_KNOWN) and data[8:12] not in _OF_PICTURES) or _is_mp3(data)
+    """Whether a file begins as one of sound alone does: MP4 and WebM may be videos."""
+    known = data.startswith(_KNOWN) and data[8:12] not in _OF_PICTURES
+    return known or data[4:12] in _M4A or _is_mp3(data) or is_adts(data)
+
+
+def is_adts(data: bytes) -> bool:
+    """Whether it begins with the header of a frame of AAC: twelve ones, layer 0, and a rate (ISO 13818-7, 6.2)."""
+    head = data[:3]
+    return len(head) == 3 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0 and head[2] >> 2 & 0xF < 13
 
 
 def _is_mp3(data: bytes) -> bool:

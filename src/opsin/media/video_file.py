@@ -1,23 +1,21 @@
 """A video's bytes become a Film. PyAV (FFmpeg) reads them; opsin[video] brings it.
 
-Only kinds and codecs that people send are read, each by its own demuxer: FFmpeg left alone would also take lists of
-other files and addresses. Packets are counted once, without decoding; a frame is decoded when somebody asks for it,
-from the key frame before it on, and the decoder stays where it is for the next.
+Only codecs that people send are read. Packets are counted once, without decoding; a frame is decoded when somebody asks
+for it, from the key frame before it on, and the decoder stays where it is for the next.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BytesIO
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image
 
-from opsin.errors import OpsinError, RequestError
+from opsin.errors import RequestError
+from opsin.media.container import MOST, explained, kind_of, open_container, opened
 from opsin.media.film import Film, VideoLimits
 from opsin.media.limits import Size
 from opsin.media.picture import digest_of_file
@@ -28,31 +26,13 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 SEND: Final = "send MP4, MOV, WebM, Matroska, AVI, MPEG-TS or an animated GIF"
-INSTALL: Final = "install it: pip install 'opsin[video]'"
 _CODECS: Final = frozenset(
     (
         *("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "libvpx", "libvpx-vp9", "mpeg4", "mpeg2video"),
         *("mpeg1video", "mjpeg", "gif", "h263", "prores", "theora"),
     )
 )
-_ATOMS: Final = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-MOST_PIXELS: Final = "64000000"  # of a frame, which FFmpeg itself refuses: also while it looks what there is
 _KEPT = 2  # decoded frames: what is cut from one, or made of two, asks for it more than once
-
-
-def kind_of(data: bytes) -> str | None:
-    """FFmpeg's name of the demuxer for a file that begins so; None for what is no video that is read."""
-    if data[4:8] in _ATOMS:
-        return "mp4"
-    if data.startswith(b"\x1a\x45\xdf\xa3"):
-        return "matroska"
-    if data.startswith(b"RIFF") and data[8:12] == b"AVI ":
-        return "avi"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "gif"
-    if len(data) > 188 and data[0] == data[188] == 0x47:
-        return "mpegts"
-    return None
 
 
 def open_film(data: bytes, limits: VideoLimits | None = None) -> Film:
@@ -68,46 +48,6 @@ def open_film(data: bytes, limits: VideoLimits | None = None) -> Film:
     return Film(file.size, file.times, digest_of_file(data), file.image)
 
 
-@contextmanager
-def opened(data: bytes, kind: str) -> Iterator[InputContainer]:
-    """The container, closed at the end. FFmpeg's errors, and those of damaged files, become RequestError."""
-    with explained(kind), open_container(data, kind) as container:
-        yield container
-
-
-def open_container(data: bytes, kind: str) -> InputContainer:
-    """Nothing but these bytes is read. Raises RequestError where PyAV is not installed."""
-    try:
-        import av
-    except ImportError as error:
-        raise RequestError("it is read by PyAV, which is not installed", hint=INSTALL) from error
-    # Whatever a file names besides is not opened: a callable that refuses stands in place of FFmpeg's own.
-    made: InputContainer = av.open(
-        BytesIO(data), "r", format=kind, io_open=_refuse, metadata_errors="ignore", options={"max_pixels": MOST_PIXELS}
-    )
-    return made
-
-
-def _refuse(*_: object) -> object:
-    raise PermissionError("other files are not read")
-
-
-@contextmanager
-def explained(kind: str) -> Iterator[None]:
-    """FFmpeg's errors, and whatever damaged files raise, as RequestError."""
-    try:
-        yield
-    except OpsinError:
-        raise
-    except MemoryError as error:
-        raise RequestError("there is no memory to decode it", hint="make it smaller") from error
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise RequestError(
-            f"a damaged or truncated {kind} file: {reason:.200}", hint=f"send all of it; {SEND}"
-        ) from error
-
-
 class _VideoFile:
     """The first video of a file. Whoever asks for frames holds its lock; it decodes on from where it was."""
 
@@ -119,7 +59,7 @@ class _VideoFile:
         self._frames: Iterator[VideoFrame] = iter(())
         self._at = -1  # the last frame that came out
         self._exact = True  # frames come out at their packets' times
-        with opened(data, kind) as container:
+        with opened(data, kind, SEND) as container:
             stream = self._stream(container)
             self._coded = (stream.codec_context.width, stream.codec_context.height)
             limits.check_size(self._coded)
@@ -175,14 +115,14 @@ class _VideoFile:
 
     def _upright(self, frame: VideoFrame) -> Image.Image:
         self._limits.check_size((frame.width, frame.height))
-        with explained(self._kind):
+        with explained(self._kind, SEND):
             image = Image.fromarray(frame.to_ndarray(format="rgb24"))
         return image.rotate(self._turn, expand=True) if self._turn else image
 
     def _find(self, number: int) -> VideoFrame:
         """The frame that is shown at its time, or the next that there is: some packets show nothing."""
         stamp = int(self.stamps[number])
-        with explained(self._kind):
+        with explained(self._kind, SEND):
             key = self._key(stamp)
             if number <= self._at or self._at < 0 or (key is not None and key > self.stamps[self._at]):
                 self._begin(key)
@@ -214,7 +154,8 @@ class _VideoFile:
         """Stand before a key frame, or before the first frame."""
         if key is None or self._container is None:
             self._container = open_container(self._data, self._kind)
-            self._stream(self._container).codec_context.thread_count = 1
+            codec = self._stream(self._container).codec_context
+            codec.thread_count, codec.options = 1, dict(MOST)
         stream = self._stream(self._container)
         if key is not None:
             self._container.seek(key, stream=stream)

@@ -66,7 +66,7 @@ class AudioUrl(Fields, kw_only=True):
 class InputAudio(Fields, kw_only=True):
     """A sound that is sent along."""
 
-    data: Annotated[str, Meta(description="Base64 of a file: WAV, FLAC, OGG, Opus or MP3.")]
+    data: Annotated[str, Meta(description="Base64 of a file: WAV, FLAC, OGG, Opus, MP3, M4A, MP4 or WebM.")]
     format: Annotated[str | None, Meta(description="Its kind, which its first bytes tell as well.")] = None
 
 

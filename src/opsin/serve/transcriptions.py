@@ -29,7 +29,7 @@ FORM: Final[Mapping[str, Any]] = {
     "type": "object",
     "required": ["file"],
     "properties": {
-        "file": {"type": "string", "format": "binary", "description": "WAV, FLAC, OGG, Opus or MP3."},
+        "file": {"type": "string", "format": "binary", "description": "WAV, FLAC, OGG, Opus, MP3, M4A, MP4 or WebM."},
         **{name: {"type": "string", "description": about} for name, about in _TEXTS.items()},
         "response_format": {"type": "string", "enum": [*_FORMATS]},
         "temperature": {"type": "number", "minimum": 0, "maximum": 1},

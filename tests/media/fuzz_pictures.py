@@ -70,11 +70,11 @@ def mutate(seed: tuple[str, bytes], others: list[tuple[str, bytes]], dice: rando
     data = bytearray(original)
     for _ in range(dice.choice((1, 1, 1, 2, 3, 8))):
         if data:
-            _damage(data, others, dice)
+            damage(data, others, dice)
     return _mend_png(bytes(data)) if kind == "PNG" and dice.random() < 0.8 else bytes(data)
 
 
-def _damage(data: bytearray, others: list[tuple[str, bytes]], dice: random.Random) -> None:
+def damage(data: bytearray, others: list[tuple[str, bytes]], dice: random.Random) -> None:
     # Half of the blows fall on the header.
     place = dice.randrange(len(data)) if dice.random() < 0.5 else dice.randrange(min(len(data), 200))
     length = dice.choice((1, 2, 4, 8, 16, 64, 300))

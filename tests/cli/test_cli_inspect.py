@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_hearing import SECOND, WINDOW, hearing_metadata, hearing_tensors, tiny_hearing
+from tiny_sight import write_tower
 from tiny_vision import tiny_projector
 
 import opsin
@@ -99,6 +101,37 @@ def test_the_part_that_sees_is_shown_alone_and_in_one_file(
             assert vision["file_bytes"] == sum(info.nbytes for info in file.tensors.values())
     assert "opsin cannot run this model: it has no part for text" in told(capsys, "inspect", eyes)
     assert json.loads(told(capsys, "inspect", tiny_file(), "--json"))["vision"] is None
+
+
+def test_the_part_that_hears_is_shown_alone_and_beside_one_that_sees(
+    tiny_file, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for sees in (False, True):
+        folder = tmp_path / str(sees)
+        folder.mkdir()
+        tiny_hearing(folder, sees=sees)
+        report = json.loads(told(capsys, "inspect", folder / "mmproj.gguf", "--json"))
+        assert (report["vision"] is not None) == sees
+        audio = report["audio"]
+        assert (audio["projector"], audio["bands"], audio["layers"], audio["width"]) == ("ultravox", 16, 2, 32)
+        assert (audio["seconds"], audio["projection"], audio["memory_rows"]) == (WINDOW, 64, None)
+        assert audio["token_rate"] == pytest.approx(SECOND, abs=0.6)  # windows end within a second
+        assert audio["weight_bytes"] and audio["tensors"] == len(hearing_tensors())
+        lines = told(capsys, "inspect", folder / "mmproj.gguf").splitlines()
+        where = lines.index("audio")
+        assert lines[where + 2] == "  network   2 layers of width 32, to embeddings of 64"
+        assert lines[where + 4] == "  sounds    0.48 seconds at once in 16 mel bands"
+        assert lines[where + 5] == "  tokens    12.5 a second"
+    assert json.loads(told(capsys, "inspect", tiny_file(), "--json"))["audio"] is None
+
+
+def test_a_part_that_hears_and_cannot_be_run_is_shown_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = {**hearing_metadata(), "clip.audio.block_count": 9}
+    write_tower(tmp_path / "ears.gguf", keys, hearing_tensors())
+    out = told(capsys, "inspect", tmp_path / "ears.gguf")
+    assert "opsin cannot run this part: " in out and "2 of its 9 layers" in out
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,14 @@ def test_segments_are_lines(run, folder):
     assert done.stdout.strip() and "Traceback" not in done.stderr
 
 
+def test_inspect_tells_what_it_hears_and_that_nothing_is_left_unread(run, folder):
+    told = json.loads(run("inspect", folder / "model.gguf", "--json").stdout)
+    audio = told["audio"]
+    assert (audio["projector"], audio["writes"], audio["token_rate"]) == ("whisper", True, None)
+    assert audio["seconds"] == 2 * audio["memory_rows"] / 100
+    assert told["notes"] == []
+
+
 def test_several_become_files_of_their_own(run, folder, tmp_path):
     sounds = [folder / "one.wav", folder / "two.flac"]
     options = ["-l", "en", "--temperature", 0, "-d", tmp_path]

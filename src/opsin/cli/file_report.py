@@ -9,6 +9,7 @@ from math import prod
 
 from opsin.api.memory_need import cache_bytes, cache_page_bytes
 from opsin.api.notes import find_notes
+from opsin.cli.audio_report import AudioReport, audio_lines, find_audio
 from opsin.cli.vision_report import VisionReport, find_vision, vision_lines
 from opsin.errors import OpsinError
 from opsin.gguf import File
@@ -59,6 +60,7 @@ class FileReport:
     state_bytes: int | None
     problem: str | None
     vision: VisionReport | None = None
+    audio: AudioReport | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -71,7 +73,9 @@ def report_file(file: File, context: int | None = None) -> FileReport:
         size = prod(info.shape)
         kinds[name] = Tensors(before.count + 1, before.parameters + size, before.file_bytes + info.nbytes)
     memory, problem = _memory(file, context)
-    notes, problem = _notes(file) if problem is None else ((), problem)
+    audio = find_audio(file)  # before notes, which tell of keys that nobody asked for
+    writes = audio is not None and audio.writes
+    notes, problem = _notes(file, hears=writes) if problem is None else ((), problem)
     return FileReport(
         path=str(file.path),
         architecture=file.get_str("general.architecture", ""),
@@ -89,6 +93,7 @@ def report_file(file: File, context: int | None = None) -> FileReport:
         state_bytes=memory.states if memory else None,
         problem=problem,
         vision=find_vision(file),
+        audio=audio,
         notes=notes,
     )
 
@@ -138,11 +143,11 @@ def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None
     ), None
 
 
-def _notes(file: File) -> tuple[tuple[str, ...], str | None]:
+def _notes(file: File, *, hears: bool) -> tuple[tuple[str, ...], str | None]:
     """What the file lacks or says wrongly; or why its texts cannot be read. The decoder was built before."""
     try:
         tokenizer = Tokenizer.from_metadata(file.metadata)
-        return tuple(find_notes(file, tokenizer, ChatTemplate.from_metadata(file.metadata))), None
+        return tuple(find_notes(file, tokenizer, ChatTemplate.from_metadata(file.metadata), hears=hears)), None
     except OpsinError as error:
         return (), str(error)
 
@@ -170,7 +175,8 @@ def page(report: FileReport) -> str:
         "",
         "memory",
         *_memory_lines(report),
-        *_vision_lines(report.vision),
+        *([] if report.vision is None else ["", "vision", *vision_lines(report.vision)]),
+        *([] if report.audio is None else ["", "audio", *audio_lines(report.audio)]),
         *(["", "notes", *(f"  {ascii(note)[1:-1]}" for note in report.notes)] if report.notes else []),
         "",
         "metadata",
@@ -211,11 +217,6 @@ def _picture_lines(report: FileReport) -> list[str]:
         f"  a picture {rows * size / 1e6:9.1f} MB in {kind} at most, {rows} rows beside the text"
         for kind, size in report.memory_row_bytes.items()
     ]
-
-
-def _vision_lines(vision: VisionReport | None) -> list[str]:
-
-    return [] if vision is None else ["", "vision", *vision_lines(vision)]
 
 
 def _metadata_lines(metadata: Mapping[str, object]) -> list[str]:

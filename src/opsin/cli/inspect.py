@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
 def _report(place: str | Path, context: int | None, *, verify: bool) -> FileReport:
     """A file, or what a store has under a name: then with the part for pictures and what stands beside them."""
     from opsin.api.files import Files, find
+    from opsin.cli.audio_report import find_audio
     from opsin.cli.file_report import report_file
     from opsin.cli.vision_report import find_vision
     from opsin.models import open_model
@@ -50,6 +51,8 @@ def _report(place: str | Path, context: int | None, *, verify: bool) -> FileRepo
         report = report_file(file, context)
     for path in files.vision:
         with open_model(path) as projector:
-            report = replace(report, vision=report.vision or find_vision(projector))
+            report = replace(
+                report, vision=report.vision or find_vision(projector), audio=report.audio or find_audio(projector)
+            )
         notes = (*notes, f"its file for pictures is {path}")
     return replace(report, notes=(*notes, *report.notes))

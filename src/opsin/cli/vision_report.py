@@ -47,12 +47,12 @@ def find_vision(file: File) -> VisionReport | None:
     infos = [info for name, info in file.tensors.items() if is_projector(name) and not name.startswith(("a.", "mm.a."))]
     tried, size, problem = _try(file)
     return VisionReport(
-        projector=_text(file, "clip.vision.projector_type") or _text(file, "clip.projector_type"),
-        image_size=_number(file, "image_size"),
-        patch_size=_number(file, "patch_size"),
-        layers=_number(file, "block_count"),
-        width=_number(file, "embedding_length"),
-        projection=tried[2] if tried else _number(file, "projection_dim"),
+        projector=text(file, "clip.vision.projector_type") or text(file, "clip.projector_type"),
+        image_size=number(file, "vision.image_size"),
+        patch_size=number(file, "vision.patch_size"),
+        layers=number(file, "vision.block_count"),
+        width=number(file, "vision.embedding_length"),
+        projection=tried[2] if tried else number(file, "vision.projection_dim"),
         tensors=len(infos),
         file_bytes=sum(info.nbytes for info in infos),
         weight_bytes=size,
@@ -97,12 +97,14 @@ def vision_lines(vision: VisionReport) -> list[str]:
     ]
 
 
-def _number(file: File, name: str) -> int | None:
-    value = file.metadata.get(f"clip.vision.{name}")
+def number(file: File, name: str) -> int | None:
+    """Under this name in `clip`, where it is one."""
+    value = file.metadata.get(f"clip.{name}")
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _text(file: File, key: str) -> str:
+def text(file: File, key: str) -> str:
+    """Under this key; "" where there is none."""
     try:
         return file.get_str(key, "")
     except FileError:

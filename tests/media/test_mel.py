@@ -27,6 +27,16 @@ def test_a_short_sound_is_heard_as_transformers_hears_it(bands, samples):
     assert np.abs(ours - wanted).max() < 1e-5
 
 
+@pytest.mark.parametrize(("bands", "samples"), [(128, 8000), (80, 16001), (128, 48123)])
+def test_a_sound_with_nothing_behind_it_is_heard_as_transformers_hears_it(bands, samples):
+    extractor = transformers.Qwen3ASRFeatureExtractor(feature_size=bands)
+    sound = noise(samples)
+    wanted = extractor(sound, sampling_rate=16_000, padding=True, n_window=0).input_features[0].numpy().T
+    ours = mel.whole_log_mel(sound, bands)
+    assert ours.shape == wanted.shape
+    assert np.abs(ours - wanted).max() < 1e-5
+
+
 def test_pieces_of_a_long_sound_are_heard_as_the_whole(monkeypatch):
     sound = noise(100_000, 3)
     whole = mel.log_mel(sound, 80)

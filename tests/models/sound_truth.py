@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,9 @@ class SoundTruth:
         norms: two tensors of one shape that must not be swapped.
         whole: the model with its text part, where transformers has one, and
         logits: (model, ids, samples) -> its logits [rows, vocabulary].
+        seconds: of sounds whose embeddings are compared.
+        mistakes: of its own, each to be seen on the last of these: who has a name, the name, and what gives the wrong
+            thing for the right one.
     """
 
     projector: str
@@ -67,6 +71,8 @@ class SoundTruth:
     around: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     whole: Callable[[], PreTrainedModel] | None = None
     logits: Callable[..., Floats] | None = None
+    seconds: tuple[float, ...] = SECONDS
+    mistakes: Mapping[str, tuple[object, str, Callable[[Any], Any]]] = field(default_factory=dict)
 
 
 def sound(seconds: float, seed: int = 0) -> Waveform:
@@ -141,24 +147,24 @@ def tower_keys(projector: str, projection: int, **more: object) -> dict[str, obj
 
 def write_mmproj(
     path: Path, keys: Mapping[str, object], model: nn.Module, names: Sequence[tuple[str, str]], *, half: bool = False,
-    swap: tuple[str, str] | None = None, without: Sequence[str] = (),
+    swap: tuple[str, str] | None = None, more: Mapping[str, Floats] | None = None,
 ) -> Path:  # fmt: skip
-    """The tensors that names are given for, in float32, or matrices in f16. `swap`: two change places."""
-    written: dict[str, Floats] = {}
+    """The tensors that names are given for, in float32, or matrices in f16, and more. `swap`: two change places."""
+    written = dict(more or {})
     for name, tensor in model.state_dict().items():
         for pattern, new in names:
             found = re.fullmatch(rf"{pattern}((?:\.weight|\.bias)?)", name)
             if found:
                 target = found.expand(new) + found.group(found.re.groups)
                 values = tensor.float().numpy()
-                written[target] = values[:, None] if re.fullmatch(r"a\.conv1d\.\d\.bias", target) else values
+                axes = re.fullmatch(r"a\.conv(\d)d\.\d\.bias", target)
+                written[target] = values.reshape(-1, *[1] * int(axes[1])) if axes else values
     if swap is not None:
         one, other = swap
         written[one], written[other] = written[other], written[one]
-    kept = {name: values for name, values in written.items() if name not in without}
     tensors = [
         NewTensor.of(name, values.astype(np.float16 if half and values.ndim > 1 and "embd" not in name else np.float32))
-        for name, values in kept.items()
+        for name, values in written.items()
     ]
     write(path, keys, tensors)
     return path

@@ -39,7 +39,7 @@ class Description:
             raise FileError(f"{path} is no folder", hint="give the folder that holds config.json and *.safetensors")
         if (path / "adapter_config.json").is_file():
             raise FileError(f"{path} holds an adapter, not a model", hint="merge it into its model and save that")
-        self.config = read_json(path / "config.json")
+        self.config = _of_what_writes(read_json(path / "config.json"))
         self.notes = _notes(self.config)
         quantised = self.config.get("quantization_config")
         kind = quantised.get("quant_method") if isinstance(quantised, Mapping) else None
@@ -146,6 +146,12 @@ class Checkpoint(Description):
                 other, first = self._homes[name]
                 raise FileError(f"{own} of {shard.path} and {first} of {other.path} are the same", hint="delete one")
             self._homes[name] = shard, own
+
+
+def _of_what_writes(config: dict[str, object]) -> dict[str, object]:
+    """The settings of the part that hears, sees and writes, where one that speaks may stand beside it."""
+    thinker = config.get("thinker_config")
+    return {**config, **thinker} if isinstance(thinker, Mapping) else config
 
 
 def _notes(config: Mapping[str, object]) -> tuple[str, ...]:

@@ -38,9 +38,14 @@ def speech_tower(prefix: str) -> tuple[Tensor, ...]:
         Tensor(f"{prefix}.conv2.weight", "a.conv1d.2.weight"),
         *biases,
         Tensor(f"{prefix}.embed_positions", "a.position_embd", type="F32"),
-        *(Tensor(f"{prefix}.layers.{{n}}.{theirs}", f"a.blk.{{n}}.{ours}") for theirs, ours in _BLOCK.items()),
+        *speech_layers(prefix),
         Tensor(f"{prefix}.layer_norm", "a.post_ln"),
     )
+
+
+def speech_layers(prefix: str) -> tuple[Tensor, ...]:
+    """Tensors of the layers of a tower, below a name."""
+    return tuple(Tensor(f"{prefix}.layers.{{n}}.{theirs}", f"a.blk.{{n}}.{ours}") for theirs, ours in _BLOCK.items())
 
 
 def _column(values: Floats, settings: Settings) -> Floats:

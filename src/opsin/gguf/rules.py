@@ -210,10 +210,10 @@ def canonical(name: str) -> str:
     """A tensor's name as rules write it, whatever version of transformers saved it.
 
     Text is "embed_tokens.weight", "layers.0...", "norm.weight", "lm_head.weight"; a tower keeps its own beginning
-    (`gguf.roles` lists them), without "model." before it and "vision_model." after "vision_tower.".
+    (`gguf.roles` lists them), without "model." or "thinker." before it and "vision_model." after "vision_tower.".
     """
-    name = name.removeprefix("model.").removeprefix("language_model.").removeprefix("text_model.").removeprefix("llm.")
-    name = name.removeprefix("model.")
+    for start in ("thinker.", "model.", "language_model.", "text_model.", "llm.", "model."):
+        name = name.removeprefix(start)
     return name.replace("vision_tower.vision_model.", "vision_tower.", 1)
 
 

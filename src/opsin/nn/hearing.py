@@ -66,13 +66,10 @@ class HearingTower:
     @classmethod
     def load(cls, file: File, source: Reader) -> HearingTower:
         """Read `a.*` and `clip.audio.*`. Raises ModelError, naming what does not fit."""
-        weights, shape = HearingWeights.read(source, "a"), _shape(file)
-        bands = positive_int(file, "clip.audio.num_mel_bins")
+        weights, shape, bands = HearingWeights.read(source, "a"), hearing_shape(file), bands_of(file)
         table = source.values("a.position_embd.weight")
         if table.ndim != 2 or table.shape[1] != shape.width or not 0 < 2 * len(table) <= MOST_FRAMES:
             raise ModelError(f"a.position_embd.weight is {table.shape}; [rows, {shape.width}] is needed")
-        if bands > _MOST_BANDS:
-            raise ModelError(f"{file.path}: clip.audio.num_mel_bins is {bands}", hint="the file is damaged")
         if len(weights.blk) != shape.layers:
             raise ModelError(f"{file.path} holds {len(weights.blk)} of its {shape.layers} layers that hear")
         weights.conv1.check(KERNEL * bands, shape.width)
@@ -148,7 +145,16 @@ def _second_places(windows: int, frames: int) -> tuple[np.ndarray[tuple[int], np
     return places, np.tile(beyond, windows)
 
 
-def _shape(file: File) -> VitShape:
+def bands_of(file: File) -> int:
+    """Of a log-mel frame. Raises ModelError for more than anybody hears."""
+    bands = positive_int(file, "clip.audio.num_mel_bins")
+    if bands > _MOST_BANDS:
+        raise ModelError(f"{file.path}: clip.audio.num_mel_bins is {bands}", hint="the file is damaged")
+    return bands
+
+
+def hearing_shape(file: File) -> VitShape:
+    """What `clip.audio.*` says of a tower's layers. Raises ModelError for numbers that do not go together."""
     width, count = (
         positive_int(file, "clip.audio.embedding_length"),
         positive_int(file, "clip.audio.attention.head_count"),

@@ -1,0 +1,90 @@
+"""Qwen3-ASR in its other wrappings: its makers' folders, and the text part that llama.cpp's converter writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import opsin
+from opsin.convert.hf import convert
+from opsin.gguf import File, NewTensor, write
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from qwen3asr_truth import qwen3asr_truth
+from sound_truth import sound
+from vision_truth import byte_tokenizer
+
+MARKER = ("<|audio_start|>", "<|audio_pad|>", "<|audio_end|>")
+THEIRS = {
+    "model.multi_modal_projector.linear_": "thinker.audio_tower.proj", "model.audio_tower.": "thinker.audio_tower.",
+    "model.language_model.": "thinker.model.", "lm_head.": "thinker.lm_head.",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("qwen3asr")
+    qwen3asr_truth().save_pretrained(made)
+    tokenizer = byte_tokenizer([MARKER[1], MARKER[0], MARKER[2]], "".join(MARKER))
+    tokenizer.chat_template = tokenizer.chat_template.replace("'image'", "'audio'")
+    tokenizer.save_pretrained(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pair(folder):
+    model, mmproj = folder / "model.gguf", folder / "mmproj.gguf"
+    convert(folder, model, mmproj=mmproj, format="f32")
+    return model, mmproj
+
+
+def contents(path):
+    with File.open(path) as file:
+        keys = {key: value for key, value in file.metadata.items() if key != "general.name"}
+        tensors = {name: (info.shape, file.read(name).tobytes()) for name, info in file.tensors.items()}
+    listed = {key: list(value) if isinstance(value, Sequence | np.ndarray) else value for key, value in keys.items()}
+    return listed, tensors
+
+
+def test_the_makers_own_folder_becomes_the_same_files(folder, pair, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (folder / name).is_file():
+            (theirs / name).write_bytes((folder / name).read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    thinker = {name: config.pop(name) for name in ("audio_config", "text_config")}
+    thinker["text_config"]["model_type"] = "qwen3_asr_text"
+    thinker["text_config"]["rope_parameters"] |= {"mrope_section": [3, 3, 2], "mrope_interleaved": True}
+    (theirs / "config.json").write_text(json.dumps({**config, "thinker_config": thinker}))
+    renamed = {}
+    for name, values in load_file(folder / "model.safetensors").items():
+        start = next(start for start in THEIRS if name.startswith(start))
+        renamed[THEIRS[start] + name.removeprefix(start)] = values
+    save_file(renamed, theirs / "model.safetensors")
+    made = tmp_path / "model.gguf", tmp_path / "mmproj.gguf"
+    convert(theirs, made[0], mmproj=made[1], format="f32")
+    assert [contents(path) for path in made] == [contents(path) for path in pair]
+
+
+def test_a_text_part_with_three_axes_reads_sound_alike(pair, tmp_path):
+    with File.open(pair[0]) as file:
+        keys = {key.replace("qwen3.", "qwen3vl."): value for key, value in file.typed.items()}
+        tensors = [NewTensor(name, info.shape, info.type, file.read(name)) for name, info in file.tensors.items()]
+    keys |= {
+        "general.architecture": "qwen3vl", "qwen3vl.n_deepstack_layers": 0,
+        "qwen3vl.rope.dimension_sections": np.array([3, 3, 2, 0], np.int32),
+    }  # fmt: skip
+    write(tmp_path / "model.gguf", keys, tensors)
+    (tmp_path / "mmproj.gguf").write_bytes(pair[1].read_bytes())
+    asked, made = [{"role": "user", "content": ["Hear ", sound(0.9), " and say."]}], []
+    for path in (pair[0], tmp_path / "model.gguf"):
+        with opsin.load(path, threads=1, pages="f32", context=256) as model:
+            made.append(model.logits(model.chat_prompt(asked)))
+    assert np.abs(made[0] - made[1]).max() < 1e-5 * np.abs(made[0]).max()

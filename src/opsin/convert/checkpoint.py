@@ -39,7 +39,7 @@ class Description:
             raise FileError(f"{path} is no folder", hint="give the folder that holds config.json and *.safetensors")
         if (path / "adapter_config.json").is_file():
             raise FileError(f"{path} holds an adapter, not a model", hint="merge it into its model and save that")
-        self.config = _of_what_writes(read_json(path / "config.json"))
+        self.config = read_config(path)
         self.notes = _notes(self.config)
         quantised = self.config.get("quantization_config")
         kind = quantised.get("quant_method") if isinstance(quantised, Mapping) else None
@@ -148,12 +148,6 @@ class Checkpoint(Description):
             self._homes[name] = shard, own
 
 
-def _of_what_writes(config: dict[str, object]) -> dict[str, object]:
-    """The settings of the part that hears, sees and writes, where one that speaks may stand beside it."""
-    thinker = config.get("thinker_config")
-    return {**config, **thinker} if isinstance(thinker, Mapping) else config
-
-
 def _notes(config: Mapping[str, object]) -> tuple[str, ...]:
     """What no rule reads."""
     own = config.get("auto_map")
@@ -188,6 +182,13 @@ def _shards(path: Path) -> list[Path]:
             hint="opsin reads safetensors alone: save it again with save_pretrained",
         )
     raise FileError(f"{path} has no safetensors files", hint="give the folder that holds config.json and *.safetensors")
+
+
+def read_config(folder: Path) -> dict[str, object]:
+    """config.json, and first of all its thinker_config, that of what writes, where it tells of several parts."""
+    config = read_json(folder / "config.json")
+    thinker = config.get("thinker_config")
+    return {**config, **thinker} if isinstance(thinker, Mapping) else config
 
 
 def read_json(path: Path, *, optional: bool = False) -> dict[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from opsin.convert.checkpoint import read_json
+from opsin.convert.checkpoint import read_config, read_json
 from opsin.errors import FileError
 from opsin.gguf import Typed, ValueType
 from opsin.gguf.writer import Writable
@@ -44,7 +44,7 @@ _NEUTRAL: Mapping[str, object] = {
 
 def generation_keys(folder: Path, texts: Sequence[str], eos: int | None) -> tuple[dict[str, Writable], list[str]]:
     """Keys and notes, for tokens of these texts of which `eos` is the tokenizer's end. Raises FileError."""
-    config = _of_config(read_json(folder / "config.json"))
+    config = _of_config(read_config(folder))
     if not (folder / _FILE).is_file():
         keys, notes = _ends(_ids(folder, config.get("eos_token_id")), texts, eos)
         return {**keys, **_sampling(folder / "config.json", config), **_suppressed(folder, config, len(texts))}, notes

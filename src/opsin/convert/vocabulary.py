@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from opsin.convert.checkpoint import read_json
+from opsin.convert.checkpoint import read_config, read_json
 from opsin.convert.generation import generation_keys
 from opsin.convert.sentencepiece import read_pieces
 from opsin.convert.templates import template_keys
@@ -314,7 +314,7 @@ def _roles(folder: Path, config: Mapping[str, object], ids: Mapping[str, int], *
     for role, other in (("bos", "cls"), ("eos", "sep")):
         if not pieces and _content(config.get(f"{role}_token")) is None and f"{other}_token" in config:
             config[f"{role}_token"] = config[f"{other}_token"]
-    settings = read_json(folder / "config.json")
+    settings = read_config(folder)
     text = settings.get("text_config")
     found: dict[str, Writable] = {}
     for role, name in (_ROLES | ({"cls": "bos"} if pieces else {})).items():

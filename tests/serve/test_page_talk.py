@@ -265,14 +265,14 @@ def test_conversations_stand_beside_a_wide_page(page, server):
     """They are there when the page is opened, unless somebody closed them."""
     found = "[...document.querySelectorAll('#found .open')].map((one) => [one.firstChild.data, one.ariaCurrent])"
     seen = "document.getElementById('history').checkVisibility()"
-    wide(page, 1440)
+    wide(page, 1100)
     talk(page, server, ("about apples", "red"))
     assert not page.run(seen)
     click(page, "History")
     page.wait(f"{found}.length === 1")
     sides = "['history', 'talk', 'ask'].map((id) => document.getElementById(id).getBoundingClientRect())"
     history, *beside = page.run(f"{sides}.map((one) => [one.left, one.right])")
-    assert history[0] == 0 and all(history[1] < left and right < 1440 for left, right in beside)
+    assert history[0] == 0 and all(history[1] < left and right <= 1100 for left, right in beside)
     click(page, "New")
     talk(page, server, ("about pears", "green"))
     page.wait(f"{found}.length === 2")

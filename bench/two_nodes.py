@@ -25,6 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "serve"))
 from fleet_requests import Client, figures, look, say
 from ray_fleet import processes
 
+from opsin.config import tell_ray
+
 SPACES, HOSTS, PORT = ("opsin-a", "opsin-b"), ("10.99.0.1", "10.99.0.2"), 8000
 RAY = str(Path(sys.executable).parent / "ray")
 
@@ -63,6 +65,7 @@ def outside(args: argparse.Namespace) -> None:
     """Make both, run the rest within the first, and take all away."""
     patience = {"RAY_raylet_start_wait_time_s": "180", "RAY_AUTH_MODE": "token"}
     os.environ |= {**patience, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    tell_ray()
     with (
         tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as first,
         tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as second,

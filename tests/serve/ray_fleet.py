@@ -95,6 +95,9 @@ def ray_fleet(port: int, **settings: Any) -> Iterator[RayFleet]:
 
 def main() -> None:
     """Serve, and obey stdin."""
+    from opsin.config import tell_ray
+
+    tell_ray()
     from opsin.serve.ray import Running, parts_of
 
     settings = json.loads(sys.argv[1])

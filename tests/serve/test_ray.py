@@ -205,22 +205,38 @@ def test_too_many_at_once_hear_503_and_when_to_come_again(fleet: RayFleet) -> No
     print(f"160 at once where all places were taken: the last was heard after {time.monotonic() - began:.1f} s")
 
 
+def keys_of_both(fleet: RayFleet, count: int) -> list[str]:
+    """So many keys that lead to each of two replicas."""
+    found: dict[str, list[str]] = {}
+    numbers = iter(range(1000))
+    while len(found) < 2 or min(map(len, found.values())) < count:
+        key = f"key {next(numbers)}"
+        found.setdefault(
+            Client(fleet.port).ask(path="/health", **{"X-Opsin-Key": key})[1]["x-opsin-replica"], []
+        ).append(key)
+    return [key for keys in found.values() for key in keys[:count]]
+
+
 def test_a_replica_that_is_killed_costs_no_request_that_had_no_answer_yet(fleet: RayFleet) -> None:
     assert len(fleet.pids(REPLICA)) == 2
     broken: list[bytes] = []
     ended: list[float] = []
+    begun: set[str] = set()
     killed = 0.0
 
-    def stream(number: int) -> None:
-        body = say(f"Long {number}", stream=True, max_tokens=4000, ignore_eos=True)
-        broken.append(b"".join(Client(fleet.port).begin(body)))
-        if b"lost" in broken[-1]:
+    def stream(key: str) -> None:
+        body, lines = say(f"Long {key}", stream=True, max_tokens=4000, ignore_eos=True), b""
+        for line in Client(fleet.port).begin(body, **{"X-Opsin-Key": key}):
+            lines += line
+            begun.add(key)
+        broken.append(lines)
+        if b"lost" in lines:
             ended.append(time.monotonic())
 
-    streams = [threading.Thread(target=stream, args=(number,)) for number in range(6)]
+    streams = [threading.Thread(target=stream, args=(key,)) for key in keys_of_both(fleet, 3)]
     for one in streams:
         one.start()
-    assert until(lambda: sum(figures(fleet.port, "requests_processing", 2).values()) >= 4)
+    assert until(lambda: len(begun) == 6)
 
     def kill() -> None:
         nonlocal killed
@@ -241,26 +257,18 @@ def test_a_replica_that_is_killed_costs_no_request_that_had_no_answer_yet(fleet:
     print(f"{len(ended)} streams ended with an error, the last {max(ended) - killed:.2f} s after their replica's end")
 
 
-def test_from_two_replicas_to_one_and_back_no_request_fails(fleet: RayFleet) -> None:
-    def change() -> None:
+def test_from_two_replicas_to_one_and_back_where_rows_of_prompts_wait_no_request_fails(fleet: RayFleet) -> None:
+    def shrink() -> None:
         fleet.change(replicas=1)
         assert until(lambda: len(fleet.pids(REPLICA)) == 1)
-        fleet.change(replicas=2)
-
-    assert set(under_load(fleet, change)) == {(200, "")}
-    assert len(figures(fleet.port, "ready", 2)) == 2
-
-
-def test_another_replica_comes_where_rows_of_prompts_wait(fleet: RayFleet) -> None:
-    fleet.change(replicas=1, most=2, rows=64)
-    assert until(lambda: len(fleet.pids(REPLICA)) == 1)
-    words, numbers = "word " * 3000, iter(range(10**6))
 
     def grow() -> None:
+        fleet.change(replicas=1, most=2, rows=64)
         assert until(lambda: len(figures(fleet.port, "ready", 2)) == 2)
 
-    heard = meanwhile(3, lambda _: status(fleet.port, say(f"{next(numbers)} {words}")), grow)
-    assert set(heard) == {(200, "")}
+    assert set(under_load(fleet, shrink)) == {(200, "")}
+    words, numbers = "word " * 3000, iter(range(10**6))
+    assert set(meanwhile(3, lambda _: status(fleet.port, say(f"{next(numbers)} {words}")), grow)) == {(200, "")}
 
 
 @pytest.mark.parametrize("part", ["ray::ServeController", "ray::ProxyActor"])

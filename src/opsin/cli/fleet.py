@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from opsin.cli import options
-from opsin.config import available_threads
+from opsin.config import available_threads, tell_ray
 from opsin.errors import RequestError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def serve_fleet(args: argparse.Namespace, served: Served, told: Sequence[str]) -
         replicas=args.replicas, most=args.max_replicas or 0, apart=args.ray_address is not None and not args.threads,
         cpus=args.threads or 1, ongoing=served.options.requests, queued=served.options.requests,
     )  # fmt: skip
+    tell_ray()
     from opsin.serve.ray import Running
 
     ended = threading.Event()

@@ -2,6 +2,7 @@
 
     serve run opsin.serve.ray:build model=model.gguf replicas=4 threads=8
 
+Who starts Ray says first what it reads of the environment (`config.tell_ray`), also before this is imported.
 The router is Ray's alpha interface, so the extra `[ray]` pins a minor version, and what is ours in it is `choose`.
 """
 
@@ -20,7 +21,6 @@ from ray.serve.request_router import RequestRouter
 from ray.util.metrics import Gauge
 from starlette.applications import Starlette
 
-from opsin.config import tell_ray
 from opsin.errors import BusyError, DeviceError, ModelError
 from opsin.serve.affine import Homes
 from opsin.serve.errors import COME_AGAIN_SECONDS, HttpError
@@ -108,7 +108,6 @@ class Running:
 
     def _connect(self) -> None:
         """To the cluster, or to Ray that begins here. Raises DeviceError."""
-        tell_ray()
         most = max(self._fleet.replicas, self._fleet.most)
         alone = {"num_cpus": self._fleet.cpus * most, "include_dashboard": False}
         own = alone if self._address is None else {}

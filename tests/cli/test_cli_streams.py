@@ -170,22 +170,29 @@ def test_an_output_that_takes_nothing_ends_in_one_line(plain, tmp_path, name, re
     assert len(told(err)) == 1 and f"opsin: the output cannot be written: {reason}" in told(err)[0], err
 
 
+NOISY = ("chat", "-n", 3, "--temperature", 0, "Hi")  # says something on stderr
+
+
+@pytest.fixture(scope="module")
+def usual():
+    """What it answers where somebody can read its notes."""
+    _, out, err = shell("", *NOISY)
+    assert err
+    return out
+
+
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2> >(true)", "<&-", "<&- 2>&-"])
-@pytest.mark.parametrize("name", ["chat", "quantize"])
-def test_notes_that_nobody_can_read_end_nothing(plain, tmp_path, name, redirection):
-    noisy = {  # lines that say something on stderr
-        "chat": ("chat", "-n", 3, "--temperature", 0, "Hi"),
-        "quantize": ("quantize", plain, "-o", tmp_path / "q.gguf", "Q4_K"),
-    }
-    line = noisy[name]
-    usual = shell("", *line)
-    assert usual[2]
-    code, out, err = shell(redirection, *line)
+def test_notes_that_nobody_can_read_end_no_answer(usual, redirection):
+    code, out, err = shell(redirection, *NOISY)
     assert code == 0 and ("2>" not in redirection or err == "")
-    if name == "quantize":
-        assert out.startswith(f"{tmp_path / 'q.gguf'} has ")
-    else:
-        assert out == usual[1] != ""
+    assert out == usual != ""
+
+
+@pytest.mark.parametrize("redirection", ["", "2>&-", "2>/dev/full", "2> >(true)", "<&-", "<&- 2>&-"])
+def test_notes_that_nobody_can_read_end_no_writing(plain, tmp_path, redirection):
+    code, out, err = shell(redirection, "quantize", plain, "-o", tmp_path / "q.gguf", "Q4_K")
+    assert code == 0 and out.startswith(f"{tmp_path / 'q.gguf'} has ")
+    assert (err == "") == ("2>" in redirection)
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&- >&- 2>&-"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
 import pytest
 from formats import FORMATS
@@ -43,6 +45,14 @@ NAMES = sorted(set(FORMATS) - {"headed"})  # held to the other of the two ways i
 @pytest.fixture(scope="module")
 def grammars() -> Grammars:
     with File.open(bundled()) as file:
+        tokenizer = Tokenizer.from_metadata(file.metadata)
+    return Grammars(tokenizer, tokenizer.vocabulary_size)
+
+
+@cache
+def published(path: Path) -> Grammars:
+    """Of a vocabulary in llama.cpp's sources: two of these tests have the same."""
+    with File.open(path) as file:
         tokenizer = Tokenizer.from_metadata(file.metadata)
     return Grammars(tokenizer, tokenizer.vocabulary_size)
 
@@ -114,10 +124,9 @@ def test_text_is_free_until_a_call_begins(grammars: Grammars) -> None:
     ("qwen35", "tagged_lines", "<tool_call>"), ("deepseek-llm", "named_fenced", "<｜tool▁calls▁begin｜>"),
     ("gemma-4", "gemma", "<|tool_call>"), ("qwen35", "json_blocks", "<tool_call>"),
 ])  # fmt: skip
-def test_markers_that_are_tokens_are_taken_as_tokens(sources, vocab: str, name: str, marker: str) -> None:
-    with File.open(sources / f"ggml-vocab-{vocab}.gguf") as file:
-        tokenizer = Tokenizer.from_metadata(file.metadata)
-    own = Grammars(tokenizer, tokenizer.vocabulary_size)
+def test_markers_that_are_tokens_are_taken_as_tokens(sources: Path, vocab: str, name: str, marker: str) -> None:
+    own = published(sources / f"ggml-vocab-{vocab}.gguf")
+    tokenizer = own.tokenizer
     template = ChatTemplate(FORMATS[name])
     format = ReplyFormat.of(template)
     grammar = format.grammar(TOOLS, vocabulary(tokenizer), required=True)

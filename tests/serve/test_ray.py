@@ -27,7 +27,10 @@ from waiting import until
 
 import opsin
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs pip install 'opsin[ray]'")
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs pip install 'opsin[ray]'"),
+    pytest.mark.timeout(1200),  # a test takes seconds; all of them four minutes, mostly of waiting: they begin first
+]
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 LONG = {"llama.context_length": 1 << 15}
 PICTURES = 400  # of a request that is encoded for a while

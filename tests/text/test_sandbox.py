@@ -248,7 +248,7 @@ def test_what_does_not_compile_is_tried_once(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.timeout(ENDLESS)
 @pytest.mark.parametrize("source", ["{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x"])
 def test_trying_what_a_template_takes_ends_in_time_too(source: str) -> None:
-    with pytest.raises(ModelError, match="too long"):
+    with pytest.raises(ModelError, match="too long|more than [0-9]+ steps"):
         _ = ChatTemplate(source).capabilities
 
 

@@ -165,7 +165,7 @@ def gathered(raw: Mapping[str, float]) -> dict[str, dict[str, float]]:
     for test, value in raw.items():
         file, function, parameters = re.fullmatch(r".*/test_(\w+)\.py::(\w+)(?:\[(.*)\])?", test).groups()  # type: ignore[union-attr]
         kind = next((kind for kind, name in KINDS.items() if name == function), None)
-        words = [file, file.removesuffix("_vision"), *_runs((parameters or "").split("-"))]
+        words = [*_runs((parameters or "").split("-")), file, file.removesuffix("_vision")]
         home = next((homes[word] for word in words if word in homes), None)
         if kind and home:
             family = kept.setdefault(home, {})

@@ -1,4 +1,4 @@
-"""Tiny random LLaVA-NeXTs and a LLaVA-OneVision, in transformers' classes."""
+"""Tiny random LLaVA-NeXTs in transformers' class, and how a LLaVA-OneVision is made beside them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,16 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     LlavaNextProcessor,
     LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration,
-    LlavaOnevisionProcessor,
     PreTrainedModel,
     SiglipVisionConfig,
 )
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
-from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from vision_truth import SPECIAL, Truth, byte_tokenizer, enliven, look, vision_keys, write_mmproj
 
 SIDE, PATCH, GRID, LAYERS = 30, 6, 5, 4  # of CLIP's tower
 WIDE_SIDE = 32  # of SigLIP's, whose patches leave a margin
 TILES = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # down and across
 MANY = [(down, across) for down in (1, 2, 3) for across in (1, 2, 3)]
-MOST = 2  # tiles, that OneVision's maps are shrunk to
 LIST = [1, 3, 4]  # states of Granite Vision's kind
 RULES = (*PROJECTOR, (r"image_newline", "v.image_newline"))
 _TOWER = {
@@ -39,8 +35,8 @@ _TOWER = {
     "patch_size": PATCH,
 }  # fmt: skip
 _CLIP = CLIPVisionConfig(**_TOWER, image_size=SIDE, layer_norm_eps=1e-5, projection_dim=32)
-_SIGLIP = SiglipVisionConfig(**_TOWER, image_size=WIDE_SIDE, layer_norm_eps=1e-6, vision_use_head=False)
-_COMMON = {"image_token_index": SPECIAL, "attn_implementation": "eager", "dtype": torch.float32}
+SIGLIP = SiglipVisionConfig(**_TOWER, image_size=WIDE_SIDE, layer_norm_eps=1e-6, vision_use_head=False)
+COMMON = {"image_token_index": SPECIAL, "attn_implementation": "eager", "dtype": torch.float32}
 
 
 def pinpoints(tiles, side) -> list[list[int]]:
@@ -56,23 +52,15 @@ def text_config(text: str) -> dict[str, object]:
 def next_config(text: str) -> LlavaNextConfig:
     return LlavaNextConfig(
         text_config=text_config(text), vision_config=_CLIP, vision_feature_layer=-2,
-        vision_feature_select_strategy="default", image_grid_pinpoints=pinpoints(TILES, SIDE), **_COMMON,
+        vision_feature_select_strategy="default", image_grid_pinpoints=pinpoints(TILES, SIDE), **COMMON,
     )  # fmt: skip
 
 
 def lists_config() -> LlavaNextConfig:
     """SigLIP's tower with states of several layers, as Granite Vision has it."""
     return LlavaNextConfig(
-        text_config=text_config("llama"), vision_config=_SIGLIP, vision_feature_layer=LIST,
-        vision_feature_select_strategy="full", image_grid_pinpoints=pinpoints(MANY, WIDE_SIDE), **_COMMON,
-    )  # fmt: skip
-
-
-def onevision_config() -> LlavaOnevisionConfig:
-    return LlavaOnevisionConfig(
-        text_config=text_config("qwen2"), vision_config=_SIGLIP, vision_feature_layer=-1,
-        vision_feature_select_strategy="full", image_grid_pinpoints=pinpoints(MANY, WIDE_SIDE),
-        vision_aspect_ratio=f"anyres_max_{MOST}", **_COMMON,
+        text_config=text_config("llama"), vision_config=SIGLIP, vision_feature_layer=LIST,
+        vision_feature_select_strategy="full", image_grid_pinpoints=pinpoints(MANY, WIDE_SIDE), **COMMON,
     )  # fmt: skip
 
 
@@ -122,7 +110,7 @@ def write_tower(
     return write_mmproj(path, known | dict(keys or {}), model.state_dict(), RULES, half=half, change=change)
 
 
-def _look(tiles, side) -> dict[str, object]:
+def look_of(tiles, side) -> dict[str, object]:
     return {"image_mean": MEAN, "image_std": STD, "image_grid_pinpoints": pinpoints(tiles, side)}
 
 
@@ -130,29 +118,11 @@ def _look(tiles, side) -> dict[str, object]:
 def next_processor(side: int = SIDE, strategy: str = "default") -> LlavaNextProcessor:
     pictures = LlavaNextImageProcessorPil(
         size={"shortest_edge": side}, crop_size={"height": side, "width": side},
-        **_look(TILES if side == SIDE else MANY, side),
+        **look_of(TILES if side == SIDE else MANY, side),
     )  # fmt: skip
     return LlavaNextProcessor(
         pictures, byte_tokenizer(["<image>"], "<image>"), patch_size=PATCH, vision_feature_select_strategy=strategy,
         image_token="<image>", num_additional_image_tokens=1 if strategy == "default" else 0,
-    )  # fmt: skip
-
-
-class StillProcessor(LlavaOnevisionProcessor):
-    """LlavaOnevisionProcessor without videos, for which it needs torchvision."""
-
-    def check_argument_for_proper_class(self, name: str, argument: object) -> type:
-        return type(argument)
-
-
-@cache
-def onevision_processor() -> StillProcessor:
-    pictures = LlavaOnevisionImageProcessorPil(
-        size={"height": WIDE_SIDE, "width": WIDE_SIDE}, **_look(MANY, WIDE_SIDE)
-    )  # fmt: skip
-    return StillProcessor(
-        pictures, byte_tokenizer(["<image>"], "<image>"), num_image_tokens=GRID**2, image_token="<image>",
-        vision_feature_select_strategy="full", vision_aspect_ratio=f"anyres_max_{MOST}",
     )  # fmt: skip
 
 
@@ -167,10 +137,6 @@ TOWERS = {
     "llava next of vicuna": Truth(
         "mlp", partial(make, LlavaNextForConditionalGeneration, lists_config()), write_tower,
         partial(next_processor, WIDE_SIDE, "full"), "<image>",
-    ),
-    "llava onevision": Truth(
-        "mlp", partial(make, LlavaOnevisionForConditionalGeneration, onevision_config()), write_tower,
-        onevision_processor, "<image>",
     ),
 }  # fmt: skip
 OTHERS = {"llava next of old": replace(TOWERS["llava next of mistral"], projector="", options={"old": True})}

@@ -16,7 +16,7 @@ from opsin.spans import MediaSpan, Prompt
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from llava_next_truth import StillProcessor as OneConversation  # noqa: E402
+from llava_onevision_truth import StillProcessor as OneConversation  # noqa: E402
 from PIL import Image  # noqa: E402
 from truths import TOWERS  # noqa: E402
 from vision_truth import distance, picture, written  # noqa: E402

@@ -25,6 +25,7 @@ pytest.importorskip("transformers")
 import gemma4_vision_truth as gemma  # noqa: E402
 import idefics3_truth as smol  # noqa: E402
 import llava_next_truth as llava  # noqa: E402
+import llava_onevision_truth  # noqa: E402
 from test_films import film  # noqa: E402
 from transformers.models.gemma4.processing_gemma4 import Gemma4Processor  # noqa: E402
 from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor  # noqa: E402
@@ -172,7 +173,7 @@ def test_one_of_several_pictures_is_a_square_of_the_processors(towers, size):
     model, tower, _ = towers[ONE]
     given = film(2, 1.0, size)
     images = [given.decode(number) for number in range(2)]
-    inputs = llava.onevision_processor().image_processor([images], return_tensors="pt")
+    inputs = llava_onevision_truth.onevision_processor().image_processor([images], return_tensors="pt")
     patches = [tower.layout(replace(open_picture(image), several=True)) for image in images]
     with torch.inference_mode():
         wanted = torch.cat(list(model.get_image_features(**inputs).pooler_output)).numpy()

@@ -16,17 +16,21 @@ from opsin.media.decode import open_picture
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from llava_next_truth import GRID, LAYERS, PATCH, TOWERS, write_tower  # noqa: E402
+import llava_next_truth  # noqa: E402
+import llava_onevision_truth  # noqa: E402
+from llava_next_truth import GRID, LAYERS, PATCH, write_tower  # noqa: E402
 from vision_mutants import PLACES, moved, operation, patched, step, without  # noqa: E402
 from vision_mutants import TOWERS as MISTAKES  # noqa: E402
 from vision_mutants import tower as tower_of  # noqa: E402
 from vision_truth import MODES, distance, features, opener, patch_rows, picture, spelt  # noqa: E402
 
 from opsin.media import sizes  # noqa: E402
-from opsin.models import llava_next  # noqa: E402
+from opsin.models import llava_next, llava_onevision  # noqa: E402
 from opsin.models.llava import LlavaVision  # noqa: E402
 from opsin.models.llava_next import LlavaNextVision  # noqa: E402
+from opsin.models.llava_onevision import LlavaOneVision  # noqa: E402
 
+TOWERS = llava_next_truth.TOWERS | llava_onevision_truth.TOWERS
 SIZES = ((1, 1), (1, 30), (30, 1), (2, 2), (100, 3), (3, 100), (30, 30), (31, 30), (30, 31), (60, 30), (90, 31),
          (64, 48), (96, 96), (301, 200), (200, 301), (640, 361), (300, 700), (1000, 20))  # fmt: skip
 
@@ -155,9 +159,13 @@ def test_a_picture_is_a_span_for_the_whole_and_one_for_its_map(tower):
     assert len(patches.rectangles()) == patches.rows
 
 
+def unshrunk(tower):
+    return replace(tower, most_tiles=99) if isinstance(tower, LlavaOneVision) else tower
+
+
 def test_borders_are_cut_from_the_map_and_stand_in_its_area(tower):
     side = tower.tower.shape.side
-    square = replace(tower, canvases=[(2 * side, 2 * side)], most_tiles=0)
+    square = unshrunk(replace(tower, canvases=[(2 * side, 2 * side)]))
     tiled = square.layout(open_picture(picture(120, 60))).spans[1]
     assert tiled.grid == (6, 11)  # of 10 rows 5 would do, and as many go above as below
     assert tiled.area == pytest.approx((0, -6, 132, 66))
@@ -241,6 +249,7 @@ def test_a_file_of_tiles_that_are_not_merged_is_the_other_familys(mistral):
     [
         ({"mm_patch_merge_type": "spatial"}, "tiles are merged by 'spatial'"),
         ({"image_aspect_ratio": "pad"}, "image_aspect_ratio is 'pad'"),
+        ({"image_aspect_ratio": "anyres_max_"}, "image_aspect_ratio is 'anyres_max_'"),
         ({"image_aspect_ratio": "anyres_max_0"}, "image_aspect_ratio is 'anyres_max_0'"),
         ({"image_grid_pinpoints": np.int32([30, 45])}, r"image_grid_pinpoints is \[30, 45\], for tiles of 30 pixels"),
         ({"image_grid_pinpoints": np.int32([30, 30, 60])}, "image_grid_pinpoints is"),
@@ -321,10 +330,10 @@ OF_CLIP = {
     "no norm at the beginning of the tower": without("pre_ln"),
 }  # fmt: skip
 OF_MANY = {
-    "maps are not shrunk": encoder_of(most_tiles=lambda right: 0),
+    "maps are not shrunk": encoder_of(most_tiles=lambda right: 99),
     "maps are shrunk more": encoder_of(most_tiles=lambda right: 1),
     "corners on corners": patched(
-        llava_next, "shrunk", lambda right, maps, rows, columns: corners(maps, rows, columns)
+        llava_onevision, "shrunk", lambda right, maps, rows, columns: corners(maps, rows, columns)
     ),
 }
 OF_LISTS = {
@@ -343,7 +352,7 @@ def corners(maps, rows, columns):
 
 @pytest.mark.parametrize("mutant", MUTANTS | OF_CLIP | OF_MANY | OF_LISTS)
 def test_mutant_is_seen(monkeypatch, tower, theirs, mutant):
-    clip, many, lists = tower.tower.extra == 1, tower.most_tiles > 0, len(tower.layers) > 1
+    clip, many, lists = tower.tower.extra == 1, isinstance(tower, LlavaOneVision), len(tower.layers) > 1
     if (mutant in OF_CLIP and not clip) or (mutant in OF_MANY and not many) or (mutant in OF_LISTS and not lists):
         pytest.skip("nothing is otherwise in this tower")
     mutated = (MUTANTS | OF_CLIP | OF_MANY | OF_LISTS)[mutant](monkeypatch, tower)

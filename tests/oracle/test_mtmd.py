@@ -41,6 +41,7 @@ import idefics3_truth  # noqa: E402
 import internvl_truth  # noqa: E402
 import lfm2_vl_truth  # noqa: E402
 import llava_next_truth  # noqa: E402
+import llava_onevision_truth  # noqa: E402
 import llava_truth  # noqa: E402
 import minicpmv4_6_truth  # noqa: E402
 import minicpmv_truth  # noqa: E402
@@ -52,7 +53,7 @@ from mtmd_reference import embeddings  # noqa: E402
 from vision_truth import picture  # noqa: E402
 
 GEMMA4, UNIFIED = gemma4_vision_truth.TOWERS["gemma4_vision"], gemma4_unified_truth.TOWERS["gemma4_unified"]
-NEXT = llava_next_truth.TOWERS  # whose SigLIP has no class row
+NEXT = llava_next_truth.TOWERS | llava_onevision_truth.TOWERS  # whose SigLIP has no class row
 SIXTEENTH, FOURTH = minicpmv4_6_truth.TOWERS.values()
 # Pictures have as many rows as llama.cpp takes for granted.
 LFM2 = replace(

@@ -1,28 +1,22 @@
-"""LLaVA-NeXT (LLaVA 1.6) and LLaVA-OneVision: a picture is shown as a whole, and then larger, in tiles.
+"""LLaVA-NeXT (LLaVA 1.6): a picture is shown as a whole, and then larger, in tiles.
 
 The tiles, of CLIP's or SigLIP's tower, become one map of the picture without the borders that make it fill them. Behind
-each row of the map stands a row that was learned, the newline; OneVision shrinks maps that are larger than so many
-tiles. The text part is a decoder of its own file.
+each row of the map stands a row that was learned, the newline. The text part is a decoder of its own file.
 
 GGUF: clip.projector_type = "mlp", or none, with clip.vision.image_grid_pinpoints (rows before columns, as transformers
 reads them) and the tensor `v.image_newline` or `model.image_newline`; files that name no pinpoints have those of LLaVA
-1.6. OneVision's have clip.vision.image_aspect_ratio = "anyres_max_9". llama.cpp shows whole tiles one after another,
-borders too, without newlines, and the whole picture last. Granite Vision's tower of 3.x is of this kind. Of several
-pictures of a conversation OneVision sees each once, in a square; a film's frames are seen at half as many rows high and
-wide. A newline ends each such picture, and each film. Oracles: transformers' LlavaNextForConditionalGeneration and
-LlavaOnevisionForConditionalGeneration, with their processors.
+1.6. llama.cpp shows whole tiles one after another, borders too, without newlines, and the whole picture last. Granite
+Vision's tower of 3.x is of this kind. Oracle: transformers' LlavaNextForConditionalGeneration, with its processor.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from itertools import product
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -40,25 +34,19 @@ from opsin.gguf.vision_rules import (
     tower_sizes,
 )
 from opsin.media import sizes, steps
-from opsin.media.film import Film
-from opsin.media.frames import by_rate
 from opsin.media.limits import Size
 from opsin.media.picture import Picture
 from opsin.models.llava import NEWLINES, PINPOINTS, Projector, is_tiled
-from opsin.nn.films import Parts, Sees, as_pictures, told
 from opsin.nn.module import Reader
 from opsin.nn.pictures import Preparation
-from opsin.nn.states import feature_layers, select, shrunk
+from opsin.nn.states import feature_layers, select
 from opsin.nn.vit import MOST_PIXELS, MOST_ROWS, Vit, VitShape, vit_shape
 from opsin.ops import Array
 from opsin.spans import Area, Features, MediaSpan, Patches
 
-RATIO = "clip.vision.image_aspect_ratio"
+RATIO, ANYRES = "clip.vision.image_aspect_ratio", "anyres"
 TILES = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # down and across, where a file does not say
 MOST_CANVASES = 1024
-MOST_FRAMES = 32  # of a film, where nobody says
-NEWLINE = (1, 1, 1)  # the shape of the features of one
-NEWLINE_DIGEST = blake2b(b"newline", digest_size=16, person=b"llava").digest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +57,6 @@ class LlavaNextVision:
         layers: after which the states are taken that the projector gets.
         canvases: sizes in whole tiles; a picture is laid in the middle of one of them, as large as it allows.
         newline: [width] the row behind each row of a map.
-        most_tiles: a map that is larger is shrunk to as many; 0 for no limit.
     """
 
     tower: Vit
@@ -78,14 +65,18 @@ class LlavaNextVision:
     layers: tuple[int, ...]
     canvases: Sequence[Size]
     newline: Floats
-    most_tiles: int
     marker: ClassVar[str] = "<image>"
 
     @classmethod
     def load(cls, file: File, source: Reader) -> LlavaNextVision | None:
-        """None where a file shows pictures in one piece."""
-        if not is_tiled(file):
+        """None where a file shows pictures in one piece, or in other tiles."""
+        if not is_tiled(file) or file.get_str(RATIO, ANYRES) != ANYRES:
             return None
+        return cls(**cls.parts(file, source))
+
+    @classmethod
+    def parts(cls, file: File, source: Reader) -> dict[str, Any]:
+        """Fields of this class, as a file has them. Raises ModelError where something is missing or does not fit."""
         merge = file.get_str("clip.vision.mm_patch_merge_type", "spatial_unpad")
         if merge != "spatial_unpad":
             raise ModelError(f"{file.path}: tiles are merged by {merge!r:.40}", hint="'spatial_unpad' is supported")
@@ -97,9 +88,11 @@ class LlavaNextVision:
         newline = source.values(name).reshape(-1)
         if len(newline) != projector.down.outputs:
             raise ModelError(f"{name} has {len(newline)} values, where {projector.down.outputs} are needed")
-        tower = Vit.load(file, source, shape, np.arange(shape.grid**2, dtype=np.int32))
-        preparation = Preparation.of(file, shape.patch)
-        return cls(tower, projector, preparation, layers, canvases_of(file, shape), newline, most_tiles_of(file))
+        return {
+            "tower": Vit.load(file, source, shape, np.arange(shape.grid**2, dtype=np.int32)), "projector": projector,
+            "preparation": Preparation.of(file, shape.patch), "layers": layers, "canvases": canvases_of(file, shape),
+            "newline": newline,
+        }  # fmt: skip
 
     @property
     def width(self) -> int:
@@ -107,104 +100,57 @@ class LlavaNextVision:
 
     def layout(self, picture: Picture) -> Patches:
         """The whole picture, then its map. Of that of a very thin picture perhaps nothing is left."""
-        if picture.several and self.most_tiles:
-            return self._one_of_several(picture)
-        side, overview = self._side, self._overview(picture)
+        side, overview = self.side, self.overview(picture)
         ways = (self._map(picture, canvas) for canvas in self._canvases(picture.size))
         tiled = picture.budget.choose(ways, lambda tiled: (tiled.size or side, overview.rows + tiled.rows))
         parts = (overview, tiled) if tiled.rows else (overview,)
         return Patches(parts, picture.notes, original=picture.size, whole=tiled.size)
 
-    def film(self, film: Film) -> Parts:
-        """A film as one run of rows: those of its frames, and a newline."""
-        numbers = by_rate(film, film.choice, most=MOST_FRAMES)
-        frames = [self._frame(film, number) for number in numbers]
-        return told([Patches((*frames, self._newline(film.size)), original=film.size)], film, len(numbers))
-
     def encode(self, features: Floats) -> Array:
-        """Of whole pictures, frames or newlines, or of maps as `_map` lays them out."""
-        if features.shape[1:] == NEWLINE:
-            return self.tower.ops.constant(np.tile(self.newline, (len(features), 1)))
-        if features.ndim == 5:
-            return self._pooled(features[:, 0])
+        """Of whole pictures, or of maps as `_map` lays them out."""
         if features.ndim == 4:
-            return self._rows(features)
+            return self.project(features)
         grid, (pictures, down, across, rows, wide, _) = self.tower.shape.grid, features.shape
         columns, values = wide - 1, down * across * grid**2 * self.tower.shape.values
         tiles = features.reshape(pictures, -1)[:, :values].reshape(pictures, down, across, grid, grid, -1)
         maps = np.empty((pictures, down * grid, across * grid, self.width), np.float32)
         for picture, y, x in product(range(pictures), range(down), range(across)):  # a tile's operations are short
             place = np.s_[picture, y * grid : (y + 1) * grid, x * grid : (x + 1) * grid]
-            maps[place] = self._rows(tiles[picture, y, x][None]).numpy().reshape(grid, grid, -1)
+            maps[place] = self.project(tiles[picture, y, x][None]).numpy().reshape(grid, grid, -1)
         top, left = (down * grid - rows) // 2, (across * grid - columns) // 2
-        shown = shrunk(maps[:, top : top + rows, left : left + columns], *self._shown(rows, columns))
+        shown = self.shown(maps[:, top : top + rows, left : left + columns])
         newlines = np.broadcast_to(self.newline, (*shown.shape[:2], 1, self.width))
         return self.tower.ops.constant(np.concatenate([shown, newlines], axis=2).reshape(-1, self.width))
 
     @property
-    def _side(self) -> Size:
+    def side(self) -> Size:
+        """Pixels of a tile, across and down."""
         return (self.tower.shape.side,) * 2
 
     @property
-    def _seen(self) -> Size:
+    def seen(self) -> Size:
         """What whole patches show of a tile."""
         return (self.tower.shape.grid * self.tower.shape.patch,) * 2
 
-    def _overview(self, picture: Picture) -> MediaSpan:
-        make = partial(self._tiles, picture, self._side, self._side)
-        return self._whole(picture, "overview", make)
-
-    def _whole(self, picture: Picture, way: str, make: Callable[[], Floats]) -> MediaSpan:
+    def overview(self, picture: Picture) -> MediaSpan:
         """A picture in one tile."""
-        return self.preparation.span(picture, way, self._side, make=make, size=self._seen)
+        return self.tile(picture, "overview", partial(self._tiles, picture, self.side, self.side))
 
-    def _one_of_several(self, picture: Picture) -> Patches:
-        """In the middle of a square of the mean colour."""
-        longer = max(picture.size)
-        steps.check_growth(picture.size, (longer, longer))
+    def tile(self, picture: Picture, way: str, make: Callable[[], Floats]) -> MediaSpan:
+        """The rows of one tile, whose patches are made in this way."""
+        return self.preparation.span(picture, way, self.side, make=make, size=self.seen)
 
-        def make() -> Floats:
-            image = steps.resize(self.preparation.squared(picture), self._side, "bicubic")
-            return self.preparation.patches(image.crop((0, 0, *self._seen)))
-
-        left, top = ((side - longer) / 2 for side in picture.size)
-        span = replace(self._whole(picture, "square", make), area=(left, top, left + longer, top + longer))
-        return Patches((span, self._newline(picture.size)), picture.notes, original=picture.size)
-
-    def _newline(self, size: Size) -> MediaSpan:
-        """The row that ends a picture of this size."""
-        features = Features(NEWLINE, lambda: np.zeros(NEWLINE, np.float32))
-        area = (0.0, 0.0, float(size[0]), float(size[1]))
-        return MediaSpan(NEWLINE_DIGEST, 1, 1, (1, 1), features=features, size=size, area=area)
-
-    def _frame(self, film: Film, number: int) -> MediaSpan:
-        """The rows of a frame, a quarter of a picture's."""
-
-        def make() -> Floats:
-            features = self._overview(film.picture(number)).features
-            assert features is not None
-            return features.make()[None]
-
-        span, half = self._overview(film.unseen(number)), -(-self.tower.shape.grid // 2)
-        assert span.features is not None
-        digest = self.preparation.digest(film.unseen(number), "frame", self._side)
-        features = Features((1, *span.features.shape), make)
-        return replace(span, digest=digest, rows=half**2, positions=half**2, grid=(half, half), features=features)
-
-    def _pooled(self, features: Floats) -> Array:
-        grid = self.tower.shape.grid
-        maps = np.asarray(self._rows(features).numpy(), np.float32).reshape(len(features), grid, grid, self.width)
-        half = shrunk(maps, -(-grid // 2), -(-grid // 2))
-        return self.tower.ops.constant(np.ascontiguousarray(half.reshape(-1, self.width)))
-
-    def _rows(self, features: Floats) -> Array:
+    def project(self, features: Floats) -> Array:
+        """Patches of tiles [tiles, grid, grid, values] to their rows [tiles * grid * grid, width]."""
         return self.projector(select(self.tower, features, self.layers))
 
-    def _shown(self, rows: int, columns: int) -> tuple[int, int]:
-        """Rows and columns of a map that had so many."""
-        most = self.most_tiles * self.tower.shape.grid**2
-        ratio = math.sqrt(rows * columns / most) if most else 0.0
-        return (max(1, int(rows // ratio)), max(1, int(columns // ratio))) if ratio > 1.1 else (rows, columns)
+    def shown(self, maps: Floats) -> Floats:
+        """What stands in a prompt for maps [pictures, rows, columns, width]."""
+        return maps
+
+    def shown_size(self, rows: int, columns: int) -> tuple[int, int]:
+        """Rows and columns of `shown`."""
+        return rows, columns
 
     def _canvases(self, size: Size) -> Iterator[Size]:
         """The best for a picture, then the best of those with fewer pixels."""
@@ -230,10 +176,10 @@ class LlavaNextVision:
             made[:values] = self._tiles(picture, canvas, scaled).reshape(-1)
             return made.reshape(spread)
 
-        high, wide = self._shown(rows, columns)
-        way, count = ("tiles", canvas, shape.side, self.most_tiles), high * (wide + 1)
+        high, wide = self.shown_size(rows, columns)
+        digest, count = self.preparation.digest(picture, "tiles", canvas, shape.side, high, wide), high * (wide + 1)
         return MediaSpan(
-            self.preparation.digest(picture, *way), count, count, (high, wide + 1), size=scaled,
+            digest, count, count, (high, wide + 1), size=scaled,
             features=Features(spread, make), area=self._area(picture, scaled, (columns, rows), wide),
         )  # fmt: skip
 
@@ -246,19 +192,12 @@ class LlavaNextVision:
 
     def _tiles(self, picture: Picture, canvas: Size, size: Size) -> Floats:
         """Patches of all tiles, one tile after another, of a picture of this size in the middle of a black canvas."""
-        side, seen = self.tower.shape.side, self._seen
+        side, seen = self.tower.shape.side, self.seen
         image = steps.resize(steps.flatten(picture), size, "bicubic")
         image = steps.pad(image, canvas, at=((canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2))
         corners = product(range(0, canvas[1], side), range(0, canvas[0], side))
         tiles = [image.crop((left, top, left + seen[0], top + seen[1])) for top, left in corners]
         return np.concatenate([self.preparation.patches(tile) for tile in tiles])
-
-
-def lay_out_film(tower: Sees, film: Film) -> Parts:
-    """As OneVision sees it; as pictures where the tower is another."""
-    if isinstance(tower, LlavaNextVision) and tower.most_tiles:
-        return tower.film(film)
-    return as_pictures(tower, film)
 
 
 def canvases_of(file: File, shape: VitShape) -> list[Size]:
@@ -268,25 +207,11 @@ def canvases_of(file: File, shape: VitShape) -> list[Size]:
     found = [(wide, high) for high, wide in zip(told[::2], told[1::2], strict=False)]
     most = min(MOST_PIXELS, MOST_ROWS // shape.grid**2 * side**2)
     whole = all(0 < size <= most and size % side == 0 for size in told)
-    if (
-        not whole
-        or len(told) % 2
-        or not 0 < len(found) <= MOST_CANVASES
-        or any(math.prod(size) > most for size in found)
-    ):
+    if not whole or len(told) % 2 or not 0 < len(found) <= MOST_CANVASES or max(map(math.prod, found)) > most:
         raise ModelError(
             f"{file.path}: {PINPOINTS} is {str(told):.60}, for tiles of {side} pixels", hint="the file is damaged"
         )
     return found
-
-
-def most_tiles_of(file: File) -> int:
-    """What maps are shrunk to, 0 where they are not. Raises ModelError for another way to cut pictures."""
-    told = file.get_str(RATIO, "anyres")
-    found = re.fullmatch(r"anyres(?:_max_([1-9]\d{0,3}))?", told)
-    if found is None:
-        raise ModelError(f"{file.path}: {RATIO} is {told!r:.40}", hint="'anyres' and 'anyres_max_9' are supported")
-    return int(found[1] or 0)
 
 
 _CLIP_TOWER = {
@@ -304,20 +229,11 @@ def _pinpoints(settings: Settings) -> list[int]:
     return [size for pair in pairs for size in pair]
 
 
-def _max_ratio(settings: Settings) -> str:
-    told = settings.get("vision_aspect_ratio", "str", "anyres_max_9")
-    if not isinstance(told, str) or not re.fullmatch(r"anyres_max_[1-9]\d{0,3}", told):
-        raise ModelError(
-            f"{settings.where}: vision_aspect_ratio is {told!r:.40}", hint="'anyres_max_9' can be converted"
-        )
-    return told
-
-
 def _check(strategy: str, settings: Settings) -> None:
     expect(settings, {"vision_feature_select_strategy": strategy, "projector_hidden_act": "gelu"})
 
 
-def _rules(name: str, type: str, layer: int, ratio: Key) -> Rules:
+def tile_rules(name: str, type: str, layer: int, ratio: Key) -> Rules:
     """Of a class of transformers, with towers of this type. `layer` is what the class takes where nothing is said."""
     clip = type == "clip_vision_model"
     side = lambda s: s.number("vision_config.image_size", 224)  # noqa: E731 - as rules are written
@@ -361,12 +277,8 @@ def _rules(name: str, type: str, layer: int, ratio: Key) -> Rules:
     )
 
 
-_NEXT, _ONEVISION = "LlavaNextForConditionalGeneration", "LlavaOnevisionForConditionalGeneration"
-_ANYRES = constant(RATIO, "anyres", "str")
+_NEXT = "LlavaNextForConditionalGeneration"
 ENCODERS = {"mlp": LlavaNextVision.load, "": LlavaNextVision.load}
-FILMS = dict.fromkeys(ENCODERS, lay_out_film)
-RULES = (
-    _rules(_NEXT, "clip_vision_model", -2, _ANYRES),
-    _rules(_NEXT, "siglip_vision_model", -2, _ANYRES),
-    _rules(_ONEVISION, "siglip_vision_model", -1, Key(RATIO, _max_ratio, "str")),
+RULES = tuple(
+    tile_rules(_NEXT, type, -2, constant(RATIO, ANYRES, "str")) for type in ("clip_vision_model", "siglip_vision_model")
 )

@@ -27,3 +27,16 @@ def run(ready_command: ReadyCommand) -> Run:
         return ready_command.run([*map(str, arguments)], stdin, environment(**variables))
 
     return start
+
+
+@pytest.fixture
+def ends(run: Run) -> Callable[..., tuple[int, str]]:
+    """ends("-m", ...) starts `opsin serve`, which must end by itself: its exit code, and the last line it said."""
+
+    def start(*arguments: object) -> tuple[int, str]:
+        done = run("serve", "--port", 0, *arguments)
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+        return done.returncode, done.stderr.splitlines()[-1]
+
+    return start

@@ -60,8 +60,8 @@ def test_a_file_that_is_no_model_ends_it_with_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [("--port", "70000"), ("--host", "203.0.113.1"), ("--media-path", "/no/such/folder")])
-def test_a_wrong_option_is_told_in_one_line(tiny_file, wrong):
-    done = subprocess.run([*OPSIN, "-m", str(tiny_file()), *wrong], capture_output=True, text=True, timeout=600)
+def test_a_wrong_option_is_told_in_one_line(run, tiny_file, wrong):
+    done = run("serve", "-m", tiny_file(), *wrong)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
 
@@ -75,7 +75,7 @@ def test_what_loading_found_out_is_said_before_the_first_question(tmp_path):
     assert any(str(tower) in line and "96" in line and line.startswith("opsin: ") for line in said.splitlines()), said
 
 
-def test_a_part_for_pictures_alone_is_no_server(tmp_path):
+def test_a_part_for_pictures_alone_is_no_server(ends, tmp_path):
     code, said = ends("-m", tiny_tower(tmp_path / "mmproj.gguf"))
     assert code == 4 and "no text model" in said
 
@@ -94,25 +94,15 @@ def test_it_ends_soon_while_it_streams(tiny_file, told, codes):
         assert len(rest.splitlines()) <= 1, rest
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(tiny_file):
+def test_a_port_that_is_taken_is_told_in_one_line(run, tiny_file):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = subprocess.run(
-            [*OPSIN, "-m", str(tiny_file()), "--port", port], capture_output=True, text=True, timeout=600
-        )
+        done = run("serve", "-m", tiny_file(), "--port", port)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and port in done.stderr
 
 
-def ends(*arguments):
-    """Exit code, and the last line that it said; it says no traceback."""
-    done = subprocess.run([*OPSIN, "--port", "0", *map(str, arguments)], capture_output=True, text=True, timeout=600)
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    return done.returncode, done.stderr.splitlines()[-1]
-
-
-def test_what_cannot_be_loaded_ends_it_with_a_code_of_its_kind(tiny_file, tmp_path):
+def test_what_cannot_be_loaded_ends_it_with_a_code_of_its_kind(ends, tiny_file, tmp_path):
     text = tiny_file()
     (tmp_path / "page.gguf").write_text("<html>not a model</html>")
     sight, wide = tmp_path / "sight", tmp_path / "wide"
@@ -133,7 +123,7 @@ def test_what_cannot_be_loaded_ends_it_with_a_code_of_its_kind(tiny_file, tmp_pa
         assert all(word in said for word in words), said
 
 
-def test_a_file_of_keys_that_holds_none_is_told(tiny_file, tmp_path):
+def test_a_file_of_keys_that_holds_none_is_told(ends, tiny_file, tmp_path):
     (tmp_path / "empty").touch()
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     for name in ("empty", "binary", "missing"):

@@ -12,7 +12,6 @@ import urllib.request
 import pytest
 from certificates import CERTIFICATE, KEY
 from opsin_process import COMMAND
-from test_cli_serve import ends
 from waiting import PATIENCE
 
 SECRETS = ("sk-right-one", "sk-named-one", "sk-wrong-one")
@@ -63,7 +62,7 @@ def test_a_guarded_server_writes_no_key_anywhere(tiny_file, tmp_path):
     assert not any(secret in said + log for secret in SECRETS), said
 
 
-def test_what_is_wrong_with_an_operators_options_is_told_in_a_line(tiny_file, tmp_path):
+def test_what_is_wrong_with_an_operators_options_is_told_in_a_line(ends, tiny_file, tmp_path):
     (tmp_path / "cert.pem").write_text(CERTIFICATE)
     (tmp_path / "keys").write_text("bob: sk-secret twice=2\n")
     for arguments, words in (

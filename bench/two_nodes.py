@@ -1,9 +1,10 @@
 """Two machines on one: a Ray node in each of two network namespaces, joined by a cable. As root, on Linux.
 
-    python bench/two_nodes.py [--lose-head]        # needs pip install 'opsin[ray]' and iproute2
+    python bench/two_nodes.py [--lose-head | --unplug] [--grpc]        # needs pip install 'opsin[ray]' and iproute2
 
 12 pictures x 4 questions, asked of both machines' proxies in turn, are 12 encodings; then all processes of the second
 machine are killed while four clients ask the first. `--lose-head`: then those of the first that know the cluster, too.
+`--unplug`: their cable is pulled instead. `--grpc`: with the environment that docs/scale.md has for one machine.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def outside(args: argparse.Namespace) -> None:
     """Make both, run the rest within the first, and take all away."""
     patience = {"RAY_raylet_start_wait_time_s": "180", "RAY_AUTH_MODE": "token"}
     os.environ |= {**patience, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    tell_ray()
+    tell_ray(alone=args.grpc)
     with (
         tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as first,
         tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as second,
@@ -73,7 +74,8 @@ def outside(args: argparse.Namespace) -> None:
         try:
             join()
             start((first, second))
-            again = [sys.executable, __file__, "--inside", second, *(["--lose-head"] if args.lose_head else [])]
+            losses = [f"--{name}" for name in ("lose-head", "unplug") if getattr(args, name.replace("-", "_"))]
+            again = [sys.executable, __file__, "--inside", second, *losses]
             told = {**os.environ, "RAY_TMPDIR": first}
             subprocess.run(["ip", "netns", "exec", SPACES[0], *again], check=True, env=told)
         finally:
@@ -106,6 +108,9 @@ def inside(args: argparse.Namespace) -> None:
                 time.sleep(1)
         print(f"both up after {time.perf_counter() - begin:.0f} s", flush=True)
         ask_both()
+        if args.unplug:
+            under_loss("the cable", lambda: ip("-n", SPACES[1], "link", "set", "opsin1", "down"), 150)
+            os._exit(0)
         under_loss("the second machine", lambda: kill(args.inside))
         if args.lose_head:
             under_loss("the head (gcs_server)", lambda: kill(os.environ["RAY_TMPDIR"], "gcs_server"))
@@ -133,8 +138,8 @@ def ask_both() -> None:
     print(f"12 pictures x 4 questions: {sum(made)} encodings {made}, answers {sorted(heard.values())}", flush=True)
 
 
-def under_loss(what: str, lose: object) -> None:
-    """Four clients ask the first machine while something is lost, and for 15 seconds more."""
+def under_loss(what: str, lose: object, seconds: float = 15) -> None:
+    """Four clients ask the first machine while something is lost, and for a while more."""
     ended, heard, times = threading.Event(), Counter[int](), []
 
     def client(number: int) -> None:
@@ -152,7 +157,7 @@ def under_loss(what: str, lose: object) -> None:
     time.sleep(3)
     assert callable(lose)
     lose()
-    time.sleep(15)
+    time.sleep(seconds)
     ended.set()
     for one in threads:
         one.join()
@@ -165,6 +170,8 @@ def main() -> None:
     """Both machines, or what is done within the first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lose-head", action="store_true")
+    parser.add_argument("--unplug", action="store_true")
+    parser.add_argument("--grpc", action="store_true")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     args = parser.parse_args()
     inside(args) if args.inside else outside(args)

@@ -60,21 +60,21 @@ def tell_hub(*, token: str | None, offline: bool) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-_RAY = {
-    "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0",
-    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(1 << 30),
-}  # fmt: skip
-
-
-def tell_ray() -> None:
+def tell_ray(*, alone: bool) -> None:
     """What Ray reads of the environment when it is imported, unless an operator has set it.
 
     It tells nobody how it is used, and its processes, of which some are ours, are not behind all others of the machine.
-    Proxies, fronts and replicas speak gRPC with each other, which takes less time than calls of actors; where the loop
-    that does so is not the caller's own, clients that leave silent streams are not noticed.
+    `alone`, where all its processes are children of this one, proxies, fronts and replicas speak gRPC with each other,
+    which takes less time than calls of actors. All must do so: where the loop that calls is not the caller's own, as it
+    is by itself, clients that leave silent streams are not noticed.
     """
-    for name, value in _RAY.items():
+    told = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    if alone:
+        told |= {
+            "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+            "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(1 << 30),
+        }  # fmt: skip
+    for name, value in told.items():
         os.environ.setdefault(name, value)
 
 

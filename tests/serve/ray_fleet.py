@@ -97,7 +97,7 @@ def main() -> None:
     """Serve, and obey stdin."""
     from opsin.config import tell_ray
 
-    tell_ray()
+    tell_ray(alone=True)
     from opsin.serve.ray import Running, parts_of
 
     settings = json.loads(sys.argv[1])

@@ -66,7 +66,7 @@ def serve_fleet(args: argparse.Namespace, served: Served, told: Sequence[str]) -
         replicas=args.replicas, most=args.max_replicas or 0, apart=args.ray_address is not None and not args.threads,
         cpus=args.threads or 1, ongoing=served.options.requests, queued=served.options.requests,
     )  # fmt: skip
-    tell_ray()
+    tell_ray(alone=args.ray_address is None)
     from opsin.serve.ray import Running
 
     ended = threading.Event()

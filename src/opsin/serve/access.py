@@ -42,6 +42,7 @@ class AccessMiddleware:
         self.app, self.options, self._ended, self._framings = app, options, ended, framings or {}
         self._keys = keys
         self._hosts = {host.lower() for host in options.hosts}
+        self._is_socket, self._on_loopback = options.is_socket, options.on_loopback
         self._own = socket.gethostname().lower()
         self._bodies = ByteBudget(
             max(options.all_bodies_bytes, options.body_bytes), "too many large requests are inside"
@@ -137,14 +138,14 @@ class AccessMiddleware:
         addresses, this machine's name, and names that public DNS has not. Who sends no name at all is no browser.
         """
         host = headers.get("host")
-        if self.options.is_socket:
+        if self._is_socket:
             return  # no page reaches it but through a proxy, whose affair names are
-        if host is None or "*" in self._hosts or not (self.options.on_loopback or self._is_open(path)):
+        if host is None or "*" in self._hosts or not (self._on_loopback or self._is_open(path)):
             return
         name = _name(host)
         if name in self._hosts or is_loopback(name):
             return
-        if self.options.on_loopback or not (is_address(name) or name == self._own or _is_local(name)):
+        if self._on_loopback or not (is_address(name) or name == self._own or _is_local(name)):
             raise HttpError(403, f"this server is not called {name!r:.80}", hint="start it with --allow-host NAME")
 
     def _is_open(self, path: str) -> bool:

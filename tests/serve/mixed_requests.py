@@ -45,13 +45,18 @@ Complaint = str
 
 @dataclass(frozen=True)
 class Asked:
-    """A request whose answer is the same each time, and how its text is found in the reply."""
+    """A request whose answer is the same each time, and how its text is found in the reply.
+
+    `model` is the one that it is for, whatever a client asks for; a body of bytes is sent as it is, of the `kind`.
+    """
 
     name: str
     path: str
-    body: dict[str, Any]
+    body: dict[str, Any] | bytes
     text: Callable[[bytes], str]
     image: str = ""
+    model: str = ""
+    kind: str = "application/json"
 
 
 def encoded(name: str) -> str:
@@ -197,7 +202,7 @@ class Round:
 
     def __init__(self, port: int, requests: int, names: Sequence[str] = ("x",)) -> None:
         self.port, self.requests, self.names = port, requests, names
-        self.asked = [made for pair in zip(QUESTIONS, PICTURES, strict=True) for make in MAKERS for made in make(*pair)]
+        self.asked = list(self._requests())
         client = Client(port)
         self.alone = [self._said(client, asked, names[0]) for asked in self.asked]
         self.counts: Counter[tuple[str, int]] = Counter()
@@ -206,10 +211,20 @@ class Round:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
 
+    def _requests(self) -> Iterator[Asked]:
+        for pair in zip(QUESTIONS, PICTURES, strict=True):
+            for make in MAKERS:
+                yield from make(*pair)
+
+    def _others(self) -> Sequence[Callable[[random.Random, Client], tuple[str, int, Complaint]]]:
+        """What else clients do, one time in five."""
+        return self._leaves, self._reads_slowly, self._mistake, self._goes_on, self._sent_once, self._saves
+
     @staticmethod
     def _said(client: Client, asked: Asked, model: str) -> tuple[int, str]:
         """The reply's status, and its text or what was refused."""
-        status, told = client.ask(asked.path, {**asked.body, "model": model})
+        body = asked.body if isinstance(asked.body, bytes) else {**asked.body, "model": asked.model or model}
+        status, told = client.ask(asked.path, body, kind=asked.kind)
         return status, asked.text(told) if status == 200 else told[:200].decode()
 
     @property
@@ -226,9 +241,8 @@ class Round:
 
     def _client(self, seed: int) -> None:
         draw, client = random.Random(seed), Client(self.port)
-        rest = (self._leaves, self._reads_slowly, self._mistake, self._goes_on, self._sent_once, self._saves)
         while next(self._numbers) < self.requests:
-            work = self._one if draw.random() < 0.8 else draw.choice(rest)
+            work = self._one if draw.random() < 0.8 else draw.choice(self._others())
             try:
                 name, status, complaint = work(draw, client)
             except (ConnectionError, TimeoutError) as error:

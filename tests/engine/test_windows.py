@@ -149,7 +149,7 @@ def answer(engine, near, ids, cached, tokens=40):
 
 def test_answers_are_those_of_all_pages(near, engine):
     made, _ = engine
-    assert made.windows.count == 2 * 2 + 1
+    assert made.windows.count == 3 * 2 + 1
     first = answer(made, near, ids_of(500), 0, tokens=150)
     second = answer(made, near, [*first, 5, 6, 7], 649)
     answer(made, near, [*second[:128], 1], 0)
@@ -190,7 +190,7 @@ def test_rows_that_are_kept_are_gone_on_with_elsewhere(near, engine):
 
 def test_pages_of_windows_are_few(near):
     device, decoder = near
-    for sequences, context, places in ((1, 8192, 12), (2, 1024, 12), (32, 1024, 16)):
+    for sequences, context, places in ((1, 8192, 12), (2, 1024, 14), (32, 1024, 16)):
         limits = replace(LIMITS, rows=512, sequences=sequences, context=context, pages=context // PAGE)
         runner = Runner(device, decoder, limits, "f16")
         assert runner.places == places

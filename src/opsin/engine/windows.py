@@ -159,9 +159,9 @@ def widest(shapes: Iterable[GroupShape]) -> int:
 
 
 def count_places(window: int, *, sequences: int, rows: int, pages: int) -> int:
-    """Places for windows of so many sequences at once, of two where there is one: what ended may be gone on with.
+    """Places for windows of so many sequences at once, and of half as many that ended or begin alike, at least one.
 
     `rows`: of a step. There are never more than `pages`.
     """
     each = (window - 1 + PAGE - 1) // PAGE + 1
-    return min(pages, max(2, sequences) * each + pages_for(rows)) if window else 0
+    return min(pages, (sequences + max(1, sequences // 2)) * each + pages_for(rows)) if window else 0

@@ -20,6 +20,9 @@ class Config:
         cpu_features: LLVM feature string that goes with `cpu` (NUMBA_CPU_FEATURES).
         isa: force one of the instruction sets that `opsin doctor` lists (OPSIN_ISA).
         threads: compute threads; None takes what affinity and cgroup allow (OPSIN_THREADS).
+        weights: folder for packed weights; None keeps none (OPSIN_WEIGHTS).
+        weights_most: bytes of that folder (OPSIN_WEIGHTS_GB).
+        weights_least: bytes of a model's file that are worth it.
     """
 
     cache: Path
@@ -29,27 +32,40 @@ class Config:
     isa: str | None = None
     threads: int | None = None
     spins: int = field(default=4000)
+    weights: Path | None = None
+    weights_most: int = 32 << 30
+    weights_least: int = 64 << 20
 
 
 def from_environment() -> Config:
     """Read the environment once. Unset or empty variables give the defaults."""
-    cache = os.environ.get("OPSIN_CACHE")
+    named = os.environ.get("OPSIN_CACHE")
+    cache = Path(named) if named else _default_cache()
     return Config(
-        cache=Path(cache) if cache else _default_cache(),
+        cache=cache,
         check=os.environ.get("OPSIN_CHECK", "") not in ("", "0"),
         cpu=os.environ.get("NUMBA_CPU_NAME") or None,
         cpu_features=os.environ.get("NUMBA_CPU_FEATURES") or None,
         isa=os.environ.get("OPSIN_ISA") or None,
-        threads=_threads(os.environ.get("OPSIN_THREADS", "")),
+        threads=_natural("OPSIN_THREADS"),
+        weights=_weights(os.environ.get("OPSIN_WEIGHTS", ""), cache),
+        weights_most=(_natural("OPSIN_WEIGHTS_GB") or 32) << 30,
     )
 
 
-def _threads(text: str) -> int | None:
+def _natural(name: str) -> int | None:
+    text = os.environ.get(name, "")
     if not text:
         return None
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise RequestError(f"OPSIN_THREADS={text}", hint="give a whole number from 1 on, or unset it")
+        raise RequestError(f"{name}={text}", hint="give a whole number from 1 on, or unset it")
     return int(text)
+
+
+def _weights(text: str, cache: Path) -> Path | None:
+    if text in ("0", "off"):
+        return None
+    return expanded(text) if text else cache / "weights"
 
 
 def tell_hub(*, token: str | None, offline: bool) -> None:

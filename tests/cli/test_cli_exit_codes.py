@@ -48,7 +48,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_command_that_reads_a_file_is_on_the_list() -> None:
-    assert set(COMMANDS) == {*READING, "demo", "doctor"}
+    assert set(COMMANDS) == {*READING, "demo", "cache", "doctor"}
 
 
 @pytest.mark.parametrize("command", READING)

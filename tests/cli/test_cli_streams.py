@@ -82,6 +82,7 @@ def commands(evil: Path, refusing: Path, tmp: Path) -> dict[str, tuple[object, .
         "quantize: a type": ("quantize", evil, tmp / "x.gguf", EVIL),
         "merge": ("merge", evil, evil, "-o", tmp / "x.gguf"),
         "key": ("key", tmp / f"no{EVIL}"),
+        "cache": ("cache",),
         "doctor": ("doctor",),
         "an option": ("inspect", f"--{EVIL}"),
         "a value": ("chat", "-t", EVIL),
@@ -100,7 +101,7 @@ def test_every_command_is_on_the_list():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_terminal_gets_no_control_characters(evil, refusing, tmp_path, name):
-    variables = {"OPSIN_CACHE": str(tmp_path / EVIL)} if name == "doctor" else {}
+    variables = {"OPSIN_CACHE": str(tmp_path / EVIL)} if name in ("cache", "doctor") else {}
     end = "OPENAI_BASE_URL" if name == "serve" else ""
     code, said = on_terminal(*commands(evil, refusing, tmp_path)[name], end=end, **variables)
     assert "Traceback" not in said and "internal error" not in said, said
@@ -155,6 +156,7 @@ def speaking(plain: Path, tmp: Path) -> dict[str, tuple[object, ...]]:
         "bench": ("bench", "-m", plain, "-p", 4, "-n", 2),
         "inspect": ("inspect", plain),
         "quantize": ("quantize", plain, "-o", tmp / "q.gguf", "Q8_0"),
+        "cache": ("cache", "--json"),
         "doctor": ("doctor", "--json"),
         "help": ("--help",),
         "help of one": ("help", "chat"),

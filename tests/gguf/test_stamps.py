@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from opsin.gguf import File, NewTensor, write
+from opsin.gguf import File, NewTensor, open_file, write
 from opsin.gguf.unwritten import open_unwritten
 
 TIME = 1_700_000_000
@@ -47,3 +48,58 @@ def test_a_file_that_is_not_written_has_the_stamps_of_its_sources(tmp_path, valu
     tensor = NewTensor.of("a", np.zeros((4, 4), np.float32))
     with open_unwritten(tmp_path / "x", {"general.architecture": "llama"}, [tensor], sources=[source]) as file:
         assert file.stamp() == stamp(source)
+
+
+class TestState:
+    """What changes with every write, though somebody sets the time back and nobody looks where the change is."""
+
+    @pytest.fixture
+    def old(self, tmp_path, monkeypatch):
+        """A file that nobody has changed for long."""
+        path = written(tmp_path / "a.gguf")
+        monkeypatch.setattr(open_file, "SETTLED", 0.0)
+        return path
+
+    def test_a_write_that_leaves_size_and_time_and_all_that_a_stamp_sees_changes_it(self, old):
+        with File.open(old) as file:
+            before, stamped = file.state(), file.stamp()
+            assert file.state() == before
+            changed = old.stat().st_ctime_ns
+            while old.stat().st_ctime_ns == changed:  # its steps are some milliseconds
+                with old.open("r+b") as writing:
+                    writing.seek(0)
+                    writing.write(b"GGUF")
+                os.utime(old, (TIME, TIME))
+            assert file.stamp() == stamped
+            assert file.state() != before
+
+    def test_it_is_that_of_what_is_open(self, old, tmp_path):
+        with File.open(old) as file, file.again() as twin:
+            written(tmp_path / "b.gguf", value=2.0).replace(old)
+            assert file.state() == twin.state() != state(old)
+
+    def test_what_was_changed_moments_ago_has_none(self, old, monkeypatch):
+        monkeypatch.setattr(open_file, "SETTLED", 3600.0)
+        assert state(old) is None
+
+    def test_what_is_not_written_has_none(self, old, tmp_path):
+        tensor = NewTensor.of("a", np.zeros((4, 4), np.float32))
+        with open_unwritten(tmp_path / "x", {"general.architecture": "llama"}, [tensor], sources=[old]) as file:
+            assert file.state() is None
+
+    def test_big_endian_files_have_none(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(open_file, "SETTLED", 0.0)
+        path = tmp_path / "big.gguf"
+        write(
+            path, {"general.architecture": "llama"}, [NewTensor.of("a", np.zeros((4, 4), np.float32))], big_endian=True
+        )
+        assert state(path) is None
+
+    def test_systems_that_tell_no_change_give_none(self, old, monkeypatch):
+        monkeypatch.setattr(open_file, "os", SimpleNamespace(name="nt", fstat=os.fstat, preadv=os.preadv))
+        assert state(old) is None
+
+
+def state(path):
+    with File.open(path) as file:
+        return file.state()

@@ -47,7 +47,7 @@ from opsin.nn.module import FileReader
 from opsin.nn.rank import RankHead
 from opsin.ops import PAGE, PageType
 from opsin.ops.cpu import Cpu
-from opsin.ops.cpu.findings import examine
+from opsin.ops.cpu.findings import clear, examine
 from opsin.ops.device import Device, Findings, Notice
 from opsin.text import ChatTemplate, Tokenizer
 from opsin.text.template import KEY
@@ -170,6 +170,11 @@ def open_device(config: Config, *, threads: int | None = None, notice: Notice | 
 def examine_device(config: Config) -> Findings:
     """What can be said of the device without opening it. Compiles nothing."""
     return examine(config)
+
+
+def clear_caches(config: Config, *, weights: bool, kernels: bool) -> int:
+    """Take away what devices keep on disk for later starts; how many bytes it had."""
+    return clear(config, weights=weights, kernels=kernels)
 
 
 def _check_counts(*, threads: int | None, context: int | None, sequences: int) -> None:

@@ -15,7 +15,7 @@ from opsin.cli.progress import Progress
 
 if TYPE_CHECKING:
     from opsin.config import Config
-    from opsin.ops.device import Findings, KernelCache, Processor
+    from opsin.ops.device import Findings, KeptWeights, KernelCache, Processor
 
 _PROVEN = (("Linux", "x86_64"),)  # where the suite has been run
 _OVERHEAD = 250 << 20  # the process itself
@@ -74,6 +74,7 @@ class Report:
     kernels: dict[str, str]
     formats: list[Format]
     cache: KernelCache
+    weights: KeptWeights
     limits: list[str]
 
 
@@ -95,6 +96,7 @@ def examine(config: Config) -> Report:
         kernels=found.kernels,
         formats=_formats(),
         cache=found.cache,
+        weights=found.weights,
         limits=_limits(found),
     )
 
@@ -147,6 +149,7 @@ def _page(report: Report) -> str:
         f"cache         {cache.folder}",
         f"              {'' if cache.writable else 'not '}writable; {cache.kernels} kernels, "
         f"{cache.bytes / mega:.1f} MB; {cache.stale_bytes / mega:.1f} MB of other versions",
+        f"kept weights  {_kept_line(report.weights)}",
         "",
         "kernels",
         *(f"  {name:13} {text}" for name, text in report.kernels.items()),
@@ -158,6 +161,12 @@ def _page(report: Report) -> str:
         *(f"  {line}" for line in report.limits),
     ]
     return "\n".join(lines)
+
+
+def _kept_line(kept: KeptWeights) -> str:
+    if kept.folder is None:
+        return "none (OPSIN_WEIGHTS)"
+    return f"{len(kept.models)} models, {sum(m.bytes for m in kept.models) / 1e9:.1f} GB (opsin cache lists them)"
 
 
 def _format_line(kind: Format) -> str:

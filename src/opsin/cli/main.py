@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 import opsin
-from opsin.cli import bench, chat, convert, demo, doctor, inspect, key, merge, quantize, serve, transcribe
+from opsin.cli import bench, cache, chat, convert, demo, doctor, inspect, key, merge, quantize, serve, transcribe
 from opsin.cli.parser import Parser
 from opsin.cli.streams import OutputLost, open_streams, visible
 from opsin.errors import DeviceError, OpsinError, RequestError, is_out_of_memory
@@ -23,7 +23,7 @@ WRONG_USE = 2
 INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + the signal, as shells count
 INTERNAL, OUT_OF_MEMORY = 70, 71  # EX_SOFTWARE and EX_OSERR of sysexits.h
 _DESCRIPTION = "Answers questions about pictures and text with GGUF models."
-_COMMANDS = (chat, transcribe, serve, demo, bench, inspect, convert, quantize, merge, key, doctor)
+_COMMANDS = (chat, transcribe, serve, demo, bench, inspect, convert, quantize, merge, key, cache, doctor)
 
 
 def parser() -> argparse.ArgumentParser:

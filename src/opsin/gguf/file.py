@@ -94,6 +94,15 @@ class File:
         """What tells the files behind it from all others, as far as a short look does."""
         return b"".join(header.part.stamp() for header in self._headers)
 
+    def state(self) -> bytes | None:
+        """What changes whenever somebody writes into the files behind it; None where that cannot be told.
+
+        A big-endian file has none: what is read of it is not what it holds.
+        """
+        states = [None if header.big_endian else header.part.state() for header in self._headers]
+        known = [state for state in states if state is not None]
+        return b"".join(known) if len(known) == len(states) else None
+
     @property
     def typed(self) -> dict[str, Typed]:
         """The metadata with its types, as `write` takes it, so that a copy has the same bytes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from copy import copy
 from hashlib import blake2b
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import BinaryIO, Protocol
 from opsin.errors import FileError
 
 _LOOKS, _LOOK_BYTES = 32, 4096  # places at which a stamp looks
+SETTLED = 10.0  # seconds; the coarsest steps of times are 2
 
 
 class ByteSource(Protocol):
@@ -39,6 +41,10 @@ class ByteSource(Protocol):
         """What tells it from other files: when it was written, its size, and what stands here and there."""
         ...
 
+    def state(self) -> bytes | None:
+        """What changes whenever somebody writes into it; None where that cannot be told."""
+        ...
+
     def read_into(self, buffer: memoryview, place: int) -> None:
         """Fill `buffer` with what lies at `place`. Raises FileError where there is no more."""
         ...
@@ -55,6 +61,7 @@ class OpenFile:
         self._lock = Lock()
         self._stream = _open_regular(path)
         self.size = os.fstat(self._stream.fileno()).st_size
+        self._state: tuple[tuple[int, ...], bytes] = (), b""
 
     @property
     def sources(self) -> tuple[Path, ...]:
@@ -80,6 +87,23 @@ class OpenFile:
             self.read_into(memoryview(buffer), min(self.size * look // _LOOKS, self.size - len(buffer)))
             digest.update(buffer)
         return digest.digest()
+
+    def state(self) -> bytes | None:
+        """Of what is open. None within SETTLED seconds of a change, and where systems keep no time of it (Windows).
+
+        The system itself notes when a file was changed (ctime), and lets nobody set it. Such times have steps, so two
+        changes that follow each other closely may have one: what was changed moments ago has no state yet. The stamp
+        is there for file systems that lie about times.
+        """
+        if os.name != "posix":
+            return None
+        known = os.fstat(self._stream.fileno())
+        if time.time() - max(known.st_mtime, known.st_ctime) < SETTLED:
+            return None
+        now = known.st_size, known.st_ino, known.st_mtime_ns, known.st_ctime_ns
+        if self._state[0] != now:
+            self._state = now, blake2b(f"{now}".encode() + self.stamp(), digest_size=32).digest()
+        return self._state[1]
 
     def read_into(self, buffer: memoryview, place: int) -> None:
         """Fill `buffer` (bytes, contiguous) with what lies at `place`. Raises FileError if the file has no more."""

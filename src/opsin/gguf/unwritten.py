@@ -61,6 +61,9 @@ class _Header:
     def stamp(self) -> bytes:
         return b""
 
+    def state(self) -> bytes | None:
+        return None
+
     def read_into(self, buffer: memoryview, place: int) -> None:
         there = self._data[place : place + len(buffer)]
         buffer[:] = there + bytes(len(buffer) - len(there))
@@ -104,6 +107,10 @@ class _Made:
             stamps.append(source.stamp())
             source.close()
         return b"".join(stamps)
+
+    def state(self) -> bytes | None:
+        """None: what is made of the sources is made by code, which changes as well."""
+        return None
 
     def read_into(self, buffer: memoryview, place: int) -> None:
         """Fill `buffer` with bytes of one tensor. Raises FileError once it is closed, and what making them raises."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable
+from hashlib import blake2b
 from types import NoneType
 from typing import Annotated, Any, Protocol, Self, get_args, get_origin, get_type_hints
 
@@ -15,6 +16,7 @@ from opsin.arrays import Floats, Ints
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.ops import Array, Ops, Raw, Weight
+from opsin.ops.raw import Origin
 from opsin.ops.routes import Stack
 from opsin.quants import BY_NAME, by_id
 
@@ -64,6 +66,7 @@ class FileReader:
         self._read: set[str] = set()
         self._progress = progress or (lambda done, whole: None)
         self._done, self._whole = 0, sum(info.nbytes for info in file.tensors.values())
+        self._origin = Origin(file.path.name, file.state, self._whole)
 
     def has(self, name: str) -> bool:
         return name in self._file.tensors
@@ -84,7 +87,8 @@ class FileReader:
                 self._file.read_into(name, flat[done : done + len(run) * row], int(run[0]) * row)
                 done += len(run) * row
 
-        return self.ops.pack(Raw(name, kind, (len(chosen), inputs), read))
+        place = self._place(name) + ("" if rows is None else f" {blake2b(chosen.tobytes()).hexdigest()}")
+        return self.ops.pack(Raw(name, kind, (len(chosen), inputs), read, self._origin, place))
 
     def stored(self, name: str) -> Weight:
         """The file stays open for as long as the table lives, also when whoever opened it closes it."""
@@ -105,7 +109,8 @@ class FileReader:
                 self._file.read_into(name, into[: (end - first) * row], ((expert * parts + part) * outputs + at) * row)
                 into, first = into[(end - first) * row :], end
 
-        return self.ops.pack_experts(Raw(name, kind, (experts * outputs, inputs), read), experts)
+        raw = Raw(name, kind, (experts * outputs, inputs), read, self._origin, f"{self._place(name)} {part} of {parts}")
+        return self.ops.pack_experts(raw, experts)
 
     def _stack(self, name: str, parts: int) -> tuple[int, tuple[int, int, int]]:
         """Number format, and (experts, outputs of a part, inputs)."""
@@ -121,6 +126,11 @@ class FileReader:
     def unread(self) -> tuple[str, ...]:
         """Tensors of the file that nobody asked for."""
         return tuple(name for name in self._file.tensors if name not in self._read)
+
+    def _place(self, name: str) -> str:
+        """Which bytes of the file a tensor is."""
+        info = self._file.tensors[name]
+        return f"{info.part} {info.offset} {info.nbytes} {info.pieces}"
 
     def _matrix(self, name: str) -> tuple[int, int, int]:
         """Number format, outputs and inputs."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from opsin.errors import ModelError
 from opsin.ops.alibi import Alibi
+from opsin.ops.raw import Raw as Raw
 from opsin.ops.recurrence import RecurrentOps
 from opsin.ops.routes import ExpertOps
 
@@ -121,23 +122,6 @@ def product(sizes: Sequence[Size]) -> int:
     for size in sizes:
         result *= most(size)
     return result
-
-
-@dataclass(frozen=True)
-class Raw:
-    """A tensor as it lies in a file, for `Ops.pack`.
-
-    Attributes:
-        name: for messages.
-        type: ggml type id.
-        shape: (outputs, inputs).
-        read: read(first_row, last_row, into) fills `into` with the bytes of some rows.
-    """
-
-    name: str
-    type: int
-    shape: tuple[int, int]
-    read: Callable[[int, int, npt.NDArray[np.uint8]], None]
 
 
 class Weight(Protocol):

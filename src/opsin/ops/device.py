@@ -133,6 +133,31 @@ class KernelCache:
 
 
 @dataclass(frozen=True)
+class KeptModel:
+    """A model whose weights are kept as the device has them.
+
+    Attributes:
+        label: the name of its file.
+        used: when last, in seconds of the epoch.
+    """
+
+    folder: str
+    label: str
+    files: int
+    bytes: int
+    used: float
+
+
+@dataclass(frozen=True)
+class KeptWeights:
+    """Models in a folder, the longest unused first, and how many bytes it may have. No folder: none are kept."""
+
+    folder: str | None
+    most: int
+    models: list[KeptModel]
+
+
+@dataclass(frozen=True)
 class Findings:
     """What can be said of a device before it is opened.
 
@@ -143,3 +168,4 @@ class Findings:
     processor: Processor
     kernels: dict[str, str]
     cache: KernelCache
+    weights: KeptWeights

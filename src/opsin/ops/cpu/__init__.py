@@ -10,6 +10,7 @@ from opsin.ops.cpu.isa import choose
 from opsin.ops.cpu.operations import Operations
 from opsin.ops.cpu.tape import Eager, Recorder
 from opsin.ops.cpu.team import Team
+from opsin.ops.cpu.weight_cache import open_cache
 from opsin.ops.device import Notice
 from opsin.process import Home, Stays
 
@@ -29,6 +30,7 @@ class Cpu(Stays):
         self.config, self.isa = config, choose(config)
         self.code = Code(self.isa, config.cache, notice)
         self.team = Team(self.code, threads or config.threads or available_threads(), spins=config.spins)
+        self._kept = open_cache(config, self.code)
 
     @property
     def threads(self) -> int:
@@ -39,7 +41,7 @@ class Cpu(Stays):
         return self.team.home
 
     def eager(self, turn: Callable[[], None] | None = None) -> Operations:
-        return Operations(Eager(self.code, self.team, guarded=self.config.check, turn=turn))
+        return Operations(Eager(self.code, self.team, guarded=self.config.check, turn=turn), self._kept)
 
     def record(self) -> tuple[Operations, Recorder]:
         tape = Recorder(self.code, self.team, guarded=self.config.check)

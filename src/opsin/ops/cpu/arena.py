@@ -47,6 +47,15 @@ class Block:
         part.address = slab.address + offset
         return part
 
+    @classmethod
+    def over(cls, data: npt.NDArray[np.uint8]) -> Block:
+        """Memory that is there already, which it keeps alive; on a cache line."""
+        part = cls.__new__(cls)
+        part._whole, part.data, part._start = data, data, 0
+        part.bytes, part.used, part.guarded = data.size, data.size, False
+        part.address = int(data.ctypes.data)
+        return part
+
     def fence(self, used: int) -> None:
         """Let the fence begin where the first `used` bytes end: the rest may be read, not written."""
         self.used = used

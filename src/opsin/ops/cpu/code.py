@@ -80,7 +80,7 @@ class Store:
         """Symbol and object, or None where there is none that can be trusted."""
         path = self.path(kernel)
         try:
-            if not _ours(path):
+            if not is_ours(path.stat()):
                 return None
             raw = path.read_bytes()
         except OSError:
@@ -105,9 +105,8 @@ class Store:
         return True
 
 
-def _ours(path: Path) -> bool:
-    """Code is run only from files that no other user could have written."""
-    status = path.stat()
+def is_ours(status: os.stat_result) -> bool:
+    """Whether no other user could have written it: code is run from such files alone, and weights are read."""
     if not hasattr(os, "getuid"):
         return True
     return status.st_uid in (os.getuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -14,13 +14,34 @@ from opsin.config import Config
 from opsin.errors import DeviceError
 from opsin.ops.cpu.code import Store, source_key
 from opsin.ops.cpu.isa import KNOWN, NAMES, Isa, choose
-from opsin.ops.device import Findings, KernelCache, Processor
+from opsin.ops.cpu.weight_cache import can_keep, kept_models, remove
+from opsin.ops.device import Findings, KeptWeights, KernelCache, Processor
 
 
 def examine(config: Config) -> Findings:
     """Look at this machine; compiles nothing. Raises DeviceError as `choose`."""
     isa = choose(config)
-    return Findings(_processor(config, isa), _kernels(), _cache(config, isa))
+    return Findings(_processor(config, isa), _kernels(), _cache(config, isa), _weights(config))
+
+
+def clear(config: Config, *, weights: bool, kernels: bool) -> int:
+    """Take away what is kept on disk; how many bytes it had. What is not a cache's stays."""
+    count = 0
+    if weights and config.weights is not None:
+        count += sum(remove(Path(kept.folder)) for kept in kept_models(config.weights))
+    for path in (config.cache / "kernels").glob("*/*.o") if kernels else ():
+        with suppress(OSError):  # somebody else took it away
+            size = path.stat().st_size
+            path.unlink()
+            count += size
+    return count
+
+
+def _weights(config: Config) -> KeptWeights:
+    folder = config.weights if can_keep() else None
+    return KeptWeights(
+        None if folder is None else str(folder), config.weights_most, [] if folder is None else kept_models(folder)
+    )
 
 
 def _processor(config: Config, isa: Isa) -> Processor:

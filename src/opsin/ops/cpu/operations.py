@@ -28,6 +28,7 @@ from opsin.ops.cpu.shapes import groups_of, need_same, needs_width
 from opsin.ops.cpu.stored import StoredTable, embed_stored
 from opsin.ops.cpu.tape import TYPES, Eager, Lease, Place, Tape, place, view
 from opsin.ops.cpu.tiles import DENSE_INPUTS, dense_rows, dense_strips, linear_scratch
+from opsin.ops.cpu.weight_cache import WeightCache
 from opsin.ops.cpu.words import float_bits
 from opsin.ops.layout import RECORD, STRIP, strips
 
@@ -38,12 +39,12 @@ _ROWS_BYTES = 4096  # elementwise work below this a thread is not worth sharing
 class Operations(ExpertOperations, RecurrentOperations):
     """`opsin.ops.Ops` over a tape. For one thread at a time; its arrays may be dropped on any."""
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: Tape, kept: WeightCache | None = None) -> None:
         self.tape = tape
         self._bytes: WeakKeyDictionary[Lease, dict[tuple[int, int, int], tuple[Array, ...]]] = WeakKeyDictionary()
         self._attention, self._scratch = Attention(self), Scratch(tape)
         self._programs = Programs(self, Operations)
-        self._packer = Packer(tape.code, tape.team)
+        self._packer = Packer(tape.code, tape.team, kept)
 
     # Weights and constants
 

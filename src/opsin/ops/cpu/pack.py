@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from opsin.errors import ModelError
 from opsin.ops import Raw
-from opsin.ops.cpu.arena import LINE, Block
+from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.code import Code, Kernel
 from opsin.ops.cpu.program import Entry, Program
 from opsin.ops.cpu.team import Team
+from opsin.ops.cpu.weight_cache import WeightCache, padded
 from opsin.ops.cpu.words import words
 from opsin.ops.layout import STRIP, Layout, layout_of, strips, weight_bytes
 from opsin.quants import QuantType, by_id
 
 _PIECE_BYTES = 8 << 20  # read and packed at a time: a reader fills one piece while the team packs the other
 SCRATCH = 2048  # as `kernels/pack.py` has it
+PIECE = 1 << 18  # as `kernels/sums.py` has it
+_SUMS = Kernel.of("sums")
 _SLAB_BYTES = 64 << 20  # small tensors share slabs: only large allocations get large pages of memory
 
 
@@ -50,11 +55,36 @@ class PackedStack:
         return self.block.bytes
 
 
-class Packer:
-    """Packs tensors on a team. For one thread at a time."""
+class Destination(Protocol):
+    """Where strips go."""
 
-    def __init__(self, code: Code, team: Team) -> None:
-        self._code, self._team = code, team
+    def room(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
+        """Memory for some of them, to be filled."""
+        ...
+
+    def put(self, offset: int, strips: npt.NDArray[np.uint8]) -> None:
+        """What `room` gave is filled."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Strips that stay where they are packed."""
+
+    block: Block
+
+    def room(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
+        return self.block.data[offset : offset + size]
+
+    def put(self, offset: int, strips: npt.NDArray[np.uint8]) -> None:
+        """They are there."""
+
+
+class Packer:
+    """Packs tensors on a team, or finds them packed. For one thread at a time."""
+
+    def __init__(self, code: Code, team: Team, kept: WeightCache | None = None) -> None:
+        self._code, self._team, self._kept = code, team, kept
         # Two pieces for all tensors: fresh memory for each would cost more than reading does.
         self._pieces = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
         self._slab: Block | None = None
@@ -63,8 +93,7 @@ class Packer:
     def pack(self, raw: Raw) -> PackedWeight:
         """Read a tensor piece by piece and lay it out. Raises FileError as `raw.read` does."""
         outputs, inputs = raw.shape
-        block = self._take(weight_bytes(by_id(raw.type), outputs, inputs) + 256)
-        self._lay(raw, outputs, block)
+        block = self._laid(raw, outputs, padded(weight_bytes(by_id(raw.type), outputs, inputs)))
         return PackedWeight(raw.shape, layout_of(by_id(raw.type)), block)
 
     def pack_experts(self, raw: Raw, experts: int) -> PackedStack:
@@ -74,11 +103,30 @@ class Packer:
             raise ModelError(f"{raw.name} has {whole} rows, which are not those of {experts} experts")
         outputs = whole // experts
         size = weight_bytes(by_id(raw.type), outputs, inputs)
-        block = self._take(experts * size + 256)
-        self._lay(raw, outputs, block)
+        block = self._laid(raw, outputs, padded(experts * size))
         return PackedStack((experts, outputs, inputs), layout_of(by_id(raw.type)), block, size)
 
-    def _lay(self, raw: Raw, outputs: int, block: Block) -> None:
+    def _laid(self, raw: Raw, outputs: int, size: int) -> Block:
+        """Strips as they were kept, or as they are made now."""
+        entry = None if self._kept is None else self._kept.entry(raw, outputs, size)
+        if self._kept is not None:
+            self._code.address(_SUMS)  # compiled with the first weight, so that who warms up has it
+        if entry is not None:
+            block = entry.find(self._sums) or entry.make(partial(self._lay, raw, outputs), self._sums)
+            if block is not None:
+                return block
+        block = self._take(size)
+        self._lay(raw, outputs, _Memory(block))
+        return block
+
+    def _sums(self, block: Block) -> bytes:
+        """See `kernels/sums.py`."""
+        sums = np.empty(-(-block.bytes // PIECE), np.int64)
+        args, items = words(block.address, block.bytes, sums.ctypes.data), words(sums.size)
+        self._run(_SUMS, args, items, (sums, block))
+        return sums.astype("<i8").tobytes()
+
+    def _lay(self, raw: Raw, outputs: int, to: Destination) -> None:
         """Rows into strips, which begin anew after each `outputs` rows."""
         kind, (whole, inputs) = by_id(raw.type), raw.shape
         layout, row_bytes = layout_of(kind), kind.row_bytes(inputs)
@@ -103,11 +151,13 @@ class Packer:
                 if i + 1 < len(pieces):
                     coming = reader.submit(read, i + 1)
                 strip = first // outputs * strips(outputs) + first % outputs // STRIP
-                self._pack_piece(kind, layout, piece, inputs, block.address + strip * layout.strip_bytes(inputs))
+                offset = strip * layout.strip_bytes(inputs)
+                room = to.room(offset, strips(len(piece) // row_bytes) * layout.strip_bytes(inputs))
+                self._pack_piece(kind, layout, piece, inputs, room)
+                to.put(offset, room)
 
     def _take(self, size: int) -> Block:
         """Memory for a weight: its own, or part of a slab."""
-        size = -(-size // LINE) * LINE
         if size > _SLAB_BYTES // 4:
             return Block(size)
         if self._slab is None or self._used + size > self._slab.bytes:
@@ -121,7 +171,10 @@ class Packer:
             self._pieces[number] = np.empty(max(size, _PIECE_BYTES), np.uint8)
         return self._pieces[number][:size]
 
-    def _pack_piece(self, kind: QuantType, layout: Layout, piece: npt.NDArray[np.uint8], inputs: int, to: int) -> None:
+    def _pack_piece(
+        self, kind: QuantType, layout: Layout, piece: npt.NDArray[np.uint8], inputs: int,
+        to: npt.NDArray[np.uint8],
+    ) -> None:  # fmt: skip
         row_bytes = kind.row_bytes(inputs)
         count = len(piece) // row_bytes
         if layout.kind != "planes":
@@ -136,14 +189,18 @@ class Packer:
             row_bytes,
             count,
             inputs,
-            to,
+            to.ctypes.data,
             layout.strip_bytes(inputs),
             scratch.ctypes.data,
             SCRATCH,
         )
-        items = words(strips(count))
-        address = self._code.address(kernel)
-        self._team.run(Program([Entry(str(kernel), address, args, items.ctypes.data, 1, (), (), (items, scratch))]))
+        self._run(kernel, args, words(strips(count)), (scratch,))
+
+    def _run(
+        self, kernel: Kernel, args: npt.NDArray[np.int64], items: npt.NDArray[np.int64], keep: tuple[object, ...]
+    ) -> None:
+        entry = Entry(str(kernel), self._code.address(kernel), args, items.ctypes.data, 1, (), (), (items, *keep))
+        self._team.run(Program([entry]))
 
 
 @np.errstate(over="ignore", invalid="ignore")

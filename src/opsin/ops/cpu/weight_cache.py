@@ -1,0 +1,342 @@
+"""Packed weights in files, mapped: what was packed once is there at the next start, and processes share its memory.
+
+A shelf is the folder of one model file, and has a file for each tensor: a head of one page, the strips as they lie in
+memory, and the sums of their pieces (`kernels/sums.py`). A file is written beside and linked to its name when it is
+whole, never changed and never cut: whoever clears removes its name, and processes that have mapped it keep it. Sums are
+compared before a weight is used, so that damage of the disk or of a crash is a miss. What damages a mapped file
+afterwards (its owner cutting it, a disk that fails) is not seen here.
+
+It does not know how strips lie, nor who sums.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from struct import Struct
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin.config import Config
+from opsin.ops.cpu.arena import LINE, Block
+from opsin.ops.cpu.code import Code, is_ours
+from opsin.ops.device import KeptModel
+from opsin.ops.raw import Origin, Raw
+
+Bytes = npt.NDArray[np.uint8]
+Summing = Callable[[Block], bytes]  # the sums of a block's pieces
+
+HEAD: Final = 4096  # bytes before the strips: a page, so that they lie on one
+_HEAD: Final = Struct("<8s16s32sQ224p")  # magic, digest of all but the strips, key, bytes of strips, label
+_MAGIC: Final = b"opsinWe1"
+_ENDING, _PART, _SHELF = ".strips", ".part-", re.compile("[0-9a-f]{32}")
+_READ: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
+_FREE_SHARE, _FREE_BYTES = 0.1, 4 << 30  # of a disk that stay free
+_PATIENCE, _PACE = 5.0, 30e6  # a disk that takes fewer bytes a second, after so many seconds, is not waited for
+_OLD_PART: Final = 3600  # seconds after which nobody writes a part any more
+
+
+class _NoRoomError(OSError):
+    """The disk, or the limit, has no room, or a disk is too slow to wait for."""
+
+
+@dataclass
+class _Shelf:
+    """What is known of a model's folder."""
+
+    folder: Path
+    state: bytes
+    room: int | None = None  # bytes that may still be written, once somebody has looked
+    seconds: float = 0.0
+    written: int = 0
+    used: bool = False
+    closed: bool = False  # nothing more is kept there
+
+
+class WeightCache:
+    """Tensors of models whose files have `least` bytes, altogether at most `most`; the longest unused go first.
+
+    Args:
+        folder: made where it is not there, for its owner alone.
+        maker: what tells the code that packs, and the CPU, from all others.
+    """
+
+    def __init__(self, folder: Path, maker: str, *, most: int, least: int) -> None:
+        self.folder, self.most, self._maker, self._least = folder, most, maker, least
+        self._shelves: WeakKeyDictionary[Origin, _Shelf] = WeakKeyDictionary()
+
+    def entry(self, raw: Raw, outputs: int, size: int) -> KeptTensor | None:
+        """Where a tensor, in matrices of so many outputs, is or will be kept; None where it is not."""
+        origin = raw.origin
+        if origin is None or origin.bytes < self._least or origin.bytes > self.most:
+            return None
+        state = origin.state()
+        if state is None:
+            return None
+        shelf = self._shelves.get(origin)
+        if shelf is None or shelf.state != state:
+            name = blake2b(self._maker.encode() + state, digest_size=16, person=b"shelf").hexdigest()
+            shelf = self._shelves[origin] = _Shelf(self.folder / name, state)
+        told = f"{raw.place} {raw.type} {raw.shape} {outputs} {size}".encode()
+        return KeptTensor(
+            self, shelf, origin, blake2b(told, digest_size=32, key=shelf.folder.name.encode()).digest(), size
+        )
+
+    def need_room(self, shelf: _Shelf, origin: Origin, size: int) -> None:
+        """Raises OSError where `size` more bytes of a model have no place in the folder, or on its disk."""
+        if shelf.room is None:
+            self._make_shelf(shelf)
+            others = [kept for kept in kept_models(self.folder) if kept.folder != str(shelf.folder)]
+            used = sum(kept.bytes for kept in others)
+            for kept in others:
+                if used + origin.bytes <= self.most:
+                    break
+                used -= remove(Path(kept.folder))
+            shelf.room = self.most - used
+            _need_disk(self.folder, origin.bytes)
+        if size > shelf.room:
+            raise _NoRoomError
+        _need_disk(self.folder, size)
+
+    def _make_shelf(self, shelf: _Shelf) -> None:
+        """Raises OSError where it cannot be made, or others could write there."""
+        for folder, parents in ((self.folder, True), (shelf.folder, False)):
+            folder.mkdir(mode=0o700, parents=parents, exist_ok=True)
+        for status in (self.folder.stat(), shelf.folder.lstat()):
+            if not stat.S_ISDIR(status.st_mode) or not is_ours(status):
+                raise PermissionError
+        for path in shelf.folder.glob(_PART + "*"):  # of a process that was killed
+            if time.time() - path.stat().st_mtime > _OLD_PART:
+                path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, eq=False)
+class KeptTensor:
+    """A tensor's place on its shelf."""
+
+    cache: WeightCache
+    shelf: _Shelf
+    origin: Origin
+    key: bytes
+    size: int
+
+    @property
+    def path(self) -> Path:
+        return self.shelf.folder / (self.key.hex()[:32] + _ENDING)
+
+    def find(self, summing: Summing) -> Block | None:
+        """The strips, mapped; None where there are none, or they are damaged, which takes them away."""
+        try:
+            handle = os.open(self.path, _READ)
+        except FileNotFoundError:
+            return None
+        except OSError:  # a link, or not for us to read
+            self.shelf.closed = True
+            return None
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode) or not is_ours(status):
+                self.shelf.closed = True
+                return None
+            block = self._checked(handle, status.st_size, summing)
+        finally:
+            os.close(handle)
+        with suppress(OSError):
+            if block is None:
+                self.path.unlink()
+            elif not self.shelf.used:
+                self.shelf.used = True
+                os.utime(self.shelf.folder)
+        return block
+
+    def _checked(self, handle: int, size: int, summing: Summing) -> Block | None:
+        head = os.pread(handle, HEAD, 0)
+        if size <= HEAD + self.size or len(head) != HEAD:
+            return None
+        sums = os.pread(handle, size, HEAD + self.size)
+        if head != self._head(sums, _label(head)):
+            return None
+        block = _mapped(handle, self.size)
+        return block if block is not None and summing(block) == sums else None
+
+    def make(self, fill: Callable[[Draft], None], summing: Summing) -> Block | None:
+        """The strips as `fill` writes them; None where they cannot be kept. Raises what `fill` raises beside OSError.
+
+        Where the model's file was changed meanwhile, they are there for this process alone.
+        """
+        draft: Draft | None = None
+        if self.shelf.closed:
+            return None
+        try:
+            self.cache.need_room(self.shelf, self.origin, self.size)
+            draft = Draft(self)
+            fill(draft)
+            return self._named(draft, summing)
+        except OSError:
+            self.shelf.closed = True
+            return None
+        finally:
+            if draft is not None:
+                draft.close()
+
+    def _named(self, draft: Draft, summing: Summing) -> Block | None:
+        os.ftruncate(draft.handle, HEAD + self.size)
+        block = _mapped(draft.handle, self.size)
+        if block is None:
+            return None
+        sums = summing(block)
+        _write(draft.handle, sums, HEAD + self.size)
+        _write(draft.handle, self._head(sums, self.origin.label), 0)
+        if self.origin.state() != self.shelf.state:
+            return block
+        try:
+            os.link(draft.path, self.path)
+        except FileExistsError:  # another process was first: what it maps, all map
+            return self.find(summing) or block
+        except OSError:  # a file system without links
+            draft.path.replace(self.path)
+        return block
+
+    def _head(self, sums: bytes, label: str) -> bytes:
+        said = label.encode(errors="replace")[:200]
+        rest = _HEAD.pack(_MAGIC, b"", self.key, self.size, said)
+        digest = blake2b(rest + sums, digest_size=16).digest()
+        return _HEAD.pack(_MAGIC, digest, self.key, self.size, said).ljust(HEAD, b"\0")
+
+
+class Draft:
+    """A file that is being written under a name of its own."""
+
+    def __init__(self, entry: KeptTensor) -> None:
+        self.handle, name = tempfile.mkstemp(prefix=_PART, dir=entry.shelf.folder)
+        self.path, self._shelf = Path(name), entry.shelf
+        self._room = np.empty(0, np.uint8)
+
+    def room(self, offset: int, size: int) -> Bytes:
+        """Memory for some strips, until `put`."""
+        if self._room.size < size:
+            self._room = np.empty(size, np.uint8)
+        return self._room[:size]
+
+    def put(self, offset: int, strips: Bytes) -> None:
+        """Write what `room` gave. Raises OSError where the disk takes it not, or not in time."""
+        began = time.perf_counter()
+        _write(self.handle, strips.data, HEAD + offset)
+        shelf = self._shelf
+        shelf.seconds += time.perf_counter() - began
+        shelf.written += strips.size
+        if shelf.room is not None:
+            shelf.room -= strips.size
+        if shelf.seconds > _PATIENCE and shelf.written < _PACE * shelf.seconds:
+            raise _NoRoomError
+
+    def close(self) -> None:
+        """What got no name is gone."""
+        os.close(self.handle)
+        with suppress(OSError):
+            self.path.unlink()
+
+
+def open_cache(config: Config, code: Code) -> WeightCache | None:
+    """The cache that the options ask for; None for none."""
+    if config.weights is None or not can_keep():
+        return None
+    maker = code.store.folder.name
+    return WeightCache(config.weights, maker, most=config.weights_most, least=config.weights_least)
+
+
+def can_keep() -> bool:
+    """Whether this system has files that may go while they are mapped, and tells when they were changed."""
+    return os.name == "posix"
+
+
+def kept_models(folder: Path) -> list[KeptModel]:
+    """What lies in a cache's folder, the longest unused first; what is not of a cache is not told."""
+    found = []
+    for shelf in _shelves(folder):
+        files = list(_files(shelf))
+        sizes, label = 0, ""
+        for path in files:
+            with suppress(OSError):  # somebody else took it away
+                sizes += path.lstat().st_size
+                label = label or _label_of(path)
+        with suppress(OSError):
+            found.append(KeptModel(str(shelf), label, len(files), sizes, shelf.stat().st_mtime))
+    return sorted(found, key=lambda kept: kept.used)
+
+
+def remove(shelf: Path) -> int:
+    """Take a model's files away; how many bytes they had. Processes that have mapped them keep them until they end."""
+    count = 0
+    for path in _files(shelf):
+        with suppress(OSError):
+            size = path.lstat().st_size
+            path.unlink()
+            count += size
+    with suppress(OSError):  # something else is there as well
+        shelf.rmdir()
+    return count
+
+
+def _shelves(folder: Path) -> Iterator[Path]:
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if _SHELF.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+                yield path
+
+
+def _files(shelf: Path) -> Iterator[Path]:
+    with suppress(OSError):
+        for path in shelf.iterdir():
+            if path.name.endswith(_ENDING) or path.name.startswith(_PART):
+                yield path
+
+
+def _label_of(path: Path) -> str:
+    with os.fdopen(os.open(path, _READ), "rb") as file:
+        return _label(file.read(_HEAD.size))
+
+
+def _label(head: bytes) -> str:
+    said: bytes = _HEAD.unpack(head[: _HEAD.size].ljust(_HEAD.size, b"\0"))[-1]
+    return said.decode(errors="replace")
+
+
+def _mapped(handle: int, size: int) -> Block | None:
+    """The strips of an open file, to be read alone; None where the system gives no room for them."""
+    try:
+        pages = mmap.mmap(handle, HEAD + size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+    except (OSError, ValueError):
+        return None
+    if hasattr(mmap, "MADV_WILLNEED"):
+        pages.madvise(mmap.MADV_WILLNEED)  # faults alone would read a cold disk in small pieces
+    return Block.over(np.frombuffer(pages, np.uint8)[HEAD : HEAD + size])
+
+
+def _need_disk(folder: Path, size: int) -> None:
+    disk = os.statvfs(folder)
+    if disk.f_bavail * disk.f_frsize - size < max(_FREE_BYTES, _FREE_SHARE * disk.f_blocks * disk.f_frsize):
+        raise _NoRoomError
+
+
+def _write(handle: int, data: bytes | memoryview, place: int) -> None:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(handle, data[done:], place + done)
+
+
+def padded(size: int) -> int:
+    """Bytes of a weight with what kernels may read behind it, in whole lines."""
+    return -(-(size + 256) // LINE) * LINE

@@ -22,7 +22,7 @@ from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kernels.sums import FACTOR, LANES
 from opsin.ops.cpu.kernels.sums import PIECE as SUMMED
 from opsin.ops.cpu.pack import PIECE, Packer
-from opsin.ops.cpu.weight_cache import HEAD, kept_models, open_cache, remove
+from opsin.ops.cpu.weight_cache import FOOT, kept_models, open_cache, remove
 from opsin.ops.layout import weight_bytes
 from opsin.ops.raw import Origin
 from opsin.quants import by_id
@@ -127,13 +127,14 @@ class TestKeeping:
 
         def read(first: int, last: int, into: np.ndarray) -> None:
             if not others:
-                others.append(packed(tmp_path, whole))
+                others.append((packed(tmp_path, whole)[0], files(tmp_path)[-1].stat().st_ino))
             whole.read(first, last, into)
 
         with device(tmp_path) as cpu:
             weight = cpu.eager().pack(dataclasses.replace(whole, read=read, origin=origin(), place="0"))
             assert weight.block.data.tobytes()[: len(wanted)] == wanted == others[0][0]
             (path,) = files(tmp_path)
+            assert path.stat().st_ino == others[0][1]
             if Path("/proc/self/maps").exists():
                 assert str(path) in Path("/proc/self/maps").read_text()
 
@@ -198,21 +199,20 @@ def defined(data: bytes) -> bytes:
     return np.array(sums, "<u8").tobytes()
 
 
-DAMAGES: dict[str, Callable[[bytearray], bytes]] = {
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
-    "without its sums": lambda data: data[:-24],
+    "strips alone": lambda data: data[: -FOOT.size - 32],
+    "without its foot": lambda data: data[: -FOOT.size],
+    "without a sum": lambda data: data[: -FOOT.size - 8] + data[-FOOT.size :],
     "a byte short": lambda data: data[:-1],
     "a byte more": lambda data: data + b"\0",
+    "a byte more in front": lambda data: b"\0" + data,
     "half": lambda data: data[: len(data) // 2],
     "zeros at the end": lambda data: data[:-8192] + bytes(8192),
-    "a page of zeros": lambda data: data[:HEAD] + bytes(4096) + data[HEAD + 4096 :],
+    "a page of zeros": lambda data: data[:4096] + bytes(4096) + data[8192:],
     "zeros": lambda data: bytes(len(data)),
-    "pages in another order": lambda data: (
-        data[:HEAD] + data[HEAD + 4096 : HEAD + 8192] + data[HEAD : HEAD + 4096] + data[HEAD + 8192 :]
-    ),
-    "pieces in another order": lambda data: (
-        data[:HEAD] + data[HEAD + SUMMED : HEAD + 2 * SUMMED] + data[HEAD : HEAD + SUMMED] + data[HEAD + 2 * SUMMED :]
-    ),
+    "pages in another order": lambda data: data[4096:8192] + data[:4096] + data[8192:],
+    "pieces in another order": lambda data: data[SUMMED : 2 * SUMMED] + data[:SUMMED] + data[2 * SUMMED :],
 }
 
 
@@ -220,18 +220,19 @@ class TestDamage:
     @pytest.mark.parametrize("name", DAMAGES)
     def test_a_damaged_file_is_not_there_and_is_made_again(self, kept, whole, wanted, name):
         (path,) = files(kept)
-        path.write_bytes(DAMAGES[name](bytearray(path.read_bytes())))
+        path.write_bytes(DAMAGES[name](path.read_bytes()))
         got, reads = packed(kept, whole)
         assert got == wanted
         assert reads > 0
         assert packed(kept, whole) == (wanted, 0)
 
     def test_any_bit_and_any_length_is_seen(self, kept, whole, wanted):
-        """By chance, and at each edge: head, strips, sums."""
+        """By chance, and at each edge: strips, sums, foot."""
         (path,) = files(kept)
         good, random = path.read_bytes(), np.random.default_rng(7)
-        ends = [0, 8, 24, 56, 64, 288, HEAD - 1, HEAD, HEAD + len(wanted), len(good) - 24, len(good) - 1]
-        places = [*ends, *random.integers(0, len(good), 25).tolist(), *random.integers(0, 300, 10).tolist()]
+        sums = len(good) - FOOT.size
+        ends = [0, len(wanted) - 1, len(wanted), sums - 32, sums - 1, sums, sums + 32, sums + 40, len(good) - 1]
+        places = [*ends, *random.integers(0, len(good), 25).tolist(), *random.integers(sums, len(good), 10).tolist()]
         with device(kept) as cpu:
             packer = cpu.eager()
             for place in places:

@@ -1,10 +1,11 @@
 """Packed weights in files, mapped: what was packed once is there at the next start, and processes share its memory.
 
-A shelf is the folder of one model file, and has a file for each tensor: a head of one page, the strips as they lie in
-memory, and the sums of their pieces (`kernels/sums.py`). A file is written beside and linked to its name when it is
-whole, never changed and never cut: whoever clears removes its name, and processes that have mapped it keep it. Sums are
-compared before a weight is used, so that damage of the disk or of a crash is a miss. What damages a mapped file
-afterwards (its owner cutting it, a disk that fails) is not seen here.
+A shelf is the folder of one model file, and has a file for each tensor: the strips as they lie in memory, the sums of
+their pieces (`kernels/sums.py`), and a foot. Strips are written in whole large pages, from the first byte on, so that
+file systems keep them in such and processors find their addresses as quickly as in memory of their own. A file is
+written beside and linked to its name when it is whole, never changed and never cut: whoever clears removes its name,
+and processes that have mapped it keep it. Sums are compared before a weight is used, so that damage of the disk or of a
+crash is a miss. What damages a mapped file afterwards (its owner cutting it, a disk that fails) is not seen here.
 
 It does not know how strips lie, nor who sums.
 """
@@ -38,8 +39,8 @@ from opsin.ops.raw import Origin, Raw
 Bytes = npt.NDArray[np.uint8]
 Summing = Callable[[Block], bytes]  # the sums of a block's pieces
 
-HEAD: Final = 4096  # bytes before the strips: a page, so that they lie on one
-_HEAD: Final = Struct("<8s16s32sQ224p")  # magic, digest of all but the strips, key, bytes of strips, label
+FOOT: Final = Struct("<32sQ224p16s8s")  # key, bytes of strips, label, digest of that and the sums, magic
+_LARGE_PAGE: Final = 2 << 20
 _MAGIC: Final = b"opsinWe1"
 _ENDING, _PART, _SHELF = ".strips", ".part-", re.compile("[0-9a-f]{32}")
 _READ: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
@@ -162,11 +163,9 @@ class KeptTensor:
         return block
 
     def _checked(self, handle: int, size: int, summing: Summing) -> Block | None:
-        head = os.pread(handle, HEAD, 0)
-        if size <= HEAD + self.size or len(head) != HEAD:
-            return None
-        sums = os.pread(handle, size, HEAD + self.size)
-        if head != self._head(sums, _label(head)):
+        rest = os.pread(handle, size, self.size) if size > self.size + FOOT.size else b""
+        sums, foot = rest[: -FOOT.size], rest[-FOOT.size :]
+        if len(foot) != FOOT.size or foot != self._foot(sums, _label(foot)):
             return None
         block = _mapped(handle, self.size)
         return block if block is not None and summing(block) == sums else None
@@ -192,13 +191,12 @@ class KeptTensor:
                 draft.close()
 
     def _named(self, draft: Draft, summing: Summing) -> Block | None:
-        os.ftruncate(draft.handle, HEAD + self.size)
+        draft.finish(self.size)
         block = _mapped(draft.handle, self.size)
         if block is None:
             return None
         sums = summing(block)
-        _write(draft.handle, sums, HEAD + self.size)
-        _write(draft.handle, self._head(sums, self.origin.label), 0)
+        _write(draft.handle, sums + self._foot(sums, self.origin.label), self.size)
         if self.origin.state() != self.shelf.state:
             return block
         try:
@@ -209,36 +207,52 @@ class KeptTensor:
             draft.path.replace(self.path)
         return block
 
-    def _head(self, sums: bytes, label: str) -> bytes:
+    def _foot(self, sums: bytes, label: str) -> bytes:
         said = label.encode(errors="replace")[:200]
-        rest = _HEAD.pack(_MAGIC, b"", self.key, self.size, said)
-        digest = blake2b(rest + sums, digest_size=16).digest()
-        return _HEAD.pack(_MAGIC, digest, self.key, self.size, said).ljust(HEAD, b"\0")
+        digest = blake2b(FOOT.pack(self.key, self.size, said, b"", _MAGIC) + sums, digest_size=16).digest()
+        return FOOT.pack(self.key, self.size, said, digest, _MAGIC)
 
 
 class Draft:
-    """A file that is being written under a name of its own."""
+    """A file that is being written under a name of its own, from front to back."""
 
-    def __init__(self, entry: KeptTensor) -> None:
-        self.handle, name = tempfile.mkstemp(prefix=_PART, dir=entry.shelf.folder)
-        self.path, self._shelf = Path(name), entry.shelf
-        self._room = np.empty(0, np.uint8)
+    def __init__(self, kept: KeptTensor) -> None:
+        self.handle, name = tempfile.mkstemp(prefix=_PART, dir=kept.shelf.folder)
+        self.path, self._shelf = Path(name), kept.shelf
+        self._buffer, self._written, self._end = Block(0), 0, 0  # what is written, and filled, of the file
 
     def room(self, offset: int, size: int) -> Bytes:
         """Memory for some strips, until `put`."""
-        if self._room.size < size:
-            self._room = np.empty(size, np.uint8)
-        return self._room[:size]
+        assert offset == self._end, "strips come in order"
+        waiting = self._end - self._written
+        if self._buffer.bytes < waiting + size:
+            larger = Block(size + _LARGE_PAGE)
+            larger.data[:waiting] = self._buffer.data[:waiting]
+            self._buffer = larger
+        return self._buffer.data[waiting : waiting + size]
 
     def put(self, offset: int, strips: Bytes) -> None:
-        """Write what `room` gave. Raises OSError where the disk takes it not, or not in time."""
-        began = time.perf_counter()
-        _write(self.handle, strips.data, HEAD + offset)
-        shelf = self._shelf
+        """What `room` gave is filled. Raises OSError where the disk takes it not, or not in time."""
+        self._end += strips.size
+        waiting = self._end - self._written
+        self._write(waiting // _LARGE_PAGE * _LARGE_PAGE, waiting)
+
+    def finish(self, size: int) -> None:
+        """The file has so many bytes. Raises OSError as `put`."""
+        waiting = self._end - self._written
+        self._write(waiting, waiting)
+        os.ftruncate(self.handle, size)
+
+    def _write(self, count: int, waiting: int) -> None:
+        """The first so many bytes of those that wait."""
+        began, data, shelf = time.perf_counter(), self._buffer.data, self._shelf
+        _write(self.handle, data[:count].data, self._written)
         shelf.seconds += time.perf_counter() - began
-        shelf.written += strips.size
+        data[: waiting - count] = data[count:waiting].copy()
+        self._written += count
+        shelf.written += count
         if shelf.room is not None:
-            shelf.room -= strips.size
+            shelf.room -= count
         if shelf.seconds > _PATIENCE and shelf.written < _PACE * shelf.seconds:
             raise _NoRoomError
 
@@ -306,23 +320,25 @@ def _files(shelf: Path) -> Iterator[Path]:
 
 def _label_of(path: Path) -> str:
     with os.fdopen(os.open(path, _READ), "rb") as file:
-        return _label(file.read(_HEAD.size))
+        file.seek(-FOOT.size, os.SEEK_END)
+        return _label(file.read(FOOT.size))
 
 
-def _label(head: bytes) -> str:
-    said: bytes = _HEAD.unpack(head[: _HEAD.size].ljust(_HEAD.size, b"\0"))[-1]
+def _label(foot: bytes) -> str:
+    said: bytes = FOOT.unpack(foot)[2]
     return said.decode(errors="replace")
 
 
 def _mapped(handle: int, size: int) -> Block | None:
     """The strips of an open file, to be read alone; None where the system gives no room for them."""
     try:
-        pages = mmap.mmap(handle, HEAD + size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        pages = mmap.mmap(handle, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
     except (OSError, ValueError):
         return None
-    if hasattr(mmap, "MADV_WILLNEED"):
-        pages.madvise(mmap.MADV_WILLNEED)  # faults alone would read a cold disk in small pieces
-    return Block.over(np.frombuffer(pages, np.uint8)[HEAD : HEAD + size])
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without large pages
+            pages.madvise(mmap.MADV_HUGEPAGE)  # a cold disk is read in such, too
+    return Block.over(np.frombuffer(pages, np.uint8))
 
 
 def _need_disk(folder: Path, size: int) -> None:

@@ -117,6 +117,12 @@ def test_what_holds_no_sound_that_is_decoded_says_so():
             open_sound(data)
 
 
+def test_titles_that_are_no_text_keep_nobody_from_hearing():
+    data = made_track(melody(), "matroska")
+    assert b"Lavf" in data
+    assert open_sound(data.replace(b"Lavf", b"\xff\xfe\xc3(")).seconds == open_sound(data).seconds
+
+
 def test_without_pyav_the_message_says_what_to_install(monkeypatch):
     data = made_track(melody())
     monkeypatch.setitem(sys.modules, "av", None)

@@ -50,9 +50,9 @@ def open_container(data: bytes, kind: str) -> InputContainer:
         raise RequestError("it is read by PyAV, which is not installed", hint=INSTALL) from error
     # Whatever a file names besides is not opened: a callable that refuses stands in place of FFmpeg's own. Options are
     # for looking what there is: who decodes gives them to the codec, too.
-    made: InputContainer = av.open(
-        BytesIO(data), "r", format=kind, io_open=_refuse, metadata_errors="ignore", options=dict(MOST)
-    )
+    # Titles that are no UTF-8 raise an error in PyAV before 19, unless it is told otherwise.
+    titles = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+    made: InputContainer = av.open(BytesIO(data), "r", format=kind, io_open=_refuse, options=dict(MOST), **titles)
     return made
 
 

@@ -36,6 +36,11 @@ class Isa:
     features: str = ""
     triple: str = ""
 
+    @property
+    def foresees(self) -> bool:
+        """Whether the CPU is known to read ahead best by itself where weights are read one after another."""
+        return self.cpu == "znver4"
+
     def target_machine(self, *, reloc: str = "default") -> llvm.TargetMachine:
         """An LLVM code generator for this CPU."""
         target = llvm.Target.from_triple(self.triple)

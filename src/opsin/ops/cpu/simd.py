@@ -276,7 +276,8 @@ class Simd:
         self.fma1 = operation(f32, (f32, f32, f32), fma)
         self.sqrt1 = operation(f32, (f32,), lambda b, x: call(b, "llvm.sqrt.f32", F32, (x,)))
         self.rint1 = operation(f32, (f32,), lambda b, x: call(b, "llvm.rint.f32", F32, (x,)))
-        self.prefetch = operation(types.void, (i64,), _prefetch)
+        self.prefetch = operation(types.void, (i64,), lambda b, p: _prefetch(b, p, 3))
+        self.prefetch_far = operation(types.void, (i64,), lambda b, p: _prefetch(b, p, 2))  # not into the first cache
 
     def _memory(self) -> None:
         i64, n = types.int64, self.lanes
@@ -351,6 +352,6 @@ class Simd:
         return b.select(count_mask(b, count, self.lanes), x, other)
 
 
-def _prefetch(b: Any, p: Any) -> None:
+def _prefetch(b: Any, p: Any, locality: int) -> None:
     address = pointer(b, p, I8)
-    call(b, "llvm.prefetch.p0", ir.VoidType(), (address, I32(0), I32(3), I32(1)))
+    call(b, "llvm.prefetch.p0", ir.VoidType(), (address, I32(0), I32(locality), I32(1)))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from opsin.ops import CHUNK, PAGE
+from opsin.ops.cpu.isa import Isa
 from opsin.ops.layout import RECORD, STRIP, Layout
 
+AHEAD, FAR_AHEAD = 4096, 8192  # bytes between weights that are read and those that are fetched from memory meanwhile
 DENSE_INPUTS = 768  # inputs of a strip that `dense` takes at once
 FEW_ROWS = 16  # rows whose numbers are worth repeating (see `repeated.py`); more are worth unpacking weights for
 REPEATED_ROWS = 8  # of them side by side
@@ -55,6 +57,19 @@ def attention_scratch(width: int, group: int, lanes: int, vectors: int) -> int:
     padded = -(-width // (vectors * lanes)) * vectors * lanes
     block = PAGE * max(-(-width // lanes) * lanes, padded)
     return 4 * (queries * (3 * padded + 6 + SCORES) + block) + 512
+
+
+def fetched_ahead(isa: Isa, rows: int, layout: Layout) -> tuple[int, int]:
+    """(bytes ahead of the first rows that pass, into the first cache; or into the second one only), or 0 and 0.
+
+    The longer products take, the further ahead. Some CPUs see themselves what comes in so plain an order, if products
+    are few, and reach more of memory's bandwidth than a kernel that asks for it. Measured in docs/log.md.
+    """
+    if isa.foresees and (rows == 1 or layout.bits == 8):
+        return 0, 0
+    if isa.lanes < 16 or rows == 1 or (rows == 2 and layout.bits in (4, 8)):
+        return AHEAD, 0
+    return 0, FAR_AHEAD
 
 
 def linear_scratch(dot: str, layout: Layout, inputs: int) -> int:

@@ -22,12 +22,14 @@ from opsin.ops.cpu.kernels.shared import inlined, jit
 from opsin.ops.cpu.repeated import Repeated
 from opsin.ops.cpu.simd import Simd
 from opsin.ops.cpu.tiles import (
+    AHEAD,
     FEW_ROWS,
     REPEATED_BYTES,
     REPEATED_GROUPS,
     REPEATED_RECORDS,
     REPEATED_ROWS,
     REPEATED_SCALE,
+    fetched_ahead,
     linear_scratch,
 )
 from opsin.ops.cpu.unpacked import Unpacked
@@ -36,14 +38,12 @@ from opsin.ops.layout import FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
 (W, X, X_ROW, SCALES, SCALES_ROW, SUMS, LIFTS, Y, Y_ROW, OUTPUTS, RECORDS_WORD, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW,
  SCRATCH, SCRATCH_BYTES, STEPS) = (8 * i for i in range(18))  # fmt: skip
 
-AHEAD = 4096  # bytes between a weight and the prefetch that runs ahead of it, while the first rows pass
 
-
-def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """(vectors, tokens) of the tile for one row, for two and for many: what fits the registers."""
+def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], ...]:
+    """(vectors, tokens) of the tiles for one row, for two and for more: what fits the registers."""
     few = min(STRIP // simd.lanes, 4)
     if simd.lanes == 16:
-        return (few, 1), (few, 2), (few, 5 if kind == "planes" else 8)
+        return (few, 1), (few, 2), (few, 4), (few, 6 if kind == "planes" else 8)
     return (few, 1), (few, 2), (1, 4) if kind == "planes" else (2, 5)
 
 
@@ -52,29 +52,14 @@ def make(
     paired: bool = False, table: tuple[int, ...] = (), activation: str = "",
 ) -> Any:  # fmt: skip
     layout = Layout(kind, bits, group, zero, minimum, codes, paired, table)
-    shapes = tile_shapes(simd, kind)
-    one, two, many = (
-        _sweep(simd, Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero, table=table), layout) for v, t in shapes
+    apart, at = linear_scratch(simd.isa.dot, layout, RECORD) > 0, simd.i64_at
+    shapes = [(v, t) for v, t in tile_shapes(simd, kind) if t <= 2 or not apart]
+    in_tiles = _in_tiles(
+        simd, layout, [Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero, table=table) for v, t in shapes]
     )
-    at, width = simd.i64_at, shapes[2][1]
     activate, active = activating(simd, activation or "copy"), activation != ""
-    apart = linear_scratch(simd.isa.dot, layout, RECORD) > 0
     unpack, take = _unpacked(simd, layout) if apart else (_nothing, _nothing)
     few = _few(simd, layout) if apart else _nothing
-
-    @jit
-    def in_tiles(args: int, strip: int, rows: int, columns: int) -> None:
-        row = 0
-        while row < rows:
-            if rows - row == 1:
-                one(args, strip, row, 1, columns)
-                row += 1
-            elif apart or rows - row == 2:
-                two(args, strip, row, 2, columns)
-                row += 2
-            else:
-                many(args, strip, row, rows - row, columns)
-                row += width
 
     def linear(args: int, first: int, last: int, thread: int) -> int:
         rows, outputs = at(at(args + ROWS)), at(args + OUTPUTS)
@@ -94,6 +79,46 @@ def make(
         return 0
 
     return linear
+
+
+def _in_tiles(simd: Simd, layout: Layout, tiles: list[Dots]) -> Any:
+    """All rows of a strip: the smallest tile that holds those that are left, or else the largest."""
+    sweeps, middle, most = [_sweep(simd, tile, layout) for tile in tiles], tiles[-2].tokens, tiles[-1].tokens
+    one, two, few, many = sweeps[0], sweeps[1], sweeps[-2] if middle > 2 else _nothing, sweeps[-1]
+
+    @jit
+    def in_tiles(args: int, strip: int, rows: int, columns: int) -> None:
+        row = 0
+        while row < rows:
+            left = rows - row
+            if left == 1:
+                one(args, strip, row, 1, columns)
+                row += 1
+            elif left == 2 or most == 2:
+                two(args, strip, row, 2, columns)
+                row += 2
+            elif left <= middle:
+                few(args, strip, row, left, columns)
+                row += middle
+            else:
+                many(args, strip, row, left, columns)
+                row += most
+
+    return in_tiles
+
+
+def _fetching(simd: Simd, tile: Dots, layout: Layout) -> Any:
+    """fetch(w, size): from memory, what follows weights that are read now."""
+    near, far = fetched_ahead(simd.isa, tile.tokens, layout)
+    prefetch, ahead = (simd.prefetch, near) if near else (simd.prefetch_far, far)
+
+    @inlined
+    def fetch(w: int, size: int) -> None:
+        if ahead != 0:
+            for line in range(0, size, 64):
+                prefetch(w + ahead + line)
+
+    return fetch
 
 
 def _sweep(simd: Simd, tile: Dots, layout: Layout) -> Any:
@@ -146,7 +171,7 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
     add_record = _record(simd, tile, layout)
     wide, per = tile.vectors * simd.lanes, 128 // layout.group
     codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
-    record, factors, ones, prefetch = layout.record_bytes, tile.factors, tile.ones, simd.prefetch
+    record, factors, ones, fetch = layout.record_bytes, tile.factors, tile.ones, _fetching(simd, tile, layout)
     stretch = RECORDS if codes else 1 << 30
 
     @jit
@@ -161,14 +186,15 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
             scale_of, lift_of = ones(), ones()
             if codes:
                 scale_of = factors(w + part * wide * 2)
+                if ahead:
+                    fetch(w, factor_bytes)
                 if minimum:
                     lift_of = factors(w + 2 * STRIP + part * wide * 2)
                 w += factor_bytes
             for _ in range(min(stretch, records - done)):
                 head, plane = w + part * wide * size, w + part * wide * 4
                 if ahead:
-                    for line in range(0, record, 64):
-                        prefetch(head + AHEAD + line)
+                    fetch(w, record)
                 acc = add_record(acc, scale_of, lift_of, head, plane, x, x_row, left, s, s_row, sums, lifts, sum_row)
                 w += record
                 x += RECORD
@@ -327,6 +353,8 @@ def _add(ops: Repeated) -> Any:
         x, done = sums + sums_bytes, 0
         while done < count:
             shared = w
+            for ahead in range(0, factor_bytes, 64):
+                prefetch(w + AHEAD + ahead)
             w += factor_bytes
             for _ in range(min(stretch, count - done)):
                 for ahead in range(0, record, 64):
@@ -401,7 +429,7 @@ def _unpacked_total(simd: Simd, ops: Unpacked) -> Any:
 
 
 def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
-    at, zeros, step, prefetch = simd.i64_at, tile.zeros, tile.step[layout.kind], simd.prefetch
+    at, zeros, step, fetch = simd.i64_at, tile.zeros, tile.step[layout.kind], _fetching(simd, tile, layout)
     size = FLOAT_BYTES[layout.kind]
     wide = tile.vectors * simd.lanes
 
@@ -413,8 +441,7 @@ def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
         acc, ahead = zeros(), row + part == 0
         for _ in range(inputs):
             if ahead:
-                for line in range(0, STRIP * size, 64):
-                    prefetch(w + AHEAD + line)
+                fetch(w, STRIP * size)
             acc = step(acc, w, x, x_row, left)
             w += STRIP * size
             x += 4

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from opsin.ops import CHUNK, PAGE
-from opsin.ops.cpu.isa import Isa
 from opsin.ops.layout import RECORD, STRIP, Layout
+
+if TYPE_CHECKING:
+    from opsin.ops.cpu.isa import Isa
 
 AHEAD, FAR_AHEAD = 4096, 8192  # bytes between weights that are read and those that are fetched from memory meanwhile
 DENSE_INPUTS = 768  # inputs of a strip that `dense` takes at once

@@ -25,7 +25,7 @@ from typing import Any
 
 from numba import types
 
-from opsin.ops.cpu.kernels.linear import (
+from opsin.ops.cpu.kernels.linear_sums import (
     BIAS,
     LIFTS,
     OUTPUTS,

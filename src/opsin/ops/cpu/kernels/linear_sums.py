@@ -1,0 +1,155 @@
+"""Sums of linear layers over one strip of packed weights, as tiles of `Dots` read them.
+
+Arguments (int64 words): weights, x, bytes a row of x, scales, bytes a row of scales, sums, lifts, y, bytes a row
+of y, outputs, records (or inputs, for floats), address of the row count, bias or 0, residual or 0, bytes a row of it,
+scratch or 0, bytes of scratch a thread, steps of four inputs a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from opsin.ops.cpu.dots import Dots
+from opsin.ops.cpu.kernels.shared import inlined, jit
+from opsin.ops.cpu.simd import Simd
+from opsin.ops.cpu.tiles import fetched_ahead
+from opsin.ops.layout import FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
+
+(W, X, X_ROW, SCALES, SCALES_ROW, SUMS, LIFTS, Y, Y_ROW, OUTPUTS, RECORDS_WORD, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW,
+ SCRATCH, SCRATCH_BYTES, STEPS) = (8 * i for i in range(18))  # fmt: skip
+
+
+def sweep_of(simd: Simd, tile: Dots, layout: Layout) -> Any:
+    """All inputs of one strip times the tile's rows, and the results written out."""
+    total = _planes(simd, tile, layout) if layout.kind == "planes" else _floats(simd, tile, layout)
+    parts, finish = STRIP // (tile.vectors * simd.lanes), finish_of(simd, tile)
+
+    @jit
+    def sweep(args: int, strip: int, row: int, left: int, columns: int) -> None:
+        for part in range(parts):
+            finish(args, total(args, strip, part, row, left), strip, part, row, left, columns)
+
+    return sweep
+
+
+def finish_of(simd: Simd, tile: Dots) -> Any:
+    """Sums of a part of a strip, written out."""
+    at, wide = simd.i64_at, tile.vectors * simd.lanes
+    add_bias, add_rows, store = tile.add_bias, tile.add_rows, tile.store
+
+    @inlined
+    def finish(args: int, acc: Any, strip: int, part: int, row: int, left: int, columns: int) -> None:
+        y_row, here, column = at(args + Y_ROW), columns - part * wide, strip * STRIP + part * wide
+        bias, residual = at(args + BIAS), at(args + RESIDUAL)
+        if bias != 0:
+            acc = add_bias(acc, bias + 4 * column)
+        if residual != 0:
+            stride = at(args + RESIDUAL_ROW)
+            acc = add_rows(acc, residual + row * stride + 4 * column, stride, left, here)
+        store(acc, at(args + Y) + row * y_row + 4 * column, y_row, left, here)
+
+    return finish
+
+
+def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
+    """Sums over records; with codes, over blocks of RECORDS records that share factors."""
+    at, zeros = simd.i64_at, tile.zeros
+    add_record = record_of(simd, tile, layout)
+    wide, per = tile.vectors * simd.lanes, 128 // layout.group
+    codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
+    record, factors, ones, fetch = layout.record_bytes, tile.factors, tile.ones, _fetching(simd, tile, layout)
+    stretch = RECORDS if codes else 1 << 30
+
+    @jit
+    def total(args: int, strip: int, part: int, row: int, left: int) -> Any:
+        records, x_row, s_row = at(args + RECORDS_WORD), at(args + X_ROW), at(args + SCALES_ROW)
+        w = at(args + W) + strip * (records * record + records // RECORDS * factor_bytes)
+        x, s = at(args + X) + row * x_row, at(args + SCALES) + row * s_row
+        sum_row = s_row * (per // 4)
+        sums, lifts = at(args + SUMS) + row * sum_row, at(args + LIFTS) + row * sum_row
+        acc, done, ahead = zeros(), 0, row + part == 0
+        while done < records:
+            scale_of, lift_of = ones(), ones()
+            if codes:
+                scale_of = factors(w + part * wide * 2)
+                if ahead:
+                    fetch(w, factor_bytes)
+                if minimum:
+                    lift_of = factors(w + 2 * STRIP + part * wide * 2)
+                w += factor_bytes
+            for _ in range(min(stretch, records - done)):
+                head, plane = w + part * wide * size, w + part * wide * 4
+                if ahead:
+                    fetch(w, record)
+                acc = add_record(acc, scale_of, lift_of, head, plane, x, x_row, left, s, s_row, sums, lifts, sum_row)
+                w += record
+                x += RECORD
+                s += 4
+                sums += per
+                lifts += per
+            done += stretch
+        return acc
+
+    return total
+
+
+def record_of(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
+    """32 inputs: one group of weights, or two of 16."""
+    scale, lift = tile.scale[layout.numbers[0]], tile.lift[layout.numbers[1]]
+    head, minima, minimum = layout.head_bytes, layout.minima_at, layout.minimum
+    half, later = STRIP * layout.scale_size, 4 * simd.lanes if tile.repeated else 4  # bytes between groups' lifts
+    two = layout.group == 16
+    dots, late = (tile.part(0, 4), tile.part(4, 8)) if two else (tile.dots, tile.dots)
+
+    @inlined
+    def add_record(
+        acc: Any, fs: Any, fm: Any, w: int, plane: int, x: int, x_row: int, left: int, s: int, s_row: int, sums: int,
+        lifts: int, sum_row: int,
+    ) -> Any:  # fmt: skip
+        acc = scale(acc, dots(plane + head, x, x_row, left, sums, sum_row), fs, w, s, s_row, left)
+        if minimum:
+            acc = lift(acc, fm, w + minima, lifts, sum_row, left)
+        if two:
+            acc = scale(acc, late(plane + head, x, x_row, left, sums + 4, sum_row), fs, w + half, s, s_row, left)
+            if minimum:
+                acc = lift(acc, fm, w + minima + half, lifts + later, sum_row, left)
+        return acc
+
+    return add_record
+
+
+def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
+    at, zeros, step, fetch = simd.i64_at, tile.zeros, tile.step[layout.kind], _fetching(simd, tile, layout)
+    size = FLOAT_BYTES[layout.kind]
+    wide = tile.vectors * simd.lanes
+
+    @jit
+    def total(args: int, strip: int, part: int, row: int, left: int) -> Any:
+        inputs, x_row = at(args + RECORDS_WORD), at(args + X_ROW)
+        w = at(args + W) + (strip * inputs * STRIP + part * wide) * size
+        x = at(args + X) + row * x_row
+        acc, ahead = zeros(), row + part == 0
+        for _ in range(inputs):
+            if ahead:
+                fetch(w, STRIP * size)
+            acc = step(acc, w, x, x_row, left)
+            w += STRIP * size
+            x += 4
+        return acc
+
+    return total
+
+
+def _fetching(simd: Simd, tile: Dots, layout: Layout) -> Any:
+    """fetch(w, size): from memory, what follows weights that are read now."""
+    near, far = fetched_ahead(simd.isa, tile.tokens, layout)
+    prefetch, ahead = (simd.prefetch, near) if near else (simd.prefetch_far, far)
+
+    @inlined
+    def fetch(w: int, size: int) -> None:
+        if ahead != 0:
+            for line in range(0, size, 64):
+                prefetch(w + ahead + line)
+
+    return fetch

@@ -69,7 +69,7 @@ def make(
 def _in_tiles(simd: Simd, layout: Layout, tiles: list[Dots]) -> Any:
     """All rows of a strip: the smallest tile that holds those that are left, or else the largest."""
     sweeps, middle, most = [sweep_of(simd, tile, layout) for tile in tiles], tiles[-2].tokens, tiles[-1].tokens
-    one, two, few, many = sweeps[0], sweeps[1], sweeps[-2] if middle > 2 else _nothing, sweeps[-1]
+    one, two, few, many, has_few = sweeps[0], sweeps[1], sweeps[-2], sweeps[-1], middle > 2
 
     @jit
     def in_tiles(args: int, strip: int, rows: int, columns: int) -> None:
@@ -82,7 +82,7 @@ def _in_tiles(simd: Simd, layout: Layout, tiles: list[Dots]) -> Any:
             elif left == 2 or most == 2:
                 two(args, strip, row, 2, columns)
                 row += 2
-            elif left <= middle:
+            elif has_few and left <= middle:
                 few(args, strip, row, left, columns)
                 row += middle
             else:

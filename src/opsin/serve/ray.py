@@ -13,8 +13,9 @@ from dataclasses import asdict, fields
 from typing import Any, Final
 
 import ray
+from grpc.aio import AioRpcError
 from ray import serve
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.request_router import RequestRouter
@@ -165,7 +166,7 @@ class Front:
         except RayTaskError:
             done = True
             raise  # a fault of ours, which would come again
-        except (RayActorError, ReplicaUnavailableError, RayError) as error:
+        except (RayError, ReplicaUnavailableError, AioRpcError) as error:
             done = True
             raise LostError(str(error)) from error
         finally:

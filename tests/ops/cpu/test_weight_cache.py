@@ -149,9 +149,9 @@ class TestKeeping:
         assert tensor.count > 0
         assert packed(kept, whole)[1] == 0
 
-    def test_other_code_and_another_cpu_share_nothing(self, kept, whole, monkeypatch):
+    def test_other_code_and_another_cpu_share_nothing(self, kept, whole, tmp_path, monkeypatch):
         with device(kept) as cpu:
-            monkeypatch.setattr(cpu.code.store, "folder", Path("other origins"))
+            monkeypatch.setattr(cpu.code.store, "folder", tmp_path / "other code")
             cache = open_cache(cpu.config, cpu.code)
             tensor = Read(whole, origin())
             Packer(cpu.code, cpu.team, cache).pack(tensor.raw)

@@ -60,10 +60,16 @@ class Peer:
         system = self._library().system()
         return "; ".join([*lines[:2], system])
 
-    def single(self, model: Path, *, prompt: int = 0, decode: int = 0, depth: int = 0, threads: int = 2) -> Rates:
-        """One llama-bench process: a warm-up and one repetition, with its own defaults for everything else."""
+    def single(
+        self, model: Path, *, prompt: int = 0, decode: int = 0, depth: int = 0, threads: int = 2, is_long: bool = False
+    ) -> Rates:  # fmt: skip
+        """One llama-bench process: a warm-up and one repetition, with its own defaults for everything else.
+
+        `is_long`: with flash attention and, since a repetition takes minutes, no warm-up.
+        """
         sizes = ["-p", str(prompt), "-n", str(decode), "-d", str(depth), "-t", str(threads)]
-        done = self._run(["llama-bench", "-m", str(model), *sizes, "-r", "1", "-o", "json"])
+        more = ["-fa", "1", "--no-warmup"] if is_long else []
+        done = self._run(["llama-bench", "-m", str(model), *sizes, *more, "-r", "1", "-o", "json"])
         rows = json.loads(done.stdout)
         found: dict[str, float] = {}
         for row in rows:

@@ -35,8 +35,12 @@ MARK = "bench:text"
 THREADS = 2
 BUSY_LOAD = 0.5
 CHAT_TOLERANCE = 0.07
-DEPTH = 4096
-RANDOM = {"gemma4": random_gemma4.write, "qwen35": random_qwen35.write, "experts": random_experts.write}
+DEPTH, LONG = 4096, 32768
+THIN = random_llama.Shapes(layers=2)
+RANDOM = {
+    "gemma4": random_gemma4.write, "qwen35": random_qwen35.write, "experts": random_experts.write,
+    "thin": lambda folder: random_llama.write(folder, "q4_k_m", THIN),
+}  # fmt: skip
 DEEP = 0.9  # what a ratio at DEPTH may lose
 
 
@@ -53,6 +57,7 @@ class Case:
     parallel: int = 1
     prompt_target: float | None = None
     decode_target: float | None = None
+    is_long: bool = False  # beside llama.cpp's flash attention; run where it is named
 
 
 def _cases() -> Iterator[Case]:
@@ -74,6 +79,9 @@ def _cases() -> Iterator[Case]:
     for file, title in newer.items():
         yield Case(file, file, title, prompt_target=2.0, decode_target=1.2)
         yield Case(f"{file}-eight", file, f"{title}, 8 sequences", prompt=128, parallel=8, decode_target=2.0)
+    title = f"2 layers of 1B shapes, Q4_K_M mix, {LONG // 1024}k"
+    yield Case("long-prompt", "thin", title, prompt=LONG, decode=16, prompt_target=2.0, is_long=True)
+    yield Case("long-decode", "thin", title, prompt=64, depth=LONG - 64, decode_target=2.0, is_long=True)
     yield Case("smollm2-eight", "smollm2", "SmolLM2-135M Q4_1, 8 sequences", prompt=128, parallel=8, decode_target=2.5)
 
 
@@ -132,7 +140,7 @@ class Sides:
         sizes = {"prompt": case.prompt, "decode": case.decode, "threads": THREADS}
         if case.parallel > 1:
             return _complete(self.peer.parallel(path, sequences=case.parallel, **sizes))
-        return _complete(self.peer.single(path, depth=case.depth, **sizes))
+        return _complete(self.peer.single(path, depth=case.depth, is_long=case.is_long, **sizes))
 
 
 def _complete(rates: Rates) -> dict[str, float]:
@@ -232,6 +240,8 @@ def _wanted(case: Case, results: dict[str, Pairs]) -> dict[str, float | None]:
     """The least ratio of each rate; at depth, most of the ratio that was reached without it."""
     if case.parallel > 1:
         return {"decode": case.decode_target}
+    if case.is_long:
+        return {"decode": case.decode_target} if case.depth else {"prompt": case.prompt_target}
     if not case.depth:
         return {"prompt": case.prompt_target, "decode": case.decode_target}
     shallow = results.get(case.file)
@@ -304,7 +314,10 @@ def main() -> None:
     """Measure, then print the table or write it."""
     args = _arguments()
     sides = Sides(Opsin.find(args.opsin), Peer.find(args.peer), args.files)
-    chosen = args.only or [*(name for name, case in CASES.items() if not (args.quick and case.depth)), "chat"]
+    chosen = args.only or [
+        *(name for name, case in CASES.items() if not (case.is_long or (args.quick and case.depth))),
+        "chat",
+    ]
     pairs, warm_ups = (1, 0) if args.quick else (args.pairs, 1)
     results, chat = read_results(args.results)
     _warn_if_busy()

@@ -30,7 +30,7 @@ LONGEST = 1024
 TARGET, RATIO = 0.01, 1.15
 
 Logits = NDArray[np.float32]
-Pages = Literal["f32", "f16", "q8_0"]
+Pages = Literal["f32", "f16", "q8_0", "q4_0"]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def ask(model, messages=MESSAGES, salt=b""):
     return answer, question.prompt.gone_on(answer.ids)
 
 
-@pytest.mark.parametrize("pages", ["f16", "q8_0", "f32"])
+@pytest.mark.parametrize("pages", ["f16", "q8_0", "q4_0", "f32"])
 def test_another_process_goes_on_from_the_file(folder, tmp_path, pages):
     path = tmp_path / "rows"
     with loaded(folder, pages=pages) as model:

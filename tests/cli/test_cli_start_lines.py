@@ -160,8 +160,8 @@ def test_the_cache_has_one_number_format():
     assert serve._cache_type(parsed("-ctk", "q8_0", "-ctv", "q8_0")) == "q8_0"
     assert serve._cache_type(parsed("--cache-type-k", "f32")) == "f32"
     assert serve._cache_type(parsed("--cache-type", "q8_0")) == "q8_0"
-    for wrong in (("-ctk", "q8_0", "-ctv", "f16"), ("-ctk", "q4_0")):
-        with pytest.raises(RequestError, match="f16, q8_0, f32"):
+    for wrong in (("-ctk", "q8_0", "-ctv", "f16"), ("-ctk", "iq4_nl")):
+        with pytest.raises(RequestError, match="f16, q8_0, q4_0, f32"):
             serve._cache_type(parsed(*wrong))
 
 

@@ -19,7 +19,7 @@ from opsin.nn.module import FileReader
 from opsin.ops.cpu import Cpu
 from opsin.spans import Prompt
 
-KINDS = ["f32", "f16", "q8_0"]
+KINDS = ["f32", "f16", "q8_0", "q4_0"]
 ROWS = 600  # more than one run of keys (512) that is summed on its own
 LIMITS = Limits(rows=640, outputs=640, sequences=16, context=1024, pages=120)
 

@@ -22,7 +22,7 @@ from opsin.quants import by_id
 from opsin.text import ChatTemplate, Tokenizer
 
 _SHOWN = 100  # characters of a value
-_KINDS: tuple[PageType, ...] = ("f16", "q8_0", "f32")
+_KINDS: tuple[PageType, ...] = ("f16", "q8_0", "q4_0", "f32")
 
 
 @dataclass(frozen=True)

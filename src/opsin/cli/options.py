@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 from opsin.config import expanded, tell_hub
 
-CacheType = Literal["f16", "q8_0", "f32"]
-CACHE_TYPES: tuple[CacheType, ...] = ("f16", "q8_0", "f32")
+CacheType = Literal["f16", "q8_0", "q4_0", "f32"]
+CACHE_TYPES: tuple[CacheType, ...] = ("f16", "q8_0", "q4_0", "f32")
 
 
 def add_model(parser: argparse.ArgumentParser, *, bundled: bool = False) -> None:

@@ -23,7 +23,7 @@ from opsin.ops.routes import ExpertOps
 Pairing = Literal["neighbours", "halves", "quarters"]
 Activation = Literal["silu", "gelu", "gelu_erf", "gelu_quick", "relu", "sigmoid"]
 Glu = Activation | Literal["swiglu_oai"]  # that one is silu of slope 1.702, both sides clamped to 7, up + 1
-PageType = Literal["f32", "f16", "q8_0"]
+PageType = Literal["f32", "f16", "q8_0", "q4_0"]
 
 PAGE = 64  # rows a page of the KV cache
 CHUNK = 8 * PAGE  # keys whose softmax is summed on its own, at fixed places of a sequence

@@ -9,10 +9,10 @@ from samples import FEW, Cache, close, normal
 from opsin.errors import ModelError, RequestError
 from opsin.ops import CHUNK, PAGE
 from opsin.ops.alibi import Alibi, alibi_slopes
-from opsin.ops.layout import page_bytes
+from opsin.ops.layout import SCALED, SHARED, page_bytes
 from opsin.ops.reference import DensePages, Reference
 
-KINDS = ("f32", "f16", "q8_0")
+KINDS = ("f32", "f16", "q8_0", "q4_0")
 # Query heads, KV heads, width.
 SHAPES = ((1, 1, 8), (6, 2, 24), (5, 1, 40), (3, 3, 72), (4, 2, 80), (2, 1, 96), (9, 3, 64), (2, 2, 128))
 IN_Q8 = ((5, 1, 32), (9, 3, 64), (2, 1, 96), (2, 2, 128))
@@ -52,8 +52,9 @@ def test_several_sequences(ops, kind, heads, kv, width):
 
 
 @pytest.mark.parametrize(("heads", "kv", "width"), IN_Q8)
-def test_eight_bit_pages(ops, heads, kv, width):
-    cache = Cache(kv, width, (150, 70), "q8_0")
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_pages_with_scales(ops, kind, heads, kv, width):
+    cache = Cache(kv, width, (150, 70), kind)
     close(*attend(ops, cache, heads, [*rows_of(0, range(130, 151)), *rows_of(1, [70])]), 3e-6)
 
 
@@ -131,10 +132,13 @@ class TestPages:
         cache = Cache(2, 64, (150,), kind)
         k, v = cache.fill(ops).rows(cache.layer, cache.tables[0])
         for held, given in ((k[:150], cache.k[0]), (v[:150], cache.v[0])):
-            if kind == "q8_0":
-                groups = given.reshape(150, 2, 2, 32)
-                step = np.abs(groups).max(-1, keepdims=True) / 127
-                assert (np.abs(held.reshape(groups.shape) - groups) <= 0.51 * step * 1.001).all()
+            if kind in SCALED:
+                groups = given.reshape(150, 2, -1, SHARED)
+                step = np.abs(groups).max(-1, keepdims=True) / (127 if kind == "q8_0" else 8)
+                error = np.abs(held.reshape(groups.shape) - groups)
+                # Of 4 bits the largest is met, and one that is nearly as large on the other side is cut.
+                cut = (kind == "q4_0") & (np.abs(groups) > 7.4 * step)
+                assert (error <= np.where(cut, 1.001, 0.51 * 1.001) * step).all()
             else:
                 np.testing.assert_array_equal(held, given.astype(np.float16 if kind == "f16" else np.float32))
 
@@ -173,9 +177,10 @@ class TestPages:
             assert np.isnan(held[0, 0, at])
             assert np.isfinite(held[1]).all()
 
-    def test_eight_bit_pages_need_whole_groups(self, ops):
-        with pytest.raises(RequestError, match="multiple of 16"):
-            ops.pages(layers=1, heads=1, width=40, count=1, kind="q8_0")
+    @pytest.mark.parametrize(("kind", "width", "whole"), [("q8_0", 40, 16), ("q4_0", 48, 32)])
+    def test_of_scales_need_whole_groups(self, ops, kind, width, whole):
+        with pytest.raises(RequestError, match=f"multiple of {whole}, not {width}"):
+            ops.pages(layers=1, heads=1, width=width, count=1, kind=kind)
 
     def test_other_shapes_are_refused(self, ops):
         pages = ops.pages(layers=1, heads=2, width=32, count=1, kind="f32")
@@ -234,7 +239,7 @@ class TestNan:
 
 
 def test_weights_and_what_they_make_are_attention_taken_apart(ops):
-    cache = Cache(2, 32, (150,), "q8_0")
+    cache = Cache(2, 32, (150,), "q4_0")
     pages, rows = cache.fill(ops), rows_of(0, [1, 70, 150], 0)
     q, reads = ops.constant(normal(3, 4, 32)), cache.reads(ops, rows)
     weights = ops.attention_weights(q, pages, 1, reads, scale=0.3)

@@ -109,7 +109,7 @@ def test_linear_of_many_inputs(teams, name):
         )
 
 
-@pytest.mark.parametrize("kind", ["f32", "q8_0"] if FEW else ["f32", "f16", "q8_0"])
+@pytest.mark.parametrize("kind", ["f32", "q4_0"] if FEW else ["f32", "f16", "q8_0", "q4_0"])
 class TestAttention:
     LENGTH = 2 * CHUNK + 200
 

@@ -38,7 +38,7 @@ def test_a_row_that_cannot_be_put_anywhere(ops):
     assert works(ops)
 
 
-@pytest.mark.parametrize("kind", ["f32", "f16", "q8_0"])
+@pytest.mark.parametrize("kind", ["f32", "f16", "q8_0", "q4_0"])
 def test_a_slot_outside_the_pages(ops, kind):
     pages = ops.pages(layers=1, heads=1, width=32, count=2, kind=kind)
     x = ops.constant(normal(2, 1, 32))

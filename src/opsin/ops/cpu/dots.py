@@ -24,6 +24,7 @@ from opsin.ops.cpu.simd import (
     constant,
     fma,
     load,
+    load_i4,
     operation,
     splat,
     store,
@@ -59,6 +60,8 @@ class Dots:
         self.step = {k: operation(self.F, (self.F, i64, i64, i64, i64), self._float_step(k)) for k in LOADS}
         self.keys_step = operation(self.F, (self.F, i64, i64, i64, i64, i64), self._keys_step)
         self.values_step = operation(self.F, (self.F, i64, i64, i64, i64, i64), self._values_step)
+        self.keys_step4 = operation(self.F, (self.F, i64, i64, i64, i64, i64, i64), self._keys_step4)
+        self.values_step4 = operation(self.F, (self.F, i64, i64, i64, i64, i64, i64), self._values_step4)
         self.load = operation(self.F, (i64, i64, i64, i64), self._load)
         self.store = operation(types.void, (self.F, i64, i64, i64, i64), self._store)
         self.add_bias = operation(self.F, (self.F, i64), self._bias)
@@ -148,6 +151,27 @@ class Dots:
         for v in range(self.vectors):
             scale = b.fpext(load(b, b.add(scales, I64(2 * (n * v // SHARED))), ir.HalfType()), F32)
             weights.append(b.fmul(_load_i8(b, b.add(w, I64(n * v)), n), splat(b, scale, n)))
+        return self.add_products(b, acc, weights, x, stride, left)
+
+    def _keys_step4(self, b: Any, acc: Any, w: Any, shift: Any, scales: Any, x: Any, stride: Any, left: Any) -> Any:
+        """As `_keys_step`, of the 4 bits `shift` bits up in the bytes at w."""
+        n = self.lanes
+        weights = [
+            b.fmul(load_i4(b, b.add(w, I64(n * v)), shift, n), _load_f16(b, b.add(scales, I64(2 * n * v)), n))
+            for v in range(self.vectors)
+        ]
+        return self.add_products(b, acc, weights, x, stride, left)
+
+    def _values_step4(self, b: Any, acc: Any, w: Any, part: Any, scales: Any, x: Any, stride: Any, left: Any) -> Any:
+        """As `_values_step`, of a row of 4 bits at w (see `attend`) from its value `part` on; scales are the row's."""
+        n, weights = self.lanes, []
+        for v in range(self.vectors):
+            i = b.add(part, I64(n * v))
+            group = b.lshr(i, I64(4))
+            place = b.add(b.shl(b.lshr(group, I64(1)), I64(4)), b.and_(i, I64(15)))
+            shift = b.shl(b.and_(group, I64(1)), I64(2))
+            scale = b.fpext(load(b, b.add(scales, b.shl(group, I64(1))), ir.HalfType()), F32)
+            weights.append(b.fmul(load_i4(b, b.add(w, place), shift, n), splat(b, scale, n)))
         return self.add_products(b, acc, weights, x, stride, left)
 
     def add_products(self, b: Any, acc: Any, weights: list[Any], x: Any, stride: Any, left: Any) -> Any:

@@ -11,7 +11,7 @@ from opsin.arrays import Bytes
 from opsin.errors import ModelError, RequestError
 from opsin.ops import PAGE, PageType
 from opsin.ops.cpu.arena import Block
-from opsin.ops.layout import SHARED, page_bytes
+from opsin.ops.layout import SCALED, SHARED, VALUE_BITS, page_bytes
 
 _SLACK = 512  # kernels read whole vectors of a page's last row
 
@@ -20,8 +20,9 @@ class KvPages:
     """`count` pages for each of `layers` layers. How a page lies is said in `kernels/attend.py`."""
 
     def __init__(self, *, layers: int, heads: int, width: int, count: int, kind: PageType) -> None:
-        if kind == "q8_0" and width % SHARED:
-            raise RequestError(f"q8_0 pages need heads of a multiple of {SHARED}, not {width}", hint="use f16 pages")
+        whole = {"q8_0": SHARED, "q4_0": 2 * SHARED}.get(kind, 1)
+        if width % whole:
+            raise RequestError(f"{kind} pages need heads of a multiple of {whole}, not {width}", hint="use f16 pages")
         self.layers, self.heads, self.width, self.count, self.kind = layers, heads, width, count, kind
         size = count * heads * page_bytes(width, kind) + _SLACK
         # Zeroed memory is mapped when it is first touched, so a large pool costs nothing until it is used.
@@ -65,11 +66,20 @@ class KvPages:
     def _floats(
         self, raw: npt.NDArray[np.uint8], shape: tuple[int, int], scales: tuple[int, int], axis: int
     ) -> npt.NDArray[np.float32]:
-        if self.kind != "q8_0":
+        if self.kind not in SCALED:
             kind = np.float32 if self.kind == "f32" else np.float16
             return raw.view(kind).astype(np.float32).reshape(*raw.shape[:2], *shape)
-        size = self.width * PAGE
-        q = np.ascontiguousarray(raw[..., :size]).view(np.int8).astype(np.float32).reshape(*raw.shape[:2], *shape)
+        size = self.width * PAGE * VALUE_BITS[self.kind] // 8
+        whole = np.ascontiguousarray(raw[..., :size])
+        numbers = whole.view(np.int8) if self.kind == "q8_0" else _four(whole.reshape(*raw.shape[:2], -1), axis)
+        q = numbers.astype(np.float32).reshape(*raw.shape[:2], *shape)
         s = np.ascontiguousarray(raw[..., size:]).view(np.float16).astype(np.float32).reshape(*raw.shape[:2], *scales)
         product: npt.NDArray[np.float32] = q * np.repeat(s, SHARED, axis=2 + axis)
         return product
+
+
+def _four(raw: Bytes, axis: int) -> npt.NDArray[np.int8]:
+    """Numbers of 4 bits of keys (axis 0) or values, [pages, heads, bytes], in order."""
+    halves = np.stack((raw & 15, raw >> 4)).astype(np.int8) - 8
+    apart = halves.reshape(2, *raw.shape[:2], -1, SHARED if axis else PAGE)
+    return np.moveaxis(apart, 0, 3)

@@ -157,6 +157,14 @@ def exp2(b: Any, x: Any, scalef: bool) -> Any:
     return b.bitcast(b.add(b.bitcast(p, ints), power), kind)
 
 
+def load_i4(b: Any, address: Any, shift: Any, n: int) -> Any:
+    """n numbers of 4 bits, biased by 8, as float32: those `shift` (int64) bits up in the bytes at `address`."""
+    wide = ir.VectorType(I32, n)
+    whole = b.zext(load(b, address, ir.VectorType(I8, n)), wide)
+    four = b.and_(b.lshr(whole, splat(b, b.trunc(shift, I32), n)), constant(wide, 15))
+    return b.sitofp(b.sub(four, constant(wide, 8)), ir.VectorType(F32, n))
+
+
 def count_mask(b: Any, n: Any, lanes: int) -> Any:
     """Lanes below `n` (int64)."""
     index = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
@@ -293,6 +301,7 @@ class Simd:
         self.load_f16 = operation(F, (i64,), lambda b, p: b.fpext(load(b, p, halves), f))
         self.load_bf16 = operation(F, (i64,), bf16)
         self.load_i8 = operation(F, (i64,), lambda b, p: b.sitofp(load(b, p, bytes_), f))
+        self.load_i4 = operation(F, (i64, i64), lambda b, p, shift: load_i4(b, p, shift, n))
         self.load_part = operation(F, (i64, i64), lambda b, p, count: load_part(b, n, p, count))
         self.store = operation(types.void, (i64, F), lambda b, p, v: store(b, v, p))
         self.store_f16 = operation(types.void, (i64, F), lambda b, p, v: store(b, b.fptrunc(v, halves), p))

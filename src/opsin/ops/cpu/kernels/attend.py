@@ -1,10 +1,15 @@
 """Attention: softmax(q k) v over the keys that each row sees, without a score matrix in memory.
 
 Keys and values lie in pages of a cache, keys transposed ([width][PAGE]) and values as rows ([PAGE][width]), or they
-are rows of a matrix (kind "dense", for encoders). Scores are vectors of keys and results vectors of width: no sum
-runs across lanes. Keys are taken block by block of PAGE, summed by CHUNK, and chunks are merged in order. Blocks and
-chunks begin at fixed places of a sequence, or where the keys of a row begin (dense). So a row's result depends
-neither on the rows beside it, nor on the threads, nor on where its pages lie.
+are rows of a matrix (kind "dense", for encoders). Behind numbers of 8 and 4 bits stand f16 scales, one for SHARED
+values of a head: of keys [width / SHARED][PAGE], of values [PAGE][width / SHARED]. Numbers of 4 bits are biased by 8,
+two in a byte, the first one low: 2 i and 2 i + 1 of a key, and those of a value that are SHARED apart. So no two rows
+share a byte, which threads may write at once.
+
+Scores are vectors of keys and results vectors of width: no sum runs across lanes. Keys are taken block by block of
+PAGE, summed by CHUNK, and chunks are merged in order. Blocks and chunks begin at fixed places of a sequence, or where
+the keys of a row begin (dense). So a row's result depends neither on the rows beside it, nor on the threads, nor on
+where its pages lie.
 
 Items are tiles (see `plan_reads`) times KV heads. A tile is some rows of one sequence, or rows that see the same
 keys (dense): all their chunks, or one, whose sums go to `partial` for `merge_chunks`.
@@ -23,12 +28,12 @@ from __future__ import annotations
 from typing import Any
 
 from opsin.ops import CHUNK, PAGE
-from opsin.ops.cpu.kernels.blocks import ELEMENT, FEW, converting, gathering, products, summing
+from opsin.ops.cpu.kernels.blocks import FEW, converting, gathering, products, summing
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.kernels.softmax import LOG2_E, STATE, clearing, merging, sharing
 from opsin.ops.cpu.simd import Simd
 from opsin.ops.cpu.tiles import PANEL
-from opsin.ops.layout import SHARED
+from opsin.ops.layout import SCALED, SHARED, VALUE_BITS
 
 (
     Q,
@@ -217,13 +222,13 @@ def _sloping(simd: Simd) -> Any:
 def _paged(simd: Simd, kind: str) -> tuple[Any, Any, Any]:
     """Pages of a sequence, for one KV head: as they lie for few queries, otherwise as float32 in `room`."""
     at, i32, prefetch, (to_keys, to_values) = simd.i64_at, simd.i32_at, simd.prefetch, converting(simd, kind)
-    eight, element = 1 if kind == "q8_0" else 0, ELEMENT[kind]
+    scaled, bits = 1 if kind in SCALED else 0, VALUE_BITS[kind]
 
     @jit
     def place(args: int, row: int, head: int, block: int) -> tuple[int, int]:
         """Where a page lies behind the first one, and its bytes."""
         sequence, width = i32(at(args + SEQUENCE) + 4 * row), at(args + WIDTH)
-        size = width * PAGE * element + eight * 2 * (width // SHARED) * PAGE
+        size = width * PAGE * bits // 8 + scaled * 2 * (width // SHARED) * PAGE
         page = i32(at(args + TABLES) + sequence * at(args + TABLE_BYTES) + 4 * block)
         return (page * at(args + HEADS) + head) * size, size
 

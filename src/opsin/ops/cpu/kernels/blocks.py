@@ -19,10 +19,9 @@ from opsin.ops.cpu.kernels.softmax import LOWEST, STATE, weighing
 from opsin.ops.cpu.panel import Panel, transpose
 from opsin.ops.cpu.simd import Simd
 from opsin.ops.cpu.tiles import PANEL, SCORES, score_vectors
-from opsin.ops.layout import SHARED
+from opsin.ops.layout import SHARED, VALUE_BITS
 
 FEW = 4  # queries that are not worth laying out keys and values for
-ELEMENT = {"f32": 4, "f16": 2, "q8_0": 1}
 ROW = 4 * SCORES  # bytes of a query's scores
 
 
@@ -132,7 +131,9 @@ def summing(
 
 def converting(simd: Simd, kind: str) -> tuple[Any, Any]:
     """to_keys(keys, width, to) and to_values(values, width, padded, to): a page of a cache, as float32."""
-    eight, element = kind == "q8_0", ELEMENT[kind]
+    if kind == "q4_0":
+        return _converting_four(simd)
+    eight, element = kind == "q8_0", VALUE_BITS[kind] // 8
     read = {"f32": simd.load, "f16": simd.load_f16, "q8_0": simd.load_i8}[kind]
     load_f16, f16_at, splat = simd.load_f16, simd.f16_at, simd.splat
     mul, store, lanes = simd.mul, simd.store, simd.lanes
@@ -156,6 +157,31 @@ def converting(simd: Simd, kind: str) -> tuple[Any, Any]:
                 if eight:
                     v = mul(v, splat(f16_at(scales + (key * (width // SHARED) + i // SHARED) * 2)))
                 store(to + (key * padded + i) * 4, v)
+
+    return to_keys, to_values
+
+
+def _converting_four(simd: Simd) -> tuple[Any, Any]:
+    load_i4, load_f16, f16_at, splat = simd.load_i4, simd.load_f16, simd.f16_at, simd.splat
+    mul, store, lanes = simd.mul, simd.store, simd.lanes
+
+    @jit
+    def to_keys(keys: int, width: int, to: int) -> None:
+        scales = keys + width * PAGE // 2
+        for i in range(width):
+            for j in range(0, PAGE, lanes):
+                scale = load_f16(scales + ((i // SHARED) * PAGE + j) * 2)
+                store(to + (i * PAGE + j) * 4, mul(load_i4(keys + i // 2 * PAGE + j, i % 2 * 4), scale))
+
+    @jit
+    def to_values(values: int, width: int, padded: int, to: int) -> None:
+        scales = values + width * PAGE // 2
+        for key in range(PAGE):
+            for i in range(0, width, lanes):
+                group = i // SHARED
+                v = load_i4(values + key * width // 2 + group // 2 * SHARED + i % SHARED, group % 2 * 4)
+                scale = f16_at(scales + (key * (width // SHARED) + group) * 2)
+                store(to + (key * padded + i) * 4, mul(v, splat(scale)))
 
     return to_keys, to_values
 
@@ -272,9 +298,11 @@ def _spread(panel: Panel, queries: int) -> Callable[..., None]:
 
 
 def _scores(simd: Simd, kind: str, tokens: int) -> Any:
+    if kind == "q4_0":
+        return _scores_of_four(simd, tokens)
     vectors = PAGE // simd.lanes if simd.lanes == 16 else 2
     tile = Dots(simd, vectors=vectors, tokens=tokens)
-    zeros, store, wide, element = tile.zeros, tile.store, vectors * simd.lanes, ELEMENT[kind]
+    zeros, store, wide, element = tile.zeros, tile.store, vectors * simd.lanes, VALUE_BITS[kind] // 8
     step, step8, eight = tile.step[kind if kind != "q8_0" else "f32"], tile.keys_step, kind == "q8_0"
 
     @jit
@@ -293,10 +321,32 @@ def _scores(simd: Simd, kind: str, tokens: int) -> Any:
     return score
 
 
+def _scores_of_four(simd: Simd, tokens: int) -> Any:
+    vectors = PAGE // simd.lanes if simd.lanes == 16 else 2
+    tile = Dots(simd, vectors=vectors, tokens=tokens)
+    zeros, store, step, wide = tile.zeros, tile.store, tile.keys_step4, vectors * simd.lanes
+
+    @jit
+    def score(keys: int, q: int, width: int, padded: int, some: int, scores: int) -> None:
+        for part in range(0, PAGE, wide):
+            acc = zeros()
+            w, scales = keys + part, keys + width * PAGE // 2 + part * 2
+            for i in range(0, width, 2):
+                scale = scales + (i // SHARED) * PAGE * 2
+                acc = step(acc, w, 0, scale, q + 4 * i, 4 * padded, some)
+                acc = step(acc, w, 4, scale, q + 4 * i + 4, 4 * padded, some)
+                w += PAGE
+            store(acc, scores + 4 * part, ROW, some, PAGE - part)
+
+    return score
+
+
 def _weighted(simd: Simd, kind: str, tokens: int) -> Any:
+    if kind == "q4_0":
+        return _weighted_of_four(simd, tokens)
     vectors = 4 if simd.lanes == 16 else 2
     tile = Dots(simd, vectors=vectors, tokens=tokens)
-    load, store, wide, element = tile.load, tile.store, vectors * simd.lanes, ELEMENT[kind]
+    load, store, wide, element = tile.load, tile.store, vectors * simd.lanes, VALUE_BITS[kind] // 8
     step, step8, eight = tile.step[kind if kind != "q8_0" else "f32"], tile.values_step, kind == "q8_0"
 
     @jit
@@ -313,6 +363,27 @@ def _weighted(simd: Simd, kind: str, tokens: int) -> Any:
                 else:
                     acc = step(acc, w, weights + 4 * key, ROW, some)
                 w += width * element
+                scales += (width // SHARED) * 2
+            store(acc, sums + 4 * part, 4 * padded, some, width - part)
+
+    return add_values
+
+
+def _weighted_of_four(simd: Simd, tokens: int) -> Any:
+    vectors = 4 if simd.lanes == 16 else 2
+    tile = Dots(simd, vectors=vectors, tokens=tokens)
+    load, store, step, wide = tile.load, tile.store, tile.values_step4, vectors * simd.lanes
+
+    @jit
+    def add_values(
+        values: int, weights: int, width: int, padded: int, some: int, low: int, high: int, sums: int
+    ) -> None:
+        for part in range(0, width, wide):
+            acc = load(sums + 4 * part, 4 * padded, some, width - part)
+            w, scales = values + low * width // 2, values + width * PAGE // 2 + low * (width // SHARED) * 2
+            for key in range(low, high):
+                acc = step(acc, w, part, scales, weights + 4 * key, ROW, some)
+                w += width // 2
                 scales += (width // SHARED) * 2
             store(acc, sums + 4 * part, 4 * padded, some, width - part)
 

@@ -12,21 +12,21 @@ from opsin.ops import PAGE
 from opsin.ops.cpu import cells
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.simd import Simd
-from opsin.ops.layout import SHARED
+from opsin.ops.layout import SCALED, SHARED, VALUE_BITS
 
 K, K_ROW, V, V_ROW, SLOTS, KEYS, VALUES, HEADS, WIDTH, COUNT = (8 * i for i in range(10))
 
 
 def make(simd: Simd, kind: str) -> Any:
     at, i32 = simd.i64_at, simd.i32_at
-    put_key, put_value = (_eight(simd) if kind == "q8_0" else _floats(simd, kind))[:2]
-    size_of = {"f32": 4, "f16": 2, "q8_0": 1}[kind]
-    eight = 1 if kind == "q8_0" else 0
+    makers = {"q8_0": _eight, "q4_0": _four}
+    put_key, put_value = makers[kind](simd) if kind in makers else _floats(simd, kind)
+    bits, scaled = VALUE_BITS[kind], 1 if kind in SCALED else 0
     bad = cells.BAD_PAGE
 
     def store(args: int, first: int, last: int, thread: int) -> int:
         heads, width = at(args + HEADS), at(args + WIDTH)
-        size = width * PAGE * size_of + eight * 2 * (width // SHARED) * PAGE
+        size = width * PAGE * bits // 8 + scaled * 2 * (width // SHARED) * PAGE
         for row in range(first, last):
             slot = i32(at(args + SLOTS) + 4 * row)
             if slot >= at(args + COUNT) * PAGE:
@@ -89,5 +89,46 @@ def _eight(simd: Simd) -> Any:
         for g in range(width // SHARED):
             scale = page + width * PAGE + (place * (width // SHARED) + g) * 2
             put_group(v + 4 * SHARED * g, page + place * width + g * SHARED, 1, scale)
+
+    return put_key, put_value
+
+
+def _four(simd: Simd) -> Any:
+    """The same in 4 bits: the scale is the value of the largest magnitude / -8, as in Q4_0, so that it is met."""
+    f32_at, put_f16, put_i8, rint, f16_at = simd.f32_at, simd.put_f16, simd.put_i8, simd.rint1, simd.f16_at
+
+    @jit
+    def inverse_of(x: int, scale: int) -> float:
+        """1 / the scale of the values at x, which is stored."""
+        largest, extreme = 0.0, 0.0
+        for i in range(SHARED):
+            value = f32_at(x + 4 * i)
+            if largest == largest and not abs(value) <= largest:  # a NaN gets in, and stays
+                largest, extreme = abs(value), value
+        put_f16(scale, extreme / -8.0)
+        step = f16_at(scale)
+        return 1.0 / step if abs(step) > 0.0 else 0.0
+
+    @jit
+    def four(x: int, inverse: float) -> int:
+        return int(min(max(rint(f32_at(x) * inverse), -8.0), 7.0)) + 8
+
+    @jit
+    def put_key(k: int, page: int, place: int, width: int) -> None:
+        for g in range(width // SHARED):
+            inverse = inverse_of(k + 4 * SHARED * g, page + width * PAGE // 2 + (g * PAGE + place) * 2)
+            for i in range(g * SHARED, (g + 1) * SHARED, 2):
+                both = four(k + 4 * i, inverse) + 16 * four(k + 4 * i + 4, inverse)
+                put_i8(page + i // 2 * PAGE + place, both)
+
+    @jit
+    def put_value(v: int, page: int, place: int, width: int) -> None:
+        scales = page + width * PAGE // 2 + place * (width // SHARED) * 2
+        for g in range(0, width // SHARED, 2):
+            low, high = v + 4 * SHARED * g, v + 4 * SHARED * (g + 1)
+            first, second = inverse_of(low, scales + 2 * g), inverse_of(high, scales + 2 * g + 2)
+            for i in range(SHARED):
+                both = four(low + 4 * i, first) + 16 * four(high + 4 * i, second)
+                put_i8(page + place * width // 2 + g // 2 * SHARED + i, both)
 
     return put_key, put_value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from opsin.media import mel
+from opsin.media import htk_mel, mel
 
 transformers = pytest.importorskip("transformers")
 
@@ -42,6 +42,15 @@ def test_pieces_of_a_long_sound_are_heard_as_the_whole(monkeypatch):
     whole = mel.log_mel(sound, 80)
     monkeypatch.setattr(mel, "_PIECE", 77)
     assert np.array_equal(mel.log_mel(sound, 80), whole)
+
+
+@pytest.mark.parametrize(("bands", "samples"), [(128, 161), (128, 16_007), (64, 48_001), (128, 480_000)])
+def test_a_sound_is_heard_by_htks_scale_as_transformers_hears_it(bands, samples):
+    sound = noise(samples)
+    made = transformers.Gemma4AudioFeatureExtractor(feature_size=bands)([sound], return_tensors="np")
+    wanted, ours = made.input_features[0][made.input_features_mask[0]], htk_mel.htk_log_mel(sound, bands)
+    assert ours.shape == wanted.shape == (htk_mel.whole_frames(samples), bands)
+    assert np.abs(ours - wanted).max() < 1e-5
 
 
 @pytest.mark.parametrize("bands", [80, 128])

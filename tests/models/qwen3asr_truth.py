@@ -87,7 +87,7 @@ SOUNDS = {
         "qwen3a", qwen3asr_truth, embed, write_tower, "<|audio_start|><|audio_pad|><|audio_end|>",
         ("a.blk.1.ln1.weight", "a.post_ln.weight"), (("<|audio_start|>",), ("<|audio_end|>",)), qwen3asr_truth, logits,
         SECONDS,
-        {
+        mistakes={
             "a window of a chunk less": (qwen3asr, "WINDOW", lambda right: right - qwen3asr.CHUNK),
             "each place sees what the next one sees": (convolution, "_around", one_place_on),
         },

@@ -18,6 +18,7 @@ from transformers.models.whisper.configuration_whisper import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from opsin.gguf import NewTensor, write
+from opsin.media import htk_mel, mel
 from opsin.media.sound import RATE, Waveform
 
 Floats = NDArray[np.float32]
@@ -43,6 +44,19 @@ TOWER = (
 )
 
 
+Mistake = tuple[object, str, Callable[[Any], Any]]
+
+
+def another_scale(right: object) -> Callable[[int], Floats]:
+    """HTK's in place of Slaney's."""
+
+    def filters(bands: int) -> Floats:
+        made = htk_mel.htk_filters(bands)
+        return np.stack([np.interp(np.linspace(0, 256, 201), np.arange(257), band) for band in made.T], 1)
+
+    return filters
+
+
 @dataclass(frozen=True)
 class SoundTruth:
     """What others say of a family that hears, on a tiny random model.
@@ -58,8 +72,8 @@ class SoundTruth:
         whole: the model with its text part, where transformers has one, and
         logits: (model, ids, samples) -> its logits [rows, vocabulary].
         seconds: of sounds whose embeddings are compared.
-        mistakes: of its own, each to be seen on the last of these: who has a name, the name, and what gives the wrong
-            thing for the right one.
+        scale: who has the bands that it hears, under which name, and what gives those of another scale.
+        mistakes: of its own, each to be seen on the last of `seconds`: as `scale` has it.
     """
 
     projector: str
@@ -72,7 +86,8 @@ class SoundTruth:
     whole: Callable[[], PreTrainedModel] | None = None
     logits: Callable[..., Floats] | None = None
     seconds: tuple[float, ...] = SECONDS
-    mistakes: Mapping[str, tuple[object, str, Callable[[Any], Any]]] = field(default_factory=dict)
+    scale: Mistake = (mel, "mel_filters", another_scale)
+    mistakes: Mapping[str, Mistake] = field(default_factory=dict)
 
 
 def sound(seconds: float, seed: int = 0) -> Waveform:
@@ -148,8 +163,12 @@ def tower_keys(projector: str, projection: int, **more: object) -> dict[str, obj
 def write_mmproj(
     path: Path, keys: Mapping[str, object], model: nn.Module, names: Sequence[tuple[str, str]], *, half: bool = False,
     swap: tuple[str, str] | None = None, more: Mapping[str, Floats] | None = None,
+    change: Callable[[str, Floats], Floats] = lambda name, values: values,
 ) -> Path:  # fmt: skip
-    """The tensors that names are given for, in float32, or matrices in f16, and more. `swap`: two change places."""
+    """The tensors that names are given for, in float32, or matrices in f16, and more. `swap`: two change places.
+
+    `change` has the last word on each.
+    """
     written = dict(more or {})
     for name, tensor in model.state_dict().items():
         for pattern, new in names:
@@ -158,7 +177,7 @@ def write_mmproj(
                 target = found.expand(new) + found.group(found.re.groups)
                 values = tensor.float().numpy()
                 axes = re.fullmatch(r"a\.conv(\d)d\.\d\.bias", target)
-                written[target] = values.reshape(-1, *[1] * int(axes[1])) if axes else values
+                written[target] = values.reshape(-1, *[1] * int(axes[1])) if axes else change(target, values)
     if swap is not None:
         one, other = swap
         written[one], written[other] = written[other], written[one]

@@ -17,13 +17,16 @@ _BLOCK = {
 }  # fmt: skip
 
 
-def audio_keys(projector: str, sizes: Mapping[str, tuple[str, int]]) -> tuple[Key, ...]:
-    """What a file with a tower for sound says of itself; `sizes` are settings of its audio_config, with defaults."""
+def audio_keys(projector: str, sizes: Mapping[str, tuple[str, int]], *, eps: float = 1e-5) -> tuple[Key, ...]:
+    """What a file with a tower for sound says of itself; `sizes` are settings of its audio_config, with defaults.
+
+    `eps` is that of its norms.
+    """
     return (
         constant("clip.has_audio_encoder", True, "bool"),
         constant("clip.projector_type", projector, "str"),
         constant("clip.use_gelu", True, "bool"),
-        constant("clip.audio.attention.layer_norm_epsilon", 1e-5, "float"),
+        constant("clip.audio.attention.layer_norm_epsilon", eps, "float"),
         *(Key(f"clip.audio.{key}", f"audio_config.{path}", "int", usual) for key, (path, usual) in sizes.items()),
     )
 

@@ -301,7 +301,6 @@ RULES = (
             ),
             Tensor("embed_vision.embedding_projection", "mm.input_projection"),
         ),
-        dropped=("audio_tower.*", "embed_audio.*"),
         check=_check,
         assumed={"preprocessor.resample": 3, "preprocessor.do_normalize": False},
     ),

@@ -335,7 +335,7 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
 
     def attend_dense(
         self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1,
-        bias: Array | None = None,
+        bias: Array | None = None, softcap: float = 0.0,
     ) -> Array:  # fmt: skip
         """softmax(scale * q k + bias) v without a cache: q [n, heads, width], k, v [m, KV heads, width] -> q's shape.
 
@@ -344,7 +344,8 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
         first and last count: none sees another, and each gives the bits that it gives alone.
 
         bias [n, heads, m / parts] may have the rows of one part, which then serve all, and 1 head, which serves all
-        heads. -inf hides a key as if it were not there, if its value is a number.
+        heads. -inf hides a key as if it were not there, if its value is a number. softcap as in `attend`, without a
+        bias.
         """
         ...
 

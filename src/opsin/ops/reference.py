@@ -248,7 +248,7 @@ class Reference(RecurrentReference):
 
     def attend_dense(
         self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1,
-        bias: Array | None = None,
+        bias: Array | None = None, softcap: float = 0.0,
     ) -> Array:  # fmt: skip
         queries, keys, values = data(q), data(k), data(v)
         starts = np.arange(len(queries)) * parts // len(queries) * (len(keys) // parts)
@@ -260,6 +260,8 @@ class Reference(RecurrentReference):
             some = np.repeat(keys[seen], repeats, axis=1)  # [keys, query heads, width]
             if len(some):
                 scores = np.einsum("hd,khd->hk", query, some) * self.kind(scale)
+                if softcap > 0:
+                    scores = softcap * np.tanh(scores / softcap)
                 if bias is not None:
                     scores = scores + data(bias)[row % len(data(bias)), :, low:high]
                 weights = np.exp(scores - np.maximum(scores.max(-1, keepdims=True), np.finfo(self.kind).min))

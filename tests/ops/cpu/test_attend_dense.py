@@ -172,6 +172,26 @@ def test_other_shapes_are_refused(ops):
             dense(ops, *wrong)
 
 
+@pytest.mark.parametrize(("rows", "keys"), [(1, 1), (40, 12), (5, 700)])
+def test_scores_that_are_capped(ops, rows, keys):
+    """A part for each row, with keys of its own."""
+    q, (_, k, v) = 4 * normal(rows, 3, 32), inputs(rows * keys, 3, 3, 32)
+    first, last = np.arange(rows, dtype=np.int32) % keys, np.full(rows, keys, np.int32)
+
+    def capped(o, cap):
+        given = (o.constant(a) for a in (q, k, v, first, last))
+        return o.attend_dense(*given, scale=0.2, parts=rows, softcap=cap)
+
+    agree(ops, lambda o: capped(o, 2.0), 3e-6)
+    assert keys == 1 or np.abs(capped(ops, 2.0).numpy() - capped(ops, 0.0).numpy()).max() > 0.01
+
+
+def test_scores_with_a_bias_have_no_cap(ops):
+    given = [ops.constant(a) for a in (*inputs(6, 2, 2, 24), *spans(6), np.zeros((6, 2, 6), np.float32))]
+    with pytest.raises(ModelError, match="no cap"):
+        ops.attend_dense(*given[:5], scale=1.0, bias=given[5], softcap=2.0)
+
+
 def biased(o, q, k, v, first, last, bias, parts=1):
     given = (o.constant(a) for a in (q, k, v, first, last))
     return o.attend_dense(*given, scale=0.2, parts=parts, bias=o.constant(bias))

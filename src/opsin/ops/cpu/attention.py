@@ -140,7 +140,7 @@ class Attention:
         return self._attend(q, held, reads, scoring)
 
     def attend_dense(
-        self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int,
+        self, q: Array, k: Array, v: Array, first: Array, last: Array, scoring: Scoring, *, parts: int,
         bias: Array | None,
     ) -> Array:  # fmt: skip
         """Keys and values are read where they lie."""
@@ -150,6 +150,8 @@ class Attention:
         for name, part in (("first", first), ("last", last)):
             if part.shape != q.shape[:1]:
                 raise ModelError(f"attend_dense: {name} is {part.shape}, q {q.shape}")
+        if bias is not None and scoring.softcap:
+            raise ModelError("attend_dense: scores with a bias have no cap")
         rows, keys = most(q.shape[0]), most(k.shape[0])
         if parts < 1 or rows % parts or keys % parts:
             raise ModelError(f"attend_dense: {rows} rows and {keys} keys are not {parts} equal parts")
@@ -157,7 +159,7 @@ class Attention:
         reads = self._dense_reads(first, last)
         held = _Held(place(k).block, place(v).block, heads, "dense", (k, v))
         dense = _Dense(place(k), place(v), rows // parts, keys // parts, bias)
-        return self._attend(q, held, reads, Scoring(scale), dense)
+        return self._attend(q, held, reads, scoring, dense)
 
     def _dense_reads(self, first: Array, last: Array) -> Reads:
         """What rows see; the same as last time for the same rows, so that a plan serves all layers of an encoder."""

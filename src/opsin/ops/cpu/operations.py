@@ -331,9 +331,9 @@ class Operations(ExpertOperations, RecurrentOperations):
 
     def attend_dense(
         self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1,
-        bias: Array | None = None,
+        bias: Array | None = None, softcap: float = 0.0,
     ) -> Array:  # fmt: skip
-        return self._attention.attend_dense(q, k, v, first, last, scale=scale, parts=parts, bias=bias)
+        return self._attention.attend_dense(q, k, v, first, last, Scoring(scale, softcap), parts=parts, bias=bias)
 
     def attention_weights(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,

@@ -129,5 +129,6 @@ SOUNDS = {
             "another floor": (htk_mel, "_FLOOR", lambda right: 0.1),
             "the whole of a feed-forward part": (gemma4_audio.Ffn, "__call__", whole_ffn),
         },
+        ("<|image>", "<image|>"),
     )
 }  # fmt: skip

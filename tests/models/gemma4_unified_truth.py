@@ -21,6 +21,10 @@ from vision_truth import SPECIAL, Floats, Truth, byte_tokenizer, enliven, look, 
 
 PATCH, POOL, WIDTH, TOKENS, SIDE = 2, 3, 48, 70, 1200
 SQUARE = PATCH * POOL
+_LEFT = ("hidden_size_per_layer_input", "vocab_size_per_layer_input")
+TEXT_SETTINGS = {key: value for key, value in {**TEXT, **SEEING}.items() if key not in _LEFT}
+VISION = {"patch_size": PATCH, "pooling_kernel_size": POOL, "mm_embed_dim": WIDTH, "mm_posemb_size": SIDE,
+          "output_proj_dims": WIDTH}  # fmt: skip
 RULES = (
     (r"embed_vision\.patch_ln(\d)", r"v.patch_norm.\1"), (r"embed_vision\.pos_norm", "v.patch_norm.3"),
     (r"embed_vision\.patch_dense", "v.patch_embd"), (r"embed_vision\.pos_embedding", "v.position_embd.weight"),
@@ -30,12 +34,8 @@ RULES = (
 
 def make(seed: int = 0) -> Gemma4UnifiedForConditionalGeneration:
     torch.manual_seed(seed)
-    left = ("hidden_size_per_layer_input", "vocab_size_per_layer_input")
-    text = {key: value for key, value in {**TEXT, **SEEING}.items() if key not in left}
-    vision = {"patch_size": PATCH, "pooling_kernel_size": POOL, "mm_embed_dim": WIDTH, "mm_posemb_size": SIDE,
-              "output_proj_dims": WIDTH}  # fmt: skip
     config = Gemma4UnifiedConfig(
-        text_config=text, vision_config=vision, audio_config=None, image_token_id=SPECIAL + 3,
+        text_config=TEXT_SETTINGS, vision_config=VISION, audio_config=None, image_token_id=SPECIAL + 3,
         boi_token_id=SPECIAL + 1, eoi_token_id=SPECIAL + 2, boa_token_id=SPECIAL + 4, eoa_token_index=SPECIAL + 5,
         audio_token_id=SPECIAL + 6, video_token_id=SPECIAL + 7, tie_word_embeddings=True,
         attn_implementation="eager", dtype=torch.float32,

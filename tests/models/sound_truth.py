@@ -68,11 +68,13 @@ class SoundTruth:
         write: (path, model, **options) -> the file of its tower, written by hand.
         marker: what its template writes for a sound, and
         around: the strings before and behind its rows.
-        norms: two tensors of one shape that must not be swapped.
+        norms: two tensors of one shape that must not be swapped, where there are two.
         whole: the model with its text part, where transformers has one, and
         logits: (model, ids, samples) -> its logits [rows, vocabulary].
         seconds: of sounds whose embeddings are compared.
-        scale: who has the bands that it hears, under which name, and what gives those of another scale.
+        scale: who has the bands that it hears, under which name, and what gives those of another scale. None where it
+            hears samples, without a tower.
+        tokens: special ones that its tower for pictures writes.
         mistakes: of its own, each to be seen on the last of `seconds`: as `scale` has it.
     """
 
@@ -81,13 +83,14 @@ class SoundTruth:
     embed: Callable[[nn.Module, Floats], Floats]
     write: Callable[..., Path]
     marker: str
-    norms: tuple[str, str]
+    norms: tuple[str, str] | None
     around: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     whole: Callable[[], PreTrainedModel] | None = None
     logits: Callable[..., Floats] | None = None
     seconds: tuple[float, ...] = SECONDS
-    scale: Mistake = (mel, "mel_filters", another_scale)
+    scale: Mistake | None = (mel, "mel_filters", another_scale)
     mistakes: Mapping[str, Mistake] = field(default_factory=dict)
+    tokens: tuple[str, ...] = ()
 
 
 def sound(seconds: float, seed: int = 0) -> Waveform:

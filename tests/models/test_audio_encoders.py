@@ -134,6 +134,8 @@ PATCHES = {
 
 @pytest.mark.parametrize("mistake", PATCHES)
 def test_mistakes_are_seen(path, truth, theirs, device, monkeypatch, mistake):
+    if truth.scale is None:
+        pytest.skip("it hears samples, without a tower")
     owner, name, wrong = PATCHES[mistake](truth)
     wave = sound(0.73)
     wanted = expected(truth, theirs, wave)
@@ -151,6 +153,8 @@ def test_mistakes_of_its_own_are_seen(path, truth, theirs, device, monkeypatch):
 
 
 def test_swapped_norms_are_seen(truth, theirs, device, tmp_path):
+    if truth.norms is None:
+        pytest.skip("it has no two")
     wave = sound(0.73)
     encoder = opened(truth.write(tmp_path / "swapped.gguf", theirs, swap=truth.norms), device)
     assert distance(embedded(encoder, wave), expected(truth, theirs, wave)) > 1e-3
@@ -220,7 +224,8 @@ def test_logits_equal_transformers(truth, tmp_path):
     theirs.save_pretrained(tmp_path / "hf")
     tokens = re.findall(r"<[^>]+>|\[[A-Z_]+\]", truth.marker)
     shown = tokens[min(1, len(tokens) - 1)]
-    tokenizer = byte_tokenizer(list(dict.fromkeys([shown, *tokens, *truth.around[0], *truth.around[1]])), truth.marker)
+    named = dict.fromkeys([shown, *tokens, *truth.around[0], *truth.around[1], *truth.tokens])
+    tokenizer = byte_tokenizer(list(named), truth.marker)
     tokenizer.chat_template = tokenizer.chat_template.replace("'image'", "'audio'")
     tokenizer.save_pretrained(tmp_path / "hf")
     convert(tmp_path / "hf", tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="f32")

@@ -1,4 +1,4 @@
-"""Gemma 4 sound: a conformer, whose rows of 40 ms see themselves and the eleven before.
+"""Gemma 4: sound through a conformer, whose rows of 40 ms see themselves and the eleven before.
 
 A layer is half a feed-forward part, attention, a short convolution of each channel, and the other half. What a row asks
 is held against keys and against their distances, and the scores are capped. Windows of 30 seconds are heard one by one;

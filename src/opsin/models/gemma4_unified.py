@@ -148,7 +148,6 @@ RULES = (
             Tensor(f"{_PATH}.pos_embedding", "v.position_embd.weight", _turned, _turned_shape, type="F32"),
             Tensor("embed_vision.embedding_projection", "mm.input_projection"),
         ),
-        dropped=("embed_audio.*",),
         assumed={"preprocessor.resample": 3, "preprocessor.do_normalize": False},
     ),
 )  # fmt: skip

@@ -13,6 +13,7 @@ from vision_truth import SPECIAL
 
 from opsin.media import htk_mel, mel
 from opsin.models import gemma4_audio
+from opsin.nn import conformer
 
 CHANNELS, WINDOW = 6, 30 * 16_000
 # One sample, less than a frame, a frame, odd numbers of them, more rows than one sees, and a second window.
@@ -122,12 +123,12 @@ SOUNDS = {
         ("a.blk.1.conv_norm.weight", "a.blk.1.norm_conv.weight"), (("<|audio>",), ("<audio|>",)), gemma4_audio_truth,
         logits, SECONDS, (htk_mel, "htk_filters", another_scale),
         {
-            "rows see twelve before": (gemma4_audio, "SEEN", lambda right: right + 1),
+            "rows see twelve before": (conformer, "SEEN", lambda right: right + 1),
             "scores with another cap": (gemma4_audio, "CAP", lambda right: 3.0),
-            "keys of another size": (gemma4_audio, "_KEYS", lambda right: 1.0),
-            "another epsilon": (gemma4_audio, "EPS", lambda right: 1e-2),
+            "keys of another size": (conformer, "KEYS", lambda right: 1.0),
+            "another epsilon": (conformer, "EPS", lambda right: 1e-2),
             "another floor": (htk_mel, "_FLOOR", lambda right: 0.1),
-            "the whole of a feed-forward part": (gemma4_audio.Ffn, "__call__", whole_ffn),
+            "the whole of a feed-forward part": (conformer.HalfFfn, "__call__", whole_ffn),
         },
         ("<|image>", "<image|>"),
     )

@@ -17,7 +17,6 @@ from opsin.gguf import File
 from opsin.gguf.audio_rules import audio_keys
 from opsin.gguf.rules import Key, Rules, Tensor, constant
 from opsin.media.sound import Waveform
-from opsin.models.gemma4_audio import EPS
 from opsin.nn.keys import positive_int
 from opsin.nn.module import Module, Reader
 from opsin.nn.parts import Linear
@@ -25,6 +24,7 @@ from opsin.nn.sounds import sound_span
 from opsin.ops import Array, Ops
 from opsin.spans import MediaSpan, Patches
 
+EPS = 1e-6
 _ROWS = 750  # of a span
 
 

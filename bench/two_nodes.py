@@ -109,7 +109,7 @@ def inside(args: argparse.Namespace) -> None:
         print(f"both up after {time.perf_counter() - begin:.0f} s", flush=True)
         ask_both()
         if args.unplug:
-            under_loss("the cable", lambda: ip("-n", SPACES[1], "link", "set", "opsin1", "down"), 150)
+            under_loss("the cable", unplug, 90)
             os._exit(0)
         under_loss("the second machine", lambda: kill(args.inside))
         if args.lose_head:
@@ -136,6 +136,33 @@ def ask_both() -> None:
     after = figures(PORT, "pictures_encoded", 2)
     made = [after[name] - before[name] for name in after]
     print(f"12 pictures x 4 questions: {sum(made)} encodings {made}, answers {sorted(heard.values())}", flush=True)
+
+
+def unplug() -> None:
+    """Pull the cable while 8 streams come, and say when those of the second machine heard of it."""
+    begun, ends = threading.Barrier(9), list[tuple[float, str]]()
+
+    def stream(number: int) -> None:
+        lines = Client(PORT, HOSTS[0]).begin(say(f"Go {number}", stream=True, max_tokens=900, ignore_eos=True))
+        last = next(lines)
+        begun.wait()
+        try:
+            for line in lines:
+                last = line if line.strip() else last
+            how = "lost" if b"lost" in last else "whole"
+        except OSError:
+            how = "silent"
+        ends.append((time.perf_counter() - cut, how))
+
+    streams = [threading.Thread(target=stream, args=(number,)) for number in range(8)]
+    for one in streams:
+        one.start()
+    begun.wait()
+    cut = time.perf_counter()
+    ip("-n", SPACES[1], "link", "set", "opsin1", "down")
+    for one in streams:
+        one.join()
+    print("streams ended:", ", ".join(f"{how} after {at:.1f} s" for at, how in sorted(ends)), flush=True)
 
 
 def under_loss(what: str, lose: object, seconds: float = 15) -> None:

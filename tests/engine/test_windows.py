@@ -14,6 +14,7 @@ from test_scheduler import Cache, run, sequence, step
 from waiting import until
 
 from opsin.api.memory_need import cache_bytes
+from opsin.engine.drafting import Drafter
 from opsin.engine.engine import Engine
 from opsin.engine.guessing import Guessing
 from opsin.engine.kept_rows import read_rows, write_rows
@@ -164,6 +165,34 @@ def test_many_at_once_are_answered_as_one(near, engine):
     for ids, stream in zip(prompts, streams, strict=True):
         drawn = [output.id for output in stream if output.id is not None]
         assert drawn == logits_of(near, [*ids, *drawn]).argmax(1)[len(ids) - 1 : -1].tolist()
+
+
+def test_a_draft_model_with_windows_reads_what_it_would_with_all_pages(near):
+    """Drawn ids are often not the likeliest: it goes on from what was drawn."""
+    drafter = Drafter(runner := Runner(*near, LIMITS, "f32"))
+    made = Engine(Runner(*near, LIMITS, "f32"), frozenset(), guessing=Guessing(most=5, always=True, drafter=drafter))
+    step, wrong, right, guessed = runner.step, [], 0, 0
+
+    def checked(plan):
+        candidates = step(plan)
+        texts = [part.sequence for part in plan if part.wanted]
+        likeliest = [logits_of(near, text.ids)[-1].argmax() for text in texts]
+        wrong.extend(texts if candidates.ids[:, 0].tolist() != likeliest else ())
+        return candidates
+
+    runner.step = checked
+    for count in (80, 83, 86):  # what a window sees leaves the first page at row 87
+        stream = made.submit(
+            Prompt.of([ids_of(count)]),
+            Sampling(seed=count, temperature=20.0, top_k=0, top_p=1.0, min_p=0.0, max_tokens=12),
+        )
+        assert len([output for output in stream if output.id is not None]) == 12
+        right, guessed = right + stream.right, guessed + stream.guessed
+    assert right < guessed
+    assert not wrong
+    assert until(lambda: (drafter.pool.free, drafter._windows.used) == (LIMITS.pages, 0))
+    drafter._windows.check()
+    made.close()
 
 
 @pytest.mark.parametrize("sizes", [(), (7, 64, 1, 63, 2)], ids=["whole", "odd"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from llama_sources import fetch_sources
 from real_model import fetch
 from tiny import MIXED, tiny_llama
 
+os.environ.setdefault("OPSIN_WEIGHTS", "off")  # each edit of a kernel would keep real models' weights once more
 LONG = 900  # seconds: who asks for more time than this is long
 
 # The same examples each time, and as long as each takes: what fails here fails again, also on a busy machine.

@@ -88,6 +88,12 @@ def kept(whole, tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def mapping(monkeypatch) -> None:
+    """As if all files were mapped in large pages; what is small is copied elsewhere in these tests."""
+    monkeypatch.setattr(weight_cache.WeightCache, "maps", lambda self, block: True)
+
+
 class TestKeeping:
     @pytest.mark.parametrize(("name", "outputs", "experts"), [
         ("Q8_0", 65, 0), ("Q4_K", 40, 0), ("F16", 33, 0), ("I8", 7, 0), ("Q4_0", 5 * 37, 5), ("Q6_K", 3 * 64, 3),
@@ -101,7 +107,7 @@ class TestKeeping:
         assert packed(tmp_path / "on", matrix, None, experts) == (off, 0)
         assert first == off
 
-    def test_mapped_weights_give_the_same_products(self, tmp_path, whole):
+    def test_mapped_weights_give_the_same_products(self, tmp_path, whole, mapping):
         x, results = normal(5, WIDTH), []
         for _ in range(2):
             with device(tmp_path) as cpu:
@@ -111,7 +117,7 @@ class TestKeeping:
                 assert not weight.block.data.flags.writeable
         np.testing.assert_array_equal(*results)
 
-    def test_two_devices_map_one_file_and_keep_it_when_it_is_cleared(self, kept, whole, wanted):
+    def test_two_devices_map_one_file_and_keep_it_when_it_is_cleared(self, kept, whole, wanted, mapping):
         with device(kept) as one, device(kept) as two:
             weights = [cpu.eager().pack(Read(whole, origin()).raw) for cpu in (one, two)]
             (path,) = files(kept)
@@ -121,7 +127,7 @@ class TestKeeping:
             assert list(kept.iterdir()) == []
             assert [weight.block.data.tobytes()[: len(wanted)] for weight in weights] == [wanted] * 2
 
-    def test_who_comes_second_maps_what_the_first_wrote(self, tmp_path, whole, wanted):
+    def test_who_comes_second_maps_what_the_first_wrote(self, tmp_path, whole, wanted, mapping):
         """Both find nothing and pack; the other one is done while this one reads."""
         others = []
 
@@ -137,6 +143,28 @@ class TestKeeping:
             assert path.stat().st_ino == others[0][1]
             if Path("/proc/self/maps").exists():
                 assert str(path) in Path("/proc/self/maps").read_text()
+
+    @pytest.mark.parametrize(("large", "maps"), [(9000, True), (4000, False), (None, False)])
+    def test_what_is_not_in_large_pages_is_copied(self, tmp_path, monkeypatch, large, maps):
+        """As smaps has it, and on another system, which has none."""
+        big, told = raw("Q8_0", 32768, WIDTH), weight_cache.is_in_large_pages
+
+        def smaps(self: Path, **options: str) -> str:
+            if large is None:
+                raise FileNotFoundError
+            return MAPS.format(address[0], address[0] + (16 << 20), large)
+
+        def looked(text: str, block: Block) -> bool:
+            address[:] = [block.address]
+            return told(smaps(Path()), block)
+
+        address = [0]
+        monkeypatch.setattr(Path, "read_text", smaps)
+        monkeypatch.setattr(weight_cache, "is_in_large_pages", looked)
+        with device(tmp_path) as cpu:
+            ops, small = cpu.eager(), raw("Q8_0", 64, WIDTH)
+            weights = [ops.pack(Read(tensor, origin(), place).raw) for place, tensor in enumerate((big, small))]
+            assert [not weight.block.data.flags.writeable for weight in weights] == [maps, False]
 
     def test_another_file_tensor_and_form_are_others(self, kept, whole):
         for other in (raw("Q4_0", ROWS, WIDTH), raw("Q8_0", ROWS // 2, WIDTH * 2)):
@@ -170,6 +198,18 @@ class TestKeeping:
         of = Origin("model.gguf", lambda: next(states), 1000)
         assert packed(tmp_path, whole, of)[1] > 0
         assert files(tmp_path) == []
+
+
+MAPS = """\
+7f0000000000-7f0000200000 r--p 00000000 fe:00 7                          /usr/lib/x:y.so
+Rss:                 600 kB
+FilePmdMapped:         0 kB
+{:x}-{:x} r--s 00000000 fe:00 8                          /a folder/a.strips
+Rss:               16384 kB
+FilePmdMapped:      {} kB
+ProtectionKey:         0
+VmFlags: rd mr mw me ms hg
+"""
 
 
 class TestSums:

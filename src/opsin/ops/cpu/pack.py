@@ -111,13 +111,18 @@ class Packer:
         entry = None if self._kept is None else self._kept.entry(raw, outputs, size)
         if self._kept is not None:
             self._code.address(_SUMS)  # compiled with the first weight, so that who warms up has it
-        if entry is not None:
-            block = entry.find(self._sums) or entry.make(partial(self._lay, raw, outputs), self._sums)
-            if block is not None:
-                return block
+        if self._kept is not None and entry is not None:
+            found = entry.find(self._sums) or entry.make(partial(self._lay, raw, outputs), self._sums)
+            if found is not None:
+                return found if self._kept.maps(found) else self._copied(found)
         block = self._take(size)
         self._lay(raw, outputs, _Memory(block))
         return block
+
+    def _copied(self, block: Block) -> Block:
+        own = self._take(block.bytes)
+        own.data[:] = block.data
+        return own
 
     def _sums(self, block: Block) -> bytes:
         """See `kernels/sums.py`."""

@@ -45,7 +45,7 @@ _MAGIC: Final = b"opsinWe1"
 _ENDING, _PART, _SHELF = ".strips", ".part-", re.compile("[0-9a-f]{32}")
 _READ: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
 _FREE_SHARE, _FREE_BYTES = 0.1, 4 << 30  # of a disk that stay free
-_PATIENCE, _PACE = 5.0, 30e6  # a disk that takes fewer bytes a second, after so many seconds, is not waited for
+_PATIENCE, _PACE = 3.0, 200e6  # a disk that takes fewer bytes a second, after so many seconds, is not waited for
 _OLD_PART: Final = 3600  # seconds after which nobody writes a part any more
 
 
@@ -77,6 +77,7 @@ class WeightCache:
     def __init__(self, folder: Path, maker: str, *, most: int, least: int) -> None:
         self.folder, self.most, self._maker, self._least = folder, most, maker, least
         self._shelves: WeakKeyDictionary[Origin, _Shelf] = WeakKeyDictionary()
+        self._large: bool | None = None  # whether files are mapped in large pages, once somebody has looked
 
     def entry(self, raw: Raw, outputs: int, size: int) -> KeptTensor | None:
         """Where a tensor, in matrices of so many outputs, is or will be kept; None where it is not."""
@@ -94,6 +95,17 @@ class WeightCache:
         return KeptTensor(
             self, shelf, origin, blake2b(told, digest_size=32, key=shelf.folder.name.encode()).digest(), size
         )
+
+    def maps(self, block: Block) -> bool:
+        """Whether a block of a file is to be used as it is mapped; all its bytes have been read.
+
+        In pages of 4 KB a processor looks for addresses longer than it computes, so what is not in large ones is to be
+        copied into memory that is.
+        """
+        if self._large is None and block.bytes >= 4 * _LARGE_PAGE:
+            with suppress(OSError):  # another system than Linux
+                self._large = is_in_large_pages(Path("/proc/self/smaps").read_text(errors="replace"), block)
+        return bool(self._large) and block.bytes >= _LARGE_PAGE
 
     def need_room(self, shelf: _Shelf, origin: Origin, size: int) -> None:
         """Raises OSError where `size` more bytes of a model have no place in the folder, or on its disk."""
@@ -339,6 +351,19 @@ def _mapped(handle: int, size: int) -> Block | None:
         with suppress(OSError):  # a kernel without large pages
             pages.madvise(mmap.MADV_HUGEPAGE)  # a cold disk is read in such, too
     return Block.over(np.frombuffer(pages, np.uint8))
+
+
+def is_in_large_pages(smaps: str, block: Block) -> bool:
+    """Whether most of a mapped file is in large pages, of what Linux says in /proc/self/smaps."""
+    inside = False
+    for line in smaps.splitlines():
+        word, _, rest = line.partition(" ")
+        if not word.endswith(":"):
+            start, _, end = word.partition("-")
+            inside = int(start, 16) <= block.address < int(end, 16)
+        elif inside and word == "FilePmdMapped:":
+            return 2 * 1024 * int(rest.split()[0]) >= block.bytes
+    return False
 
 
 def _need_disk(folder: Path, size: int) -> None:

@@ -82,7 +82,7 @@ def load(
         context: tokens that the cache holds, which all sequences share: one prompt and its answer may have as many, up
             to what the model was trained for. None takes what a store says of the model (num_ctx), else the model's
             own, at most 8192.
-        pages: how the KV cache is kept: f16, q8_0 (half of it), q4_0 (a third) or f32.
+        pages: how the KV cache is kept: f16, q8_0 (half of it), q4_0 (a third, and much less exact) or f32.
         sequences: how many may run at once. The cache is shared by all.
         states: bytes for recurrent states, of models that have any: one for each sequence that runs, the others keep
             where conversations may go on. None takes at most 1 GiB, but at least two.

@@ -86,7 +86,7 @@ def test_the_command_lists_and_clears_them(tmp_path, config, monkeypatch, capsys
     monkeypatch.setenv("OPSIN_WEIGHTS_GB", "7")
     assert main.run(["cache"]) == 0
     told = capsys.readouterr().out
-    assert "one.gguf" in told and "two.gguf" in told and "at most 8 GB" in told
+    assert "one.gguf" in told and "two.gguf" in told and "at most 7 GB" in told
     object_file = tmp_path / "cache" / "kernels" / "key" / "linear.o"
     object_file.parent.mkdir(parents=True)
     object_file.write_bytes(bytes(100))

@@ -36,6 +36,8 @@ from opsin.nn.meta import MetaReader  # noqa: E402
 from opsin.nn.module import FileReader  # noqa: E402
 from opsin.spans import Prompt  # noqa: E402
 
+pytestmark = pytest.mark.timeout(1200)  # a test takes ten seconds; all of them three minutes: they begin first
+
 INTEGERS = [0, 1, 3, -1, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
 FLOATS = [0.0, 1e-45, 1e-20, 1e20, 1.7e308, -1e30, float("nan"), float("inf")]
 ARRAYS = [[0] * 4, [1, 2, 3], [2.5] * 3, [float("nan")] * 3, [2**31 - 1] * 4, [2**64 - 1] * 2, []]

@@ -41,7 +41,7 @@ def test_sequences_decode_together(run, smollm2: Path) -> None:
     assert got["parallel"] == 3
     assert got["prompt_tokens_per_second"] > 0
     total, steps = got["decode_tokens_per_second"], got["step_seconds"]
-    assert 0 < len(steps) <= 42  # one step for a token of each; the others go on until they are stopped
+    assert 0 < len(steps) <= 112  # one for a token of each, and of a busy machine those until the others are stopped
     # When the first token is heard of, the next step may have begun.
     assert total * sum(steps[1:]) <= 3 * len(steps) * 1.05
 

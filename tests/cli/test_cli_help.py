@@ -33,7 +33,7 @@ def test_the_help_of_chat_tells_the_defaults_of_sampling(capsys: pytest.CaptureF
     told = " ".join(capsys.readouterr().out.split()).rpartition("sampling:")[2]
     own = Sampling()
     for name in ("temperature", "top_k", "top_p", "min_p"):
-        rest = told.partition(f"--{name.replace('_', '-')} ")[2].partition("(default: the model's, or ")[2]
+        rest = told.partition(f"--{name.replace('_', '-')}")[2].partition("(default: the model's, or ")[2]
         assert rest.startswith(f"{getattr(own, name)})"), name
 
 

@@ -145,7 +145,7 @@ def test_what_is_no_gguf_is_refused(tmp_path: Path) -> None:
     refuse(path, "has only 4 bytes")
     path.write_bytes(b"PK\3\4" + bytes(60))
     refuse(path, "is not a GGUF file: it is a zip archive")
-    with pytest.raises(FileError, match="is no path: embedded null byte"):
+    with pytest.raises(FileError, match="is no path: .*embedded null"):
         File.open("a\0b.gguf")
     refuse(tmp_path / "nothing", "cannot be opened: No such file")
     refuse(tmp_path, "is a folder, not a file")

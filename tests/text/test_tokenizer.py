@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,7 @@ def test_recorded_texts_give_the_recorded_ids(sources: Path, name: str) -> None:
         assert load(path).encode(text) == [int(id) for id in line.split()], text
 
 
+@pytest.mark.skipif(unicodedata.unidata_version != "14.0.0", reason="texts were generated of Unicode 14's characters")
 @pytest.mark.parametrize("name", sorted(DIGESTS))
 def test_generated_texts_give_the_ids_of_llama_cpp(sources: Path, name: str) -> None:
     tokenizer = load(sources / f"{name}.gguf")

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -151,6 +152,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service | ModelRegistry) -> None:
         super().__init__(config)
         self._service = service
+        self._loop: asyncio.AbstractEventLoop | None = None  # once it ends
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Nobody new gets in. Ends when all have got an answer or an error, or at a second Ctrl-C."""
@@ -158,7 +160,9 @@ class Server(uvicorn.Server):
         seconds, inside = self._service.options.drain_seconds, self._service.active
         if inside:
             _LOG.warning("opsin: ending: %d answers have %g s (Ctrl-C again ends at once)", inside, seconds)
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
+        if self.force_exit:
+            self._end_now()
         timers = [loop.call_later(seconds, self._service.state.ended.set), loop.call_later(0.05, self._turn_away)]
         try:
             await super().shutdown(sockets)
@@ -168,6 +172,20 @@ class Server(uvicorn.Server):
                 timer.cancel()
             if self.server_state.tasks:
                 await asyncio.sleep(_LAST_SECONDS)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self.force_exit and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._end_now)
+
+    def _end_now(self) -> None:
+        """Answers hear that the server ends; who does not listen is cut off. Python 3.12 and newer wait for them."""
+        self._service.state.ended.set()
+        asyncio.get_running_loop().call_later(_LAST_SECONDS, self._cut_off)
+
+    def _cut_off(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     def _turn_away(self) -> None:
         """Those who were on their way in when the door was closed: uvicorn has not seen them."""

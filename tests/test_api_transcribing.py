@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -102,6 +104,24 @@ def test_a_moment_pair_ends_a_segment_and_the_rest_is_heard_again():
     assert utterances([moment(0.1), a, b], IDS, 80) == ([Utterance((moment(0.1), a, b), 0.0, pytest.approx(0.1))], 80)
     assert utterances([a], IDS, 80) == ([Utterance((a,), 0.0, 0.8)], 80)
     assert utterances([moment(0), moment(0), a], IDS, 80)[1] == 80  # or it would hear it for ever
+
+
+def test_few_words_that_are_stretched_to_a_windows_end_are_heard_again():
+    a, b = 3, 4
+    begin = (moment(0), a, b, moment(4))
+    ids = [*begin, moment(4), a, b, moment(20)]
+    assert utterances(ids, IDS, 3000) == ([Utterance(begin, 0.0, pytest.approx(4.0))], 400)
+    assert len(utterances([*begin, moment(4), *[a, b] * 8, moment(20)], IDS, 3000)[0]) == 2  # as many as one may say
+    assert len(utterances([*begin, moment(4), a, b, moment(11)], IDS, 3000)[0]) == 2  # it is not long
+    assert utterances([moment(0), a, b, moment(20)], IDS, 3000)[1] == 3000  # or it would be heard for ever
+
+
+def test_a_few_unsure_words_of_a_long_window_are_tried_again():
+    unsure = Try((1, 2, 3), 0.0, average=-0.6, compression=1.0)
+    assert unsure.passes_over(20.0, least=-1.0)
+    assert not unsure.passes_over(5.0, least=-1.0)
+    assert not replace(unsure, average=-0.4).passes_over(20.0, least=-1.0)
+    assert not replace(unsure, ids=tuple(range(20))).passes_over(20.0, least=-1.0)
 
 
 def test_a_long_sound_is_written_to_its_end_and_as_the_same_each_time(model):

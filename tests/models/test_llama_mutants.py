@@ -53,8 +53,8 @@ def filling(change):
     def apply(patch, decoder):
         fill = Runner._fill
 
-        def mutant(self, row, number, rows, ids, start, pages):
-            fill(self, row, number, rows, ids, start, pages)
+        def mutant(self, row, number, rows, ids, start, pages, held):
+            fill(self, row, number, rows, ids, start, pages, held)
             change(self.program.inputs, slice(row, row + len(ids)), start)
 
         patch.setattr(Runner, "_fill", mutant)

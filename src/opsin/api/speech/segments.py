@@ -9,6 +9,7 @@ from opsin.api.speech.speech_ids import STEP, SpeechIds
 from opsin.media.mel import FRAMES
 
 _PER_STEP = round(STEP * FRAMES)  # frames of log-mel
+LONG, LEAST_RATE = 8.0, 1.0  # seconds, and ids a second, slower than which nobody speaks for so long
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,19 @@ class Utterance:
     start: float
     end: float
 
+    @property
+    def is_stretched(self) -> bool:
+        """Whether it is long, and slower than anybody speaks."""
+        seconds = self.end - self.start
+        return seconds > LONG and len(self.ids) - 2 < LEAST_RATE * seconds
+
 
 def utterances(written: Sequence[int], ids: SpeechIds, frames: int) -> tuple[list[Utterance], int]:
     """The segments of a window of so many frames, and how many of these are done.
 
     Two moments side by side end a segment. What follows the last such pair was cut by the window's end: it is heard
-    again, but where it ends with a single moment, behind which nobody speaks.
+    again, but where it ends with a single moment, behind which nobody speaks. A few words that are stretched to the
+    window's end may hide others: they are heard again, too, where something stands before them.
     """
     is_moment = [id >= ids.first_moment for id in written]
     cuts = [n + 1 for n, pair in enumerate(zip(is_moment, is_moment[1:], strict=False)) if all(pair)]
@@ -77,5 +85,7 @@ def utterances(written: Sequence[int], ids: SpeechIds, frames: int) -> tuple[lis
         part = tuple(written[begin:end])
         start, stop = ((id - ids.first_moment) * STEP for id in (part[0], part[-1]))
         found.append(Utterance(part, max(0.0, start), max(0.0, stop)))
+    if ends_alone and len(found) > 1 and found[-1].is_stretched:
+        return found[:-1], round(found[-1].start * FRAMES)
     done = frames if ends_alone else min(frames, (written[cuts[-1] - 1] - ids.first_moment) * _PER_STEP)
     return found, done if done > 0 else frames

@@ -115,7 +115,7 @@ class Transcribing:
         """The segments of the window that begins with this frame; then `done` says how far it reached."""
         span, frames = self.hearing.span(logs, first), min(self.hearing.frames, self.frames - first)
         heard = self._listen(span)
-        best = self._write(span, heard.silence)
+        best = self._write(span, heard.silence, frames / FRAMES)
         reads_badly = best.average < self.options.least_logprob
         if heard.silence > self.options.silence and reads_badly:
             self.done = first + frames
@@ -164,15 +164,17 @@ class Transcribing:
             self.language = max(heard.languages, key=heard.languages.__getitem__)
         return heard
 
-    def _write(self, span: MediaSpan, silence: float) -> Try:
+    def _write(self, span: MediaSpan, silence: float, seconds: float) -> Try:
         """The first that reads well, else the likeliest: of those that do not go round, where there are any."""
         tries: list[Try] = []
-        most = self.options.most_compression
+        most, least = self.options.most_compression, self.options.least_logprob
         for temperature in self.options.temperatures:
             self.check()
             made = self._attempt(span, temperature)
-            unsure = made.average < self.options.least_logprob
-            if silence > self.options.silence and unsure or not (unsure or made.goes_round(most)):
+            unsure = made.average < least
+            if silence > self.options.silence and unsure:
+                return made
+            if not (unsure or made.goes_round(most) or made.passes_over(seconds, least)):
                 return made
             tries.append(made)
         calm = [one for one in tries if not one.goes_round(most)]

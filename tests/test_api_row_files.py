@@ -89,6 +89,14 @@ def test_nothing_is_saved_and_restored_as_nothing(folder, tmp_path):
             save_rows(model, Prompt((), b""), tmp_path / "no folder" / "none")
 
 
+def test_files_that_go_while_they_are_counted_are_no_fault(folder, tmp_path):
+    (tmp_path / ".saving-by-another").symlink_to("nowhere")
+    with loaded(folder) as model:
+        assert save_rows(model, Prompt((), b""), tmp_path / "none", most=1 << 20)[0] == 0
+        with pytest.raises(RequestError, match="more than the 10 that may be saved"):
+            save_rows(model, Prompt((), b""), tmp_path / "none", most=10)
+
+
 def test_files_that_are_none_of_this_model_are_refused(folder, tmp_path):
     path = tmp_path / "rows"
     with loaded(folder) as model:

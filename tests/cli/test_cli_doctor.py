@@ -62,6 +62,9 @@ def test_a_cache_that_cannot_be_written_is_a_limit(tmp_path: Path) -> None:
 
 
 def test_an_empty_cache_is_counted_as_empty(tmp_path: Path) -> None:
+    (tmp_path / "kernels" / "other").mkdir(parents=True)
+    (tmp_path / "kernels" / "other" / "gone-meanwhile.o").symlink_to("nowhere")
+    assert examine(replace(from_environment(), cache=tmp_path)).cache.stale_bytes == 0
     cache = examine(replace(from_environment(), cache=tmp_path / "not" / "there")).cache
     assert (cache.writable, cache.kernels, cache.bytes, cache.stale_bytes) == (True, 0, 0, 0)
 

@@ -86,7 +86,7 @@ def save_rows(model: Model, prompt: Prompt, path: Path, most: int | None = None)
         digest.update(part)
     size = _BEGIN.size + sum(map(len, parts))
     try:
-        used = 0 if most is None else sum(one.stat().st_size for one in path.parent.iterdir() if one != path)
+        used = 0 if most is None else _bytes_beside(path)
         if most is not None and used + size > most:
             what = f"{size} bytes beside the {used} of other files are more than the {most} that may be saved"
             raise RequestError(what, hint="save under a name that is there, or remove files")
@@ -94,6 +94,15 @@ def save_rows(model: Model, prompt: Prompt, path: Path, most: int | None = None)
     except OSError as error:
         raise FileError(f"{path} cannot be written: {error.strerror or error}", hint="look at its disk") from error
     return kept.rows, size
+
+
+def _bytes_beside(path: Path) -> int:
+    """Of all other files of its folder, in which others may save just now."""
+    total = 0
+    for one in path.parent.iterdir():
+        with suppress(FileNotFoundError):  # it has got its name
+            total += one.stat().st_size if one != path else 0
+    return total
 
 
 def restore_rows(model: Model, path: Path) -> Restored:

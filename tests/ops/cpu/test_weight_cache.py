@@ -391,10 +391,12 @@ class TestRoom:
         packed(tmp_path, whole)
         (path,) = files(tmp_path)
         old, new = path.parent / ".part-old", path.parent / ".part-new"
+        (path.parent / ".part-gone").symlink_to("nowhere")
         for part in (old, new):
             part.write_bytes(bytes(100))
         os.utime(old, (1, 1))
         packed(tmp_path, raw("Q8_0", 64, WIDTH))
+        assert len(files(tmp_path)) == 2
         assert not old.exists()
         assert new.exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import platform
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -83,10 +84,16 @@ def _kernels() -> dict[str, str]:
     return found
 
 
+def _sizes(paths: Iterable[Path]) -> Iterator[int]:
+    for path in paths:
+        with suppress(OSError):  # somebody else took it away
+            yield path.stat().st_size
+
+
 def _cache(config: Config, isa: Isa) -> KernelCache:
     folder = Store(config.cache / "kernels" / source_key(isa)).folder
-    ours = [path.stat().st_size for path in folder.glob("*.o")] if folder.is_dir() else []
-    everything = sum(path.stat().st_size for path in (config.cache / "kernels").rglob("*.o"))
+    ours = list(_sizes(folder.glob("*.o"))) if folder.is_dir() else []
+    everything = sum(_sizes((config.cache / "kernels").rglob("*.o")))
     there = next(path for path in (folder, *folder.parents) if path.exists())
     writable = there.is_dir() and os.access(there, os.W_OK)
     return KernelCache(str(folder), writable, len(ours), sum(ours), everything - sum(ours))

@@ -131,8 +131,9 @@ class WeightCache:
             if not stat.S_ISDIR(status.st_mode) or not is_ours(status):
                 raise PermissionError
         for path in shelf.folder.glob(_PART + "*"):  # of a process that was killed
-            if time.time() - path.stat().st_mtime > _OLD_PART:
-                path.unlink(missing_ok=True)
+            with suppress(OSError):  # somebody else took it away
+                if time.time() - path.lstat().st_mtime > _OLD_PART:
+                    path.unlink()
 
 
 @dataclass(frozen=True, eq=False)

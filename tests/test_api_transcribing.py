@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import opsin
+from opsin.api.speech import segments
 from opsin.api.speech.moments import MomentRules
 from opsin.api.speech.segments import Utterance, utterances
 from opsin.api.speech.speech_ids import SpeechIds
@@ -223,6 +224,22 @@ def test_it_talks_to_nobody(model):
 def test_its_notes_tell_of_no_key_that_is_read(model):
     assert model.notes == ()
     assert model.has_hearing
+
+
+@pytest.mark.parametrize("average", [-0.6, -0.4])
+def test_a_window_of_a_few_unsure_words_is_written_again(model, monkeypatch, average):
+    monkeypatch.setattr(segments, "_LONG", 0.2)
+    monkeypatch.setattr(segments, "_LEAST_RATE", 20.0)
+    tried = []
+
+    def made(self, span, temperature):
+        tried.append(temperature)
+        return Try((FIRST, 9, 33, moment(0.4)), temperature, average if not temperature else -0.3, 1.0)
+
+    monkeypatch.setattr(Transcribing, "_attempt", made)
+    (segment,) = model.transcribe(noise(0.5), language="en", temperature=(0.0, 1.0))
+    assert tried == ([0.0, 1.0] if average < -0.5 else [0.0])
+    assert segment.temperature == tried[-1]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from opsin.errors import RequestError
 
+_WEIGHTS_GB = 32
+
 
 @dataclass(frozen=True)
 class Config:
@@ -33,7 +35,7 @@ class Config:
     threads: int | None = None
     spins: int = field(default=4000)
     weights: Path | None = None
-    weights_most: int = 32 * 10**9
+    weights_most: int = _WEIGHTS_GB * 10**9
     weights_least: int = 64 << 20
 
 
@@ -49,7 +51,7 @@ def from_environment() -> Config:
         isa=os.environ.get("OPSIN_ISA") or None,
         threads=_natural("OPSIN_THREADS"),
         weights=_weights(os.environ.get("OPSIN_WEIGHTS", ""), cache),
-        weights_most=(_natural("OPSIN_WEIGHTS_GB") or 32) * 10**9,
+        weights_most=(_natural("OPSIN_WEIGHTS_GB") or _WEIGHTS_GB) * 10**9,
     )
 
 

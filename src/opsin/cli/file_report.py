@@ -10,6 +10,7 @@ from math import prod
 from opsin.api.memory_need import cache_bytes, cache_page_bytes
 from opsin.api.notes import find_notes
 from opsin.cli.audio_report import AudioReport, audio_lines, find_audio
+from opsin.cli.options import CACHE_TYPES
 from opsin.cli.vision_report import VisionReport, find_vision, vision_lines
 from opsin.errors import OpsinError
 from opsin.gguf import File
@@ -17,12 +18,11 @@ from opsin.gguf.roles import PROJECTOR, find_other
 from opsin.models import is_known, load_decoder
 from opsin.nn.batch import MEMORY
 from opsin.nn.meta import MetaReader
-from opsin.ops import PAGE, PageType
+from opsin.ops import PAGE
 from opsin.quants import by_id
 from opsin.text import ChatTemplate, Tokenizer
 
 _SHOWN = 100  # characters of a value
-_KINDS: tuple[PageType, ...] = ("f16", "q8_0", "q4_0", "f32")
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None
     rows = min(context or decoder.context, decoder.context)
     own = [shape for name, shape in decoder.groups.items() if name != MEMORY]
     beside, count = decoder.groups.get(MEMORY), -(-rows // PAGE)
-    cache: dict[str, int] = {kind: cache_bytes(own, kind, count=count, sequences=1) for kind in _KINDS}
+    cache: dict[str, int] = {kind: cache_bytes(own, kind, count=count, sequences=1) for kind in CACHE_TYPES}
     return _Memory(
         rows,
         reader.bytes,
         cache,
-        None if beside is None else {kind: cache_page_bytes([beside], kind) / PAGE for kind in _KINDS},
+        None if beside is None else {kind: cache_page_bytes([beside], kind) / PAGE for kind in CACHE_TYPES},
         {kind: size / (count * PAGE) for kind, size in cache.items()},
         sum(shape.bytes for shape in decoder.states.values()),
     ), None

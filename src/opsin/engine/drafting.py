@@ -18,7 +18,7 @@ from opsin.engine.runner import Runner
 from opsin.engine.sampling import Sampling
 from opsin.engine.scheduler import Slice
 from opsin.engine.sequence import Sequence
-from opsin.engine.windows import WindowPlaces
+from opsin.engine.windows import WindowPlaces, deepest
 from opsin.ops import PAGE
 from opsin.spans import Prompt
 
@@ -135,8 +135,7 @@ class Drafter:
             Prompt.of([sequence.rows.text_ids], sequence.prompt.salt), Sampling(temperature=0.0), frozenset()
         )
         found = self._pool.find(text.keys(max(0, text.prompt_rows - 1) // PAGE))
-        while found and not self._windows.has(found, len(found) * PAGE):
-            found.pop()
+        del found[deepest(self._windows, None, found, ()) :]
         for page in found:
             self._pool.share(page)
         text.pages, text.computed = found, len(found) * PAGE

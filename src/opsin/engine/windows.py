@@ -163,5 +163,5 @@ def count_places(window: int, *, sequences: int, rows: int, pages: int) -> int:
 
     `rows`: of a step. There are never more than `pages`.
     """
-    each = (window - 1 + PAGE - 1) // PAGE + 1
+    each = pages_for(window - 1) + 1  # a window may begin within a page
     return min(pages, (sequences + max(1, sequences // 2)) * each + pages_for(rows)) if window else 0

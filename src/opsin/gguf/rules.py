@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -215,6 +216,16 @@ def canonical(name: str) -> str:
     for start in ("thinker.", "model.", "language_model.", "text_model.", "llm.", "model."):
         name = name.removeprefix(start)
     return name.replace("vision_tower.vision_model.", "vision_tower.", 1)
+
+
+def flat(values: Floats, settings: Settings) -> Floats:
+    """[first, ...] as [first, all others]: kernels of one channel each."""
+    return values.reshape(len(values), -1)
+
+
+def flat_shape(shape: Shape, settings: Settings) -> Shape:
+    """That of `flat`."""
+    return shape[0], prod(shape[1:])
 
 
 def plus_one(values: Floats, settings: Settings) -> Floats:

@@ -20,7 +20,7 @@ from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.audio_rules import audio_keys
-from opsin.gguf.rules import Key, Rules, Settings, Shape, Tensor
+from opsin.gguf.rules import Key, Rules, Settings, Tensor, flat, flat_shape
 from opsin.gguf.vision_rules import expect
 from opsin.media.htk_mel import htk_log_mel, whole_frames
 from opsin.media.sound import RATE, Waveform
@@ -143,14 +143,6 @@ def _softplus(values: Floats, settings: Settings) -> Floats:
     return np.logaddexp(values, np.float32(0))
 
 
-def _flat(values: Floats, settings: Settings) -> Floats:
-    return values.reshape(len(values), -1)
-
-
-def _flat_shape(shape: Shape, settings: Settings) -> Shape:
-    return (shape[0], math.prod(shape[1:]))
-
-
 _TOWER, _LAYER, _BLOCK = "audio_tower", "audio_tower.layers.{n}", "a.blk.{n}"
 _NORMS = {
     "feed_forward1.pre_layer_norm": "ffn_norm", "feed_forward1.post_layer_norm": "ffn_post_norm",
@@ -193,7 +185,7 @@ RULES = (
             Tensor(f"{_LAYER}.self_attn.relative_k_proj", f"{_BLOCK}.attn_k_rel"),
             Tensor(f"{_LAYER}.self_attn.per_dim_scale", f"{_BLOCK}.per_dim_scale.weight", _softplus),
             Tensor(
-                f"{_LAYER}.lconv1d.depthwise_conv1d.weight", f"{_BLOCK}.conv_dw.weight", _flat, _flat_shape, type="F32"
+                f"{_LAYER}.lconv1d.depthwise_conv1d.weight", f"{_BLOCK}.conv_dw.weight", flat, flat_shape, type="F32"
             ),
             Tensor(f"{_TOWER}.output_proj", "a.pre_encode.out"),
             Tensor("embed_audio.embedding_projection", "mm.a.input_projection"),

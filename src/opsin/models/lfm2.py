@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Self
 
-from opsin.arrays import Floats
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.dialect import Dialect
-from opsin.gguf.rules import Key, Rules, Settings, Tensor
+from opsin.gguf.rules import Key, Rules, Settings, Tensor, flat, flat_shape
 from opsin.gguf.text_rules import KEYS
 from opsin.nn.attention import Heads, SelfAttention, heads_of
 from opsin.nn.batch import Batch, GroupShape, StateShape
@@ -188,10 +187,6 @@ def _inner(settings: Settings) -> int:
     return -(-int(share * int(2 * told / 3)) // step) * step
 
 
-def _squeezed(values: Floats, settings: Settings) -> Floats:
-    return values.reshape(len(values), -1)
-
-
 _LAYER = {
     "operator_norm": "attn_norm", "ffn_norm": "ffn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v", "self_attn.out_proj": "attn_output", "self_attn.q_layernorm": "attn_q_norm",
@@ -224,8 +219,7 @@ RULES = (
             Tensor("embed_tokens.weight", "token_embd.weight"),
             Tensor("embedding_norm.weight", "token_embd_norm.weight"),
             Tensor("lm_head.weight", "output.weight"),
-            Tensor("layers.{n}.conv.conv.weight", "blk.{n}.shortconv.conv.weight", _squeezed,
-                   lambda shape, _: (shape[0], shape[-1]), type="F32"),
+            Tensor("layers.{n}.conv.conv.weight", "blk.{n}.shortconv.conv.weight", flat, flat_shape, type="F32"),
             *(Tensor(f"layers.{{n}}.{theirs}", f"blk.{{n}}.{ours}") for theirs, ours in _LAYER.items()),
         ),
         defaults={

@@ -13,6 +13,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from typing import TypeGuard
 
 import numpy as np
 
@@ -123,13 +124,13 @@ def lay_out_film(tower: Sees, film: Film) -> Parts:
     return tower.film(film) if isinstance(tower, LlavaOneVision) else as_pictures(tower, film)
 
 
-def _is_ratio(told: object) -> bool:
+def _is_ratio(told: object) -> TypeGuard[str]:
     return isinstance(told, str) and re.fullmatch(SHRUNK + r"[1-9]\d{0,3}", told) is not None
 
 
 def _max_ratio(settings: Settings) -> str:
     told = settings.get("vision_aspect_ratio", "str", "anyres_max_9")
-    if not isinstance(told, str) or not _is_ratio(told):
+    if not _is_ratio(told):
         raise ModelError(
             f"{settings.where}: vision_aspect_ratio is {told!r:.40}", hint="'anyres_max_9' can be converted"
         )

@@ -32,6 +32,7 @@ from opsin.nn.parts import LayerNorm, Linear
 from opsin.nn.pictures import Shared
 from opsin.nn.sounds import sound_span
 from opsin.nn.vit import VitBlock, VitShape, attention_spans
+from opsin.nn.waves import waves
 from opsin.ops import Array, Ops
 from opsin.spans import MediaSpan, Patches
 
@@ -141,10 +142,8 @@ def _check(settings: Settings) -> None:
 
 
 def _positions(settings: Settings) -> Floats:
-    """Sines, then cosines, of the places of a chunk: Vaswani et al. 2017, with slowness from 1 to 10000."""
-    count = settings.number("audio_config.d_model", 1024) // 2
-    turns = np.arange(_rows(CHUNK))[:, None] * np.exp(-np.log(10000) / (count - 1) * np.arange(count))
-    return np.concatenate([np.sin(turns), np.cos(turns)], axis=1)
+    """Of the places of a chunk, which checkpoints do not hold."""
+    return waves(_rows(CHUNK), settings.number("audio_config.d_model", 1024))
 
 
 def _column(values: Floats, settings: Settings) -> Floats:

@@ -15,7 +15,7 @@ import numpy as np
 from opsin.arrays import Floats, Ints
 from opsin.errors import ModelError
 from opsin.gguf import File
-from opsin.gguf.rules import Change, Key, Rules, Settings, Shape, Tensor, plus_one
+from opsin.gguf.rules import Change, Key, Rules, Settings, Shape, Tensor, flat, flat_shape, plus_one
 from opsin.gguf.text_rules import EXPERT_KEYS, KEYS, expert_tensors, fused_expert_tensors, tensors
 from opsin.models.qwen35 import RECURRENT_KEYS, SHARED_EXPERT
 from opsin.models.qwen35 import Qwen35Decoder as DeltaDecoder
@@ -101,10 +101,6 @@ def _gate_shape(shape: Shape, settings: Settings) -> Shape:
     return _heads(settings).all_values, shape[1]
 
 
-def _taps(values: Floats, settings: Settings) -> Floats:
-    return values.reshape(len(values), -1)
-
-
 def _rate(values: Floats, settings: Settings) -> Floats:
     return -np.exp(values)
 
@@ -127,8 +123,7 @@ RULES = (
             Tensor(f"{_LINEAR}.in_proj_qkvz.weight", f"{_BLOCK}.attn_qkv.weight", _part("attn_qkv"), _qkv_shape),
             Tensor(f"{_LINEAR}.in_proj_qkvz.weight", f"{_BLOCK}.attn_gate.weight", _part("attn_gate"), _gate_shape),
             Tensor(f"{_LINEAR}.in_proj_ba", f"{_BLOCK}.ssm_ba"),
-            Tensor(f"{_LINEAR}.conv1d.weight", f"{_BLOCK}.ssm_conv1d.weight", _taps,
-                   lambda shape, _: (shape[0], shape[-1]), type="F32"),
+            Tensor(f"{_LINEAR}.conv1d.weight", f"{_BLOCK}.ssm_conv1d.weight", flat, flat_shape, type="F32"),
             Tensor(f"{_LINEAR}.A_log", f"{_BLOCK}.ssm_a", _rate, type="F32"),
             Tensor(f"{_LINEAR}.dt_bias", f"{_BLOCK}.ssm_dt.bias", type="F32"),
             Tensor(f"{_LINEAR}.norm", f"{_BLOCK}.ssm_norm"),

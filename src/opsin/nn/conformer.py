@@ -17,6 +17,7 @@ from opsin.errors import ModelError
 from opsin.nn.attention import Heads
 from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import ClampedLinear, Linear, RmsNorm
+from opsin.nn.waves import waves
 from opsin.ops import Array, Ops, most
 
 EPS = 1e-6  # of norms
@@ -72,12 +73,9 @@ class Sight:
     def of(cls, ops: Ops, rows: int, width: int) -> Sight:
         before = np.arange(SEEN - 1, -1, -1)
         row = np.arange(rows)[:, None] - before
-        slow = np.exp(-math.log(10000) / max(1, width // 2 - 1) * np.arange(width // 2))
-        turns = np.arange(SEEN)[:, None] * slow
-        waves = np.concatenate([np.sin(turns), np.cos(turns)], axis=1)
         numbers = (np.maximum(0, row), np.tile(before, rows), np.sum(row < 0, axis=1), np.full(rows, SEEN))
         places = (ops.constant(number.reshape(-1).astype(np.int32)) for number in numbers)
-        return cls(ops.constant(waves.astype(np.float32)), *places)
+        return cls(ops.constant(waves(SEEN, width)), *places)
 
 
 class DistanceAttention(Module):

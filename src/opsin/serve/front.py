@@ -26,6 +26,7 @@ from opsin.serve.framing import Framing
 from opsin.serve.key_header import key_of
 from opsin.serve.openapi import Described
 from opsin.serve.options import Options
+from opsin.serve.registry import spellings
 from opsin.serve.replica import Begun, Relayed
 from opsin.serve.route_key import HEADER
 from opsin.serve.server_state import ServerState
@@ -111,7 +112,7 @@ class Relay:
             said = str(model_in(data, content_type) or Request(scope).query_params.get("model"))
         except OpsinError:
             return ""
-        return self._models.get(said) or self._models.get(said.removesuffix(":latest"), "")
+        return next((self._models[one] for one in spellings(said) if one in self._models), "")
 
 
 class _Answer:

@@ -42,6 +42,11 @@ class ModelSource:
     need: Callable[[], int]
 
 
+def spellings(name: str) -> tuple[str, str]:
+    """How a model may be called: by its name, or with Ollama's :latest behind it."""
+    return name, name.removesuffix(":latest")
+
+
 class ModelRegistry:
     """All models of a server.
 
@@ -69,7 +74,7 @@ class ModelRegistry:
 
     def find(self, name: str) -> Service:
         """The model of a name, which may end with Ollama's :latest. Raises HttpError 404."""
-        for asked in (name, name.removesuffix(":latest")):
+        for asked in spellings(name):
             for service in self:
                 if asked in service.aliases:
                     return service

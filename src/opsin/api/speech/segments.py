@@ -9,7 +9,7 @@ from opsin.api.speech.speech_ids import STEP, SpeechIds
 from opsin.media.mel import FRAMES
 
 _PER_STEP = round(STEP * FRAMES)  # frames of log-mel
-LONG, LEAST_RATE = 8.0, 1.0  # seconds, and ids a second, slower than which nobody speaks for so long
+_LONG, _LEAST_RATE = 8.0, 1.0  # seconds, and ids a second, slower than which nobody speaks for so long
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,13 @@ class Utterance:
 
     @property
     def is_stretched(self) -> bool:
-        """Whether it is long, and slower than anybody speaks."""
-        seconds = self.end - self.start
-        return seconds > LONG and len(self.ids) - 2 < LEAST_RATE * seconds
+        """Whether it is slower than anybody speaks."""
+        return are_few(len(self.ids) - 2, self.end - self.start)
+
+
+def are_few(ids: int, seconds: float) -> bool:
+    """Whether so many are too few for so long a speech; of a short one nobody can tell."""
+    return seconds > _LONG and ids < _LEAST_RATE * seconds
 
 
 def utterances(written: Sequence[int], ids: SpeechIds, frames: int) -> tuple[list[Utterance], int]:

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from opsin.api.speech.segments import LEAST_RATE, LONG
+from opsin.api.speech.segments import are_few
 
 _LAST: Final = 32  # ids that are looked at
 _LEAST_ENTROPY: Final = 2.4  # of these, in nats: eleven that are equally frequent
@@ -46,7 +46,7 @@ class Try:
 
     def passes_over(self, seconds: float, least: float) -> bool:
         """Whether so many seconds have a few words of which it is half as sure as it must be: others may be there."""
-        return seconds > LONG and len(self.ids) < LEAST_RATE * seconds and self.average < least / 2
+        return are_few(len(self.ids), seconds) and self.average < least / 2
 
     def goes_round(self, most: float) -> bool:
         """Whether it is packed better than this, and in a few ids or without an end."""

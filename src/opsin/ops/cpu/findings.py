@@ -15,7 +15,7 @@ from opsin.config import Config
 from opsin.errors import DeviceError
 from opsin.ops.cpu.code import Store, source_key
 from opsin.ops.cpu.isa import KNOWN, NAMES, Isa, choose
-from opsin.ops.cpu.weight_cache import can_keep, kept_models, remove
+from opsin.ops.cpu.weight_cache import can_keep, kept_models, remove, take_away
 from opsin.ops.device import Findings, KeptWeights, KernelCache, Processor
 
 
@@ -30,12 +30,7 @@ def clear(config: Config, *, weights: bool, kernels: bool) -> int:
     count = 0
     if weights and config.weights is not None:
         count += sum(remove(Path(kept.folder)) for kept in kept_models(config.weights))
-    for path in (config.cache / "kernels").glob("*/*.o") if kernels else ():
-        with suppress(OSError):  # somebody else took it away
-            size = path.stat().st_size
-            path.unlink()
-            count += size
-    return count
+    return count + (take_away((config.cache / "kernels").glob("*/*.o")) if kernels else 0)
 
 
 def _weights(config: Config) -> KeptWeights:

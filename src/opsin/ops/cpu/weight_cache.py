@@ -18,7 +18,7 @@ import re
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -28,15 +28,14 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 
+from opsin.arrays import Bytes
 from opsin.config import Config
 from opsin.ops.cpu.arena import LINE, Block
 from opsin.ops.cpu.code import Code, is_ours
 from opsin.ops.device import KeptModel
 from opsin.ops.raw import Origin, Raw
 
-Bytes = npt.NDArray[np.uint8]
 Summing = Callable[[Block], bytes]  # the sums of a block's pieces
 
 FOOT: Final = Struct("<32sQ224p16s8s")  # key, bytes of strips, label, digest of that and the sums, magic
@@ -68,6 +67,8 @@ class _Shelf:
 
 class WeightCache:
     """Tensors of models whose files have `least` bytes, altogether at most `most`; the longest unused go first.
+
+    Threads: those that load, which may be several: of one model they may write a tensor twice, one of which is kept.
 
     Args:
         folder: made where it is not there, for its owner alone.
@@ -306,14 +307,20 @@ def kept_models(folder: Path) -> list[KeptModel]:
 
 def remove(shelf: Path) -> int:
     """Take a model's files away; how many bytes they had. Processes that have mapped them keep them until they end."""
+    count = take_away(_files(shelf))
+    with suppress(OSError):  # something else is there as well
+        shelf.rmdir()
+    return count
+
+
+def take_away(paths: Iterable[Path]) -> int:
+    """Files that others may take away as well; how many bytes those had that were there."""
     count = 0
-    for path in _files(shelf):
+    for path in paths:
         with suppress(OSError):
             size = path.lstat().st_size
             path.unlink()
             count += size
-    with suppress(OSError):  # something else is there as well
-        shelf.rmdir()
     return count
 
 

@@ -6,7 +6,7 @@ Needs torch and transformers (`pip install -e '.[test]'`).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
+from opsin.api.speech.segments import Word
 from opsin.convert.speech import open_checkpoint
 from opsin.media.mel import log_mel, window
 
@@ -66,19 +67,19 @@ class Theirs:
             )  # fmt: skip
         return str(self.tokenizer.decode([id for id in made[0].tolist() if id < END]))
 
-    def words(self, samples: Samples) -> list[tuple[str, float]]:
-        """Words of at most 30 seconds with their signs, and where each ends, in seconds."""
+    def words(self, samples: Samples) -> list[Word]:
+        """Words of at most 30 seconds with their signs, each of which begins where the one before it ends."""
         logs = window(log_mel(samples, 80), 0, 3000)
         with torch.inference_mode():
             made = self.model.generate(
                 torch.from_numpy(np.ascontiguousarray(logs.T[None])), return_token_timestamps=True,
                 return_dict_in_generate=True, num_frames=torch.tensor([len(samples) // 160]),
             )  # fmt: skip
-        found: list[tuple[str, float]] = []
+        found: list[Word] = []
         for id, end in zip(made["sequences"][0].tolist(), made["token_timestamps"][0].tolist(), strict=True):
             piece = self.tokenizer.decode([id]) if id < END else ""
             if found and piece and not piece.startswith(" "):
-                found[-1] = (found[-1][0] + piece, end)
+                found[-1] = replace(found[-1], text=found[-1].text + piece, end=end)
             elif piece:
-                found.append((piece, end))
+                found.append(Word(piece, found[-1].end if found else 0.0, end, 1.0))
         return found

@@ -1,20 +1,23 @@
-"""How far the times of words lie from those that are known, and from those of transformers.
+"""How far the times of words lie from those that are known, and how far those of transformers do.
 
-    python bench/speech_words.py FILE... --espeak libespeak-ng.so.1 [--data FOLDER] [--transformers FOLDER]
+    python bench/speech_words.py FILE... --espeak libespeak-ng.so.1 [--data FOLDER] [--voices NAME:RATE...]
+        [--transformers FOLDER]
 
-espeak-ng (Debian: libespeak-ng1, espeak-ng-data) speaks, and tells at which sample each word begins. Words that were
-written as they were said are compared: where each begins, in how many it is off by 0.1 s at most, and by how much all
-are late. --transformers: the model's folder as `tools/fetch_whisper.py` makes it; it writes the same sounds, and ends
-of words are compared.
+espeak-ng (Debian: libespeak-ng1, espeak-ng-data) speaks, and tells at which sample each word and each phone begins.
+Words that were written as they were said are compared: how many begin, and end, within 0.1 s of it, and how late all
+are. --voices: espeak-ng's, each with words a minute. --transformers: the model's folder as `tools/fetch_whisper.py`
+makes it; it writes the same sounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,16 +41,18 @@ TEXTS = (  # of the Harvard sentences (IEEE 1969), which hold the sounds of Engl
     "A pot of tea helps to pass the evening. Smoky fires lack flame and heat. The soft cushion broke the fall of the "
     "man. The salt breeze came across from the sea. The girl at the booth sold fifty bonds.",
 )
-_WORD, _SYNCHRONOUS, _RATE, _UTF8 = 1, 2, 1, 1  # of speak_lib.h
+VOICES = ("en-us:130", "en-us:175", "en:150", "en-us+f3:160", "en-gb-scotland+m3:190", "en-us+croak:145")
+_WORD, _PHONE, _PHONES, _SYNCHRONOUS, _RATE, _UTF8 = 1, 7, 1, 2, 1, 1  # of speak_lib.h
 
 
 @dataclass(frozen=True)
 class Said:
-    """A sound at 16 kHz, its words, and when each begins, in seconds."""
+    """A sound at 16 kHz, its words, and when each begins and ends, in seconds."""
 
     samples: Samples
     words: tuple[str, ...]
     begins: tuple[float, ...]
+    ends: tuple[float, ...]
 
 
 class _Event(ctypes.Structure):
@@ -63,21 +68,24 @@ _Heard = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c
 def spoken(library: str, data: str | None, voice: str, words_a_minute: int) -> Iterator[Said]:
     """All texts, by one voice."""
     espeak = ctypes.CDLL(library)
-    rate = espeak.espeak_Initialize(_SYNCHRONOUS, 0, data and data.encode(), 0)
+    rate = espeak.espeak_Initialize(_SYNCHRONOUS, 0, data and data.encode(), _PHONES)
     if rate <= 0 or espeak.espeak_SetVoiceByName(voice.encode()):
         raise SystemExit(f"espeak-ng does not begin, or has no voice {voice!r}; see --data")
     espeak.espeak_SetParameter(_RATE, words_a_minute, 0)
     for text in TEXTS:
         pieces: list[Samples] = []
-        found: list[tuple[int, float]] = []
+        words: list[tuple[float, int]] = []
+        phones: list[tuple[float, bytes]] = []
 
         def take(wave: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]) -> int:
             if count > 0:
                 pieces.append(np.ctypeslib.as_array(wave, (count,)).astype(np.float32) / 32768)  # noqa: B023
             number = 0
-            while events[number].type:
-                if events[number].type == _WORD:
-                    found.append((events[number].place - 1, events[number].milliseconds / 1000))  # noqa: B023
+            while (event := events[number]).type:
+                if event.type == _WORD:
+                    words.append((event.milliseconds / 1000, event.place - 1))  # noqa: B023
+                elif event.type == _PHONE:
+                    phones.append((event.milliseconds / 1000, bytes(event.id)))  # noqa: B023
                 number += 1
             return 0
 
@@ -86,71 +94,72 @@ def spoken(library: str, data: str | None, voice: str, words_a_minute: int) -> I
         given = text.encode()
         espeak.espeak_Synth(given, len(given) + 1, 0, 1, 0, _UTF8, None, None)
         samples = soxr.resample(np.concatenate(pieces), rate, RATE).astype(np.float32)
-        names = [" ".join(speech_sounds.normal(text[place:])[:1]) for place, _ in found]
-        yield Said(samples, tuple(names), tuple(begin for _, begin in found))
+        begins = tuple(begin for begin, _ in words)
+        names = tuple(" ".join(speech_sounds.normal(text[place:])[:1]) for _, place in words)
+        yield Said(samples, names, begins, tuple(_ends(begins, phones, len(samples) / RATE)))
 
 
-def late(said: Said, written: Sequence[Word]) -> list[float]:
-    """Seconds by which words that were written as they were said begin behind where they do."""
-    return [written[j].start - said.begins[i] for i, j in _alike(said.words, [word.text for word in written])]
+def _ends(begins: Sequence[float], phones: Sequence[tuple[float, bytes]], whole: float) -> Iterator[float]:
+    """Where the last phone before each next word ends, which is no pause."""
+    for begin, following in itertools.pairwise((*begins, whole)):
+        pauses = [at for at, phone in phones if begin < at < following and phone.startswith(b"_")]
+        yield min(pauses, default=following)
 
 
-def apart(written: Sequence[Word], theirs: Sequence[tuple[str, float]]) -> list[float]:
-    """Seconds by which words end behind where those of transformers do that are the same."""
-    pairs = _alike([" ".join(speech_sounds.normal(text)) for text, _ in theirs], [word.text for word in written])
-    return [written[j].end - theirs[i][1] for i, j in pairs]
-
-
-def _alike(known: Sequence[str], written: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Places of words that stand in both, in order."""
-    names = [" ".join(speech_sounds.normal(text)) for text in written]
-    for block in SequenceMatcher(None, known, names, autojunk=False).get_matching_blocks():
-        yield from ((block.a + i, block.b + i) for i in range(block.size))
+def late(said: Said, written: Sequence[Word]) -> tuple[list[float], list[float]]:
+    """Seconds by which words that were written as they were said begin behind where they do; and end."""
+    names = [" ".join(speech_sounds.normal(word.text)) for word in written]
+    blocks = SequenceMatcher(None, said.words, names, autojunk=False).get_matching_blocks()
+    pairs = [(block.a + n, block.b + n) for block in blocks for n in range(block.size)]
+    begins = [written[j].start - said.begins[i] for i, j in pairs]
+    return begins, [written[j].end - said.ends[i] for i, j in pairs]
 
 
 def told(name: str, off: Sequence[float], bound: float) -> str:
     """A line: the median of how far words are off, and more of it."""
     values = np.array(off)
-    middle, size = float(np.median(values)), np.abs(values)
-    note = (
-        f"{len(values)} words, {np.mean(size <= WANTED):.0%} within {WANTED} s; late by {middle:+.3f} in the middle, "
-        f"{np.mean(np.abs(values - middle) <= WANTED):.0%} within {WANTED} s of that"
-    )
+    size = np.abs(values)
+    note = f"{len(values)} words, {np.mean(size <= WANTED):.0%} within {WANTED} s; late by {np.median(values):+.3f}"
     return Figure(name, float(np.median(size)), bound, "s off in the middle", note).line()
 
 
+def compared(name: str, sounds: Sequence[Said], write: Callable[[Samples], Sequence[Word]]) -> None:
+    """Print how far words begin and end from where they are known to."""
+    off = [late(said, write(said.samples)) for said in sounds]
+    for what, each in zip(("begin", "end"), zip(*off, strict=True), strict=True):
+        print(told(f"{name}, words {what}", list(itertools.chain(*each)), WANTED), flush=True)
+
+
 def main() -> None:
-    """Print a line for each file, and one beside transformers."""
+    """Print two lines for each program and voice."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--espeak", required=True)
     parser.add_argument("--data")
-    parser.add_argument("--voice", default="en-us")
-    parser.add_argument("--rate", type=int, default=150, help="words a minute")
+    parser.add_argument("--voices", nargs="+", default=VOICES, metavar="NAME:RATE")
     parser.add_argument("--transformers", type=Path)
     args = parser.parse_args()
-    sounds = [*spoken(args.espeak, args.data, args.voice, args.rate)]
-    known: list[list[tuple[str, float]]] = []
+    spoke = {voice: list(spoken(args.espeak, args.data, *_voice(voice))) for voice in args.voices}
     if args.transformers:
         from speech_theirs import Theirs
 
         program = Theirs.load(args.transformers, THREADS)
-        known = [program.words(said.samples) for said in sounds]
+        for voice, sounds in spoke.items():
+            compared(f"transformers, {voice}", sounds, program.words)
     for file in args.files:
         with opsin.load(file, threads=THREADS) as model:
-            written = [
-                [
-                    word
-                    for segment in model.transcribe(said.samples, language="en", words=True)
-                    for word in segment.words
-                ]
-                for said in sounds
-            ]
-        beside = [off for words, theirs in zip(written, known, strict=False) for off in apart(words, theirs)]
-        off = [each for said, words in zip(sounds, written, strict=True) for each in late(said, words)]
-        print(told(f"{file.name}, words begin", off, WANTED), flush=True)
-        if beside:
-            print(told(f"{file.name}, words end, beside transformers", beside, WANTED), flush=True)
+            for voice, sounds in spoke.items():
+                compared(f"{file.name}, {voice}", sounds, partial(_words, model))
+
+
+def _voice(told: str) -> tuple[str, int]:
+    name, _, rate = told.rpartition(":")
+    return name, int(rate)
+
+
+def _words(model: opsin.Model, samples: Samples) -> list[Word]:
+    made = model.transcribe(samples, language="en", words=True)
+    return [word for segment in made for word in segment.words]
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ import pytest
 
 import opsin
 from opsin.api.speech.looking import look
-from opsin.api.speech.words import Spelt, _path, place_words, split_words
-from opsin.errors import RequestError
+from opsin.api.speech.pauses import pauses
+from opsin.api.speech.pointing import Pointers, nearest_way
+from opsin.api.speech.segments import Word
+from opsin.api.speech.words import Spelt, place_words, split_words
 from opsin.media.mel import log_mel
 
 torch = pytest.importorskip("torch")
@@ -18,6 +20,7 @@ pytest.importorskip("transformers")
 
 from tiny_speech import BANDS, id, published, write_by_hand  # noqa: E402
 
+SPELT = [Spelt(" one", 2), Spelt(" two", 1), Spelt(" three.", 2)]
 SOUND = (np.random.default_rng(0).standard_normal(15_000) * 0.1).astype(np.float32)
 
 
@@ -33,45 +36,63 @@ def model(theirs, tmp_path_factory):
 
 
 def test_heads_look_where_those_of_transformers_look(model, theirs):
-    logs = log_mel(SOUND, BANDS)
-    span = model.text.hearing.span(logs, 0)
-    ids, heads = [id("<|startoftranscript|>"), 80, 81, 9, 33], [(0, 1), (1, 2), (1, 0)]
-    weights, logits = look(model.text, span, ids, heads)
+    span = model.text.hearing.span(log_mel(SOUND, BANDS), 0)
+    ids, seen = [id("<|startoftranscript|>"), 80, 81, 9, 33], []
+    logits = look(model.text, span, ids, seen.append)
     theirs.set_attn_implementation("eager")
     with torch.inference_mode():
         given = torch.from_numpy(span.features.make()).T[None]
         made = theirs(input_features=given, decoder_input_ids=torch.tensor([ids]), output_attentions=True)
-    wanted = np.stack([made.cross_attentions[layer][0, head].numpy() for layer, head in heads])
-    assert weights.shape == wanted.shape and np.abs(weights - wanted).max() < 1e-4
+    wanted = np.stack([layer[0].numpy() for layer in made.cross_attentions]).transpose(0, 2, 1, 3)
+    assert np.stack(seen).shape == wanted.shape and np.abs(np.stack(seen) - wanted).max() < 1e-4
     assert np.abs(logits - made.logits[0].numpy()).max() < 1e-3
 
 
-def test_words_are_placed_where_the_heads_look():
+def test_words_begin_where_heads_point_that_look_sharply_and_go_forward():
     edges, rows = [3, 10, 22, 30, 41, 60], 70  # of five ids, and the end
-    weights = np.full((2, 6, rows), 0.01, np.float32)
-    for row, (begin, end) in enumerate(itertools.pairwise([*edges, rows])):
-        weights[:, row, begin:end] = 1.0
-    words = [Spelt(" one", 2), Spelt(" two", 1), Spelt(" three.", 2)]
-    placed = place_words(words, weights, [1.0, 0.5, 0.25, 0.5, 0.5], 30.0)
-    assert [word.text for word in placed] == [" one", " two", " three."]
-    times = [time for word in placed for time in (word.start, word.end)]
-    assert times[1:] == pytest.approx([30 + edge * 0.02 for edge in (22, 22, 30, 30, 60)], abs=0.04)
-    assert [word.probability for word in placed] == [0.75, 0.25, 0.5]
+    random = np.random.default_rng(0)
+    layers = random.uniform(0.9, 1.1, (2, 2 + len(edges), 5, rows + 9)).astype(np.float32)  # two ids before them
+    layers[..., rows:] = 50  # behind the sound
+    for layer in layers:
+        for row, edge in enumerate(edges):
+            for head, at in ((1, edge), (2, edge + 1), (3, 35), (4, 69 - edge)):  # the others stand, or go back
+                layer[2 + row, head, at] = 500
+    pointers = Pointers(3, rows)
+    for layer in layers:
+        pointers.see(layer)
+    begins = pointers.rows_of_ids()
+    assert np.abs(begins - edges).max() <= 1
 
 
-def test_the_path_is_the_cheapest_of_all():
-    costs = np.random.default_rng(1).standard_normal((4, 5))
-    steps = [(1, 1), (1, 0), (0, 1)]
+def test_words_have_the_times_of_their_first_ids_and_end_where_the_next_begins():
+    words = place_words(SPELT, np.array([3, 10, 22, 30, 41, 60]), [], [1.0, 0.5, 0.25, 0.5, 0.5], 30.0)
+    assert words == [
+        Word(" one", 30.06, 30.44, 0.75), Word(" two", 30.44, 30.6, 0.25), Word(" three.", 30.6, 31.2, 0.5)
+    ]  # fmt: skip
 
-    def cheapest(i, j):
-        if (i, j) == (0, 0):
-            return costs[0, 0]
-        before = [cheapest(i - a, j - b) for a, b in steps if i >= a and j >= b]
-        return costs[i, j] + min(before)
 
-    path = _path(costs)
-    assert path[0] == (3, 4) and path[-1] == (0, 0)
-    assert sum(costs[cell] for cell in path) == pytest.approx(cheapest(3, 4))
+def test_around_a_pause_words_end_and_begin_where_sound_does():
+    logs = np.random.default_rng(0).normal(0.5, 0.1, (130, BANDS)).astype(np.float32)
+    logs[:5] -= 1  # before the first word, but shorter than a pause
+    logs[40:58] -= 1
+    logs[118:] -= 1
+    quiet = pauses(logs)
+    assert quiet == [(40, 58), (118, 130)]
+    words = place_words(SPELT, np.array([3, 10, 22, 34, 41, 60]), quiet, [1.0] * 5, 0.0)
+    assert [(word.start, word.end) for word in words] == [(0.06, 0.4), (0.58, 0.68), (0.68, 1.18)]
+    within = place_words(SPELT, np.array([3, 10, 22, 27, 41, 60]), quiet, [1.0] * 5, 0.0)
+    assert [(word.start, word.end) for word in within] == [(0.06, 0.44), (0.44, 0.44), (0.58, 1.18)]
+    assert pauses(np.zeros((50, BANDS), np.float32)) == []
+
+
+def test_the_way_is_the_nearest_of_all_that_do_not_go_back():
+    shares = (
+        np.random.default_rng(1).uniform(0, 0.5, (4, 5)).astype(np.float32) + np.eye(5, dtype=np.float32)[[1, 4, 0, 3]]
+    )
+    far = np.abs(np.arange(5)[:, None] - np.arange(5)) @ shares.T  # [rows, ids]
+    lengths = {way: sum(far[row, id] for id, row in enumerate(way)) for way in itertools.product(range(5), repeat=4)}
+    best = min((way for way in lengths if list(way) == sorted(way)), key=lengths.__getitem__)
+    assert tuple(nearest_way(shares)) == best != min(lengths, key=lengths.__getitem__)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +122,3 @@ def test_a_transcript_tells_words_within_its_segments(model):
         assert "".join(word.text for word in segment.words) == segment.text
         assert all(0 <= word.start <= word.end <= 3 for word in segment.words)
         assert all(0 <= word.probability <= 1 for word in segment.words)
-
-
-def test_without_heads_that_follow_the_sound_it_is_refused(theirs, tmp_path):
-    heads = {"whisper.alignment_heads": np.zeros(0, np.int32)}
-    with opsin.load(write_by_hand(tmp_path / "m.gguf", theirs, heads), threads=1) as made:
-        told = pytest.raises(RequestError, made.transcribe, SOUND, words=True)
-    assert "which heads follow the sound" in str(told.value)

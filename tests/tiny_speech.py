@@ -82,7 +82,6 @@ def save(model, folder: Path):
     told = model.generation_config
     told.suppress_tokens, told.begin_suppress_tokens = [3, 7], [5, id("<|endoftext|>")]
     told.no_timestamps_token_id, told.max_length = id("<|notimestamps|>"), CONTEXT
-    told.alignment_heads = [[0, 1], [1, 2]]
     model.save_pretrained(folder)
     vocabulary = {text: number for number, text in enumerate([*NORMAL, "<|endoftext|>"])}
     made = Tokenizer(models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in MERGES]))
@@ -106,7 +105,6 @@ def metadata():
         "whisper.attention.head_count": HEADS,
         "whisper.attention.layer_norm_epsilon": 1e-5,
         "whisper.begin_suppress_tokens": np.array([5, id("<|endoftext|>")], np.int32),
-        "whisper.alignment_heads": np.array([0, 1, 1, 2], np.int32),
         "clip.has_audio_encoder": True,
         "clip.audio.projector_type": "whisper",
         "clip.audio.embedding_length": WIDTH,

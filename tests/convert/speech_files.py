@@ -77,7 +77,7 @@ def ctranslate2(folder, model, tokenizer, heads, kind=np.float32, number=0):
     head = struct.pack("<I", 6) + _text("WhisperSpec") + struct.pack("<II", 3, len(variables))
     data = head + b"".join(variables) + struct.pack("<I", 1) + alias
     (folder / "model.bin").write_bytes(data)
-    config = {"suppress_ids": [3, 7], "suppress_ids_begin": [5, 262], "alignment_heads": [[0, 1], [1, 2]]}
+    config = {"suppress_ids": [3, 7], "suppress_ids_begin": [5, 262]}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_bytes((tokenizer / "tokenizer.json").read_bytes())
     return data

@@ -23,6 +23,11 @@ RECORDING = Path(__file__).parents[2] / "examples" / "sense.flac"
 SAID = (
     "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power to do for them."
 )
+BEGINS = (
+    0.2, 0.37, 0.63, 0.98, 1.58, 1.84, 2.25, 2.71, 2.89, 3.44, 4.0, 4.33, 4.52, 4.79, 4.94, 5.46, 5.56, 5.75, 6.04,
+    6.14, 6.35, 6.61,
+)  # fmt: skip
+ENDS = 6.79  # all words
 BEGIN, FIRST, END = 50257, 50363, 50256
 
 
@@ -59,7 +64,6 @@ def theirs(folder):
     told = {
         "no_timestamps_token_id": FIRST - 1, "begin_suppress_tokens": [220, END], "is_multilingual": False,
         "max_initial_timestamp_index": 50, "prev_sot_token_id": BEGIN + 103, "max_length": 448,
-        "alignment_heads": [[1, 0], [2, 0], [2, 5], [3, 0], [3, 1], [3, 2], [3, 3], [3, 4]],
     }  # fmt: skip
     for name, value in told.items():  # some are no attributes before
         setattr(made.generation_config, name, value)
@@ -86,7 +90,7 @@ def test_states_and_logits_equal_transformers(model, theirs, heard, logs):
     ids = [BEGIN, FIRST, *model.text.tokenizer.encode(" " + SAID)]
     with torch.inference_mode():
         wanted = theirs(encoder_outputs=heard, decoder_input_ids=torch.tensor([ids])).logits[0].numpy()
-    assert distance(look(model.text, span, ids, [(0, 0)])[1], wanted) < 1e-4
+    assert distance(look(model.text, span, ids, lambda weights: None), wanted) < 1e-4
 
 
 def test_the_recording_in_examples_is_read_at_the_moments_of_transformers(model, theirs, heard):
@@ -99,21 +103,12 @@ def test_the_recording_in_examples_is_read_at_the_moments_of_transformers(model,
     assert np.allclose(ours, moments, atol=0.2)
 
 
-def test_words_end_where_those_of_transformers_do(model, theirs, logs):
-    sound = open_sound(RECORDING)
-    ours = [word for segment in model.transcribe(sound, words=True) for word in segment.words]
-    with torch.inference_mode():
-        made = theirs.generate(
-            torch.from_numpy(logs.T[None]), return_token_timestamps=True, return_dict_in_generate=True,
-            num_frames=torch.tensor([round(100 * sound.seconds)]),
-        )  # fmt: skip
-    pairs = zip(made["sequences"][0].tolist(), made["token_timestamps"][0].tolist(), strict=True)
-    ends = [end for id, end in pairs if id < END]
-    lengths = np.cumsum([len(model.text.tokenizer.encode(word.text)) for word in ours])
-    assert lengths[-1] == len(ends)
-    apart = np.abs([word.end - ends[length - 1] for word, length in zip(ours, lengths, strict=True)])
-    assert np.median(apart) <= 0.02
-    assert apart[2:].max() <= 0.1  # its path begins with what was asked, so that the first two words end elsewhere
+def test_words_begin_where_they_are_known_to(model):
+    """By an aligner of phones: pocketsphinx 5.1.1 and its model of English, in two passes."""
+    words = [word for segment in model.transcribe(RECORDING, words=True) for word in segment.words]
+    off = np.abs([word.start for word in words] - np.array(BEGINS))
+    assert np.median(off) <= 0.05 and np.mean(off <= 0.1) >= 0.9
+    assert max(off) <= 0.3 and words[-1].end == pytest.approx(ENDS, abs=0.1)
 
 
 def test_words_move_with_the_sound(model):

@@ -18,7 +18,7 @@ _NEUTRAL = {"tfs_z": 1.0}  # what changes nothing, of the sampling options that 
 _KNOWN = (
     "vocab_size", "context_length", "embedding_length", "block_count", "feed_forward_length", "tensor_data_layout",
     "rope.dimension_count", "rope.scaling.finetuned", "attention.key_length", "attention.value_length",
-    "attention.causal", "attention.layer_norm_epsilon", "pooling_type",
+    "attention.causal", "attention.layer_norm_epsilon", "pooling_type", "alignment_heads",
 )  # fmt: skip
 _PROBE = "needle in a haystack"
 _MOST = 16  # notes of one kind: a hostile file has thousands of keys

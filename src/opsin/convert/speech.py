@@ -223,8 +223,7 @@ class SpeechCheckpoint(Checkpoint):
             found[f"{part}_layers"], found[f"{part}_attention_heads"] = max(numbers, default=0) + 1, heads
             found[f"{part}_ffn_dim"] = shape(f"{part}.layers.0.fc1.weight", 2)[0]
         ours = {"suppress_tokens": "suppress_ids", "begin_suppress_tokens": "suppress_ids_begin"}
-        found |= {name: beside[theirs] for name, theirs in ours.items() if theirs in beside}
-        return found | {name: beside[name] for name in ("alignment_heads",) if name in beside}
+        return found | {name: beside[theirs] for name, theirs in ours.items() if theirs in beside}
 
     def vocabulary(self, rows: int) -> tuple[dict[str, Writable], list[str]] | None:
         tokens = self._file.tokens or SpeechTokens.of_folder(self.path)

@@ -3,8 +3,8 @@
 What the encoder gives is remembered beside the sequence, and every row of text looks at it in every layer. Positions
 are learnt. llama.cpp has no such files; ours hold both parts: keys and tensors of the encoder are its of
 `clip.audio.*` and `a.*`, those of the decoder are called as its decoders' are, with `cross_attn_q`, `cross_attn_k`,
-`cross_attn_v`, `cross_attn_output` and `cross_attn_norm` beside them. `whisper.alignment_heads` are pairs of a layer
-and a head that follow the sound, `whisper.begin_suppress_tokens` ids that no window begins with.
+`cross_attn_v`, `cross_attn_output` and `cross_attn_norm` beside them. `whisper.begin_suppress_tokens` are ids that no
+window begins with.
 
 GGUF: general.architecture = "whisper". Oracle: transformers' WhisperForConditionalGeneration.
 """
@@ -17,7 +17,7 @@ from hashlib import blake2b
 from typing import Annotated, ClassVar
 
 from opsin.arrays import Floats
-from opsin.errors import FileError, ModelError
+from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
 from opsin.gguf.vision_rules import expect
@@ -139,12 +139,9 @@ class WhisperEncoder:
 
     @classmethod
     def load(cls, file: File, source: Reader) -> WhisperEncoder:
-        begins, heads = (file.get_ints(f"whisper.{name}", []) for name in ("begin_suppress_tokens", "alignment_heads"))
-        if len(heads) % 2 or len(heads) and heads.min() < 0:
-            raise ModelError(f"{file.path}: whisper.alignment_heads are no pairs", hint="the file is damaged")
-        pairs = tuple((int(layer), int(head)) for layer, head in heads.reshape(-1, 2))
+        begins = file.get_ints("whisper.begin_suppress_tokens", [])
         rows, _ = file.tensors["token_embd.weight"].shape if "token_embd.weight" in file.tensors else (0, 0)
-        writing = Writing(tuple(int(id) for id in begins), pairs, has_languages=rows != _ENGLISH)
+        writing = Writing(tuple(int(id) for id in begins), has_languages=rows != _ENGLISH)
         return cls(HearingTower.load(file, source), writing)
 
     @property
@@ -176,15 +173,6 @@ HEARERS = {"whisper": WhisperEncoder.load}
 def _told(name: str) -> str:
     """Where a setting of writing stands, today and once."""
     return f"generation.{name}|{name}"
-
-
-def _alignment(settings: Settings) -> list[int] | None:
-    told = settings.find(_told("alignment_heads"))
-    if told is None:
-        return None
-    if not isinstance(told, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in told):
-        raise FileError(f"{settings.where}: alignment_heads are no pairs", hint="mend it, or take it out")
-    return [number for pair in told for number in pair]
 
 
 def _check(settings: Settings) -> None:
@@ -220,7 +208,6 @@ RULES = (
             Key("whisper.embedding_length", "d_model"),
             Key("whisper.context_length", "max_target_positions"),
             constant("whisper.attention.layer_norm_epsilon", 1e-5, "float"),
-            Key("whisper.alignment_heads", _alignment, "ints", None),
             Key("whisper.begin_suppress_tokens", _told("begin_suppress_tokens"), "ints", None),
             Key("tokenizer.ggml.suppress_tokens", _told("suppress_tokens"), "ints", None),
             constant("clip.has_audio_encoder", True, "bool"),

@@ -1,11 +1,11 @@
-"""Where in the sound some heads look while a text is written: a forward pass of known ids, beside the engine's steps.
+"""Where in the sound heads look while a text is written: a forward pass of known ids, beside the engine's steps.
 
 Thread: whoever asks; what computes is brought to the engine's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
@@ -17,29 +17,24 @@ from opsin.nn.batch import MEMORY, Batch, Group, Memory
 from opsin.ops import PAGE, Array, Ops, Reads
 from opsin.spans import MediaSpan
 
+_WEIGHTS = ".cross_attn.weights"
 
-def look(text: Text, span: MediaSpan, ids: Sequence[int], heads: Sequence[tuple[int, int]]) -> tuple[Floats, Floats]:
-    """Weights [heads, ids, rows] of (layer, head) over a window of sound, and logits [ids, vocabulary].
 
-    Raises IndexError for a head that there is not.
-    """
+def look(text: Text, span: MediaSpan, ids: Sequence[int], see: Callable[[Floats], None]) -> Floats:
+    """Logits [ids, vocabulary]; `see` gets the weights [ids, heads, rows] of each layer over a window of sound."""
     heard = text.engine.embed([span])
-    return text.engine.call(lambda: _look(text, heard, ids, heads))
+    return text.engine.call(lambda: _look(text, heard, ids, see))
 
 
-def _look(text: Text, heard: Floats, ids: Sequence[int], heads: Sequence[tuple[int, int]]) -> tuple[Floats, Floats]:
-    ops, names = text.runner.device.eager(), {f"blk.{layer}.cross_attn.weights": layer for layer, _ in heads}
-    seen: dict[int, Floats] = {}
-
+def _look(text: Text, heard: Floats, ids: Sequence[int], see: Callable[[Floats], None]) -> Floats:
     def tap(name: str, value: Array) -> Array:
-        if name in names:
-            seen[names[name]] = np.asarray(value.numpy(), np.float32)
+        if name.endswith(_WEIGHTS):
+            see(np.asarray(value.numpy(), np.float32)[:, :, : len(heard)])
         return value
 
-    batch = _batch(ops, text, heard, ids)
-    batch = Batch(**{**vars(batch), "tap": tap, "wants_weights": names.__contains__})
-    logits = np.asarray(text.runner.decoder.forward(batch).numpy(), np.float32)
-    return np.stack([seen[layer][:, head, : len(heard)] for layer, head in heads]), logits
+    batch = _batch(text.runner.device.eager(), text, heard, ids)
+    batch = Batch(**{**vars(batch), "tap": tap, "wants_weights": lambda name: name.endswith(_WEIGHTS)})
+    return np.asarray(text.runner.decoder.forward(batch).numpy(), np.float32)
 
 
 def _batch(ops: Ops, text: Text, heard: Floats, ids: Sequence[int]) -> Batch:

@@ -14,6 +14,8 @@ from opsin.api.arguments import check_type
 from opsin.api.speech.hearing import Hearing
 from opsin.api.speech.looking import look
 from opsin.api.speech.moments import Listening, MomentRules
+from opsin.api.speech.pauses import pauses
+from opsin.api.speech.pointing import Pointers
 from opsin.api.speech.segments import Segment, Utterance, Word, utterances
 from opsin.api.speech.speech_ids import SpeechIds
 from opsin.api.speech.tries import Drawn, Try, compression
@@ -96,9 +98,6 @@ class Transcribing:
     def __post_init__(self) -> None:
         self._ids = SpeechIds.of(self.text.tokenizer, has_languages=self.hearing.writing.has_languages)
         self._ids.check_task(self.options.task)
-        if self.options.words and not self.hearing.writing.alignment:
-            told = "the model's file does not say which heads follow the sound"
-            raise RequestError(told, hint="leave times of words away, or convert it with alignment_heads")
         if self.options.language is not None and self._ids.languages:
             self.language = self._ids.check_language(self.options.language)
         self.frames = max(1, int(self.sound.seconds * FRAMES))
@@ -122,7 +121,9 @@ class Transcribing:
             return
         said, reached = utterances(best.ids, self._ids, frames)
         self.done = first + reached
-        words = iter(self._words(span, said, first, frames) if self.options.words else [()] * len(said))
+        words = iter(
+            self._words(span, said, logs[first : first + frames], first) if self.options.words else [()] * len(said)
+        )
         for one in said:
             own = next(words)
             text = self.text.tokenizer.decode([id for id in one.ids if id < self._ids.end])
@@ -138,8 +139,8 @@ class Transcribing:
         if not self.options.carry or best.temperature > _FORGET_ABOVE:
             self._carried = self._carried[: self._prompt]
 
-    def _words(self, span: MediaSpan, said: Sequence[Utterance], first: int, frames: int) -> Iterator[Sequence[Word]]:
-        """The words of each utterance of a window."""
+    def _words(self, span: MediaSpan, said: Sequence[Utterance], logs: Floats, first: int) -> Iterator[Sequence[Word]]:
+        """The words of each utterance of a window, whose frames begin with this one."""
         texts = [[id for id in one.ids if id < self._ids.end] for one in said]
         spelt = [split_words(self.text.tokenizer, ids, self.language) for ids in texts]
         written = [id for ids in texts for id in ids]
@@ -147,13 +148,13 @@ class Transcribing:
         room = self.text.runner.decoder.context - len(asked)
         if not written or len(written) > room:
             return iter([()] * len(said))
-        weights, logits = look(self.text, span, [*asked, *written], self.hearing.writing.alignment)
-        rows = max(1, min(weights.shape[-1], -(-frames // 2)))
+        pointers = Pointers(len(asked), -(-len(logs) // 2))
+        logits = look(self.text, span, [*asked, *written], pointers.see)
         before = logits[len(asked) - 1 : -1].astype(np.float64)
         shares = np.exp(before - before.max(1, keepdims=True))
         chances = shares[np.arange(len(written)), written] / shares.sum(1)
         words = [word for listed in spelt for word in listed]
-        placed = iter(place_words(words, weights[:, len(asked) - 1 :, :rows], chances.tolist(), first / FRAMES))
+        placed = iter(place_words(words, pointers.rows_of_ids(), pauses(logs), chances.tolist(), first / FRAMES))
         return iter([[next(placed) for _ in listed] for listed in spelt])
 
     def _listen(self, span: MediaSpan) -> Listening:

@@ -17,11 +17,13 @@ MARKER = "<|audio|>"
 _BOTH = "{% if part.type == 'audio' %}<|audio|>{% elif part.type == 'image' %}"
 
 
-def tiny_hearing(folder: Path, *, form: str = "parts", sees: bool = False, context: int = 2048) -> Path:
+def tiny_hearing(
+    folder: Path, *, form: str = "parts", sees: bool = False, context: int = 2048, specials: tuple[str, ...] = ()
+) -> Path:
     """Write model.gguf and mmproj.gguf; the path of the former. `form` is the template's."""
     template = TEMPLATES[form].replace("{% if part.type == 'image' %}", _BOTH).replace("MARKER", MARKERS["gemma3"][0])
     keys = {"tokenizer.chat_template": template}
-    text = tiny_llama(folder / "model.gguf", specials=MARKERS["gemma3"], context=context, metadata=keys)
+    text = tiny_llama(folder / "model.gguf", specials=(*MARKERS["gemma3"], *specials), context=context, metadata=keys)
     metadata, tensors = hearing_metadata(), hearing_tensors()
     if sees:
         metadata |= {**tower_metadata("gemma3"), "clip.vision.projector_type": "gemma3"}

@@ -11,6 +11,7 @@ import soundfile
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from tiny_hearing import recording, tiny_hearing
 from tiny_speech import published, write_by_hand
 
 
@@ -62,3 +63,15 @@ def test_what_cannot_be_is_one_line(run, folder, more, code, words):
     done = run("transcribe", "-m", folder / "model.gguf", *sounds)
     assert words in done.stderr and len(done.stderr.strip().splitlines()) <= 2
     assert done.returncode != 0
+
+
+def test_a_model_that_is_talked_to_writes_text_and_json_and_refuses_subtitles(run, tmp_path):
+    tiny_hearing(tmp_path)
+    (tmp_path / "a.wav").write_bytes(recording())
+    asked = ["transcribe", "-m", tmp_path / "model.gguf", tmp_path / "a.wav", "--temperature", 0, "-f"]
+    told = json.loads(run(*asked, "json").stdout)
+    assert sorted(told) == ["duration", "language", "task", "text"] and told["duration"] == 1.0
+    assert run(*asked, "txt").stdout.split() == told["text"].split() != []
+    refused = run(*asked, "srt")
+    assert refused.returncode and not refused.stdout
+    assert "model writes down what was said, and not when" in refused.stderr.strip().splitlines()[-1]

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 import opsin
 from opsin.convert.hf import convert
 from opsin.gguf import File, NewTensor, write
+from opsin.models import qwen3asr
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -22,6 +23,12 @@ from vision_truth import byte_tokenizer
 
 OTHER = ("general.name", "tokenizer.chat_template")  # what is not of the model
 MARKER = ("<|audio_start|>", "<|audio_pad|>", "<|audio_end|>")
+TURNS = ("<|im_start|>", "<|im_end|>")
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{% for p in m.content %}{{ p.text if p.type == 'text' else '<|audio_start|>(sound)<|audio_end|>' }}{% endfor %}"
+    "{{ '<|im_end|>\\n' }}{% endfor %}"
+)
 THEIRS = {
     "model.multi_modal_projector.linear_": "thinker.audio_tower.proj", "model.audio_tower.": "thinker.audio_tower.",
     "model.language_model.": "thinker.model.", "lm_head.": "thinker.lm_head.",
@@ -32,7 +39,7 @@ THEIRS = {
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("qwen3asr")
     qwen3asr_truth().save_pretrained(made)
-    tokenizer = byte_tokenizer([MARKER[1], MARKER[0], MARKER[2]], "".join(MARKER))
+    tokenizer = byte_tokenizer([MARKER[1], MARKER[0], MARKER[2], *TURNS, "<asr_text>"], "".join(MARKER))
     tokenizer.chat_template = tokenizer.chat_template.replace("'image'", "'audio'")
     tokenizer.save_pretrained(made)
     return made
@@ -91,3 +98,35 @@ def test_a_text_part_with_three_axes_reads_sound_alike(pair, tmp_path):
         with opsin.load(path, threads=1, pages="f32", context=256) as model:
             made.append(model.logits(model.chat_prompt(asked)))
     assert np.abs(made[0] - made[1]).max() < 1e-5 * np.abs(made[0]).max()
+
+
+def shown(model, span):
+    return b"".join(model.tokenizer.piece(id, special=True) for id in span.ids)
+
+
+def test_it_writes_down_what_transformers_asks_it_to(pair, monkeypatch):
+    from transformers import Qwen3ASRFeatureExtractor
+    from transformers.models.qwen3_asr import processing_qwen3_asr as theirs
+
+    assert qwen3asr.DICTATIONS["qwen3a"].languages == theirs.LANGUAGE_CODE_TO_NAME
+    names = {"audio_bos_token": MARKER[0], "audio_token": MARKER[1], "audio_eos_token": MARKER[2]}
+    processor = theirs.Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(), byte_tokenizer([*MARKER], "", **names), CHATML)
+    samples, asked = sound(0.9).samples, {"language": "fr", "prompt": "Dashwood"}
+    wanted = processor.apply_transcription_request([samples], tokenize=False, **asked)
+    found = []
+    with opsin.load(pair[0], threads=1, context=256) as model:
+        submit = model.engine.submit
+
+        def seen(prompt, *args, **more):
+            spans = [getattr(span, "ids", None) for span in prompt.spans]
+            pieces = [
+                b"(sound)" if ids is None else model.tokenizer.piece(id, special=True)
+                for ids in spans
+                for id in ids or [0]
+            ]
+            found.append(b"".join(pieces).decode())
+            return submit(prompt, *args, **more)
+
+        monkeypatch.setattr(model.engine, "submit", seen)
+        list(model.transcribe(samples, temperature=0.0, **asked))
+    assert found == wanted

@@ -92,6 +92,19 @@ def test_a_server_tells_that_it_hears(hears):
     assert "audio" in hears.ask("/api/tags").json["models"][0]["capabilities"]
 
 
+def test_a_recording_is_written_down_by_whoever_hears_without_times(hears, talks):
+    asked = {"model": "tiny", "file": ("a.wav", DATA)}
+    made = talks.audio.transcriptions.create(**asked)
+    assert made.text and made.usage.seconds == 1
+    plain = talks.audio.transcriptions.create(**asked, response_format="text")
+    assert plain.split() == made.text.split()
+    (*_, last) = talks.audio.transcriptions.create(**asked, stream=True)
+    assert last.text == made.text
+    for format in ("srt", "vtt", "verbose_json"):
+        with pytest.raises(openai.BadRequestError, match="model writes down what was said, and not when"):
+            talks.audio.transcriptions.create(**asked, response_format=format)
+
+
 @pytest.mark.parametrize(
     ("part", "param", "words"),
     [

@@ -21,7 +21,7 @@ from opsin.media.fetch import FetchRules
 from opsin.media.fetch import fetch as fetch_bytes
 from opsin.media.hearing import Heard, open_sound
 from opsin.media.sound import RATE, Sound, SoundLimits, Waveform
-from opsin.models import AudioEncoder, Decoder, load_audio_encoder
+from opsin.models import AudioEncoder, Decoder, find_dictation, load_audio_encoder
 from opsin.ops.device import Device
 from opsin.process import Home
 from opsin.spans import Patches
@@ -39,6 +39,9 @@ class Audio:
         file: this file, open. It stays open here until its weights are read.
         rules: what may be fetched.
         budgets: of sounds and pictures that wait for their encoders.
+
+    Attributes:
+        dictation: the prompt with which the model writes down what was said, where it was taught one.
     """
 
     def __init__(self, path: Path, file: File, rules: FetchRules, budgets: PictureBytes) -> None:
@@ -47,6 +50,7 @@ class Audio:
         self._home, self._decoding = Home(), BoundedSemaphore(available_threads())
         self._part = PartFile(file.again(), load_audio_encoder)
         self.close, self._meta = self._part.close, self._part.meta
+        self.dictation = find_dictation(file)
 
     @property
     def width(self) -> int:

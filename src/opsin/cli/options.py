@@ -86,24 +86,25 @@ def _add_hub(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", default=None, help="fetch nothing: what was fetched is there")
 
 
-def add_mmproj(parser: argparse.ArgumentParser) -> None:
-    """The file of the part for pictures, or that there shall be none."""
+def add_mmproj(parser: argparse.ArgumentParser, what: str = "pictures", *, optional: bool = True) -> None:
+    """The file of the part for pictures and sound, or that there shall be none."""
     given = parser.add_mutually_exclusive_group()
     given.add_argument(
         "-mm",
         "--mmproj",
         type=expanded,
         metavar="FILE",
-        help="the model's file for pictures (default: one beside the model)",
+        help=f"the model's file for {what} (default: one beside the model)",
     )
-    given.add_argument(
-        "--no-vision",
-        "--no-mmproj",
-        "--no-mmproj-auto",
-        dest="vision",
-        action="store_false",
-        help="leave the part for pictures out",
-    )
+    if optional:
+        given.add_argument(
+            "--no-vision",
+            "--no-mmproj",
+            "--no-mmproj-auto",
+            dest="vision",
+            action="store_false",
+            help="leave the part for pictures out",
+        )
 
 
 def add_pictures(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

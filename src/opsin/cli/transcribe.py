@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from opsin.api.speech.transcript import Transcript
 
 _FORMATS = ("txt", "srt", "vtt", "json")
+_TIMED = ("srt", "vtt")
 _AT_ONCE = 8
 
 
@@ -28,6 +29,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("transcribe", help="write down what was said in recordings", description=__doc__)
     parser.set_defaults(run=run)
     options.add_model(parser)
+    options.add_mmproj(parser, "sound", optional=False)
     what = "a recording: WAV, FLAC, OGG, Opus, MP3, M4A, MP4 or WebM; or - for one from stdin"
     parser.add_argument("sounds", nargs="+", metavar="SOUND", help=what)
     parser.add_argument("-f", "--format", choices=_FORMATS, default="txt", help="of what is written (txt)")
@@ -57,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
     with Progress("loading") as progress:
         model = opsin.load(
-            options.model_file(args), vision=False, threads=args.threads, pages=args.cache_type, notice=progress,
-            sequences=_AT_ONCE,
+            options.model_file(args), mmproj=args.mmproj, threads=args.threads, pages=args.cache_type,
+            notice=progress, sequences=_AT_ONCE,
         )  # fmt: skip
     options.tell(model)
     with model:
@@ -95,7 +97,8 @@ def _begin(model: Model, args: argparse.Namespace, sound: str) -> Transcript:
     source: str | bytes = sys.stdin.buffer.read() if sound == "-" else sound
     return model.transcribe(
         source, language=args.language, task=args.task, prompt=args.prompt, temperature=args.temperature,
-        seed=args.seed, words=args.words, name="stdin" if sound == "-" else None,
+        seed=args.seed, timed=True if args.format in _TIMED else None, words=args.words,
+        name="stdin" if sound == "-" else None,
     )  # fmt: skip
 
 
@@ -120,7 +123,7 @@ def _tell(args: argparse.Namespace, made: Transcript, target: Path | None) -> No
         _draw(made, start)
     draw("")
     if args.format == "json":
-        text = formats.as_json(made, task=args.task, language=made.language, seconds=made.seconds)
+        text = formats.as_json(made, task=args.task, language=made.language, seconds=made.seconds, timed=made.timed)
     else:
         text = {"txt": formats.plain, "srt": formats.subrip, "vtt": formats.webvtt}[args.format](made)
     if target is None:

@@ -23,7 +23,7 @@ from opsin.media.sound import Waveform
 from opsin.nn.batch import Batch, GroupShape, StateShape
 from opsin.nn.films import Parts, as_pictures
 from opsin.nn.module import Reader
-from opsin.nn.writing import Writing
+from opsin.nn.writing import Dictation, Writing
 from opsin.ops import Array, Pages
 from opsin.spans import MediaSpan, Patches
 
@@ -229,11 +229,26 @@ def audio_encoders() -> dict[str, Loads[AudioEncoder]]:
     return {name: load for family in families() for name, load in vars(family).get("AUDIO_ENCODERS", {}).items()}
 
 
+def find_dictation(file: File) -> Dictation | None:
+    """The prompt with which the model of a part for sound writes down what was said, as the family lists it.
+
+    None: it has none of its own, and is asked in words.
+    """
+    known: dict[str, Dictation] = {}
+    for family in families():
+        known |= vars(family).get("DICTATIONS", {})
+    return known.get(_sound_projector(file))
+
+
+def _sound_projector(file: File) -> str:
+    return file.get_str("clip.audio.projector_type", file.get_str("clip.projector_type", ""))
+
+
 def _by_projector(file: File, known: Mapping[str, Loads[Loaded]]) -> Loads[Loaded]:
     """Who loads the part of a file for sound."""
     if not file.get_bool("clip.has_audio_encoder", False):
         raise ModelError(f"{file.path} holds no part for sound", hint="give a model that hears")
-    name = file.get_str("clip.audio.projector_type", file.get_str("clip.projector_type", ""))
+    name = _sound_projector(file)
     if name not in known:
         raise ModelError(
             f"{file.path}: sound by {name!r} is not supported", hint=f"supported: {', '.join(sorted(known))}"

@@ -33,6 +33,7 @@ from opsin.nn.pictures import Shared
 from opsin.nn.sounds import sound_span
 from opsin.nn.vit import VitBlock, VitShape, attention_spans
 from opsin.nn.waves import waves
+from opsin.nn.writing import Dictation
 from opsin.ops import Array, Ops
 from opsin.spans import MediaSpan, Patches
 
@@ -156,6 +157,18 @@ def _column_shape(shape: Shape, settings: Settings) -> Shape:
 
 _TOWER, _NAMES = "audio_tower", {"multi_modal_projector.linear_": "mm.a.mlp.", "audio_tower.proj": "mm.a.mlp."}
 AUDIO_ENCODERS = {"qwen3a": Qwen3Audio.load}
+_LANGUAGES = (
+    "ar=Arabic cs=Czech da=Danish de=German el=Greek en=English es=Spanish fa=Persian fi=Finnish fil=Filipino "
+    "fr=French hi=Hindi hu=Hungarian id=Indonesian it=Italian ja=Japanese ko=Korean mk=Macedonian ms=Malay nl=Dutch "
+    "pl=Polish pt=Portuguese ro=Romanian ru=Russian sv=Swedish th=Thai tr=Turkish vi=Vietnamese yue=Cantonese "
+    "zh=Chinese"
+)
+_ASKS = "<|im_start|>system\n{words}<|im_end|>\n<|im_start|>user\n{sound}<|im_end|>\n<|im_start|>assistant\n{language}"
+DICTATIONS = {
+    "qwen3a": Dictation(
+        _ASKS, "language {name}<asr_text>", "<asr_text>", dict(pair.split("=") for pair in _LANGUAGES.split())
+    )
+}
 RULES = (
     replace(TEXT[1], classes=(), types=("qwen3_asr_text",), judge=None),
     Rules(

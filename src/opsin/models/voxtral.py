@@ -25,6 +25,7 @@ from opsin.nn.module import Module, Reader, at
 from opsin.nn.parts import Linear
 from opsin.nn.pictures import Shared
 from opsin.nn.sounds import sound_span
+from opsin.nn.writing import Dictation
 from opsin.ops import Array
 from opsin.spans import Patches
 
@@ -84,6 +85,9 @@ def _stacked(settings: Settings) -> int:
 
 
 AUDIO_ENCODERS = {"voxtral": VoxtralAudio.load}
+DICTATIONS = {  # as mistral-common's encode_transcription
+    "voxtral": Dictation("[INST]{sound}[/INST]{language}[TRANSCRIBE]", "lang:{code}", "[TRANSCRIBE]")
+}
 RULES = (
     Rules(
         part="audio",

@@ -17,7 +17,8 @@ from opsin.serve.exchange import Exchange
 from opsin.serve.multipart import FormBody, FormFile
 from opsin.serve.service import Service
 
-_FORMATS: Final = ("json", "text", "srt", "verbose_json", "vtt")
+_TIMED: Final = ("srt", "verbose_json", "vtt")
+_FORMATS: Final = ("json", "text", *_TIMED)
 _GRAIN: Final = "timestamp_granularities[]"
 _TEXTS: Final[Mapping[str, Any]] = {
     "model": "Its name.",
@@ -128,7 +129,7 @@ def _begin(service: Service, asked: TranscriptionRequest, *, check: Callable[[],
     """Decode, and check what is wanted of the model."""
     return service.model.transcribe(
         asked.file.data, language=asked.language, task=asked.task, prompt=asked.prompt, temperature=asked.temperature,
-        words=asked.words, name="file", check=check,
+        timed=True if asked.format in _TIMED else None, words=asked.words, name="file", check=check,
     )  # fmt: skip
 
 

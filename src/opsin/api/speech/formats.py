@@ -46,27 +46,31 @@ def described(segment: Segment, number: int) -> dict[str, object]:
     }
 
 
-def told(segments: Iterable[Segment], *, task: str, language: str | None, seconds: float) -> dict[str, object]:
-    """A whole transcript in OpenAI's words (verbose_json)."""
+def told(
+    segments: Iterable[Segment], *, task: str, language: str | None, seconds: float, timed: bool = True
+) -> dict[str, object]:
+    """A whole transcript in OpenAI's words: verbose_json, without segments where these tell no times."""
     listed = list(segments)
     words = [word for segment in listed for word in segment.words]
-    return {
+    whole: dict[str, object] = {
         "task": task,
-        "language": language or "en",
+        "language": language or ("en" if timed else None),
         "duration": round(seconds, 3),
         "text": "".join(segment.text for segment in listed).strip(),
-        "segments": [described(segment, number) for number, segment in enumerate(listed)],
-        **({"words": [_word(word) for word in words]} if words else {}),
     }
+    if timed:
+        whole["segments"] = [described(segment, number) for number, segment in enumerate(listed)]
+    return whole | ({"words": [_word(word) for word in words]} if words else {})
 
 
 def _word(word: Word) -> dict[str, object]:
     return {"word": word.text.strip(), "start": word.start, "end": word.end, "probability": word.probability}
 
 
-def as_json(segments: Iterable[Segment], *, task: str, language: str | None, seconds: float) -> str:
+def as_json(segments: Iterable[Segment], *, task: str, language: str | None, seconds: float, timed: bool = True) -> str:
     """The same as a file."""
-    return json.dumps(told(segments, task=task, language=language, seconds=seconds), ensure_ascii=False) + "\n"
+    whole = told(segments, task=task, language=language, seconds=seconds, timed=timed)
+    return json.dumps(whole, ensure_ascii=False) + "\n"
 
 
 def clock(seconds: float, point: str) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
+from opsin.api.senses import Senses
+from opsin.api.speech.dictating import Dictating, Talks
 from opsin.api.speech.segments import Segment
 from opsin.api.speech.transcribing import Transcribing, TranscriptOptions
 from opsin.api.text_part import Text
@@ -18,10 +21,12 @@ class Transcript(Stays):
 
     Attributes:
         sound: what was heard.
+        timed: whether segments tell when what they hold was said; else they are pieces of the sound.
     """
 
-    def __init__(self, work: Transcribing) -> None:
+    def __init__(self, work: Transcribing | Dictating) -> None:
         self.sound: Waveform = work.sound
+        self.timed = isinstance(work, Transcribing)
         self._work, self._coming, self._segments = work, iter(work), list[Segment]()  # those that are written
 
     def __iter__(self) -> Iterator[Segment]:
@@ -56,7 +61,7 @@ class Transcript(Stays):
 
     @property
     def language(self) -> str | None:
-        """The code of what is spoken: told, or heard in the first window; None of a model that knows one language."""
+        """The code of what is spoken: told, or heard in the first window; None where the model cannot tell."""
         if self._work.language is None:
             next(iter(self), None)
         return self._work.language
@@ -75,6 +80,9 @@ class Transcript(Stays):
 class Transcribes(Stays):
     """The part of `Model` that writes down what was said."""
 
+    name: str
+    senses: Senses | None
+
     @property
     def text(self) -> Text:
         """The part that writes."""
@@ -92,11 +100,14 @@ class Transcribes(Stays):
 
     def transcribe(
         self, sound: Heard, *, language: str | None = None, task: str = "transcribe", prompt: str = "",
-        temperature: float | Sequence[float] | None = None, timed: bool = True, words: bool = False,
+        temperature: float | Sequence[float] | None = None, timed: bool | None = None, words: bool = False,
         carry: bool = False, seed: int = 0, limits: SoundLimits | None = None, name: str | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Transcript:  # fmt: skip
-        """What was said in a recording, with the times of its segments.
+        """What was said in a recording, with the times of its segments where the model tells them.
+
+        Models that do nothing else tell them. Those that are talked to are asked for each piece of 30 seconds at most,
+        cut where it is quiet.
 
         Args:
             sound: a path, a file's bytes, an open file, or samples at 16 kHz, [n] or [n, channels].
@@ -105,7 +116,7 @@ class Transcribes(Stays):
             prompt: what might have been said before: names, and how they are spelt.
             temperature: of drawing; one, or several that are tried in turn while what comes reads badly. None tries
                 0, 0.2, ... 1.
-            timed: whether the model tells times; without, a segment is a window of 30 seconds.
+            timed: whether the model tells times: None where it can; without, a segment is a window of 30 seconds.
             words: whether segments tell their words and the times of these, by where the model looks.
             carry: whether it knows in each window what was written of those before: names stay spelt alike, and
                 mistakes go on.
@@ -114,16 +125,22 @@ class Transcribes(Stays):
             name: what errors call the sound.
             check: called now and then; what it raises ends the work.
 
-        Work goes on while the transcript is read. Raises RequestError for what is no sound, and for a model that hears
-        nothing.
+        Work goes on while the transcript is read. Raises RequestError for what is no sound, for a model that hears
+        nothing, and for times of one that tells none.
         """
-        hearing = self.text.hearing
-        if hearing is None:
-            raise RequestError("this model hears nothing", hint="load one that transcribes, as opsin convert makes it")
-        hearing.home.check()
+        hearing, audio = self.text.hearing, None if self.senses is None else self.senses.audio
         tried = TranscriptOptions.temperatures if temperature is None else temperature
         temperatures = tuple(tried) if isinstance(tried, Sequence) else (tried,)
         options = TranscriptOptions(
-            language, task, prompt, temperatures, timed=timed, words=words, carry=carry, seed=seed
+            language, task, prompt, temperatures, timed=timed is not False, words=words, carry=carry, seed=seed
         )
-        return Transcript(Transcribing(self.text, hearing, open_sound(sound, limits, name=name), options, check))
+        if hearing is not None:
+            hearing.home.check()
+            return Transcript(Transcribing(self.text, hearing, open_sound(sound, limits, name=name), options, check))
+        if audio is None:
+            raise RequestError("this model hears nothing", hint="load one that does, with its mmproj file")
+        if timed or words:
+            told = f"{self.name} writes down what was said, and not when"
+            raise RequestError(told, hint="ask for text, or load a model that tells times")
+        heard = open_sound(sound, limits, name=name)
+        return Transcript(Dictating(cast(Talks, self), audio, heard, options, check))

@@ -14,6 +14,7 @@ from opsin.api.speech.pointing import Pointers, nearest_way
 from opsin.api.speech.segments import Word
 from opsin.api.speech.words import Spelt, place_words, split_words
 from opsin.media.mel import log_mel
+from opsin.spans import Prompt
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -38,7 +39,7 @@ def model(theirs, tmp_path_factory):
 def test_heads_look_where_those_of_transformers_look(model, theirs):
     span = model.text.hearing.span(log_mel(SOUND, BANDS), 0)
     ids, seen = [id("<|startoftranscript|>"), 80, 81, 9, 33], []
-    logits = look(model.text, span, ids, seen.append)
+    logits = look(model.text, Prompt.of([span]), ids, seen.append)
     theirs.set_attn_implementation("eager")
     with torch.inference_mode():
         given = torch.from_numpy(span.features.make()).T[None]

@@ -12,6 +12,7 @@ import opsin
 from opsin.convert.speech import open_checkpoint
 from opsin.media.hearing import open_sound
 from opsin.media.mel import log_mel, window
+from opsin.spans import Prompt
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -90,7 +91,7 @@ def test_states_and_logits_equal_transformers(model, theirs, heard, logs):
     ids = [BEGIN, FIRST, *model.text.tokenizer.encode(" " + SAID)]
     with torch.inference_mode():
         wanted = theirs(encoder_outputs=heard, decoder_input_ids=torch.tensor([ids])).logits[0].numpy()
-    assert distance(look(model.text, span, ids, lambda weights: None), wanted) < 1e-4
+    assert distance(look(model.text, Prompt.of([span]), ids, lambda weights: None), wanted) < 1e-4
 
 
 def test_the_recording_in_examples_is_read_at_the_moments_of_transformers(model, theirs, heard):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from running_server import running, running_sight
 from test_serve_pictures import data_url, part, picture, text, user
+from tiny_hearing import recording, tiny_hearing
 from waiting import until
 
 import opsin
@@ -83,3 +84,17 @@ def test_a_picture_is_encoded_for_each_key_and_read_from_disk_by_its_own(sight):
                       headers={"X-Api-Key": secret})  # fmt: skip
             read.append((media.read, media.encoded))
     assert read == [(1, 0), (1, 1)]
+
+
+def test_a_recording_is_encoded_for_each_key(tmp_path):
+    with (
+        opsin.load(tiny_hearing(tmp_path), threads=1, context=512) as model,
+        running(lambda: model, keys=KEYS) as locked,
+        locked.openai() as client,
+    ):
+        counts = []
+        for key in (KEYS[0], KEYS[0], KEYS[1]):
+            asked = client.with_options(api_key=key.secret).audio.transcriptions
+            asked.create(model="any", file=("a.wav", recording()))
+            counts.append(encoded(locked))
+        assert counts[0] == counts[1] > 0 and counts[2] == 2 * counts[0]

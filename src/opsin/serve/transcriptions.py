@@ -15,6 +15,7 @@ from opsin.api.speech.transcript import Transcript
 from opsin.errors import FieldError
 from opsin.serve.exchange import Exchange
 from opsin.serve.multipart import FormBody, FormFile
+from opsin.serve.prompt_fields import salt_of
 from opsin.serve.service import Service
 
 _TIMED: Final = ("srt", "verbose_json", "vtt")
@@ -74,7 +75,8 @@ class TranscriptionRoutes:
         with service.admit():
             exchange.ping_seconds = service.options.ping_seconds if asked.stream else 0.0
             async with exchange:
-                made = await service.prompt(exchange.body, partial(_begin, service, asked))
+                begin = partial(_begin, service, asked, salt_of(None, exchange.tenant))
+                made = await service.prompt(exchange.body, begin)
                 if asked.stream:
                     await self._stream(exchange, made)
                 else:
@@ -125,11 +127,11 @@ def _temperature(form: FormBody) -> float | None:
     return value or None
 
 
-def _begin(service: Service, asked: TranscriptionRequest, *, check: Callable[[], None]) -> Transcript:
+def _begin(service: Service, asked: TranscriptionRequest, salt: bytes, *, check: Callable[[], None]) -> Transcript:
     """Decode, and check what is wanted of the model."""
     return service.model.transcribe(
         asked.file.data, language=asked.language, task=asked.task, prompt=asked.prompt, temperature=asked.temperature,
-        timed=True if asked.format in _TIMED else None, words=asked.words, name="file", check=check,
+        timed=True if asked.format in _TIMED else None, words=asked.words, name="file", check=check, salt=salt,
     )  # fmt: skip
 
 

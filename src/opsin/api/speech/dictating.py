@@ -51,7 +51,7 @@ class Talks(Protocol):
     def tokenizer(self) -> Tokenizer: ...
     @property
     def picture_marker(self) -> str: ...
-    def raw(self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Patches]) -> Question: ...
+    def raw(self, pieces: Sequence[str | Sequence[int]], pictures: Sequence[Patches], *, salt: bytes) -> Question: ...
     def question(self, messages: Messages, options: PromptOptions) -> Question: ...
     def generate(self, question: Question, sampling: Sampling, *, reply: ReplyOptions | None) -> Answer: ...
 
@@ -120,7 +120,8 @@ class Dictating:
         options, words = self.options, _ASKED[self.options.task]
         words += f" It is spoken in the language {self.language}." if options.language is not None else ""
         words += f" These words may come: {options.prompt}" if options.prompt else ""
-        return self.model.question([{"role": "user", "content": [patches, words]}], _QUIET[0])
+        asked = replace(_QUIET[0], salt=options.salt)
+        return self.model.question([{"role": "user", "content": [patches, words]}], asked)
 
     def _taught(self, patches: Patches, own: Dictation) -> Question:
         """As the family was taught. What people wrote becomes ids of text, whatever it looks like."""
@@ -134,7 +135,7 @@ class Dictating:
                 pieces += [self.model.tokenizer.encode(self.options.prompt), ""] if self.options.prompt else []
             else:
                 pieces[-1] = f"{pieces[-1]}{texts.get(part, part)}"
-        return self.model.raw(pieces, [patches])
+        return self.model.raw(pieces, [patches], salt=self.options.salt)
 
     def _write(self, question: Question, most: int) -> tuple[Try, str]:
         """The first answer that does not go round, else the one that does it least, and what it says."""

@@ -15,14 +15,14 @@ from opsin.arrays import Floats
 from opsin.models import Remembers
 from opsin.nn.batch import MEMORY, Batch, Group, Memory
 from opsin.ops import PAGE, Array, Ops, Reads
-from opsin.spans import MediaSpan
+from opsin.spans import MediaSpan, Prompt
 
 _WEIGHTS = ".cross_attn.weights"
 
 
-def look(text: Text, span: MediaSpan, ids: Sequence[int], see: Callable[[Floats], None]) -> Floats:
+def look(text: Text, window: Prompt, ids: Sequence[int], see: Callable[[Floats], None]) -> Floats:
     """Logits [ids, vocabulary]; `see` gets the weights [ids, heads, rows] of each layer over a window of sound."""
-    heard = text.engine.embed([span])
+    heard = text.engine.embed([span for span in window.spans if isinstance(span, MediaSpan)])
     return text.engine.call(lambda: _look(text, heard, ids, see))
 
 

@@ -51,6 +51,7 @@ class TranscriptOptions:
         draws: at each temperature above 0, of which the likeliest counts.
         silence: how likely nobody has to speak in a window for it to be left out, where it reads badly.
         seed: of what is drawn, so that the same sound has the same transcript.
+        salt: as in `PromptOptions`.
     """
 
     language: str | None = None
@@ -65,6 +66,7 @@ class TranscriptOptions:
     draws: int = 5
     silence: float = 0.6
     seed: int = 0
+    salt: bytes = b""
 
     def __post_init__(self) -> None:
         check_type(self.prompt, str, "prompt")
@@ -149,7 +151,7 @@ class Transcribing:
         if not written or len(written) > room:
             return iter([()] * len(said))
         pointers = Pointers(len(asked), -(-len(logs) // 2))
-        logits = look(self.text, span, [*asked, *written], pointers.see)
+        logits = look(self.text, Prompt.of([span], self.options.salt), [*asked, *written], pointers.see)
         before = logits[len(asked) - 1 : -1].astype(np.float64)
         shares = np.exp(before - before.max(1, keepdims=True))
         chances = shares[np.arange(len(written)), written] / shares.sum(1)
@@ -223,7 +225,8 @@ class Transcribing:
         try:
             for sampling in samplings:
                 rules = TokenRules.of(sampling, self.text.tokenizer, vocabulary=vocabulary)
-                streams.append(self.text.engine.submit(Prompt.of([span, asked]), sampling, rules=rules))
+                prompt = Prompt.of([span, asked], self.options.salt)
+                streams.append(self.text.engine.submit(prompt, sampling, rules=rules))
             for stream in streams:
                 written, ended = [], False
                 for output in stream:

@@ -102,7 +102,7 @@ class Transcribes(Stays):
         self, sound: Heard, *, language: str | None = None, task: str = "transcribe", prompt: str = "",
         temperature: float | Sequence[float] | None = None, timed: bool | None = None, words: bool = False,
         carry: bool = False, seed: int = 0, limits: SoundLimits | None = None, name: str | None = None,
-        check: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None, salt: bytes = b"",
     ) -> Transcript:  # fmt: skip
         """What was said in a recording, with the times of its segments where the model tells them.
 
@@ -124,6 +124,7 @@ class Transcribes(Stays):
             limits: how much sound there may be.
             name: what errors call the sound.
             check: called now and then; what it raises ends the work.
+            salt: as in `PromptOptions`.
 
         Work goes on while the transcript is read. Raises RequestError for what is no sound, for a model that hears
         nothing, and for times of one that tells none.
@@ -132,8 +133,9 @@ class Transcribes(Stays):
         tried = TranscriptOptions.temperatures if temperature is None else temperature
         temperatures = tuple(tried) if isinstance(tried, Sequence) else (tried,)
         options = TranscriptOptions(
-            language, task, prompt, temperatures, timed=timed is not False, words=words, carry=carry, seed=seed
-        )
+            language, task, prompt, temperatures, timed=timed is not False, words=words, carry=carry, seed=seed,
+            salt=salt,
+        )  # fmt: skip
         if hearing is not None:
             hearing.home.check()
             return Transcript(Transcribing(self.text, hearing, open_sound(sound, limits, name=name), options, check))

@@ -40,6 +40,7 @@ class Pointers:
         forward = _forward(shares @ np.arange(self.rows, dtype=np.float32))
         self._best += zip((forward >= _FORWARD).tolist(), sharpness.tolist(), shares, strict=True)
         self._best = sorted(self._best, key=lambda found: found[:2], reverse=True)[:_HEADS]
+        self._best = [(goes, sharp, head.copy()) for goes, sharp, head in self._best]  # the layer's others are let go
 
     def rows_of_ids(self) -> Ints:
         """Of each id the row where it begins, and one more: where they end."""

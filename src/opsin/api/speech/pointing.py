@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from opsin.arrays import Floats, Ints
 
-_HEADS = 6  # that are believed: a quarter of the smallest model's; three to eight do as well
+_HEADS = 6  # that are believed: a quarter of the smallest model's; three to eight do nearly as well
 _FORWARD = 0.9  # correlation of ids and places from which a head goes forward
 
 

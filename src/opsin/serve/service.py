@@ -286,7 +286,8 @@ class Service:
         if not model.writes:
             return model
         grammars = model.text.grammars
-        grammars.prepare()  # else the first grammar would hold the interpreter, and all answers, for it
+        model.tokenizer.prepare()  # else the first text, or grammar, would hold the interpreter, and all answers
+        grammars.prepare()
         if self.options.grammar is not None:
             grammars.start(self.options.grammar)  # one that cannot be met is the operator's affair, now
         return model

@@ -8,8 +8,9 @@ one where the file has none, so that nothing vanishes before the merges.
 from __future__ import annotations
 
 from codecs import charmap_decode
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, filterfalse
+from threading import Lock
 
 import regex
 import tokenizers
@@ -39,7 +40,7 @@ _CODE_TO_BYTE = {ord(character): byte for byte, character in BYTE_TO_CHARACTER.i
 
 
 class BytePairs:
-    """Encodes ordinary text, without special tokens, for the models `gpt2` and `gemma4`."""
+    """Encodes ordinary text, without special tokens, for the models `gpt2` and `gemma4`. Threads may share one."""
 
     space_prefix = False
 
@@ -54,20 +55,27 @@ class BytePairs:
         self._ids = dict(vocabulary.ids)
         for id in vocabulary.of_kind(CONTROL):
             del self._ids[vocabulary.texts[id]]
-        pairs = _read_pairs(merges)
-        self._spelled: dict[int, tuple[int, ...]] = {}  # private ids -> the ids of their bytes
-        texts = self._add_private(pairs)
-        self._texts = texts
-        self._model = BPE(texts, pairs, cache_capacity=0, byte_fallback=not pre.byte_encoded)
-        self._chunked = ChunkedBpe(self._encode_part, lambda: self._spell_out(texts))
+        self._merges = merges
+        self._merging: Merging | None = None
+        self._making = Lock()
+        self._chunked = ChunkedBpe(self._encode_part, lambda: self._spell_out(self.prepare().ids))
         patterns = [regex.compile(f"({pattern})", regex.V1) for pattern in pre.patterns]
         self._to_words = patterns[: pre.word_patterns]
         self._within_words = patterns[pre.word_patterns :]
         if not pre.byte_encoded and not pre.spaces_vanish:
-            before_space = cut_pattern(left[-1] for left, right in pairs if right[0] == SPACE)
+            joining = _read_pairs(merge for merge in merges if f" {SPACE}" in merge)
+            before_space = cut_pattern(left[-1] for left, right in joining if right[0] == SPACE)
             self._to_words = [*patterns, _SPACED_WORD if pre.space_begins_words else before_space]
         self._word_cache = WordCache(self._encode_word)
         self._piece_cache = WordCache(self._encode_piece)
+
+    def prepare(self) -> Merging:
+        """What merges. Made now, unless a piece has asked for it: half of what it takes to read a vocabulary."""
+        with self._making:
+            if self._merging is None:
+                self._merging = Merging(self._ids, self._size, self._merges, byte_encoded=self._byte_encoded)
+                self._merges = ()
+            return self._merging
 
     def encode(self, text: str, *, first: bool) -> Iterator[Sequence[int]]:
         """Ids of `text`. `first` tells whether nothing or a special token stands before it, which BPE ignores."""
@@ -108,30 +116,8 @@ class BytePairs:
         return self._chunked.encode(piece) if id is None else ((id,),)
 
     def _encode_part(self, part: str) -> Iterator[Sequence[int]]:
-        if len(part) <= WINDOW:
-            yield self._spell_private([token.id for token in self._model.tokenize(self._write(part))])
-            return
-        # The library keeps the interpreter while it merges, except for many texts at once.
         written = "".join([self._write(part[start : start + _SLICE]) for start in range(0, len(part), _SLICE)])
-        try:
-            texts = merge_in_windows(written, self._merge_window)
-        except _Unspelled:
-            ids = tokenizers.Tokenizer(self._model).encode_batch_fast([written], add_special_tokens=False)[0].ids
-            yield from (self._spell_private(ids[start : start + _SLICE]) for start in range(0, len(ids), _SLICE))
-        else:
-            for start in range(0, len(texts), _SLICE):
-                yield self._spell_private([self._texts[text] for text in texts[start : start + _SLICE]])
-
-    def _spell_private(self, ids: list[int]) -> list[int]:
-        if max(ids, default=0) < self._size:
-            return ids
-        return [*chain.from_iterable([self._spelled.get(id, (id,)) for id in ids])]
-
-    def _merge_window(self, written: str) -> list[str]:
-        texts: list[str] = [token.value for token in self._model.tokenize(written)]
-        if sum(map(len, texts)) != len(written):
-            raise _Unspelled
-        return texts
+        return self.prepare().encode(written)
 
     def _write(self, text: str) -> str:
         """A text in the letters of the vocabulary."""
@@ -144,19 +130,56 @@ class BytePairs:
             return lines
         return lines.translate(_CODE_TO_BYTE).encode("latin-1", "replace").decode("utf-8", "surrogateescape")
 
-    def _add_private(self, pairs: Sequence[tuple[str, str]]) -> dict[str, int]:
-        """All texts that may stand before, between and after merges, with their ids."""
-        letters = BYTE_TO_CHARACTER.values() if self._byte_encoded else ()
-        texts = {*letters, *chain.from_iterable(pairs), *map("".join, pairs)}
-        missing = sorted(texts - self._ids.keys())
-        private = {text: self._size + index for index, text in enumerate(missing)}
+
+class Merging:
+    """Merges what is written in the letters of a vocabulary.
+
+    Args:
+        ids: of the texts that are tokens, all below `size`.
+        byte_encoded: whether letters are those of GPT-2's table; else a byte is a token `<0xXX>`.
+    """
+
+    def __init__(self, ids: Mapping[str, int], size: int, merges: Iterable[str], *, byte_encoded: bool) -> None:
+        self._own, self._size, self._byte_encoded = ids, size, byte_encoded
+        pairs = _read_pairs(merges)
+        letters = BYTE_TO_CHARACTER.values() if byte_encoded else ()
+        texts = chain(letters, chain.from_iterable(pairs), map("".join, pairs))
+        missing = sorted(set(filterfalse(ids.__contains__, texts)))
+        private = {text: size + index for index, text in enumerate(missing)}
+        self.ids = {**ids, **private}  # of all texts that may stand before, between and after merges
         self._spelled = {id: self._spell(text) for text, id in private.items()}
-        return self._ids | private
+        self._model = BPE(self.ids, pairs, cache_capacity=0, byte_fallback=not byte_encoded)
+
+    def encode(self, written: str) -> Iterator[Sequence[int]]:
+        """Ids of a text, in portions."""
+        if len(written) <= WINDOW:
+            yield self._spell_private([token.id for token in self._model.tokenize(written)])
+            return
+        # The library keeps the interpreter while it merges, except for many texts at once.
+        try:
+            texts = merge_in_windows(written, self._merge_window)
+        except _Unspelled:
+            ids = tokenizers.Tokenizer(self._model).encode_batch_fast([written], add_special_tokens=False)[0].ids
+            yield from (self._spell_private(ids[start : start + _SLICE]) for start in range(0, len(ids), _SLICE))
+        else:
+            for start in range(0, len(texts), _SLICE):
+                yield self._spell_private([self.ids[text] for text in texts[start : start + _SLICE]])
+
+    def _merge_window(self, written: str) -> list[str]:
+        texts: list[str] = [token.value for token in self._model.tokenize(written)]
+        if sum(map(len, texts)) != len(written):
+            raise _Unspelled
+        return texts
+
+    def _spell_private(self, ids: list[int]) -> list[int]:
+        if max(ids, default=0) < self._size:
+            return ids
+        return [*chain.from_iterable([self._spelled.get(id, (id,)) for id in ids])]
 
     def _spell(self, text: str) -> tuple[int, ...]:
         """A text that is no token, as the tokens of its bytes; bytes without a token are lost, as in llama.cpp."""
         letters = text if self._byte_encoded else [f"<0x{byte:02X}>" for byte in text.encode("utf-8", "replace")]
-        return tuple(self._ids[letter] for letter in letters if letter in self._ids)
+        return tuple(self._own[letter] for letter in letters if letter in self._own)
 
 
 class _Unspelled(Exception):  # noqa: N818 - an answer, no error
@@ -169,7 +192,7 @@ def _lower(word: str) -> str:
     return lowered if len(lowered) == len(word) else "".join(letter.lower()[:1] for letter in word)
 
 
-def _read_pairs(merges: Sequence[str]) -> list[tuple[str, str]]:
+def _read_pairs(merges: Iterable[str]) -> list[tuple[str, str]]:
     """The merges as pairs of texts. A side may begin with a space, so the search starts behind it."""
     return [(merge[:cut], merge[cut + 1 :]) for merge in merges if 0 < (cut := merge.find(" ", 1)) < len(merge) - 1]
 

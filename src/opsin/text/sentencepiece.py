@@ -48,6 +48,9 @@ class SentencePiece:
         boundaries = self._chunked.find_boundaries(len(text)) if len(text) > _LONG_TEXT else None
         return self._word_cache.encode(self._words.findall(text) if boundaries is None else boundaries.cut_text(text))
 
+    def prepare(self) -> None:
+        """All is made."""
+
     def count_kept(self, text: str) -> int:
         """See `TokenEncoder`."""
         return len(text) if None not in self._bytes else 0

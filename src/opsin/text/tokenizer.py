@@ -41,6 +41,10 @@ class TokenEncoder(Protocol):
         """
         ...
 
+    def prepare(self) -> object:
+        """Make what the first text would have to wait for."""
+        ...
+
 
 @dataclass(frozen=True)
 class Defaults:
@@ -137,6 +141,10 @@ class Tokenizer(Stays):
         if add_special and self.add_eos and self._last is not None:
             ids.append(self._last)
         return ids
+
+    def prepare(self) -> None:
+        """Make now what the first text would wait for, up to half a second, and with it all other threads."""
+        self._encoder.prepare()
 
     def fewest_tokens(self, text: str, *, special: bool = False) -> int:
         """Fewer ids than so many `encode` never gives for `text`: what its length tells, without encoding it.
@@ -266,7 +274,7 @@ def _find_pre(metadata: Mapping[str, object]) -> PreTokenizer:
 
 
 def _read_merges(metadata: Mapping[str, object]) -> Sequence[str]:
-    return check_utf8(read_texts(metadata, f"{PREFIX}merges"), f"{PREFIX}merges")
+    return check_utf8([*read_texts(metadata, f"{PREFIX}merges")], f"{PREFIX}merges")
 
 
 def _read_vocabulary(metadata: Mapping[str, object], defaults: Mapping[str, int]) -> Vocabulary:

@@ -48,6 +48,9 @@ class Unigram:
         yield self._encode(self._place_spaces(self._normalize(next(chunks))))
         yield from self._chunk_cache.encode(chunks)
 
+    def prepare(self) -> None:
+        """All is made."""
+
     def count_kept(self, text: str) -> int:
         """See `TokenEncoder`: a word of any length may be one unknown token."""
         return 0

@@ -51,6 +51,9 @@ class WordPiece:
         """Ids of `text`. `first` tells what stands before it, which WordPiece ignores."""
         return self._chunk_cache.encode(match.group() for match in _CHUNKS.finditer(text))
 
+    def prepare(self) -> None:
+        """All is made."""
+
     def count_kept(self, text: str) -> int:
         """See `TokenEncoder`: a word of any length may be one unknown token."""
         return 0

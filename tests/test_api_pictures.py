@@ -15,7 +15,7 @@ from tiny import tiny_llama
 from tiny_sight import MARKERS, ROWS, SIDE, TEMPLATE, tiny_pair, tiny_tower, tower_metadata, tower_tensors, write_tower
 
 import opsin
-from opsin.api import Embeddings
+from opsin import Embeddings
 from opsin.gguf import File, NewTensor, write
 from opsin.media.decode import open_picture
 from opsin.media.fetch import FetchRules

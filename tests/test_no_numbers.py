@@ -9,7 +9,7 @@ from tiny import MIXED, Shape, tiny_llama, weights, write_llama
 from tiny_sight import tiny_pair, tower_metadata, tower_tensors, write_tower
 
 import opsin
-from opsin.api import Embeddings
+from opsin import Embeddings
 from opsin.errors import FileError, RequestError
 
 PICTURE = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from opsin.errors import BusyError, ContextError, DeviceError, FileError, ModelError, OpsinError, RequestError
 
 if TYPE_CHECKING:
-    from opsin.api import Answer, Embeddings, MediaFolder, Message, Model, PictureUse, Question, Usage, load
+    from opsin.api import Answer, MediaFolder, Message, Model, PictureUse, Question, Usage, load
     from opsin.api.videos import Video
+    from opsin.api.vision import Embeddings
     from opsin.engine.sampling import Sampling
     from opsin.grammar import Grammar
     from opsin.media.budget import PictureBudget
@@ -49,6 +50,7 @@ __all__ = [
 __version__ = "0.1.0.dev0"
 
 _ELSEWHERE = {
+    "Embeddings": "opsin.api.vision",
     "Grammar": "opsin.grammar",
     "Sampling": "opsin.engine.sampling",
     "PictureBudget": "opsin.media.budget",

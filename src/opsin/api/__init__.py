@@ -8,14 +8,12 @@ from opsin.api.media_folder import MediaFolder
 from opsin.api.messages import Message
 from opsin.api.model import Model
 from opsin.api.question import Question
-from opsin.api.vision import Embeddings
 from opsin.engine.logprobs import Logprobs
 from opsin.engine.sampling import Sampling
 
 __all__ = [
     "Answer",
     "ByteBudget",
-    "Embeddings",
     "Files",
     "Logprobs",
     "MediaFolder",

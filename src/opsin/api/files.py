@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from opsin.config import expanded
-from opsin.convert.checkpoint import is_checkpoint
-from opsin.convert.hf import check_folder, open_folder
-from opsin.convert.speech import is_speech_file
 from opsin.errors import FileError, RequestError
 from opsin.gguf import File
+from opsin.gguf.kinds import is_speech_file
 from opsin.hub.file_names import is_beside, is_later_split, is_vision, kinship
 from opsin.hub.found import Found, Notice
 from opsin.hub.locate import is_place, locate
@@ -49,13 +47,19 @@ class Files:
         A folder of transformers is the one file that `opsin convert` would write of it; `vision`: with its part for
         pictures.
         """
-        is_other = self.text.is_dir() or is_speech_file(self.text)
-        file, notes = open_folder(self.text, vision=vision) if is_other else (open_model(self.text), ())
+        file, notes = self._open(vision)
         if self.found is None:
             return file, notes
         missing = {key: value for key, value in self.found.defaults.items() if key not in file.metadata}
         taken = [f"the file lacks {key}: a template of the form that its store has is taken" for key in missing]
         return file.with_keys({**missing, **self.found.keys}), (*notes, *self.found.notes, *taken)
+
+    def _open(self, vision: bool) -> tuple[File, tuple[str, ...]]:
+        if not self.text.is_dir() and not is_speech_file(self.text):
+            return open_model(self.text), ()
+        from opsin.convert.hf import open_folder
+
+        return open_folder(self.text, vision=vision)
 
 
 def find(
@@ -66,6 +70,8 @@ def find(
     `verify` compares files of a store with their digests. Raises FileError for a folder that holds none or several.
     """
     if isinstance(path, str) and is_place(path):
+        from opsin.convert.hf import check_folder
+
         own = vision and mmproj is None
         found = locate(path, vision=own, notice=notice, check=partial(check_folder, vision=own))
         if verify:
@@ -96,8 +102,11 @@ def _model_in(folder: Path) -> Path:
     """The GGUF file of a folder, or the folder where it is a checkpoint of transformers without such a file."""
     found = _files_in(folder, lambda path: not is_vision(path.name))
     models = [path for path in found if not is_beside(path.name)] or found
-    if not models and is_checkpoint(folder):
-        return folder
+    if not models:
+        from opsin.convert.checkpoint import is_checkpoint
+
+        if is_checkpoint(folder):
+            return folder
     if len(models) != 1:
         listed = f"give one of {', '.join(path.name for path in models)}"
         raise FileError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -28,9 +27,11 @@ def identity_of(file: File) -> str:
 @cache
 def code_digest() -> str:
     """Of our own code, and of what it computes with: after an update all that is kept is made anew."""
+    from importlib.metadata import version
+
     digest = blake2b(digest_size=32)
     for package in ("numpy", "pillow", "numba"):
-        digest.update(f"{package} {importlib.metadata.version(package)}\n".encode())
+        digest.update(f"{package} {version(package)}\n".encode())
     root = Path(__file__).parent.parent
     for room in _MAKERS:
         for path in sorted((root / room).rglob("*.py")):

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from opsin.api.arguments import check_type, check_whole
 from opsin.api.draft import load_drafter
@@ -21,7 +21,6 @@ from opsin.api.pairing import pair
 from opsin.api.prompting import Prompting
 from opsin.api.replies import Replies
 from opsin.api.senses import Senses
-from opsin.api.speech.hearing import Hearing
 from opsin.api.text_part import Text
 from opsin.config import Config, from_environment
 from opsin.engine.engine import Engine
@@ -51,6 +50,9 @@ from opsin.ops.cpu.findings import clear, examine
 from opsin.ops.device import Device, Findings, Notice
 from opsin.text import ChatTemplate, Tokenizer
 from opsin.text.template import KEY
+
+if TYPE_CHECKING:
+    from opsin.api.speech.hearing import Hearing
 
 _CONTEXT = 8192  # rows of a sequence where nobody asks for more
 _WHOLE = 2048  # the same of an encoder, whose steps have room for a whole text
@@ -233,6 +235,8 @@ def _hearing(file: File, decoder: Decoder) -> Hearing | None:
     """The part for sound of a text model, where its file holds one that it remembers."""
     if not file.get_bool("clip.has_audio_encoder", False) or MEMORY not in decoder.groups:
         return None
+    from opsin.api.speech.hearing import Hearing
+
     hearing = Hearing(file)
     hearing.check(decoder)
     return hearing

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Unpack, cast, overload
+from typing import TYPE_CHECKING, TypeAlias, Unpack, cast, overload
 
 import numpy as np
 
 from opsin.api.arguments import check_functions
 from opsin.api.picture_options import PictureOptions
 from opsin.api.senses import DEAF, Senses, kind_of
-from opsin.api.vision import Embeddings, Tower, Vision
 from opsin.engine.engine import Engine
 from opsin.errors import RequestError
 from opsin.media.budget import USUAL, PictureBudget
-from opsin.media.decode import Source
-from opsin.media.sound import Sound, Waveform
-from opsin.media.swapping import Step
 from opsin.ops.device import Device
 from opsin.process import Stays
 from opsin.spans import Patches
 
-Medium = Source | Sound | Waveform | Patches
+if TYPE_CHECKING:
+    from opsin.api.vision import Embeddings, Vision
+    from opsin.media.decode import Source
+    from opsin.media.sound import Sound, Waveform
+    from opsin.media.swapping import Step
+
+Medium: TypeAlias = "Source | Sound | Waveform | Patches"
 
 
 class Perceives(Stays):
@@ -35,8 +37,11 @@ class Perceives(Stays):
 
     def __init__(self, senses: Senses | None, device: Device, no_media_hint: str, *, writes: bool) -> None:
         self.senses, self.no_media_hint = senses, no_media_hint
-        alone = senses is not None and not writes
-        self._tower = Tower(senses.load_encoders(device), device) if senses is not None and alone else None
+        self._tower = None
+        if senses is not None and not writes:
+            from opsin.api.vision import Tower
+
+            self._tower = Tower(senses.load_encoders(device), device)
 
     @property
     def engine(self) -> Engine:
@@ -69,6 +74,8 @@ class Perceives(Stays):
         they are called like these, at once, and must give images and arrays of the same sizes.
         Keywords are those of `PictureBudget`, such as detail or max_image_tokens: how finely to look at it.
         """
+        from opsin.api.vision import Embeddings
+
         check_functions(steps, "steps")
         budget = PictureBudget(**asked)
         if not isinstance(picture, Embeddings) and kind_of(picture) == "audio":
@@ -86,6 +93,8 @@ class Perceives(Stays):
 
         They may where their shapes are equal.
         """
+        from opsin.api.vision import Embeddings
+
         several = isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes | bytearray | memoryview)
         many = cast("Sequence[Medium]", pictures if several else [pictures])
         if not many:

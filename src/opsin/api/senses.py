@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from opsin.api.audio import Audio
 from opsin.api.identity import identity_of
 from opsin.api.media_folder import MediaFolder
-from opsin.api.vision import Vision
 from opsin.api.waiting import PictureBytes
 from opsin.arrays import Floats
 from opsin.engine.encoding import Encodes, Turn
@@ -28,6 +26,10 @@ from opsin.ops import Array
 from opsin.ops.device import Device
 from opsin.spans import Kind, Patches
 from opsin.text import Tokenizer
+
+if TYPE_CHECKING:
+    from opsin.api.audio import Audio
+    from opsin.api.vision import Vision
 
 DEAF: Final = "load a model that hears, and the mmproj file of that"
 
@@ -66,6 +68,9 @@ class Senses:
         The other arguments are those of `Vision` and `Audio`. Raises ModelError for a file that has none, and for a
         part that nobody here knows, unless it is the part for sound beside one for pictures: then a note says so.
         """
+        from opsin.api.audio import Audio
+        from opsin.api.vision import Vision
+
         opened = open_model(path) if file is None else file.again()
         with opened:
             hears, notes = opened.get_bool("clip.has_audio_encoder", False), list[str]()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from opsin.api.facts import Facts
 from opsin.api.prompting import Prompting
 from opsin.api.replies import Replies
-from opsin.api.speech.hearing import Hearing
 from opsin.engine.engine import Engine
 from opsin.engine.pooling import Pooler
 from opsin.engine.runner import Runner
 from opsin.grammar import Grammars
 from opsin.nn.rank import RankHead
 from opsin.text import Tokenizer
+
+if TYPE_CHECKING:
+    from opsin.api.speech.hearing import Hearing
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,22 +11,21 @@ from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from opsin.api.fetching import Fetching
 from opsin.errors import FieldError, RequestError
 from opsin.media.budget import USUAL, PictureBudget
-from opsin.media.decode import open_picture
 from opsin.media.fetch import fetch, is_remote
 from opsin.media.files import Readable, is_readable, read_open, read_path
 from opsin.media.film import Film, FrameChoice, VideoLimits
-from opsin.media.video_file import open_film
-from opsin.nn.films import Parts, fitted, tokens_of
 from opsin.spans import check_context
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from opsin.api.perceiving import Perceives
     from opsin.api.vision import Vision
+    from opsin.nn.films import Parts
 
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | Readable | npt.NDArray[np.generic] | Sequence[object]
 _TYPES: Final = ("video_url", "input_video", "video")
@@ -48,6 +47,8 @@ class LaidOut:
     @property
     def tokens(self) -> int:
         """Places that its frames take in a prompt, without the texts between."""
+        from opsin.nn.films import tokens_of
+
         return tokens_of(self.parts)
 
     def __repr__(self) -> str:
@@ -87,6 +88,8 @@ def lay_out(
     rate: float = 1.0, limits: VideoLimits | None = None,
 ) -> LaidOut:  # fmt: skip
     """A video as its model sees it. Raises FieldError, naming it, for what is no video, or too much of one."""
+    from opsin.nn.films import fitted
+
     if vision is None:
         raise FieldError(name, "is a video, and this model does not see", hint="load a model that sees, and its mmproj")
     limits = limits or VideoLimits()
@@ -99,6 +102,8 @@ def lay_out(
 
 
 def _open(source: Source, limits: VideoLimits, vision: Vision, rate: float) -> Film:
+    from opsin.media.video_file import open_film
+
     if isinstance(source, str | os.PathLike):
         source = read_path(source, limits, what="a video")
     elif is_readable(source):
@@ -121,6 +126,8 @@ def _open(source: Source, limits: VideoLimits, vision: Vision, rate: float) -> F
 
 def _of_stills(frames: Sequence[object], limits: VideoLimits, rate: float) -> Film:
     """Frames that somebody else holds. Their files are decoded when they are needed, like those of a video."""
+    from opsin.media.decode import open_picture
+
     if not 0 < rate < float("inf"):
         raise RequestError(f"rate is {rate}", hint="give frames a second")
     size = open_picture(cast("bytes", frames[0])).size

@@ -17,6 +17,7 @@ import opsin
 from opsin.cli import bench, cache, chat, convert, demo, doctor, inspect, key, merge, quantize, serve, transcribe
 from opsin.cli.parser import Parser
 from opsin.cli.streams import OutputLost, open_streams, visible
+from opsin.config import tell_blas
 from opsin.errors import DeviceError, OpsinError, RequestError, is_out_of_memory
 
 WRONG_USE = 2
@@ -43,6 +44,7 @@ def main() -> NoReturn:
     which Ctrl-C seems not to have worked.
     """
     open_streams()
+    tell_blas()
     code = run()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, OutputLost):

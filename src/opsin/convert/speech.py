@@ -17,10 +17,11 @@ from opsin.convert.checkpoint import Checkpoint, read_json
 from opsin.convert.safetensors import Safetensors, Stored
 from opsin.convert.speech_vocabulary import SpeechTokens
 from opsin.errors import FileError, ModelError
+from opsin.gguf.kinds import GGML, begins, is_speech_file
 from opsin.gguf.writer import Writable
 
 _CT2, _SPEC = b"\6\0\0\0", re.compile(rb"\x06\x00\x00\x00..(\w{1,40})Spec\x00", re.DOTALL)
-_PROGRAM, _GGML = "whisper.cpp", b"lmgg"
+_PROGRAM = "whisper.cpp"
 _CLASS = "{}ForConditionalGeneration"
 _FLOATS: Mapping[int, str] = {0: "F32", 4: "F16", 5: "BF16"}  # CTranslate2's types
 _WIDTHS: Mapping[int, int] = {0: 4, 1: 1, 2: 2, 3: 4, 4: 2, 5: 2}
@@ -55,26 +56,13 @@ _GGML_WHOLE = {
 }  # fmt: skip
 
 
-def is_speech_file(path: Path) -> bool:
-    """Whether it is a file of whisper.cpp."""
-    return path.is_file() and _starts(path, _GGML)
-
-
 def open_checkpoint(path: Path) -> Checkpoint:
     """A folder of transformers or of CTranslate2, or a file of whisper.cpp. Raises FileError as `Checkpoint`."""
     if is_speech_file(path):
         return SpeechCheckpoint(path, GgmlFile(path))
-    if (path / _MODEL).is_file() and _starts(path / _MODEL, _CT2):
+    if (path / _MODEL).is_file() and begins(path / _MODEL, _CT2):
         return SpeechCheckpoint(path, CTranslate2File(path / _MODEL))
     return Checkpoint(path)
-
-
-def _starts(path: Path, start: bytes) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(start)) == start
-    except OSError:
-        return False
 
 
 class SpeechFile(Safetensors):
@@ -157,7 +145,7 @@ class GgmlFile(SpeechFile):
     """Settings, filters, the vocabulary in the order of its ids, then tensors until it ends."""
 
     def _read(self, cut: Cut) -> Mapping[str, Stored]:
-        cut.skip(len(_GGML))
+        cut.skip(len(GGML))
         self.model = _PROGRAM.partition(".")[0].title()
         vocabulary, _, _, hearing, _, _, _, writing, _, bands, kind = (cut.integer(4) for _ in range(11))
         if kind not in (0, 1):

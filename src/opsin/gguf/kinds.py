@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 START_BYTES = 512
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _PACKED = {b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2",
                   b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR"}  # fmt: skip
-_OLD = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt, ggla: as numbers, so that they stand reversed
+GGML = b"lmgg"  # as a number, so that it stands reversed
+_OLD = (GGML, b"fmgg", b"tjgg", b"algg")  # and ggmf, ggjt, ggla
 _AGAIN = "fetch it again, with what that needs: a login, an accepted licence, the address of the file itself"
 _UNPACK = "unpack it and give the .gguf file"
 _CONVERT = "give its folder, with config.json and the tokenizer in it"
+
+
+def begins(path: Path, start: bytes) -> bool:
+    """Whether a file is there whose first bytes are these."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(start)) == start
+    except OSError:
+        return False
+
+
+def is_speech_file(path: Path) -> bool:
+    """Whether it is a file of whisper.cpp: those of speech are what is still written in the format before GGUF."""
+    return path.is_file() and begins(path, GGML)
 
 
 def recognise(start: bytes, size: int) -> tuple[str, str]:

@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from llguidance import regex_to_lark
-
 from opsin.errors import RequestError
 from opsin.grammar.form import Either, Form, Source, lark, literal
 from opsin.grammar.gbnf import Gbnf
@@ -65,6 +63,8 @@ class Grammar:
 
         Digits (`\\d`) are those of ASCII.
         """
+        from llguidance import regex_to_lark
+
         return cls.lark(f"start: /{regex_to_lark(_checked(pattern, 'a regular expression'), 'd')}/")
 
     @classmethod

@@ -9,8 +9,7 @@ import re
 import threading
 from collections import OrderedDict
 from functools import partial
-
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from typing import TYPE_CHECKING
 
 from opsin.errors import RequestError
 from opsin.grammar.form import Special
@@ -18,6 +17,9 @@ from opsin.grammar.grammar import Grammar
 from opsin.grammar.matcher import LazyMatcher, Matcher
 from opsin.grammar.table import table_of
 from opsin.text import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
 
 _KEPT = 16  # grammars whose learnt states are kept
 _STATES = 50_000  # of one grammar's lexer, which learns them: 1 to 2 kB each
@@ -37,7 +39,6 @@ class Grammars:
         self._lock = threading.Lock()
         self._made: LLTokenizer | None = None
         self._kept: OrderedDict[str, LLMatcher] = OrderedDict()
-        self._limits = LLParserLimits(max_lexer_states=_STATES, verbose_errors=False)
 
     @property
     def is_prepared(self) -> bool:
@@ -83,7 +84,7 @@ class Grammars:
         largest grammars need some 100 MB of it.
         """
         made: list[LLMatcher] = []
-        thread = threading.Thread(target=lambda: made.append(_compiled(table, source, self._limits)), daemon=True)
+        thread = threading.Thread(target=lambda: made.append(_compiled(table, source)), daemon=True)
         with _STACKS:
             usual = threading.stack_size(_STACK)
             try:
@@ -101,7 +102,10 @@ class Grammars:
         return self._made
 
 
-def _compiled(table: LLTokenizer, source: str, limits: LLParserLimits) -> LLMatcher:
+def _compiled(table: LLTokenizer, source: str) -> LLMatcher:
+    from llguidance import LLMatcher, LLParserLimits
+
+    limits = LLParserLimits(max_lexer_states=_STATES, verbose_errors=False)
     matcher = LLMatcher(table, source, log_level=0, limits=limits)
     if not matcher.is_error():
         matcher.compute_bitmask()  # it raises nothing

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLMatcher
 
 from opsin.errors import RequestError
 from opsin.grammar.grammar import Trigger
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
 
 _TOO_COMPLEX = ("ParserTooComplex", "LexerTooComplex")
 

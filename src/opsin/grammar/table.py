@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from llguidance import LLTokenizer, TokenizerWrapper
+from typing import TYPE_CHECKING
 
 from opsin.text import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 _LONGEST = 16  # bytes of a token that are looked for
 
@@ -44,6 +47,8 @@ def table_of(tokenizer: Tokenizer, width: int) -> LLTokenizer:
 
     Where no token ends answers, one that cannot be drawn stands behind them: llguidance needs one.
     """
+    from llguidance import LLTokenizer, TokenizerWrapper
+
     table = _Table(tokenizer, width if tokenizer.end_ids else width + 1)
     made = LLTokenizer(
         TokenizerWrapper(table), eos_token=sorted(tokenizer.end_ids) or [width], slices=LLTokenizer.json_slices()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from opsin.errors import RequestError
-from opsin.hub import hugging_face, ollama
 from opsin.hub.found import Found, Notice
 
 
@@ -33,12 +32,16 @@ class Query:
 
 
 def _of_hub(query: Query) -> Found:
+    from opsin.hub import hugging_face
+
     return hugging_face.find(
         query.name, vision=query.vision, notice=query.notice, checkpoint=query.checkpoint, check=query.check
     )
 
 
 def _of_ollama(query: Query) -> Found:
+    from opsin.hub import ollama
+
     if query.checkpoint:
         raise RequestError(f"ollama:{query.name:.100} is no checkpoint of transformers",
                            hint="it is GGUF already: opsin quantize and opsin merge take it")  # fmt: skip

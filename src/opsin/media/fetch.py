@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from opsin.errors import FieldError, RequestError
 from opsin.media.inline import explain, read_data, read_plain
 from opsin.media.limits import ByteLimit
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:")  # one letter is a drive of Windows
 _READ_BYTES = 1 << 20
@@ -52,7 +55,7 @@ class FetchRules(ByteLimit):
     allow_private: bool = False
     folders: tuple[Path, ...] = ()
     resolve: Resolver | None = None
-    tls: ssl.SSLContext | None = field(default=None, repr=False)
+    tls: SSLContext | None = field(default=None, repr=False)
 
 
 def is_remote(url: str) -> bool:

@@ -10,15 +10,18 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import blake2b
 from types import MethodType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from opsin.errors import FieldError, RequestError
 from opsin.media.budget import MOST, USUAL, PictureBudget
 from opsin.media.limits import ByteLimit, Size
 from opsin.media.picture import Picture
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MOST_FPS = 240.0
 
@@ -160,6 +163,8 @@ class Film:
 
     @cached_property
     def _blank(self) -> Image.Image:
+        from PIL import Image
+
         return Image.new("1", self.size)
 
     def unseen(self, number: int) -> Picture:

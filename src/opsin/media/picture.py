@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from opsin.media.budget import USUAL, PictureBudget
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 STRIP_ROWS = 256  # rows handled at once where a whole copy would double the memory
 
@@ -27,8 +30,8 @@ class Picture:
         several: whether it is one of several that are asked about together, which some families see otherwise.
     """
 
-    image: Image.Image = field(repr=False, compare=False)
-    coverage: Image.Image | None = field(repr=False, compare=False)
+    image: Image = field(repr=False, compare=False)
+    coverage: Image | None = field(repr=False, compare=False)
     digest: bytes
     notes: tuple[str, ...] = ()
     budget: PictureBudget = USUAL
@@ -74,7 +77,7 @@ def digest_of_file(data: bytes | memoryview) -> bytes:
     return blake2b(data, digest_size=16, person=b"file").digest()
 
 
-def digest_of_pixels(image: Image.Image, coverage: Image.Image | None) -> bytes:
+def digest_of_pixels(image: Image, coverage: Image | None) -> bytes:
     """Of pixels that came without a file."""
     digest = blake2b(digest_size=16, person=b"pixels")
     digest.update(b"%d %d %d " % (*image.size, coverage is not None))

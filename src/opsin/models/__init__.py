@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,13 @@ from opsin.media.film import Film
 from opsin.media.picture import Picture
 from opsin.media.sound import Waveform
 from opsin.nn.batch import Batch, GroupShape, StateShape
-from opsin.nn.films import Parts, as_pictures
 from opsin.nn.module import Reader
 from opsin.nn.writing import Dictation, Writing
 from opsin.ops import Array, Pages
 from opsin.spans import MediaSpan, Patches
+
+if TYPE_CHECKING:
+    from opsin.nn.films import Parts
 
 
 class Decoder(Protocol):
@@ -184,15 +186,27 @@ LoadDecoder = Callable[[File, Reader], Decoder]
 LoadEncoder = Callable[[File, Reader], VisionEncoder | None]  # None: of another family with this projector
 
 
-def families() -> list[ModuleType]:
-    """The modules of this folder, in the order of their names."""
-    return [importlib.import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)]
+def families(named: str | None = None) -> list[ModuleType]:
+    """The modules of this folder, in the order of their names: all, or those whose source names an architecture.
+
+    It has the name in quotes, or takes it from the family of that name. Looking takes 2 ms, importing all modules 50.
+    """
+    words = ("",) if named is None else (f'"{named}"', f"models.{named} import")
+    folder, found = Path(__file__).parent, list[ModuleType]()
+    for entry in pkgutil.iter_modules(__path__):
+        source = (folder / f"{entry.name}.py").read_text(encoding="utf-8")
+        if any(word in source for word in words):
+            found.append(importlib.import_module(f"{__name__}.{entry.name}"))
+    return found
 
 
-def architectures() -> dict[str, LoadDecoder]:
-    """Architectures (general.architecture) and who loads them: decoders, and encoders of text."""
+def architectures(named: str | None = None) -> dict[str, LoadDecoder]:
+    """Architectures (general.architecture) and who loads them: decoders, and encoders of text.
+
+    `named`, here and below: those of the families that name it.
+    """
     found: dict[str, LoadDecoder] = {}
-    for family in families():
+    for family in families(named):
         listed: dict[str, LoadDecoder] = {**vars(family).get("DECODERS", {}), **vars(family).get("TEXT_ENCODERS", {})}
         twice = found.keys() & listed.keys()
         assert not twice, f"{family.__name__} lists {twice}, and so does another"
@@ -200,10 +214,10 @@ def architectures() -> dict[str, LoadDecoder]:
     return found
 
 
-def projectors() -> dict[str, list[LoadEncoder]]:
+def projectors(named: str | None = None) -> dict[str, list[LoadEncoder]]:
     """Projectors (clip.projector_type) and who loads their towers. "" stands for files that name none."""
     found: dict[str, list[LoadEncoder]] = {}
-    for family in families():
+    for family in families(named):
         for name, load in vars(family).get("ENCODERS", {}).items():
             found.setdefault(name, []).append(load)
     return found
@@ -211,22 +225,22 @@ def projectors() -> dict[str, list[LoadEncoder]]:
 
 def load_hearer(file: File, source: Reader) -> SoundEncoder:
     """The encoder of a file that writes down what was said. Raises ModelError as `load_audio_encoder`."""
-    return _by_projector(file, hearers())(file, source)
+    return _by_projector(file, hearers)(file, source)
 
 
 def load_audio_encoder(file: File, source: Reader) -> AudioEncoder:
     """The encoder of sound of a file. Raises ModelError where it has none, or one that nobody here knows."""
-    return _by_projector(file, audio_encoders())(file, source)
+    return _by_projector(file, audio_encoders)(file, source)
 
 
-def hearers() -> dict[str, Loads[SoundEncoder]]:
+def hearers(named: str | None = None) -> dict[str, Loads[SoundEncoder]]:
     """Projectors (clip.audio.projector_type) of models that write down what was said, and who loads their towers."""
-    return {name: load for family in families() for name, load in vars(family).get("HEARERS", {}).items()}
+    return {name: load for family in families(named) for name, load in vars(family).get("HEARERS", {}).items()}
 
 
-def audio_encoders() -> dict[str, Loads[AudioEncoder]]:
+def audio_encoders(named: str | None = None) -> dict[str, Loads[AudioEncoder]]:
     """The same of models that are talked to."""
-    return {name: load for family in families() for name, load in vars(family).get("AUDIO_ENCODERS", {}).items()}
+    return {name: load for family in families(named) for name, load in vars(family).get("AUDIO_ENCODERS", {}).items()}
 
 
 def find_dictation(file: File) -> Dictation | None:
@@ -234,33 +248,37 @@ def find_dictation(file: File) -> Dictation | None:
 
     None: it has none of its own, and is asked in words.
     """
+    name = _sound_projector(file)
     known: dict[str, Dictation] = {}
-    for family in families():
+    for family in families(name):
         known |= vars(family).get("DICTATIONS", {})
-    return known.get(_sound_projector(file))
+    return known.get(name)
 
 
 def _sound_projector(file: File) -> str:
     return file.get_str("clip.audio.projector_type", file.get_str("clip.projector_type", ""))
 
 
-def _by_projector(file: File, known: Mapping[str, Loads[Loaded]]) -> Loads[Loaded]:
+def _by_projector(file: File, table: Callable[..., Mapping[str, Loads[Loaded]]]) -> Loads[Loaded]:
     """Who loads the part of a file for sound."""
     if not file.get_bool("clip.has_audio_encoder", False):
         raise ModelError(f"{file.path} holds no part for sound", hint="give a model that hears")
     name = _sound_projector(file)
+    known = table(name)
     if name not in known:
         raise ModelError(
-            f"{file.path}: sound by {name!r} is not supported", hint=f"supported: {', '.join(sorted(known))}"
+            f"{file.path}: sound by {name!r} is not supported", hint=f"supported: {', '.join(sorted(table()))}"
         )
     return known[name]
 
 
 def film_layout(file: File) -> Callable[[Any, Film], Parts]:
     """How an encoder of this file (its first argument) lays films out: the family's own way, or frames as pictures."""
+    from opsin.nn.films import as_pictures
+
     name = file.get_str("clip.vision.projector_type", file.get_str("clip.projector_type", ""))
     known: dict[str, Callable[[Any, Film], Parts]] = {}
-    for family in families():
+    for family in families(name):
         known |= vars(family).get("FILMS", {})
     return known.get(name, as_pictures)
 
@@ -270,16 +288,16 @@ def rules() -> list[Rules]:
     return [entry for family in families() for entry in vars(family).get("RULES", ())]
 
 
-def dialects() -> list[Dialect]:
+def dialects(named: str | None = None) -> list[Dialect]:
     """Other words for llama.cpp's, as the families list them in DIALECTS."""
-    return [entry for family in families() for entry in vars(family).get("DIALECTS", ())]
+    return [entry for family in families(named) for entry in vars(family).get("DIALECTS", ())]
 
 
 def open_model(path: str | Path) -> File:
     """A file of a model, in llama.cpp's words, whichever it has itself. Raises FileError as `File.open` does."""
     file = File.open(path)
     try:
-        return translate(file, dialects())
+        return translate(file, dialects(str(file.metadata.get("general.architecture"))))
     except BaseException:
         file.close()
         raise
@@ -292,14 +310,16 @@ def opened(source: str | Path | File) -> AbstractContextManager[File]:
 
 def is_known(file: File) -> bool:
     """Whether a family here reads files of its architecture."""
-    return file.get_str("general.architecture", "") in architectures()
+    name = file.get_str("general.architecture", "")
+    return name in architectures(name)
 
 
 def load_decoder(file: File, source: Reader) -> Decoder:
     """The decoder of a file. Raises ModelError for an architecture that nobody here knows."""
-    name, known = file.get_str("general.architecture"), architectures()
+    name = file.get_str("general.architecture")
+    known = architectures(name)
     if name not in known:
-        listed = ", ".join(sorted(known))
+        listed = ", ".join(sorted(architectures()))
         raise ModelError(f"{file.path}: architecture {name!r} is not supported", hint=f"supported: {listed}")
     return known[name](file, source)
 
@@ -309,9 +329,9 @@ def load_encoder(file: File, source: Reader) -> VisionEncoder:
     if not file.get_bool("clip.has_vision_encoder", False):
         raise ModelError(f"{file.path} holds no part for pictures", hint="it may be a model of text: give its mmproj")
     name = file.get_str("clip.vision.projector_type", file.get_str("clip.projector_type", ""))
-    known = projectors()
+    known = projectors(name)
     if name not in known:
-        listed = ", ".join(sorted(filter(None, known)))
+        listed = ", ".join(sorted(filter(None, projectors())))
         raise ModelError(f"{file.path}: projector {name!r} is not supported", hint=f"supported: {listed}")
     for load in known[name]:
         encoder = load(file, source)

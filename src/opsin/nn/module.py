@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable
+from functools import cache
 from hashlib import blake2b
 from types import NoneType
 from typing import Annotated, Any, Protocol, Self, get_args, get_origin, get_type_hints
@@ -224,7 +225,7 @@ class Module:
         """Raises ModelError for a tensor that is missing, naming it in full."""
         part = cls.__new__(cls)
         part._path = path
-        for name, kind in get_type_hints(cls, include_extras=True).items():
+        for name, kind in _annotations(cls).items():  # type: ignore[arg-type]  # classes have hashes
             if not name.startswith("_"):
                 kind, key = get_args(kind) if get_origin(kind) is Annotated else (kind, name)
                 setattr(part, name, _read(source, kind, ".".join(p for p in (path, key) if p)))
@@ -238,6 +239,12 @@ class Module:
     def tensor(self, name: str) -> str:
         """The full name of a tensor of this part."""
         return ".".join(p for p in (self._path, name) if p)
+
+
+@cache
+def _annotations(part: type[Module]) -> dict[str, Any]:
+    """Read once: each layer has the same parts, and their annotations are texts."""
+    return get_type_hints(part, include_extras=True)
 
 
 def _read(source: Reader, kind: Any, path: str) -> Any:

@@ -103,10 +103,8 @@ class TestStaleness:
         for change in ({"cpu": "znver9"}, {"features": "+x"}, {"triple": "riscv64"}, {"name": "other"}):
             seen.add(source_key(dataclasses.replace(ISA, **change)))
         for package in ("numba", "llvmlite"):
-            version = code.importlib.metadata.version
-            monkeypatch.setattr(
-                code.importlib.metadata, "version", lambda name, p=package, v=version: "9" if name == p else v(name)
-            )
+            version = code._version
+            monkeypatch.setattr(code, "_version", lambda name, p=package, v=version: b"9" if name == p else v(name))
             seen.add(source_key(ISA))
             monkeypatch.undo()
         assert len(seen) == 7

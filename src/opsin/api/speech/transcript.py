@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from opsin.api.senses import Senses
-from opsin.api.speech.dictating import Dictating, Talks
-from opsin.api.speech.segments import Segment
-from opsin.api.speech.transcribing import Transcribing, TranscriptOptions
 from opsin.api.text_part import Text
 from opsin.errors import RequestError
-from opsin.media.hearing import Heard, open_sound
-from opsin.media.sound import SoundLimits, Waveform
 from opsin.process import Stays
+
+if TYPE_CHECKING:
+    from opsin.api.speech.dictating import Dictating, Talks
+    from opsin.api.speech.segments import Segment
+    from opsin.api.speech.transcribing import Transcribing
+    from opsin.media.hearing import Heard
+    from opsin.media.sound import SoundLimits, Waveform
 
 
 class Transcript(Stays):
@@ -24,10 +26,11 @@ class Transcript(Stays):
         timed: whether segments tell when what they hold was said; else they are pieces of the sound.
     """
 
-    def __init__(self, work: Transcribing | Dictating) -> None:
+    def __init__(self, work: Transcribing | Dictating, *, timed: bool) -> None:
         self.sound: Waveform = work.sound
-        self.timed = isinstance(work, Transcribing)
-        self._work, self._coming, self._segments = work, iter(work), list[Segment]()  # those that are written
+        self.timed = timed
+        self._work, self._coming = work, iter(work)
+        self._segments: list[Segment] = []  # those that are written
 
     def __iter__(self) -> Iterator[Segment]:
         at = 0
@@ -129,6 +132,10 @@ class Transcribes(Stays):
         Work goes on while the transcript is read. Raises RequestError for what is no sound, for a model that hears
         nothing, and for times of one that tells none.
         """
+        from opsin.api.speech.dictating import Dictating
+        from opsin.api.speech.transcribing import Transcribing, TranscriptOptions
+        from opsin.media.hearing import open_sound
+
         hearing, audio = self.text.hearing, None if self.senses is None else self.senses.audio
         tried = TranscriptOptions.temperatures if temperature is None else temperature
         temperatures = tuple(tried) if isinstance(tried, Sequence) else (tried,)
@@ -138,11 +145,12 @@ class Transcribes(Stays):
         )  # fmt: skip
         if hearing is not None:
             hearing.home.check()
-            return Transcript(Transcribing(self.text, hearing, open_sound(sound, limits, name=name), options, check))
+            work = Transcribing(self.text, hearing, open_sound(sound, limits, name=name), options, check)
+            return Transcript(work, timed=True)
         if audio is None:
             raise RequestError("this model hears nothing", hint="load one that does, with its mmproj file")
         if timed or words:
             told = f"{self.name} writes down what was said, and not when"
             raise RequestError(told, hint="ask for text, or load a model that tells times")
         heard = open_sound(sound, limits, name=name)
-        return Transcript(Dictating(cast(Talks, self), audio, heard, options, check))
+        return Transcript(Dictating(cast("Talks", self), audio, heard, options, check), timed=False)

@@ -189,9 +189,9 @@ LoadEncoder = Callable[[File, Reader], VisionEncoder | None]  # None: of another
 def families(named: str | None = None) -> list[ModuleType]:
     """The modules of this folder, in the order of their names: all, or those whose source names an architecture.
 
-    It has the name in quotes, or takes it from the family of that name. Looking takes 2 ms, importing all modules 50.
+    It has the name in quotes, or takes NAME from the family of that name. Looking takes 2 ms, importing all modules 50.
     """
-    words = ("",) if named is None else (f'"{named}"', f"models.{named} import")
+    words = ("",) if named is None else (f'"{named}"', f"models.{named} import NAME")
     folder, found = Path(__file__).parent, list[ModuleType]()
     for entry in pkgutil.iter_modules(__path__):
         source = (folder / f"{entry.name}.py").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from sampler_definitions import chain
 
 from opsin.engine.ranking import top_ids
 from opsin.engine.sampler import Sampler
-from opsin.engine.sampling import Sampling
+from opsin.engine.sampling import _CHECKS, Sampling
 from opsin.errors import FileError, RequestError
 
 LOGITS = np.random.default_rng(3).normal(0, 3, 300).astype(np.float32)
@@ -112,6 +112,13 @@ def test_top_ids_of_a_large_vocabulary_equal_a_full_sort():
     logits = np.random.default_rng(0).normal(0, 4, 49_157).astype(np.float32).round(1)  # many are equal
     for k in (1, 40, 700, 800, 49_156):
         assert np.array_equal(top_ids(logits, k), np.argsort(-logits, kind="stable")[:k])
+
+
+def test_what_holds_where_nobody_says_is_what_could_be_said():
+    options = Sampling()
+    for name, check in _CHECKS.items():
+        default = getattr(options, name)
+        assert default is None or check(name, default) == default
 
 
 @pytest.mark.parametrize(

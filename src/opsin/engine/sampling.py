@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from numbers import Integral, Real
 from typing import Final
 
@@ -41,9 +42,7 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {
 _WHOLE: Final[Mapping[str, tuple[int, int]]] = {
     "top_k": (0, _MOST), "repeat_last_n": (-1, _MOST), "dry_allowed_length": (0, _MOST),
     "dry_penalty_last_n": (-1, _MOST), "mirostat": (0, 2), "min_keep": (0, _MOST), "min_tokens": (0, _MOST),
-}  # fmt: skip
-_WHOLE_OR_NONE: Final[Mapping[str, tuple[int, int]]] = {
-    "seed": (0, (1 << 64) - 1), "max_tokens": (0, _MOST), "logprobs": (0, _MOST)
+    "seed": (0, (1 << 64) - 1), "max_tokens": (0, _MOST), "logprobs": (0, _MOST),
 }  # fmt: skip
 # What each step has to look at is bounded: one request's lists are no burden to others.
 MOST_BIASES: Final = 1 << 14
@@ -141,27 +140,10 @@ class Sampling:
     processors: Sequence[Processor] = ()
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            _within(name, getattr(self, name), low, high)
-        for name, (least, most) in _WHOLE.items():
-            _within(name, getattr(self, name), least, most, whole=True)
-        for name, (least, most) in _WHOLE_OR_NONE.items():
-            if getattr(self, name) is not None:
-                _within(name, getattr(self, name), least, most, whole=True)
-        for name in ("ignore_eos", "post_sampling_probs"):
-            if not isinstance(getattr(self, name), bool):
-                raise _refusal(name, f"{name}={getattr(self, name)!r:.80}", "give True or False")
-        made = {
-            "samplers": read_samplers(self.samplers),
-            "logit_bias": _biases(self.logit_bias),
-            "dry_sequence_breakers": _texts("dry_sequence_breakers", self.dry_sequence_breakers, MOST_BREAKERS),
-            "bad_words": _texts("bad_words", self.bad_words, MOST_WORDS),
-            "stop_token_ids": _ids("stop_token_ids", self.stop_token_ids, MOST_ENDS),
-            "allowed_token_ids": _ids("allowed_token_ids", self.allowed_token_ids, MOST_ALLOWED),
-            "processors": _processors(self.processors),
-        }
-        for name, value in made.items():
-            object.__setattr__(self, name, value)
+        for name, check in _CHECKS.items():
+            value = getattr(self, name)
+            if value is not _DEFAULTS[name]:
+                object.__setattr__(self, name, check(name, value))
 
     @property
     def biases(self) -> Sequence[Bias]:
@@ -169,7 +151,8 @@ class Sampling:
         return self.logit_bias  # type: ignore[return-value]  # so it stands once it is checked
 
 
-NAMES: Final = tuple(field.name for field in fields(Sampling))
+_DEFAULTS: Final = {field.name: field.default for field in fields(Sampling)}
+NAMES: Final = tuple(_DEFAULTS)
 
 
 def read_samplers(given: object) -> tuple[str, ...]:
@@ -205,21 +188,27 @@ def _some_letters() -> str:
     return ", ".join(f"{letter} ({name})" for letter, name in _LETTERS.items())
 
 
-def _biases(given: object) -> tuple[Bias, ...]:
-    pairs = list(given.items()) if isinstance(given, Mapping) else _listed("logit_bias", given, MOST_BIASES)
+def _biases(name: str, given: object) -> tuple[Bias, ...]:
+    pairs = list(given.items()) if isinstance(given, Mapping) else _listed(name, given, MOST_BIASES)
     if len(pairs) > MOST_BIASES:
-        raise _refusal("logit_bias", f"logit_bias: {len(pairs)} of them", f"give at most {MOST_BIASES}")
+        raise _refusal(name, f"{name}: {len(pairs)} of them", f"give at most {MOST_BIASES}")
     found: list[Bias] = []
     for pair in pairs:
         token, bias = pair if isinstance(pair, tuple | list) and len(pair) == 2 else (None, None)
         if not isinstance(token, str) and not _is_whole(token, 0, _MOST):
-            raise _refusal("logit_bias", f"logit_bias: {pair!r:.80}", "give {id or text: number}")
+            raise _refusal(name, f"{name}: {pair!r:.80}", "give {id or text: number}")
         if bias is False:
             bias = -math.inf
         if bias != -math.inf and not _is_number(bias, *_ANY):
-            raise _refusal("logit_bias", f"logit_bias: {pair!r:.80}", "give a number, or False for never")
+            raise _refusal(name, f"{name}: {pair!r:.80}", "give a number, or False for never")
         found.append((token if isinstance(token, str) else int(token), float(bias)))  # type: ignore[arg-type]
     return tuple(found)
+
+
+def _flag(name: str, given: object) -> bool:
+    if not isinstance(given, bool):
+        raise _refusal(name, f"{name}={given!r:.80}", "give True or False")
+    return given
 
 
 def _texts(name: str, given: object, most: int) -> tuple[str, ...]:
@@ -237,10 +226,10 @@ def _ids(name: str, given: object, most: int) -> tuple[int, ...]:
     return tuple(int(id) for id in listed)  # type: ignore[call-overload]
 
 
-def _processors(given: object) -> tuple[Processor, ...]:
-    listed = _listed("processors", given, MOST_WORDS)
+def _processors(name: str, given: object) -> tuple[Processor, ...]:
+    listed = _listed(name, given, MOST_WORDS)
     if not all(callable(one) for one in listed):
-        raise _refusal("processors", f"processors={given!r:.80}", "give a list of functions of ids and logits")
+        raise _refusal(name, f"{name}={given!r:.80}", "give a list of functions of ids and logits")
     return tuple(listed)  # type: ignore[arg-type]
 
 
@@ -260,10 +249,11 @@ def _refusal(name: str, message: str, hint: str) -> RequestError:
     return error
 
 
-def _within(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
+def _within(name: str, value: object, *, low: float, high: float, whole: bool = False) -> object:
     if not (_is_whole(value, low, high) if whole else _is_number(value, low, high)):
         wanted = f"a whole number, {low} to {high}" if whole else f"{low:g} to {high:g}"
         raise _refusal(name, f"{name}={value!r:.80}", f"give {wanted}")
+    return value
 
 
 def _is_whole(value: object, low: float, high: float) -> bool:
@@ -272,3 +262,19 @@ def _is_whole(value: object, low: float, high: float) -> bool:
 
 def _is_number(value: object, low: float, high: float) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and bool(low <= value <= high)  # type: ignore[operator]
+
+
+# What an option must be that is not left at its default, and the form in which it is kept.
+_CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
+    **{name: partial(_within, low=low, high=high) for name, (low, high) in _RANGES.items()},
+    **{name: partial(_within, low=least, high=most, whole=True) for name, (least, most) in _WHOLE.items()},
+    "ignore_eos": _flag,
+    "post_sampling_probs": _flag,
+    "samplers": lambda _, given: read_samplers(given),
+    "logit_bias": _biases,
+    "dry_sequence_breakers": partial(_texts, most=MOST_BREAKERS),
+    "bad_words": partial(_texts, most=MOST_WORDS),
+    "stop_token_ids": partial(_ids, most=MOST_ENDS),
+    "allowed_token_ids": partial(_ids, most=MOST_ALLOWED),
+    "processors": _processors,
+}

@@ -59,8 +59,10 @@ def read_messages(
 
     Raises RequestError, naming the part, for what is no message, no picture and no sound.
     """
-    messages = check_messages(messages, knows_role)
-    messages = lay_out_videos(messages, None if senses is None else senses.vision, check, context, budget)
+    checked = check_messages(messages, knows_role)
+    if not any(isinstance(message["content"], list | tuple) for message in checked):
+        return PreparedMessages(checked, [])  # texts alone
+    messages = lay_out_videos(checked, None if senses is None else senses.vision, check, context, budget)
     kinds = [kind for _, part in _parts(messages) for kind in _kinds(part)]
     rules, files = FetchRules(), ByteBudget(0)
     if senses is not None:

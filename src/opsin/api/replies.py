@@ -73,7 +73,7 @@ class Replies:
     def reader(self, options: ReplyOptions, prompt: str) -> ReplyReader:
         """Of one reply to this prompt, as the template wrote it."""
         tools, thoughts = options.tools.callable, self.format.thoughts
-        if options.thoughts == "raw" or (not self.format.literals and not tools):
+        if options.thoughts == "raw" or not (tools or self.format.has_parts):
             return ReplyReader()
         parser = self.format.parser(tools=tools or None, prompt=prompt)
         if thoughts is None or options.thoughts == "apart":
@@ -86,8 +86,10 @@ class Replies:
     def hold(self, options: ReplyOptions, prompt: str, grammar: Grammar | None) -> Constraint | None:
         """A constraint of one reply to this prompt: the length of its thoughts, and a form of what comes after."""
         form = self._forms.start(options.tools, prompt, grammar)
+        if form is None and options.thought_tokens is None:
+            return None
         markers = self._markers(options.last_thought)
-        if markers is None or (form is None and options.thought_tokens is None):
+        if markers is None:
             return form
         beginning = self.format.beginning(prompt)
         if beginning.answering and form is None:

@@ -61,6 +61,7 @@ def test_without_thoughts_all_is_the_answer_as_it_stands() -> None:
     prompt = ChatTemplate(OPTIONAL).render([USER])
     expect(format, prompt, "\n\n a <thi b </think> \n\n", "", "\n\n a <thi b </think> \n\n")
     assert ReplyFormat.of(ChatTemplate(NONE)).thoughts is None
+    assert format.has_parts and not ReplyFormat.of(ChatTemplate(NONE)).has_parts
     expect(ReplyFormat.of(ChatTemplate(NONE)), "<|assistant|>", " <think>a</think> b ", "", " <think>a</think> b ")
 
 

@@ -67,6 +67,11 @@ class ReplyFormat:
         """The markers of thoughts; None for a model that shows none."""
         return self.turn.thoughts
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether replies have more than text in them where nothing may be called: thoughts, markers, channels."""
+        return self.channels or self.turn.thoughts is not None or self.turn.answer is not None
+
     @cached_property
     def literals(self) -> tuple[str, ...]:
         """Every text that the parser looks for."""

@@ -59,11 +59,11 @@ class AccessMiddleware:
         sending = send
         try:
             scope = self._below_prefix(scope)
-            self._framing(scope["path"]).into(scope)
+            scope[Framing.PLACE] = self._framing(scope["path"])
             self._check_host(scope["path"], headers)
             origin = self._other_origin(headers)
             allowed = origin if origin is not None and self._may_ask(origin) else None
-            sending = _with_origin(send, allowed)
+            sending = send if allowed is None else _with_origin(send, allowed)
             if scope["method"] == "OPTIONS" and origin is not None:
                 await _preflight(allowed, headers)(scope, receive, send)
                 return
@@ -217,10 +217,8 @@ def _preflight(allowed: str | None, headers: Headers) -> Response:
     )
 
 
-def _with_origin(send: Send, origin: str | None) -> Send:
+def _with_origin(send: Send, origin: str) -> Send:
     """`send` that tells a browser which other page may read the response."""
-    if origin is None:
-        return send
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -30,13 +30,16 @@ class Owned(Generic[T]):
 
 
 class Body:
-    """`receive` of a request whose body must not be longer, nor take longer, than the options say."""
+    """`receive` of a request whose body must not be longer, nor take longer, than the options say.
+
+    `is_whole`: all of it has come.
+    """
 
     PLACE: Final = "opsin.body"  # in a request's scope
 
     def __init__(self, receive: Receive, options: Options, budget: ByteBudget) -> None:
         self._receive, self._options, self._budget = receive, options, budget
-        self._bytes, self._whole = 0, False
+        self._bytes, self.is_whole = 0, False
         self._again: bytearray | None = None
         self._until = asyncio.get_running_loop().time() + options.body_seconds
 
@@ -47,7 +50,7 @@ class Body:
         return found
 
     async def __call__(self) -> Message:
-        if self._whole:
+        if self.is_whole:
             return await self._receive()
         try:
             async with asyncio.timeout_at(self._until):
@@ -61,13 +64,8 @@ class Body:
             raise too_long(self._options)
         self._budget.need(count)
         self._bytes += count
-        self._whole = not message.get("more_body", False)
+        self.is_whole = not message.get("more_body", False)
         return message
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of it has come."""
-        return self._whole
 
     async def left(self) -> None:
         """Wait until the client goes away, who has sent the whole body."""
@@ -84,7 +82,7 @@ class Body:
             data, self._again = self._again, None
             return data
         data = bytearray()
-        while not self._whole:
+        while not self.is_whole:
             message = await self()
             if message["type"] != "http.request":
                 raise gone()

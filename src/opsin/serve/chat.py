@@ -137,8 +137,8 @@ class ChatRoutes:
             request = generation_request(
                 fields, answers=self._service.options.requests, usual=self._service.usual,
                 logprobs=(fields.top_logprobs or 0) if fields.logprobs else fields.n_probs or None,
+                reply=_reply(asked, fields),
             )  # fmt: skip
-            request = replace(request, reply=_reply(asked, fields))
         return ChatRequest(asked, request, self._protocol.form(asked, fields, translated), translated.without_bodies)
 
 

@@ -43,7 +43,7 @@ class ChatFormat:
         ]
         head = {**told.head, "object": "chat.completion", "system_fingerprint": FINGERPRINT}
         for choice, value in zip(told.choices, choices, strict=True):
-            value |= {"token_ids": choice.answer.ids} if told.request.report.token_ids else {}
+            value |= {"token_ids": choice.answer.ids} if told.request.report.return_token_ids else {}
         whole = {**head, "choices": choices, "usage": told.usage, "timings": told.timings(0)}
         return {**whole, **about_prompt(told), **verbose(told, told.choices[0])}
 

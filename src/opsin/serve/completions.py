@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from opsin.api import Model, Question
 from opsin.api.infilling import infill, missing_tokens
+from opsin.api.replies import ReplyOptions
 from opsin.errors import FieldError
 from opsin.media.sound import Sound, is_sound
 from opsin.serve.body import Owned
@@ -28,6 +29,7 @@ from opsin.serve.raw_prompts import Piece, RawPrompt, gaps_of, prompts_of
 from opsin.serve.report_fields import MOST_LOGPROBS
 from opsin.serve.service import Service
 from opsin.serve.text_format import TextFormat
+from opsin.serve.thought_fields import thought_tokens_of
 
 _Logprobs = Annotated[
     int | bool, Meta(description=f"Tell log-probabilities, of so many likeliest tokens: at most {MOST_LOGPROBS}.")
@@ -116,8 +118,12 @@ class CompletionRoutes:
         """What a body asks for. Raises FieldError, naming the field."""
         most = self._service.options.requests
         prompts, fields = read_prompts(body), read(body, CompletionFields)
-        logprobs = _logprobs(fields)
-        request = generation_request(fields, answers=most, logprobs=logprobs, usual=self._service.usual)
+        logprobs, echo = _logprobs(fields), fields.echo and openai
+        if echo and logprobs is not None and fields.prompt_logprobs is None:
+            fields.prompt_logprobs = logprobs
+        tokens, usual = thought_tokens_of(fields), self._service.usual
+        reply = None if tokens is None else ReplyOptions(thoughts="raw", thought_tokens=tokens)
+        request = generation_request(fields, answers=most, logprobs=logprobs, usual=usual, reply=reply)
         candidates = fields.best_of or request.choices
         if candidates < request.choices:
             raise FieldError("best_of", f"{candidates} of which {request.choices} are told", hint="give n or more")
@@ -125,11 +131,7 @@ class CompletionRoutes:
             raise FieldError("best_of", "a stream tells answers before the best are known", hint="send stream: false")
         if len(prompts) * candidates > most:
             raise FieldError("prompt", f"{len(prompts)} prompts with {candidates} answers each", hint="ask for fewer")
-        echo = fields.echo and openai
-        report = request.report
-        if echo and logprobs is not None and report.prompt_logprobs is None:
-            report = replace(report, prompt_logprobs=logprobs)
-        request = replace(request, candidates=candidates, report=report)
+        request = replace(request, candidates=candidates)
         salt = salt_of(read(body, PromptFields).cache_salt, tenant)
         return CompletionRequest(Owned(prompts), len(prompts), request, echo, salt)
 

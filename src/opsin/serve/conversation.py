@@ -214,18 +214,23 @@ def conversation(
     pictures may be named by, and whose they are.
     """
     fields = read(body, Conversation)
-    for number, message in enumerate(fields.messages):
-        for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
-            _check_part(part, f"messages[{number}].content[{place}].")
-    messages: list[Message] = body["messages"]
+    parts = [
+        (f"messages[{number}].content[{place}].", part)
+        for number, message in enumerate(fields.messages) if isinstance(message.content, list)
+        for place, part in enumerate(message.content)
+    ]  # fmt: skip
+    for path, part in parts:
+        _check_part(part, path)
+    messages: Sequence[Message] = body["messages"]
+    if files is not None and parts:
+        messages = files.resolved(messages)
     tools = tools_of(fields, body)
     continues = _continues(fields, prefill)
     salt = salt_of(fields.cache_salt, "" if files is None else files.tenant)
     options = PromptOptions(tools.declared, variables_of(fields), fields.add_generation_prompt, continues, salt)
     begun = None if continues is None else _prefill(messages[-1], continues)
-    known: Sequence[Message] = messages if files is None else files.resolved(messages)
     return AskedConversation(
-        Owned(known), budget_of(fields), options, tools, thoughts_of(fields), bool(fields.functions), begun
+        Owned(messages), budget_of(fields), options, tools, thoughts_of(fields), bool(fields.functions), begun
     )
 
 

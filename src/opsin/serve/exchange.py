@@ -35,6 +35,7 @@ class Exchange:
         started: when somebody began to wait, in seconds of `time.perf_counter`.
         ping_seconds: after so long a silence a comment is sent, and begins the response; 0 for never.
         framing: of its protocol.
+        begun: whether a stream was begun: an error is an event then.
     """
 
     def __init__(self, request: Request, send: Send, options: Options, ended: asyncio.Event) -> None:
@@ -42,7 +43,7 @@ class Exchange:
         self.started, self.framing = time.perf_counter(), Framing.of(request.scope)
         self._send, self._options, self._ended = send, options, ended
         self._loop = asyncio.get_running_loop()
-        self._sending, self._sent_at, self._begun = asyncio.Lock(), self._loop.time(), False
+        self._sending, self._sent_at, self.begun = asyncio.Lock(), self._loop.time(), False
         self._cut: Callable[[], HttpError] | None = None  # makes an error: one kept here would hold its frames
         self._watches: list[asyncio.Future[None] | asyncio.TimerHandle] = []
 
@@ -50,11 +51,6 @@ class Exchange:
     def tenant(self) -> str:
         """Whose request it is."""
         return Record.of(self.request.scope).tenant
-
-    @property
-    def begun(self) -> bool:
-        """Whether a stream was begun: an error is an event then."""
-        return self._begun
 
     async def __aenter__(self) -> None:
         task = asyncio.current_task()
@@ -108,8 +104,8 @@ class Exchange:
         await self.end()
 
     async def _write(self, data: bytes) -> None:
-        if not self._begun:
-            self._begun = True
+        if not self.begun:
+            self.begun = True
             headers = [(b"content-type", self.framing.media_type.encode()), *_HEADERS]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self._sent_at = self._loop.time()
@@ -131,7 +127,7 @@ class Exchange:
 
     async def _watch_server(self, task: asyncio.Task[Any]) -> None:
         await self._ended.wait()
-        if self._begun:  # else the middleware answers
+        if self.begun:  # else the middleware answers
             self._cut_short(task, ending)
 
     def _late(self) -> HttpError:

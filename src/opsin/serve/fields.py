@@ -120,8 +120,7 @@ def _check_text(text: str) -> None:
 def read(body: Mapping[str, Any], kind: type[T]) -> T:
     """A body's fields, as far as `kind` declares them. Raises FieldError, with the path of the field."""
     _meet(kind)
-    given = _said(body, kind)
-    _refuse_unbuilt(given, kind, "")
+    given = _said(body, kind, "")
     try:
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
@@ -138,44 +137,34 @@ def _meet(kind: type[Fields]) -> None:
         msgspec.convert({}, kind)
 
 
-def _said(given: Mapping[str, Any], kind: type[Fields]) -> dict[str, Any]:
-    """What a body says, and each declared object in it: null is nothing, and 5.0 a whole number."""
-    declared = _declared(kind)
-    return {name: _plain(value, declared.get(name)) for name, value in given.items() if value is not None}
+def _said(given: Mapping[str, Any], kind: type[Fields], path: str) -> dict[str, Any]:
+    """What a body says, or a declared object in it, whose path ends with a dot: null is nothing, 5.0 a whole number.
+
+    Raises FieldError for what asks for something that is not built, and for media where none is read.
+    """
+    declared, said = _declared(kind), dict[str, Any]()
+    for name, value in given.items():
+        field = declared.get(name)
+        if field is None and value and name not in kind.elsewhere and names_media(name):
+            raise FieldError(path + name, "nothing is read from here", hint=kind.media_hint)
+        if value is None:
+            continue
+        if field is not None and field.harmless is not None and value not in field.harmless:
+            raise FieldError(path + name, "not supported yet", hint=field.hint)
+        said[name] = _plain(value, None if field is None else field.nested, path + name)
+    return said
 
 
-def _plain(value: object, field: _Declared | None) -> object:
+def _plain(value: object, nested: type[Fields] | None, path: str) -> object:
+    """A value, of which all objects are of one kind."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list):
-        return [part if type(part) in (int, str) else _plain(part, field) for part in value]
-    if isinstance(value, dict) and field is not None and field.nested is not None:
-        return _said(value, field.nested)
-    return value
-
-
-def _refuse_unbuilt(given: Mapping[str, Any], kind: type[Fields], path: str) -> None:
-    declared = _declared(kind)
-    for name, value in given.items():
-        if value and name not in declared and name not in kind.elsewhere and names_media(name):
-            raise FieldError(path + name, "nothing is read from here", hint=kind.media_hint)
-    for name, field in declared.items():
-        value = given.get(name)
-        if field.harmless is not None and value is not None and value not in field.harmless:
-            raise FieldError(path + name, "not supported yet", hint=field.hint)
-        if field.nested is not None:
-            for place, part in _objects(value, path + name):
-                _refuse_unbuilt(part, field.nested, f"{place}.")
-
-
-def _objects(value: object, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Objects in a value, and their paths."""
-    if isinstance(value, dict):
-        yield path, value
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            if isinstance(part, dict | list):
-                yield from _objects(part, f"{path}[{number}]")
+        return [
+            part if type(part) in (int, str) else _plain(part, nested, f"{path}[{place}]")
+            for place, part in enumerate(value)
+        ]
+    return _said(value, nested, path + ".") if isinstance(value, dict) and nested is not None else value
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -37,6 +37,8 @@ class Framing:
         media_type: of streams.
     """
 
+    PLACE: ClassVar[str] = "opsin.framing"  # in a request's scope
+
     frame: Callable[[Mapping[str, Any]], bytes] = event
     error: Callable[[OpsinError], Mapping[str, Any]] = body_of
     ping: bytes = b":\n\n"
@@ -46,19 +48,14 @@ class Framing:
     @staticmethod
     def of(scope: Scope) -> Framing:
         """The one that `AccessMiddleware` laid into a request; OpenAI's where it laid none."""
-        found: Framing = scope.get(_PLACE, OPENAI)
+        found: Framing = scope.get(Framing.PLACE, OPENAI)
         return found
-
-    def into(self, scope: Scope) -> None:
-        """From now on it is the one of this request."""
-        scope[_PLACE] = self
 
     def response(self, error: OpsinError) -> Response:
         """An error as a response."""
         return JSONResponse(self.error(error), error.status, headers_of(error))
 
 
-_PLACE: Final = "opsin.framing"
 OPENAI: Final = Framing()
 
 

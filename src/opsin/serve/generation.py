@@ -162,7 +162,7 @@ class Answers:
         """What stands beside a piece of a stream, where it was asked for."""
         piece = delta.piece
         told: dict[str, Any] = {}
-        if self.request.report.timings:
+        if self.request.report.timings_per_token:
             told["timings"] = self.timings(delta.choice, piece)
         if (progress := piece.progress) is not None:
             milliseconds = round(1000 * (piece.at - self.choices[delta.choice].answer.times.started))
@@ -174,12 +174,12 @@ class Answers:
         """Of some tokens; None where none were asked for."""
         if self.request.sampling.logprobs is None:
             return None
-        as_ids, drawn = self.request.report.as_ids, self.request.sampling.post_sampling_probs
+        as_ids, drawn = self.request.report.return_tokens_as_token_ids, self.request.sampling.post_sampling_probs
         return logprobs_of(told, self.service.model.tokenizer, as_ids=as_ids, drawn=drawn)
 
     def token(self, id: int) -> dict[str, Any]:
         """The entry of a token of which nobody knows how likely it was."""
-        return token_entry(id, self.service.model.tokenizer, as_ids=self.request.report.as_ids)
+        return token_entry(id, self.service.model.tokenizer, as_ids=self.request.report.return_tokens_as_token_ids)
 
     def choose(self) -> None:
         """Of the answers to each prompt keep the likeliest, by their ids' mean log-probability, as OpenAI does."""
@@ -318,7 +318,7 @@ def _start(
                 continue
             sampling = asked if asked.seed is None else replace(asked, seed=(asked.seed + choice) % 2**64)
             made = model.generate(
-                question, sampling, stop=request.ending, progress=request.report.progress, reply=request.reply,
+                question, sampling, stop=request.ending, progress=request.report.return_progress, reply=request.reply,
                 grammar=grammar,
             )  # fmt: skip
             answers.append(made)

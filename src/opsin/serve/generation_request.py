@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Final
 
 from msgspec import Meta
@@ -16,9 +16,8 @@ from opsin.grammar import Grammar
 from opsin.media.budget import WORDS
 from opsin.serve.fields import Fields, read, unbuilt
 from opsin.serve.grammar_fields import AskedForm, form_of
-from opsin.serve.report_fields import ReportFields, Reporting, report_of
+from opsin.serve.report_fields import ReportFields
 from opsin.serve.sampling_fields import sampling_of
-from opsin.serve.thought_fields import thought_tokens_of
 from opsin.text import LineLimits
 
 _MOST_STOP_CHARACTERS = 1 << 16  # of all stop strings together
@@ -110,7 +109,7 @@ class GenerationRequest:
 
     sampling: Sampling
     ending: TextEnding = TextEnding()
-    report: Reporting = Reporting()
+    report: ReportFields = field(default_factory=ReportFields)
     stream: bool = False
     usage: bool = False
     choices: int = 1
@@ -125,8 +124,10 @@ class GenerationRequest:
         return 0.0 if not self.stream else own if self.ping_seconds is None else self.ping_seconds
 
 
-def generation_request(fields: AnswerFields, *, answers: int, logprobs: int | None, usual: Usual) -> GenerationRequest:
-    """`answers` is how many a request may ask for.
+def generation_request(
+    fields: AnswerFields, *, answers: int, logprobs: int | None, usual: Usual, reply: ReplyOptions | None = None
+) -> GenerationRequest:
+    """`answers` is how many a request may ask for, `reply` how one is read.
 
     Raises FieldError, naming the field.
     """
@@ -137,18 +138,17 @@ def generation_request(fields: AnswerFields, *, answers: int, logprobs: int | No
     if choices > answers:
         raise FieldError("n", f"{choices} is out of range", hint=f"give 1 to {answers}")
     most = _first(*(getattr(fields, name) for name in _MOST_TOKENS))
-    thought_tokens = thought_tokens_of(fields)
     ping, options = fields.sse_ping_interval, fields.stream_options
     return GenerationRequest(
         sampling=sampling_of(fields, usual.sampling, max_tokens=None if most == -1 else most, logprobs=logprobs),
         ending=_ending(fields, stop or usual.stop),
-        report=report_of(fields),
+        report=fields,
         stream=fields.stream,
         usage=bool(options is not None and options.include_usage),
         choices=choices,
         candidates=choices,
         ping_seconds=None if ping is None else max(0, ping),
-        reply=None if thought_tokens is None else ReplyOptions(thoughts="raw", thought_tokens=thought_tokens),
+        reply=reply,
         form=form_of(fields) or usual.form,
         slot=fields.id_slot,
     )

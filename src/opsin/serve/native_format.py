@@ -39,7 +39,7 @@ def native_whole(told: Answers, choice: RunningChoice) -> dict[str, Any]:
     answer, request, model = choice.answer, told.request, told.service.model
     whole = {
         **_chunk(choice, "" if request.stream else choice.text, len(answer.ids)),
-        "tokens": answer.ids if request.report.tokens and not request.stream else [],
+        "tokens": answer.ids if request.report.return_tokens and not request.stream else [],
         "stop": True,
         "id_slot": choice.slot,
         "model": told.service.name,
@@ -65,7 +65,7 @@ def about_prompt(told: Answers) -> dict[str, Any]:
     """Ids of the prompt and how likely they were, as vLLM tells them of conversations."""
     prompt, report = told.prompts[0], told.request.report
     value: dict[str, Any] = {}
-    if report.token_ids:
+    if report.return_token_ids:
         value["prompt_token_ids"] = [*prompt.ids]
     if prompt.logprobs is not None:
         value["prompt_logprobs"] = prompt_logprobs_of(prompt.logprobs, prompt.tokenizer)
@@ -91,10 +91,10 @@ def _chunk(choice: RunningChoice, text: str, count: int) -> dict[str, Any]:
 
 def _selected(told: Answers, whole: dict[str, Any]) -> dict[str, Any]:
     """Those fields that were asked for; `a/b` is what a holds as b."""
-    if not told.request.report.fields:
+    if not told.request.report.response_fields:
         return whole
     found = {}
-    for path in told.request.report.fields:
+    for path in told.request.report.response_fields:
         value: Any = whole
         for name in path.split("/"):
             value = value.get(name, _NOTHING) if isinstance(value, dict) else _NOTHING

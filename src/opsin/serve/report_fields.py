@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -52,46 +51,3 @@ class ReportFields(ThoughtFields, kw_only=True):
     n_discard: _Discard = 0
     top_n_tokens: Annotated[Any, unbuilt(0)] = None
     skip_special_tokens: Annotated[Any, unbuilt(True)] = None
-
-
-@dataclass(frozen=True)
-class Reporting:
-    """What is told beside texts.
-
-    Attributes:
-        tokens: ids, in a whole answer of llama-server's shape.
-        token_ids: ids of prompts and answers, in OpenAI's shapes.
-        as_ids: tokens are called by their ids in log-probabilities.
-        progress: how much of a prompt is done, in a stream.
-        timings: timings with each piece of a stream.
-        verbose: llama-server's own object, in OpenAI's shapes.
-        fields: of llama-server's object, only these; empty for all.
-        prompt_logprobs: of the prompt's ids, with so many rivals.
-        keep, discard: what a client said of shifting, told to it again.
-    """
-
-    tokens: bool = False
-    token_ids: bool = False
-    as_ids: bool = False
-    progress: bool = False
-    timings: bool = False
-    verbose: bool = False
-    fields: tuple[str, ...] = ()
-    prompt_logprobs: int | None = None
-    keep: int = 0
-    discard: int = 0
-
-
-def report_of(fields: ReportFields) -> Reporting:
-    return Reporting(
-        tokens=fields.return_tokens,
-        token_ids=fields.return_token_ids,
-        as_ids=fields.return_tokens_as_token_ids,
-        progress=fields.return_progress,
-        timings=fields.timings_per_token,
-        verbose=fields.verbose,
-        fields=tuple(fields.response_fields),
-        prompt_logprobs=fields.prompt_logprobs,
-        keep=fields.n_keep,
-        discard=fields.n_discard,
-    )

@@ -36,7 +36,7 @@ class TextFormat:
     def delta(self, told: Answers, delta: Delta) -> Iterable[Mapping[str, Any]]:
         choice, piece, report = told.choices[delta.choice], delta.piece, told.request.report
         tokens: Sequence[Logprobs] = piece.logprobs
-        if delta.text or piece.progress is not None or (report.timings and piece.ids):
+        if delta.text or piece.progress is not None or (report.timings_per_token and piece.ids):
             event = self._event(told, choice, delta.text, tokens, ids=piece.ids)
             verbose = {"__verbose": native_piece(told, choice, delta)} if told.is_verbose else {}
             yield {**event, **told.extras(delta), **verbose}
@@ -57,7 +57,7 @@ class TextFormat:
             "logprobs": _logprobs(told, tokens, 0),
             "finish_reason": finish_reason(choice.answer),
         }
-        if report.token_ids:
+        if report.return_token_ids:
             value |= {"token_ids": choice.answer.ids, "prompt_token_ids": list(prompt.ids)}
         if prompt.logprobs is not None and self._echoes is None:
             value["prompt_logprobs"] = prompt_logprobs_of(prompt.logprobs, prompt.tokenizer)
@@ -87,7 +87,7 @@ class TextFormat:
             "logprobs": _logprobs(told, tokens, before) if tokens else None,
             "finish_reason": end,
         }
-        if told.request.report.token_ids:
+        if told.request.report.return_token_ids:
             value["token_ids"] = [*ids]
         return {**_head(told), "choices": [value]}
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from opsin.api.tools import Mode, Tools
+from opsin.api.tools import NO_TOOLS, Mode, Tools
 from opsin.errors import FieldError
 from opsin.serve.fields import Fields, one_of, read
 from opsin.serve.template_fields import TemplateFields
@@ -111,6 +111,8 @@ def tools_of(fields: ToolFields, body: Mapping[str, Any]) -> Tools:
     declared = [{"type": "function", "function": tool} if first else tool for tool in body.get(place) or ()]
     field = "tool_choice" if fields.tool_choice is not None else "function_call"
     choice = fields.tool_choice if fields.tool_choice is not None else fields.function_call
+    if choice is None and not names:
+        return NO_TOOLS
     mode, allowed = _choice(field, choice)
     for name in allowed or ():
         if name not in names:

@@ -177,7 +177,7 @@ def _walk(child: subprocess.Popen[bytes], port: int, out: Path, contents: list[o
     _ask(port, contents[0])
     out.unlink(missing_ok=True)
     os.kill(child.pid, signal.SIGUSR1)
-    time.sleep(0.2)  # its handler runs between two instructions
+    time.sleep(1.0)  # its handler runs between two instructions; and what the last request left is over
     _ask(port, contents[1])
     _wait(out.is_file)
     seen = json.loads(out.read_text())

@@ -43,7 +43,7 @@ def endless(model, monkeypatch):
 
 def is_idle(model):
     pages = model.runner.limits.pages
-    return until(lambda: not model.engine._everybody() and model.engine._pool.free == pages)
+    return until(lambda: not model.engine._everybody() and model.engine.pool.free == pages)
 
 
 # Answers

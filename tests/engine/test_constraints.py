@@ -33,7 +33,7 @@ def runner(decoder):
 def engine(runner):
     made = Engine(runner, frozenset({7}))
     yield made
-    assert until(lambda: made._pool.free == LIMITS.pages)
+    assert until(lambda: made.pool.free == LIMITS.pages)
     made.close()
 
 

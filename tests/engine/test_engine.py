@@ -42,10 +42,10 @@ def engine(runner):
     made = Engine(runner, frozenset())
     yield made
     if made._thread.is_alive():
-        assert until(lambda: made._pool.free == LIMITS.pages), f"{made._pool.free} of {LIMITS.pages} pages are free"
-        made._pool.check()
+        assert until(lambda: made.pool.free == LIMITS.pages), f"{made._pool.free} of {LIMITS.pages} pages are free"
+        made.pool.check()
     made.close()
-    assert made._pool.free == LIMITS.pages
+    assert made.pool.free == LIMITS.pages
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_cancelling_a_long_prompt_stops_its_step(engine, endless):
     assert endless.wait(PATIENCE)
     stream.cancel()
     assert reasons(stream) == ["cancelled"]  # though the step has no end of its own
-    assert until(lambda: engine._pool.free == LIMITS.pages)
+    assert until(lambda: engine.pool.free == LIMITS.pages)
 
 
 def test_cancelling_one_leaves_the_others_their_step(engine):

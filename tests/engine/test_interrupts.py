@@ -38,7 +38,7 @@ def engine(runner, ear):
     made = Engine(runner, frozenset(), ear.load(runner.device))
     yield made
     made.close()
-    assert made._pool.free == LIMITS.pages
+    assert made.pool.free == LIMITS.pages
 
 
 def interrupted(wait, begun):

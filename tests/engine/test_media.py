@@ -52,10 +52,10 @@ def engine(runner, ear):
     made = Engine(runner, frozenset(), ear.load(runner.device))
     yield made
     if made._thread.is_alive():
-        assert until(lambda: made._pool.free == LIMITS.pages and not made._media.is_busy)
-        made._pool.check()
+        assert until(lambda: made.pool.free == LIMITS.pages and not made._media.is_busy)
+        made.pool.check()
     made.close()
-    assert made._pool.free == LIMITS.pages
+    assert made.pool.free == LIMITS.pages
 
 
 @pytest.fixture(scope="module")

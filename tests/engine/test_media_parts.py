@@ -105,7 +105,7 @@ def test_a_cancelled_prompt_of_parts_leaves_nothing_and_disturbs_nobody(engine, 
     victim.cancel()
     ear.gate.set()
     assert ids(kept) == spell(*spelt(other, 8), [2])
-    assert until(lambda: engine._pool.free == LIMITS.pages)
+    assert until(lambda: engine.pool.free == LIMITS.pages)
 
 
 def test_a_store_that_keeps_nothing_keeps_what_the_last_part_needs(decoder, ear, spell):  # noqa: F811

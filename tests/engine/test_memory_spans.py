@@ -63,8 +63,8 @@ def start(device, decoder, eye, limits=LIMITS):
 def engine(device, decoder, eye):
     made = start(device, decoder, eye)
     yield made
-    assert until(lambda: (made._pool.free, made.memory.pool.free) == (LIMITS.pages, LIMITS.memory))
-    made._pool.check()
+    assert until(lambda: (made.pool.free, made.memory.pool.free) == (LIMITS.pages, LIMITS.memory))
+    made.pool.check()
     made.memory.pool.check()
     made.close()
 

@@ -83,7 +83,7 @@ def test_answers_go_on_meanwhile_and_are_the_same(model):
 
 
 def test_whoever_does_not_wait_any_more_ends_it_and_no_page_is_lost(model, monkeypatch):
-    free, looks = model.engine._pool.free, []
+    free, looks = model.engine.pool.free, []
     monkeypatch.setattr(model.engine, "rows_between", lambda: 16)
 
     def check():
@@ -93,7 +93,7 @@ def test_whoever_does_not_wait_any_more_ends_it_and_no_page_is_lost(model, monke
 
     with pytest.raises(KeyboardInterrupt):
         pool(model, [200] * 6, "mean", check=check)
-    assert model.engine._pool.free == free
+    assert model.engine.pool.free == free
     assert not model.text.pooler._begun
     assert len(pool(model, [3], "last")) == 1
     assert not model.text.pooler._coming
@@ -110,20 +110,20 @@ def test_what_is_empty_too_long_or_no_id_is_refused_and_the_longest_fits(model):
 
 
 def test_states_that_are_no_numbers_are_the_file_s_fault(model, monkeypatch):
-    free, program = model.engine._pool.free, pool(model, [1], "last") and model.text.pooler._program
+    free, program = model.engine.pool.free, pool(model, [1], "last") and model.text.pooler._program
     run = program.run
     monkeypatch.setattr(program, "run", lambda parts: np.where(np.arange(64) == 3, np.nan, run(parts)))
     with pytest.raises(FileError, match="no numbers"):
         pool(model, [3, 5], "mean")
-    assert model.engine._pool.free == free
+    assert model.engine.pool.free == free
 
 
 def test_a_step_that_fails_is_the_failure_of_those_in_it(model, monkeypatch):
-    free, program = model.engine._pool.free, pool(model, [1], "last") and model.text.pooler._program
+    free, program = model.engine.pool.free, pool(model, [1], "last") and model.text.pooler._program
     with monkeypatch.context() as broken, pytest.raises(opsin.OpsinError):
         broken.setattr(program, "run", lambda parts: 1 // 0)
         pool(model, [3, 5], "mean")
-    assert model.engine._pool.free == free
+    assert model.engine.pool.free == free
     assert len(pool(model, [3, 5], "mean")) == 2
 
 

@@ -90,10 +90,10 @@ class Watched:
     def close(self):
         pool = self.engine.states.pool
         assert until(lambda: not self.engine.watch.figures().leaked), self.engine.watch.figures()
-        assert until(lambda: (self.engine._pool.free, pool.free) == (self.limits.pages, self.limits.states))
+        assert until(lambda: (self.engine.pool.free, pool.free) == (self.limits.pages, self.limits.states))
         assert self.engine.watch.figures().states == 0
         pool.check()
-        self.engine._pool.check()
+        self.engine.pool.check()
         self.engine.close()
 
 

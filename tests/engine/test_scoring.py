@@ -37,7 +37,7 @@ def test_answers_go_on_meanwhile_and_are_the_same(model):
 
 
 def test_whoever_does_not_wait_any_more_ends_it_and_no_page_is_lost(model):
-    free, looks = model.engine._pool.free, []
+    free, looks = model.engine.pool.free, []
 
     def check():
         looks.append(1)
@@ -46,7 +46,7 @@ def test_whoever_does_not_wait_any_more_ends_it_and_no_page_is_lost(model):
 
     with pytest.raises(KeyboardInterrupt):
         model.prompt_logprobs(list(range(3, 203)), check=check)
-    assert model.engine._pool.free == free
+    assert model.engine.pool.free == free
 
 
 def test_what_does_not_fit_is_refused(model):

@@ -130,5 +130,5 @@ def test_an_engine_holds_thoughts_to_their_length(decoder):
     ]
     assert held[0][:6] == [*ids[:4], *CLOSE]
     assert held[1] == ids
-    assert until(lambda: engine._pool.free == 60)
+    assert until(lambda: engine.pool.free == 60)
     engine.close()

@@ -27,7 +27,7 @@ def is_empty(server, asked):
 
 def pages_are_whole(asked):
     def look():
-        pool = asked.engine._pool
+        pool = asked.engine.pool
         pool.check()
         return pool.free == pool.count
 

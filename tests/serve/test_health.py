@@ -55,7 +55,7 @@ def test_after_answers_nothing_is_held(server):
 @pytest.mark.parametrize("name", ["pages", "memory_pages"])
 def test_what_is_held_while_nobody_is_inside_is_told_once_it_lasts(text_model, complaints, name):
     with running(lambda: text_model) as made:
-        pool = text_model.engine._pool if name == "pages" else text_model.engine.memory.pool
+        pool = text_model.engine.pool if name == "pages" else text_model.engine.memory.pool
         if not pool.count:
             pytest.skip("it has none")
         wait_for(lambda: made.service.leaked() == {})

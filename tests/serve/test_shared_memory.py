@@ -57,7 +57,7 @@ def test_eight_clients_of_all_routes_fail_nobody_and_leave_nothing(tmp_path, com
         assert float(counts["opsin_requests_inside"]) == float(counts["llamacpp:requests_deferred"]) == 0
         assert float(counts["opsin_requests_total"]) == sum(kind != 9 for kind, _ in came)
         assert float(counts["opsin_requests_failed_total"]) == sum(kind in (10, 11) for kind, _ in came)
-        pool = server.service.model.engine._pool
+        pool = server.service.model.engine.pool
         server.service.model.engine.call(pool.check)
         assert server.service.model.engine.call(lambda: pool.free) == pool.count
         rooms = server.service.model.vision.budgets

@@ -88,7 +88,7 @@ class Embeds(Stays):
         if isinstance(given, Question | Prompt):
             return given.prompt if isinstance(given, Question) else given
         if not isinstance(given, str):
-            return Prompt.of([check_ids(given, self.text.runner.decoder.ids)])
+            return Prompt.of([check_ids(given, self.text.runner.ids)])
         self.text.prompting.refuse_too_long([given], (), self.text.engine.context + 1, special=False)
         return Prompt.of([self.text.tokenizer.encode(given, add_special=True, check=check)])
 

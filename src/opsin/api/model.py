@@ -241,7 +241,7 @@ class Model(Perceives, Ranks, Transcribes):
     def _pieces(self, pieces: Sequence[str | Sequence[int]]) -> Sequence[str | Sequence[int]]:
         if not isinstance(pieces, list | tuple):
             raise RequestError(f"pieces of the type {type(pieces).__name__}", hint='give a list, as ["Once", [3, 7]]')
-        known = self.runner.decoder.ids
+        known = self.runner.ids
         return [piece if isinstance(piece, str) else check_ids(piece, known) for piece in pieces]
 
     @property
@@ -313,7 +313,7 @@ class Model(Perceives, Ranks, Transcribes):
         check_type(sampling, Sampling, "sampling")
         asked.check_pictures(self.context)
         text, reader, constraint = self.text.replies.begin(reply, asked, grammar)
-        known, never = self.runner.decoder.vocabulary, self.facts.suppressed
+        known, never = self.runner.vocabulary, self.facts.suppressed
         rules = TokenRules.of(sampling, self.tokenizer, vocabulary=known, suppressed=never)
         stream = self.engine.submit(asked.prompt, sampling, progress=progress, constraint=constraint, rules=rules)
         return Answer(stream, text, stop, len(asked.prompt), asked.pictures, reader)
@@ -359,7 +359,7 @@ class Model(Perceives, Ranks, Transcribes):
         )
 
     def _ids(self, ids: Sequence[int]) -> list[int]:
-        found = check_ids(ids, self.runner.decoder.ids)
+        found = check_ids(ids, self.runner.ids)
         self._check_length(len(found))
         return found
 

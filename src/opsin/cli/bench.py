@@ -183,7 +183,7 @@ class Bench:
         from opsin.engine.sampling import Sampling
         from opsin.spans import Prompt
 
-        vocabulary = self.model.runner.decoder.vocabulary
+        vocabulary = self.model.runner.vocabulary
         ids = [self._random.randrange(vocabulary) for _ in range(rows)]
         sampling = Sampling(temperature=0, max_tokens=tokens, ignore_eos=True)
         return self.model.engine.submit(Prompt.of([ids]), sampling)

@@ -47,21 +47,17 @@ class Drafter:
     """
 
     def __init__(self, runner: Runner) -> None:
-        self._runner, self._pool = runner, PagePool(runner.limits.pages)
+        self._runner, self.pool = runner, PagePool(runner.limits.pages)
         self._windows = WindowPlaces(runner.window, runner.places)
         self._reads: dict[Sequence, _Read] = {}
         self.seconds, self.share, self._since = 0.0, 0.7, 0
         self._left = 0  # rows of texts that may be read before this step: no stream waits for a long one
 
-    @property
-    def pool(self) -> PagePool:
-        return self._pool
-
     def keep(self, running: Iterable[Sequence]) -> None:
         """Forget all others: their pages are free."""
         for sequence in self._reads.keys() - set(running):
             text = self._reads.pop(sequence).text
-            self._pool.give_back(text.pages)
+            self.pool.give_back(text.pages)
             self._windows.release(text.near)
 
     def chances(self, most: int) -> list[float]:
@@ -128,16 +124,16 @@ class Drafter:
         return read if text.waiting_rows == 1 else None
 
     def _knows(self, ids: list[int]) -> bool:
-        return max(ids, default=0) < self._runner.decoder.ids
+        return max(ids, default=0) < self._runner.ids
 
     def _begin(self, sequence: Sequence) -> _Read:
         text = Sequence(
             Prompt.of([sequence.rows.text_ids], sequence.prompt.salt), Sampling(temperature=0.0), frozenset()
         )
-        found = self._pool.find(text.keys(max(0, text.prompt_rows - 1) // PAGE))
+        found = self.pool.find(text.keys(max(0, text.prompt_rows - 1) // PAGE))
         del found[deepest(self._windows, None, found, ()) :]
         for page in found:
-            self._pool.share(page)
+            self.pool.share(page)
         text.pages, text.computed = found, len(found) * PAGE
         return _Read(text, pages_kept=len(found), is_known=bool(text.ids) and self._knows(text.ids))
 
@@ -173,7 +169,7 @@ class Drafter:
         text = read.text
         need = pages_for(rows) - len(text.pages)
         if need > 0:
-            text.pages += self._pool.take(need) or []
+            text.pages += self.pool.take(need) or []
         known = text.prompt_rows + read.told  # what it wrote behind these may be taken back
         start = min(text.computed, max(0, known - 1))
         return pages_for(rows) <= len(text.pages) and self._windows.hold(text.near, text.pages, start, rows)
@@ -185,5 +181,5 @@ class Drafter:
         full = min(text.computed, text.prompt_rows) // PAGE
         keys = text.keys(full)
         for block in range(read.pages_kept, full):
-            self._pool.keep(text.pages[block], keys[block])
+            self.pool.keep(text.pages[block], keys[block])
         read.pages_kept = max(read.pages_kept, full)

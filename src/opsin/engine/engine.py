@@ -64,11 +64,12 @@ class Engine(Stays):
         self._media = (
             MediaWork(store, load, runner.device.eager().constant) if store is not None and load is not None else None
         )
-        self._pool, self.memory = PagePool(limits.pages), MemoryPages(limits.memory)
+        self.context = min(limits.context, limits.pages * PAGE)  # rows that one sequence may have
+        self.pool, self.memory = PagePool(limits.pages), MemoryPages(limits.memory)
         self.states = StateSlots(limits.states) if runner.decoder.states else None
         self.windows = WindowPlaces(runner.window, runner.places)
         self._scheduler = Scheduler(
-            self._pool, sequences=limits.sequences, rows=limits.rows,
+            self.pool, sequences=limits.sequences, rows=limits.rows,
             ready=lambda span: store is not None and span.digest in store, memory=self.memory, states=self.states,
             windows=self.windows,
         )  # fmt: skip
@@ -100,15 +101,6 @@ class Engine(Stays):
             raise
 
     @property
-    def context(self) -> int:
-        """Rows that one sequence may have."""
-        return min(self._runner.limits.context, self._pool.count * PAGE)
-
-    @property
-    def pool(self) -> PagePool:
-        return self._pool
-
-    @property
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
@@ -125,11 +117,11 @@ class Engine(Stays):
         self._runner.check_writes()
         check_context(len(prompt), self.context)
         self._checks.check(prompt)
-        decoder = self._runner.decoder
-        rules = rules if rules is not None else TokenRules.of(sampling, vocabulary=decoder.vocabulary)
+        vocabulary = self._runner.vocabulary
+        rules = rules if rules is not None else TokenRules.of(sampling, vocabulary=vocabulary)
         sequence = Sequence(
-            prompt, sampling, self._ends, decoder.axes, constraint, progress=progress, rules=rules,
-            vocabulary=decoder.vocabulary, guessed=self._guesser is not None,
+            prompt, sampling, self._ends, self._runner.decoder.axes, constraint, progress=progress, rules=rules,
+            vocabulary=vocabulary, guessed=self._guesser is not None,
         )  # fmt: skip
         sequence.stream.belong(self._thread, self._cancelled)
         with self._lock:
@@ -213,7 +205,7 @@ class Engine(Stays):
     def borrow_pages(self, rows: int) -> list[int]:
         """Pages for a job on the engine's thread (inside `call`); give them back there."""
         self._home.check()
-        pages = self._pool.take(pages_for(rows))
+        pages = self.pool.take(pages_for(rows))
         if pages is None:
             raise RequestError(f"{rows} tokens do not fit in the cache now", hint="load with a larger context")
         return pages
@@ -223,7 +215,7 @@ class Engine(Stays):
         return self._budget.rows(any(sequence.generated for sequence in self._scheduler.running))
 
     def return_pages(self, pages: list[int]) -> None:
-        self._pool.give_back(pages)
+        self.pool.give_back(pages)
 
     def close(self) -> None:
         """End all streams and the thread. A forked child has none to end."""

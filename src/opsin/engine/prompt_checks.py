@@ -25,7 +25,7 @@ class PromptChecks:
         """Raises RequestError for an empty one, and for ids or media that cannot be computed."""
         if len(prompt) == 0:
             raise RequestError("the prompt is empty", hint="give at least one token")
-        ids, remembers = self._runner.decoder.ids, False
+        ids, remembers = self._runner.ids, False
         for span in prompt.spans:
             if not isinstance(span, TextSpan):
                 self.check_media(span)

@@ -34,6 +34,9 @@ class Runner(StepProgram):
 
     Args:
         media: where embeddings of media are found; None for a model of text, whose program has no place for them.
+
+    Attributes:
+        writes: whether the model gives logits; others make embeddings alone, and have no program for steps.
     """
 
     def __init__(
@@ -54,16 +57,12 @@ class Runner(StepProgram):
         self.states: dict[str, States] = {
             name: ops.states(layers=s.layers, shape=s.shape, count=limits.states) for name, s in decoder.states.items()
         }
-        self._most = min(CANDIDATES, decoder.vocabulary)
+        self._most = min(CANDIDATES, self.vocabulary)
+        self.writes = self.vocabulary > 0
         if self.writes:
             logits = decoder.forward(self._batch(ops, tape, self.pages, self.states))
             ids, values, sums = ops.candidates(logits, tape.count("candidates", self._most))
             self.program = tape.finish({"logits": logits, "ids": ids, "values": values, "sums": sums})
-
-    @property
-    def writes(self) -> bool:
-        """Whether the model gives logits; others make embeddings alone, and have no program for steps."""
-        return self.decoder.vocabulary > 0
 
     def check_writes(self) -> None:
         """Raises RequestError where it does not."""
@@ -90,11 +89,12 @@ class Runner(StepProgram):
         A slice with guesses has a row for its next id, and one for the id after each guess. They hold until the next
         step. Raises as `Recorded.run`; then nothing counts as computed.
         """
-        row, outputs, most = 0, 0, 1
+        row, outputs, most = 0, list[int](), 1
         self._clear()
         for number, part in enumerate(plan):
             sequence, end = part.sequence, part.start + part.rows + len(part.guesses)
-            self._write_memory(sequence.memory.unfilled, sequence.memory.written, part.writes)
+            if part.writes:
+                self._write_memory(sequence.memory.unfilled, sequence.memory.written, part.writes)
             if not part.rows:
                 continue
             ids = [*sequence.ids[part.start : part.start + part.rows], *part.guesses]
@@ -103,14 +103,13 @@ class Runner(StepProgram):
             self._fill_states(range(row, row + len(ids)), sequence.state.begin, sequence.state.written)
             row += len(ids)
             if part.wanted:
-                count = 1 + len(part.guesses)
-                self.program.inputs["outputs"][outputs : outputs + count] = range(row - count, row)
-                outputs += count
+                outputs += range(row - 1 - len(part.guesses), row)
                 if (wanted := sequence.candidates) > most:
                     most = min(wanted, self._most)
         if row:
-            self._run(rows=row, outputs=outputs, candidates=most)
-        return self._candidates(outputs, most)
+            self.program.inputs["outputs"][: len(outputs)] = outputs
+            self._run(rows=row, outputs=len(outputs), candidates=most)
+        return self._candidates(len(outputs), most)
 
     def score(
         self, prompt: Prompt | Sequence[int], pages: list[int], sizes: Sequence[int] = (), *,
@@ -121,7 +120,7 @@ class Runner(StepProgram):
         All its media must be in the store; `memory` are pages for what it remembers, `states` two slots. `reach` gives
         places for windows; None where nobody else has any. `sizes` are rows of the first steps.
         """
-        result, row = np.empty((len(prompt), self.decoder.vocabulary), np.float32), 0
+        result, row = np.empty((len(prompt), self.vocabulary), np.float32), 0
         for part in self.scoring(prompt, pages, sizes, memory=memory, states=states, reach=reach):
             result[row : row + len(part)] = part
             row += len(part)
@@ -142,7 +141,7 @@ class Runner(StepProgram):
             self._fill(0, 0, rows, rows.ids[start:end], start, pages, reach(start, end))
             self._fill_memory(0, 0, rows, range(start, end), memory or [])
             self._fill_states(range(end - start), reads, writes)
-            part = np.empty((end - start, self.decoder.vocabulary), np.float32)
+            part = np.empty((end - start, self.vocabulary), np.float32)
             # Rows that belong together may be more than outputs: they are computed again, to the same bits.
             for first in range(start, end, self.limits.outputs):
                 wanted = min(self.limits.outputs, end - first)

@@ -128,7 +128,8 @@ class Scheduler:
         sequence.again = 0
         sequence.tell_progress()
         full = sequence.computed // PAGE
-        self.memory.wrote(sequence.memory, writes)
+        if writes:
+            self.memory.wrote(sequence.memory, writes)
         if full > before:
             for page, key in list(zip(sequence.pages, sequence.keys(full), strict=False))[before:]:
                 self._keep(page, key)

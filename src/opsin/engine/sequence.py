@@ -70,7 +70,7 @@ class Stream(Stays):
         self.cached, self.started = 0, time.perf_counter()
         self.guessed = self.right = 0
         self._outputs: queue.SimpleQueue[TokenOutput] = queue.SimpleQueue()
-        self._cancelled = False  # no Event: it has a lock, which Ctrl-C may leave taken
+        self.cancelled = False  # no Event: it has a lock, which Ctrl-C may leave taken
         self._home = Home()
         self._on_cancel: Callable[[], None] = lambda: None
         self._maker: threading.Thread | None = None
@@ -99,13 +99,9 @@ class Stream(Stays):
 
     def cancel(self) -> None:
         """Nobody wants the rest. Its pages are free within a step. In a forked child it is the parent's affair."""
-        if not self._home.is_left and not self._cancelled:
-            self._cancelled = True
+        if not self._home.is_left and not self.cancelled:
+            self.cancelled = True
             self._on_cancel()
-
-    @property
-    def cancelled(self) -> bool:
-        return self._cancelled
 
     def belong(self, maker: threading.Thread, on_cancel: Callable[[], None]) -> None:
         """Outputs come from this thread, which must hear when nobody wants them."""

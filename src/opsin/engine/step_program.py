@@ -63,6 +63,7 @@ class StepProgram:
 
     def __init__(self, device: Device, decoder: Decoder, limits: Limits, media: MediaStore | None) -> None:
         self.device, self.decoder, self.limits, self.media = device, decoder, limits, media
+        self.vocabulary, self.ids = decoder.vocabulary, decoder.ids  # of logits, and those that rows may have
         shapes = [shape for name, shape in decoder.groups.items() if name != MEMORY]
         self._windows = sorted({shape.window for shape in shapes})
         self.window = widest(shapes)

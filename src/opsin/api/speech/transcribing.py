@@ -221,7 +221,7 @@ class Transcribing:
 
     def _generate(self, span: MediaSpan, asked: Sequence[int], samplings: Sequence[Sampling]) -> list[Drawn]:
         """What is written after a question about a window, all at once."""
-        vocabulary, streams, made = self.text.runner.decoder.vocabulary, list[Stream](), list[Drawn]()
+        vocabulary, streams, made = self.text.runner.vocabulary, list[Stream](), list[Drawn]()
         try:
             for sampling in samplings:
                 rules = TokenRules.of(sampling, self.text.tokenizer, vocabulary=vocabulary)

@@ -21,7 +21,7 @@ from opsin.config import from_environment
 from opsin.engine.engine import Engine
 from opsin.engine.runner import Limits, Runner
 from opsin.engine.sampling import Sampling
-from opsin.nn.batch import Batch, GroupShape
+from opsin.nn.batch import Batch, GroupShape, StateShape
 from opsin.ops import PAGE, Array, Ops, Raw
 from opsin.ops.cpu import Cpu
 from opsin.quants import BY_NAME
@@ -44,8 +44,9 @@ KINDS: dict[str, dict[str, Any]] = {
 class Head:
     """A decoder without layers: embeddings, and logits of them."""
 
-    axes = 1
-    width = WIDTH
+    axes, segments = 1, 0
+    width = media_width = WIDTH
+    states: Mapping[str, StateShape] = {}
 
     def __init__(self, ops: Ops, vocabulary: int) -> None:
         self.vocabulary = self.ids = vocabulary

@@ -10,7 +10,7 @@ from opsin.api.byte_budget import ByteBudget
 from opsin.api.fetching import Fetching
 from opsin.api.messages import Message, check_messages
 from opsin.api.senses import DEAF, Senses, kind_of
-from opsin.api.videos import LaidOut, lay_out_videos
+from opsin.api.videos import LaidOut, is_video, lay_out_videos
 from opsin.errors import FieldError
 from opsin.media.budget import USUAL, PictureBudget
 from opsin.media.fetch import FetchRules, is_remote
@@ -59,10 +59,11 @@ def read_messages(
 
     Raises RequestError, naming the part, for what is no message, no picture and no sound.
     """
-    checked = check_messages(messages, knows_role)
+    messages = checked = check_messages(messages, knows_role)
     if not any(isinstance(message["content"], list | tuple) for message in checked):
         return PreparedMessages(checked, [])  # texts alone
-    messages = lay_out_videos(checked, None if senses is None else senses.vision, check, context, budget)
+    if any(is_video(part) for _, part in _parts(messages)):
+        messages = lay_out_videos(messages, None if senses is None else senses.vision, check, context, budget)
     kinds = [kind for _, part in _parts(messages) for kind in _kinds(part)]
     rules, files = FetchRules(), ByteBudget(0)
     if senses is not None:

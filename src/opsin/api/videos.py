@@ -154,12 +154,10 @@ def lay_out_videos(
 
     Raises FieldError, naming the part, for what is no video, and ContextError for one that the context cannot hold.
     """
-    if not any(_is_video(part) for message in messages for _, part in _parts(message, "")):
-        return list(messages)
     named = [part for n, message in enumerate(messages) for part in _parts(message, f"messages[{n}]")]
     urls = [(name, url) for name, part in named if isinstance(url := _place(part), str) and is_remote(url)]
     if vision is None:
-        name = next(name for name, part in named if _is_video(part))
+        name = next(name for name, part in named if is_video(part))
         raise FieldError(name, "is a video, and this model does not see", hint="load a model that sees, and its mmproj")
     made: list[Mapping[str, object]] = []
     with Fetching(vision.rules, urls, vision.budgets.files, check) as fetching:
@@ -167,7 +165,7 @@ def lay_out_videos(
             parts: list[object] = []
             for name, part in _parts(message, f"messages[{number}]"):
                 check()
-                parts.append(_laid(part, name, vision, fetching, budget) if _is_video(part) else part)
+                parts.append(_laid(part, name, vision, fetching, budget) if is_video(part) else part)
                 if context is not None and isinstance(laid := parts[-1], LaidOut):
                     check_context(laid.tokens, context, at_least=True, picture=f"{name}, a video,", param=name)
             made.append({**message, "content": parts} if any(isinstance(p, LaidOut) for p in parts) else message)
@@ -180,13 +178,14 @@ def _parts(message: Mapping[str, object], name: str) -> Iterator[tuple[str, obje
         yield from ((f"{name}.content[{number}]", part) for number, part in enumerate(content))
 
 
-def _is_video(part: object) -> bool:
+def is_video(part: object) -> bool:
+    """Whether a part of a content is one."""
     return isinstance(part, Video) or (isinstance(part, Mapping) and part.get("type") in _TYPES)
 
 
 def _place(part: object) -> object:
     """Where a part says that its video is; base64 alone becomes a URL. None where it does not say."""
-    if not isinstance(part, Mapping) or not _is_video(part):
+    if not isinstance(part, Mapping) or not is_video(part):
         return None
     source = part.get(cast(str, part["type"]))
     if not isinstance(source, Mapping):

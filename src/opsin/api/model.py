@@ -174,10 +174,9 @@ class Model(Perceives, Ranks, Transcribes):
         self.check_talks()
         try:
             conversation = self._read(messages, check, context, budget)
-            made = prompting.prompt(conversation, options, context=context, check=check)
+            return prompting.question(conversation, options, context=context, check=check)
         except RecursionError as error:
             raise RequestError("a message is nested too deeply", hint="send plain messages") from error
-        return Question.of(made.prompt, conversation.media, made.text)
 
     def write(
         self, messages: Messages, options: PromptOptions = PLAIN, *, check: Callable[[], None] = lambda: None

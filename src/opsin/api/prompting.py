@@ -7,12 +7,13 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from opsin.api.contents import PreparedMessages, flatten_contents
 from opsin.api.continuing import continued
 from opsin.api.messages import Message
 from opsin.api.prompt_options import PLAIN, PromptOptions
+from opsin.api.question import Question
 from opsin.errors import RequestError, TemplateError
 from opsin.spans import Kind, MediaSpan, Patches, Prompt, check_context
 from opsin.text import (
@@ -31,13 +32,6 @@ from opsin.text.calls import ReplyFormat
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _COUNTED, _MESSAGE = 1 << 16, 64  # characters that are encoded in a moment, and what a message takes more
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
-
-
-class WrittenPrompt(NamedTuple):
-    """A prompt, and the text that the template made of it, which knows what in it people wrote."""
-
-    prompt: Prompt
-    text: str
 
 
 class Prompting:
@@ -59,11 +53,11 @@ class Prompting:
         self.own = f"<picture-{secrets.token_hex(8)}>"
         self.tokenizer = tokenizer.escaping(*markers.values(), self.own) if markers else tokenizer
 
-    def prompt(
+    def question(
         self, conversation: PreparedMessages, options: PromptOptions = PLAIN, *, context: int | None = None,
         check: Callable[[], None] = lambda: None,
-    ) -> WrittenPrompt:  # fmt: skip
-        """Raises RequestError where the template has no place for the pictures.
+    ) -> Question:  # fmt: skip
+        """A conversation's prompt. Raises RequestError where the template has no place for the pictures.
 
         `context`: tokens that the context holds; what is sure not to fit raises ContextError before it is rendered or
         encoded. `check` is called now and then: what it raises ends the work.
@@ -74,7 +68,8 @@ class Prompting:
         runs, text = self._runs(messages, [patches.kind for patches in media], options)
         check()
         self.refuse_too_long(runs, media, context)
-        return WrittenPrompt(Prompt.of(self._spans(runs, media, first=True, check=check), options.salt), text)
+        prompt = Prompt.of(self._spans(runs, media, first=True, check=check), options.salt)
+        return Question.of(prompt, conversation.media, text)
 
     def write(self, conversation: PreparedMessages, options: PromptOptions = PLAIN) -> str:
         """What the template makes of a conversation, with `own` in place of each picture and sound."""

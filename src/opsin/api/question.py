@@ -11,7 +11,10 @@ from opsin.spans import MediaSpan, Patches, Prompt, TextSpan, check_context, cou
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt, what is told of its media, and its text: what the template wrote, or what stands in it."""
+    """A prompt, what is told of its media, and its text: what the template wrote, or what stands in it.
+
+    The text knows what in it people wrote.
+    """
 
     prompt: Prompt
     pictures: tuple[PictureUse, ...] = ()

@@ -49,6 +49,8 @@ class Service:
         state: ServerState | None = None, places: Places | None = None, label: str = "",
     ) -> None:  # fmt: skip
         self.options, self._load, self._need, self.label = options, load, need, label
+        given = {name for part in (options.name or "").split(",") if (name := part.strip())}
+        self._aliases = ([label] if label else []) + sorted(given - {label})
         self.state = ServerState(options) if state is None else state
         self.state.join(self._look)
         self._alone = places is None
@@ -135,8 +137,7 @@ class Service:
     @property
     def aliases(self) -> list[str]:
         """What the operator calls it, with commas several names: in the alphabet's order, as llama-server does."""
-        given = {name for part in (self.options.name or "").split(",") if (name := part.strip())}
-        return ([self.label] if self.label else []) + sorted(given - {self.label}) or [self.card.name]
+        return self._aliases or [self.card.name]
 
     def figures(self) -> EngineFigures | None:
         """What the engine does and holds, or did before it slept; None before the model was there."""

@@ -42,7 +42,7 @@ def engine(runner):
     made = Engine(runner, frozenset())
     yield made
     if made._thread.is_alive():
-        assert until(lambda: made.pool.free == LIMITS.pages), f"{made._pool.free} of {LIMITS.pages} pages are free"
+        assert until(lambda: made.pool.free == LIMITS.pages), f"{made.pool.free} of {LIMITS.pages} pages are free"
         made.pool.check()
     made.close()
     assert made.pool.free == LIMITS.pages
@@ -119,7 +119,7 @@ def test_a_small_cache_makes_sequences_wait_and_changes_nothing(decoder, engine)
     expected = [ids(engine.submit(*job)) for job in jobs]
     small = Engine(Runner(*decoder, Limits(rows=64, outputs=8, sequences=8, context=192, pages=5), "f16"), frozenset())
     assert [ids(stream) for stream in [small.submit(*job) for job in jobs]] == expected
-    assert until(lambda: small._pool.free == 5)
+    assert until(lambda: small.pool.free == 5)
     small.close()
 
 

@@ -255,8 +255,8 @@ def test_a_small_cache_makes_sequences_wait_and_changes_nothing(decoder, spell, 
     sampling = Sampling(temperature=0.0, max_tokens=60)
     streams = [ask(small, *job, sampling=sampling) for job in jobs]
     assert [ids(stream) for stream in streams] == [spell(*job, sampling=sampling) for job in jobs]
-    assert until(lambda: small._pool.free == 5)
-    small._pool.check()
+    assert until(lambda: small.pool.free == 5)
+    small.pool.check()
     small.close()
     assert len(store) <= 1
 
@@ -475,7 +475,7 @@ def test_random_company_cancels_and_evictions_change_no_answer(decoder, ear, spe
     for parts, sampling, stream in jobs:
         assert ids(stream) == spell(*parts, sampling=sampling)
         cached += stream.cached
-    assert until(lambda: small._pool.free == limits.pages and not small._media.is_busy)
-    small._pool.check()
+    assert until(lambda: small.pool.free == limits.pages and not small._media.is_busy)
+    small.pool.check()
     small.close()
     assert cached > 1000

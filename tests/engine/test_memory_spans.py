@@ -209,8 +209,8 @@ def test_a_small_cache_makes_them_wait_and_changes_nothing(device, decoder, eye)
     streams = [small.submit(Prompt.of([known[:20], span, known[20:]]), GREEDY) for known, (span, _) in jobs]
     for (known, (_, values)), stream in zip(jobs, streams, strict=True):
         assert ids(stream) == greedy(known[:20], known[20:], values)
-    assert until(lambda: (small._pool.free, small.memory.pool.free) == (6, 4))
-    small._pool.check()
+    assert until(lambda: (small.pool.free, small.memory.pool.free) == (6, 4))
+    small.pool.check()
     small.memory.pool.check()
     small.close()
 

@@ -227,10 +227,12 @@ def conversation(
     tools = tools_of(fields, body)
     continues = _continues(fields, prefill)
     salt = salt_of(fields.cache_salt, "" if files is None else files.tenant)
-    options = PromptOptions(tools.declared, variables_of(fields), fields.add_generation_prompt, continues, salt)
+    thoughts = thoughts_of(fields)
+    variables = variables_of(fields, thoughts)
+    options = PromptOptions(tools.declared, variables, fields.add_generation_prompt, continues, salt)
     begun = None if continues is None else _prefill(messages[-1], continues)
     return AskedConversation(
-        Owned(messages), budget_of(fields), options, tools, thoughts_of(fields), bool(fields.functions), begun
+        Owned(messages), budget_of(fields), options, tools, thoughts, bool(fields.functions), begun
     )
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
@@ -24,6 +24,7 @@ _Effort = Annotated[
     ),
 ]
 _Tokens = Annotated[int, Meta(ge=-1, le=1 << 31, description="Tokens of thoughts; -1 for no limit.")]
+_THINKS: Final[Mapping[str, bool]] = {"enabled": True, "disabled": False}
 _VARIABLE = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
 
 
@@ -74,76 +75,37 @@ class AskedThoughts:
 
     Attributes:
         wanted: whether to think; None where the template decides.
+        effort: how hard, in a word; None where nothing is said.
         tokens: of thoughts at most; None where nothing is said, -1 for no limit.
         told: whether they are told.
     """
 
     wanted: bool | None = None
+    effort: str | None = None
     tokens: int | None = None
     told: bool = True
 
 
 def thoughts_of(fields: TemplateFields) -> AskedThoughts:
-    """Whether to think, how much, and whether it is told."""
-    thinking = fields.thinking.budget_tokens if isinstance(fields.thinking, ThinkingFields) else None
+    """What is asked of thoughts. Raises FieldError for fields that contradict each other."""
+    thinking = fields.thinking if isinstance(fields.thinking, ThinkingFields) else None
     reasoning = fields.reasoning or ReasoningFields()
-    tokens = thinking if thinking is not None else reasoning.max_tokens
-    return AskedThoughts(thinks_of(fields), tokens, told=not reasoning.exclude)
+    efforts = (fields.reasoning_effort, reasoning.effort, fields.think if isinstance(fields.think, str) else None)
+    effort = next((one for one in efforts if one is not None), None)
+    wanted = False if effort == "none" else _wanted(fields, reasoning)
+    tokens = reasoning.max_tokens if thinking is None or thinking.budget_tokens is None else thinking.budget_tokens
+    return AskedThoughts(wanted, effort, tokens, told=not reasoning.exclude)
 
 
-def variables_of(fields: TemplateFields) -> dict[str, object]:
-    """Variables of the template. Raises FieldError for one that none can have, or that is of the wrong kind.
-
-    What nobody says is told as llama-server tells it: that the model may think, and what day it is.
-    """
-    today = datetime.now()
-    return {
-        "enable_thinking": True,
-        "date_string": today.strftime("%d %b %Y"),
-        "datetime": today.strftime("%b %d %Y"),
-        "functions": "[]",  # of templates that know tools by no other name: these are told of them in a system message
-        **_asked_variables(fields),
-    }
-
-
-def _asked_variables(fields: TemplateFields) -> dict[str, object]:
-    found = dict(fields.chat_template_kwargs or {})
-    for name, value in found.items():
-        path = f"chat_template_kwargs.{name:.80}"
-        if not _VARIABLE.fullmatch(name):
-            raise FieldError(path, "is no name of a variable", hint="give letters, digits and underscores")
-        if name in OURS:
-            raise FieldError(path, "the template gets this from elsewhere", hint="send it beside the variables")
-        if name == "enable_thinking" and not isinstance(value, bool | None):
-            raise FieldError(path, f"{value!r:.80} is not true or false")
-    thinks, effort = thinks_of(fields), effort_of(fields)
-    if thinks is not None:
-        found |= {"enable_thinking": thinks, "thinking": thinks}  # templates ask under one of these names
-    if effort is not None and effort != "none":
-        found["reasoning_effort"] = effort
-    return found
-
-
-def effort_of(fields: TemplateFields) -> str | None:
-    """How hard to think, if anybody says so."""
-    if fields.reasoning_effort is not None:
-        return fields.reasoning_effort
-    if fields.reasoning is not None and fields.reasoning.effort is not None:
-        return fields.reasoning.effort
-    return fields.think if isinstance(fields.think, str) else None
-
-
-def thinks_of(fields: TemplateFields) -> bool | None:
-    """Whether to think; None where the template decides. Raises FieldError for fields that contradict each other."""
+def _wanted(fields: TemplateFields, reasoning: ReasoningFields) -> bool | None:
+    variable = (fields.chat_template_kwargs or {}).get("enable_thinking")
     asked = {
         "enable_thinking": fields.enable_thinking,
-        "think": fields.think if isinstance(fields.think, bool | None) else fields.think != "none",
-        "thinking": _asked_of(fields.thinking),
-        "reasoning": None if fields.reasoning is None else fields.reasoning.enabled,
-        "chat_template_kwargs": _variable(fields.chat_template_kwargs or {}),
+        "think": fields.think != "none" if isinstance(fields.think, str) else fields.think,
+        "thinking": _THINKS.get(thinking.type) if isinstance(thinking := fields.thinking, ThinkingFields) else thinking,
+        "reasoning": reasoning.enabled,
+        "chat_template_kwargs": variable if isinstance(variable, bool) else None,
     }
-    if effort_of(fields) == "none":
-        return False
     said = [name for name, value in asked.items() if value is not None]
     for name in said[1:]:
         if asked[name] != asked[said[0]]:
@@ -151,12 +113,29 @@ def thinks_of(fields: TemplateFields) -> bool | None:
     return asked[said[0]] if said else None
 
 
-def _asked_of(thinking: ThinkingFields | bool | None) -> bool | None:
-    if not isinstance(thinking, ThinkingFields):
-        return thinking
-    return {"enabled": True, "disabled": False}.get(thinking.type)
+def variables_of(fields: TemplateFields, thoughts: AskedThoughts) -> dict[str, object]:
+    """Variables of the template. Raises FieldError for one that none can have, or that is of the wrong kind.
 
-
-def _variable(variables: Mapping[str, object]) -> bool | None:
-    value = variables.get("enable_thinking")
-    return value if isinstance(value, bool) else None
+    What nobody says is told as llama-server tells it: that the model may think, and what day it is.
+    """
+    today = datetime.now()
+    found: dict[str, object] = {
+        "enable_thinking": True,
+        "date_string": today.strftime("%d %b %Y"),
+        "datetime": today.strftime("%b %d %Y"),
+        "functions": "[]",  # of templates that know tools by no other name: these are told of them in a system message
+    }
+    for name, value in (fields.chat_template_kwargs or {}).items():
+        path = f"chat_template_kwargs.{name:.80}"
+        if not _VARIABLE.fullmatch(name):
+            raise FieldError(path, "is no name of a variable", hint="give letters, digits and underscores")
+        if name in OURS:
+            raise FieldError(path, "the template gets this from elsewhere", hint="send it beside the variables")
+        if name == "enable_thinking" and not isinstance(value, bool | None):
+            raise FieldError(path, f"{value!r:.80} is not true or false")
+        found[name] = value
+    if thoughts.wanted is not None:
+        found |= {"enable_thinking": thoughts.wanted, "thinking": thoughts.wanted}  # templates ask under one of these
+    if thoughts.effort not in (None, "none"):
+        found["reasoning_effort"] = thoughts.effort
+    return found

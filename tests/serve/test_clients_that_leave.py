@@ -134,11 +134,11 @@ def test_an_error_in_the_middle_of_a_stream_is_its_last_event(text_model, monkey
 
     before, count, inside = Answer.next_piece, [0], "a secret of the inside"
 
-    def fail(self):
+    def fail(self, **how):
         count[0] += 1
         if count[0] > 10:
             raise KeyError(inside)
-        return before(self)
+        return before(self, **how)
 
     monkeypatch.setattr(Answer, "next_piece", fail)
     with running(lambda: text_model) as server:

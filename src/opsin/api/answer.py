@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from threading import RLock
 
@@ -144,7 +144,6 @@ class Answer(Stays):
         self.reason: FinishReason | None = None
         self._stream, self._text, self._ending = stream, text, ending
         self._stops, self._lines = StopStrings(ending.stop), Lines(ending.lines)
-        self._outputs = iter(stream)
         self._reader = reader or ReplyReader()
         self.thought_tokens = 0  # of its ids, those that came with thoughts
         self._told = 0  # ids that are in pieces
@@ -179,19 +178,24 @@ class Answer(Stays):
                 return piece.text
         raise StopIteration
 
-    def next_piece(self) -> Piece | None:
-        """Wait for what comes next, with all that is known of it; None after the last."""
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard` now and whenever there may be more to take: on the engine's thread, so it waits for nothing."""
+        self._stream.listen(heard)
+
+    def next_piece(self, *, wait: bool = True) -> Piece | None:
+        """What comes next, with all that is known of it; None after the last, and where `wait` is false before it."""
         with self._reading:
             while self.reason is None:
                 try:
-                    piece = self._take(next(self._outputs))
+                    output = self._stream.take(wait=wait)
+                    piece = None if output is None else self._take(output)
                 except OpsinError as error:
                     self.reason, self._error = "error", error
                     raise
                 except BaseException:  # such as Ctrl-C
                     self.cancel()
                     raise
-                if piece is not None:
+                if piece is not None or output is None:
                     return piece
         return None
 

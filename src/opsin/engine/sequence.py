@@ -73,22 +73,33 @@ class Stream(Stays):
         self.cancelled = False  # no Event: it has a lock, which Ctrl-C may leave taken
         self._home = Home()
         self._on_cancel: Callable[[], None] = lambda: None
+        self._heard: Callable[[], None] = lambda: None
         self._maker: threading.Thread | None = None
 
     def __iter__(self) -> Iterator[TokenOutput]:
-        """Outputs as they come, up to the one with a reason. Raises the sequence's error; DeviceError after a fork."""
-        while True:
-            self._home.check()
-            try:
-                output = self._outputs.get(timeout=LOOK_UP_SECONDS)
-            except queue.Empty:
-                self._check_maker()
-                continue
-            if output.error is not None:
-                raise output.error
+        """Outputs as they come, up to the one with a reason. Raises what `take` raises."""
+        while (output := self.take()) is not None:
             yield output
             if output.reason is not None:
                 return
+
+    def take(self, *, wait: bool = True) -> TokenOutput | None:
+        """The next output; None where none is there and nobody waits for it.
+
+        Raises the sequence's error; DeviceError after a fork, and where nothing can come any more.
+        """
+        while True:
+            self._home.check()
+            try:
+                output = self._outputs.get(timeout=LOOK_UP_SECONDS) if wait else self._outputs.get_nowait()
+            except queue.Empty:
+                self._check_maker()
+                if not wait:
+                    return None
+                continue
+            if output.error is not None:
+                raise output.error
+            return output
 
     def _check_maker(self) -> None:
         """Raise where nothing can come any more."""
@@ -107,8 +118,14 @@ class Stream(Stays):
         """Outputs come from this thread, which must hear when nobody wants them."""
         self._maker, self._on_cancel = maker, on_cancel
 
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard` now, and on the maker's thread after each output: it waits for nothing and raises nothing."""
+        self._heard = heard
+        heard()
+
     def put(self, output: TokenOutput) -> None:
         self._outputs.put(output)
+        self._heard()
 
 
 class Sequence:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
@@ -17,7 +17,7 @@ from opsin.serve.errors import HttpError, body_of, headers_of, log
 
 def compact(value: Mapping[str, Any]) -> bytes:
     """A value as JSON in one line."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return msgspec.json.encode(value)
 
 
 def event(value: Mapping[str, Any]) -> bytes:

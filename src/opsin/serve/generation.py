@@ -1,4 +1,4 @@
-"""The answers of one request: started, read by the event loop while they run on threads, and written.
+"""The answers of one request: started, read by the event loop while the engine makes them, and written.
 
 How they look on the way out is a `ResponseFormat`'s affair.
 """
@@ -192,40 +192,24 @@ class Answers:
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """The pieces as they come. Whoever stops reading cancels all answers. Raises what an answer raises."""
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Queue[tuple[RunningChoice, Piece | BaseException]] = asyncio.Queue()
-
-        def tell(choice: RunningChoice, news: Piece | BaseException) -> None:
-            try:
-                loop.call_soon_threadsafe(ready.put_nowait, (choice, news))
-            except RuntimeError:  # the loop has ended: nobody reads
-                choice.answer.cancel()
-
-        def read(choice: RunningChoice) -> None:
-            try:
-                while (piece := choice.answer.next_piece()) is not None:
-                    tell(choice, piece)
-            except BaseException as error:  # noqa: BLE001 - handed to whoever reads
-                tell(choice, error)
-
+        ready: asyncio.Queue[int] = asyncio.Queue()  # places in `choices` that there may be more of
         heard, slots, card = False, self.service.slots, self.service.card
         mine = self.choices
         try:
             asked = [self.prompts[choice.index // self.request.candidates].rows for choice in mine]
             slots.enter(mine, self.request, card, asked)
-            for choice in self.choices:
-                self.service.readers.submit(read, choice)
+            for place, choice in enumerate(mine):
+                choice.answer.listen(partial(self.service.on_loop, partial(ready.put_nowait, place)))
             while not self.is_over:
-                choice, news = await ready.get()
-                if isinstance(news, BaseException):
-                    raise news
-                if not heard and news.progress is None:
-                    heard = True
-                    waited = time.perf_counter() - self.start
-                    self.service.metrics.add("first_token_seconds_total", waited)
-                    self.service.metrics.observe("time_to_first_token_seconds", waited)
-                self._observe_gap(choice, news)
-                yield choice.take(news)
+                choice = mine[await ready.get()]
+                while (piece := choice.answer.next_piece(wait=False)) is not None:
+                    if not heard and piece.progress is None:
+                        heard = True
+                        waited = time.perf_counter() - self.start
+                        self.service.metrics.add("first_token_seconds_total", waited)
+                        self.service.metrics.observe("time_to_first_token_seconds", waited)
+                    self._observe_gap(choice, piece)
+                    yield choice.take(piece)
             self._count()
         finally:
             slots.leave(mine, card)

@@ -8,7 +8,8 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from opsin.api import Model
@@ -20,6 +21,7 @@ from opsin.serve.errors import HttpError
 from opsin.serve.fields import parse
 from opsin.serve.generation_request import Usual, usual_of
 from opsin.serve.heap import trim
+from opsin.serve.loop_calls import LoopCalls
 from opsin.serve.model_card import ModelCard
 from opsin.serve.multipart import FormBody, read_form
 from opsin.serve.options import Options
@@ -59,14 +61,13 @@ class Service:
         # A pool for each kind of waiting: whoever waits for an answer keeps nobody's prompt from being made.
         self._parsers = Threads(_PARSERS, "opsin-parse")
         self.makers = Threads(options.requests, "opsin-prompt")
-        self.readers = Threads(options.requests, "opsin-answer")
         self.slots = Slots(keeps=options.slot_path is not None)
         self._model: Model | None = None
         self._usual: Usual | None = None
         self._card: ModelCard | None = None
         self._marker = options.media_marker
         self._going: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: LoopCalls | None = None
         self._active, self._lock = 0, threading.Lock()
         self._last: EngineFigures | None = None  # of the engine before it was unloaded
         self._seen: dict[str, int] = {}  # what was held at the last look while nobody was inside, and
@@ -267,8 +268,9 @@ class Service:
 
     async def load(self) -> None:
         """Read the model. For `places`, which knows when."""
-        self._loop = asyncio.get_running_loop()
-        made = await self._loop.run_in_executor(self.makers, self._writing)
+        loop = asyncio.get_running_loop()
+        self._calls = LoopCalls(loop)
+        made = await loop.run_in_executor(self.makers, self._writing)
         self._model, self._card = made, ModelCard.of(made)
         self._marker = self.media_marker
         self._usual = usual_of(made.facts, self.options.defaults, self.options.grammar)
@@ -303,7 +305,7 @@ class Service:
 
     def shut(self) -> None:
         """End the threads that wait for nothing."""
-        for pool in (self._parsers, self.makers, self.readers):
+        for pool in (self._parsers, self.makers):
             pool.shutdown(wait=False, cancel_futures=True)
         if self._alone:
             self.state.close()
@@ -344,9 +346,12 @@ class Service:
     def end_abandoned(self) -> None:
         """Work that nobody waited for has ended. Any thread."""
         self.count(-1)
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self.places.notice, self)
+        self.on_loop(partial(self.places.notice, self))
+
+    def on_loop(self, call: Callable[[], object]) -> None:
+        """Call it soon on the event loop, while there is one. Any thread."""
+        if self._calls is not None:
+            self._calls.soon(call)
 
     @contextmanager
     def admit(self, answers: int = 1) -> Iterator[None]:

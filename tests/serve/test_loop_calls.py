@@ -17,11 +17,11 @@ def test_all_calls_of_a_thread_are_made_in_order():
         def send():
             for number in range(20_000):
                 calls.soon(lambda number=number: made.append(number))
-            calls.soon(over.set)
+            calls.soon(lambda: calls.soon(over.set))  # one that comes while others are made
 
         thread = threading.Thread(target=send)
         thread.start()
-        await over.wait()
+        await asyncio.wait_for(over.wait(), 60)
         thread.join()
 
     asyncio.run(wait())

@@ -5,7 +5,8 @@
                                              # --list names the functions
 
 A request's functions, files and classes are those of src/opsin that any thread enters between the request and its first
-logits, after one request of the same kind ("warm"). A class counts where one of its methods runs.
+logits: the first of its kind, and one after it ("warm"). A class counts where one of its methods runs. What is counted
+varies by a few with how far other threads are by then.
 """
 
 from __future__ import annotations
@@ -156,11 +157,12 @@ def requests(folder: Path) -> dict[str, dict[str, int]]:
         _wait(lambda: _status(port) == 200)
         url = "data:image/png;base64," + base64.b64encode(PICTURE.read_bytes()).decode()
         asked = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "How many red circles?"}]
-        return {
-            "text": _walk(child, port, out, ["Hello", "Who are you?"]),
-            "picture": _walk(child, port, out, [asked, [*asked[:1], {"type": "text", "text": "What is blue?"}]]),
-            "picture, not seen before": _walk(child, port, out, [asked, _other(asked)]),
-        }
+        contents = {
+            "text, the first": "Hello", "text": "Who are you?", "picture, the first": asked,
+            "picture": [*asked[:1], {"type": "text", "text": "What is blue?"}],
+            "picture, not seen before": _other(asked),
+        }  # fmt: skip
+        return {kind: _walk(child, port, out, content) for kind, content in contents.items()}
     finally:
         child.send_signal(signal.SIGTERM)
         child.wait(PATIENCE)
@@ -172,13 +174,12 @@ def _other(asked: list[dict[str, object]]) -> list[dict[str, object]]:
     return [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{other}"}}, *asked[1:]]
 
 
-def _walk(child: subprocess.Popen[bytes], port: int, out: Path, contents: list[object]) -> dict[str, int]:
-    """The second of two requests, watched."""
-    _ask(port, contents[0])
+def _walk(child: subprocess.Popen[bytes], port: int, out: Path, content: object) -> dict[str, int]:
+    """A request, watched."""
     out.unlink(missing_ok=True)
     os.kill(child.pid, signal.SIGUSR1)
     time.sleep(1.0)  # its handler runs between two instructions; and what the last request left is over
-    _ask(port, contents[1])
+    _ask(port, content)
     _wait(out.is_file)
     seen = json.loads(out.read_text())
     named = [entry for entry in seen if not entry[1].rsplit(".", 1)[-1].startswith("<")]

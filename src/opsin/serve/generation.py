@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -74,10 +74,14 @@ class RunningChoice:
 class ToldPrompt:
     """What is told of a prompt: its ids, and of all but the first how likely they were; and what finds its rows."""
 
-    ids: tuple[int, ...]
     tokenizer: Tokenizer
     rows: Prompt
-    logprobs: tuple[Logprobs, ...] | None = None
+    logprobs: Sequence[Logprobs] | None = None
+
+    @cached_property
+    def ids(self) -> tuple[int, ...]:
+        """Without its pictures."""
+        return tuple(id for span in self.rows.spans if isinstance(span, TextSpan) for id in span.ids)
 
     @cached_property
     def text(self) -> str:
@@ -320,12 +324,10 @@ def _check_entries(model: Model, questions: list[Question], request: GenerationR
 
 
 def _told(model: Model, question: Question, most: int | None, check: Callable[[], None]) -> ToldPrompt:
-    ids = tuple(id for span in question.prompt.spans if isinstance(span, TextSpan) for id in span.ids)
-    rows = question.prompt.gone_on(())
-    if most is None:
-        return ToldPrompt(ids, model.tokenizer, rows)
-    known = model.prompt_logprobs(question.prompt, most, check=check) if len(question.prompt) > 1 else ()
-    return ToldPrompt(ids, model.tokenizer, rows, tuple(known))
+    known: Sequence[Logprobs] | None = None
+    if most is not None:
+        known = model.prompt_logprobs(question.prompt, most, check=check) if len(question.prompt) > 1 else ()
+    return ToldPrompt(model.tokenizer, question.prompt.gone_on(()), known)
 
 
 async def write(exchange: Exchange, answers: Answers, form: ResponseFormat) -> None:

@@ -147,7 +147,7 @@ class Vision:
         if isinstance(source, Patches | Embeddings):
             patches = source if isinstance(source, Patches) else source.placed()
             return patches if budget == USUAL else replace(patches, notes=(*patches.notes, _PREPARED))
-        overrides, data = StepOverrides(own or {}), None
+        data = None
         if isinstance(source, bytes | bytearray | memoryview):
             source = data = bytes(source)
         with self.decoding:
@@ -158,6 +158,7 @@ class Vision:
         except RequestError as error:
             raise FieldError(name or "the picture", error.message, hint=error.hint) from error
         if own:
+            overrides = StepOverrides(own)
             with overrides.active():
                 patches = _made(patches)
             overrides.check_called()

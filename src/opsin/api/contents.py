@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, cast
 
-from opsin.api.byte_budget import ByteBudget
 from opsin.api.fetching import Fetching
 from opsin.api.messages import Message, check_messages
 from opsin.api.senses import DEAF, Senses, kind_of
 from opsin.api.videos import LaidOut, is_video, lay_out_videos
 from opsin.errors import FieldError
 from opsin.media.budget import USUAL, PictureBudget
-from opsin.media.fetch import FetchRules, is_remote
+from opsin.media.fetch import is_remote
 from opsin.spans import Kind, Patches, check_context, counted
 from opsin.text import join
 
@@ -65,10 +65,10 @@ def read_messages(
     if any(is_video(part) for _, part in _parts(messages)):
         messages = lay_out_videos(messages, None if senses is None else senses.vision, check, context, budget)
     kinds = [kind for _, part in _parts(messages) for kind in _kinds(part)]
-    rules, files = FetchRules(), ByteBudget(0)
-    if senses is not None:
-        rules, files = senses.rules, senses.budgets.files
-    with Fetching(rules, _remote(messages, senses), files, check) as fetching:
+    fetching, remote = None, [*_remote(messages, senses)]
+    if senses is not None and remote:
+        fetching = Fetching(senses.rules, remote, senses.budgets.files, check)
+    with fetching or nullcontext():
         pictures = sum(_kind(part) == "image" for _, part in _parts(messages))
         reading = _Reading(senses, no_media_hint, check, fetching, context, kinds, budget, several=pictures > 1)
         return PreparedMessages([reading.message(*numbered) for numbered in enumerate(messages)], reading.media)
@@ -132,7 +132,7 @@ class _Reading:
     senses: Senses | None
     no_media_hint: str
     check: Callable[[], None]
-    fetching: Fetching
+    fetching: Fetching | None
     context: int | None
     kinds: Sequence[Kind]
     budget: PictureBudget
@@ -192,7 +192,7 @@ class _Reading:
             if isinstance(source, str):  # never a path here: such parts may come from strangers
                 if not is_remote(source):
                     return vision.fetch(source, name, budget, several=self.several)
-                source = self.fetching.take()
+                source = self._fetched()
         return vision.prepare(cast("Source", source), name, budget=budget, several=self.several)
 
     def _sound(self, part: object, name: str) -> Patches:
@@ -205,10 +205,14 @@ class _Reading:
         if not isinstance(source, str):
             return audio.prepare(cast("Heard", source), name)
         if is_remote(source):
-            return audio.prepare(self.fetching.take(), name)
+            return audio.prepare(self._fetched(), name)
         if part["type"] == "input_audio" and not source.startswith("data:"):
             source = f"data:;base64,{source}"
         return audio.fetch(source, name)
+
+    def _fetched(self) -> bytes:
+        assert self.fetching is not None
+        return self.fetching.take()
 
     def _place(self, part: Mapping[str, object], name: str, kind: Kind) -> object:
         """Where what a part of OpenAI's kind shows is. Raises FieldError where it does not say."""

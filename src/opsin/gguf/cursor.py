@@ -18,7 +18,6 @@ from opsin.gguf.value import SCALAR_CODES, SCALAR_LETTERS, Array, Value, ValueTy
 
 WINDOW_BYTES = 1 << 20
 MAX_STRING_BYTES = 1 << 26
-_GLANCE_BYTES = 1 << 17
 
 
 class Cursor:
@@ -153,11 +152,9 @@ class Cursor:
 
     def _walk(self, bounds: array[int], count: int, key: str) -> None:
         """Append the bounds of the strings whose lengths lie in the window: the hot loop of opening a file."""
+        window, end, append = self._window, bounds[-1], bounds.append
         unpack = struct.Struct(self._order + "Q").unpack_from
         try:
-            while ends := _short_ends(self._window, bounds[-1], count + 1 - len(bounds)):
-                bounds.extend(ends)
-            window, end, append = self._window, bounds[-1], bounds.append
             for _ in repeat(None, count + 1 - len(bounds)):
                 (length,) = unpack(window, end)
                 end += LENGTH_BYTES + length
@@ -202,21 +199,3 @@ class Cursor:
         fresh = bytearray(more)
         self.part.read_into(memoryview(fresh), end)
         self._window += fresh
-
-
-def _short_ends(window: bytearray, start: int, most: int) -> list[int]:
-    """Where some of the strings that follow each other from `start` on end, if they have 1 to 255 bytes and no zeros.
-
-    Seven zeros then stand behind the first byte of each length, and nowhere else. Lengths that do not lead from one
-    such place to the next are of other strings, or of big-endian files: those are for whoever asks.
-    """
-    data = np.frombuffer(window, np.uint8)[start : start + min(_GLANCE_BYTES, most * (LENGTH_BYTES + 256))]
-    there = np.flatnonzero(data)
-    places = there[:-1][np.diff(there) == LENGTH_BYTES]
-    if not len(places) or places[0]:
-        return []
-    ends = places + LENGTH_BYTES + data[places]
-    strange = np.flatnonzero(ends[:-1] != places[1:])
-    known = ends[: strange[0] + 1] if len(strange) else ends
-    found: list[int] = (start + known[:most]).tolist()
-    return found

@@ -70,6 +70,7 @@ class MemoryDecoder:
     media_width: int = WIDTH
     axes: int = 1
     segments: int = 0
+    guesses: bool = False
 
     @classmethod
     def load(cls, source: Reader) -> MemoryDecoder:

@@ -58,6 +58,7 @@ class RecurrentDecoder:
     media_width: int = WIDTH
     axes: int = 1
     segments: int = 0
+    guesses: bool = False
 
     @classmethod
     def load(cls, source: Reader) -> RecurrentDecoder:

@@ -1,9 +1,10 @@
-"""`opsin.load(draft=...)`: a smaller model guesses, and answers stay what they are."""
+"""A smaller model guesses (`opsin.load(draft=...)`), or a layer of a file's own; answers stay what they are."""
 
 from __future__ import annotations
 
 import pytest
 from tiny import MIXED, tiny_llama
+from tiny_next_token import tiny_next_token
 from tiny_sight import tiny_pair
 
 import opsin
@@ -34,6 +35,17 @@ def test_answers_are_the_same_with_a_draft_model_and_without_any_guess(path, fol
     assert said(path) == said(path, guesses=3) == plain
     assert said(path, draft=path) == said(path, draft=other) == said(path, draft=other, guesses=0) == plain
     assert len(set(plain)) == 2
+
+
+def test_answers_are_the_same_with_a_layer_that_guesses(path, folder):
+    file = tiny_next_token(folder / "next.gguf", gain=0.5, wrong=0.2)
+    kinds = {"draft-mtp": {}, "draft-simple": {"draft": path}, "": {"guesses": 0}}
+    plain = said(file, guesses=0)
+    assert len(set(plain)) == 2
+    for kind, options in kinds.items():
+        assert said(file, **options) == plain
+        with opsin.load(file, threads=1, context=64, **options) as model:
+            assert model.guesses == ((kind, "ngram-simple") if kind else ())
 
 
 def test_a_draft_model_with_other_tokens_is_refused(path, folder):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny_hearing import SECOND, WINDOW, hearing_metadata, hearing_tensors, tiny_hearing
+from tiny_next_token import tiny_next_token
 from tiny_sight import write_tower
 from tiny_vision import tiny_projector
 
@@ -49,6 +50,15 @@ def test_what_a_token_and_a_sequence_take_is_told(tiny_file) -> None:
     assert "states" not in page(contents).partition("metadata")[0]
     text = page(replace(contents, state_bytes=52690944))
     assert "\n  states         52.7 MB a sequence\n" in text
+
+
+def test_a_layer_that_guesses_is_told_of(tmp_path: Path) -> None:
+    with gguf.File.open(tiny_next_token(tmp_path / "next.gguf")) as file:
+        contents = report_file(file, 64)
+        size = sum(info.nbytes for name, info in file.tensors.items() if name.startswith("blk.3."))
+    assert (contents.next_token_bytes, contents.guesses) == (size, True)
+    assert "MB of a next-token layer (MTP), which guesses tokens ahead\n" in page(contents)
+    assert "which is left aside\n" in page(replace(contents, guesses=False))
 
 
 def test_an_unknown_family_is_shown_with_the_reason(run, tmp_path: Path) -> None:

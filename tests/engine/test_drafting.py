@@ -10,7 +10,7 @@ from oracles import know
 from prompts import LIMITS, ids_of
 from waiting import until
 
-from opsin.engine.drafting import Drafter
+from opsin.engine.draft_model import DraftModel
 from opsin.engine.engine import Engine
 from opsin.engine.guessing import Guessing
 from opsin.engine.runner import Runner
@@ -42,7 +42,7 @@ def make(decoder, runner):
     made = []
 
     def engine(draft=True, limits=LIMITS, always=True):
-        drafter = Drafter(Runner(*decoder, limits, "f16")) if draft else None
+        drafter = DraftModel(Runner(*decoder, limits, "f16")) if draft else None
         guessing = Guessing(most=4, always=always, drafter=drafter)
         made.append((Engine(runner, frozenset(), guessing=guessing), drafter))
         return made[-1]

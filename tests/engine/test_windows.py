@@ -14,7 +14,7 @@ from test_scheduler import Cache, run, sequence, step
 from waiting import until
 
 from opsin.api.memory_need import cache_bytes
-from opsin.engine.drafting import Drafter
+from opsin.engine.draft_model import DraftModel
 from opsin.engine.engine import Engine
 from opsin.engine.guessing import Guessing
 from opsin.engine.kept_rows import read_rows, write_rows
@@ -169,7 +169,7 @@ def test_many_at_once_are_answered_as_one(near, engine):
 
 def test_a_draft_model_with_windows_reads_what_it_would_with_all_pages(near):
     """Drawn ids are often not the likeliest: it goes on from what was drawn."""
-    drafter = Drafter(runner := Runner(*near, LIMITS, "f32"))
+    drafter = DraftModel(runner := Runner(*near, LIMITS, "f32"))
     made = Engine(Runner(*near, LIMITS, "f32"), frozenset(), guessing=Guessing(most=5, always=True, drafter=drafter))
     step, wrong, right, guessed = runner.step, [], 0, 0
 

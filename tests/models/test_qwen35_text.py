@@ -14,10 +14,8 @@ from by_hand import Bench, Sequence, distance, open_decoder, score  # noqa: E402
 
 from opsin.errors import OpsinError  # noqa: E402
 from opsin.gguf import File, NewTensor, write  # noqa: E402
-from opsin.models import load_decoder  # noqa: E402
 from opsin.models.qwen35 import DeltaBlock, FullBlock  # noqa: E402
 from opsin.nn.attention import GatedAttention  # noqa: E402
-from opsin.nn.module import FileReader  # noqa: E402
 from opsin.ops.cpu import Operations  # noqa: E402
 from opsin.ops.recurrence import Runs  # noqa: E402
 
@@ -147,21 +145,6 @@ def test_files_in_the_other_order_of_heads_say_so(ops, path, tmp_path, conversat
     assert distance(score(ops, open_decoder(ops, silent), conversation), expected) > 100 * TOLERANCE
     told = rewritten(path, tmp_path / "told.gguf", dict, ssm__v_head_reordered=True)
     assert distance(score(ops, open_decoder(ops, told), conversation), expected) <= TOLERANCE
-
-
-def test_layers_that_guess_further_tokens_are_left_out(ops, path, tmp_path, conversation, expected):
-    def more(tensors):
-        guess = {name.replace("blk.4.", "blk.5."): values for name, values in tensors.items() if "blk.4." in name}
-        return {**tensors, **guess, "blk.5.nextn.eh_proj.weight": np.ones((64, 128), np.float32)}
-
-    layers = [True, False, True, True, False, False]
-    other = rewritten(path, tmp_path / "more.gguf", more, block_count=6, nextn_predict_layers=1,
-                      attention__recurrent_layers=np.array(layers))  # fmt: skip
-    with File.open(other) as file:
-        reader = FileReader(file, ops)
-        decoder = load_decoder(file, reader)
-        assert all(name.startswith("blk.5.") for name in reader.unread())
-    assert distance(score(ops, decoder, conversation), expected) <= TOLERANCE
 
 
 def test_without_a_list_every_fourth_layer_attends(ops, tmp_path):

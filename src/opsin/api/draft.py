@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from opsin.api.files import find
-from opsin.engine.drafting import Drafter
+from opsin.engine.draft_model import DraftModel
 from opsin.engine.pages import pages_for
 from opsin.engine.runner import Limits, Runner
 from opsin.errors import ModelError
@@ -13,6 +13,7 @@ from opsin.gguf.roles import PROJECTOR, find_other
 from opsin.models import is_known, load_decoder
 from opsin.nn.batch import MEMORY
 from opsin.nn.module import FileReader
+from opsin.nn.next_token import WithoutNextToken
 from opsin.ops import PageType
 from opsin.ops.device import Device, Notice
 from opsin.text import Tokenizer
@@ -23,7 +24,7 @@ _HINT = "give a smaller model of the same family"
 def load_drafter(
     path: str | Path, device: Device, tokenizer: Tokenizer, *, rows: int, sequences: int, pages: PageType,
     notice: Notice | None = None,
-) -> Drafter:  # fmt: skip
+) -> DraftModel:  # fmt: skip
     """A draft model for whoever has this tokenizer. Its cache has `rows` rows for all sequences together.
 
     Raises FileError or ModelError for a file that is none, or none for this model.
@@ -37,7 +38,7 @@ def load_drafter(
         if other is not None:
             raise ModelError(f"{file.path} is {other[0]}, and cannot guess for another model", hint=_HINT)
         _check(file.path, tokenizer, Tokenizer.from_metadata(file.metadata))
-        decoder = load_decoder(file, FileReader(file, device.eager()))
+        decoder = load_decoder(file, WithoutNextToken(FileReader(file, device.eager())))
     if decoder.states or MEMORY in decoder.groups or decoder.vocabulary == 0:
         raise ModelError(
             f"{file.path} cannot guess for another model: it has recurrent layers, remembers media or does not write",
@@ -47,7 +48,7 @@ def load_drafter(
         rows=max(512, sequences), outputs=max(64, sequences), sequences=sequences, context=min(rows, decoder.context),
         pages=pages_for(rows) + sequences, memory=1,
     )  # fmt: skip
-    return Drafter(Runner(device, decoder, limits, pages))
+    return DraftModel(Runner(device, decoder, limits, pages))
 
 
 def _check(path: Path, tokenizer: Tokenizer, draft: Tokenizer) -> None:

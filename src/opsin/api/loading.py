@@ -26,6 +26,7 @@ from opsin.config import Config, from_environment
 from opsin.engine.engine import Engine
 from opsin.engine.guessing import GUESSES, MOST_GUESSES, Guessing
 from opsin.engine.media_store import MediaStore
+from opsin.engine.next_tokens import NextTokens
 from opsin.engine.pages import pages_for
 from opsin.engine.pooling import Pooler
 from opsin.engine.runner import Limits, Runner
@@ -43,6 +44,7 @@ from opsin.models import Decoder, is_known, load_decoder
 from opsin.nn.batch import MEMORY
 from opsin.nn.dense import DenseHead
 from opsin.nn.module import FileReader
+from opsin.nn.next_token import WithoutNextToken
 from opsin.nn.rank import RankHead
 from opsin.ops import PAGE, PageType
 from opsin.ops.cpu import Cpu
@@ -139,7 +141,7 @@ def load(
             if file.get_str("general.architecture") == PROJECTOR:
                 senses, hint = loading.senses(file, files.text), ""
             else:
-                read = loading.read(file, files.found, template)
+                read = loading.read(file, files.found, template, guesses=guesses > 0 and draft is None)
                 senses, hint = loading.pair(files, file, read) if vision else (None, "it was loaded with vision=False")
                 usual = files.found.context if files.found is not None else None
                 rows = cache_rows(read.decoder, context, usual, sequences)
@@ -253,12 +255,13 @@ class _Loading:
     media_cache: MediaFolder | None
     notes: list[str] = field(default_factory=list)
 
-    def read(self, file: File, found: Found | None, chat_template: str | None) -> _Read:
+    def read(self, file: File, found: Found | None, chat_template: str | None, *, guesses: bool) -> _Read:
+        """`guesses`: with the layer that guesses further tokens, where there is one."""
         with ThreadPoolExecutor(1) as beside:
             # A large vocabulary takes as long as the weights of a small model: both at once.
             coming = beside.submit(Tokenizer.from_metadata, file.metadata)
             reader = FileReader(file, self.device.eager())
-            decoder = load_decoder(file, reader)
+            decoder = load_decoder(file, reader if guesses else WithoutNextToken(reader))
             heads = RankHead.load(file, reader, decoder.width), DenseHead.load(file, reader, decoder.width)
             tokenizer = coming.result()
         if tokenizer.vocabulary_size > decoder.ids:
@@ -316,6 +319,8 @@ class _Loading:
             disk = senses.keep_in(self.media_cache, decoder.media_width)
         store = MediaStore(_EMBEDDINGS, disk) if media is not None else None
         runner = Runner(self.device, decoder, limits, pages, store)
+        if guessing is not None and guessing.drafter is None and decoder.guesses:
+            guessing = replace(guessing, drafter=NextTokens(runner))
         encoders = media.load_encoders(self.device) if media is not None else None
         engine = Engine(runner, read.tokenizer.end_ids, encoders, guessing)
         grammars = Grammars(read.tokenizer, decoder.vocabulary)

@@ -137,7 +137,11 @@ class Model(Perceives, Ranks, Transcribes):
 
     @property
     def guesses(self) -> tuple[str, ...]:
-        """What guesses tokens ahead: "draft-simple" (a draft model), "ngram-simple" (what a text repeats)."""
+        """What guesses tokens ahead.
+
+        "draft-simple" (a draft model) or "draft-mtp" (a layer of the model's own), and "ngram-simple" (what a text
+        repeats).
+        """
         guessing = self.engine.guessing
         return () if guessing is None else guessing.kinds
 

@@ -42,6 +42,8 @@ class FileReport:
     values as they are and long ones cut or counted. `memory_row_bytes` is what the cache takes for a row of a picture
     that layers look at beside the text, by number format; None where no layers do. `state_bytes` are those of the
     recurrent states of one sequence, and `token_bytes` what the cache takes for each of its tokens, by number format.
+    `next_token_bytes` are those in the file of layers that guess the token after the next, None where there are none;
+    `guesses` says whether opsin has them guess.
     """
 
     path: str
@@ -59,6 +61,8 @@ class FileReport:
     token_bytes: dict[str, float] | None
     state_bytes: int | None
     problem: str | None
+    next_token_bytes: int | None = None
+    guesses: bool = False
     vision: VisionReport | None = None
     audio: AudioReport | None = None
     notes: tuple[str, ...] = ()
@@ -92,6 +96,8 @@ def report_file(file: File, context: int | None = None) -> FileReport:
         token_bytes=memory.token if memory else None,
         state_bytes=memory.states if memory else None,
         problem=problem,
+        next_token_bytes=_next_token_bytes(file),
+        guesses=memory is not None and memory.guesses,
         vision=find_vision(file),
         audio=audio,
         notes=notes,
@@ -115,6 +121,7 @@ class _Memory:
     beside: dict[str, float] | None
     token: dict[str, float]
     states: int
+    guesses: bool
 
 
 def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None]:
@@ -140,7 +147,15 @@ def _memory(file: File, context: int | None) -> tuple[_Memory | None, str | None
         None if beside is None else {kind: cache_page_bytes([beside], kind) / PAGE for kind in CACHE_TYPES},
         {kind: size / (count * PAGE) for kind, size in cache.items()},
         sum(shape.bytes for shape in decoder.states.values()),
+        decoder.guesses,
     ), None
+
+
+def _next_token_bytes(file: File) -> int | None:
+    """Of layers that guess (multi-token prediction)."""
+    layers = {name.split(".nextn.")[0] for name in file.tensors if ".nextn." in name}
+    sizes = [info.nbytes for name, info in file.tensors.items() if any(name.startswith(f"{la}.") for la in layers)]
+    return sum(sizes) if layers else None
 
 
 def _notes(file: File, *, hears: bool) -> tuple[tuple[str, ...], str | None]:
@@ -200,8 +215,17 @@ def _memory_lines(report: FileReport) -> list[str]:
             for kind, size in report.cache_bytes.items()
         ),
         *([f"  states    {report.state_bytes / 1e6:9.1f} MB a sequence"] if report.state_bytes else []),
+        *_guess_lines(report),
         *_picture_lines(report),
     ]
+
+
+def _guess_lines(report: FileReport) -> list[str]:
+    """What a layer that guesses the token after the next takes, of the weights above."""
+    if report.next_token_bytes is None:
+        return []
+    use = "guesses tokens ahead" if report.guesses else "is left aside"
+    return [f"  of them   {report.next_token_bytes / 1e6:9.1f} MB of a next-token layer (MTP), which {use}"]
 
 
 def _each(report: FileReport, kind: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -117,6 +118,14 @@ class Checkpoint(Description):
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._homes)
+
+    def settings(self, rules: Rules) -> Settings:
+        found = super().settings(rules)
+        if rules.next_token is None:
+            return found
+        kept = re.compile(re.escape(rules.next_token).replace(r"\{n\}", r"\d{1,5}") + r"\.weight")
+        layers = sum(kept.fullmatch(name) is not None for name in self.names)
+        return Settings(found.where, {**found.tree, "next_token_layers": layers or None}, found.defaults)
 
     def stored(self, name: str) -> Stored:
         shard, own = self._homes[name]

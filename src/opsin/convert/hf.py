@@ -236,8 +236,8 @@ def _matches(rules: Rules, name: str) -> Iterator[tuple[Tensor, re.Match[str]]]:
 def _target(rule: Tensor, found: re.Match[str], settings: Settings) -> str:
     """The name of the tensor that a rule makes."""
     number = found.groupdict().get("n")
-    if number is not None and rule.number is not None:
-        number = str(rule.number(settings, int(number)))
+    if rule.number is not None:
+        number = str(rule.number(settings, int(number or 0)))
     return rule.target.format(n=number) + (found["end"] or "")
 
 
@@ -278,7 +278,9 @@ def _check_layers(checkpoint: Checkpoint, rules: Rules, settings: Settings, cont
     """Raises FileError where the text's layers are not as many as config.json says."""
     if rules.part != "text":
         return
-    layers, names = settings.number(rules.layers), [tensor.name for tensor in content.tensors]
+    names, more = [tensor.name for tensor in content.tensors], settings.get("next_token_layers", "int", 0)
+    assert isinstance(more, int)
+    layers = settings.number(rules.layers) + more
     found = {int(name.split(".")[1]) for name in names if name.startswith("blk.")}
     if found != set(range(layers)):
         raise FileError(f"{checkpoint.path} holds {len(found)} of its {layers} layers", hint="it is incomplete")

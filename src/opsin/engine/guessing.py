@@ -24,7 +24,7 @@ from opsin.ops import PAGE
 GUESSES = 16  # of a sequence in a step, where nobody says
 MOST_GUESSES = MOST - 1
 _FORCED = 0.97  # the chance that a text which must come is written in the usual ids
-_TRIED = 2  # guesses of a draft model that did not pay, now and then
+_TRIED = 2  # guesses of a drafter that did not pay, now and then
 
 Offered = dict[int, list[Guess]]  # by the number of a part in its plan
 
@@ -36,7 +36,7 @@ class Guessing:
     Attributes:
         most: guesses of one sequence in a step; 0 for none.
         always: also where they are not worth their time, as tests and measurements want it.
-        drafter: a smaller model that reads along, if there is one.
+        drafter: who computes guesses, a smaller model or a layer of the model's own, if there is one.
     """
 
     most: int = GUESSES
@@ -52,7 +52,7 @@ class Guessing:
         """What guesses, in llama.cpp's words."""
         if not self.most:
             return ()
-        return ("ngram-simple",) if self.drafter is None else ("draft-simple", "ngram-simple")
+        return ("ngram-simple",) if self.drafter is None else (self.drafter.kind, "ngram-simple")
 
 
 class Guesser:
@@ -61,14 +61,14 @@ class Guesser:
     def __init__(self, scheduler: Scheduler, guessing: Guessing, *, limits: Limits, context: int) -> None:
         self._scheduler, self._guessing, self._limits, self._context = scheduler, guessing, limits, context
         self._costs, self._drafter = StepCosts(), guessing.drafter
-        self._drafted: set[int] = set()  # parts of the last plan whose guesses a draft model made
+        self._drafted: set[int] = set()  # parts of the last plan whose guesses a drafter made
 
     def saw(self, plan: Plan, seconds: float) -> None:
         """A plan was computed, and ids were drawn, which took so long in all."""
         self._costs.saw(sum(part.rows + len(part.guesses) for part in plan), seconds)
         if self._drafter is not None:
             for number in self._drafted:
-                self._drafter.saw(plan[number].sequence, len(plan[number].guesses))
+                self._drafter.saw(plan[number].sequence)
 
     def keep(self) -> None:
         """Forget all sequences but those that run."""
@@ -117,7 +117,7 @@ class Guesser:
         return sequence.look_up.guesses(most) if sequence.look_up is not None else []
 
     def _draft(self, drafter: Drafter, plan: Plan, offered: Offered, most: dict[int, int], room: int) -> None:
-        """Let a draft model guess where it knows better than the text, if that pays."""
+        """Let a drafter guess where it knows better than the text, if that pays."""
         better = [n for n, some in offered.items() if not some or some[0].chance < drafter.share]
         others = sorted((g.chance for n, some in offered.items() if n not in better for g in some), reverse=True)
         if not better or room < len(better):
@@ -134,7 +134,7 @@ class Guesser:
                 self._drafted.add(number)
 
     def _worth(self, drafter: Drafter, plan: Plan, sequences: int, others: list[float]) -> int:
-        """How many guesses of each of so many sequences a draft model should make; 0 where they do not pay."""
+        """How many guesses of each of so many sequences a drafter should make; 0 where they do not pay."""
         if not drafter.seconds or drafter.is_due():
             return _TRIED
         rows, ids = sum(part.rows for part in plan), float(sum(part.wanted for part in plan))

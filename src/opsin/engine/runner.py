@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -17,12 +18,13 @@ from opsin.engine.media_store import MediaStore
 from opsin.engine.rows import PromptRows
 from opsin.engine.scheduler import Plan
 from opsin.engine.step_program import Limits, StepProgram
+from opsin.engine.trails import ShiftInputs
 from opsin.engine.windows import Held, Reach, WindowPlaces, is_near, reaching
 from opsin.errors import RequestError
-from opsin.models import Decoder
+from opsin.models import Decoder, Guesses
 from opsin.nn.batch import MEMORY
-from opsin.ops import Pages, PageType
-from opsin.ops.device import Device
+from opsin.ops import Array, Ops, Pages, PageType
+from opsin.ops.device import Device, Recording
 from opsin.ops.recurrence import States
 from opsin.spans import Prompt
 
@@ -59,10 +61,21 @@ class Runner(StepProgram):
         }
         self._most = min(CANDIDATES, self.vocabulary)
         self.writes = self.vocabulary > 0
+        self._shifts: ShiftInputs | None = None
         if self.writes:
-            logits = decoder.forward(self._batch(ops, tape, self.pages, self.states))
+            logits, kept = self._forward(ops, tape)
             ids, values, sums = ops.candidates(logits, tape.count("candidates", self._most))
-            self.program = tape.finish({"logits": logits, "ids": ids, "values": values, "sums": sums})
+            self.program = tape.finish({"logits": logits, "ids": ids, "values": values, "sums": sums, **kept})
+
+    def _forward(self, ops: Ops, tape: Recording) -> tuple[Array, dict[str, Array]]:
+        """Logits of a step, and what else it gives: states of all rows, where these are guessed from."""
+        decoder, batch = self.decoder, self._batch(ops, tape, self.pages, self.states)
+        if not decoder.guesses:
+            return decoder.forward(batch), {}
+        self._shifts = ShiftInputs(ops, tape, batch.ids, sequences=self.limits.sequences, width=decoder.width)
+        guessing = cast(Guesses, decoder)
+        states = guessing.every(replace(batch, shift=self._shifts.shift))
+        return guessing.logits(ops.take(states, batch.outputs)), {"states": states}
 
     def check_writes(self) -> None:
         """Raises RequestError where it does not."""
@@ -91,7 +104,9 @@ class Runner(StepProgram):
         """
         row, outputs, most = 0, list[int](), 1
         self._clear()
+        starts = list[int]()  # of the parts
         for number, part in enumerate(plan):
+            starts.append(row)
             sequence, end = part.sequence, part.start + part.rows + len(part.guesses)
             if part.writes:
                 self._write_memory(sequence.memory.unfilled, sequence.memory.written, part.writes)
@@ -101,6 +116,7 @@ class Runner(StepProgram):
             self._fill(row, number, sequence.rows, ids, part.start, sequence.pages, sequence.near)
             self._fill_memory(row, number, sequence.rows, range(part.start, end), sequence.memory.pages)
             self._fill_states(range(row, row + len(ids)), sequence.state.begin, sequence.state.written)
+            self._fill_shift(row, number, sequence.trail.at(part.start - 1))
             row += len(ids)
             if part.wanted:
                 outputs += range(row - 1 - len(part.guesses), row)
@@ -109,7 +125,28 @@ class Runner(StepProgram):
         if row:
             self.program.inputs["outputs"][: len(outputs)] = outputs
             self._run(rows=row, outputs=len(outputs), candidates=most)
+            self._leave_trails(plan, starts)
         return self._candidates(len(outputs), most)
+
+    def _fill_shift(self, row: int, number: int, state: Floats | None) -> None:
+        """Behind which state the rows of one sequence begin, if anything is guessed from that."""
+        if self._shifts is not None:
+            self._shifts.fill(self.program.inputs, row, number, state)
+
+    def _leave_trails(self, plan: Plan, starts: Sequence[int]) -> None:
+        """Sequences keep the states of their last rows, where they are guessed from."""
+        if self._shifts is None:
+            return
+        states = cast(Floats, self.program.output("states"))
+        for part, first in zip(plan, starts, strict=True):
+            if part.rows:
+                rows = states[first : first + part.rows + len(part.guesses)]
+                part.sequence.trail.put(part.start, rows, are_known=not part.guesses)
+
+    def _clear(self) -> None:
+        super()._clear()
+        if self._shifts is not None:
+            self._shifts.clear(self.program.inputs)
 
     def score(
         self, prompt: Prompt | Sequence[int], pages: list[int], sizes: Sequence[int] = (), *,
@@ -141,6 +178,7 @@ class Runner(StepProgram):
             self._fill(0, 0, rows, rows.ids[start:end], start, pages, reach(start, end))
             self._fill_memory(0, 0, rows, range(start, end), memory or [])
             self._fill_states(range(end - start), reads, writes)
+            self._fill_shift(0, 0, None)
             part = np.empty((end - start, self.vocabulary), np.float32)
             # Rows that belong together may be more than outputs: they are computed again, to the same bits.
             for first in range(start, end, self.limits.outputs):

@@ -22,6 +22,7 @@ from opsin.engine.sampler import Sampler
 from opsin.engine.sampling import Sampling
 from opsin.engine.states import Carried
 from opsin.engine.token_rules import TokenRules
+from opsin.engine.trails import Trail
 from opsin.engine.windows import Held
 from opsin.errors import DeviceError, OpsinError, RequestError
 from opsin.ops import PAGE
@@ -147,6 +148,7 @@ class Sequence:
         self.near = Held()
         self.memory = Remembered(self.rows.memory)
         self.state = Carried()
+        self.trail = Trail()
         self.ends = (frozenset() if sampling.ignore_eos else ends).union(sampling.stop_token_ids)
         self.sampler = Sampler(sampling, rules, self.rows.text_ids, self.ends, vocabulary)
         self.constraint = constraint

@@ -31,9 +31,9 @@ class Settings:
 
     The tree is config.json; what other files say stands under "preprocessor" (preprocessor_config.json, with the
     image_processor of processor_config.json), "tokenizer" (tokenizer_config.json), "generation" and "added_tokens" (the
-    ids of the tokens that tokenizer.json adds, by their texts). Where text is converted, the settings of text_config
-    stand at the root as well. `defaults` count at the root where config.json is silent, as those of transformers' class
-    do.
+    ids of the tokens that tokenizer.json adds, by their texts). "next_token_layers" is how many layers that guess are
+    kept (`Rules.next_token`), null for none. Where text is converted, the settings of text_config stand at the root as
+    well. `defaults` count at the root where config.json is silent, as those of transformers' class do.
     """
 
     def __init__(self, where: str, tree: Mapping[str, object], defaults: Mapping[str, object] | None = None) -> None:
@@ -121,7 +121,7 @@ class Tensor:
         shape: gives their shape from the source's, where `change` makes another.
         type: the number format that it always gets.
         plain: it gets F16 where others get blocks.
-        number: "{n}" of the target, from that of the source, where files count otherwise.
+        number: "{n}" of the target, from that of the source (0 where it has none), where files count otherwise.
         each: gives the values of one expert from those that the source holds of it, one expert behind the other; so
             that no more than one has to be in memory. `shape` tells of the whole.
         scales, blocks: what the source holds are codes, the scales stand in another one of this name; gives the blocks
@@ -180,6 +180,7 @@ class Rules:
         assumed: what the family's code takes for granted of settings that may say otherwise: values, or functions of
             the settings that give them.
         guesses: whether there may be layers behind the text's own, which guess further tokens and are left out.
+        next_token: a tensor that each layer of that kind has which is kept, written as `Tensor.source`.
         when: whether a config.json is of these, where several models go by one class name.
         layers: the setting that says how many layers the text has.
         merged: tokenizer.ggml.model of files that hold the merges of a tokenizer of SentencePiece's kind, where others
@@ -200,6 +201,7 @@ class Rules:
     check: Callable[[Settings], None] = lambda settings: None
     assumed: Mapping[str, object] = field(default_factory=dict)
     guesses: bool = False
+    next_token: str | None = None
     when: Callable[[Mapping[str, object]], bool] = lambda config: True
     layers: str = "num_hidden_layers"
     merged: str | None = None

@@ -249,6 +249,17 @@ def _expert_shape(settings: Settings, gates: bool) -> tuple[int, int]:
     return (2 * inner, width) if gates else (width, inner)
 
 
+def _stored_layers(settings: Settings) -> int:
+    more = settings.get("next_token_layers", "int", 0)
+    assert isinstance(more, int)
+    return settings.number("num_hidden_layers") + more
+
+
+NEXT_TOKEN_KEYS = (  # behind `KEYS`
+    Key("{arch}.block_count", _stored_layers),
+    Key("{arch}.nextn_predict_layers", "next_token_layers", "int", None),
+)
+
 SWISH = {"hidden_act": "silu", "partial_rotary_factor": 1.0, "rope_parameters.partial_rotary_factor": 1.0}  # `assumed`
 PRE_NORM = (Tensor("layers.{n}.post_attention_layernorm", "blk.{n}.ffn_norm"),)
 SANDWICH = (  # whose norms multiply with one more than checkpoints hold

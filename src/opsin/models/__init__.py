@@ -78,6 +78,11 @@ class Decoder(Protocol):
         """Positions of a row: 1, or 3 (time, row, column) where pictures are laid out in a plane."""
         ...
 
+    @property
+    def guesses(self) -> bool:
+        """Whether it has a layer that guesses the token after the next: then it is a `Guesses`, too."""
+        ...
+
     def hidden(self, batch: Batch) -> Array:
         """States [outputs, width] after the last norm, of the rows that the batch wants."""
         ...
@@ -92,6 +97,28 @@ class Remembers(Protocol):
 
     def remember(self, memory: Array, pages: Pages, slots: Array) -> None:
         """Write the keys and values of memory [rows, width] to slots [rows] of the group's pages. Eager, once."""
+        ...
+
+
+class Guesses(Protocol):
+    """A decoder with a layer behind its own that guesses the token after the next (`nn.next_token`)."""
+
+    def every(self, batch: Batch) -> Array:
+        """States [rows, width] after the last norm, of all rows. Keys and values of that layer are written, too.
+
+        The batch has a `shift`. `logits` of those that it wants are what `forward` gives.
+        """
+        ...
+
+    def logits(self, x: Array) -> Array:
+        """Of states [rows, width]."""
+        ...
+
+    def guess(self, batch: Batch, states: Array) -> tuple[Array, Array]:
+        """States [rows, width] behind the batch's rows, which are of text, and logits [rows, vocabulary] of them.
+
+        `states` are those of the rows before. What comes out may stand for the states of the batch's rows.
+        """
         ...
 
 

@@ -1,7 +1,8 @@
 """GLM 4.5 and 4.6: the first layers have one feed-forward part, the others experts and one that all rows share.
 
 Scores are sigmoids; a bias changes who is chosen, and shares add up to a factor. Half of a head turns, by three
-positions where a file has sections of M-RoPE (GLM-4.5V and 4.6V). Layers that guess further tokens are left aside.
+positions where a file has sections of M-RoPE (GLM-4.5V and 4.6V). A layer behind the others may guess the token after
+the next.
 
 GGUF: general.architecture = "glm4moe". Oracle: transformers' Glm4MoeForCausalLM.
 """
@@ -13,6 +14,7 @@ from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
 from opsin.gguf.text_rules import EXPERT_KEYS, KEYS, expert_tensors, head_width, tensors
 from opsin.nn.decoder import PreNormDecoder, written_layers
 from opsin.nn.module import FirstLayers, Reader
+from opsin.nn.next_token import GuessingDecoder
 
 SIGMOID = 2  # GGUF's number of the gating
 
@@ -25,9 +27,10 @@ def _turned(settings: Settings) -> int:
 
 
 def load(file: File, source: Reader) -> PreNormDecoder:
-    source = FirstLayers(source, written_layers(file, "glm4moe"))
+    first = FirstLayers(source, written_layers(file, "glm4moe"))
     planes = bool(file.get_ints("glm4moe.rope.dimension_sections", ()).any())
-    return PreNormDecoder.load(file, source, "glm4moe", pairing="halves", mrope=planes, gating=SIGMOID)
+    decoder = PreNormDecoder.load(file, first, "glm4moe", pairing="halves", mrope=planes, gating=SIGMOID)
+    return GuessingDecoder.around(decoder, file, source, "glm4moe")
 
 
 DECODERS = {"glm4moe": load}

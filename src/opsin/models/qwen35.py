@@ -1,7 +1,7 @@
 """Qwen 3.5, 3.6 and 3.8: of four layers three are gated delta networks, whose state does not grow with the text.
 
 The fourth attends, to the heads' queries a gate is added, and a part of each head turns, by three axes that take turns.
-The tower is Qwen3-VL's, without DeepStack. Layers that guess the token after the next are left out.
+The tower is Qwen3-VL's, without DeepStack. A layer behind the others may guess the token after the next.
 
 With experts, each row passes through a few and one that all share, by a gate.
 
@@ -22,7 +22,15 @@ from opsin.arrays import Floats, Ints
 from opsin.errors import ModelError
 from opsin.gguf import File
 from opsin.gguf.rules import Change, Key, Rules, Settings, Shape, Tensor, plus_one
-from opsin.gguf.text_rules import EXPERT_KEYS, KEYS, expert_tensors, fused_expert_tensors, tensors, turned
+from opsin.gguf.text_rules import (
+    EXPERT_KEYS,
+    KEYS,
+    NEXT_TOKEN_KEYS,
+    expert_tensors,
+    fused_expert_tensors,
+    tensors,
+    turned,
+)  # fmt: skip
 from opsin.models.qwen2vl import sections
 from opsin.models.qwen3vl import dialect, tower_found, tower_rules
 from opsin.nn.attention import GatedAttention, Heads, heads_of
@@ -33,6 +41,7 @@ from opsin.nn.experts import ExpertFfn, routing_of
 from opsin.nn.ffn import GatedFfn
 from opsin.nn.keys import positive_float, positive_int
 from opsin.nn.module import Module, Reader, at
+from opsin.nn.next_token import NextToken, has_next_token
 from opsin.nn.parts import RmsNorm
 from opsin.nn.rope import Rope, interleaved_axis_of, rope_of
 from opsin.ops import Array
@@ -67,6 +76,7 @@ class Qwen35Decoder(OverWeights):
     frequencies: Array
     axis: Array | None
     routing: Routing | None  # how layers of experts choose these
+    next_token: NextToken | None = None
 
     @classmethod
     def load(
@@ -90,17 +100,24 @@ class Qwen35Decoder(OverWeights):
             else:
                 block.attn.check(heads)
         rope, constant = rope_of(file, prefix, heads.width), source.ops.constant
+        eps = positive_float(file, f"{prefix}.attention.layer_norm_rms_epsilon")
+        full, next_token = sum(isinstance(block, FullBlock) for block in blocks), None
+        if has_next_token(source, len(blocks)):
+            layer = FullBlock.read(source, f"blk.{len(blocks)}")
+            next_token = NextToken.of(source, weights, layer, len(blocks), full, heads=heads, eps=eps, routing=routing)
+            check_experts(file, prefix, layer.ffn, routing, weights.width)
         return cls(
             weights=weights,
             blocks=blocks,
             heads=heads,
             delta=delta,
             rope=rope,
-            eps=positive_float(file, f"{prefix}.attention.layer_norm_rms_epsilon"),
+            eps=eps,
             context=positive_int(file, f"{prefix}.context_length"),
             frequencies=constant(rope.frequencies),
             axis=constant(interleaved_axis_of(file, prefix, len(rope.frequencies))) if mrope else None,
             routing=routing,
+            next_token=next_token,
         )
 
     @property
@@ -109,7 +126,12 @@ class Qwen35Decoder(OverWeights):
 
     @property
     def groups(self) -> dict[str, GroupShape]:
-        return {"self": GroupShape(len(self.blocks) - self._recurrent, self.heads.kv, self.heads.width)}
+        full = len(self.blocks) - self._recurrent + self.guesses
+        return {"self": GroupShape(full, self.heads.kv, self.heads.width)}
+
+    @property
+    def guesses(self) -> bool:
+        return self.next_token is not None
 
     @property
     def states(self) -> dict[str, StateShape]:
@@ -120,11 +142,31 @@ class Qwen35Decoder(OverWeights):
         return sum(isinstance(block, DeltaBlock) for block in self.blocks)
 
     def hidden(self, batch: Batch) -> Array:
-        w, tap = self.weights, batch.tap
-        x = tap("embed", batch.overlay(w.token_embd(batch.ids)))
+        _, x, _ = self._through(batch)
+        return batch.tap("norm", self.weights.output_norm(x.ops.take(x, batch.outputs), self.eps))
+
+    def every(self, batch: Batch) -> Array:
+        """As `models.Guesses`."""
+        assert self.next_token is not None
+        embedded, x, table = self._through(batch)
+        states = self.weights.output_norm(x, self.eps)
+        self.next_token.write(batch, embedded, states, table)
+        return states
+
+    def guess(self, batch: Batch, states: Array) -> tuple[Array, Array]:
+        """As `models.Guesses`."""
+        assert self.next_token is not None
+        return self.next_token.guess(self.weights, batch, states, self._table(batch))
+
+    def _table(self, batch: Batch) -> Array:
         places, axis = (batch.positions, None) if batch.axes is None else (batch.axes, self.axis)
-        table = x.ops.rope_table(places, self.frequencies, self.rope.scale, axis)
-        full = recurrent = 0
+        return places.ops.rope_table(places, self.frequencies, self.rope.scale, axis)
+
+    def _through(self, batch: Batch) -> tuple[Array, Array, Array]:
+        """Embeddings, what stands behind all layers [rows, width], and the rope's table."""
+        w, tap = self.weights, batch.tap
+        embedded = x = tap("embed", batch.overlay(w.token_embd(batch.ids)))
+        table, full, recurrent = self._table(batch), 0, 0
         for i, block in enumerate(self.blocks):
             normed = block.attn_norm(x, self.eps)
             if isinstance(block, DeltaBlock):
@@ -140,7 +182,7 @@ class Qwen35Decoder(OverWeights):
                 full += 1
             x = feed_forward(block.ffn, block.ffn_norm(x, self.eps), "silu", self.routing, residual=x)
             x = tap(f"blk.{i}.out", x)
-        return tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps))
+        return embedded, x, table
 
 
 def _heads(file: File, prefix: str) -> Heads:
@@ -215,7 +257,7 @@ def _recurrent(settings: Settings) -> list[bool]:
         told = [known[not (layer + 1) % every] for layer in range(layers)]
     if not isinstance(told, list) or len(told) != layers or not set(told) <= set(known):
         raise ModelError(f"{settings.where}: layer_types is {told!r:.60}, of {layers} layers", hint="mend config.json")
-    return [kind == known[0] for kind in told]
+    return [kind == known[0] for kind in told] + [False] * (settings.find("next_token_layers") is not None)
 
 
 def _inner(settings: Settings) -> int:
@@ -248,18 +290,39 @@ TENSORS = (
     Tensor(f"{_LINEAR}.norm", f"{_BLOCK}.ssm_norm"),
     Tensor(f"{_LINEAR}.out_proj", f"{_BLOCK}.ssm_out", _tiled(_VALUE_WIDTH, axis=1)),
 )
+
+
+def _last(settings: Settings, number: int) -> int:
+    """The layer that guesses stands behind all others."""
+    return settings.number("num_hidden_layers")
+
+
+def _next_token_tensors(layers: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Tensors of a checkpoint's first layer that guesses, an ordinary one that attends, and of what it has beside."""
+    start, names = "layers.{n}.", {"fc": "eh_proj", "pre_fc_norm_embedding": "enorm", "pre_fc_norm_hidden": "hnorm"}
+    ordinary = (rule for rule in layers if rule.source.startswith(start) and not rule.source.startswith(_LINEAR))
+    return (
+        *(replace(rule, source="mtp.layers.0." + rule.source[len(start) :], number=_last) for rule in ordinary),
+        *(
+            Tensor(f"mtp.{theirs}", f"{_BLOCK}.nextn.{ours}", plus_one if "norm" in ours else None, number=_last)
+            for theirs, ours in {**names, "norm": "shared_head_norm"}.items()
+        ),
+    )
+
+
 _TEXT = Rules(
     part="text",
     architecture="qwen35",
     classes=("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM"),
     types=("qwen3_5_text",),
-    keys=(*KEYS, *RECURRENT_KEYS, sections(11, 11, 10)),
-    tensors=TENSORS,
+    keys=(*KEYS, *NEXT_TOKEN_KEYS, *RECURRENT_KEYS, sections(11, 11, 10)),
+    tensors=(*TENSORS, *_next_token_tensors(TENSORS)),
     defaults={
         "vocab_size": 248320, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 32,
         "num_attention_heads": 16, "num_key_value_heads": 4, "max_position_embeddings": 32768, "head_dim": 256,
     },
     dropped=("mtp.*",),
+    next_token="mtp.fc",
     assumed={"hidden_act": "silu", "attn_output_gate": True, "rope_parameters.mrope_interleaved": True},
 )  # fmt: skip
 
@@ -269,6 +332,7 @@ SHARED_EXPERT = (
     *(Tensor(f"{_SHARED}.{part}_proj", f"{_BLOCK}.ffn_{part}_shexp") for part in ("gate", "up", "down")),
     Tensor(f"{_SHARED}_gate.weight", f"{_BLOCK}.ffn_gate_inp_shexp.weight", type="F32"),
 )
+_EXPERT_TENSORS = (*TENSORS, *expert_tensors(), *fused_expert_tensors(), *SHARED_EXPERT)
 _MIXTURE = replace(
     _TEXT,
     architecture="qwen35moe",
@@ -278,9 +342,7 @@ _MIXTURE = replace(
         *(key for key in _TEXT.keys if key.name != "{arch}.feed_forward_length"), *EXPERT_KEYS,
         Key("{arch}.expert_shared_feed_forward_length", "shared_expert_intermediate_size"),
     ),
-    tensors=(
-        *TENSORS, *expert_tensors(), *fused_expert_tensors(), *SHARED_EXPERT,
-    ),
+    tensors=(*_EXPERT_TENSORS, *_next_token_tensors(_EXPERT_TENSORS)),
     defaults={
         **_TEXT.defaults, "hidden_size": 2048, "num_hidden_layers": 40, "num_key_value_heads": 2, "num_experts": 256,
         "num_experts_per_tok": 8, "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512,

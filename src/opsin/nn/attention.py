@@ -135,9 +135,22 @@ class SelfAttention(RowAttention):
     def normed(self, q: Array, k: Array, eps: float) -> tuple[Array, Array]:
         if self.attn_q_norm is not None:
             q = self.attn_q_norm(q, eps)
-        if self.attn_k_norm is not None:
-            k = self.attn_k_norm(k, eps)
-        return q, k
+        return q, self._normed_keys(k, eps)
+
+    def _normed_keys(self, k: Array, eps: float) -> Array:
+        return k if self.attn_k_norm is None else self.attn_k_norm(k, eps)
+
+    def write(
+        self, x: Array, batch: Batch, *, layer: int, heads: Heads, rope: Array, pairing: Pairing, eps: float
+    ) -> None:
+        """The keys and values of x [rows, width] alone, of the KV group "self", for whoever looks back to them."""
+        kept = batch.groups["self"]
+        if self.attn_k is not None and self.attn_v is not None:
+            k, v = (part(x).reshape(heads.kv, heads.width) for part in (self.attn_k, self.attn_v))
+        else:
+            _, k, v = self.project(x, heads)
+        assert kept.slots is not None
+        x.ops.store(kept.pages, layer, x.ops.rope(self._normed_keys(k, eps), rope, pairing), v, kept.slots)
 
 
 class WideNormAttention(RowAttention):

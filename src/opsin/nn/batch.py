@@ -91,6 +91,25 @@ class Memory(Group):
 
 
 @dataclass(frozen=True, eq=False)
+class Shift:
+    """Where the row before each row of a batch is, of the same sequence.
+
+    Attributes:
+        rows: int32 [rows], its number in the batch.
+        carried: float32 [sequences, width], the states of rows before the first ones in the batch.
+        places: int32 [rows], which of these is the row's; negative where the row before it is in the batch.
+    """
+
+    rows: Array
+    carried: Array
+    places: Array
+
+    def __call__(self, states: Array) -> Array:
+        """States [rows, width] of a batch -> those of the rows before."""
+        return states.ops.put(states.ops.take(states, self.rows), self.carried, self.places)
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Rows of many sequences, one after another; a sequence's rows stand together.
 
@@ -108,6 +127,7 @@ class Batch:
         context: positions that a sequence may have here; None: those that the decoder was trained for.
         states: recurrent states by name.
         runs: whose rows are whose, and where their states come from and go; None where there are no states.
+        shift: the rows before all rows; None where nothing guesses from their states.
         tap: sees, and may replace, values by name ("blk.3.out").
     """
 
@@ -122,6 +142,7 @@ class Batch:
     context: int | None = None
     states: Mapping[str, States] = field(default_factory=dict)
     runs: Runs | None = None
+    shift: Shift | None = None
     tap: Tap = untapped
     wants_weights: Callable[[str], bool] = lambda name: False
 

@@ -91,6 +91,10 @@ class OverWeights:
     def segments(self) -> int:
         return 0
 
+    @property
+    def guesses(self) -> bool:
+        return False
+
     def hidden(self, batch: Batch) -> Array:
         raise NotImplementedError
 
@@ -195,12 +199,16 @@ class PreNormDecoder(OverWeights):
         return 1 if self.axis is None else 3
 
     def hidden(self, batch: Batch) -> Array:
-        w, tap = self.weights, batch.tap
-        x = tap("embed", batch.overlay(w.token_embd(batch.ids)))
+        _, x, _ = self._through(batch)
+        return batch.tap("norm", self.weights.output_norm(x.ops.take(x, batch.outputs), self.eps))
+
+    def _through(self, batch: Batch) -> tuple[Array, Array, Tables]:
+        """Embeddings, what stands behind all layers [rows, width], and the rope's tables."""
+        embedded = x = batch.tap("embed", batch.overlay(self.weights.token_embd(batch.ids)))
         tables = self._tables(batch)
-        for i, block in enumerate(w.blk):
+        for i, block in enumerate(self.weights.blk):
             x = self._block(block, x, batch, i, tables)
-        return tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps))
+        return embedded, x, tables
 
     def _place(self, layer: int) -> tuple[str, int]:
         """A layer's KV group, and its number among the layers of that."""

@@ -87,6 +87,10 @@ class OverEmbeddings:
     def media_width(self) -> int:
         return self.width
 
+    @property
+    def guesses(self) -> bool:
+        return False
+
     def forward(self, batch: Batch) -> Array:
         raise ModelError("this model makes embeddings, and writes nothing")
 

@@ -55,6 +55,14 @@ class MetaReader(FileReader):
         self.bytes += size
         return MetaWeight((outputs, inputs), size)
 
+    def halves(self, name: str) -> tuple[MetaWeight, MetaWeight]:
+        kind, outputs, inputs = self._matrix(name)
+        whole = by_id(kind if inputs // 2 % by_id(kind).elements == 0 else BY_NAME["F32"].id)
+        size = weight_bytes(whole, outputs, inputs // 2)
+        self.bytes += 2 * size
+        half = MetaWeight((outputs, inputs // 2), size)
+        return half, half
+
     def stack(self, name: str, part: int = 0, parts: int = 1) -> MetaStack:
         kind, (experts, outputs, inputs) = self._stack(name, parts)
         size = experts * weight_bytes(by_id(kind), outputs, inputs)

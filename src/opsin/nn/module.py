@@ -48,6 +48,10 @@ class Reader(Protocol):
         """
         ...
 
+    def halves(self, name: str) -> tuple[Weight, Weight]:
+        """A matrix (outputs, 2 * inputs) as two (outputs, inputs); in float32 where it is cut within a block."""
+        ...
+
     def stack(self, name: str, part: int = 0, parts: int = 1) -> Stack:
         """Matrices of experts (experts, outputs, inputs). With `parts`, those of each expert's rows cut in so many."""
         ...
@@ -90,6 +94,26 @@ class FileReader:
 
         place = self._place(name) + ("" if rows is None else f" {blake2b(chosen.tobytes()).hexdigest()}")
         return self.ops.pack(Raw(name, kind, (len(chosen), inputs), read, self._origin, place))
+
+    def halves(self, name: str) -> tuple[Weight, Weight]:
+        return self._half(name, 0), self._half(name, 1)
+
+    def _half(self, name: str, number: int) -> Weight:
+        kind, outputs, inputs = self._matrix(name)
+        width, blocks = inputs // 2, by_id(kind)
+        if inputs % 2:
+            raise ModelError(f"tensor {name} has {inputs} columns, which are no two halves")
+        if width % blocks.elements:
+            columns = slice(number * width, (number + 1) * width)
+            return self.weight(name, change=lambda values: np.ascontiguousarray(values[:, columns]))
+
+        def read(first: int, last: int, into: npt.NDArray[np.uint8]) -> None:
+            whole = np.empty((last - first, 2, blocks.row_bytes(width)), np.uint8)
+            self._file.read_into(name, whole.reshape(-1), first * 2 * whole.shape[2])
+            into.reshape(last - first, -1)[:] = whole[:, number]
+
+        place = f"{self._place(name)} half {number}"
+        return self.ops.pack(Raw(name, kind, (outputs, width), read, self._origin, place))
 
     def stored(self, name: str) -> Weight:
         """The file stays open for as long as the table lives, also when whoever opened it closes it."""
@@ -170,6 +194,9 @@ class Rereader:
 
     def weight(self, name: str, *, change: Change | None = None, rows: Choice | None = None) -> Weight:
         return self.source.weight(name, change=change, rows=rows)
+
+    def halves(self, name: str) -> tuple[Weight, Weight]:
+        return self.source.halves(name)
 
     def stack(self, name: str, part: int = 0, parts: int = 1) -> Stack:
         return self.source.stack(name, part, parts)

@@ -1,11 +1,12 @@
 """What guesses give: tokens a second with them and without, by turns, on a text to copy and on ordinary questions.
 
-    python bench/guesses.py [--model FILE] [--rounds 3] [--tokens 200] [--threads 2] [--draft FILE] [--recite]
+    python bench/guesses.py [--model FILE] [--rounds 3] [--tokens 200] [--threads 2] [--draft FILE] [--recite] [--count]
 
 The copy-heavy task is to write a text again with one word changed, which any editor of code or prose asks for; chat is
 questions whose answers stand nowhere. Answers are the same with and without (it is checked), drawn from the likeliest.
 The model is SmolLM2-135M (tools/fetch_smollm2.py), or another. Of one with random weights, which copies nothing,
-`--recite` has each answer be the text with the word changed, id by id: rows cost what they cost in any model.
+`--recite` has each answer be the text with the word changed, id by id: rows cost what they cost in any model. `--count`
+is for files of `random_qwen35.py --right`, whose answers count on, so that nothing is looked up: their layer guesses.
 """
 
 from __future__ import annotations
@@ -104,6 +105,11 @@ def recited(model: opsin.Model, tokens: int) -> Run:
     return read(iter([model.engine.submit(Prompt.of([given]), Sampling(temperature=0.0), constraint=form)]))
 
 
+def counted(model: opsin.Model, tokens: int) -> Run:
+    sampling = Sampling(temperature=0.0, max_tokens=tokens)
+    return read(iter([model.engine.submit(Prompt.of([list(range(1000, 1100))]), sampling)]))
+
+
 def compare(name: str, runs: list[tuple[Run, Run]]) -> None:
     """A line: medians of rates without and with guesses, and of their ratios."""
     assert all(plain.ids == guessing.ids for plain, guessing in runs), "answers differ"
@@ -122,6 +128,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--draft", type=Path, help="a smaller model, which guesses, too")
     parser.add_argument("--recite", action="store_true")
+    parser.add_argument("--count", action="store_true")
     args = parser.parse_args()
     path = args.model or smollm2()
     with (
@@ -131,6 +138,8 @@ def main() -> None:
         tasks = (
             {"recite": lambda model: recited(model, args.tokens)}
             if args.recite
+            else {"count": lambda model: counted(model, args.tokens)}
+            if args.count
             else {
                 "copy": lambda model: asked(model, COPY, args.tokens),
                 "chat": lambda model: asked(model, QUESTIONS, args.tokens),

@@ -52,13 +52,14 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A matrix [rows, columns] to fill with random blocks of the wanted standard deviation."""
+    """A matrix [rows, columns] to fill with random blocks of the wanted standard deviation, or with what is `made`."""
 
     name: str
     rows: int
     columns: int
     format: Format
     deviation: float
+    made: Callable[[], Bytes] | None = None
 
 
 @contextmanager
@@ -180,7 +181,7 @@ def write_tensors(
         writer.write_tensor_data(values)
     pool = Pool()
     for m in matrices:
-        writer.write_tensor_data(pool.take(m))
+        writer.write_tensor_data(pool.take(m) if m.made is None else m.made())
 
 
 def _matrices(shapes: Shapes, mix: str) -> Iterator[Tensor]:

@@ -1,8 +1,10 @@
 """Writes a GGUF file of Qwen3.5-4B's shapes with random weights, so that speed can be measured without a download.
 
-    python bench/random_qwen35.py FOLDER [--layers 32]
+    python bench/random_qwen35.py FOLDER [--layers 32] [--right 0.85]
 
-Its formats are those of Q4_K_M. See `random_llama`.
+Its formats are those of Q4_K_M. See `random_llama`. With `--right` a layer guesses the token after the next
+(multi-token prediction), rightly in that share of cases: layers add nothing to embeddings, whose likeliest next token
+is the next one by number, and so it is for that layer, but behind some of the tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import numpy as np
 from gguf import GGMLQuantizationType as Format
 from gguf import GGUFWriter, LlamaFileType
 from numpy.typing import NDArray
-from random_llama import Tensor, created, has_more_bits, write_tensors, write_tokenizer
+from random_llama import SEED, Tensor, created, has_more_bits, write_tensors, write_tokenizer
+
+from opsin.quants import BY_NAME
 
 ARCHITECTURE = "qwen35"
 
@@ -39,6 +43,7 @@ class Shapes:
     steps: int = 4
     vocabulary: int = 248_320
     context: int = 262_144
+    right: float | None = None  # of what a layer that guesses says; None for no such layer
 
     @property
     def values(self) -> int:
@@ -48,14 +53,20 @@ class Shapes:
     def channels(self) -> int:
         return 2 * self.key_heads * self.state + self.values
 
+    @property
+    def stored(self) -> int:
+        """Layers, with one that guesses."""
+        return self.layers + (self.right is not None)
+
     def attends(self, layer: int) -> bool:
-        return (layer + 1) % self.period == 0
+        return (layer + 1) % self.period == 0 or layer == self.layers
 
 
 def write(folder: Path, shapes: Shapes | None = None) -> Path:
     """Write it into `folder` unless it is there already; returns its path."""
     shapes = shapes or Shapes()
-    path = folder / f"random-qwen35-{shapes.layers}x{shapes.width}.q4_k_m.gguf"
+    guesses = "" if shapes.right is None else f"-mtp-{shapes.right}"
+    path = folder / f"random-qwen35-{shapes.layers}x{shapes.width}{guesses}.q4_k_m.gguf"
     with created(path, ARCHITECTURE) as writer:
         if writer is not None:
             _write_metadata(writer, shapes)
@@ -68,7 +79,9 @@ def _write_metadata(writer: GGUFWriter, shapes: Shapes) -> None:
     writer.add_name(f"Random Qwen 3.5, {shapes.layers} layers of {shapes.width}")
     writer.add_file_type(LlamaFileType.MOSTLY_Q4_K_M)
     writer.add_quantization_version(2)
-    writer.add_block_count(shapes.layers)
+    writer.add_block_count(shapes.stored)
+    if shapes.right is not None:
+        writer.add_nextn_predict_layers(1)
     writer.add_context_length(shapes.context)
     writer.add_embedding_length(shapes.width)
     writer.add_feed_forward_length(shapes.hidden)
@@ -93,7 +106,9 @@ def _plain(shapes: Shapes) -> Iterator[tuple[str, NDArray[np.float32]]]:
     yield "output_norm.weight", np.ones(shapes.width, np.float32)
     taps = np.tile(np.float32([0.1, 0.2, 0.3, 0.6]), (shapes.channels, 1))
     rates = -np.geomspace(1e-3, 1, shapes.value_heads, dtype=np.float32)
-    for i in range(shapes.layers):
+    for name in () if shapes.right is None else ("enorm", "hnorm", "shared_head_norm"):
+        yield f"blk.{shapes.layers}.nextn.{name}.weight", np.ones(shapes.width, np.float32)
+    for i in range(shapes.stored):
         for name in ("attn_norm", "post_attention_norm"):
             yield f"blk.{i}.{name}.weight", np.ones(shapes.width, np.float32)
         if shapes.attends(i):
@@ -108,8 +123,11 @@ def _plain(shapes: Shapes) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
 def _matrices(shapes: Shapes) -> Iterator[Tensor]:
     width, q, kv = shapes.width, shapes.heads * shapes.head, shapes.kv_heads * shapes.head
-    yield Tensor("token_embd.weight", shapes.vocabulary, width, Format.Q6_K, 1 / math.sqrt(width))
-    for i in range(shapes.layers):
+    if shapes.right is None:
+        yield Tensor("token_embd.weight", shapes.vocabulary, width, Format.Q6_K, 1 / math.sqrt(width))
+    else:
+        yield from _telling(shapes, shapes.right)
+    for i in range(shapes.stored):
         more = Format.Q6_K if has_more_bits(i, shapes.layers) else Format.Q4_K
         parts = [
             ("ffn_gate", shapes.hidden, width, Format.Q4_K), ("ffn_up", shapes.hidden, width, Format.Q4_K),
@@ -129,7 +147,39 @@ def _matrices(shapes: Shapes) -> Iterator[Tensor]:
             ]  # fmt: skip
         for part, rows, columns, form in parts:
             quiet = 1 / math.sqrt(2 * shapes.layers) if rows == width else 1.0  # what is added to the stream
+            if rows == width and shapes.right is not None:
+                quiet = 0.0
             yield Tensor(f"blk.{i}.{part}.weight", rows, columns, form, quiet / math.sqrt(columns))
+
+
+CODES = 512  # a token's embedding is one of so many codes for its number's end, beside one for its beginning
+
+
+def _telling(shapes: Shapes, right: float) -> Iterator[Tensor]:
+    """Tables by which the next token is the next by number, and those of a layer that says the same, mostly."""
+    width, numbers = shapes.width, np.arange(shapes.vocabulary)
+    codes = np.random.default_rng(SEED).choice(np.float32([-1, 1]), (2, CODES, width // 2))
+    encode = BY_NAME["Q6_K"].encode
+    assert encode is not None
+    blocks = encode(codes.reshape(-1, 256)).reshape(2, CODES, -1)
+
+    def table(name: str, ids: NDArray[np.int64]) -> Tensor:
+        def made() -> NDArray[np.uint8]:
+            return np.concatenate([blocks[0, ids % CODES], blocks[1, ids // CODES]], axis=1)
+
+        return Tensor(name, shapes.vocabulary, width, Format.Q6_K, 1.0, made)
+
+    def passing() -> NDArray[np.uint8]:
+        kind = BY_NAME["Q8_0"]
+        assert kind.encode is not None
+        return kind.encode(np.eye(width, 2 * width, dtype=np.float32).reshape(-1, 32)).reshape(width, -1)
+
+    wrong = numbers * 7919 % 1000 >= 1000 * right
+    beside = f"blk.{shapes.layers}.nextn"
+    yield table("token_embd.weight", numbers)
+    yield table("output.weight", (numbers - 1) % shapes.vocabulary)
+    yield table(f"{beside}.embed_tokens.weight", np.where(wrong, (numbers + 100) % shapes.vocabulary, numbers))
+    yield Tensor(f"{beside}.eh_proj.weight", width, 2 * width, Format.Q8_0, 1.0, passing)
 
 
 def main() -> None:
@@ -137,8 +187,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--right", type=float, help="with a layer that guesses, which is right so often")
     args = parser.parse_args()
-    print(write(args.folder, Shapes(layers=args.layers)))
+    print(write(args.folder, Shapes(layers=args.layers, right=args.right)))
 
 
 if __name__ == "__main__":

@@ -151,6 +151,15 @@ def test_a_layer_that_is_never_right_is_left_alone(make, monkeypatch):
     assert counts["blind"][0] < 60 and counts["blind"][1] < 0.5
 
 
+def test_what_a_step_takes_without_guesses_is_known_before_any_is_made(make):
+    engine, seen = make("sure", always=False), []
+    step = engine._runner.step
+    engine._runner.step = lambda plan: seen.append(len(plan[0].guesses)) or step(plan)
+    list(engine.submit(Prompt.of([ids_of(20)]), greedy(40)))
+    assert seen[1:4] == [0, 0, 0]
+    assert seen[4] == 2
+
+
 def test_drawn_ids_have_the_distribution_of_the_model(make):
     """Guesses are always of the likeliest id: those who take it too often, or too seldom, are seen."""
     prompt, sampling = ids_of(10), Sampling(temperature=1.0, top_k=4, top_p=1.0, min_p=0.0, max_tokens=3)

@@ -135,9 +135,11 @@ class Guesser:
 
     def _worth(self, drafter: Drafter, plan: Plan, sequences: int, others: list[float]) -> int:
         """How many guesses of each of so many sequences a drafter should make; 0 where they do not pay."""
+        rows, ids = sum(part.rows for part in plan), float(sum(part.wanted for part in plan))
+        if rows == len(plan) and not self._costs.knows(rows):
+            return 0  # who guesses at each step never sees what one takes without
         if not drafter.seconds or drafter.is_due():
             return _TRIED
-        rows, ids = sum(part.rows for part in plan), float(sum(part.wanted for part in plan))
         beside = self._costs.best(rows, int(ids), others)
         rows, ids = rows + beside, ids + sum(others[:beside])
         best, rate = 0, ids / self._costs.of(rows)

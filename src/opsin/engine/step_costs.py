@@ -13,6 +13,7 @@ MOST = 64  # rows of a step that is looked at
 _MORE = 0.05  # of a step's time, that one row more is supposed to cost where nobody knows: little, so that it is tried
 _NEWEST = 0.2  # weight of the newest time
 _STALE, _RARE = 600, 60  # steps after which a time is forgotten, and for each time that it was seen
+_OFTEN = 3  # steps after which a time is known
 _WORTH = 1.02  # what guesses must promise, of the ids that come without
 
 
@@ -43,6 +44,10 @@ class StepCosts:
         for known, one in list(self._seen.items()):
             if one.last < self._steps - min(_STALE, _RARE * one.times):
                 del self._seen[known]
+
+    def knows(self, rows: int) -> bool:
+        """Whether steps of so many rows were seen more than once or twice, lately."""
+        return rows in self._seen and self._seen[rows].times >= _OFTEN
 
     def of(self, rows: int) -> float:
         """Seconds of such a step; where none was seen so far, only ratios count."""

@@ -23,9 +23,9 @@ from opsin.models import load_decoder
 from opsin.nn.meta import MetaReader
 
 
-@pytest.fixture(params=["glm_ocr", "glm4v_moe"])
-def folder(request, tmp_path):
-    truth = glm4v_truth.TOWERS[request.param]
+@pytest.fixture
+def folder(tmp_path):
+    truth = glm4v_truth.TOWERS["glm_ocr"]
     truth.save(truth.make(), tmp_path / "hf")
     return tmp_path / "hf"
 
@@ -93,3 +93,25 @@ def test_the_layer_of_qwen_is_kept_behind_the_others(tmp_path, family):
             assert np.allclose(values(file, f"blk.5.nextn.{name}.weight"), norm + i)
         assert file.tensors["blk.5.nextn.eh_proj.weight"].shape == (len(norm), 2 * len(norm))
         assert load_decoder(file, MetaReader(file)).guesses and not load_decoder(before, MetaReader(before)).guesses
+
+
+def test_the_layer_of_glm_is_kept_where_it_stands(tmp_path):
+    hf_folders.save(tmp_path / "hf", "glm4moe")
+
+    def more(tensors):
+        layer = {n.replace("layers.2.", "layers.3."): v.clone() for n, v in tensors.items() if "layers.2." in n}
+        norm, table = tensors["model.norm.weight"], tensors["model.embed_tokens.weight"]
+        beside = {"eh_proj": norm.repeat(len(norm), 2), "enorm": norm + 1, "hnorm": norm + 2,
+                  "shared_head.norm": norm + 3, "shared_head.head": table + 4, "embed_tokens": table + 5}  # fmt: skip
+        return layer | {f"model.layers.3.{name}.weight": values for name, values in beside.items()}
+
+    change(tmp_path / "hf", more)
+    (path,) = convert(tmp_path / "hf", tmp_path / "model.gguf", format="f32", vision=False).paths
+    with File.open(path) as file:
+        assert (file.get_int("glm4moe.block_count"), file.get_int("glm4moe.nextn_predict_layers")) == (4, 1)
+        norm, table = (file.read(f"{name}.weight").view(np.float32) for name in ("output_norm", "token_embd"))
+        expected = {"enorm": norm + 1, "hnorm": norm + 2, "shared_head_norm": norm + 3, "shared_head_head": table + 4,
+                    "embed_tokens": table + 5}  # fmt: skip
+        for name, values in expected.items():
+            assert np.allclose(file.read(f"blk.3.nextn.{name}.weight").view(np.float32), values)
+        assert load_decoder(file, MetaReader(file)).guesses

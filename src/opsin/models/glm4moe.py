@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from opsin.gguf import File
 from opsin.gguf.rules import Key, Rules, Settings, Tensor, constant
-from opsin.gguf.text_rules import EXPERT_KEYS, KEYS, expert_tensors, head_width, tensors
+from opsin.gguf.text_rules import EXPERT_KEYS, KEYS, NEXT_TOKEN_KEYS, expert_tensors, head_width, tensors
 from opsin.nn.decoder import PreNormDecoder, written_layers
 from opsin.nn.module import FirstLayers, Reader
 from opsin.nn.next_token import GuessingDecoder
@@ -35,16 +35,20 @@ def load(file: File, source: Reader) -> PreNormDecoder:
 
 DECODERS = {"glm4moe": load}
 _PART = "layers.{n}.mlp"
+_NEXT_TOKEN = {name: name for name in ("eh_proj", "enorm", "hnorm", "embed_tokens")} | {
+    "shared_head.norm": "shared_head_norm", "shared_head.head": "shared_head_head",
+}  # fmt: skip
 RULES = (
     Rules(
         part="text",
         architecture="glm4moe",
         classes=("Glm4MoeForCausalLM",),
         types=("glm4_moe",),
-        guesses=True,
+        next_token="layers.{n}.eh_proj",
         assumed={"hidden_act": "silu"},
         keys=(
             *KEYS,
+            *NEXT_TOKEN_KEYS,
             *EXPERT_KEYS,
             Key("glm4moe.rope.dimension_count", _turned),
             Key("glm4moe.leading_dense_block_count", "first_k_dense_replace", "int", 1),
@@ -64,6 +68,7 @@ RULES = (
                 Tensor(f"{_PART}.shared_experts.{part}_proj", f"blk.{{n}}.ffn_{part}_shexp")
                 for part in ("gate", "up", "down")
             ),
+            *(Tensor(f"layers.{{n}}.{theirs}", f"blk.{{n}}.nextn.{ours}") for theirs, ours in _NEXT_TOKEN.items()),
         ),
     ),
 )

@@ -35,22 +35,19 @@ class Exchange:
         started: when somebody began to wait, in seconds of `time.perf_counter`.
         ping_seconds: after so long a silence a comment is sent, and begins the response; 0 for never.
         framing: of its protocol.
+        tenant: whose request it is.
         begun: whether a stream was begun: an error is an event then.
     """
 
     def __init__(self, request: Request, send: Send, options: Options, ended: asyncio.Event) -> None:
         self.request, self.body, self.ping_seconds = request, Body.of(request), 0.0
         self.started, self.framing = time.perf_counter(), Framing.of(request.scope)
+        self.tenant = Record.of(request.scope).tenant
         self._send, self._options, self._ended = send, options, ended
         self._loop = asyncio.get_running_loop()
         self._sending, self._sent_at, self.begun = asyncio.Lock(), self._loop.time(), False
         self._cut: Callable[[], HttpError] | None = None  # makes an error: one kept here would hold its frames
         self._watches: list[asyncio.Future[None] | asyncio.TimerHandle] = []
-
-    @property
-    def tenant(self) -> str:
-        """Whose request it is."""
-        return Record.of(self.request.scope).tenant
 
     async def __aenter__(self) -> None:
         task = asyncio.current_task()

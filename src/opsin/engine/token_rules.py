@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from opsin.engine.sampling import MOST_BIASES, Sampling
 from opsin.errors import FieldError, RequestError
@@ -66,6 +66,9 @@ class Breakers:
         return tuple(dict.fromkeys(tails))
 
 
+NO_BREAKERS: Final = Breakers((), None)
+
+
 @dataclass(frozen=True)
 class TokenRules:
     """What holds for single ids, as long as an answer runs.
@@ -78,7 +81,7 @@ class TokenRules:
 
     biases: Mapping[int, float] = field(default_factory=dict)
     banned: Mapping[int, Sequence[Ids]] = field(default_factory=dict)
-    breakers: Breakers = field(default_factory=lambda: Breakers((), None))
+    breakers: Breakers = NO_BREAKERS
 
     @classmethod
     def of(
@@ -102,12 +105,12 @@ class TokenRules:
             for id in ids:
                 if not 0 <= id < vocabulary:
                     raise FieldError(name, f"id {id} lies outside the vocabulary of {vocabulary}")
-        texts = sampling.dry_sequence_breakers if sampling.dry_multiplier else ()
+        breakers = Breakers(sampling.dry_sequence_breakers, spelling) if sampling.dry_multiplier else NO_BREAKERS
         longer: dict[int, list[Ids]] = {}
         for run in banned:
             if len(run) > 1:
                 longer.setdefault(run[-2], []).append(run)
-        return cls(biases, longer, Breakers(texts, spelling))
+        return cls(biases, longer, breakers)
 
 
 def _need(spelling: Spelling | None) -> Spelling:

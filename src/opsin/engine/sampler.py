@@ -62,9 +62,10 @@ class Sampler:
         self._rules = rules if rules is not None else TokenRules.of(sampling, vocabulary=vocabulary)
         self._ends, self._vocabulary = sorted(ends), vocabulary
         self._random = np.random.default_rng(sampling.seed)
-        # Whether likely ids are left out (XTC) moves no other draw.
-        self._chance = np.random.default_rng(None if sampling.seed is None else [int(sampling.seed), 1])
         steps = [*_active(sampling)]
+        self._chance: np.random.Generator | None = None
+        if "xtc" in steps:  # whether likely ids are left out moves no other draw
+            self._chance = np.random.default_rng(None if sampling.seed is None else [int(sampling.seed), 1])
         self._watch = DryWatch(sampling.dry_penalty_last_n, self._rules.breakers, prompt) if "dry" in steps else None
         remembers = "penalties" in steps or self._rules.banned or sampling.processors
         self._history = History(prompt) if remembers else None
@@ -253,6 +254,7 @@ class Sampler:
         return cuts.sort(ranked.ids, logits)
 
     def _leave_out(self, ranked: Ranked) -> Ranked:
+        assert self._chance is not None
         if self._chance.random() > self.sampling.xtc_probability:
             return ranked
         return cuts.without_likely(ranked, self.sampling.xtc_threshold, int(self.sampling.min_keep))

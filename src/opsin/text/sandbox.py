@@ -326,7 +326,6 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
         budget, estimate = self._budget, FILTERS[name]
         skip = 1 if hasattr(function, "jinja_pass_arg") else 0
 
-        @wraps(function)
         def counted(*args: Any, **kwargs: Any) -> Any:
             subject, rest = args[skip], args[skip + 1 :]
             if name in SETTLING:
@@ -343,6 +342,8 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
             result = Lazy(result, budget) if isinstance(result, Iterator) else result
             return budget.check(result, subject, *rest)
 
+        if skip:  # Jinja looks there for what it hands over
+            vars(counted).update(vars(function))
         return counted
 
     def _counted_test(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -351,12 +352,13 @@ class RenderEnvironment(ImmutableSandboxedEnvironment):
             return function  # it looks at the kind of a value only
         skip = 1 if hasattr(function, "jinja_pass_arg") else 0
 
-        @wraps(function)
         def counted(*args: Any, **kwargs: Any) -> Any:
             given = [self._budget.settle(value) for value in (*args[skip:], *kwargs.values())]
             self._spend(estimate(self._budget, given))
             return function(*args[:skip], *given)
 
+        if skip:  # Jinja looks there for what it hands over
+            vars(counted).update(vars(function))
         return counted
 
     def _raise_exception(self, message: object = "") -> NoReturn:

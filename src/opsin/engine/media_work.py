@@ -38,7 +38,7 @@ class EmbedRequest:
 class MediaWork:
     """The embeddings of a model's media, and the thread that makes them. Its owner is the engine's thread.
 
-    Others only append to `requests`, and call `hurry`.
+    Others only append to `requests`, and call `hurry` (see `Encoding`).
 
     Args:
         store: where embeddings are kept.
@@ -49,6 +49,7 @@ class MediaWork:
     def __init__(self, store: MediaStore, load: Callable[[Turn], Encodes], constant: Callable[[Floats], Array]) -> None:
         self.store, self._constant = store, constant
         self._encoding = Encoding(load, store.disk)
+        self.hurry = self._encoding.hurry
         self.requests: list[EmbedRequest] = []
         self.encoded = 0  # pictures, or parts of them, since the beginning
         self.read = 0  # of them those that lay on disk
@@ -110,10 +111,6 @@ class MediaWork:
     def fail(self, error: OpsinError) -> None:
         """All requests end with this error."""
         self._fail_requests({span.digest: error for request in self.requests for span in request.spans})
-
-    def hurry(self) -> None:
-        """See `Encoding.hurry`."""
-        self._encoding.hurry()
 
     def close(self, error: OpsinError) -> None:
         """End the thread; requests end with this error."""

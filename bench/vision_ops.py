@@ -78,9 +78,11 @@ def attention(ops: Operations, peak: float) -> Iterator[str]:
         x = ops.constant(normal(rows, 3 * heads * width))
         parts = [x[:, i * heads * width : (i + 1) * heads * width].reshape(heads, width) for i in range(3)]
         ends = ops.constant(first), ops.constant(last)
-        seconds = best_seconds(lambda p=parts, e=ends: ops.attend_dense(*p, *e, scale=0.125))
         work = 4e-9 * width * heads * float((last - first).sum())
-        yield row(f"attention, {title}", seconds, work / seconds, "GFLOP/s", peak)
+        for name in ("F16", "Q8_0"):
+            like = weight(ops, name, 32, 32)
+            seconds = best_seconds(lambda p=parts, e=ends, w=like: ops.attend_dense(*p, *e, scale=0.125, like=w))
+            yield row(f"attention, {title}, {name}", seconds, work / seconds, "GFLOP/s", peak)
 
 
 def values(ops: Operations, read: float) -> Iterator[str]:
@@ -124,7 +126,7 @@ class Tower:
         for w in self.layers:
             y = ops.layer_norm(x, self.one, self.one, 1e-6)
             q, k, v = (ops.linear(y, w[n], bias[n]).reshape(self.heads, head) for n in "qkv")
-            seen = ops.attend_dense(q, k, v, self.first, self.last, scale=head**-0.5)
+            seen = ops.attend_dense(q, k, v, self.first, self.last, scale=head**-0.5, like=w["o"])
             x = ops.linear(seen.reshape(x.width), w["o"], bias["o"], x)
             y = ops.linear(ops.layer_norm(x, self.one, self.one, 1e-6), w["up"], bias["up"], activation="gelu")
             x = ops.linear(y, w["down"], bias["down"], x)

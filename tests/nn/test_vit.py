@@ -109,6 +109,19 @@ def test_a_layer_scale_multiplies_what_a_part_adds(open_tower, name, part):
     assert np.abs(scaled - open_tower(plain).whole(given).numpy()).max() > 0.1
 
 
+def test_attention_is_told_how_exact_the_matrices_are(open_tower, monkeypatch):
+    told, right = [], Operations.attend_dense
+
+    def attend(ops, *parts, like, **options):
+        told.append(like)
+        return right(ops, *parts, like=like, **options)
+
+    monkeypatch.setattr(Operations, "attend_dense", attend)
+    tower = open_tower(tensors())
+    tower.whole(patches(1, 20))
+    assert told == [block.attn.attn_out.weight for block in tower.weights.blk]
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_norms_of_q_and_k_see_all_heads_of_a_row(open_tower, monkeypatch, fused):
     given, random = patches(2, 20), np.random.default_rng(4)

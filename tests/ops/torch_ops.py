@@ -248,7 +248,7 @@ class TorchOps:
 
     def attend_dense(
         self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1,
-        bias: Array | None = None, softcap: float = 0.0,
+        bias: Array | None = None, softcap: float = 0.0, like: Weight | None = None,
     ) -> Array:  # fmt: skip
         assert not softcap, "no tower of these tests has it"
         place = torch.arange(k.shape[0])

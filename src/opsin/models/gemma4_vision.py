@@ -90,7 +90,7 @@ class Gemma4VisionBlock(Module):
         q, k, v = (part(inner).reshape(heads.query, heads.width) for part in (self.q, self.k, self.v))
         q, k = (ops.rope(norm(part, eps), table, shape.pairing) for norm, part in ((self.q_norm, q), (self.k_norm, k)))
         v = ops.rms_norm(v, None, eps)
-        seen = ops.attend_dense(q, k, v, spans.first, spans.last, scale=1.0, parts=spans.pictures)
+        seen = ops.attend_dense(q, k, v, spans.first, spans.last, scale=1.0, parts=spans.pictures, like=self.out.weight)
         x = x + self.attn_post_norm(self.out(seen.reshape(heads.query * heads.width)), eps)
         inner = self.ln2(x, eps)
         return x + self.ffn_post_norm(self.down(ops.glu(self.gate(inner), self.up(inner), "gelu")), eps)

@@ -187,7 +187,9 @@ class VitAttention(Projection):
             )
         if table is not None:
             q, k = x.ops.rope(q, table, shape.pairing), x.ops.rope(k, table, shape.pairing)
-        out = x.ops.attend_dense(q, k, v, spans.first, spans.last, scale=heads.scale, parts=spans.pictures)
+        out = x.ops.attend_dense(
+            q, k, v, spans.first, spans.last, scale=heads.scale, parts=spans.pictures, like=self.attn_out.weight
+        )
         return self.attn_out(out.reshape(heads.query * heads.width), residual)
 
 

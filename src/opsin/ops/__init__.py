@@ -335,7 +335,7 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
 
     def attend_dense(
         self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1,
-        bias: Array | None = None, softcap: float = 0.0,
+        bias: Array | None = None, softcap: float = 0.0, like: Weight | None = None,
     ) -> Array:  # fmt: skip
         """softmax(scale * q k + bias) v without a cache: q [n, heads, width], k, v [m, KV heads, width] -> q's shape.
 
@@ -346,6 +346,11 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
         bias [n, heads, m / parts] may have the rows of one part, which then serve all, and 1 head, which serves all
         heads. -inf hides a key as if it were not there, if its value is a number. softcap as in `attend`, without a
         bias.
+
+        like: a weight that says how exact products have to be: as those of `linear` with it. Where these are of bytes
+        (8 bits a value and fewer), queries, keys, weights and values may be, too. The CPU does so where it has AVX-512
+        VNNI or AVX-VNNI and there is neither a bias nor a softcap: a tower loses less than by its linear layers, but
+        its results are not those of a CPU without.
         """
         ...
 

@@ -248,7 +248,7 @@ class Reference(RecurrentReference):
 
     def attend_dense(
         self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1,
-        bias: Array | None = None, softcap: float = 0.0,
+        bias: Array | None = None, softcap: float = 0.0, like: Weight | None = None,
     ) -> Array:  # fmt: skip
         queries, keys, values = data(q), data(k), data(v)
         starts = np.arange(len(queries)) * parts // len(queries) * (len(keys) // parts)

@@ -75,6 +75,7 @@ KERNELS = [
     *(Kernel.of("conv_state", part=part, steps=4) for part in ("rows", "state")),
     Kernel.of("delta", vectors=2),
     *(Kernel.of(name) for name in ("merge_chunks", "poison", "execute", "candidates")),
+    *([Kernel.of("attend_bytes")] if choose(from_environment()).dot == "vpdpbusd" else []),
 ]
 
 
@@ -85,6 +86,12 @@ def test_dot_products_of_bytes_use_the_instruction_of_the_cpu(target, name):
     word, register = DOTS[target]
     assert re.search(rf"\b{word}\b.*{register}", text)
     assert not [other for other, _ in DOTS.values() if other != word and other in text]
+
+
+@pytest.mark.parametrize("target", ["avx512vnni", "avxvnni"])
+def test_attention_by_bytes_uses_it_too(target):
+    word, register = DOTS[target]
+    assert re.search(rf"\b{word}\b.*{register}", assembly(Kernel.of("attend_bytes"), target))
 
 
 @pytest.mark.parametrize("target", DOTS)

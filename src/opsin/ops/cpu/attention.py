@@ -17,7 +17,7 @@ from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kv import KvPages
 from opsin.ops.cpu.scratch import Scratch
 from opsin.ops.cpu.tape import Place, place
-from opsin.ops.cpu.tiles import QUERIES, attention_scratch, value_vectors
+from opsin.ops.cpu.tiles import QUERIES, attention_scratch, byte_rows, byte_scratch, value_vectors
 from opsin.ops.cpu.words import float_bits
 from opsin.ops.reference import DensePages, Reference
 
@@ -113,7 +113,7 @@ class Attention:
 
     def __init__(self, ops: Operations) -> None:
         self._ops = ops
-        self._plans: WeakKeyDictionary[Reads, dict[tuple[int, int, int], _Plan]] = WeakKeyDictionary()
+        self._plans: WeakKeyDictionary[Reads, dict[tuple[int, int, int, bool], _Plan]] = WeakKeyDictionary()
         self._scratch = Scratch(ops.tape)
         self._dense: Reads | None = None
 
@@ -141,7 +141,7 @@ class Attention:
 
     def attend_dense(
         self, q: Array, k: Array, v: Array, first: Array, last: Array, scoring: Scoring, *, parts: int,
-        bias: Array | None,
+        bias: Array | None, coarse: bool,
     ) -> Array:  # fmt: skip
         """Keys and values are read where they lie."""
         heads, width = most(k.shape[1]), k.width
@@ -159,6 +159,9 @@ class Attention:
         reads = self._dense_reads(first, last)
         held = _Held(place(k).block, place(v).block, heads, "dense", (k, v))
         dense = _Dense(place(k), place(v), rows // parts, keys // parts, bias)
+        plain = bias is None and not scoring.softcap
+        if coarse and plain and self._ops.tape.code.isa.dot == "vpdpbusd":
+            return self._attend_bytes(q, held, reads, scoring.scale, dense)
         return self._attend(q, held, reads, scoring, dense)
 
     def _dense_reads(self, first: Array, last: Array) -> Reads:
@@ -209,9 +212,28 @@ class Attention:
         )  # fmt: skip
         return out
 
-    def _plan(self, reads: Reads, heads: int, group: int, rows: Size, part: int) -> _Plan:
-        """The tiles of a step; made once for all layers that share `reads`."""
-        known, key = self._plans.setdefault(reads, {}), (heads, group, part)
+    def _attend_bytes(self, q: Array, held: _Held, reads: Reads, scale: float, dense: _Dense) -> Array:
+        """`attend_dense` by products of bytes."""
+        ops, heads = self._ops, most(q.shape[1])
+        plan = self._plan(reads, heads, 1, q.shape[0], dense.rows, whole=True)
+        out = ops.new(q.shape)
+        scratch, size = self._scratch.of(byte_scratch(q.width, ops.tape.code.isa.lanes))
+        args = (
+            place(q).address, place(q).row, place(out).address, place(out).row, dense.k.address, dense.k.row,
+            dense.v.address, dense.v.row, place(plan.tiles).address, place(reads.first).address,
+            place(reads.last).address, heads, heads // held.heads, q.width, float_bits(scale * _LOG2E), dense.rows,
+            dense.keys, scratch.block.address, size,
+        )  # fmt: skip
+        ops.tape.emit(
+            Kernel.of("attend_bytes"), args, items=plan.items[:1],
+            reads=[q, plan.tiles, reads.first, reads.last, held.keys, held.values], writes=[out],
+            keep=(held, plan, scratch),
+        )  # fmt: skip
+        return out
+
+    def _plan(self, reads: Reads, heads: int, group: int, rows: Size, part: int, *, whole: bool = False) -> _Plan:
+        """The tiles of a step; made once for all layers that share `reads`. `whole`: large ones, and no row is cut."""
+        known, key = self._plans.setdefault(reads, {}), (heads, group, part, whole)
         if key not in known:
             ops = self._ops
             plan = _Plan(
@@ -220,11 +242,13 @@ class Attention:
             )  # fmt: skip
             count = ops.tape.cell(rows)
             address = count if isinstance(count, int) else int(count.ctypes.data)
+            threads = ops.tape.team.threads
+            limit = byte_rows(most(rows), heads, threads) if whole else max(1, QUERIES // group)
             args = (
                 address, place(reads.sequence).address, place(reads.first).address, place(reads.last).address,
                 place(plan.tiles).address, place(plan.merges).address, int(plan.items.ctypes.data),
-                int(plan.items.ctypes.data) + 8, max(1, QUERIES // group), heads,
-                _TILES_A_THREAD * ops.tape.team.threads, _SLOTS, part,
+                int(plan.items.ctypes.data) + 8, limit, heads,
+                0 if whole else _TILES_A_THREAD * threads, _SLOTS, part,
             )  # fmt: skip
             sources = [reads.sequence, reads.first, reads.last]
             ops.tape.emit(

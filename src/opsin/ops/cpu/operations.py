@@ -331,9 +331,12 @@ class Operations(ExpertOperations, RecurrentOperations):
 
     def attend_dense(
         self, q: Array, k: Array, v: Array, first: Array, last: Array, *, scale: float, parts: int = 1,
-        bias: Array | None = None, softcap: float = 0.0,
+        bias: Array | None = None, softcap: float = 0.0, like: Weight | None = None,
     ) -> Array:  # fmt: skip
-        return self._attention.attend_dense(q, k, v, first, last, Scoring(scale, softcap), parts=parts, bias=bias)
+        assert like is None or isinstance(like, PackedWeight), "a weight of another device"
+        coarse = like is not None and like.layout.kind == "planes"
+        scoring = Scoring(scale, softcap)
+        return self._attention.attend_dense(q, k, v, first, last, scoring, parts=parts, bias=bias, coarse=coarse)
 
     def attention_weights(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,

@@ -1,6 +1,6 @@
 """Rows of a batch to tiles for `attend`: once a step, one item.
 
-A tile is up to `limit` rows of one sequence, or (dense) rows of one part that see keys from the same place on. Where
+A tile is up to `limit` rows of one sequence, or (dense) rows of one part that see the same keys. Where
 tiles are too few for the threads, a row with many keys is cut into its chunks, whose sums `merge_chunks` puts
 together in the order of the sequence.
 
@@ -30,7 +30,11 @@ def make(simd: Simd, dense: bool) -> Any:
         mark, n = at(args + FIRST) if dense else at(args + SEQUENCE), 1
         if dense:
             rows = min(rows, (row // at(args + PART) + 1) * at(args + PART))
-        while row + n < rows and n < at(args + LIMIT) and i32(mark + 4 * (row + n)) == i32(mark + 4 * row):
+        end = at(args + LAST) if dense else mark
+        while (
+            row + n < rows and n < at(args + LIMIT) and i32(mark + 4 * (row + n)) == i32(mark + 4 * row)
+            and i32(end + 4 * (row + n)) == i32(end + 4 * row)
+        ):  # fmt: skip
             n += 1
         return n
 

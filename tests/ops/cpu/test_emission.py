@@ -20,6 +20,7 @@ from opsin.quants import BY_NAME
 
 X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 TARGETS = {
+    "i8mm": for_target("i8mm", ARM, "neoverse-v1", "+neon,+dotprod,+i8mm,+fullfp16"),
     "dotprod": for_target("dotprod", ARM, "neoverse-n1", "+neon,+dotprod,+fullfp16"),
     "avx512vnni": for_target("avx512vnni", X86, "cascadelake", ""),
     "avxvnni": for_target("avxvnni", X86, "alderlake", ""),
@@ -28,10 +29,11 @@ TARGETS = {
     "portable on arm": for_target("portable", ARM, "generic", ""),
 }
 DOTS = {
-    "dotprod": ("sdot", "v"),
-    "avx512vnni": ("vpdpbusd", "%zmm"),
-    "avxvnni": ("vpdpbusd", "%ymm"),
-    "avx2": ("vpmaddubsw", "%ymm"),
+    "i8mm": ({"sdot", "smmla"}, "v"),  # of one row, of several
+    "dotprod": ({"sdot"}, "v"),
+    "avx512vnni": ({"vpdpbusd"}, "%zmm"),
+    "avxvnni": ({"vpdpbusd"}, "%ymm"),
+    "avx2": ({"vpmaddubsw"}, "%ymm"),
 }
 UNEVEN = "MXFP4"
 FAST = re.compile(r"= (?:tail )?\w+(?: \w+)*? (?:fast|reassoc|nnan|ninf|arcp|afn)\b")
@@ -81,11 +83,11 @@ KERNELS = [
 
 @pytest.mark.parametrize("name", ["Q4_0", "Q8_0", UNEVEN])
 @pytest.mark.parametrize("target", DOTS)
-def test_dot_products_of_bytes_use_the_instruction_of_the_cpu(target, name):
+def test_dot_products_of_bytes_use_the_instructions_of_the_cpu(target, name):
     text = assembly(linear(name), target)
-    word, register = DOTS[target]
-    assert re.search(rf"\b{word}\b.*{register}", text)
-    assert not [other for other, _ in DOTS.values() if other != word and other in text]
+    words, register = DOTS[target]
+    assert set(re.findall(rf"\b({'|'.join(set().union(*(some for some, _ in DOTS.values())))})\b", text)) == words
+    assert all(re.search(rf"\b{word}\b.*{register}", text) for word in words)
 
 
 @pytest.mark.parametrize("target", ["avx512vnni", "avxvnni"])
@@ -96,7 +98,7 @@ def test_attention_by_bytes_uses_it_too(target):
 
 @pytest.mark.parametrize("target", DOTS)
 def test_uneven_steps_are_looked_up_by_a_shuffle_of_bytes(target):
-    shuffles = re.compile(r"\bvpshufb\b" if "dotprod" not in target else r"\btbl\b")
+    shuffles = re.compile(r"\btbl\b" if TARGETS[target].triple == ARM else r"\bvpshufb\b")
     assert shuffles.search(assembly(linear(UNEVEN), target))
     assert not shuffles.search(assembly(linear("Q4_0"), target))
 

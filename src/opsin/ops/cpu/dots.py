@@ -11,6 +11,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
+from opsin.ops.cpu.block_dots import BlockDots
 from opsin.ops.cpu.group_dots import GroupDots
 from opsin.ops.cpu.simd import (
     F32,
@@ -86,16 +87,20 @@ class Dots:
 
     def _dots(self, b: Any, w: Any, x: Any, stride: Any, left: Any, sums: Any, sum_stride: Any) -> Any:
         """Sum of (q - zero) * x over a group of the weights at `w`; steps are those of the whole 32."""
-        return GroupDots(self, b, w, (x, stride, left), (sums, sum_stride)).emit(0, 8)
+        return self._group(b, w, (x, stride, left), (sums, sum_stride)).emit(0, 8)
 
     def part(self, first: int, last: int) -> Any:
         """`dots` over steps first..last of 4 weights only: formats whose scales hold 16 weights."""
         i64 = types.int64
 
         def emit(b: Any, w: Any, x: Any, stride: Any, left: Any, sums: Any, sum_stride: Any) -> Any:
-            return GroupDots(self, b, w, (x, stride, left), (sums, sum_stride)).emit(first, last)
+            return self._group(b, w, (x, stride, left), (sums, sum_stride)).emit(first, last)
 
         return operation(self.I, (i64, i64, i64, i64, i64, i64), emit)
+
+    def _group(self, *arguments: Any) -> GroupDots:
+        in_blocks = self.simd.isa.block != "" and self.tokens % 2 == 0
+        return BlockDots(self, *arguments) if in_blocks else GroupDots(self, *arguments)
 
     def _factors(self, b: Any, w: Any) -> Any:
         """A vector a vector of outputs, from f16 at w."""

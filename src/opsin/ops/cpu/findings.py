@@ -49,7 +49,7 @@ def _processor(config: Config, isa: Isa) -> Processor:
         instructions=isa.name,
         instructions_available=_instructions_available(config),
         vector_floats=isa.lanes,
-        dot_product=isa.dot,
+        dot_product=f"{isa.dot}, of two rows {isa.block}" if isa.block else isa.dot,
     )
 
 

@@ -23,6 +23,7 @@ class Isa:
         name: what `opsin doctor` prints and OPSIN_ISA takes.
         lanes: float32 values a vector.
         dot: how four products of bytes are summed: vpdpbusd, maddubs, sdot or plain arithmetic.
+        block: how eight products each of two rows and two outputs are, where an instruction does that: smmla.
         needs: LLVM features that the CPU must have.
         cpu, features, triple: what LLVM compiles for.
     """
@@ -32,6 +33,7 @@ class Isa:
     dot: str
     needs: tuple[str, ...]
     registers: int = 16
+    block: str = ""
     cpu: str = ""
     features: str = ""
     triple: str = ""
@@ -54,7 +56,8 @@ KNOWN = (
     Isa("avx512vnni", 16, "vpdpbusd", ("avx512f", "avx512bw", "avx512vl", "avx512vnni", "f16c", "fma"), registers=32),
     Isa("avxvnni", 8, "vpdpbusd", ("avx2", "avxvnni", "f16c", "fma")),
     Isa("avx2", 8, "maddubs", ("avx2", "f16c", "fma")),
-    Isa("dotprod", 4, "sdot", ("dotprod", "neon"), registers=32),
+    Isa("i8mm", 4, "sdot", ("dotprod", "i8mm"), registers=32, block="smmla"),
+    Isa("dotprod", 4, "sdot", ("dotprod",), registers=32),
     Isa("portable", 4, "plain", ()),
 )
 NAMES = tuple(isa.name for isa in KNOWN)

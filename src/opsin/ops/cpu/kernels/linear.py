@@ -29,7 +29,7 @@ def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], ...]:
     few = min(STRIP // simd.lanes, 4)
     if simd.lanes == 16:
         return (few, 1), (few, 2), (few, 4), (few, 6 if kind == "planes" else 8)
-    return (few, 1), (few, 2), (1, 4) if kind == "planes" else (2, 5)
+    return (few, 1), (few, 2), (2, 5) if kind != "planes" else (2, 4) if simd.isa.block else (1, 4)
 
 
 def make(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import subprocess
@@ -175,6 +176,34 @@ def test_idle_threads_are_asleep_until_they_are_woken():
         program.run(rows=64)
         wait_for(lambda: cpu.team._cells[cells.SLEEPERS // 8] == 2)
     cpu.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads nap")
+def test_who_sleeps_for_others_items_is_not_lost_when_nobody_wakes_it(monkeypatch):
+    """A thread that is put aside before it sleeps may do so when its run is over and the next has none of its items."""
+    real, slept, cpu = ctypes.CDLL(None), [], Cpu(from_environment(), threads=2)
+    go = cpu.team._address + cells.GO
+
+    @ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 5)
+    def syscall(number, word, action, value, limit):
+        if word != go:
+            slept.append(limit) if action == 128 else None
+            if action != 128:
+                return 0  # nobody is woken
+        return real.syscall(*map(ctypes.c_int64, (number, word, action, value, limit)))
+
+    cpu.team._put(cells.SYSCALL_FUNCTION, ctypes.cast(syscall, ctypes.c_void_p).value)
+    cpu.team._put(cells.SPINS, 1)
+    cpu.team._put(cells.SLEEP_TIME + 8, 1_000_000)
+    program = add_one_often(cpu, 100, width=2048)
+    program.inputs["x"][:] = 1
+    for _ in range(100):
+        program.run(rows=64)
+        np.testing.assert_array_equal(program.output("y"), 101)
+        if slept:
+            break
+    cpu.close()
+    assert slept
 
 
 def test_two_python_threads_take_turns(cpu):

@@ -11,6 +11,7 @@ LINE = 64
 THREADS, SPINS, YIELD_FUNCTION, SYSCALL_FUNCTION, FUTEX_NUMBER, NAP_FUNCTION = (8 * i for i in range(6))
 NAP = 8 * 6  # what the nap function takes
 NAP_TIME = 8 * 7  # a struct timespec: two words
+SLEEP_TIME = 8 * 9  # the same: how long a thread sleeps for others' items at most
 GO = 2 * LINE  # the epoch: counts programs started
 PROGRAM = 3 * LINE  # address of the present program
 SLEEPERS = 4 * LINE  # threads asleep, or about to be

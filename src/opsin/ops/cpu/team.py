@@ -143,6 +143,7 @@ class Team:
         if sys.platform == "linux" and platform.machine() in _FUTEX:
             self._put(cells.SYSCALL_FUNCTION, _function(library, "syscall"))
             self._put(cells.FUTEX_NUMBER, _FUTEX[platform.machine()])
+            self._put(cells.SLEEP_TIME + 8, 100_000_000)  # nanoseconds
 
 
 def _function(library: ctypes.CDLL, name: str) -> int:

@@ -51,11 +51,11 @@ def _yield_processor(b: Any, function: Any) -> None:
     b.call(pointer(b, function, ir.FunctionType(I32, [])), [])
 
 
-def _futex(b: Any, function: Any, number: Any, address: Any, action: Any, value: Any) -> None:
-    """futex(address, action, value) without a time limit."""
+def _futex(b: Any, function: Any, number: Any, address: Any, action: Any, value: Any, limit: Any) -> None:
+    """futex(address, action, value, address of a struct timespec or 0)."""
     kind = ir.FunctionType(I64, [I64], var_arg=True)
     zero = ir.Constant(I64, 0)
-    b.call(pointer(b, function, kind), [number, address, action, value, zero, zero, zero])
+    b.call(pointer(b, function, kind), [number, address, action, value, limit, zero, zero])
 
 
 def _nap(b: Any, function: Any, request: Any) -> None:
@@ -89,7 +89,7 @@ def make(simd: Simd) -> Callable[..., int]:
             return 0
         inside = team + cells.INSIDE + thread * cells.LINE
         while True:
-            wait_until(team, team + cells.GO, seen + 1)
+            wait_until(team, team + cells.GO, seen + 1, 0)
             if see(team + cells.LEAVE) != 0:
                 return 0
             seen = see(team + cells.GO)
@@ -117,11 +117,11 @@ def _pause(simd: Simd) -> Callable[..., None]:
 def _waiting(simd: Simd, see: Any, add: Any) -> Any:
     v, i64, at = types.void, types.int64, simd.i64_at
     pause, give_way = operation(v, (), _pause(simd)), operation(v, (i64,), _yield_processor)
-    futex, nap = operation(v, (i64,) * 5, _futex), operation(v, (i64, i64), _nap)
+    futex, nap = operation(v, (i64,) * 6, _futex), operation(v, (i64, i64), _nap)
 
     @jit
-    def wait_until(team: int, word: int, wanted: int) -> None:
-        """Return when the word at `word` has reached `wanted`."""
+    def wait_until(team: int, word: int, wanted: int, limit: int) -> None:
+        """Return when the word at `word` has reached `wanted`. `limit`: of a sleep, or 0."""
         spins, k = at(team + cells.SPINS), 0
         while see(word) < wanted:
             k += 1
@@ -133,7 +133,9 @@ def _waiting(simd: Simd, see: Any, add: Any) -> Any:
                 add(team + cells.SLEEPERS, 1)
                 now = see(word)
                 if now < wanted:
-                    futex(at(team + cells.SYSCALL_FUNCTION), at(team + cells.FUTEX_NUMBER), word, 128, now & _LOW)
+                    futex(
+                        at(team + cells.SYSCALL_FUNCTION), at(team + cells.FUTEX_NUMBER), word, 128, now & _LOW, limit
+                    )
                 add(team + cells.SLEEPERS, -1)
             else:
                 nap(at(team + cells.NAP_FUNCTION), at(team + cells.NAP))
@@ -142,7 +144,7 @@ def _waiting(simd: Simd, see: Any, add: Any) -> Any:
     def wake(team: int, word: int) -> None:
         """Wake whoever sleeps on a word; called after the word has reached what they wait for."""
         if see(team + cells.SLEEPERS) != 0 and at(team + cells.FUTEX_NUMBER) != 0:
-            futex(at(team + cells.SYSCALL_FUNCTION), at(team + cells.FUTEX_NUMBER), word, 129, 0x7FFFFFFF)
+            futex(at(team + cells.SYSCALL_FUNCTION), at(team + cells.FUTEX_NUMBER), word, 129, 0x7FFFFFFF, 0)
 
     return wait_until, wake
 
@@ -201,6 +203,8 @@ def _walk(simd: Simd, see: Any, run_operation: Any, wait_until: Any) -> Any:
                 for j in range(stage, i + 1):
                     before = program + cells.HEAD_BYTES + j * cells.ENTRY_BYTES
                     items = at(at(before + cells.ENTRY_ITEMS))
-                    wait_until(team, before + cells.ENTRY_DONE, (epoch << 32) + items)
+                    # Limited: the low half, which futex compares, may be what it was when the next run has begun, in
+                    # which nobody may come to wake who falls asleep then.
+                    wait_until(team, before + cells.ENTRY_DONE, (epoch << 32) + items, team + cells.SLEEP_TIME)
 
     return walk

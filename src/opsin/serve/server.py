@@ -48,20 +48,31 @@ def _listen_on(host: str, options: Options) -> socket.socket:
     # asyncio looks at the protocol's number: without it, responses wait for Nagle's algorithm (42 ms each).
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if options.reuse_port:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        _say_whose_port_it_is(made, shared=options.reuse_port)
         if family is socket.AF_INET6 and len(options.places) > 1:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # beside 0.0.0.0, which is another's
         made.bind((host, options.port))
         made.listen(256)
-    except OSError as error:
+    except (OSError, RequestError) as error:
         made.close()
+        if isinstance(error, RequestError):
+            raise
         where = f"{host}:{options.port}"
         raise RequestError(
             f"cannot listen on {where}: {error.strerror}", hint="give another --host or --port"
         ) from None
     return made
+
+
+def _say_whose_port_it_is(made: socket.socket, *, shared: bool) -> None:
+    """Ours also while connections of an earlier server end; nobody else's, unless it is `shared`."""
+    if shared and not hasattr(socket, "SO_REUSEPORT"):  # Windows
+        raise RequestError("--reuse-port: this system does not share a port", hint="leave it out")
+    # Windows lets us listen beside ending connections anyway; SO_REUSEADDR would let any program take the port over.
+    number = socket.SO_EXCLUSIVEADDRUSE if hasattr(socket, "SO_EXCLUSIVEADDRUSE") else socket.SO_REUSEADDR
+    made.setsockopt(socket.SOL_SOCKET, number, 1)
+    if shared:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 def _listen_at(path: str) -> socket.socket:

@@ -14,7 +14,7 @@ SOURCE = ROOT / "src/opsin"
 PAGE = (ROOT / "docs/architecture.md").read_text("utf-8")
 NAMED = sorted(set(re.findall(r"`([^`\n]+)`", PAGE)))
 # What is no name of ours: words of Python, of processors, and other projects'.
-OTHERS = {"with", "global", "except", "sdot", "vpdpbusd", "transformers"}
+OTHERS = {"with", "global", "except", "sdot", "smmla", "vpdpbusd", "transformers"}
 
 
 def defined() -> set[str]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tiny_sight import tiny_pair
 
 import opsin
+from opsin.cli import doctor
 from opsin.cli.doctor import examine
 from opsin.cli.warm import warm
 from opsin.config import from_environment
@@ -50,6 +53,17 @@ def test_formats_that_take_more_than_their_file_are_marked(run) -> None:
 
 def test_the_instruction_set_can_be_chosen(run) -> None:
     assert json.loads(run("doctor", "--json", OPSIN_ISA="portable").stdout)["processor"]["instructions"] == "portable"
+
+
+@pytest.mark.parametrize(("system", "machine", "said"), [
+    ("Linux", "x86_64", None), ("Linux", "aarch64", "only emulated processors"), ("Darwin", "arm64", "unproven"),
+])  # fmt: skip
+def test_it_says_where_opsin_was_not_run(monkeypatch, system: str, machine: str, said: str | None) -> None:
+    told = {"system": lambda: system, "machine": lambda: machine, "python_version": platform.python_version}
+    monkeypatch.setattr(doctor, "platform", SimpleNamespace(**told))
+    lines = [line for line in examine(from_environment()).limits if line.startswith(f"{system} on {machine}: ")]
+    assert len(lines) == (said is not None)
+    assert said is None or said in lines[0]
 
 
 def test_a_cache_that_cannot_be_written_is_a_limit(tmp_path: Path) -> None:

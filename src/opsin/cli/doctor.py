@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _ON = {  # what is to be said of a system and its processors; the suite runs on the first
     ("Linux", "x86_64"): "",
-    ("Linux", "aarch64"): "only emulated processors ran the tests of operations and two models there, to the same ids",
+    ("Linux", "aarch64"): "only emulated processors ran tests of operations and two models there; how fast is unknown",
 }
 _ELSEWHERE = "unproven: nobody has run opsin there; what such a system gives is pretended in tests"
 _OVERHEAD = 250 << 20  # the process itself

@@ -20,6 +20,7 @@ from waiting import wait_for
 from opsin.config import from_environment
 from opsin.errors import DeviceError
 from opsin.ops.cpu import Cpu, cells
+from opsin.ops.cpu.program import Entry, Program
 from opsin.ops.device import Stopped
 
 
@@ -179,7 +180,7 @@ def test_idle_threads_are_asleep_until_they_are_woken():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads nap")
-def test_who_sleeps_for_others_items_is_not_lost_when_nobody_wakes_it(monkeypatch):
+def test_who_sleeps_for_others_items_is_not_lost_when_nobody_wakes_it():
     """A thread that is put aside before it sleeps may do so when its run is over and the next has none of its items."""
     real, slept, cpu = ctypes.CDLL(None), [], Cpu(from_environment(), threads=2)
     go = cpu.team._address + cells.GO
@@ -187,19 +188,23 @@ def test_who_sleeps_for_others_items_is_not_lost_when_nobody_wakes_it(monkeypatc
     @ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 5)
     def syscall(number, word, action, value, limit):
         if word != go:
-            slept.append(limit) if action == 128 else None
             if action != 128:
                 return 0  # nobody is woken
+            slept.append(limit)
         return real.syscall(*map(ctypes.c_int64, (number, word, action, value, limit)))
 
+    @ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 6)
+    def kernel(result, exception, args, first, last, thread):
+        time.sleep(0.02 * first)
+        return 0
+
     cpu.team._put(cells.SYSCALL_FUNCTION, ctypes.cast(syscall, ctypes.c_void_p).value)
-    cpu.team._put(cells.SPINS, 1)
     cpu.team._put(cells.SLEEP_TIME + 8, 1_000_000)
-    program = add_one_often(cpu, 100, width=2048)
-    program.inputs["x"][:] = 1
+    args, items = np.zeros(1, np.int64), np.array([2])
+    address = ctypes.cast(kernel, ctypes.c_void_p).value
+    program = Program([Entry("waits", address, args, items.ctypes.data, 1, (), (), (args, items))])
     for _ in range(100):
-        program.run(rows=64)
-        np.testing.assert_array_equal(program.output("y"), 101)
+        cpu.team.run(program)
         if slept:
             break
     cpu.close()

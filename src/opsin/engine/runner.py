@@ -116,7 +116,8 @@ class Runner(StepProgram):
             self._fill(row, number, sequence.rows, ids, part.start, sequence.pages, sequence.near)
             self._fill_memory(row, number, sequence.rows, range(part.start, end), sequence.memory.pages)
             self._fill_states(range(row, row + len(ids)), sequence.state.begin, sequence.state.written)
-            self._fill_shift(row, number, sequence.trail.at(part.start - 1))
+            if self._shifts is not None:
+                self._shifts.fill(self.program.inputs, row, number, sequence.trail.at(part.start - 1))
             row += len(ids)
             if part.wanted:
                 outputs += range(row - 1 - len(part.guesses), row)
@@ -127,11 +128,6 @@ class Runner(StepProgram):
             self._run(rows=row, outputs=len(outputs), candidates=most)
             self._leave_trails(plan, starts)
         return self._candidates(len(outputs), most)
-
-    def _fill_shift(self, row: int, number: int, state: Floats | None) -> None:
-        """Behind which state the rows of one sequence begin, if anything is guessed from that."""
-        if self._shifts is not None:
-            self._shifts.fill(self.program.inputs, row, number, state)
 
     def _leave_trails(self, plan: Plan, starts: Sequence[int]) -> None:
         """Sequences keep the states of their last rows, where they are guessed from."""
@@ -178,7 +174,8 @@ class Runner(StepProgram):
             self._fill(0, 0, rows, rows.ids[start:end], start, pages, reach(start, end))
             self._fill_memory(0, 0, rows, range(start, end), memory or [])
             self._fill_states(range(end - start), reads, writes)
-            self._fill_shift(0, 0, None)
+            if self._shifts is not None:
+                self._shifts.fill(self.program.inputs, 0, 0, None)
             part = np.empty((end - start, self.vocabulary), np.float32)
             # Rows that belong together may be more than outputs: they are computed again, to the same bits.
             for first in range(start, end, self.limits.outputs):

@@ -56,16 +56,27 @@ class Theirs:
         return cls(model, Tokenizer.from_file(str(folder / "tokenizer.json")))
 
     def text(self, samples: Samples) -> str:
-        """All that is said, window by window, by their own rules and these of the paper's section 4.5."""
+        """All that is said."""
+        return "".join(text for text, _, _ in self.segments(samples))
+
+    def segments(self, samples: Samples) -> list[tuple[str, float, float]]:
+        """Texts, and when each begins and ends, by their own rules and these of the paper's section 4.5."""
         logs = log_mel(samples, 80)
         with torch.inference_mode():
             made = self.model.generate(
                 torch.from_numpy(np.ascontiguousarray(logs.T[None])),
                 attention_mask=torch.ones(1, len(logs), dtype=torch.long), return_timestamps=True,
                 temperature=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0), logprob_threshold=-1.0, compression_ratio_threshold=1.35,
-                no_speech_threshold=0.6, condition_on_prev_tokens=False,
+                no_speech_threshold=0.6, condition_on_prev_tokens=False, return_segments=True,
             )  # fmt: skip
-        return str(self.tokenizer.decode([id for id in made[0].tolist() if id < END]))
+        return [
+            (
+                self.tokenizer.decode([id for id in one["tokens"].tolist() if id < END]),
+                float(one["start"]),
+                float(one["end"]),
+            )
+            for one in made["segments"][0]
+        ]
 
     def words(self, samples: Samples) -> list[Word]:
         """Words of at most 30 seconds with their signs, each of which begins where the one before it ends."""

@@ -1,12 +1,13 @@
 """How far the times of words lie from those that are known, and how far those of transformers do.
 
     python bench/speech_words.py FILE... --espeak libespeak-ng.so.1 [--data FOLDER] [--voices NAME:RATE...]
-        [--transformers FOLDER]
+        [--transformers FOLDER] [--cuts FOLDER]
 
 espeak-ng (Debian: libespeak-ng1, espeak-ng-data) speaks, and tells at which sample each word and each phone begins.
 Words that were written as they were said are compared: how many begin, and end, within 0.1 s of it, and how late all
 are. --voices: espeak-ng's, each with words a minute. --transformers: the model's folder as `tools/fetch_whisper.py`
-makes it; it writes the same sounds.
+makes it; it writes the same sounds, and cuts joined as in `bench/speech_errors.py`, of which the times of segments
+with the same text are compared.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from figure import Figure
 from speech_sounds import RATE, Samples
 
 import opsin
-from opsin.api.speech.segments import Word
+from opsin.api.speech.segments import Segment, Word
 
 THREADS = 2
-WANTED = 0.1  # seconds
+WANTED, BESIDE = 0.1, 0.2  # seconds from what is known, and from transformers
+JOINED = (0, 1, 2)  # seeds of recordings of a minute
 TEXTS = (  # of the Harvard sentences (IEEE 1969), which hold the sounds of English as often as it does
     "The birch canoe slid on the smooth planks. Glue the sheet to the dark blue background. It is easy to tell the "
     "depth of a well. These days a chicken leg is a rare dish. Rice is often served in round bowls.",
@@ -115,11 +117,20 @@ def late(said: Said, written: Sequence[Word]) -> tuple[list[float], list[float]]
     return begins, [written[j].end - said.ends[i] for i, j in pairs]
 
 
+def apart(ours: Sequence[Segment], theirs: Sequence[tuple[str, float, float]]) -> list[float]:
+    """Seconds by which segments of the same text begin and end behind those of transformers."""
+    texts = [" ".join(speech_sounds.normal(one.text)) for one in ours]
+    others = [" ".join(speech_sounds.normal(text)) for text, _, _ in theirs]
+    blocks = SequenceMatcher(None, texts, others, autojunk=False).get_matching_blocks()
+    pairs = [(ours[block.a + n], theirs[block.b + n]) for block in blocks for n in range(block.size)]
+    return [off for one, (_, start, end) in pairs for off in (one.start - start, one.end - end)]
+
+
 def told(name: str, off: Sequence[float], bound: float) -> str:
-    """A line: the median of how far words are off, and more of it."""
+    """A line: the median of how far times are off, and more of it."""
     values = np.array(off)
     size = np.abs(values)
-    note = f"{len(values)} words, {np.mean(size <= WANTED):.0%} within {WANTED} s; late by {np.median(values):+.3f}"
+    note = f"of {len(values)}, {np.mean(size <= bound):.0%} within {bound} s; late by {np.median(values):+.3f}"
     return Figure(name, float(np.median(size)), bound, "s off in the middle", note).line()
 
 
@@ -138,18 +149,27 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--voices", nargs="+", default=VOICES, metavar="NAME:RATE")
     parser.add_argument("--transformers", type=Path)
+    parser.add_argument("--cuts", type=Path)
     args = parser.parse_args()
     spoke = {voice: list(spoken(args.espeak, args.data, *_voice(voice))) for voice in args.voices}
+    cuts = speech_sounds.cuts(args.cuts)
+    joined = [speech_sounds.joined(cuts, 60, disturbed=True, seed=seed).samples for seed in JOINED]
+    theirs: list[list[tuple[str, float, float]]] = []
     if args.transformers:
         from speech_theirs import Theirs
 
         program = Theirs.load(args.transformers, THREADS)
+        theirs = [program.segments(samples) for samples in joined]
         for voice, sounds in spoke.items():
             compared(f"transformers, {voice}", sounds, program.words)
     for file in args.files:
         with opsin.load(file, threads=THREADS) as model:
             for voice, sounds in spoke.items():
                 compared(f"{file.name}, {voice}", sounds, partial(_words, model))
+            made = [list(model.transcribe(samples, language="en")) for samples in joined if theirs]
+        off = [each for ours, others in zip(made, theirs, strict=True) for each in apart(ours, others)]
+        if off:
+            print(told(f"{file.name}, segments beside transformers", off, BESIDE), flush=True)
 
 
 def _voice(told: str) -> tuple[str, int]:

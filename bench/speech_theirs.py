@@ -69,14 +69,8 @@ class Theirs:
                 temperature=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0), logprob_threshold=-1.0, compression_ratio_threshold=1.35,
                 no_speech_threshold=0.6, condition_on_prev_tokens=False, return_segments=True,
             )  # fmt: skip
-        return [
-            (
-                self.tokenizer.decode([id for id in one["tokens"].tolist() if id < END]),
-                float(one["start"]),
-                float(one["end"]),
-            )
-            for one in made["segments"][0]
-        ]
+        found = [(one["tokens"].tolist(), float(one["start"]), float(one["end"])) for one in made["segments"][0]]
+        return [(self.tokenizer.decode([id for id in ids if id < END]), start, end) for ids, start, end in found]
 
     def words(self, samples: Samples) -> list[Word]:
         """Words of at most 30 seconds with their signs, each of which begins where the one before it ends."""

@@ -1,12 +1,12 @@
 """Runs Python with opsin as on ARM: aarch64's Python and wheels, and qemu's emulation of a processor. On Debian.
 
     python tools/emulate_arm.py FOLDER dotprod -m opsin doctor
-    python tools/emulate_arm.py FOLDER i8mm -m pytest -p no:cacheprovider tests/ops/cpu/test_linear.py
+    python tools/emulate_arm.py FOLDER i8mm -m pytest -W ignore::RuntimeWarning tests/ops/cpu/test_linear.py
     python tools/emulate_arm.py FOLDER compare MODEL.gguf      # greedy_ids.py here and on each of MACHINES
 
 FOLDER keeps what is fetched the first time by apt and pip (500 MB; nothing is installed beside it), and kernels.
 Emulation is 20 to 100 times slower than a processor: it says what comes out, not how fast. Nor does it show what a
-processor's order of memory may do, since the one below orders stores.
+processor's order of memory may do, since the one below orders stores. NumPy warns of values that are not there.
 """
 
 from __future__ import annotations

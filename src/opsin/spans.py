@@ -57,17 +57,21 @@ class TextSpan:
 class Canvas:
     """Where rows lie in a plane that a picture, its slices and the markers between share, for positions of three axes.
 
+    Or in the time that a film and its sound share: rows of a span without a grid go on along all axes, from the span's
+    time on.
+
     Attributes:
         passed: rows between where it begins, which is the time of all rows on it, and the span's first one.
         corner: the row and column of the span's first row.
         size: rows high and wide over which the span's grid is spread.
-        markers: of rows of text around the span: which, counted from its first one, and the row and column of each.
+        markers: of rows of text around the span: which, counted from its first one, and the time, row and column of
+            each.
     """
 
     passed: int
     corner: tuple[int, int]
     size: tuple[int, int]
-    markers: tuple[tuple[int, int, int], ...] = ()
+    markers: tuple[tuple[int, int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ class MediaSpan:
         memory: rows kept beside the sequence, for cross-attention by the rows from here to the next such span; spans
             that follow each other, with nothing but their markers between, are remembered together.
         marker: rows of text behind it that are its own marker.
-        time: of a moment of a film, how far it stands behind the film's first on the axis of time, where there is one.
+        time: of a moment of a film, or its sound, how far it stands behind the film's first on the axis of time, where
+            there is one.
         first: the row of the embeddings at which it begins, where they are shown in parts, with text between.
         encoded: rows of the embeddings in all, where it shows a part of them; 0 where it shows all.
         features: how to make what the encoder takes, of all embeddings.
@@ -143,15 +148,20 @@ class MediaSpan:
     def identity(self, first: int, last: int) -> bytes:
         """What makes its rows first..last what they are."""
         rows = (self.first + first, self.first + last)
-        moment = () if self.time is None else (self.time, self.positions)
+        moment = () if self.time is None else (self.time, self.positions)  # it may move backwards
         said = b"" if self.canvas is None else repr(self.canvas).encode()  # it may hang on what follows
-        return b"M" + self.digest + b"".join(number.to_bytes(4, "little") for number in (*rows, *moment)) + said
+        return (
+            b"M"
+            + self.digest
+            + b"".join(number.to_bytes(4, "little", signed=True) for number in (*rows, *moment))
+            + said
+        )
 
     def ended_by(self, rows: int, marker: int = 1) -> MediaSpan:
         """The same, where so many rows of text behind its end marker are on its canvas as well, where that begins."""
         if self.canvas is None or not rows:
             return self
-        more = [(self.rows + marker + row, 0, 0) for row in range(rows)]
+        more = [(self.rows + marker + row, 0, 0, 0) for row in range(rows)]
         canvas = replace(self.canvas, markers=(*self.canvas.markers, *more))
         return replace(self, canvas=canvas, positions=self.positions - rows)
 

@@ -63,7 +63,7 @@ def read_messages(
     if not any(isinstance(message["content"], list | tuple) for message in checked):
         return PreparedMessages(checked, [])  # texts alone
     if any(is_video(part) for _, part in _parts(messages)):
-        messages = lay_out_videos(messages, None if senses is None else senses.vision, check, context, budget)
+        messages = lay_out_videos(messages, senses, check, context, budget)
     kinds = [kind for _, part in _parts(messages) for kind in _kinds(part)]
     fetching, remote = None, [*_remote(messages, senses)]
     if senses is not None and remote:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, cast
 from weakref import finalize
@@ -23,7 +24,9 @@ from opsin.spans import check_context
 if TYPE_CHECKING:
     from PIL import Image
 
+    from opsin.api.audio import Audio
     from opsin.api.perceiving import Perceives
+    from opsin.api.senses import Senses
     from opsin.api.vision import Vision
     from opsin.nn.films import Parts
 
@@ -67,6 +70,7 @@ class Video:
         max_video_tokens: of all frames: they are looked at less finely until all fit, and then fewer.
         rate: of frames that are given one by one.
         budget: how finely to look at each frame.
+        sound: whether the sound of a file is heard beside its frames, by families that do.
     """
 
     source: Source = field(repr=False)
@@ -75,33 +79,39 @@ class Video:
     max_video_tokens: int | None = None
     rate: float = 1.0
     budget: PictureBudget = USUAL
+    sound: bool = True
+
+    @property
+    def choice(self) -> FrameChoice:
+        """What is looked at, and heard. Raises RequestError, naming the field, for what is no such number."""
+        return FrameChoice(self.fps, self.frames, self.max_video_tokens, self.sound)
 
     def on(self, model: Perceives, name: str = "the video", limits: VideoLimits | None = None) -> LaidOut:
         """What stands in a prompt of a model for it: counted, and nothing decoded. Raises RequestError, naming it."""
-        vision = None if model.senses is None else model.senses.vision
-        choice = FrameChoice(self.fps, self.frames, self.max_video_tokens)
-        return lay_out(self.source, vision, name, choice, self.budget, rate=self.rate, limits=limits)
+        return lay_out(self.source, model.senses, name, self.choice, self.budget, rate=self.rate, limits=limits)
 
 
 def lay_out(
-    source: Source, vision: Vision | None, name: str, choice: FrameChoice, budget: PictureBudget, *,
+    source: Source, senses: Senses | None, name: str, choice: FrameChoice, budget: PictureBudget, *,
     rate: float = 1.0, limits: VideoLimits | None = None,
 ) -> LaidOut:  # fmt: skip
     """A video as its model sees it. Raises FieldError, naming it, for what is no video, or too much of one."""
     from opsin.nn.films import fitted
 
-    if vision is None:
+    if senses is None or (vision := senses.vision) is None:
         raise FieldError(name, "is a video, and this model does not see", hint="load a model that sees, and its mmproj")
     limits = limits or VideoLimits()
     try:
-        film = _open(source, limits, vision, rate).asked(choice, budget.within(vision.budget))
+        film = _open(source, limits, vision, rate, senses.audio if choice.sound else None)
+        film = film.asked(choice, budget.within(vision.budget))
         parts = fitted(vision.lay_out_film, film)
     except RequestError as error:
         raise FieldError(name, error.message, hint=error.hint) from error.__cause__
     return LaidOut(parts, film)
 
 
-def _open(source: Source, limits: VideoLimits, vision: Vision, rate: float) -> Film:
+def _open(source: Source, limits: VideoLimits, vision: Vision, rate: float, audio: Audio | None) -> Film:
+    """`audio`: what hears its sound, if anything."""
     from opsin.media.video_file import open_film
 
     if isinstance(source, str | os.PathLike):
@@ -115,7 +125,9 @@ def _open(source: Source, limits: VideoLimits, vision: Vision, rate: float) -> F
         files = vision.budgets.files
         files.need(len(data))
         finalize(film.owner, files.give_back, len(data))
-        return film
+        if audio is None or not film.has_sound:
+            return film
+        return replace(film, sound=cache(partial(audio.prepare, data, "its sound")))
     if isinstance(source, np.ndarray) and source.ndim != 4:
         told = f"an array of shape {list(source.shape)}"
         raise RequestError(told, hint="give [frames, height, width, 3] of uint8")
@@ -147,7 +159,7 @@ def _of_stills(frames: Sequence[object], limits: VideoLimits, rate: float) -> Fi
 
 
 def lay_out_videos(
-    messages: Sequence[Mapping[str, object]], vision: Vision | None, check: Callable[[], None], context: int | None,
+    messages: Sequence[Mapping[str, object]], senses: Senses | None, check: Callable[[], None], context: int | None,
     budget: PictureBudget,
 ) -> list[Mapping[str, object]]:  # fmt: skip
     """The same messages, in which each video is `LaidOut`.
@@ -156,16 +168,16 @@ def lay_out_videos(
     """
     named = [part for n, message in enumerate(messages) for part in _parts(message, f"messages[{n}]")]
     urls = [(name, url) for name, part in named if isinstance(url := _place(part), str) and is_remote(url)]
-    if vision is None:
+    if senses is None or senses.vision is None:
         name = next(name for name, part in named if is_video(part))
         raise FieldError(name, "is a video, and this model does not see", hint="load a model that sees, and its mmproj")
     made: list[Mapping[str, object]] = []
-    with Fetching(vision.rules, urls, vision.budgets.files, check) as fetching:
+    with Fetching(senses.rules, urls, senses.budgets.files, check) as fetching:
         for number, message in enumerate(messages):
             parts: list[object] = []
             for name, part in _parts(message, f"messages[{number}]"):
                 check()
-                parts.append(_laid(part, name, vision, fetching, budget) if is_video(part) else part)
+                parts.append(_laid(part, name, senses, fetching, budget) if is_video(part) else part)
                 if context is not None and isinstance(laid := parts[-1], LaidOut):
                     check_context(laid.tokens, context, at_least=True, picture=f"{name}, a video,", param=name)
             made.append({**message, "content": parts} if any(isinstance(p, LaidOut) for p in parts) else message)
@@ -196,10 +208,9 @@ def _place(part: object) -> object:
     return source.get("url", data)
 
 
-def _laid(part: object, name: str, vision: Vision, fetching: Fetching, budget: PictureBudget) -> LaidOut:
+def _laid(part: object, name: str, senses: Senses, fetching: Fetching, budget: PictureBudget) -> LaidOut:
     if isinstance(part, Video):
-        asked = FrameChoice(part.fps, part.frames, part.max_video_tokens)
-        return lay_out(part.source, vision, name, asked, part.budget.within(budget), rate=part.rate)
+        return lay_out(part.source, senses, name, part.choice, part.budget.within(budget), rate=part.rate)
     assert isinstance(part, Mapping)
     kind = cast(str, part["type"])
     source, inner = _place(part), part.get(kind)
@@ -210,5 +221,5 @@ def _laid(part: object, name: str, vision: Vision, fetching: Fetching, budget: P
         choice = FrameChoice.read(inner, f"{name}.{kind}").within(choice)
         look = PictureBudget.read(inner, f"{name}.{kind}").within(look)
     if isinstance(source, str):  # never a path here: such parts may come from strangers
-        source = fetching.take() if is_remote(source) else fetch(source, vision.rules, name=name)
-    return lay_out(cast(Source, source), vision, name, choice, look.within(budget))
+        source = fetching.take() if is_remote(source) else fetch(source, senses.rules, name=name)
+    return lay_out(cast(Source, source), senses, name, choice, look.within(budget))

@@ -24,6 +24,7 @@ def add_videos(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-video-tokens", type=options.positive, metavar="N", help="of all frames, which are made to fit"
     )
+    group.add_argument("--no-video-sound", action="store_true", help="leave out sound that the model would hear")
 
 
 def videos(args: argparse.Namespace) -> Iterator[Video]:
@@ -31,7 +32,7 @@ def videos(args: argparse.Namespace) -> Iterator[Video]:
     for path in args.video:
         from opsin.api.videos import Video
 
-        yield Video(path, args.video_fps, args.video_frames, args.max_video_tokens)
+        yield Video(path, args.video_fps, args.video_frames, args.max_video_tokens, sound=not args.no_video_sound)
 
 
 def told(laid: LaidOut) -> str:

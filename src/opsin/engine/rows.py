@@ -119,8 +119,8 @@ class PromptRows:
             if span.positions != span.rows:
                 moved += span.positions - span.rows
                 positions[end:] = np.arange(end + moved, self.count + moved, dtype=np.int32)[:, None]
-            if self.axes == 3 and span.canvas is not None and span.grid is not None:
-                _lay_out(positions, start, here, span, span.canvas, span.grid)
+            if self.axes == 3 and span.canvas is not None:
+                _lay_out(positions, start, here, span, span.canvas)
             if span.atomic:
                 ahead[start:end] = end
         self._next = self.count + moved
@@ -196,18 +196,21 @@ class PromptRows:
         return first, first + rows
 
 
-def _lay_out(positions: Ints, start: int, here: int, span: MediaSpan, canvas: Canvas, grid: tuple[int, int]) -> None:
+def _lay_out(positions: Ints, start: int, here: int, span: MediaSpan, canvas: Canvas) -> None:
     """Positions of a span on a canvas, and of the markers around it; `here` is the one at which it would begin."""
-    begin = max(0, here - canvas.passed)
-    rows, columns = (
-        begin + corner + _spread(count, size)
-        for count, size, corner in zip(grid, canvas.size, canvas.corner, strict=True)
-    )
-    own = positions[start : start + span.rows]
-    own[:, 0], own[:, 1], own[:, 2] = begin, np.repeat(rows, grid[1]), np.tile(columns, grid[0])
-    for place, row, column in canvas.markers:
+    begin, grid = max(0, here - canvas.passed), span.grid
+    own, first = positions[start : start + span.rows], begin + (span.time or 0)
+    if grid is None:
+        own[:] = first + np.arange(span.rows, dtype=np.int32)[:, None]
+    else:
+        rows, columns = (
+            begin + corner + _spread(count, size)
+            for count, size, corner in zip(grid, canvas.size, canvas.corner, strict=True)
+        )
+        own[:, 0], own[:, 1], own[:, 2] = first, np.repeat(rows, grid[1]), np.tile(columns, grid[0])
+    for place, *at in canvas.markers:
         if 0 <= start + place < len(positions):
-            positions[start + place] = (begin, max(0, begin + row), max(0, begin + column))
+            positions[start + place] = [max(0, begin + position) for position in at]
 
 
 def _spread(count: int, size: int) -> Ints:

@@ -19,6 +19,7 @@ from opsin.errors import FieldError, RequestError
 from opsin.media.budget import MOST, USUAL, PictureBudget
 from opsin.media.limits import ByteLimit, Size
 from opsin.media.picture import Picture
+from opsin.spans import Patches
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -75,6 +76,7 @@ class FrameChoice:
         fps: so many of each second.
         frames: at most so many, spread over the video; with `fps`, where that gives more.
         max_video_tokens: of all frames in the prompt: they are looked at less finely until they fit, and then fewer.
+        sound: whether its sound is heard beside them, by families that do.
 
     Raises RequestError, naming the field, for what is no such number.
     """
@@ -82,6 +84,7 @@ class FrameChoice:
     fps: float | None = None
     frames: int | None = None
     max_video_tokens: int | None = None
+    sound: bool = True
 
     def __post_init__(self) -> None:
         fps = self.fps
@@ -91,6 +94,8 @@ class FrameChoice:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MOST):
                 raise FieldError(name, f"{value!r:.80} is out of range", hint=f"give a whole number from 1 to {MOST}")
+        if not isinstance(self.sound, bool):
+            raise FieldError("sound", f"{self.sound!r:.80} is neither true nor false", hint="give one of them")
 
     @classmethod
     def read(cls, given: Mapping[str, object], name: str) -> FrameChoice:
@@ -104,9 +109,8 @@ class FrameChoice:
     def within(self, outer: FrameChoice) -> FrameChoice:
         """What is asked here, and where nothing is, there; of two numbers of tokens the smaller."""
         tokens = [count for count in (self.max_video_tokens, outer.max_video_tokens) if count is not None]
-        if self.fps is None and self.frames is None:
-            return replace(outer, max_video_tokens=min(tokens, default=None))
-        return replace(self, max_video_tokens=min(tokens, default=None))
+        asked = outer if self.fps is None and self.frames is None else self
+        return replace(asked, max_video_tokens=min(tokens, default=None), sound=self.sound and outer.sound)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +125,8 @@ class Film:
         choice: which frames are wanted.
         budget: how finely each is to be looked at.
         notes: what a person should know.
+        has_sound: whether its file has any.
+        sound: gives its sound as the model hears it, where it does.
     """
 
     size: Size
@@ -130,6 +136,8 @@ class Film:
     choice: FrameChoice = FrameChoice()
     budget: PictureBudget = USUAL
     notes: tuple[str, ...] = ()
+    has_sound: bool = False
+    sound: Callable[[], Patches] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.times)

@@ -45,7 +45,7 @@ def open_film(data: bytes, limits: VideoLimits | None = None) -> Film:
     if kind is None:
         raise RequestError(f"of an unknown kind: it begins with {data[:8]!r}", hint=SEND)
     file = _VideoFile(data, kind, limits)
-    return Film(file.size, file.times, digest_of_file(data), file.image)
+    return Film(file.size, file.times, digest_of_file(data), file.image, has_sound=file.has_sound)
 
 
 class _VideoFile:
@@ -63,6 +63,7 @@ class _VideoFile:
             stream = self._stream(container)
             self._coded = (stream.codec_context.width, stream.codec_context.height)
             limits.check_size(self._coded)
+            self.has_sound = bool(container.streams.audio)
             stamps, keys = self._read_stamps(container, stream)
             self.unit = float(stream.time_base or 0.001)
         if not stamps:

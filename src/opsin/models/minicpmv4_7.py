@@ -58,14 +58,14 @@ def _placed(parts: tuple[str | MediaSpan, ...]) -> Iterator[str | MediaSpan]:
         yield replace(part, canvas=placed, positions=max(canvas) - passed if is_last else 0)
 
 
-def _around_whole(span: MediaSpan, canvas: Grid) -> tuple[tuple[int, int, int], ...]:
-    return (-1, -1, -1), (span.rows, *canvas)
+def _around_whole(span: MediaSpan, canvas: Grid) -> tuple[tuple[int, int, int, int], ...]:
+    return (-1, 0, -1, -1), (span.rows, 0, *canvas)
 
 
-def _around_slice(span: MediaSpan, corner: Grid, cell: Grid, canvas: Grid) -> tuple[tuple[int, int, int], ...]:
+def _around_slice(span: MediaSpan, corner: Grid, cell: Grid, canvas: Grid) -> tuple[tuple[int, int, int, int], ...]:
     (top, left), (high, wide) = corner, cell
-    ends = (-1, top, left), (span.rows, top + high - 1, left + wide - 1)
-    return ends if left or not top else ((-2, top - 1, canvas[1]), *ends)
+    ends = (-1, 0, top, left), (span.rows, 0, top + high - 1, left + wide - 1)
+    return ends if left or not top else ((-2, 0, top - 1, canvas[1]), *ends)
 
 
 ENCODERS = {"minicpmv4_7": CanvasVision.load}

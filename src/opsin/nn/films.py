@@ -187,7 +187,8 @@ def fitted(lay_out: Callable[[Film], Parts], film: Film) -> Parts:
             continue
         frames = min(len(spans) * most // tokens, (film.choice.frames or len(spans)) - 1)
         if not frames:
-            raise RequestError(f"one frame takes {tokens} tokens, max_video_tokens is {most}", hint="allow more")
+            hint = "allow more" if film.sound is None else "allow more, or leave its sound out"
+            raise RequestError(f"one frame takes {tokens} tokens, max_video_tokens is {most}", hint=hint)
         film = film.asked(replace(film.choice, fps=None, frames=frames), film.budget)
         parts = lay_out(film)
     return parts

@@ -272,7 +272,7 @@ def _check_video(part: Part, path: str) -> None:
     strays = [name for name in _VIDEOS if name != part.type]
     strays += ["text", "image_url"] if part.type in _VIDEOS else [*FRAME_WORDS]
     for stray in strays:
-        if getattr(part, stray):
+        if (value := getattr(part, stray)) or value is False:
             raise FieldError(path + stray, "nothing is read from here", hint="send it as a part of its own")
     for place in (part.video_url, part.input_video):
         if isinstance(place, VideoUrl):

@@ -21,6 +21,9 @@ class FilmFields(BudgetFields, kw_only=True):
     max_video_tokens: (
         Annotated[int, Meta(ge=1, le=MOST, description="Of a video: of all its frames together.")] | None
     ) = None
+    sound: (
+        Annotated[bool, Meta(description="Of a video: whether its sound is heard beside it, by models that do.")] | None
+    ) = None
 
 
 class VideoUrl(FilmFields, kw_only=True):
@@ -35,4 +38,4 @@ class InputVideo(VideoUrl, kw_only=True):
     data: Annotated[str | None, Meta(description="Base64 of a file: MP4, WebM, Matroska, AVI or GIF.")] = None
 
 
-FRAME_WORDS = ("fps", "frames", "max_video_tokens")
+FRAME_WORDS = ("fps", "frames", "max_video_tokens", "sound")

@@ -41,7 +41,7 @@ IDS = {
 RULES = (
     (r"visual\.patch_embed\.proj", "v.patch_embd"),
     (r"visual\.blocks\.(\d+)\.norm(\d)", r"v.blk.\1.ln\2"),
-    (r"visual\.blocks\.(\d+)\.attn\.qkv", r"v.blk.\1.attn_qkv"),
+    (r"visual\.blocks\.(\d+)\.attn\.(q|k|v|qkv)", r"v.blk.\1.attn_\2"),
     (r"visual\.blocks\.(\d+)\.attn\.proj", r"v.blk.\1.attn_out"),
     (r"visual\.blocks\.(\d+)\.mlp\.(?:fc1|up_proj)", r"v.blk.\1.ffn_up"),
     (r"visual\.blocks\.(\d+)\.mlp\.(?:fc2|down_proj)", r"v.blk.\1.ffn_down"),

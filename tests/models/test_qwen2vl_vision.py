@@ -48,7 +48,7 @@ def open_tower(device, truth, tmp_path_factory):
 
 
 def has_windows(truth):
-    return truth.config.model_type == "qwen2_5_vl"
+    return "fullatt_block_indexes" in truth.config.vision_config.to_dict()
 
 
 def rows(truth, patches, grid):

@@ -132,7 +132,7 @@ def _contents(checkpoint: Checkpoint, format: Format, *, vision: bool) -> tuple[
     seen = NewFile()
     for tower in towers:
         made = _content(checkpoint, tower, kind)
-        if len(towers) > 1:  # each says its own, as llama.cpp has it
+        if len({each.architecture for each in towers}) > 1:  # each says its own, as llama.cpp has it
             made.metadata[f"clip.{tower.part}.projector_type"] = made.metadata.pop("clip.projector_type")
         seen = NewFile({**seen.metadata, **made.metadata}, [*seen.tensors, *made.tensors])
     notes = (

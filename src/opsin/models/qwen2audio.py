@@ -27,7 +27,7 @@ from opsin.nn.sounds import sound_span
 from opsin.ops import Array
 from opsin.spans import MediaSpan, Patches
 
-_LEAST = 3  # frames that give a row
+LEAST = 3  # frames that give a row
 
 
 class Projector(Module):
@@ -46,7 +46,7 @@ class Qwen2Audio:
     def load(cls, file: File, source: Reader) -> Qwen2Audio:
         tower, projector = HearingTower.load(file, source), Projector.read(source, "mm.a")
         projector.fc.check(tower.shape.width, positive_int(file, "clip.audio.projection_dim"))
-        if tower.rows < 2 * _LEAST:
+        if tower.rows < 2 * LEAST:
             raise ModelError(f"a.position_embd.weight has {tower.rows} rows", hint="the file is damaged")
         return cls(tower, projector)
 
@@ -62,7 +62,7 @@ class Qwen2Audio:
     def _span(self, sound: Waveform, first: int) -> MediaSpan:
         """The window that begins with this sample."""
         heard = sound.samples[first : first + self.tower.frames * HOP]
-        rows = (max(_LEAST, -(-len(heard) // HOP)) + 1) // 2
+        rows = (max(LEAST, -(-len(heard) // HOP)) + 1) // 2
         frames = min(2 * rows + 1, self.tower.frames)
         return sound_span(
             sound, "qwen2audio", self.tower.bands, first, rows=rows // 2, shape=(frames, self.tower.bands),
@@ -70,9 +70,12 @@ class Qwen2Audio:
         )  # fmt: skip
 
     def encode(self, features: Floats) -> Array:
-        windows, frames, _ = features.shape
-        x, rows = self.tower.embed(features), frames // 2
-        x = self.tower.run(first_rows(x, windows, rows), windows)
+        return self.hear(features, features.shape[1] // 2)
+
+    def hear(self, features: Floats, rows: int) -> Array:
+        """Frames [windows, frames, bands], of whose states the first `rows` of each window see each other."""
+        windows = len(features)
+        x = self.tower.run(first_rows(self.tower.embed(features), windows, rows), windows)
         means = x.ops.mean_rows(first_rows(x, windows, rows // 2 * 2), 2)
         return self.projector.fc(self.tower.weights.post_ln(means, self.tower.shape.eps))
 

@@ -108,7 +108,7 @@ def page(found: list[Family], figures: Mapping[str, object]) -> str:
     rows = ["| family | lines | architecture | projector | held against transformers' |", "|---|---:|---|---|---|"]
     for family in found:
         link = f"[{family.name}](../src/opsin/models/{family.stem}.py)"
-        names = (_listed(family.architectures), _listed((*family.projectors, *family.audio)))
+        names = (_listed(family.architectures), _listed(tuple(dict.fromkeys((*family.projectors, *family.audio)))))
         rows.append(f"| {link} | {family.lines} | {names[0]} | {names[1]} | {family.oracle} |")
     measured = figures["families"]
     assert isinstance(measured, Mapping)

@@ -131,10 +131,10 @@ MUTANTS = {
         span, canvas=replace(span.canvas, size=span.grid)
     ),
     "slices lie on each other": lambda patch, span: replace(span, canvas=replace(span.canvas, corner=(0, 0))),
-    "markers before are not moved": markers(lambda one: one if one[0] > 0 else (10**6, 0, 0)),
-    "markers behind are not moved": markers(lambda one: one if one[0] < 0 else (10**6, 0, 0)),
-    "newlines between slices are not moved": markers(lambda one: one if one[0] != -2 else (10**6, 0, 0)),
-    "rows and columns are exchanged": markers(lambda one: (one[0], one[2], one[1])),
+    "markers before are not moved": markers(lambda one: one if one[0] > 0 else (10**6, 0, 0, 0)),
+    "markers behind are not moved": markers(lambda one: one if one[0] < 0 else (10**6, 0, 0, 0)),
+    "newlines between slices are not moved": markers(lambda one: one if one[0] != -2 else (10**6, 0, 0, 0)),
+    "rows and columns are exchanged": markers(lambda one: (*one[:2], one[3], one[2])),
     "text behind is a position late": lambda patch, span: replace(span, positions=span.positions + 1),
     "places are rounded down": lambda patch, span: patch.setattr(
         spelling, "_spread", lambda count, size: np.floor(np.linspace(0, size - 1, count)).astype(np.int32)

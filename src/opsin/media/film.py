@@ -19,10 +19,11 @@ from opsin.errors import FieldError, RequestError
 from opsin.media.budget import MOST, USUAL, PictureBudget
 from opsin.media.limits import ByteLimit, Size
 from opsin.media.picture import Picture
-from opsin.spans import Patches
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from opsin.spans import Patches
 
 MOST_FPS = 240.0
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,17 @@ import opsin
 from opsin.cli import main
 from opsin.config import Config, from_environment
 from opsin.gguf import File, open_file
+from opsin.ops.cpu import weight_cache
 from opsin.ops.cpu.weight_cache import kept_models
 
 IDS = list(range(1, 30))
+
+
+@pytest.fixture(autouse=True)
+def room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However full the disk is on which tests run."""
+    empty = SimpleNamespace(f_bavail=1 << 30, f_bfree=1 << 30, f_blocks=1 << 30, f_frsize=4096)
+    monkeypatch.setattr(weight_cache.os, "statvfs", lambda folder: empty)
 
 
 @pytest.fixture

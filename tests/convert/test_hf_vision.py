@@ -31,7 +31,8 @@ NEEDED_ELSEWHERE = {"resampler.pos_embed_k", "v.token_embd.img_break"}  # by lla
 def spared(folder, names):
     """Tensors of a converted file that nobody here reads: llama.cpp wants them, or the file's mode does without."""
     merger = {name for name in names if name.startswith("v.vit_merger.")}
-    return NEEDED_ELSEWHERE | (merger if folder.name.endswith(" 4x") else set())
+    heard = {name for name in names if name.startswith(("a.", "mm.a."))}  # the part for sound in the same file
+    return NEEDED_ELSEWHERE | heard | (merger if folder.name.endswith(" 4x") else set())
 
 
 @pytest.fixture(scope="module", params=TOWERS)

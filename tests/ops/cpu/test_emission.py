@@ -92,7 +92,7 @@ def test_dot_products_of_bytes_use_the_instructions_of_the_cpu(target, name):
 
 @pytest.mark.parametrize("target", ["avx512vnni", "avxvnni"])
 def test_attention_by_bytes_uses_it_too(target):
-    word, register = DOTS[target]
+    (word,), register = DOTS[target]
     assert re.search(rf"\b{word}\b.*{register}", assembly(Kernel.of("attend_bytes"), target))
 
 

@@ -70,6 +70,13 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if not path.is_dir())
 
 
+@pytest.fixture(autouse=True)
+def room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However full the disk is on which tests run."""
+    empty = SimpleNamespace(f_bavail=1 << 30, f_bfree=1 << 30, f_blocks=1 << 30, f_frsize=4096)
+    monkeypatch.setattr(weight_cache.os, "statvfs", lambda folder: empty)
+
+
 @pytest.fixture(scope="module")
 def whole() -> Raw:
     return raw("Q8_0", ROWS, WIDTH)

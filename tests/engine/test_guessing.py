@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from draws import check_draws
 from forms import Anything, Places, some_places
 from oracles import know
 from prompts import LIMITS, ids_of, prompt_of
@@ -294,13 +295,7 @@ def test_drawn_ids_have_the_distribution_of_the_model(make, runner, monkeypatch)
     streams = [engine.submit(prompt_of(10), replace(sampling, seed=seed, max_tokens=3)) for seed in range(400)]
     answers = [ids(stream) for stream in streams]
     follow = [answer[1] for answer in answers if answer[0] == likeliest and len(answer) > 1]
-    top = np.argsort(-second)[:4]
-    shares = np.exp(second[top] - second[top[0]])
-    shares /= shares.sum()
-    counts = np.array([follow.count(int(id)) for id in top])
-    assert counts.sum() == len(follow) > 100
-    distance = ((counts - len(follow) * shares) ** 2 / (len(follow) * shares)).sum()
-    assert distance < 16.3  # chi-square of 3 degrees: above it one time of a thousand
+    check_draws(follow, second)
 
 
 def test_more_guesses_than_a_step_looks_at_are_refused():

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from draws import check_draws
 from oracles import know
 from test_recurrent_engine import LIMITS, Eye, picture
 from tiny_next_token import VOCABULARY, tiny_next_token
@@ -170,13 +171,7 @@ def test_drawn_ids_have_the_distribution_of_the_model(make):
     answers = [ids(stream) for stream in streams]
     assert 0 < sum(stream.right for stream in streams) < sum(stream.guessed for stream in streams)
     follow = [answer[1] for answer in answers if answer[0] == first]
-    top = np.argsort(-second)[:4]
-    shares = np.exp(second[top] - second[top[0]])
-    shares /= shares.sum()
-    counts = np.array([follow.count(int(id)) for id in top])
-    assert counts.sum() == len(follow) > 100
-    distance = ((counts - len(follow) * shares) ** 2 / (len(follow) * shares)).sum()
-    assert distance < 16.3  # chi-square of 3 degrees: above it one time of a thousand
+    check_draws(follow, second)
 
 
 def test_cancelled_among_guesses_its_pages_are_free_and_others_go_on(make):

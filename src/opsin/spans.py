@@ -193,6 +193,7 @@ class Patches:
         original: (width, height) of the picture that was given.
         whole: (width, height) that all of the original has in it, where it is cut into several spans.
         absorbed: tokens of this text that follow it are on its canvas.
+        sound: of a film that is heard, its track, whose spans stand among these.
         numbered: stands before it, with its number among the prompt's pictures, from 0 on, in the place of {}.
     """
 
@@ -204,6 +205,7 @@ class Patches:
     kind: Kind = "image"
     seconds: float | None = None
     absorbed: str = ""
+    sound: Patches | None = None
 
     def __repr__(self) -> str:
         sizes = (("grid", self.grid), ("picture", self.original), ("seen at", self.size))

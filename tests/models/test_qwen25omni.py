@@ -25,6 +25,7 @@ from opsin.media.film import FrameChoice
 from opsin.models.qwen25omni import PACE
 from opsin.nn.films import STEP, fitted
 from opsin.nn.module import FileReader
+from opsin.serve.usage import usage_of
 from opsin.spans import MediaSpan, Prompt
 
 torch = pytest.importorskip("torch")
@@ -211,11 +212,24 @@ def test_the_sound_of_a_file_is_heard_unless_it_is_left_out(ours):
     windows = [span.rows for span in heard.parts[0].spans if span.grid is None]
     assert windows[0] == 50 and abs(sum(windows) - 75) <= 2
     assert heard.tokens == silent.tokens + sum(windows)
+    assert told(ours, silent) == (silent.tokens, 0, [])
+    seen, listened, [(part, seconds, tokens)] = told(ours, heard)
+    assert (seen, listened, tokens) == (silent.tokens, sum(windows), sum(windows))
+    assert part == "messages[0].content[0]" and seconds == pytest.approx(3, abs=0.1)
     assert [type(part) for part in silent.parts[0].parts[:2]] == [str, MediaSpan]
     asked_for = {"type": "video", "video": clip, "frames": 4, "sound": False}
     assert ours.chat_prompt([{"role": "user", "content": [asked_for]}]) == asked(ours, silent)
     with pytest.raises(opsin.RequestError, match=r"sound: 'no' is neither"):
         ours.chat_prompt([{"role": "user", "content": [{**asked_for, "sound": "no"}]}])
+
+
+def told(ours, video):
+    """Tokens of pictures and of sound, and what is said of each sound, in the usage of an answer about a video."""
+    usage = usage_of([ours.chat([{"role": "user", "content": [video, "What?"]}], max_tokens=1)])
+    details, one = usage["prompt_tokens_details"], ("part", "seconds", "tokens")
+    sounds = [tuple(sound[word] for word in one) for sound in usage["sounds"]]
+    assert sum(picture["tokens"] for picture in usage["pictures"]) == details["image_tokens"]
+    return details["image_tokens"], details["audio_tokens"], sounds
 
 
 def spans_changed(change):

@@ -58,7 +58,7 @@ class Usage:
         cached: those of the prompt that were not computed again; known with the first piece.
         pictures: those of the prompt that are pictures.
         answer: ids that came.
-        each: every picture and sound.
+        each: every picture and sound; of a video that is heard, its frames and then its sound.
         sounds: tokens of the prompt that are sound.
         guessed: those that were computed before they were drawn, of which so many were `right`.
     """

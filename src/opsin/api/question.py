@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from opsin.api.answer import PictureUse
@@ -38,14 +38,11 @@ class Question:
     def of(cls, prompt: Prompt, pictures: Sequence[tuple[str, Patches]], text: str = "") -> Question:
         """A prompt of this text, and what is told of its pictures, which have these names."""
         ends = [start + len(span) for start, span in prompt.placed() if isinstance(span, MediaSpan)]
-        uses, place = [], 0
+        uses: list[PictureUse] = []
+        place = 0
         for name, p in pictures:
             place += len([span for span in p.spans if span.rows or span.memory])
-            end = ends[place - 1] if place else 0
-            rows, beside = p.embedded, p.embedded - p.rows
-            uses.append(
-                PictureUse(name, p.original, p.size, rows, p.notes, end, p.area, p.kind, p.seconds, beside)
-            )  # fmt: skip
+            uses += _uses(name, p, ends[place - 1] if place else 0)
         return cls(prompt, tuple(uses), text)
 
     def check_pictures(self, context: int) -> None:
@@ -56,3 +53,11 @@ class Question:
                 picture.end, context, picture=which, kind=picture.kind, param=picture.name,
                 prompt_tokens=len(self.prompt),
             )  # fmt: skip
+
+
+def _uses(name: str, p: Patches, end: int) -> Iterator[PictureUse]:
+    """What is told of a picture or a sound that ends there; of a film that is heard, of its frames and its sound."""
+    rows, beside = p.embedded - (0 if p.sound is None else p.sound.rows), p.embedded - p.rows
+    yield PictureUse(name, p.original, p.size, rows, p.notes, end, p.area, p.kind, p.seconds, beside)
+    if p.sound is not None:
+        yield from _uses(name, p.sound, end)

@@ -90,10 +90,10 @@ def lay_out_film(tower: OmniVision, film: Film) -> Parts:
     """A film on the axis of time, with its sound where that is heard."""
     (patches,) = on_time_axis(tower, film)
     assert isinstance(patches, Patches)
-    parts = patches.parts
-    if film.sound is not None:
-        parts = ("<|audio_bos|>", *by_turns(patches.spans, film.sound().spans), "<|audio_eos|>")
-    return (replace(patches, parts=("<|vision_bos|>", *parts, "<|vision_eos|>")),)
+    parts, sound = patches.parts, film.sound and film.sound()
+    if sound is not None:
+        parts = ("<|audio_bos|>", *by_turns(patches.spans, sound.spans), "<|audio_eos|>")
+    return (replace(patches, parts=("<|vision_bos|>", *parts, "<|vision_eos|>"), sound=sound),)
 
 
 def by_turns(moments: Sequence[MediaSpan], windows: Sequence[MediaSpan]) -> list[MediaSpan]:

@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from opsin.ops import Array, most
 from opsin.ops.cpu import Cpu
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "models"))
+import minicpmv_truth
 from vision_truth import byte_tokenizer
 
 HERE, THREADS = Path(__file__).parent, 2
@@ -71,7 +72,11 @@ class Family:
     last: str = ""  # a setting that lists layers: here the last one
     told: dict[str, Any] | None = None  # more of the text
 
-    def model(self, layers: int) -> hf.PreTrainedModel:
+    @property
+    def text_width(self) -> int:
+        return int({**TEXT, **(self.told or {})}["hidden_size"])
+
+    def model(self, layers: int) -> Any:
         """Random, in float16."""
         vision = {**self.vision, self.depth: layers, **({self.last: [layers - 1]} if self.last else {})}
         text = {"model_type": self.text, **TEXT, **(MROPE if "vl_text" in self.text else {}), **(self.told or {})}
@@ -81,6 +86,17 @@ class Family:
         torch.manual_seed(0)
         made: hf.PreTrainedModel = getattr(hf, f"{self.kind}ForConditionalGeneration")(config)
         return made.half()
+
+
+class MiniCpmV(Family):
+    """MiniCPM-V 2.6, of which transformers has no class."""
+
+    def model(self, layers: int) -> Any:
+        """Random, in float16; its resampler is as wide as its text."""
+        torch.manual_seed(0)
+        version = replace(minicpmv_truth.VERSIONS["2.6"], queries=64)
+        seen, said = {**self.vision, self.depth: layers}, {**TEXT, **(self.told or {})}
+        return minicpmv_truth.MiniCpmV(version, 70, side=self.side, seen=seen, said=said).half()
 
 
 CLIP_L = {
@@ -117,6 +133,9 @@ FAMILIES = {
         "image_size": 560, "patch_size": 14, "num_global_layers": 1, "intermediate_layers_indices": [0],
         "vision_output_dim": 2560}, "mllama_text_model", told={"num_hidden_layers": 2, "cross_attention_layers": [1],
         "tie_word_embeddings": False}),
+    "MiniCPM-V 2.6": MiniCpmV("", 448, SIGLIP_SO, told={
+        "hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4, "head_dim": 128,
+        "tie_word_embeddings": False}),
     "Mistral Small 3.1": Family("Mistral3", 560, {**PIXTRAL, "image_size": 1540, "patch_size": 14}, "mistral",
         {"spatial_merge_size": 2, "multimodal_projector_bias": False}),
 }  # fmt: skip
@@ -124,8 +143,8 @@ FAMILIES = {
 
 def write_tower(folder: Path, name: str, form: str, layers: int) -> Path:
     """The tower's file, made when it is missing."""
-    stem = f"tower-{name.lower().replace(' ', '-')}-{layers}"
-    path, checkpoint = folder / f"{stem}.{form}.gguf", folder / stem
+    checkpoint = folder / f"tower-{name.lower().replace(' ', '-')}-{layers}"
+    path = checkpoint.with_name(f"{checkpoint.name}.{form}.gguf")
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         if not checkpoint.exists():
@@ -134,8 +153,18 @@ def write_tower(folder: Path, name: str, form: str, layers: int) -> Path:
             settings = {"image_processor_type": "any", **(family.preprocessor or {})}
             (checkpoint / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
             byte_tokenizer(_specials(name), "<image>").save_pretrained(checkpoint)
-        convert(checkpoint, folder / "text-of-a-tower.gguf", mmproj=path, format=form)  # type: ignore[arg-type]
+        convert(checkpoint, _text(folder, name), mmproj=path, format=form)  # type: ignore[arg-type]
     return path
+
+
+def _text(folder: Path, name: str) -> Path:
+    """Where the text that a tower comes with is written."""
+    return folder / f"text-of-a-tower-{FAMILIES[name].text_width}.gguf"
+
+
+def text_for_peer(folder: Path, name: str) -> Path:
+    """A text as wide as the tower's rows, without which llama.cpp opens no tower."""
+    return write_text(folder, "q8_0") if FAMILIES[name].text_width == TEXT["hidden_size"] else _text(folder, name)
 
 
 def _specials(name: str) -> list[str]:
@@ -187,7 +216,7 @@ def measure(name: str, device: Cpu, peer: Peer | None, files: Path, pairs: int, 
     """A line for each format."""
     side = FAMILIES[name].side
     paths = {form: write_tower(files, name, form, layers) for form in FORMS}
-    text = write_text(files, "q8_0")
+    text = text_for_peer(files, name)
     for form in FORMS:
         tower = Tower(device, paths[form], side)
         operations = tower.count()

@@ -91,18 +91,18 @@ def attention(q: Doubles, k: Doubles, v: Doubles) -> Doubles:
 class Resampler(nn.Module):
     """The parameters under their published names, and what is computed with them."""
 
-    def __init__(self, queries: int) -> None:
+    def __init__(self, queries: int, inputs: int, width: int) -> None:
         super().__init__()
-        self.query = nn.Parameter(torch.zeros(queries, WIDTH))
-        self.kv_proj = nn.Linear(TOWER["hidden_size"], WIDTH, bias=False)
-        self.attn = nn.MultiheadAttention(WIDTH, WIDTH // HEAD)
-        self.ln_q, self.ln_kv, self.ln_post = (nn.LayerNorm(WIDTH, eps=EPS) for _ in range(3))
-        self.proj = nn.Parameter(torch.zeros(WIDTH, WIDTH))
+        self.query = nn.Parameter(torch.randn(queries, width) * width**-0.5)
+        self.kv_proj = nn.Linear(inputs, width, bias=False)
+        self.attn = nn.MultiheadAttention(width, width // HEAD)
+        self.ln_q, self.ln_kv, self.ln_post = (nn.LayerNorm(width, eps=EPS) for _ in range(3))
+        self.proj = nn.Parameter(torch.randn(width, width) * width**-0.5)
 
     def forward(self, x: torch.Tensor, high: int, wide: int) -> torch.Tensor:
         w = {name: values.detach().double().numpy() for name, values in self.named_parameters()}
         x = norm(x.double().numpy() @ w["kv_proj.weight"].T, w, "ln_kv")
-        places = np.stack([position(row, column, WIDTH) for row in range(high) for column in range(wide)])
+        places = np.stack([position(row, column, x.shape[1]) for row in range(high) for column in range(wide)])
         matrices = zip(np.split(w["attn.in_proj_weight"], 3), np.split(w["attn.in_proj_bias"], 3), strict=True)
         given = norm(w["query"], w, "ln_q"), x + places, x
         q, k, v = (rows @ matrix.T + bias for rows, (matrix, bias) in zip(given, matrices, strict=True))
@@ -111,25 +111,33 @@ class Resampler(nn.Module):
 
 
 class MiniCpmV(nn.Module):
-    """Text, tower and resampler under their published names."""
+    """Text, tower and resampler under their published names.
 
-    def __init__(self, version: Version, table: int) -> None:
+    `table`: positions along a side. `seen` and `said` are settings of the tower and of the text, `side` is that of the
+    pictures that need no slices.
+    """
+
+    def __init__(
+        self, version: Version, table: int, *, side: int = SIDE, seen: Mapping[str, int] = TOWER,
+        said: Mapping[str, object] = TEXT,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.version, self.table = version, table
+        self.version, self.side, self.patch = version, side, seen["patch_size"]
+        self.seen = {"num_hidden_layers": LAYERS, **seen, "image_size": table * self.patch}
         heads = 8 if version.text == "Qwen2" else 4  # llama.cpp knows Qwen 2 with heads of width / heads alone
-        config = getattr(transformers, f"{version.text}Config")(**TEXT, num_attention_heads=heads)
+        config = getattr(transformers, f"{version.text}Config")(**{"num_attention_heads": heads, **said})
         self.llm = getattr(transformers, f"{version.text}ForCausalLM")(config)
-        self.vpm = Idefics2VisionTransformer(
-            Idefics2VisionConfig(
-                **TOWER, num_hidden_layers=LAYERS, image_size=table * PATCH, attn_implementation="eager"
-            )
-        )
-        self.resampler = Resampler(version.queries)
+        self.vpm = Idefics2VisionTransformer(Idefics2VisionConfig(**self.seen, attn_implementation="eager"))
+        self.resampler = Resampler(version.queries, seen["hidden_size"], config.hidden_size)
+
+    @property
+    def table(self) -> int:
+        return self.seen["image_size"] // self.patch
 
     def see(self, pixels: NDArray[np.float32]) -> torch.Tensor:
         """Rows [queries, width] of a slice [3, height, width]."""
         seen = self.vpm(torch.from_numpy(np.ascontiguousarray(pixels))[None]).last_hidden_state[0]
-        return self.resampler(seen, pixels.shape[1] // PATCH, pixels.shape[2] // PATCH)
+        return self.resampler(seen, pixels.shape[1] // self.patch, pixels.shape[2] // self.patch)
 
     def forward(
         self, input_ids: torch.Tensor, slices: Sequence[NDArray[np.float32]] = (), **_: object
@@ -145,8 +153,8 @@ class MiniCpmV(nn.Module):
         told = {} if first else {"version": float(self.version.name), "drop_vision_last_layer": False}
         config = {
             **self.llm.config.to_dict(), "architectures": ["MiniCPMV"], "model_type": "minicpmv", **told,
-            "query_num": self.version.queries, "image_size": SIDE,
-            "vision_config": {**TOWER, "image_size": self.table * PATCH, "num_hidden_layers": LAYERS + first},
+            "query_num": self.version.queries, "image_size": self.side,
+            "vision_config": {**self.seen, "num_hidden_layers": self.seen["num_hidden_layers"] + first},
         }  # fmt: skip
         (folder / "config.json").write_text(json.dumps(config))
         save_file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tiny_sight import ROWS, tiny_pair
 
 import opsin
 from opsin.api.videos import LaidOut, Video
+from opsin.media import video_file
 from opsin.media.budget import PictureBudget
 from opsin.media.film import VideoLimits
 from opsin.spans import MediaSpan
@@ -91,6 +93,29 @@ def test_a_video_is_counted_before_a_frame_of_it_is_decoded(model, clip, monkeyp
     again = Video(clip, fps=2).on(model)
     assert (laid.tokens, again.tokens) == (7 * ROWS, 7 * ROWS)
     assert "35 frames" in repr(laid) and isinstance(again, LaidOut)
+
+
+def resident() -> int:
+    return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) << 10
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_ten_minutes_are_counted_before_and_read_in_little_memory(model, monkeypatch):
+    pytest.importorskip("av")
+    size, decoded, right = (320, 240), [], video_file._VideoFile.image
+    monkeypatch.setattr(
+        video_file._VideoFile, "image", lambda self, number: decoded.append(number) or right(self, number)
+    )
+    laid = Video(made_video(600, 1, size, codec="mpeg4"), fps=1).on(model)
+    assert not decoded
+    spans = [span for part in laid.parts if not isinstance(part, str) for span in part.spans]
+    assert (laid.tokens, len(spans), len({span.digest for span in spans})) == (600 * ROWS, 600, 600)
+    taken = []
+    for span in spans:
+        assert span.features.make().shape == span.features.shape
+        taken.append(resident())
+    assert decoded == [*range(600)]
+    assert max(taken) - taken[50] < 100 * 3 * size[0] * size[1]  # of 600 frames
 
 
 def test_what_was_counted_is_asked_about(model, clip):

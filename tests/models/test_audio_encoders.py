@@ -9,6 +9,8 @@ import pytest
 
 import opsin
 from opsin.convert.hf import convert
+from opsin.engine import scoring
+from opsin.engine.sampling import Sampling
 from opsin.errors import FileError, ModelError, OpsinError
 from opsin.gguf import File
 from opsin.models import load_audio_encoder
@@ -216,23 +218,73 @@ def test_wrong_keys_are_refused_or_harmless(path, device, tmp_path):
                 assert len(str(error)) < 400
 
 
-def test_logits_equal_transformers(truth, tmp_path):
+@pytest.fixture(scope="module")
+def saved(truth, tmp_path_factory):
+    """Its class of transformers, and the folder of it with a tokenizer."""
     if truth.whole is None:
         pytest.skip("transformers has no such class")
-    theirs, wave = truth.whole(), sound(0.31, seed=4)
-    asked = [{"role": "user", "content": ["Hear ", wave, " and say."]}]
-    theirs.save_pretrained(tmp_path / "hf")
+    folder, model = tmp_path_factory.mktemp("whole"), truth.whole()
+    model.save_pretrained(folder)
     tokens = re.findall(r"<[^>]+>|\[[A-Z_]+\]", truth.marker)
     shown = tokens[min(1, len(tokens) - 1)]
     named = dict.fromkeys([shown, *tokens, *truth.around[0], *truth.around[1], *truth.tokens])
     tokenizer = byte_tokenizer(list(named), truth.marker)
     tokenizer.chat_template = tokenizer.chat_template.replace("'image'", "'audio'")
-    tokenizer.save_pretrained(tmp_path / "hf")
-    convert(tmp_path / "hf", tmp_path / "model.gguf", mmproj=tmp_path / "mmproj.gguf", format="f32")
-    with opsin.load(tmp_path / "model.gguf", threads=1, pages="f32", context=256) as ours:
-        prompt = ours.chat_prompt(asked)
-        ids = [i for span in prompt.spans for i in (span.ids if isinstance(span, TextSpan) else [SPECIAL] * len(span))]
-        with torch.inference_mode():
-            assert distance(ours.logits(prompt), truth.logits(theirs, ids, wave.samples)) < 1e-4
-    with opsin.load(tmp_path / "hf", threads=1, pages="f32", context=256) as folder:
-        assert folder.has_audio and folder.chat_prompt(asked) == prompt
+    tokenizer.save_pretrained(folder)
+    return model, folder
+
+
+@pytest.fixture(scope="module")
+def talks(saved, tmp_path_factory):
+    """Ours, converted from it."""
+    made = tmp_path_factory.mktemp("talks")
+    convert(saved[1], made / "model.gguf", mmproj=made / "mmproj.gguf", format="f32")
+    with opsin.load(made / "model.gguf", threads=1, pages="f32", context=1024, sequences=8) as model:
+        yield model
+
+
+ONE, OTHER, LONG = sound(0.31, seed=4), sound(0.2, seed=5), sound(0.73, seed=6)
+CONVERSATIONS = {
+    "no sound": [["Only words."]],
+    "one sound": [["Hear ", ONE, " and say."]],
+    "three sounds among texts": [["First ", OTHER, " then", LONG, "."], ["And this?", ONE]],
+}
+
+
+def prompt_of(model, name):
+    return model.chat_prompt([{"role": "user", "content": parts} for parts in CONVERSATIONS[name]])
+
+
+def test_logits_equal_transformers(truth, saved, talks):
+    theirs, folder = saved
+    prompt = prompt_of(talks, "one sound")
+    ids = [i for span in prompt.spans for i in (span.ids if isinstance(span, TextSpan) else [SPECIAL] * len(span))]
+    with torch.inference_mode():
+        assert distance(talks.logits(prompt), truth.logits(theirs, ids, ONE.samples)) < 1e-4
+    with opsin.load(folder, threads=1, pages="f32", context=256) as opened:
+        assert opened.has_audio and prompt_of(opened, "one sound") == prompt
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_chunks_give_the_same_bits(talks, size):
+    given = prompt_of(talks, "three sounds among texts")
+    sizes = [size] * (len(given) // size + 1)
+    assert np.array_equal(scoring.score(talks.engine, talks.runner, given, sizes), talks.logits(given))
+
+
+def test_answers_in_company_and_after_a_prefix_are_those_alone(talks):
+    """With their probabilities, to the bit."""
+
+    def told(stream):
+        return [(piece.id, piece.logprobs) for piece in stream]
+
+    def submit(name):
+        sampling = Sampling(temperature=0.0, max_tokens=6, ignore_eos=True, logprobs=5)
+        return talks.engine.submit(prompt_of(talks, name), sampling)
+
+    alone, again = ([told(submit(name)) for name in CONVERSATIONS] for _ in range(2))
+    streams = [submit(name) for name in [*CONVERSATIONS] * 2]
+    assert again == alone
+    assert [told(stream) for stream in streams] == alone * 2
+    assert all(len(said) == 6 for said in alone)
+    assert len({said[0] for said in map(tuple, alone)}) == 3

@@ -91,30 +91,31 @@ def test_chunks_give_the_same_bits(both, size):
     assert np.array_equal(score(ours, given, [size] * (len(given) // size + 1)), ours.logits(given))
 
 
-def answer(ours, given):
-    return [piece.id for piece in submit(ours, given)]
-
-
 def submit(ours, given):
-    return ours.engine.submit(given, Sampling(temperature=0.0, max_tokens=6, ignore_eos=True))
+    return ours.engine.submit(given, Sampling(temperature=0.0, max_tokens=6, ignore_eos=True, logprobs=5))
+
+
+def told(stream):
+    """Ids of an answer, each with the log-probabilities of the likeliest."""
+    return [(piece.id, piece.logprobs) for piece in stream]
 
 
 def test_answers_in_company_and_after_a_prefix_are_those_alone(both):
+    """Their probabilities, too, to the bit."""
     ours = both[-1]
     prompts = [prompt(ours, conversation) for conversation in CONVERSATIONS.values()]
-    alone = [answer(ours, given) for given in prompts]
-    again = [answer(ours, given) for given in prompts]
+    alone = [told(submit(ours, given)) for given in prompts]
+    again = [told(submit(ours, given)) for given in prompts]
     streams = [submit(ours, given) for given in prompts * 2]
-    together = [[piece.id for piece in stream] for stream in streams]
     assert again == alone
-    assert together == alone * 2
-    assert all(len(ids) == 6 for ids in alone)
+    assert [told(stream) for stream in streams] == alone * 2
+    assert all(len(said) == 6 and all(len(known.likeliest) == 5 for _, known in said) for said in alone)
 
 
 def test_answers_follow_transformers(both):
     """The greedy answer's ids are those of the largest logits when they are written out."""
     ours, given = both[-1], prompt(both[-1], CONVERSATIONS["one picture"])
-    ids = answer(ours, given)
+    ids = [id for id, _ in told(submit(ours, given))]
     whole = Prompt.of([*given.spans, ids])
     assert ours.logits(whole)[len(given) - 1 : -1].argmax(-1).tolist() == ids
 

@@ -12,9 +12,9 @@ pytest.importorskip("transformers")
 
 from minicpmv4_6_truth import MARKER, NEWLINE  # noqa: E402
 from minicpmv4_7_truth import TOWERS  # noqa: E402
-from test_minicpmv4_6_vision import embed, pixels, rows  # noqa: E402
+from test_minicpmv4_6_vision import assert_prepared, embed, pixels, rows  # noqa: E402
+from vision_truth import MODES, opener, picture  # noqa: E402
 from vision_truth import distance as off  # noqa: E402
-from vision_truth import opener, picture  # noqa: E402
 
 from opsin.engine import rows as spelling  # noqa: E402
 from opsin.engine.rows import PromptRows  # noqa: E402
@@ -35,6 +35,16 @@ def known(request):
 @pytest.fixture(scope="module")
 def open_tower(device, known, truth, tmp_path_factory):
     return opener(device, truth, known.write_tower, tmp_path_factory.mktemp("canvas"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pixels_of_all_slices_equal_the_processors(known, tower, size):
+    assert_prepared(known, tower, picture(*size))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pixels_of_other_modes_equal_the_processors(known, tower, mode):
+    assert_prepared(known, tower, picture(93, 61, mode))
 
 
 def embedded(tower, given):

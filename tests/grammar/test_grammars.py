@@ -129,6 +129,28 @@ def test_bounds_of_numbers_hold_at_their_edges(smol, bounds, inside, outside):
     assert not any(walk(smol, grammar, text) for text in outside)
 
 
+@pytest.mark.parametrize(
+    ("schema", "inside", "outside"),
+    [
+        ({"type": "integer"}, ("-5", "123456789012345678"), ("9" * 19, "-" + "9" * 19)),
+        ({"type": ["integer", "null"], "maximum": 99}, ("99", "null", "-7"), ("100", "-" + "9" * 19)),
+        ({"type": "number", "minimum": 0}, ("7", "12345.123456789"), ("0.1234567891", "0.5000000000", "9" * 19, "-1")),
+        ({"type": "number", "exclusiveMinimum": 45, "maximum": 45.5}, ("45.123456789",), ("45.1234567891", "46")),
+        # Those that such an end would harm.
+        ({"type": "number"}, ("1e-30", "0." + "3" * 30), ()),
+        ({"type": "integer", "minimum": 10**17}, ("3" + "0" * 17,), ("5", "9" * 19)),
+        ({"type": "number", "minimum": 0, "maximum": 1e-6}, ("0.00000000012345",), ("1",)),
+        ({"type": "number", "minimum": 0, "multipleOf": 0.5}, ("1.5",), ("1.25",)),
+        ({"type": "integer", "enum": [2 * 10**18]}, (str(2 * 10**18),), ("5",)),
+        ({"type": "object", "properties": {"type": {"type": "integer"}}, "required": ["type"]}, ('{"type": 5}',), ()),
+    ],
+)
+def test_numbers_end(smol, schema, inside, outside):
+    grammar = Grammar.json_schema(schema)
+    assert [text for text in inside if not walk(smol, grammar, text)] == []
+    assert [text for text in outside if walk(smol, grammar, text)] == []
+
+
 def test_a_dialect_that_json_schema_does_not_define_is_a_note(smol):
     schema = {"$schema": "http://localhost:1234/mine.json", "type": "integer"}
     assert walk(smol, Grammar.json_schema(schema), "5")

@@ -1,7 +1,7 @@
 """JSON schemas: bounded before llguidance sees them, and written as Lark.
 
-What llguidance cannot hold to, it refuses. What it does not refuse and we decide: white space, `oneOf`, and formats
-that JSON Schema does not define, which are notes for people there.
+What llguidance cannot hold to, it refuses. What it does not refuse and we decide: white space, `oneOf`, how many digits
+numbers have, and formats that JSON Schema does not define, which are notes for people there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _FORMATS = frozenset((  # that JSON Schema defines
 ))  # fmt: skip
 _DIALECT = re.compile(r"https?://json-schema\.org/")
 _EDGE = 1e-6
+_FAR = 10**18  # where whole numbers end that have no bound: a weak model writes digits for ever
+_FINE, _NARROW = 1e-9, 0.01  # what bounded numbers are multiples of, and the span that has room for many of these
 _VALUES = frozenset(("const", "default", "enum", "example", "examples"))  # hold values, not schemas
 
 
@@ -73,7 +75,7 @@ def _checked(value: object, nesting: int, left: list[int], *, is_schema: bool = 
                 raise RequestError(f"a key of the JSON schema is {key!r:.40}", hint="give texts")
             if not (is_schema and _is_note(key, part)):
                 made[key] = _checked(part, nesting - 1, left, is_schema=is_schema and key not in _VALUES)
-        return _apart(made) if is_schema else made
+        return _ending(_apart(made)) if is_schema else made
     if isinstance(value, list | tuple):
         return [_checked(part, nesting - 1, left, is_schema=is_schema) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -102,6 +104,22 @@ def _apart(schema: dict[str, object]) -> dict[str, object]:
     if _is_number(high) and _is_number(below) and high == int(high) and 0 < high - below < 1:
         schema = {key: value for key, value in schema.items() if key != "exclusiveMaximum"} | {"maximum": high - _EDGE}
     return schema
+
+
+def _ending(schema: dict[str, object]) -> dict[str, object]:
+    """Numbers of a few digits, where nothing is lost by it: plain ones may have exponents, which bounds rule out."""
+    told = schema.get("type")
+    kinds = told if isinstance(told, list) else [told]
+    if schema.keys() & {"const", "enum"} or not ("integer" in kinds or "number" in kinds):
+        return schema
+    below = [value for key in ("minimum", "exclusiveMinimum") if _is_number(value := schema.get(key))]
+    above = [value for key in ("maximum", "exclusiveMaximum") if _is_number(value := schema.get(key))]
+    low, high = max(below, default=-_FAR), min(above, default=_FAR)
+    if low >= high or ("number" in kinds and not (below or above)):
+        return schema
+    ends = {**({} if below else {"minimum": -_FAR}), **({} if above else {"maximum": _FAR})}
+    is_fine = "number" in kinds and "multipleOf" not in schema and high - low > _NARROW
+    return {**schema, **ends, **({"multipleOf": _FINE} if is_fine else {})}
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

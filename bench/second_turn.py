@@ -1,6 +1,6 @@
 """A long conversation with a picture goes on: how soon the second turn's first token comes, beside the first turn's.
 
-    python bench/second_turn.py [--peer FOLDER] [--tokens 3000] [--rounds 3] [--folder FOLDER]
+    python bench/second_turn.py [--peer [NAME=]FOLDER ...] [--tokens 3000] [--rounds 3] [--folder FOLDER]
 
 The model has Qwen3.5-0.8B's shapes, random weights of 8 bits and recurrent layers, whose states cannot be cut back: a
 server that keeps none computes the whole conversation again. llama-server answers the same requests, when it is found.
@@ -23,7 +23,7 @@ import torch
 import transformers as hf
 from load_clients import Server, picture, serving
 from ours import CACHE
-from peer import Peer, PeerError
+from peer import Peer, PeerError, add_peers
 
 from opsin.convert.hf import convert
 
@@ -99,7 +99,7 @@ def measure(server: Server, rounds: int, tokens: int) -> str:
 def main() -> None:
     """Print a line for each server."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, help="folder of llama-server")
+    add_peers(parser)
     parser.add_argument("--opsin", default="opsin", help="the command")
     parser.add_argument("--folder", type=Path, default=CACHE / "second-turn", help="of random files")
     parser.add_argument("--tokens", type=int, default=3000)
@@ -111,12 +111,13 @@ def main() -> None:
     with serving("opsin", [args.opsin, "serve", "--guesses", "0", *options]) as server:
         print(measure(server, args.rounds, args.tokens) + f" (wanted {WANTED:.0f})", flush=True)
     try:
-        program = str(Peer.find(args.peer).folder / "llama-server")
+        peers = Peer.all(args.peer)
     except PeerError as error:
         print(error)
         return
-    with serving("llama-server", [program, *options, "--jinja", "-np", "1"]) as server:
-        print(measure(server, args.rounds, args.tokens), flush=True)
+    for peer in peers:
+        with serving(peer.name, [str(peer.folder / "llama-server"), *options, "--jinja", "-np", "1"]) as server:
+            print(measure(server, args.rounds, args.tokens), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 `text.py` and `vision.py` write, with --write NAME, all that they found on a machine into bench/machines/NAME.md: what
 was measured, what was wanted, what missed it, and what the machine can do at best. README is for users: it shows of
-each work opsin, llama.cpp and the ratio, side by side on all these machines, and "-" where one was not measured.
+each work opsin, the fastest of its peers and the ratio, side by side on all these machines, and "-" where one was not
+measured.
 """
 
 from __future__ import annotations
@@ -36,28 +37,39 @@ def replace(path: Path, mark: str, text: str) -> None:
 
 
 def compared(page: str, mark: str) -> dict[str, tuple[str, str, str]]:
-    """(opsin, the fastest llama.cpp, ratio) of each work: the rows of the first table that a page has at a mark."""
+    """(opsin, the fastest peer, ratio) of each work: the rows of the first table that a page has at a mark."""
     found = {}
     for cells in _rows(between(page, mark)[1]):
         work, ours, *theirs = cells[: next(i for i, cell in enumerate(cells) if cell.startswith("**"))]
-        best = (max if mark == "bench:text" else min)(theirs, key=float)
+        best = (max if mark == "bench:text" else min)((cell for cell in theirs if cell != "-"), key=float)
         found[work] = (ours, best, cells[1 + len(theirs) + 1])
     return found
 
 
+def peers(page: str, mark: str) -> str:
+    """Those of the first table that a page has at a mark: its columns behind opsin's that tell a unit."""
+    head = next((line for line in between(page, mark)[1].splitlines() if line.startswith("| work |")), "")
+    names = [cell.split(",")[0] for cell in _cells(head)[2:] if "," in cell]
+    return " or ".join(dict.fromkeys(names)) or "peer"
+
+
 def _rows(text: str) -> Iterator[list[str]]:
     """Cells of the rows that hold a ratio, which is set in bold."""
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
+    for cells in map(_cells, text.splitlines()):
         if len(cells) > 3 and any(cell.startswith("**") for cell in cells):
             yield cells
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def table(pages: dict[str, str], mark: str) -> str:
     """Markdown: a row for each work, three columns for each machine."""
     machines = {name: compared(page, mark) for name, page in pages.items()}
     works = dict.fromkeys(work for rows in machines.values() for work in rows)
-    head = [f"{UNITS[mark]}, on"] + [f"{name}: opsin | llama.cpp | ratio" for name in machines]
+    head = [f"{UNITS[mark]}, on"]
+    head += [f"{name}: opsin | {peers(page, mark)} | ratio" for name, page in pages.items()]
     lines = [f"| {' | '.join(head)} |", "|---|" + "---:|---:|---:|" * len(machines)]
     for work in works:
         cells = [cell for rows in machines.values() for cell in rows.get(work, ("-", "-", "-"))]

@@ -1,10 +1,11 @@
 """The published table: opsin beside llama.cpp on the same files, the same threads and the same sizes.
 
-    python bench/text.py [--peer FOLDER] [--quick] [--only NAME ...] [--results FILE] [--write NAME]
+    python bench/text.py [--peer [NAME=]FOLDER ...] [--quick] [--only NAME ...] [--results FILE] [--write NAME]
 
-Each case runs both programs by turns, one process a measurement: a warm-up pair that does not count, then at least
-five pairs, of which every second one starts with llama.cpp, so that a drift of the machine meets both alike.
-What is published is the ratio of the medians, and beside it the median and the range of the ratios of the pairs.
+Each case runs all programs by turns, one process a measurement: a warm-up round that does not count, then at least
+five rounds, of which every second one goes backwards, so that a drift of the machine meets all alike. What is
+published is the ratio of opsin's median to that of the fastest peer, and beside it the median and the range of the
+ratios of the rounds, each to the fastest of its own.
 
 --results keeps the measurements: cases that were not run this time are taken from it, so a long run may be made in
 parts. --write puts all of it into bench/machines/NAME.md, and the tables of all machines into README.md (`tables.py`).
@@ -18,8 +19,9 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import limits
@@ -29,9 +31,9 @@ import random_llama
 import random_qwen35
 import tables
 from ours import CACHE, Opsin, OursError, smollm2
-from peer import Peer, PeerError, Rates
+from peer import Peer, PeerError, add_peers
 
-MARK = "bench:text"
+MARK, OPSIN = "bench:text", "opsin"
 THREADS = 2
 BUSY_LOAD = 0.5
 CHAT_TOLERANCE = 0.07
@@ -46,7 +48,7 @@ DEEP = 0.9  # what a ratio at DEPTH may lose
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison. Targets are the least ratios (ours / llama.cpp); None where none was set."""
+    """One comparison. Targets are the least ratios (ours / the fastest peer's); None where none was set."""
 
     name: str
     file: str
@@ -57,7 +59,7 @@ class Case:
     parallel: int = 1
     prompt_target: float | None = None
     decode_target: float | None = None
-    is_long: bool = False  # beside llama.cpp's flash attention; run where it is named
+    is_long: bool = False  # beside flash attention; run where it is named
 
 
 def _cases() -> Iterator[Case]:
@@ -89,35 +91,47 @@ CASES = {case.name: case for case in _cases()}
 
 
 @dataclass
-class Pairs:
-    """Measurements of one case in the order they were made: ours[i] and peer[i] ran one right after the other."""
+class Rounds:
+    """Measurements of one case by program, in the order in which they were made; opsin is the first program.
 
-    ours: list[dict[str, float]] = field(default_factory=list)
-    peer: list[dict[str, float]] = field(default_factory=list)
+    A measurement is tokens a second by "prompt" and "decode", as far as a program tells them.
+    """
+
+    sides: dict[str, list[dict[str, float]]]
+
+    @property
+    def peers(self) -> list[str]:
+        """The other programs."""
+        return list(self.sides)[1:]
+
+    def median(self, side: str, key: str) -> float | None:
+        """Median tokens a second of `side`; None where it does not tell them, or was not run."""
+        found = [run[key] for run in self.sides.get(side, ()) if key in run]
+        return statistics.median(found) if found else None
 
     def ratio(self, key: str) -> float:
-        """Ratio of the medians."""
-        return self.median("ours", key) / self.median("peer", key)
-
-    def median(self, side: str, key: str) -> float:
-        """Median tokens a second of `side`."""
-        return statistics.median(run[key] for run in self.runs(side))
-
-    def runs(self, side: str) -> list[dict[str, float]]:
-        """The measurements of "ours" or "peer"."""
-        return {"ours": self.ours, "peer": self.peer}[side]
+        """Ratio of the medians, opsin's to that of the fastest peer. Raises PeerError where none tells it."""
+        ours, *theirs = (median for side in self.sides if (median := self.median(side, key)) is not None)
+        return ours / _fastest(theirs, key)
 
     def each(self, key: str) -> list[float]:
-        """Ratio of every pair, sorted."""
-        return sorted(a[key] / b[key] for a, b in zip(self.ours, self.peer, strict=True))
+        """The same of every round, sorted."""
+        rounds = zip(*self.sides.values(), strict=True)
+        return sorted(ours[key] / _fastest([run[key] for run in theirs if key in run], key) for ours, *theirs in rounds)
+
+
+def _fastest(rates: Sequence[float], key: str) -> float:
+    if not rates:
+        raise PeerError(f"no peer told the tokens a second of {key}")
+    return max(rates)
 
 
 @dataclass(frozen=True)
 class Sides:
-    """The two programs and where the files are."""
+    """The programs and where the files are."""
 
     opsin: Opsin
-    peer: Peer
+    peers: Sequence[Peer]
     files: Path
 
     def path(self, file: str) -> Path:
@@ -134,36 +148,36 @@ class Sides:
         got = self.opsin.bench(self.path(case.file), *extra, prompt=case.prompt, decode=case.decode, threads=THREADS)
         return {"prompt": got["prompt_tokens_per_second"], "decode": got["decode_tokens_per_second"]}
 
-    def theirs(self, case: Case) -> dict[str, float]:
-        """One measurement of llama.cpp."""
+    def theirs(self, peer: Peer, case: Case) -> dict[str, float]:
+        """One measurement of a peer."""
         path = self.path(case.file)
         sizes = {"prompt": case.prompt, "decode": case.decode, "threads": THREADS}
         if case.parallel > 1:
-            return _complete(self.peer.parallel(path, sequences=case.parallel, **sizes))
-        return _complete(self.peer.single(path, depth=case.depth, is_long=case.is_long, **sizes))
+            rates = peer.parallel(path, sequences=case.parallel, **sizes)
+        else:
+            rates = peer.single(path, depth=case.depth, is_long=case.is_long, **sizes)
+        return {key: rate for key, rate in asdict(rates).items() if rate is not None}
+
+    def runs(self) -> dict[str, Callable[[Case], dict[str, float]]]:
+        """How to measure with each program."""
+        return {OPSIN: self.ours} | {peer.name: partial(self.theirs, peer) for peer in self.peers}
 
 
-def _complete(rates: Rates) -> dict[str, float]:
-    if rates.prompt is None or rates.decode is None:
-        raise PeerError("llama.cpp measured only half of what was asked")
-    return {"prompt": rates.prompt, "decode": rates.decode}
-
-
-def measure(case: Case, sides: Sides, pairs: int, warm_ups: int = 1) -> Pairs:
-    """Both programs by turns."""
-    result = Pairs()
-    for i in range(-warm_ups, pairs):
-        order: list[tuple[str, Callable[[Case], dict[str, float]]]] = [("ours", sides.ours), ("peer", sides.theirs)]
-        for side, run in order if i % 2 == 0 else reversed(order):
-            rates = run(case)
-            say(f"{case.name} {'warm-up' if i < 0 else i + 1} {side}: " + _both(rates))
+def measure(case: Case, sides: Sides, rounds: int, warm_ups: int = 1) -> Rounds:
+    """All programs by turns."""
+    runs = sides.runs()
+    result = Rounds({side: [] for side in runs})
+    for i in range(-warm_ups, rounds):
+        for side in list(runs)[:: 1 if i % 2 == 0 else -1]:
+            rates = runs[side](case)
+            say(f"{case.name} {'warm-up' if i < 0 else i + 1} {side}: {_told(rates)}")
             if i >= 0:
-                result.runs(side).append(rates)
+                result.sides[side].append(rates)
     return result
 
 
-def _both(rates: dict[str, float]) -> str:
-    return f"prompt {rates['prompt']:.1f}, decode {rates['decode']:.1f} tokens/s"
+def _told(rates: dict[str, float]) -> str:
+    return ", ".join(f"{key} {rate:.1f}" for key, rate in rates.items()) + " tokens/s"
 
 
 @dataclass
@@ -210,21 +224,24 @@ def measure_chat(sides: Sides, rounds: int, warm_ups: int = 1) -> Chat:
 # --- the table -----------------------------------------------------------------------------------------------------
 
 
-def table(results: dict[str, Pairs], chat: Chat | None) -> list[str]:
+def table(results: dict[str, Rounds], chat: Chat | None) -> list[str]:
     """Markdown: a row for each rate that was compared."""
+    peers = list(dict.fromkeys(name for rounds in results.values() for name in rounds.peers))
+    heads = [f"{name}, tokens/s" for name in (OPSIN, *peers)]
     rows = [
-        "| work | opsin, tokens/s | llama.cpp, tokens/s | ratio of medians | pairs: median (range) | wanted |",
-        "|---|---:|---:|---:|---:|---:|",
+        f"| work | {' | '.join(heads)} | ratio of medians | rounds: median (range) | wanted |",
+        f"|---|{'---:|' * len(heads)}---:|---:|---:|",
     ]
-    for name, pairs in results.items():
+    for name, rounds in results.items():
         case = CASES[name]
         for key, wanted in _wanted(case, results).items():
-            each = pairs.each(key)
-            work = f"{case.title}: {key} of {getattr(case, key)}"
+            each, ratio = rounds.each(key), rounds.ratio(key)
+            medians = [rounds.median(side, key) for side in (OPSIN, *peers)]
+            rates = " | ".join("-" if median is None else f"{median:.1f}" for median in medians)
             spread = f"{statistics.median(each):.2f} ({each[0]:.2f} to {each[-1]:.2f})"
-            ours, peer, ratio = pairs.median("ours", key), pairs.median("peer", key), pairs.ratio(key)
             verdict = "" if wanted is None else f"{wanted:.2f}{'' if ratio >= wanted else ', missed'}"
-            rows.append(f"| {work} | {ours:.1f} | {peer:.1f} | **{ratio:.2f}** | {spread} | {verdict} |")
+            work = f"{case.title}: {key} of {getattr(case, key)}"
+            rows.append(f"| {work} | {rates} | **{ratio:.2f}** | {spread} | {verdict} |")
     if chat:
         off = chat.rate() / chat.benched() - 1
         verdict = "within 7 %" + ("" if abs(off) <= CHAT_TOLERANCE else ", missed")
@@ -236,7 +253,7 @@ def table(results: dict[str, Pairs], chat: Chat | None) -> list[str]:
     return rows
 
 
-def _wanted(case: Case, results: dict[str, Pairs]) -> dict[str, float | None]:
+def _wanted(case: Case, results: dict[str, Rounds]) -> dict[str, float | None]:
     """The least ratio of each rate; at depth, most of the ratio that was reached without it."""
     if case.parallel > 1:
         return {"decode": case.decode_target}
@@ -248,12 +265,12 @@ def _wanted(case: Case, results: dict[str, Pairs]) -> dict[str, float | None]:
     return {key: shallow.ratio(key) * DEEP if shallow else None for key in ("prompt", "decode")}
 
 
-def page(results: dict[str, Pairs], chat: Chat | None, machine: list[str], peer: str) -> str:
+def page(results: dict[str, Rounds], chat: Chat | None, machine: list[str], peers: Sequence[Peer]) -> str:
     """Everything between the markers."""
-    pairs = min((len(p.ours) for p in results.values()), default=0)
+    least = min((len(rounds.sides[OPSIN]) for rounds in results.values()), default=0)
     return "\n".join(
         [
-            f"{THREADS} threads each, by turns in one run, one process a measurement, medians of at least {pairs}; "
+            f"{THREADS} threads each, by turns in one run, one process a measurement, medians of at least {least}; "
             "`python bench/text.py --write` wrote this.",
             "",
             *table(results, chat),
@@ -261,24 +278,24 @@ def page(results: dict[str, Pairs], chat: Chat | None, machine: list[str], peer:
             "| this machine | |",
             "|---|---|",
             *machine,
-            f"| llama.cpp | {peer.replace('|', ',')} |",
+            *(f"| {peer.name} | {peer.describe().replace('|', ',')} |" for peer in peers),
         ]
     )
 
 
-def read_results(path: Path | None) -> tuple[dict[str, Pairs], Chat | None]:
+def read_results(path: Path | None) -> tuple[dict[str, Rounds], Chat | None]:
     """Measurements kept by an earlier run; nothing where there are none."""
     if path is None or not path.exists():
         return {}, None
     kept = json.loads(path.read_text(encoding="utf-8"))
     chat = Chat(**kept["chat"]) if kept["chat"] else None
-    return {name: Pairs(**pairs) for name, pairs in kept["cases"].items()}, chat
+    return {name: Rounds(sides) for name, sides in kept["cases"].items()}, chat
 
 
-def keep_results(path: Path | None, results: dict[str, Pairs], chat: Chat | None) -> None:
+def keep_results(path: Path | None, results: dict[str, Rounds], chat: Chat | None) -> None:
     """Keep them for a later run."""
     if path is not None:
-        cases = {name: asdict(pairs) for name, pairs in results.items()}
+        cases = {name: rounds.sides for name, rounds in results.items()}
         kept = {"cases": cases, "chat": asdict(chat) if chat else None}
         path.write_text(json.dumps(kept, indent=1), encoding="utf-8")
 
@@ -297,7 +314,7 @@ def _warn_if_busy() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--opsin", type=Path, help="the opsin command")
-    parser.add_argument("--peer", type=Path, help="folder of llama.cpp's programs")
+    add_peers(parser)
     parser.add_argument("--files", type=Path, default=CACHE / "bench", help="where random files are kept")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one pair, no warm-up, no depth: to see that all works")
@@ -313,7 +330,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, then print the table or write it."""
     args = _arguments()
-    sides = Sides(Opsin.find(args.opsin), Peer.find(args.peer), args.files)
+    sides = Sides(Opsin.find(args.opsin), Peer.all(args.peer), args.files)
     chosen = args.only or [
         *(name for name, case in CASES.items() if not (case.is_long or (args.quick and case.depth))),
         "chat",
@@ -328,7 +345,7 @@ def main() -> None:
             results[name] = measure(CASES[name], sides, pairs, warm_ups)
         results = {key: results[key] for key in CASES if key in results}
         keep_results(args.results, results, chat)
-    text = page(results, chat, limits.lines(limits.measure((1, THREADS))), sides.peer.describe())
+    text = page(results, chat, limits.lines(limits.measure((1, THREADS))), sides.peers)
     if args.write:
         tables.publish(args.write, MARK, text)
     print(text)

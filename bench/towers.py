@@ -1,22 +1,23 @@
 """The tower of each family at its published width, random weights: its share of the peak, and llama.cpp beside it.
 
-    python bench/towers.py [--peer FOLDER] [--only NAME ...] [--pairs 5] [--layers 4]
+    python bench/towers.py [--peer [NAME=]FOLDER ...] [--only NAME ...] [--pairs 5] [--layers 4]
 
 Each tower has so many of its layers (what a layer costs is what is measured), one picture, from prepared pixels to
 embeddings. The share is that of the operations of matrix products and attention, counted as they are called, in the
-machine's multiply-add peak. Both programs read the same file, which `opsin convert` made of random weights. A ratio is
-that of the medians by turns of seconds a row (of some families llama.cpp cuts a picture otherwise), against the faster
-of llama.cpp's two files.
+machine's multiply-add peak. All programs read the same file, which `opsin convert` made of random weights. A ratio is
+that of the medians by turns of seconds a row (of some families llama.cpp cuts a picture otherwise), against the fastest
+peer, and of its two files the faster.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ import numpy as np
 import torch
 import transformers as hf
 from ours import CACHE
-from peer import Peer, PeerError
+from peer import Peer, PeerError, add_peers
 from random_smolvlm import write_text
-from text import say
+from text import OPSIN, say
 from vision_tasks import Worker, picture
 
 from opsin.config import from_environment
@@ -212,7 +213,9 @@ class Tower:
         return found[0]
 
 
-def measure(name: str, device: Cpu, peer: Peer | None, files: Path, pairs: int, layers: int) -> Iterator[str]:
+def measure(
+    name: str, device: Cpu, peers: Sequence[Peer], files: Path, pairs: int, layers: int
+) -> Iterator[str]:  # fmt: skip
     """A line for each format."""
     side = FAMILIES[name].side
     paths = {form: write_tower(files, name, form, layers) for form in FORMS}
@@ -220,8 +223,8 @@ def measure(name: str, device: Cpu, peer: Peer | None, files: Path, pairs: int, 
     for form in FORMS:
         tower = Tower(device, paths[form], side)
         operations = tower.count()
-        sides: dict[str, Callable[[], tuple[float, int]]] = {"opsin": tower.encode}
-        workers = _workers(peer, text, paths, side, sides) if peer else []
+        sides: dict[str, Callable[[], tuple[float, int]]] = {OPSIN: tower.encode}
+        workers = [worker for peer in peers for worker in _workers(peer, text, paths, side, sides)]
         seconds: dict[str, list[float]] = {who: [] for who in sides}
         rows: dict[str, int] = {}
         peaks: list[float] = []
@@ -233,13 +236,16 @@ def measure(name: str, device: Cpu, peer: Peer | None, files: Path, pairs: int, 
             peaks.append(limits.float_peak(THREADS))
         for worker in workers:
             worker.close()
-        yield _line(name, form, operations, seconds, rows, statistics.median(peaks))
+        rate = 1e-9 * operations / statistics.median(seconds[OPSIN])
+        share = f"{rate:.0f} | {rate / statistics.median(peaks):.0%}"
+        ours, *theirs, ratio = _beside(peers, seconds, rows)
+        yield f"| {' | '.join([f'{name}, {form}', ours, share, *theirs, ratio])} |"
 
 
 def _workers(
     peer: Peer, text: Path, paths: dict[str, Path], side: int, sides: dict[str, Callable[[], tuple[float, int]]]
 ) -> list[Worker]:
-    """llama.cpp with each file, as far as it can read it."""
+    """A peer with each file, as far as it can read it."""
     workers = []
     for form, path in paths.items():
         command = [sys.executable, str(HERE / "vision_peer.py"), str(peer.folder / "libllama.so"), str(text), str(path)]
@@ -247,49 +253,45 @@ def _workers(
             worker = Worker(form, [*command, "--threads", str(THREADS)])
             worker.ask("encode", pictures=[0], side=side)
         except (RuntimeError, OSError) as error:
-            say(f"llama.cpp cannot encode {path.name}: {error}")
+            say(f"{peer.name} cannot encode {path.name}: {error}")
             continue
 
         def ask(worker: Worker = worker) -> tuple[float, int]:
             answer = worker.ask("encode", pictures=[0], side=side)
             return answer["seconds"], answer["rows"]
 
-        sides[f"llama.cpp {form}"] = ask
+        sides[f"{peer.name} {form}"] = ask
         workers.append(worker)
     return workers
 
 
-def _line(
-    name: str, form: str, operations: int, seconds: dict[str, list[float]], rows: dict[str, int], peak: float
-) -> str:
-    ours = statistics.median(seconds["opsin"])
-    rate = 1e-9 * operations / ours
-    others = {who: statistics.median(found) / rows[who] for who, found in seconds.items() if who != "opsin"}
-    best = min(others, key=others.__getitem__, default="")
-    beside = (
-        f"{others[best] * rows[best]:.3f}, {rows[best]} | **{others[best] * rows['opsin'] / ours:.2f}**"
-        if best
-        else "- | -"
-    )
-    return f"| {name}, {form} | {ours:.3f}, {rows['opsin']} | {rate:.0f} | {rate / peak:.0%} | {beside} |"
+def _beside(peers: Sequence[Peer], seconds: dict[str, list[float]], rows: dict[str, int]) -> list[str]:
+    """Cells of opsin, of each peer with the faster of its files, and of the ratio by rows."""
+    each = {who: statistics.median(found) / rows[who] for who, found in seconds.items()}
+    sides = [OPSIN]
+    for peer in peers:
+        sides.append(min((f"{peer.name} {form}" for form in FORMS), key=lambda who: each.get(who, math.inf)))
+    cells = [f"{each[who] * rows[who]:.3f}, {rows[who]}" if who in each else "-" for who in sides]
+    best = min((each[who] for who in sides[1:] if who in each), default=None)
+    return [*cells, "-" if best is None else f"**{best / each[OPSIN]:.2f}**"]
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, help="folder of llama.cpp's programs")
-    parser.add_argument("--alone", action="store_true", help="without llama.cpp")
+    add_peers(parser)
+    parser.add_argument("--alone", action="store_true", help="without peers")
     parser.add_argument("--files", type=Path, default=CACHE / "bench", help="where random files are kept")
     parser.add_argument("--only", nargs="+", choices=FAMILIES, default=list(FAMILIES), metavar="NAME")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--layers", type=int, default=4)
     args = parser.parse_args()
-    device, peer = Cpu(from_environment(), threads=THREADS), None if args.alone else Peer.find(args.peer)
-    print("| tower | opsin: s, rows | GFLOP/s | of the peak | llama.cpp: s, rows | faster by |")
-    print("|---|---:|---:|---:|---:|---:|")
+    device, peers = Cpu(from_environment(), threads=THREADS), [] if args.alone else Peer.all(args.peer)
+    heads = ["opsin: s, rows", "GFLOP/s", "of the peak", *(f"{peer.name}: s, rows" for peer in peers), "faster by"]
+    print(f"| tower | {' | '.join(heads)} |\n|---|{'---:|' * len(heads)}")
     for name in args.only:
         say(name)
-        for line in measure(name, device, peer, args.files, args.pairs, args.layers):
+        for line in measure(name, device, peers, args.files, args.pairs, args.layers):
             print(line, flush=True)
 
 

@@ -60,6 +60,14 @@ def test_machines_stand_side_by_side_and_the_faster_peer_counts(tables) -> None:
     ]
 
 
+def test_columns_of_more_peers_are_named_and_the_fastest_counts(tables) -> None:
+    page = PAGE.format(name="A", ours=20.0).replace("llama.cpp, tokens/s |", "llama.cpp, tokens/s | other, tokens/s |")
+    for theirs, best in (("10.0 | 12.5", "12.5"), ("10.0 | -", "10.0"), ("- | 9.5", "9.5")):
+        made = tables.table({"A": page.replace("| 10.0 |", f"| {theirs} |")}, "bench:text").splitlines()
+        assert made[0] == "| tokens a second, on | A: opsin | llama.cpp or other | ratio |"
+        assert made[2] == f"| prompt | 20.0 | {best} | **2.00** |"
+
+
 def test_what_is_published_replaces_what_stood_there(tables, tmp_path: Path) -> None:
     path = tmp_path / "a.md"
     path.write_text(PAGE.format(name="A", ours=1.0), encoding="utf-8")

@@ -190,6 +190,7 @@ class _Batch(ctypes.Structure):
         ("sequence_count", ctypes.POINTER(ctypes.c_int32)),
         ("sequence", ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
         ("wanted", ctypes.POINTER(ctypes.c_int8)),
+        ("unused", ctypes.c_int32 * 3),  # older ones have positions and a sequence here, for batches without theirs
     )
 
 
@@ -203,6 +204,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "llama_set_n_threads": (None, [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]),
     "llama_get_memory": (ctypes.c_void_p, [ctypes.c_void_p]),
     "llama_memory_clear": (None, [ctypes.c_void_p, ctypes.c_bool]),
+    "llama_kv_cache_clear": (None, [ctypes.c_void_p]),  # older
     "llama_model_get_vocab": (ctypes.c_void_p, [ctypes.c_void_p]),
     "llama_vocab_n_tokens": (ctypes.c_int32, [ctypes.c_void_p]),
     "llama_batch_init": (_Batch, [ctypes.c_int32] * 3),
@@ -220,12 +222,35 @@ _SILENCE = _LOG(lambda level, text, data: None)
 def open_library(path: Path) -> Any:
     """libllama, with types for the functions that are used here, and silent."""
     calls = ctypes.CDLL(str(path))
-    for name, (result, arguments) in _SIGNATURES.items():
-        call = getattr(calls, name)
-        call.restype, call.argtypes = result, arguments
+    describe_calls(calls, _SIGNATURES)
     calls.llama_log_set(ctypes.cast(_SILENCE, ctypes.c_void_p), None)
     calls.llama_backend_init()
     return calls
+
+
+def describe_calls(calls: ctypes.CDLL, signatures: dict[str, tuple[Any, list[Any]]]) -> None:
+    """Types for those functions that a library has."""
+    for name, (result, arguments) in signatures.items():
+        if hasattr(calls, name):
+            call = getattr(calls, name)
+            call.restype, call.argtypes = result, arguments
+
+
+def open_context(calls: Any, model: int, rows: int) -> int | None:
+    """A context of libllama for so many rows, all in one batch; None where it gives none."""
+    parameters = calls.llama_context_default_params()
+    first = 0 if hasattr(calls, "llama_get_memory") else 1  # older ones begin with a seed
+    parameters.words[first] = parameters.words[first + 1] = rows  # n_ctx, n_batch
+    made: int | None = calls.llama_init_from_model(model, parameters)
+    return made
+
+
+def clear_context(calls: Any, context: int) -> None:
+    """Forget all rows."""
+    if hasattr(calls, "llama_get_memory"):
+        calls.llama_memory_clear(calls.llama_get_memory(context), True)
+    else:
+        calls.llama_kv_cache_clear(context)
 
 
 class _Library:
@@ -242,9 +267,7 @@ class _Library:
         model = calls.llama_model_load_from_file(str(path).encode(), calls.llama_model_default_params())
         if not model:
             raise PeerError(f"llama.cpp cannot load {path}")
-        parameters = calls.llama_context_default_params()
-        parameters.words[0] = parameters.words[1] = max(512, *map(len, sequences))  # n_ctx, n_batch
-        context = calls.llama_init_from_model(model, parameters)
+        context = open_context(calls, model, max(512, *map(len, sequences)))
         if not context:
             raise PeerError(f"llama.cpp gives no context for {path}")
         calls.llama_set_n_threads(context, threads, threads)
@@ -256,7 +279,7 @@ class _Library:
 
     def _forward(self, context: int, ids: list[int], vocabulary: int) -> NDArray[np.float32]:
         calls = self._calls
-        calls.llama_memory_clear(calls.llama_get_memory(context), True)
+        clear_context(calls, context)
         batch = calls.llama_batch_init(len(ids), 0, 1)
         batch.rows = len(ids)
         for i, token in enumerate(ids):

@@ -247,8 +247,9 @@ def _workers(
 ) -> list[Worker]:
     """A peer with each file, as far as it can read it."""
     workers = []
+    library = peer.library("llama") or peer.folder / "libllama.so"
     for form, path in paths.items():
-        command = [sys.executable, str(HERE / "vision_peer.py"), str(peer.folder / "libllama.so"), str(text), str(path)]
+        command = [sys.executable, str(HERE / "vision_peer.py"), str(library), str(text), str(path)]
         try:
             worker = Worker(form, [*command, "--threads", str(THREADS)])
             worker.ask("encode", pictures=[0], side=side)

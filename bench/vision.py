@@ -1,11 +1,11 @@
 """The published table of pictures: opsin beside llama.cpp on the same random files of SmolVLM-256M's shapes.
 
-    python bench/vision.py [--peer FOLDER] [--only NAME ...] [--pairs 5] [--results FILE] [--write NAME]
+    python bench/vision.py [--peer [NAME=]FOLDER ...] [--only NAME ...] [--pairs 5] [--results FILE] [--write NAME]
 
 Each program is a process that keeps its model and sleeps until it is asked; they are asked by turns, after a warm-up
-that does not count. A ratio is that of medians, against the faster of llama.cpp with an f16 and with a Q8_0 tower.
-Encoding is timed from prepared pixels to embeddings. Of a whole request opsin's time counts everything from pixels to
-the last token; llama.cpp's begins with ids and prepared pixels.
+that does not count. A ratio is that of medians, against the fastest peer, with an f16 or with a Q8_0 tower. Encoding is
+timed from prepared pixels to embeddings. Of a whole request opsin's time counts everything from pixels to the last
+token; a peer's begins with ids and prepared pixels.
 
 --results keeps the measurements: cases that were not run this time are taken from it; with --add, their rounds too.
 --write puts all of it into bench/machines/NAME.md, and the tables of all machines into README.md (`tables.py`).
@@ -29,7 +29,7 @@ import numpy as np
 import pictures
 import tables
 from ours import CACHE
-from peer import Peer, PeerError
+from peer import Peer, PeerError, add_peers
 from random_smolvlm import Tower, write_text, write_tower
 from text import say
 from vision_tasks import Floats, Worker
@@ -46,10 +46,10 @@ Sides = dict[str, list[float]]
 
 @dataclass
 class Bench:
-    """Files, the other program, and processes, which start when they are first asked."""
+    """Files, the other programs, and processes, which start when they are first asked."""
 
     files: Path
-    peer: Peer
+    peers: Sequence[Peer]
     flash: bool
     pairs: int
 
@@ -61,12 +61,12 @@ class Bench:
         paths = self._paths(text or form, form, outliers)
         return self._worker(f"opsin {form}", ["vision_ours.py", *paths])
 
-    def theirs(self, form: str, text: str, *, outliers: bool = False) -> Worker:
-        """llama.cpp likewise."""
-        library = str(self.peer.folder / "libllama.so")
+    def theirs(self, peer: Peer, form: str, text: str, *, outliers: bool = False) -> Worker:
+        """A peer likewise."""
+        library = str(peer.library("llama") or peer.folder / "libllama.so")
         options = [] if self.flash else ["--no-flash"]
         return self._worker(
-            f"llama.cpp {form}", ["vision_peer.py", library, *self._paths(text, form, outliers), *options]
+            f"{peer.name} {form}", ["vision_peer.py", library, *self._paths(text, form, outliers), *options]
         )
 
     def _paths(self, text: str, form: str, outliers: bool) -> list[str]:
@@ -106,7 +106,8 @@ class Bench:
 
 def encode(bench: Bench, count: int) -> Sides:
     """Tiles to embeddings."""
-    workers = [*(bench.ours(form) for form in OURS), *(bench.theirs(form, "q8_0") for form in OURS)]
+    workers = [bench.ours(form) for form in OURS]
+    workers += [bench.theirs(peer, form, "q8_0") for peer in bench.peers for form in OURS]
     numbers = list(range(count))
     return bench.by_turns({w.name: partial(_ask_tiles, w, numbers) for w in workers})
 
@@ -119,7 +120,7 @@ def request(bench: Bench, form: str) -> Sides:
     """Whole requests about a new picture each; text and opsin's tower in one format."""
     mine = bench.ours(form)
     prompt = mine.ask("prompt", picture=0)["prompt"]
-    theirs = [bench.theirs(tower, form) for tower in OURS]
+    theirs = [bench.theirs(peer, tower, form) for peer in bench.peers for tower in OURS]
     tokens = sum(map(len, prompt)) + Tower().rows
     kept = bench.by_turns({w.name: partial(_ask_answer, w, prompt) for w in (mine, *theirs)})
     return kept | {"tokens": [tokens] * bench.pairs}
@@ -166,7 +167,8 @@ def cosine(bench: Bench) -> dict[str, float]:
             return values
 
         least: dict[str, float] = {}
-        for name, make in (("opsin", bench.ours), ("llama.cpp", bench.theirs)):
+        makes = {"opsin": bench.ours} | {peer.name: partial(bench.theirs, peer) for peer in bench.peers}
+        for name, make in makes.items():
             a, b = (rows(make(form, "q8_0", outliers=True)).astype(np.float64) for form in ("q8_0", "f32"))
             least[name] = float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
         return least
@@ -193,8 +195,10 @@ CASES: dict[str, Callable[[Bench], Any]] = {
 # --- the table -----------------------------------------------------------------------------------------------------
 
 
-def page(results: dict[str, Any], peer: str) -> str:
+def page(results: dict[str, Any], peers: Sequence[Peer]) -> str:
     """Everything between the markers."""
+    sides = [f"{peer.name} {form}" for peer in peers for form in OURS]
+    heads = [f"{peer.name}, {title} mmproj, s" for peer in peers for title in ("f16", "Q8_0")]
     shapes, rounds = Tower(), min(map(_rounds, results.values()), default=0)
     return "\n".join(
         [
@@ -202,19 +206,19 @@ def page(results: dict[str, Any], peer: str) -> str:
             f"{shapes.patches} patches and become {shapes.rows} tokens. {THREADS} threads each, by turns in one run, "
             f"medians of at least {rounds}; `python bench/vision.py --write` wrote this.",
             "",
-            "| work | opsin, s | llama.cpp, f16 mmproj, s | llama.cpp, Q8_0 mmproj, s | faster by | wanted |",
-            "|---|---:|---:|---:|---:|---:|",
-            *_rows(results),
+            f"| work | opsin, s | {' | '.join(heads)} | faster by | wanted |",
+            f"|---|---:|{'---:|' * len(heads)}---:|---:|",
+            *_rows(results, sides),
             "",
             "| besides | | wanted |",
             "|---|---:|---:|",
             *_figures(results),
-            f"| llama.cpp | {peer.replace('|', ',')} | |",
+            *(f"| {peer.name} | {peer.describe().replace('|', ',')} | |" for peer in peers),
         ]
     )
 
 
-def _rows(results: dict[str, Any]) -> list[str]:
+def _rows(results: dict[str, Any], peers: Sequence[str]) -> list[str]:
     titles = {
         "tile": "a tile encoded", "five": "a picture of 4 tiles and the whole encoded",
         "request": "a request: a tile",
@@ -225,11 +229,12 @@ def _rows(results: dict[str, Any]) -> list[str]:
             sides: Sides = results.get(work) or results.get(f"{work}-{form}") or {}
             if not sides:
                 continue
-            times = [statistics.median(sides[name]) for name in (side, "llama.cpp f16", "llama.cpp q8_0")]
-            ratio, wanted = min(times[1:]) / times[0], WANTED[form]
+            times = {name: statistics.median(sides[name]) for name in (side, *peers) if name in sides}
+            ratio, wanted = min(times[name] for name in peers if name in times) / times[side], WANTED[form]
             if tokens := sides.get("tokens"):
                 title = f"{titles[work]}, {tokens[0]:.0f} tokens in, {TOKENS} out"
-            cells = [f"{title}, {form}", *(f"{seconds:.3f}" for seconds in times), f"**{ratio:.2f}**"]
+            shown = [f"{times[name]:.3f}" if name in times else "-" for name in (side, *peers)]
+            cells = [f"{title}, {form}", *shown, f"**{ratio:.2f}**"]
             rows.append(f"| {' | '.join(cells)} | {_verdict(f'{wanted:.2f}', ratio >= wanted)} |")
     return rows
 
@@ -284,8 +289,8 @@ def _add(kept: Any, new: Any) -> Any:
 
 def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, help="folder of llama.cpp's programs and libraries")
-    parser.add_argument("--no-flash", dest="flash", action="store_false", help="llama.cpp without flash attention")
+    add_peers(parser)
+    parser.add_argument("--no-flash", dest="flash", action="store_false", help="peers without flash attention")
     parser.add_argument("--files", type=Path, default=CACHE / "bench", help="where random files are kept")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="NAME", default=list(CASES), help=", ".join(CASES))
@@ -309,7 +314,7 @@ def main() -> None:
     args = _arguments()
     kept = args.results is not None and args.results.exists()
     results: dict[str, Any] = json.loads(args.results.read_text(encoding="utf-8")) if kept else {}
-    bench = Bench(args.files, Peer.find(args.peer), args.flash, args.pairs)
+    bench = Bench(args.files, Peer.all(args.peer), args.flash, args.pairs)
     try:
         for name in args.only:
             say(name)
@@ -318,7 +323,7 @@ def main() -> None:
                 args.results.write_text(json.dumps(results, indent=1), encoding="utf-8")
     finally:
         bench.close()
-    text = page({name: case for name, case in results.items() if _rounds(case)}, bench.peer.describe())
+    text = page({name: case for name, case in results.items() if _rounds(case)}, bench.peers)
     if args.write:
         if few := [name for name in results if _rounds(results[name]) < 5]:
             sys.exit(f"fewer than five quiet rounds are not published: {', '.join(few)}")

@@ -1,9 +1,10 @@
-"""llama.cpp as a process that encodes tiles and answers whole requests when it is told to; for `vision.py`.
+"""A peer as a process that encodes tiles and answers whole requests when it is told to; for `vision.py`.
 
     python bench/vision_peer.py LIBRARY TEXT MMPROJ --threads 2 [--no-flash]
 
-LIBRARY is libllama; libmtmd lies beside it. It reads a line of JSON a task and writes a line of JSON a result. Both
-programs are given pixels and the ids of the same prompt, so that neither tokenizes, and both take the same rows.
+LIBRARY is libllama, of llama.cpp or of ik_llama.cpp; libmtmd lies beside it. It reads a line of JSON a task and writes
+a line of JSON a result. Both programs are given pixels and the ids of the same prompt, so that neither tokenizes, and
+both take the same rows.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peer import PeerError, open_library
+from peer import PeerError, clear_context, describe_calls, open_context, open_library
 from vision_tasks import SIDE, Floats, answer_tasks, picture
 
 CONTEXT, IMAGE = 2048, 1
@@ -48,6 +49,27 @@ class _Text(ctypes.Structure):
     _fields_ = (("text", c_char_p), ("length", c_size_t), ("add_special", c_bool), ("parse_special", c_bool))
 
 
+class _OlderParameters(ctypes.Structure):
+    """Of the libmtmd of ik_llama.cpp, 8337e4c."""
+
+    _fields_ = (
+        ("use_gpu", c_bool),
+        ("print_timings", c_bool),
+        ("threads", c_int),
+        ("verbosity", c_int),
+        ("image_marker", c_char_p),
+        ("media_marker", c_char_p),
+        ("flash", c_int),
+        ("least_tokens", c_int),
+        ("most_tokens", c_int),
+        ("kind_of_scores", c_int),
+    )
+
+
+class _OlderText(ctypes.Structure):
+    _fields_ = (("text", c_char_p), ("add_special", c_bool), ("parse_special", c_bool))
+
+
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "mtmd_context_params_default": (_Parameters, []),
     "mtmd_init_from_file": (c_void_p, [c_char_p, c_void_p, _Parameters]),
@@ -69,30 +91,36 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "mtmd_helper_log_set": (None, [c_void_p, c_void_p]),
 }  # fmt: skip
+_OLDER: dict[str, tuple[Any, list[Any]]] = {
+    "mtmd_context_params_default": (_OlderParameters, []),
+    "mtmd_init_from_file": (c_void_p, [c_char_p, c_void_p, _OlderParameters]),
+    "mtmd_tokenize": (c_int32, [c_void_p, c_void_p, ctypes.POINTER(_OlderText), ctypes.POINTER(c_void_p), c_size_t]),
+}
+_ERRORS = 4  # of ggml's levels of a log
 _LOG = ctypes.CFUNCTYPE(None, c_int, c_char_p, c_void_p)
 _SILENCE = _LOG(lambda level, text, data: None)
 
 
 class Seeing:
-    """A text model and a tower in llama.cpp."""
+    """A text model and a tower in a peer."""
 
     def __init__(self, library: Path, text: Path, tower: Path, *, threads: int, flash: bool) -> None:
         self.llama = open_library(library)
-        self.mtmd = ctypes.CDLL(str(library.with_name("libmtmd.so")))
-        for name, (result, arguments) in _SIGNATURES.items():
-            call = getattr(self.mtmd, name)
-            call.restype, call.argtypes = result, arguments
-        self.mtmd.mtmd_helper_log_set(ctypes.cast(_SILENCE, c_void_p), None)
+        self.mtmd: Any = ctypes.CDLL(str(library.with_name("libmtmd.so")))
+        self.is_older = not hasattr(self.mtmd, "mtmd_helper_log_set")
+        describe_calls(self.mtmd, _SIGNATURES | _OLDER if self.is_older else _SIGNATURES)
         model = self.llama.llama_model_load_from_file(str(text).encode(), self.llama.llama_model_default_params())
         if not model:
             raise PeerError(f"llama.cpp cannot load {text}")
-        parameters = self.llama.llama_context_default_params()
-        parameters.words[0] = parameters.words[1] = CONTEXT  # n_ctx, n_batch
-        self.context = self._needed(self.llama.llama_init_from_model(model, parameters), text)
+        self.context = self._needed(open_context(self.llama, model, CONTEXT), text)
         self.llama.llama_set_n_threads(self.context, threads, threads)
         self.vocabulary = self.llama.llama_vocab_n_tokens(self.llama.llama_model_get_vocab(model))
         wanted = self.mtmd.mtmd_context_params_default()
         wanted.use_gpu, wanted.threads, wanted.flash = False, threads, int(flash)
+        if self.is_older:
+            wanted.verbosity = _ERRORS
+        else:
+            self.mtmd.mtmd_helper_log_set(ctypes.cast(_SILENCE, c_void_p), None)
         self.tower = self._needed(self.mtmd.mtmd_init_from_file(str(tower).encode(), model, wanted), tower)
 
     @staticmethod
@@ -107,7 +135,8 @@ class Seeing:
         high, wide, _ = pixels.shape
         bitmap = c_void_p(self.mtmd.mtmd_bitmap_init(wide, high, pixels.tobytes()))
         chunks = self.mtmd.mtmd_input_chunks_init()
-        text = _Text(b"<__media__>", 11, False, True)
+        marker = b"<__media__>"
+        text = _OlderText(marker, False, True) if self.is_older else _Text(marker, len(marker), False, True)
         status = self.mtmd.mtmd_tokenize(self.tower, chunks, ctypes.byref(text), ctypes.byref(bitmap), 1)
         if status:
             raise PeerError(f"mtmd_tokenize gave {status}")
@@ -145,7 +174,7 @@ class Seeing:
         began = time.perf_counter()
         chunks, (chunk, *_) = self.prepare(task["picture"])
         prepared = time.perf_counter()
-        self.llama.llama_memory_clear(self.llama.llama_get_memory(self.context), True)
+        clear_context(self.llama, self.context)
         row = 0
         for part in task["prompt"]:
             row = self._decode(part, row) if part else self._see(chunk, row)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ class Peer:
             sizes = ["-p", "0", "-n", "0", "-gp", f"{depth},{decode}"]
         cold = ["--no-warmup"] if self._takes("--no-warmup") else ["-w", "0"]
         more = ["-t", str(threads), *(["-fa", "1", *cold] if is_long else [])]
-        done = self._run(["llama-bench", "-m", str(model), *sizes, *more, "-r", "1", "-o", "json"])
+        done = self._run(["llama-bench", "-m", str(model.resolve()), *sizes, *more, "-r", "1", "-o", "json"])
         found: dict[str, float] = {}
         for row in json.loads(done.stdout):
             behind_rows = row.get("n_depth", row["n_prompt"] if row["n_gen"] else 0)
@@ -109,7 +110,7 @@ class Peer:
         context = sequences * (prompt + decode)
         sizes = ["-npp", str(prompt), "-ntg", str(decode), "-npl", str(sequences), "-c", str(context)]
         team = ["-t", str(threads), "-tb", str(threads)]
-        done = self._run(["llama-batched-bench", "-m", str(model), *sizes, *team])
+        done = self._run(["llama-batched-bench", "-m", str(model.resolve()), *sizes, *team])
         rows = [line for line in (done.stdout + done.stderr).splitlines() if _ROW.fullmatch(line.strip())]
         if len(rows) != 1:
             raise PeerError(f"llama-batched-bench gave {len(rows)} results for one")
@@ -139,7 +140,8 @@ class Peer:
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         program = self.folder / _executable(command[0])
-        done = subprocess.run([str(program), *command[1:]], capture_output=True, text=True, check=False)
+        with TemporaryDirectory() as here:  # some leave a log where they are
+            done = subprocess.run([str(program), *command[1:]], cwd=here, capture_output=True, text=True, check=False)
         if done.returncode:
             raise PeerError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr[-2000:]}")
         return done

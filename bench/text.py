@@ -110,20 +110,14 @@ class Rounds:
         return statistics.median(found) if found else None
 
     def ratio(self, key: str) -> float:
-        """Ratio of the medians, opsin's to that of the fastest peer. Raises PeerError where none tells it."""
+        """Ratio of the medians, opsin's to that of the fastest peer that tells it."""
         ours, *theirs = (median for side in self.sides if (median := self.median(side, key)) is not None)
-        return ours / _fastest(theirs, key)
+        return ours / max(theirs)
 
     def each(self, key: str) -> list[float]:
         """The same of every round, sorted."""
         rounds = zip(*self.sides.values(), strict=True)
-        return sorted(ours[key] / _fastest([run[key] for run in theirs if key in run], key) for ours, *theirs in rounds)
-
-
-def _fastest(rates: Sequence[float], key: str) -> float:
-    if not rates:
-        raise PeerError(f"no peer told the tokens a second of {key}")
-    return max(rates)
+        return sorted(ours[key] / max(run[key] for run in theirs if key in run) for ours, *theirs in rounds)
 
 
 @dataclass(frozen=True)
@@ -225,7 +219,7 @@ def measure_chat(sides: Sides, rounds: int, warm_ups: int = 1) -> Chat:
 
 
 def table(results: dict[str, Rounds], chat: Chat | None) -> list[str]:
-    """Markdown: a row for each rate that was compared."""
+    """Markdown: a row for each rate that was compared: one that a peer tells."""
     peers = list(dict.fromkeys(name for rounds in results.values() for name in rounds.peers))
     heads = [f"{name}, tokens/s" for name in (OPSIN, *peers)]
     rows = [
@@ -235,6 +229,8 @@ def table(results: dict[str, Rounds], chat: Chat | None) -> list[str]:
     for name, rounds in results.items():
         case = CASES[name]
         for key, wanted in _wanted(case, results).items():
+            if all(rounds.median(peer, key) is None for peer in rounds.peers):
+                continue
             each, ratio = rounds.each(key), rounds.ratio(key)
             medians = [rounds.median(side, key) for side in (OPSIN, *peers)]
             rates = " | ".join("-" if median is None else f"{median:.1f}" for median in medians)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +17,8 @@ pytest.importorskip("transformers")
 
 from tiny_hearing import recording, tiny_hearing
 from tiny_speech import published, write_by_hand
+
+from opsin.cli import main, transcribe
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +53,35 @@ def test_several_become_files_of_their_own(run, folder, tmp_path):
     assert sorted(made) == ["one.json", "two.json"]
     assert made["one.json"]["segments"] != made["two.json"]["segments"]
     assert made["one.json"]["duration"] == pytest.approx(25_000 / 16_000, abs=1e-3)
+
+
+def transcribed(folder, *words):
+    assert main.run(["transcribe", "-m", f"{folder}/model.gguf", "-l", "en", "--temperature", "0", *words]) == 0
+
+
+def test_what_comes_in_becomes_subtitles_and_words(folder, monkeypatch, capfd):
+    def told(*more):
+        data = (folder / "one.wav").read_bytes()
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=BytesIO(data)))
+        transcribed(folder, "-", *more)
+        return capfd.readouterr().out
+
+    assert told("-f", "srt").startswith("1\n00:00:0")
+    assert told("-f", "vtt").startswith("WEBVTT\n\n00:00:0")
+    made = json.loads(told("-f", "json", "--words", "--task", "translate"))
+    assert made["task"] == "translate" and all(word["start"] <= word["end"] for word in made["words"])
+    assert "".join(word["word"] for word in made["words"]).split() == made["text"].split() != []
+
+
+@pytest.mark.parametrize(("names", "of"), [(["one.wav"], "2 s of sound"), (["one.wav", "two.flac"], "2 sounds")])
+def test_a_terminal_sees_how_long_it_takes(folder, monkeypatch, capfd, names, of):
+    lines = []
+    monkeypatch.setattr(transcribe, "draw", lines.append)
+    monkeypatch.setattr(transcribe, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    transcribed(folder, *(f"{folder}/{name}" for name in names))
+    assert any(re.fullmatch(rf"\d+% of {of}, \d+ s left", line) for line in lines)
+    assert lines[-1] == ""
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _FORMATS = ("txt", "srt", "vtt", "json")
 _TIMED = ("srt", "vtt")
 _AT_ONCE = 8
+_LOOK_SECONDS = 0.2
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -64,14 +65,16 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
     options.tell(model)
     with model:
-        coming = [_begin(model, args, sound) for sound in args.sounds] if len(args.sounds) == 1 else None
-        if coming is not None:
-            _tell(args, coming[0], targets[0])
+        if len(args.sounds) == 1:
+            _tell(args, _begin(model, args, args.sounds[0]), targets[0])
             return 0
+        begun: list[Transcript] = []
+        start = time.perf_counter()
         with ThreadPoolExecutor(_AT_ONCE) as workers:
-            done = [workers.submit(_whole, model, args, sound) for sound in args.sounds]
+            done = [workers.submit(_whole, model, args, sound, begun) for sound in args.sounds]
             try:
                 for one, target in zip(done, targets, strict=True):
+                    _await(one, begun, len(done), start)
                     _tell(args, one.result(), target)
             except BaseException:
                 workers.shutdown(wait=False, cancel_futures=True)
@@ -102,25 +105,33 @@ def _begin(model: Model, args: argparse.Namespace, sound: str) -> Transcript:
     )  # fmt: skip
 
 
-def _whole(model: Model, args: argparse.Namespace, sound: str) -> Transcript:
+def _whole(model: Model, args: argparse.Namespace, sound: str, begun: list[Transcript]) -> Transcript:
     made = _begin(model, args, sound)
+    begun.append(made)
     list(made)
     return made
+
+
+def _await(one: Future[Transcript], begun: list[Transcript], count: int, start: float) -> None:
+    """Tell how far all of `count` are, until one is done."""
+    while not wait([one], _LOOK_SECONDS).done:
+        _draw(sum(made.done for made in begun) / count, f"{count} sounds", start)
+    draw("")
 
 
 def _tell(args: argparse.Namespace, made: Transcript, target: Path | None) -> None:
     from opsin.api.speech import formats
 
-    start = time.perf_counter()
+    start, of = time.perf_counter(), f"{made.seconds:.0f} s of sound"
     if args.format == "txt" and target is None:  # as it comes
         for segment in made:
             draw("")
             print(" ".join(segment.text.split()), flush=True)
-            _draw(made, start)
+            _draw(made.done, of, start)
         draw("")
         return
     for _ in made:
-        _draw(made, start)
+        _draw(made.done, of, start)
     draw("")
     if args.format == "json":
         text = formats.as_json(made, task=args.task, language=made.language, seconds=made.seconds, timed=made.timed)
@@ -133,8 +144,8 @@ def _tell(args: argparse.Namespace, made: Transcript, target: Path | None) -> No
         print(target)
 
 
-def _draw(made: Transcript, start: float) -> None:
-    """How far it is, and how long the rest takes."""
-    if made.done > 0 and sys.stderr.isatty():
-        left = (time.perf_counter() - start) * (1 - made.done) / made.done
-        draw(f"{made.done:.0%} of {made.seconds:.0f} s of sound, {left:.0f} s left")
+def _draw(done: float, of: str, start: float) -> None:
+    """How far it is, from 0 to 1, and how long the rest takes."""
+    if done > 0 and sys.stderr.isatty():
+        left = (time.perf_counter() - start) * (1 - done) / done
+        draw(f"{done:.0%} of {of}, {left:.0f} s left")

@@ -36,7 +36,7 @@ class PartFile(Generic[Part]):
         """What reads the weights, once, see `engine.encoding`."""
 
         def read(turn: Turn) -> Part:
-            made = self._read(self.file, FileReader(self.file, device.eager(turn)))
+            made = self._read(self.file, FileReader(self.file, device.eager(turn), encoder=True))
             self.close()
             return made
 

@@ -64,10 +64,12 @@ class Reader(Protocol):
 
 
 class FileReader:
-    """Tensors of a GGUF file, packed for a device as they are read."""
+    """Tensors of a GGUF file, packed for a device as they are read; those of an encoder as `Ops.pack` says."""
 
-    def __init__(self, file: File, ops: Ops, *, progress: Callable[[int, int], None] | None = None) -> None:
-        self.ops, self._file = ops, file
+    def __init__(
+        self, file: File, ops: Ops, *, progress: Callable[[int, int], None] | None = None, encoder: bool = False
+    ) -> None:
+        self.ops, self._file, self._encoder = ops, file, encoder
         self._read: set[str] = set()
         self._progress = progress or (lambda done, whole: None)
         self._done, self._whole = 0, sum(info.nbytes for info in file.tensors.values())
@@ -93,7 +95,7 @@ class FileReader:
                 done += len(run) * row
 
         place = self._place(name) + ("" if rows is None else f" {blake2b(chosen.tobytes()).hexdigest()}")
-        return self.ops.pack(Raw(name, kind, (len(chosen), inputs), read, self._origin, place))
+        return self._pack(Raw(name, kind, (len(chosen), inputs), read, self._origin, place))
 
     def halves(self, name: str) -> tuple[Weight, Weight]:
         return self._half(name, 0), self._half(name, 1)
@@ -113,7 +115,10 @@ class FileReader:
             into.reshape(last - first, -1)[:] = whole[:, number]
 
         place = f"{self._place(name)} half {number}"
-        return self.ops.pack(Raw(name, kind, (outputs, width), read, self._origin, place))
+        return self._pack(Raw(name, kind, (outputs, width), read, self._origin, place))
+
+    def _pack(self, raw: Raw) -> Weight:
+        return self.ops.pack(raw, encoder=self._encoder)
 
     def stored(self, name: str) -> Weight:
         """The file stays open for as long as the table lives, also when whoever opened it closes it."""

@@ -17,6 +17,12 @@ holds both: the scale in its low nibble.
 Where steps are uneven, 4 bits choose one of 16 bytes of a table, which the kernel knows.
 
 Widths are built from planes: 5 = 4 + 1 (the top bit), 6 = 4 + 2, 3 = 2 + 1. Float weights are [inputs][STRIP].
+
+Weights of encoders may be whole numbers of 16 bits, pairs of inputs side by side, in blocks of BLOCK inputs, of which the
+last may be shorter:
+
+    scales   f32 [STRIP]
+    values   i16 [inputs of the block / 2][STRIP][2]
 """
 
 from __future__ import annotations
@@ -29,6 +35,7 @@ from opsin.quants import QuantType
 STRIP = 32
 RECORD = 32  # inputs a record
 RECORDS = 8  # records that share factors, where a format has them
+BLOCK = 128  # inputs that share a scale of 16-bit integers
 _PLANE_BYTES = {1: 4 * STRIP, 2: 8 * STRIP, 4: 16 * STRIP, 8: 32 * STRIP}
 PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
 FLOAT_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
@@ -36,9 +43,9 @@ FLOAT_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of a record lie. `bits` 0 means floats of kind `kind`."""
+    """Where the parts of a record lie. `bits` 0 means floats of kind `kind`, or 16-bit integers."""
 
-    kind: str  # "planes", "f32", "f16", "bf16"
+    kind: str  # "planes", "f32", "f16", "bf16", "int16"
     bits: int = 0
     group: int = 32
     zero: int = 0
@@ -84,6 +91,8 @@ class Layout:
 
     def strip_bytes(self, inputs: int) -> int:
         """Bytes of one strip of a matrix with `inputs` columns."""
+        if self.kind == "int16":
+            return 4 * STRIP * (-(-inputs // BLOCK) + -(-inputs // 2))
         if self.kind != "planes":
             return STRIP * inputs * FLOAT_BYTES[self.kind]
         records = inputs // RECORD
@@ -130,6 +139,12 @@ def layout_of(kind: QuantType) -> Layout:
         return Layout("planes", p.bits, p.group, p.zero, p.minimum, p.codes, p.paired, p.table)
     plain = {"F32": "f32", "F64": "f32", "BF16": "bf16"}
     return Layout(plain.get(kind.name, "f16"))
+
+
+def encoder_layout_of(kind: QuantType) -> Layout:
+    """How a format lies in memory where 16 bits of an encoder's weight become integers."""
+    plain = layout_of(kind)
+    return Layout("int16") if plain.kind in ("f16", "bf16") else plain
 
 
 def weight_bytes(kind: QuantType, outputs: int, inputs: int) -> int:

@@ -30,7 +30,7 @@ from opsin.ops.cpu.tape import TYPES, Eager, Lease, Place, Tape, place, view
 from opsin.ops.cpu.tiles import DENSE_INPUTS, dense_rows, dense_strips, linear_scratch
 from opsin.ops.cpu.weight_cache import WeightCache
 from opsin.ops.cpu.words import float_bits
-from opsin.ops.layout import RECORD, STRIP, strips
+from opsin.ops.layout import BLOCK, RECORD, STRIP, strips
 
 _MANY_ROWS = 24  # rows that are worth widening weights for
 _ROWS_BYTES = 4096  # elementwise work below this a thread is not worth sharing
@@ -48,8 +48,8 @@ class Operations(ExpertOperations, RecurrentOperations):
 
     # Weights and constants
 
-    def pack(self, raw: Raw) -> Weight:
-        return self._packer.pack(raw)
+    def pack(self, raw: Raw, *, encoder: bool = False) -> Weight:
+        return self._packer.pack(raw, encoder=encoder)
 
     def stored(self, raw: Raw) -> Weight:
         return StoredTable.of(raw)
@@ -76,8 +76,9 @@ class Operations(ExpertOperations, RecurrentOperations):
             raise ModelError(f"linear: residual is {residual.shape}, the result {(x.shape[0], outputs)}")
         if activation is not None and residual is not None:
             return self.add(self.linear(x, w, bias, activation=activation), residual)
-        if w.layout.kind != "planes" and isinstance(x.shape[0], int) and x.shape[0] >= _MANY_ROWS:
-            return self._dense(x, x.shape[0], w, bias, residual, activation)
+        many = isinstance(x.shape[0], int) and x.shape[0] >= _MANY_ROWS
+        if w.layout.kind == "int16" or (w.layout.kind != "planes" and many):
+            return self._dense(x, w, bias, residual, activation)
         y = self.new((x.shape[0], outputs))
         source, reads = self._linear_input(x, w)
         rows = self.tape.cell(x.shape[0])
@@ -100,13 +101,20 @@ class Operations(ExpertOperations, RecurrentOperations):
         return y
 
     def _dense(
-        self, x: Array, rows: int, w: PackedWeight, bias: Array | None, residual: Array | None,
-        activation: Activation | None,
-    ) -> Array:  # fmt: skip
-        """`linear` for many rows and float weights."""
-        outputs, inputs = w.shape
+        self, x: Array, w: PackedWeight, bias: Array | None, residual: Array | None, activation: Activation | None
+    ) -> Array:
+        """`linear` for many rows and weights of floats, or of 16-bit integers."""
+        (outputs, inputs), rows = w.shape, x.shape[0]
+        assert isinstance(rows, int), "encoders know how many rows they have"
         y, isa = self.new((rows, outputs)), self.tape.code.isa
-        scratch, size = self._scratch.of(4 * STRIP * DENSE_INPUTS)
+        if w.layout.kind == "int16":
+            x, scales = self._integers(x)
+            name, beside, size = "dense_int16", place(scales).address, place(scales).row
+            options, reads, keep = {}, [x, scales], (w,)
+        else:
+            scratch, size = self._scratch.of(4 * STRIP * DENSE_INPUTS)
+            name, beside = "dense", scratch.block.address
+            options, reads, keep = {"kind": w.layout.kind}, [x], (w, scratch)
         extra = [part for part in (bias, residual) if part is not None]
         across = -(-strips(outputs) // dense_strips(isa.lanes, isa.registers))
         block = dense_rows(rows, across, isa.lanes, self.tape.team.threads)
@@ -114,10 +122,10 @@ class Operations(ExpertOperations, RecurrentOperations):
             w.block.address, place(x).address, place(x).row, place(y).address, place(y).row, outputs, inputs, rows,
             place(bias).address if bias is not None else 0,
             place(residual).address if residual is not None else 0,
-            place(residual).row if residual is not None else 0, scratch.block.address, size, block,
+            place(residual).row if residual is not None else 0, beside, size, block,
         )  # fmt: skip
-        kernel = Kernel.of("dense", kind=w.layout.kind, **({"activation": activation} if activation else {}))
-        self.tape.emit(kernel, args, items=-(-rows // block) * across, reads=[x, *extra], writes=[y], keep=(w, scratch))
+        kernel = Kernel.of(name, **options, **({"activation": activation} if activation else {}))
+        self.tape.emit(kernel, args, items=-(-rows // block) * across, reads=[*reads, *extra], writes=[y], keep=keep)
         return y
 
     def _linear_input(self, x: Array, w: PackedWeight) -> tuple[tuple[int, ...], list[Array]]:
@@ -140,6 +148,17 @@ class Operations(ExpertOperations, RecurrentOperations):
             parts = (q, self.new((x.shape[0], groups)), self.new(sums, "i32"), self.new(sums))
             args = (at.address, at.row, x.width, *(place(p).address for p in parts))
             self.tape.emit(Kernel.of("quantise", group=group), args, items=x.shape[0], reads=[x], writes=parts)
+            known[key] = parts
+        return known[key]
+
+    def _integers(self, x: Array) -> tuple[Array, ...]:
+        """x as 16-bit integers, two an element, and a scale a block; done once for all weights that read it."""
+        at, blocks = place(x), -(-x.width // BLOCK)
+        known, key = self._bytes.setdefault(at.lease, {}), (at.offset, x.width, BLOCK)
+        if key not in known:
+            parts = self.new((x.shape[0], blocks * BLOCK // 2), "i32"), self.new((x.shape[0], blocks))
+            args = (at.address, at.row, x.width, *(place(p).address for p in parts))
+            self.tape.emit(Kernel.of("quantise_int16"), args, items=x.shape[0], reads=[x], writes=parts)
             known[key] = parts
         return known[key]
 

@@ -18,7 +18,7 @@ from opsin.ops.cpu.program import Entry, Program
 from opsin.ops.cpu.team import Team
 from opsin.ops.cpu.weight_cache import WeightCache, padded
 from opsin.ops.cpu.words import words
-from opsin.ops.layout import STRIP, Layout, layout_of, strips, weight_bytes
+from opsin.ops.layout import STRIP, Layout, encoder_layout_of, layout_of, strips
 from opsin.quants import QuantType, by_id
 
 _PIECE_BYTES = 8 << 20  # read and packed at a time: a reader fills one piece while the team packs the other
@@ -90,11 +90,13 @@ class Packer:
         self._slab: Block | None = None
         self._used = 0
 
-    def pack(self, raw: Raw) -> PackedWeight:
+    def pack(self, raw: Raw, *, encoder: bool = False) -> PackedWeight:
         """Read a tensor piece by piece and lay it out. Raises FileError as `raw.read` does."""
         outputs, inputs = raw.shape
-        block = self._laid(raw, outputs, padded(weight_bytes(by_id(raw.type), outputs, inputs)))
-        return PackedWeight(raw.shape, layout_of(by_id(raw.type)), block)
+        integers = encoder and self._code.isa.dot == "vpdpbusd"
+        layout = (encoder_layout_of if integers else layout_of)(by_id(raw.type))
+        block = self._laid(raw, layout, outputs, padded(strips(outputs) * layout.strip_bytes(inputs)))
+        return PackedWeight(raw.shape, layout, block)
 
     def pack_experts(self, raw: Raw, experts: int) -> PackedStack:
         """The same of so many matrices below each other. Raises ModelError for a shape that is not so many."""
@@ -102,21 +104,22 @@ class Packer:
         if experts < 1 or whole % experts:
             raise ModelError(f"{raw.name} has {whole} rows, which are not those of {experts} experts")
         outputs = whole // experts
-        size = weight_bytes(by_id(raw.type), outputs, inputs)
-        block = self._laid(raw, outputs, padded(experts * size))
-        return PackedStack((experts, outputs, inputs), layout_of(by_id(raw.type)), block, size)
+        layout = layout_of(by_id(raw.type))
+        size = strips(outputs) * layout.strip_bytes(inputs)
+        block = self._laid(raw, layout, outputs, padded(experts * size))
+        return PackedStack((experts, outputs, inputs), layout, block, size)
 
-    def _laid(self, raw: Raw, outputs: int, size: int) -> Block:
+    def _laid(self, raw: Raw, layout: Layout, outputs: int, size: int) -> Block:
         """Strips as they were kept, or as they are made now."""
-        entry = None if self._kept is None else self._kept.entry(raw, outputs, size)
+        entry = None if self._kept is None else self._kept.entry(raw, layout.name, outputs, size)
         if self._kept is not None:
             self._code.address(_SUMS)  # compiled with the first weight, so that who warms up has it
         if self._kept is not None and entry is not None:
-            found = entry.find(self._sums) or entry.make(partial(self._lay, raw, outputs), self._sums)
+            found = entry.find(self._sums) or entry.make(partial(self._lay, raw, layout, outputs), self._sums)
             if found is not None:
                 return found if self._kept.maps(found) else self._copied(found)
         block = self._take(size)
-        self._lay(raw, outputs, _Memory(block))
+        self._lay(raw, layout, outputs, _Memory(block))
         return block
 
     def _copied(self, block: Block) -> Block:
@@ -131,10 +134,10 @@ class Packer:
         self._run(_SUMS, args, items, (sums, block))
         return sums.astype("<i8").tobytes()
 
-    def _lay(self, raw: Raw, outputs: int, to: Destination) -> None:
+    def _lay(self, raw: Raw, layout: Layout, outputs: int, to: Destination) -> None:
         """Rows into strips, which begin anew after each `outputs` rows."""
         kind, (whole, inputs) = by_id(raw.type), raw.shape
-        layout, row_bytes = layout_of(kind), kind.row_bytes(inputs)
+        row_bytes = kind.row_bytes(inputs)
         most = max(STRIP, _PIECE_BYTES // row_bytes // STRIP * STRIP)
         unit = whole if outputs % STRIP == 0 else outputs  # rows without a gap in their strips
         pieces = [
@@ -183,9 +186,11 @@ class Packer:
         row_bytes = kind.row_bytes(inputs)
         count = len(piece) // row_bytes
         if layout.kind != "planes":
-            piece = as_plain(kind, layout, piece)
+            plain = layout_of(kind)
+            piece = as_plain(kind, plain, piece)
             row_bytes = len(piece) // count
-            kernel = Kernel.of("pack", kind=layout.kind)
+            source = {"source": plain.kind} if layout.kind == "int16" else {}
+            kernel = Kernel.of("pack", kind=layout.kind, **source)
         else:
             kernel = Kernel.of("pack", kind="planes", format=kind.id)
         scratch = np.empty(SCRATCH * self._team.threads, np.uint8)

@@ -307,6 +307,7 @@ class Simd:
         self.store_f16 = operation(types.void, (i64, F), lambda b, p, v: store(b, b.fptrunc(v, halves), p))
         self.store_part = operation(types.void, (i64, F, i64), lambda b, p, v, c: store_part(b, n, p, v, c))
         self.store_i8 = operation(types.void, (i64, F), lambda b, p, v: store(b, b.trunc(b.fptosi(v, wide), bytes_), p))
+        self.store_i16 = operation(types.void, (i64, F), lambda b, p, v: store(b, b.trunc(b.fptosi(v, wide), words), p))
         self.splat_at = operation(F, (i64,), lambda b, p: splat(b, load(b, p, F32), n))
 
     def _arithmetic(self) -> None:

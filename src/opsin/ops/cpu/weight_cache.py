@@ -80,7 +80,7 @@ class WeightCache:
         self._shelves: WeakKeyDictionary[Origin, _Shelf] = WeakKeyDictionary()
         self._large: bool | None = None  # whether files are mapped in large pages, once somebody has looked
 
-    def entry(self, raw: Raw, outputs: int, size: int) -> KeptTensor | None:
+    def entry(self, raw: Raw, layout: str, outputs: int, size: int) -> KeptTensor | None:
         """Where a tensor, in matrices of so many outputs, is or will be kept; None where it is not."""
         origin = raw.origin
         if origin is None or origin.bytes < self._least or origin.bytes > self.most:
@@ -92,7 +92,7 @@ class WeightCache:
         if shelf is None or shelf.state != state:
             name = blake2b(self._maker.encode() + state, digest_size=16, person=b"shelf").hexdigest()
             shelf = self._shelves[origin] = _Shelf(self.folder / name, state)
-        told = f"{raw.place} {raw.type} {raw.shape} {outputs} {size}".encode()
+        told = f"{raw.place} {raw.type} {raw.shape} {layout} {outputs} {size}".encode()
         return KeptTensor(
             self, shelf, origin, blake2b(told, digest_size=32, key=shelf.folder.name.encode()).digest(), size
         )

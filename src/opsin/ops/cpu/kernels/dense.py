@@ -27,8 +27,8 @@ from opsin.ops.layout import FLOAT_BYTES, STRIP
 
 
 def make(simd: Simd, kind: str, activation: str = "") -> Any:
-    at, tile, size = simd.i64_at, _tile(simd), FLOAT_BYTES[kind]
-    sums, widen, finish = _sums(simd, tile, kind), _widening(simd, tile, kind), _finish(tile)
+    at, tile, size = simd.i64_at, tile_of(simd), FLOAT_BYTES[kind]
+    sums, widen, finish = _sums(simd, tile, kind), _widening(simd, tile, kind), finish_of(tile)
     activate, active = activating(simd, activation or "copy"), activation != ""
     tokens, wide, broad = tile.tokens, tile.vectors * simd.lanes, STRIP * dense_strips(simd.lanes, simd.isa.registers)
     load, store, zeros, widened = tile.load, tile.store, tile.zeros, _widened(simd, kind)
@@ -70,7 +70,8 @@ def make(simd: Simd, kind: str, activation: str = "") -> Any:
     return dense
 
 
-def _tile(simd: Simd) -> Dots:
+def tile_of(simd: Simd) -> Dots:
+    """The largest tile whose sums stand in registers."""
     if simd.isa.registers >= 32:
         return Dots(simd, vectors=4, tokens=6 if simd.lanes >= 8 else 4)
     return Dots(simd, vectors=2, tokens=6 if simd.lanes >= 8 else 4)
@@ -123,7 +124,8 @@ def _widening(simd: Simd, tile: Dots, kind: str) -> Any:
     return widen
 
 
-def _finish(tile: Dots) -> Any:
+def finish_of(tile: Dots) -> Any:
+    """finish(args, acc, row, left, column, columns): a tile with bias and residual, into y."""
     at, add_bias, add_rows, store = tile.simd.i64_at, tile.add_bias, tile.add_rows, tile.store
 
     @inlined

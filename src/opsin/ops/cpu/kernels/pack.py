@@ -11,16 +11,21 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
+from opsin.ops.cpu.kernels.quantise_int16 import rounding
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.simd import F16, F32, I8, I16, Simd, operation, pointer
-from opsin.ops.layout import FLOAT_BYTES, PLANES, RECORD, STRIP, Layout
+from opsin.ops.layout import BLOCK, FLOAT_BYTES, PLANES, RECORD, STRIP, Layout
 
 SOURCE, SOURCE_ROW, ROWS, INPUTS, TO, STRIP_BYTES, SCRATCH, SCRATCH_BYTES = (8 * i for i in range(8))
 SCALES_AT, MINIMA_AT, SCRATCH_SIZE = 512, 1024, 2048  # scratch: q, then scales, then minima
+_INTEGERS_AT = 4 * BLOCK  # of 16 bits: scratch is a block of floats, then its integers
 
 
-def make(simd: Simd, kind: str, format: int = -1) -> Any:
-    strip = _floats(simd, kind) if kind != "planes" else _planes(simd, format)
+def make(simd: Simd, kind: str, format: int = -1, source: str = "") -> Any:
+    if kind == "int16":
+        strip = _integers(simd, source)
+    else:
+        strip = _floats(simd, kind) if kind != "planes" else _planes(simd, format)
     at = simd.i64_at
 
     def pack(args: int, first: int, last: int, thread: int) -> int:
@@ -47,6 +52,37 @@ def _floats(simd: Simd, kind: str) -> Any:
         for r in range(STRIP):
             for i in range(inputs):
                 put(to + (i * STRIP + r) * size, read(source + r * stride + i * size) if r < rows else 0)
+
+    return strip
+
+
+def _integers(simd: Simd, source: str) -> Any:
+    """Floats of 16 bits to integers of 16 bits."""
+    at, i32, put_i32, put_f32, round_block = simd.i64_at, simd.i32_at, simd.put_i32, simd.put_f32, rounding(simd)
+    one, many = (simd.f16_at, simd.load_f16) if source == "f16" else (simd.bf16_at, simd.load_bf16)
+    store, lanes, line = simd.store, simd.lanes, 4 * STRIP
+
+    @jit
+    def widen(x: int, count: int, to: int) -> None:
+        whole = count // lanes * lanes
+        for i in range(0, whole, lanes):
+            store(to + 4 * i, many(x + 2 * i))
+        for i in range(whole, count):
+            put_f32(to + 4 * i, one(x + 2 * i))
+
+    @jit
+    def strip(args: int, source: int, rows: int, to: int, scratch: int) -> None:
+        inputs, stride = at(args + INPUTS), at(args + SOURCE_ROW)
+        for r in range(STRIP):
+            place = to + 4 * r
+            for k in range(0, inputs, BLOCK):
+                count = min(BLOCK, inputs - k) if r < rows else 0
+                widen(source + r * stride + 2 * k, count, scratch)
+                put_f32(place, round_block(scratch, count, scratch + _INTEGERS_AT))
+                for pair in range((min(BLOCK, inputs - k) + 1) // 2):
+                    place += line
+                    put_i32(place, i32(scratch + _INTEGERS_AT + 4 * pair))
+                place += line
 
     return strip
 

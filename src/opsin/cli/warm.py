@@ -68,7 +68,8 @@ def _tower(ops: Ops) -> None:
     first, last = (ops.constant(np.full(_PATCHES, n, np.int32)) for n in (0, _PATCHES))
     heads = x.reshape(_WIDTH // _HEAD, _HEAD)
     for name in (*_FLOATS, "Q8_0"):
-        weight = ops.pack(Raw("warm", BY_NAME[name].id, (_WIDTH, _WIDTH), lambda first, last, into: into.fill(0)))
+        raw = Raw("warm", BY_NAME[name].id, (_WIDTH, _WIDTH), lambda first, last, into: into.fill(0))
+        weight = ops.pack(raw, encoder=True)
         ops.attend_dense(heads, heads, heads, first, last, scale=1.0, like=weight)
         for activation in (None, *get_args(Activation)):
             ops.linear(x, weight, activation=activation)

@@ -64,12 +64,10 @@ class Reader(Protocol):
 
 
 class FileReader:
-    """Tensors of a GGUF file, packed for a device as they are read; those of an encoder as `Ops.pack` says."""
+    """Tensors of a GGUF file, packed for a device as they are read."""
 
-    def __init__(
-        self, file: File, ops: Ops, *, progress: Callable[[int, int], None] | None = None, encoder: bool = False
-    ) -> None:
-        self.ops, self._file, self._encoder = ops, file, encoder
+    def __init__(self, file: File, ops: Ops, *, progress: Callable[[int, int], None] | None = None) -> None:
+        self.ops, self._file = ops, file
         self._read: set[str] = set()
         self._progress = progress or (lambda done, whole: None)
         self._done, self._whole = 0, sum(info.nbytes for info in file.tensors.values())
@@ -118,7 +116,7 @@ class FileReader:
         return self._pack(Raw(name, kind, (outputs, width), read, self._origin, place))
 
     def _pack(self, raw: Raw) -> Weight:
-        return self.ops.pack(raw, encoder=self._encoder)
+        return self.ops.pack(raw)
 
     def stored(self, name: str) -> Weight:
         """The file stays open for as long as the table lives, also when whoever opened it closes it."""
@@ -179,6 +177,13 @@ class FileReader:
             self._done += info.nbytes
             self._progress(self._done, self._whole)
         return info
+
+
+class EncoderReader(FileReader):
+    """The same of an encoder of pictures or sound, packed as `Ops.pack` says of these."""
+
+    def _pack(self, raw: Raw) -> Weight:
+        return self.ops.pack(raw, encoder=True)
 
 
 class Rereader:

@@ -19,11 +19,11 @@ def instruction(cpu):
 
 
 def rounded(x: np.ndarray) -> np.ndarray:
-    """What `quantise_int16` makes of rows, in float64: blocks as long as 46334, and no value above 32767."""
+    """What `quantise_int16` makes of rows, in float64: blocks as long as 46320, and no value above 32767."""
     rows, width = x.shape
     blocks = np.pad(x.astype(np.float64), ((0, 0), (0, -width % BLOCK))).reshape(rows, -1, BLOCK)
     most, length = np.abs(blocks).max(2, keepdims=True), np.linalg.norm(blocks, axis=2, keepdims=True)
-    scale = np.maximum(most / 32767, length / 46334)
+    scale = np.maximum(most / 32767, length / 46320)
     whole = np.rint(blocks / np.where(scale > 0, scale, 1))
     return (whole * scale).reshape(rows, -1)[:, :width]
 
@@ -47,3 +47,68 @@ def test_products(ops, kind, rows, inputs, outputs):
     plain = rounded(x) @ rounded(values_of(tensor)).T
     close(run(ops, x, tensor).numpy(), plain, 3e-5)  # a value at the middle may be rounded the other way
     close(run(ops, x, tensor, ops.constant(bias), ops.constant(residual)).numpy(), plain + bias + residual, 3e-5)
+
+
+def test_it_loses_less_than_the_file_did(ops):
+    """A matrix of floats stored as F16: what storing lost, beside what integers lose of weights and rows together."""
+    true, x = normal(64, 1024, seed=2), normal(50, 1024)
+    tensor = held("F16", true.astype(np.float16).view(np.uint8), 1024)
+    exact, stored = (x.astype(np.float64) @ w.T.astype(np.float64) for w in (true, values_of(tensor)))
+    lost = np.linalg.norm(run(ops, x, tensor).numpy() - stored)
+    assert 0 < lost < np.linalg.norm(stored - exact)
+
+
+def test_the_longest_blocks_do_not_overflow(ops):
+    """Like values are where sums are largest: of all signs alike, and of one value alone."""
+    weight = np.ones((32, 300), np.float16)
+    weight[5:, 1:], weight[9:] = 0, -weight[9:]
+    for x in (np.full((6, 300), 3e4, np.float32), np.full((6, 300), -1e-20, np.float32)):
+        wanted = x.astype(np.float64) @ weight.T.astype(np.float64)
+        close(
+            run(ops, x, held("F16", weight.view(np.uint8), 300)).numpy(), wanted, 3e-4
+        )  # like values are rounded alike
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_does_not_depend_on_its_company(teams, kind):
+    x, more = normal(300, 400), normal(300, 100)
+    weights = {n: team.eager().pack(raw(kind, 77, 200), encoder=True) for n, team in teams.items()}
+
+    def part(threads, rows):
+        ops = teams[threads].eager()
+        residual = ops.constant(more[rows])[:, 11:88]
+        return ops.linear(ops.constant(x[rows])[:, 100:300], weights[threads], None, residual).numpy()
+
+    whole = part(2, slice(None))
+    for threads, rows in ((1, slice(0, 1)), (2, slice(7, 20)), (3, slice(90, 199)), (1, slice(None))):
+        np.testing.assert_array_equal(part(threads, rows), whole[rows])
+
+
+def test_an_activation_comes_before_the_residual(ops):
+    tensor, x, residual = raw("F16", 77, 200), 3 * normal(30, 200), ops.constant(normal(30, 77, seed=1))
+    wanted = ops.activate(run(ops, x, tensor), "gelu") + residual
+    np.testing.assert_array_equal(run(ops, x, tensor, None, residual, activation="gelu").numpy(), wanted.numpy())
+
+
+def test_what_is_not_finite_is_seen_in_its_rows_alone(ops):
+    weight = normal(40, 200).astype(np.float16)
+    x = normal(9, 200)
+    plain = run(ops, x, held("F16", weight.view(np.uint8), 200)).numpy()
+    x[2, 5], x[4, 199], weight[7, 150] = np.nan, np.inf, np.inf
+    got = run(ops, x, held("F16", weight.view(np.uint8), 200)).numpy()
+    whole = np.ones(9, bool)
+    whole[[2, 4]] = False
+    others = np.arange(40) != 7
+    np.testing.assert_array_equal(got[whole][:, others], plain[whole][:, others])
+    assert not np.isfinite(got[~whole]).any()
+    assert not np.isfinite(got[:, 7]).any()
+
+
+def test_weights_that_are_no_encoders_and_other_formats_stay(ops):
+    x = ops.constant(normal(30, 96))
+    for kind in ("F32", "Q8_0"):
+        tensor = raw(kind, 33, 96)
+        wanted = ops.linear(x, ops.pack(tensor)).numpy()
+        np.testing.assert_array_equal(ops.linear(x, ops.pack(tensor, encoder=True)).numpy(), wanted)
+    tensor = raw("F16", 33, 96)
+    assert (ops.linear(x, ops.pack(tensor)).numpy() != ops.linear(x, ops.pack(tensor, encoder=True)).numpy()).any()

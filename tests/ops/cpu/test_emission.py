@@ -53,6 +53,11 @@ def _options(name: str):
     return layout.options if layout.kind == "planes" else {"kind": layout.kind}
 
 
+# Of sets with `vpdpbusd` alone.
+VNNI = [
+    Kernel.of("attend_bytes"), Kernel.of("dense_int16"), Kernel.of("dense_int16", activation="gelu"),
+    Kernel.of("quantise_int16"), *(Kernel.of("pack", kind="int16", source=kind) for kind in ("f16", "bf16")),
+]  # fmt: skip
 KERNELS = [
     *(linear(name) for name in ("F16", "Q4_0", "Q4_K", "Q6_K", "NVFP4")),
     Kernel.of("rows", part="embed", **_options("Q4_K")),
@@ -77,7 +82,7 @@ KERNELS = [
     *(Kernel.of("conv_state", part=part, steps=4) for part in ("rows", "state")),
     Kernel.of("delta", vectors=2),
     *(Kernel.of(name) for name in ("merge_chunks", "poison", "execute", "candidates")),
-    *([Kernel.of("attend_bytes")] if choose(from_environment()).dot == "vpdpbusd" else []),
+    *(VNNI if choose(from_environment()).dot == "vpdpbusd" else []),
 ]
 
 
@@ -94,6 +99,11 @@ def test_dot_products_of_bytes_use_the_instructions_of_the_cpu(target, name):
 def test_attention_by_bytes_uses_it_too(target):
     (word,), register = DOTS[target]
     assert re.search(rf"\b{word}\b.*{register}", assembly(Kernel.of("attend_bytes"), target))
+
+
+@pytest.mark.parametrize("target", ["avx512vnni", "avxvnni"])
+def test_products_of_integers_of_16_bits_take_pairs(target):
+    assert re.search(rf"\bvpdpwssd\b.*{DOTS[target][1]}", assembly(Kernel.of("dense_int16"), target))
 
 
 @pytest.mark.parametrize("target", DOTS)

@@ -109,12 +109,12 @@ class Operations(ExpertOperations, RecurrentOperations):
         y, isa = self.new((rows, outputs)), self.tape.code.isa
         if w.layout.kind == "int16":
             x, scales = self._integers(x)
-            name, beside, size = "dense_int16", place(scales).address, place(scales).row
-            options, reads, keep = {}, [x, scales], (w,)
+            name, options, beside, size = "dense_int16", {}, place(scales).address, place(scales).row
+            reads, keep = [x, scales], tuple[object, ...]((w,))
         else:
             scratch, size = self._scratch.of(4 * STRIP * DENSE_INPUTS)
-            name, beside = "dense", scratch.block.address
-            options, reads, keep = {"kind": w.layout.kind}, [x], (w, scratch)
+            name, options, beside = "dense", {"kind": w.layout.kind}, scratch.block.address
+            reads, keep = [x], (w, scratch)
         extra = [part for part in (bias, residual) if part is not None]
         across = -(-strips(outputs) // dense_strips(isa.lanes, isa.registers))
         block = dense_rows(rows, across, isa.lanes, self.tape.team.threads)

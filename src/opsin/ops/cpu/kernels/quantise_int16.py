@@ -18,9 +18,9 @@ from opsin.ops.cpu.simd import Simd
 from opsin.ops.layout import BLOCK
 
 X, X_ROW, INPUTS, INTEGERS, SCALES = (8 * i for i in range(5))
-_LEAST = 1e-30
-_LARGEST = 1.0 / 32767
-_LONGEST = 1.0 / 46334  # the root of 2**31, less what rounding BLOCK values may add: half the root of BLOCK
+LEAST = 1e-30
+LARGEST = 1.0 / 32767
+LONGEST = 1.0 / 46320  # the root of 2**31, less what rounding may add: half the root of as many values
 
 
 def make(simd: Simd) -> Any:
@@ -54,13 +54,13 @@ def rounding(simd: Simd) -> Any:
         for i in range(0, BLOCK, lanes):
             top = larger(magnitude(load_part(x + 4 * i, count - i)), top)
         most, scale, inverse, squares = largest(top), 0.0, 0.0, zero()
-        if not most < _LEAST:
+        if not most < LEAST:
             one = splat(1.0 / most)
             for i in range(0, BLOCK, lanes):
                 value = mul(load_part(x + 4 * i, count - i), one)
                 squares = fma(value, value, squares)
-            share = root(total(squares)) * _LONGEST
-            scale = most * (_LARGEST if share < _LARGEST else share)
+            share = root(total(squares)) * LONGEST
+            scale = most * (LARGEST if share < LARGEST else share)
             inverse = 1.0 / scale
         for i in range(0, BLOCK, lanes):
             store_i16(to + 2 * i, rint(mul(load_part(x + 4 * i, count - i), splat(inverse))))

@@ -18,7 +18,7 @@ Where steps are uneven, 4 bits choose one of 16 bytes of a table, which the kern
 
 Widths are built from planes: 5 = 4 + 1 (the top bit), 6 = 4 + 2, 3 = 2 + 1. Float weights are [inputs][STRIP].
 
-Weights of encoders may be whole numbers of 16 bits, pairs of inputs side by side, in blocks of BLOCK inputs, of which the
+Weights of encoders may be integers of 16 bits, pairs of inputs side by side, in blocks of BLOCK inputs, of which the
 last may be shorter:
 
     scales   f32 [STRIP]

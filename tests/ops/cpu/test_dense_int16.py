@@ -1,4 +1,4 @@
-"""Linear layers of encoders by 16-bit integers, where the CPU has the instruction: against their definition in float64."""
+"""Linear layers of encoders by 16-bit integers, where the CPU has them: against their definition in float64."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba import types
 
 from opsin.ops.cpu.dots import Dots
+from opsin.ops.cpu.kernels.dense import BLOCK as ROWS_A_BLOCK
 from opsin.ops.cpu.kernels.dense import (
     INPUTS,
     OUTPUTS,
@@ -31,7 +32,6 @@ from opsin.ops.cpu.kernels.dense import (
     finish_of,
     tile_of,
 )
-from opsin.ops.cpu.kernels.dense import BLOCK as ROWS_A_BLOCK
 from opsin.ops.cpu.kernels.linear import activating
 from opsin.ops.cpu.kernels.shared import inlined, jit
 from opsin.ops.cpu.simd import I32, I64, Simd, call, constant, fma, load, operation, splat

@@ -17,6 +17,7 @@ from opsin.ops.alibi import Alibi
 from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.attention import Attention, Scoring
 from opsin.ops.cpu.code import Kernel
+from opsin.ops.cpu.dense import Dense
 from opsin.ops.cpu.experts import ExpertOperations
 from opsin.ops.cpu.kv import KvPages
 from opsin.ops.cpu.overlay import PlacedRows, placed
@@ -27,12 +28,11 @@ from opsin.ops.cpu.scratch import Scratch
 from opsin.ops.cpu.shapes import groups_of, need_same, needs_width
 from opsin.ops.cpu.stored import StoredTable, embed_stored
 from opsin.ops.cpu.tape import TYPES, Eager, Lease, Place, Tape, place, view
-from opsin.ops.cpu.tiles import DENSE_INPUTS, dense_rows, dense_strips, linear_scratch
+from opsin.ops.cpu.tiles import linear_scratch
 from opsin.ops.cpu.weight_cache import WeightCache
 from opsin.ops.cpu.words import float_bits
-from opsin.ops.layout import BLOCK, RECORD, STRIP, strips
+from opsin.ops.layout import RECORD, STRIP, strips
 
-_MANY_ROWS = 24  # rows that are worth widening weights for
 _ROWS_BYTES = 4096  # elementwise work below this a thread is not worth sharing
 
 
@@ -43,6 +43,7 @@ class Operations(ExpertOperations, RecurrentOperations):
         self.tape = tape
         self._bytes: WeakKeyDictionary[Lease, dict[tuple[int, int, int], tuple[Array, ...]]] = WeakKeyDictionary()
         self._attention, self._scratch = Attention(self), Scratch(tape)
+        self._dense = Dense(self, self._scratch)
         self._programs = Programs(self, Operations)
         self._packer = Packer(tape.code, tape.team, kept)
 
@@ -76,9 +77,8 @@ class Operations(ExpertOperations, RecurrentOperations):
             raise ModelError(f"linear: residual is {residual.shape}, the result {(x.shape[0], outputs)}")
         if activation is not None and residual is not None:
             return self.add(self.linear(x, w, bias, activation=activation), residual)
-        many = isinstance(x.shape[0], int) and x.shape[0] >= _MANY_ROWS
-        if w.layout.kind == "int16" or (w.layout.kind != "planes" and many):
-            return self._dense(x, w, bias, residual, activation)
+        if self._dense.takes(x, w):
+            return self._dense.linear(x, w, bias, residual, activation)
         y = self.new((x.shape[0], outputs))
         source, reads = self._linear_input(x, w)
         rows = self.tape.cell(x.shape[0])
@@ -98,34 +98,6 @@ class Operations(ExpertOperations, RecurrentOperations):
             Kernel.of("linear", **options), args, items=strips(outputs), reads=[*reads, *extra], writes=[y],
             keep=(w, rows, scratch),
         )  # fmt: skip
-        return y
-
-    def _dense(
-        self, x: Array, w: PackedWeight, bias: Array | None, residual: Array | None, activation: Activation | None
-    ) -> Array:
-        """`linear` for many rows and weights of floats, or of 16-bit integers."""
-        (outputs, inputs), rows = w.shape, x.shape[0]
-        assert isinstance(rows, int), "encoders know how many rows they have"
-        y, isa = self.new((rows, outputs)), self.tape.code.isa
-        if w.layout.kind == "int16":
-            x, scales = self._integers(x)
-            name, options, beside, size = "dense_int16", {}, place(scales).address, place(scales).row
-            reads, keep = [x, scales], tuple[object, ...]((w,))
-        else:
-            scratch, size = self._scratch.of(4 * STRIP * DENSE_INPUTS)
-            name, options, beside = "dense", {"kind": w.layout.kind}, scratch.block.address
-            reads, keep = [x], (w, scratch)
-        extra = [part for part in (bias, residual) if part is not None]
-        across = -(-strips(outputs) // dense_strips(isa.lanes, isa.registers))
-        block = dense_rows(rows, across, isa.lanes, self.tape.team.threads)
-        args = (
-            w.block.address, place(x).address, place(x).row, place(y).address, place(y).row, outputs, inputs, rows,
-            place(bias).address if bias is not None else 0,
-            place(residual).address if residual is not None else 0,
-            place(residual).row if residual is not None else 0, beside, size, block,
-        )  # fmt: skip
-        kernel = Kernel.of(name, **options, **({"activation": activation} if activation else {}))
-        self.tape.emit(kernel, args, items=-(-rows // block) * across, reads=[*reads, *extra], writes=[y], keep=keep)
         return y
 
     def _linear_input(self, x: Array, w: PackedWeight) -> tuple[tuple[int, ...], list[Array]]:
@@ -148,17 +120,6 @@ class Operations(ExpertOperations, RecurrentOperations):
             parts = (q, self.new((x.shape[0], groups)), self.new(sums, "i32"), self.new(sums))
             args = (at.address, at.row, x.width, *(place(p).address for p in parts))
             self.tape.emit(Kernel.of("quantise", group=group), args, items=x.shape[0], reads=[x], writes=parts)
-            known[key] = parts
-        return known[key]
-
-    def _integers(self, x: Array) -> tuple[Array, ...]:
-        """x as 16-bit integers, two an element, and a scale a block; done once for all weights that read it."""
-        at, blocks = place(x), -(-x.width // BLOCK)
-        known, key = self._bytes.setdefault(at.lease, {}), (at.offset, x.width, BLOCK)
-        if key not in known:
-            parts = self.new((x.shape[0], blocks * BLOCK // 2), "i32"), self.new((x.shape[0], blocks))
-            args = (at.address, at.row, x.width, *(place(p).address for p in parts))
-            self.tape.emit(Kernel.of("quantise_int16"), args, items=x.shape[0], reads=[x], writes=parts)
             known[key] = parts
         return known[key]
 

@@ -1,0 +1,72 @@
+"""Linear layers of many rows: weights of floats, and those of encoders that are 16-bit integers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from opsin.ops import Activation, Array
+from opsin.ops.cpu.code import Kernel
+from opsin.ops.cpu.pack import PackedWeight
+from opsin.ops.cpu.scratch import Scratch
+from opsin.ops.cpu.tape import Lease, place
+from opsin.ops.cpu.tiles import DENSE_INPUTS, dense_rows, dense_strips
+from opsin.ops.layout import BLOCK, STRIP, strips
+
+if TYPE_CHECKING:
+    from opsin.ops.cpu.operations import Operations
+
+_MANY_ROWS = 24  # rows that are worth widening weights for
+
+
+class Dense:
+    """`Ops.linear` of one tape, as far as it goes this way."""
+
+    def __init__(self, ops: Operations, scratch: Scratch) -> None:
+        self._ops, self._scratch = ops, scratch
+        self._known: WeakKeyDictionary[Lease, dict[tuple[int, int], tuple[Array, Array]]] = WeakKeyDictionary()
+
+    def takes(self, x: Array, w: PackedWeight) -> bool:
+        """Whether the layer is one of these."""
+        many = isinstance(x.shape[0], int) and x.shape[0] >= _MANY_ROWS
+        return w.layout.kind == "int16" or (w.layout.kind != "planes" and many)
+
+    def linear(
+        self, x: Array, w: PackedWeight, bias: Array | None, residual: Array | None, activation: Activation | None
+    ) -> Array:
+        """Shapes are checked."""
+        (outputs, inputs), rows, tape = w.shape, x.shape[0], self._ops.tape
+        assert isinstance(rows, int), "encoders know how many rows they have"
+        y, isa = self._ops.new((rows, outputs)), tape.code.isa
+        keep: tuple[object, ...] = (w,)
+        options: dict[str, str] = {"activation": activation} if activation else {}
+        if w.layout.kind == "int16":
+            reads = list(self._integers(x))
+            name, beside, size = "dense_int16", place(reads[1]).address, place(reads[1]).row
+        else:
+            scratch, size = self._scratch.of(4 * STRIP * DENSE_INPUTS)
+            name, beside, reads, keep = "dense", scratch.block.address, [x], (w, scratch)
+            options |= {"kind": w.layout.kind}
+        extra = [part for part in (bias, residual) if part is not None]
+        across = -(-strips(outputs) // dense_strips(isa.lanes, isa.registers))
+        block = dense_rows(rows, across, isa.lanes, tape.team.threads)
+        args = (
+            w.block.address, place(reads[0]).address, place(reads[0]).row, place(y).address, place(y).row, outputs,
+            inputs, rows, place(bias).address if bias is not None else 0,
+            place(residual).address if residual is not None else 0,
+            place(residual).row if residual is not None else 0, beside, size, block,
+        )  # fmt: skip
+        kernel, items = Kernel.of(name, **options), -(-rows // block) * across
+        tape.emit(kernel, args, items=items, reads=[*reads, *extra], writes=[y], keep=keep)
+        return y
+
+    def _integers(self, x: Array) -> tuple[Array, Array]:
+        """x two integers an element, and a scale a block; done once for all weights that read it."""
+        at, blocks, ops = place(x), -(-x.width // BLOCK), self._ops
+        known, key = self._known.setdefault(at.lease, {}), (at.offset, x.width)
+        if key not in known:
+            parts = ops.new((x.shape[0], blocks * BLOCK // 2), "i32"), ops.new((x.shape[0], blocks))
+            args = (at.address, at.row, x.width, *(place(p).address for p in parts))
+            ops.tape.emit(Kernel.of("quantise_int16"), args, items=x.shape[0], reads=[x], writes=parts)
+            known[key] = parts
+        return known[key]

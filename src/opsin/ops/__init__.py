@@ -354,9 +354,9 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
         bias.
 
         like: a weight that says how exact products have to be: as those of `linear` with it. Where these are of bytes
-        (8 bits a value and fewer), queries, keys, weights and values may be, too. The CPU does so where it has AVX-512
-        VNNI or AVX-VNNI and there is neither a bias nor a softcap: a tower loses less than by its linear layers, but
-        its results are not those of a CPU without.
+        (8 bits a value and fewer), or of 16-bit integers (see `pack`), queries, keys, weights and values may be, too.
+        The CPU does so where it has AVX-512 VNNI or AVX-VNNI and there is neither a bias nor a softcap: a tower loses
+        less than by its linear layers, but its results are not those of a CPU without.
         """
         ...
 

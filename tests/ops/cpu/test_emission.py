@@ -55,9 +55,12 @@ def _options(name: str):
 
 # Of sets with `vpdpbusd` alone.
 VNNI = [
-    Kernel.of("attend_bytes"), Kernel.of("dense_int16"), Kernel.of("dense_int16", activation="gelu"),
-    Kernel.of("quantise_int16"), *(Kernel.of("pack", kind="int16", source=kind) for kind in ("f16", "bf16")),
-]  # fmt: skip
+    *(Kernel.of("attend_integers", bits=bits) for bits in (8, 16)),
+    Kernel.of("quantise_int16"),
+    Kernel.of("dense_int16"),
+    Kernel.of("dense_int16", activation="gelu"),
+    *(Kernel.of("pack", kind="int16", source=kind) for kind in ("f16", "bf16")),
+]
 KERNELS = [
     *(linear(name) for name in ("F16", "Q4_0", "Q4_K", "Q6_K", "NVFP4")),
     Kernel.of("rows", part="embed", **_options("Q4_K")),
@@ -98,7 +101,7 @@ def test_dot_products_of_bytes_use_the_instructions_of_the_cpu(target, name):
 @pytest.mark.parametrize("target", ["avx512vnni", "avxvnni"])
 def test_attention_by_bytes_uses_it_too(target):
     (word,), register = DOTS[target]
-    assert re.search(rf"\b{word}\b.*{register}", assembly(Kernel.of("attend_bytes"), target))
+    assert re.search(rf"\b{word}\b.*{register}", assembly(Kernel.of("attend_integers", bits=8), target))
 
 
 @pytest.mark.parametrize("target", ["avx512vnni", "avxvnni"])

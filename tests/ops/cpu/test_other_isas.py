@@ -21,7 +21,8 @@ FILES = (
 )
 # What a set has of its own; the rest it shares with one that all tests run on. Where x86-64 is a kind of this CPU,
 # portable code is what the plainest one gets.
-OWN = {"avx2": FILES, "avxvnni": ("test_linear.py", "test_attend_bytes.py"), "portable": ("test_linear.py",)}
+_INTEGERS = ("test_linear.py", "test_attend_integers.py", "test_dense_int16.py")
+OWN = {"avx2": FILES, "avxvnni": _INTEGERS, "portable": ("test_linear.py",)}
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("OPSIN_TEST_FEW") == "1", reason="this is such a process"),

@@ -17,7 +17,7 @@ from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kv import KvPages
 from opsin.ops.cpu.scratch import Scratch
 from opsin.ops.cpu.tape import Place, place
-from opsin.ops.cpu.tiles import QUERIES, attention_scratch, byte_rows, byte_scratch, value_vectors
+from opsin.ops.cpu.tiles import QUERIES, attention_scratch, int_rows, int_scratch, value_vectors
 from opsin.ops.cpu.words import float_bits
 from opsin.ops.reference import DensePages, Reference
 
@@ -141,9 +141,9 @@ class Attention:
 
     def attend_dense(
         self, q: Array, k: Array, v: Array, first: Array, last: Array, scoring: Scoring, *, parts: int,
-        bias: Array | None, coarse: bool,
+        bias: Array | None, bits: int,
     ) -> Array:  # fmt: skip
-        """Keys and values are read where they lie."""
+        """Keys and values are read where they lie. `bits`: how exact products have to be."""
         heads, width = most(k.shape[1]), k.width
         if q.rank != 3 or q.width != width or most(q.shape[1]) % heads or v.shape != k.shape:
             raise ModelError(f"attend_dense: q is {q.shape}, k {k.shape}, v {v.shape}")
@@ -160,8 +160,8 @@ class Attention:
         held = _Held(place(k).block, place(v).block, heads, "dense", (k, v))
         dense = _Dense(place(k), place(v), rows // parts, keys // parts, bias)
         plain = bias is None and not scoring.softcap
-        if coarse and plain and self._ops.tape.code.isa.dot == "vpdpbusd":
-            return self._attend_bytes(q, held, reads, scoring.scale, dense)
+        if bits < 32 and plain and self._ops.tape.code.isa.dot == "vpdpbusd":
+            return self._attend_integers(q, held, reads, scoring.scale, dense, bits)
         return self._attend(q, held, reads, scoring, dense)
 
     def _dense_reads(self, first: Array, last: Array) -> Reads:
@@ -212,12 +212,12 @@ class Attention:
         )  # fmt: skip
         return out
 
-    def _attend_bytes(self, q: Array, held: _Held, reads: Reads, scale: float, dense: _Dense) -> Array:
-        """`attend_dense` by products of bytes."""
+    def _attend_integers(self, q: Array, held: _Held, reads: Reads, scale: float, dense: _Dense, bits: int) -> Array:
+        """`attend_dense` by products of integers."""
         ops, heads = self._ops, most(q.shape[1])
         plan = self._plan(reads, heads, 1, q.shape[0], dense.rows, whole=True)
         out = ops.new(q.shape)
-        scratch, size = self._scratch.of(byte_scratch(q.width, ops.tape.code.isa.lanes))
+        scratch, size = self._scratch.of(int_scratch(q.width, ops.tape.code.isa.lanes, bits))
         args = (
             place(q).address, place(q).row, place(out).address, place(out).row, dense.k.address, dense.k.row,
             dense.v.address, dense.v.row, place(plan.tiles).address, place(reads.first).address,
@@ -225,7 +225,7 @@ class Attention:
             dense.keys, scratch.block.address, size,
         )  # fmt: skip
         ops.tape.emit(
-            Kernel.of("attend_bytes"), args, items=plan.items[:1],
+            Kernel.of("attend_integers", bits=bits), args, items=plan.items[:1],
             reads=[q, plan.tiles, reads.first, reads.last, held.keys, held.values], writes=[out],
             keep=(held, plan, scratch),
         )  # fmt: skip
@@ -243,7 +243,7 @@ class Attention:
             count = ops.tape.cell(rows)
             address = count if isinstance(count, int) else int(count.ctypes.data)
             threads = ops.tape.team.threads
-            limit = byte_rows(most(rows), heads, threads) if whole else max(1, QUERIES // group)
+            limit = int_rows(most(rows), heads, threads) if whole else max(1, QUERIES // group)
             args = (
                 address, place(reads.sequence).address, place(reads.first).address, place(reads.last).address,
                 place(plan.tiles).address, place(plan.merges).address, int(plan.items.ctypes.data),

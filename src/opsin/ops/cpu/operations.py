@@ -314,9 +314,9 @@ class Operations(ExpertOperations, RecurrentOperations):
         bias: Array | None = None, softcap: float = 0.0, like: Weight | None = None,
     ) -> Array:  # fmt: skip
         assert like is None or isinstance(like, PackedWeight), "a weight of another device"
-        coarse = like is not None and like.layout.kind == "planes"
+        bits = 32 if like is None else {"planes": 8, "int16": 16}.get(like.layout.kind, 32)
         scoring = Scoring(scale, softcap)
-        return self._attention.attend_dense(q, k, v, first, last, scoring, parts=parts, bias=bias, coarse=coarse)
+        return self._attention.attend_dense(q, k, v, first, last, scoring, parts=parts, bias=bias, bits=bits)
 
     def attention_weights(
         self, q: Array, pages: Pages, layer: int, reads: Reads, *, scale: float, softcap: float = 0.0,

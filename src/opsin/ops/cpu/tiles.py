@@ -23,31 +23,32 @@ STATE_STRIP = 32  # values that recurrent states are padded to
 DELTA_ROWS = 16  # rows that pass a strip of a recurrent state at once
 SCORES = CHUNK + 16  # floats between the scores of queries: a power of 2 would crowd a few lines of the cache
 
-BYTE_ROWS, BYTE_KEYS = 512, 512  # most rows of a tile of attention by bytes, keys that it takes at once
+INT_ROWS, INT_KEYS = 512, 512  # most rows of a tile of attention by integers, keys that it takes at once
 
 
-def byte_panel(lanes: int) -> int:
-    """Queries of attention by bytes that are taken side by side."""
+def int_panel(lanes: int) -> int:
+    """Queries of attention by integers that are taken side by side."""
     return 64 if lanes >= 16 else 16
 
 
-def byte_rows(rows: int, heads: int, threads: int) -> int:
-    """Rows of a tile of attention by bytes: each rounds all its keys anew, so many, if all threads get some tiles."""
-    return max(64, min(BYTE_ROWS, rows * heads // (4 * threads) // 64 * 64))
+def int_rows(rows: int, heads: int, threads: int) -> int:
+    """Rows of a tile of attention by integers: each rounds its keys anew, so many, if all threads get some tiles."""
+    return max(64, min(INT_ROWS, rows * heads // (4 * threads) // 64 * 64))
 
 
-def byte_parts(lanes: int) -> tuple[int, int, int]:
-    """Where scores, scales of keys, and what depends on the width begin in a thread's scratch of `attend_bytes`."""
-    row = 4 * byte_panel(lanes)
-    scores = 16 * BYTE_ROWS + 3 * row
-    scales = scores + PAGE * row + PAGE * row // 4
-    return scores, scales, scales + 4 * BYTE_KEYS
+def int_parts(lanes: int) -> tuple[int, int, int]:
+    """Where scores, scales of keys, and what depends on the width begin in a thread's scratch of `attend_integers`."""
+    row = 4 * int_panel(lanes)
+    scores = 16 * INT_ROWS + 3 * row
+    scales = scores + PAGE * row + PAGE * row // 2
+    return scores, scales, scales + 4 * INT_KEYS
 
 
-def byte_scratch(width: int, lanes: int) -> int:
-    """Bytes of one thread in `attend_bytes`."""
+def int_scratch(width: int, lanes: int, bits: int) -> int:
+    """Bytes of one thread in `attend_integers`."""
     padded = -(-width // lanes) * lanes
-    return byte_parts(lanes)[2] + padded * (4 + 5 * BYTE_ROWS + 2 * BYTE_KEYS + 4 * BYTE_KEYS // PAGE)
+    each = bits // 8
+    return int_parts(lanes)[2] + padded * (4 + (4 + each) * INT_ROWS + 2 * each * INT_KEYS + 4 * INT_KEYS // PAGE)
 
 
 def dense_strips(lanes: int, registers: int) -> int:

@@ -1,20 +1,22 @@
-"""Attention without a cache by products of bytes: `attend_dense` where it may be as coarse as 8 bits.
+"""Attention without a cache by products of integers: `attend_dense` where it may be as coarse as 8 or 16 bits.
 
-Queries are lanes of vectors, a panel of `byte_panel` side by side; four bytes of a key or of a column of values at a
-time meet them all. So no sum runs across lanes, sums of bytes are exact, and a query's result depends on itself and
-on the keys that it sees alone. An item is a tile of rows that see the same keys (see `plan_reads`) times a query
-head.
+Queries are lanes of vectors, a panel of `int_panel` side by side; a word (four bytes, or two integers of 16 bits) of
+a key or of a column of values at a time meets them all. So no sum runs across lanes, sums are exact, and a query's
+result depends on itself and on the keys that it sees alone. An item is a tile of rows that see the same keys (see
+`plan_reads`) times a query head.
 
-Queries, times the factor, become int8 with a scale each. So do keys, biased by 128, less the mean of those that are
-seen, which changes no softmax (Zhang et al. 2024, arXiv 2410.02367). Keys are taken in blocks of PAGE, from the first
-one that is seen: weights are 0 to 255 beside the block's largest, so that a broad tail beside a peak is lost in one
-block at most, values int8 with a scale a column of the block. Results are divided by the sum of the rounded weights.
+Queries, times the factor, become integers with a scale each. So do keys, in 8 bits biased by 128, less the mean of
+those that are seen, which changes no softmax (Zhang et al. 2024, arXiv 2410.02367); in 16 bits both are no longer
+than sums can hold (see `quantise_int16`). Keys are taken in blocks of PAGE, from the first one that is seen: weights
+are 0 to 255, or to 8191, beside the block's largest, so that a broad tail beside a peak is lost in one block at most,
+values are integers of 8 bits, or of 13, with a scale a column of the block. Results are divided by the sum of the
+rounded weights.
 
-A thread's scratch: of each query of a tile its largest score so far, the sum of its weights, its scale and -128 times
-the sum of its bytes; of a panel what old and new sums are multiplied by and the block's largest scores, scores
-[PAGE][panel], weights [PAGE / 4][panel][4]; scales of keys; their mean; queries [width / 4][panel][4] and sums
-[width][panel] of each panel; keys [BYTE_KEYS][width], values [BYTE_KEYS / 4][width][4], scales of values [BYTE_KEYS /
-PAGE][width].
+A thread's scratch, where a word holds `per` integers: of each query of a tile its largest score so far, the sum of its
+weights, its scale and -128 times the sum of its bytes; of a panel what old and new sums are multiplied by and the
+block's largest scores, scores [PAGE][panel], weights [PAGE / per][panel][per]; scales of keys; their mean; queries
+[width / per][panel][per] and sums [width][panel] of each panel; keys [INT_KEYS][width], values [INT_KEYS /
+per][width][per], scales of values [INT_KEYS / PAGE][width].
 
 Arguments: q, bytes a row of q, out, bytes a row of out, k, bytes a row of k, v, bytes a row of v, table of tiles,
 first, last, query heads, query heads a KV head, width, factor of queries (f32 bits), rows of queries and of keys that
@@ -29,24 +31,27 @@ from llvmlite import ir
 from numba import types
 
 from opsin.ops import PAGE
-from opsin.ops.cpu.kernels.shared import jit
+from opsin.ops.cpu.kernels.quantise_int16 import LARGEST, LEAST, LONGEST
+from opsin.ops.cpu.kernels.shared import inlined, jit
 from opsin.ops.cpu.kernels.softmax import LOWEST
 from opsin.ops.cpu.panel import transpose
-from opsin.ops.cpu.simd import F32, I8, I32, I64, Simd, Tile, call, constant, fma, load, operation, splat, store
-from opsin.ops.cpu.tiles import BYTE_KEYS, BYTE_ROWS, byte_panel, byte_parts
+from opsin.ops.cpu.simd import F32, I8, I32, I64, Simd, Tile, call, constant, exp2, fma, load, operation, splat, store
+from opsin.ops.cpu.tiles import INT_KEYS, INT_ROWS, int_panel, int_parts
 
 (Q, Q_ROW, OUT, OUT_ROW, K, K_ROW, V, V_ROW, TILES, FIRST, LAST, HEADS, GROUP, WIDTH, FACTOR, PART_ROWS, PART_KEYS,
  SCRATCH, SCRATCH_BYTES) = (8 * i for i in range(19))  # fmt: skip
 BY_HAND = True  # its loops are written out
+# Largest weights and values of 16 bits: PAGE products of both fit 32.
+_WEIGHTS, _VALUES = 8191.0, {8: 127, 16: 4095}
 TOGETHER = 4  # keys, or columns of values, whose sums stand in registers at once
 
 
-def make(simd: Simd) -> Any:
-    at, i32, lanes, wide = simd.i64_at, simd.i32_at, simd.lanes, byte_panel(simd.lanes)
-    centre, quantise_keys, quantise_values, load_queries = _quantising(simd, wide)
-    take, write = _block(simd, wide), _write(simd, wide)
+def make(simd: Simd, bits: int) -> Any:
+    at, i32, lanes, wide, size = simd.i64_at, simd.i32_at, simd.lanes, int_panel(simd.lanes), bits // 8
+    centre, quantise_keys, quantise_values, load_queries = _quantising(simd, wide, bits)
+    take, write = _block(simd, wide, bits), _write(simd, wide)
     zero, store, store_part = simd.zero, simd.store, simd.store_part
-    _, scales_at, mean_at = byte_parts(lanes)
+    _, scales_at, mean_at = int_parts(lanes)
 
     @jit
     def nothing(args: int, row: int, rows: int, head: int) -> None:
@@ -70,53 +75,62 @@ def make(simd: Simd) -> Any:
         k, v = at(args + K) + key * at(args + K_ROW) + part, at(args + V) + key * at(args + V_ROW) + part
         mean = scratch + mean_at
         q = mean + 4 * padded
-        sums = q + BYTE_ROWS * padded
-        keys = sums + 4 * BYTE_ROWS * padded
-        values = keys + BYTE_KEYS * padded
-        shares = values + BYTE_KEYS * padded
+        sums = q + size * INT_ROWS * padded
+        keys = sums + 4 * INT_ROWS * padded
+        values = keys + size * INT_KEYS * padded
+        shares = values + size * INT_KEYS * padded
         centre(k, at(args + K_ROW), count, width, mean)
         for p in range(0, rows, wide):
-            load_queries(args, row + p, min(rows - p, wide), head, q + p * padded, scratch + 4 * p, keys)
+            load_queries(args, row + p, min(rows - p, wide), head, q + size * p * padded, scratch + 4 * p, keys)
             for i in range(0, wide * padded, lanes):
                 store(sums + 4 * (p * padded + i), zero())
-        for start in range(0, count, BYTE_KEYS):
-            some = min(count - start, BYTE_KEYS)
+        for start in range(0, count, INT_KEYS):
+            some = min(count - start, INT_KEYS)
             for b in range(0, some, PAGE):
                 n, scales = min(some - b, PAGE), scratch + scales_at + 4 * b
                 flaw = quantise_keys(
-                    k + (start + b) * at(args + K_ROW), at(args + K_ROW), n, width, mean, keys + b * padded, scales
+                    k + (start + b) * at(args + K_ROW),
+                    at(args + K_ROW),
+                    n,
+                    width,
+                    mean,
+                    keys + size * b * padded,
+                    scales,
                 )
                 quantise_values(
-                    v + (start + b) * at(args + V_ROW), at(args + V_ROW), n, width, flaw, values + b * padded,
+                    v + (start + b) * at(args + V_ROW), at(args + V_ROW), n, width, flaw, values + size * b * padded,
                     shares + 4 * (b // PAGE) * padded,
                 )  # fmt: skip
             for p in range(0, rows, wide):
                 for b in range(0, some, PAGE):
                     take(
-                        q + p * padded, keys + b * padded, values + b * padded, scratch + scales_at + 4 * b,
+                        q + size * p * padded, keys + size * b * padded, values + size * b * padded,
+                        scratch + scales_at + 4 * b,
                         shares + 4 * (b // PAGE) * padded, min(some - b, PAGE), width, padded, scratch + 4 * p,
                         scratch, sums + 4 * p * padded,
                     )  # fmt: skip
         for p in range(0, rows, wide):
             write(args, row + p, min(rows - p, wide), head, sums + 4 * p * padded, scratch + 4 * p, scratch)
 
-    def attend_bytes(args: int, first: int, last: int, thread: int) -> int:
+    def attend_integers(args: int, first: int, last: int, thread: int) -> int:
         heads, scratch = at(args + HEADS), at(args + SCRATCH) + thread * at(args + SCRATCH_BYTES)
         for item in range(first, last):
             entry = at(args + TILES) + item // heads * 16
             tile(args, i32(entry), i32(entry + 4), item % heads, scratch)
         return 0
 
-    return attend_bytes
+    return attend_integers
 
 
-def _quantising(simd: Simd, wide: int) -> tuple[Any, Any, Any, Any]:
+def _quantising(simd: Simd, wide: int, bits: int) -> tuple[Any, Any, Any, Any]:
     at, f32_at, i32, put_f32, put_i32 = simd.i64_at, simd.f32_at, simd.i32_at, simd.put_f32, simd.put_i32
-    load, load_part, store, store_i8, lanes = simd.load, simd.load_part, simd.store, simd.store_i8, simd.lanes
+    load, load_part, store, lanes, size = simd.load, simd.load_part, simd.store, simd.lanes, bits // 8
+    put, per, row_bytes = (simd.store_i8 if bits == 8 else simd.store_i16), 4 // size, 4 * wide
+    short, bias, share = bits == 16, 128.0 if bits == 8 else 0.0, float(_VALUES[bits])
     zero, add, sub, mul, splat = simd.zero, simd.add, simd.sub, simd.mul, simd.splat
     absolute, maximum, rint, total = simd.abs, simd.maximum, simd.rint, simd.sum
     magnitude, larger, largest = simd.magnitude, simd.larger, simd.largest
-    four, invert = _four(simd), _inverse(simd)
+    words, invert, fit, join = _words(simd, per), _inverse(simd, share), _fitting(simd, bits), simd.fma
 
     @jit
     def centre(k: int, stride: int, count: int, width: int, to: int) -> None:
@@ -140,31 +154,37 @@ def _quantising(simd: Simd, wide: int) -> tuple[Any, Any, Any, Any]:
             x, top = k + min(j, count - 1) * stride, magnitude(zero())
             for i in range(0, width, lanes):
                 top = larger(magnitude(sub(load_part(x + 4 * i, width - i), load(mean + 4 * i))), top)
-            most = largest(top)
-            inverse = splat(127.0 / most if most > 0.0 else 0.0)
+            most, squares = largest(top), zero()
+            if short:
+                one = splat(1.0 / most if most > LEAST else 0.0)
+                for i in range(0, width, lanes):
+                    v = mul(sub(load_part(x + 4 * i, width - i), load(mean + 4 * i)), one)
+                    squares = join(v, v, squares)
+            scale, factor = fit(most, squares)
+            inverse = splat(factor)
             for i in range(0, width, lanes):
                 v = rint(mul(sub(load_part(x + 4 * i, width - i), load(mean + 4 * i)), inverse))
-                store_i8(to + j * padded + i, add(v, splat(128.0)))
+                put(to + size * (j * padded + i), add(v, splat(bias)))
             flaw += 0.0 * most
-            put_f32(scales + 4 * j, most * (1.0 / 127.0))
+            put_f32(scales + 4 * j, scale)
         return flaw
 
     @jit
     def quantise_values(v: int, stride: int, count: int, width: int, flaw: float, to: int, shares: int) -> None:
-        """A block of values, four keys in a word; weights of keys that are not there are 0."""
+        """A block of values, some keys in a word; weights of keys that are not there are 0."""
         padded = (width + lanes - 1) // lanes * lanes
         for i in range(0, width, lanes):
             top, n = zero(), width - i
             for j in range(count):
                 top = maximum(absolute(load_part(v + j * stride + 4 * i, n)), top)
-            store(shares + 4 * i, add(mul(top, splat(1.0 / 127.0)), splat(flaw)))
+            store(shares + 4 * i, add(mul(top, splat(1.0 / share)), splat(flaw)))
             inverse = invert(top)
             for j in range(0, count, 4):
                 a, b = v + j * stride + 4 * i, v + min(j + 1, count - 1) * stride + 4 * i
                 c, d = v + min(j + 2, count - 1) * stride + 4 * i, v + min(j + 3, count - 1) * stride + 4 * i
-                four(
-                    to + (j // 4 * padded + i) * 4, mul(load_part(a, n), inverse), mul(load_part(b, n), inverse),
-                    mul(load_part(c, n), inverse), mul(load_part(d, n), inverse),
+                words(
+                    to + (j // per * padded + i) * 4, 4 * padded, mul(load_part(a, n), inverse),
+                    mul(load_part(b, n), inverse), mul(load_part(c, n), inverse), mul(load_part(d, n), inverse),
                 )  # fmt: skip
 
     @jit
@@ -173,44 +193,69 @@ def _quantising(simd: Simd, wide: int) -> tuple[Any, Any, Any, Any]:
         width, factor = at(args + WIDTH), splat(f32_at(args + FACTOR))
         for r in range(wide):
             x = at(args + Q) + (row + min(r, rows - 1)) * at(args + Q_ROW) + head * width * 4
-            top, whole = magnitude(zero()), zero()
+            top, whole, squares = magnitude(zero()), zero(), zero()
             for i in range(0, width, lanes):
                 top = larger(magnitude(mul(load_part(x + 4 * i, width - i), factor)), top)
             most = largest(top)
-            inverse = splat(127.0 / most if most > 0.0 else 0.0)
+            if short:
+                one = splat(1.0 / most if most > LEAST else 0.0)
+                for i in range(0, width, lanes):
+                    v = mul(mul(load_part(x + 4 * i, width - i), factor), one)
+                    squares = join(v, v, squares)
+            scale, turn = fit(most, squares)
+            inverse = splat(turn)
             for i in range(0, width, lanes):
                 v = rint(mul(mul(load_part(x + 4 * i, width - i), factor), inverse))
-                store_i8(room + i, v)
+                put(room + size * i, v)
                 whole = add(whole, v)
-            for i in range(0, width, 4):
-                put_i32(to + i * wide + 4 * r, i32(room + i))
+            for word in range((width + per - 1) // per):
+                put_i32(to + word * row_bytes + 4 * r, i32(room + 4 * word))
             put_f32(state + 4 * r, LOWEST)
-            put_f32(state + 4 * (BYTE_ROWS + r), 0.0)
-            put_f32(state + 4 * (2 * BYTE_ROWS + r), most * (1.0 / 127.0))
-            put_i32(state + 4 * (3 * BYTE_ROWS + r), -128 * int(total(whole)))
+            put_f32(state + 4 * (INT_ROWS + r), 0.0)
+            put_f32(state + 4 * (2 * INT_ROWS + r), scale)
+            put_i32(state + 4 * (3 * INT_ROWS + r), 0 if short else -128 * int(total(whole)))
 
     return centre, quantise_keys, quantise_values, load_queries
 
 
-def _inverse(simd: Simd) -> Any:
-    """127 / x, 0 where x is 0."""
+def _fitting(simd: Simd, bits: int) -> Any:
+    """fit(most, squares) -> (scale, its inverse): of a vector whose largest value is `most`.
+
+    `squares`, lane by lane, are those of its values over the largest; they say how long it is, for 16 bits.
+    """
+    total, root, short = simd.sum, simd.sqrt1, bits == 16
+
+    @inlined
+    def fit(most: float, squares: Any) -> Any:
+        if short:
+            share = root(total(squares)) * LONGEST
+            scale = most * (LARGEST if share < LARGEST else share)
+            return scale, 1.0 / scale if most > LEAST else 0.0
+        return most * (1.0 / 127.0), 127.0 / most if most > 0.0 else 0.0
+
+    return fit
+
+
+def _inverse(simd: Simd, share: float) -> Any:
+    """share / x, 0 where x is 0."""
 
     def emit(b: Any, x: Any) -> Any:
         kind = x.type
         there = b.fcmp_ordered("!=", x, constant(kind, 0.0))
         some = b.or_(there, b.fcmp_unordered("uno", x, x))
-        return b.select(some, b.fdiv(constant(kind, 127.0), x), constant(kind, 0.0))
+        return b.select(some, b.fdiv(constant(kind, share), x), constant(kind, 0.0))
 
     return operation(simd.F, (simd.F,), emit)
 
 
 def _packed(b: Any, numbers: list[Any]) -> Any:
-    """Four vectors of int32 as bytes of one: each number's low byte, the first one lowest."""
-    kind = numbers[0].type
-    whole = b.and_(numbers[0], constant(kind, 255))
-    for j, n in enumerate(numbers[1:3], 1):
-        whole = b.or_(whole, b.shl(b.and_(n, constant(kind, 255)), constant(kind, 8 * j)))
-    return b.or_(whole, b.shl(numbers[3], constant(kind, 24)))
+    """Four vectors of int32 as bytes of one, or two as its halves: each number's low bits, the first one lowest."""
+    kind, bits = numbers[0].type, 32 // len(numbers)
+    low = constant(kind, (1 << bits) - 1)
+    whole = b.and_(numbers[0], low)
+    for j, n in enumerate(numbers[1:-1], 1):
+        whole = b.or_(whole, b.shl(b.and_(n, low), constant(kind, bits * j)))
+    return b.or_(whole, b.shl(numbers[-1], constant(kind, 32 - bits)))
 
 
 def _rounded(b: Any, x: Any) -> Any:
@@ -223,20 +268,28 @@ def _rounded(b: Any, x: Any) -> Any:
     return call(b, "llvm.x86.avx.cvt.ps2dq.256", ir.VectorType(I32, n), (x,))
 
 
-def _four(simd: Simd) -> Any:
-    """four(to, a, b, c, d): the nearest integers, a byte each, of lane after lane."""
+def _store_words(b: Any, to: Any, stride: Any, per: int, numbers: list[Any]) -> None:
+    """Four vectors of integers, `per` a word: one word a lane, or another `stride` bytes behind it."""
+    for word in range(0, 4, per):
+        place = b.add(to, b.mul(stride, I64(word // per)))
+        store(b, _packed(b, numbers[word : word + per]), place)
 
-    def emit(b: Any, to: Any, *x: Any) -> None:
-        store(b, _packed(b, [_rounded(b, v) for v in x]), to)
 
-    return operation(types.void, (types.int64, *[simd.F] * 4), emit)
+def _words(simd: Simd, per: int) -> Any:
+    """words(to, stride, a, b, c, d): the nearest integers, lane after lane."""
+
+    def emit(b: Any, to: Any, stride: Any, *x: Any) -> None:
+        _store_words(b, to, stride, per, [_rounded(b, v) for v in x])
+
+    return operation(types.void, (types.int64, types.int64, *[simd.F] * 4), emit)
 
 
 class _Panel:
     """Tiles of TOGETHER numbers for each of a panel's queries."""
 
-    def __init__(self, simd: Simd, wide: int) -> None:
+    def __init__(self, simd: Simd, wide: int, bits: int) -> None:
         self.simd, self.lanes, self.vectors = simd, simd.lanes, wide // simd.lanes
+        self.bits, self.row = bits, 4 * wide
         self.words, self.bytes = simd.I.ir, ir.VectorType(I8, 4 * simd.lanes)
         self.I = Tile(simd.I, self.vectors * TOGETHER)
         self.M = Tile(simd.F, self.vectors)
@@ -255,7 +308,9 @@ class _Panel:
         self.add = operation(types.void, (self.I, i64, i64, i64), self._add)
 
     def _dot(self, b: Any, acc: Any, x: Any, y: Any) -> Any:
-        """acc + four unsigned bytes of x times four signed ones of y."""
+        """acc + four unsigned bytes of x times four signed ones of y, or two integers of 16 bits times two."""
+        if self.bits == 16:
+            return call(b, f"llvm.x86.avx512.vpdpwssd.{32 * self.lanes}", self.words, (acc, x, y))
         arguments = (acc, b.bitcast(x, self.bytes), b.bitcast(y, self.bytes))
         return call(b, f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}", self.words, arguments)
 
@@ -271,7 +326,7 @@ class _Panel:
         return acc
 
     def _score(self, b: Any, acc: Any, q: Any, k: Any, stride: Any) -> Any:
-        """Four values of each query times those of TOGETHER keys, which are `stride` apart."""
+        """A word of each query times one of TOGETHER keys, which are `stride` apart."""
         queries = [self._vector(b, q, v, self.words) for v in range(self.vectors)]
         for j in range(TOGETHER):
             key = splat(b, load(b, b.add(k, b.mul(stride, I64(j))), I32), self.lanes)
@@ -302,17 +357,23 @@ class _Panel:
         weights: list[Any] = []
         for j in range(4):
             score = self._vector(b, scores, j * self.vectors, self.simd.F.ir)
-            weight = _rounded(b, _power(b, b.fmul(b.fsub(score, top), scale)))
+            weight = _rounded(b, self._power(b, b.fmul(b.fsub(score, top), scale)))
             if left is not None:
                 there = splat(b, b.icmp_signed("<", I64(j), left), self.lanes)
                 weight = b.select(there, weight, constant(self.words, 0))
             total = b.add(total, weight)
             weights.append(weight)
-        store(b, _packed(b, weights), to)
+        _store_words(b, to, I64(self.row), 32 // self.bits, weights)
         return total
 
+    def _power(self, b: Any, x: Any) -> Any:
+        """2**x times the largest weight, x at most 0: to 1e-4 of it in 8 bits."""
+        if self.bits == 8:
+            return _power(b, x)
+        return b.fmul(exp2(b, x, self.lanes == 16), constant(x.type, _WEIGHTS))
+
     def _spread(self, b: Any, acc: Any, p: Any, values: Any) -> Any:
-        """Weights of four keys times TOGETHER columns of their values."""
+        """A word of weights times TOGETHER columns of values."""
         weights = [self._vector(b, p, v, self.words) for v in range(self.vectors)]
         for j in range(TOGETHER):
             value = splat(b, load(b, b.add(values, I64(4 * j)), I32), self.lanes)
@@ -355,9 +416,10 @@ def _power(b: Any, x: Any) -> Any:
 C1, C2, C3 = 0.69328297, 0.24221096, 0.05500857  # 2**r on [-1/2, 1/2], minimax but for 1 at 0
 
 
-def _block(simd: Simd, wide: int) -> Any:
+def _block(simd: Simd, wide: int, bits: int) -> Any:
     """A block of keys and values for a panel of queries."""
-    panel, lanes, vectors = _Panel(simd, wide), simd.lanes, wide // simd.lanes
+    panel, lanes, vectors = _Panel(simd, wide, bits), simd.lanes, wide // simd.lanes
+    size, per = bits // 8, 32 // bits
     begin, score, scores, lowest, put, zeros = (
         panel.begin, panel.score, panel.scores, panel.lowest, panel.put, panel.zeros,
     )  # fmt: skip
@@ -367,9 +429,8 @@ def _block(simd: Simd, wide: int) -> Any:
     load, store, sub, mul, join, exp2, larger = (
         simd.load, simd.store, simd.sub, simd.mul, simd.fma, simd.exp2, simd.quick_maximum,
     )  # fmt: skip
-    scores_at = byte_parts(lanes)[0]
     row = 4 * wide  # bytes of a number for each query
-    scores_at = byte_parts(lanes)[0]
+    scores_at = int_parts(lanes)[0]
 
     @jit
     def look(
@@ -378,9 +439,9 @@ def _block(simd: Simd, wide: int) -> Any:
         """Scores, and the largest ones."""
         most = lowest()
         for j in range(0, count, TOGETHER):
-            acc, x, k = begin(start), q, keys + j * padded
-            for _ in range((width + 3) // 4):
-                acc = score(acc, x, k, padded)
+            acc, x, k = begin(start), q, keys + size * j * padded
+            for _ in range((width + per - 1) // per):
+                acc = score(acc, x, k, size * padded)
                 x += row
                 k += 4
             most = scores(most, acc, scales + 4 * j, to + j * row)
@@ -391,10 +452,10 @@ def _block(simd: Simd, wide: int) -> Any:
         """Weights of a vector of queries; their sum."""
         total, t, s = none(), load(top), load(scale)
         for j in range(0, count - 3, 4):
-            total = weigh(total, at + j * row, t, s, weights + j * wide)
+            total = weigh(total, at + j * row, t, s, weights + j // per * row)
         if count % 4:
             j = count // 4 * 4
-            total = weigh_part(total, at + j * row, t, s, weights + j * wide, count - j)
+            total = weigh_part(total, at + j * row, t, s, weights + j // per * row, count - j)
         return floats(total)
 
     @jit
@@ -402,7 +463,7 @@ def _block(simd: Simd, wide: int) -> Any:
         """Weights times values."""
         for i in range(0, width, TOGETHER):
             acc, p, v = zeros(), weights, values + 4 * i
-            for _ in range((count + 3) // 4):
+            for _ in range((count + per - 1) // per):
                 acc = spread(acc, p, v)
                 p += row
                 v += 4 * padded
@@ -415,10 +476,10 @@ def _block(simd: Simd, wide: int) -> Any:
     ) -> None:  # fmt: skip
         scored, factors = scratch + scores_at, scratch + scores_at - 3 * row
         weights, top = scored + PAGE * row, factors + 2 * row
-        look(q, state + 12 * BYTE_ROWS, keys, scales, count, width, padded, scored, top)
+        look(q, state + 12 * INT_ROWS, keys, scales, count, width, padded, scored, top)
         for v in range(vectors):
             i = 4 * v * lanes
-            scale = state + 8 * BYTE_ROWS + i
+            scale = state + 8 * INT_ROWS + i
             total = judge(v, count, scored + i, top + i, scale, weights + i)
             before, here, factor = load(state + i), load(top + i), load(scale)
             now = larger(here, before)
@@ -426,7 +487,7 @@ def _block(simd: Simd, wide: int) -> Any:
             store(factors + i, old)
             store(factors + row + i, new)
             store(state + i, now)
-            there = state + 4 * BYTE_ROWS + i
+            there = state + 4 * INT_ROWS + i
             store(there, join(total, new, mul(load(there), old)))
         give(values, count, width, padded, weights, shares, factors, sums)
 
@@ -436,7 +497,7 @@ def _block(simd: Simd, wide: int) -> Any:
 def _write(simd: Simd, wide: int) -> Any:
     at, f32_at, lanes, turn = simd.i64_at, simd.f32_at, simd.lanes, transpose(simd)
     load, store, mul, splat = simd.load, simd.store_part, simd.mul, simd.splat
-    room_at = byte_parts(lanes)[0]
+    room_at = int_parts(lanes)[0]
 
     @jit
     def write(args: int, row: int, rows: int, head: int, sums: int, state: int, scratch: int) -> None:
@@ -447,7 +508,7 @@ def _write(simd: Simd, wide: int) -> Any:
                 turn(sums + 4 * (i * wide + r), 4 * wide, lanes, lanes, room, 4 * lanes)
                 for j in range(min(lanes, rows - r)):
                     y = at(args + OUT) + (row + r + j) * at(args + OUT_ROW) + head * width * 4
-                    share = 1.0 / f32_at(state + 4 * (BYTE_ROWS + r + j))
+                    share = 1.0 / f32_at(state + 4 * (INT_ROWS + r + j))
                     store(y + 4 * i, mul(load(room + 4 * lanes * j), splat(share)), width - i)
 
     return write

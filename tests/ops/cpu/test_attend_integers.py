@@ -109,10 +109,13 @@ def test_it_is_near_the_definition(here, like, least):
 
 def test_sums_of_16_bits_do_not_overflow(here):
     """Like values are where sums are largest: queries and keys as long as may be, weights and values the largest."""
-    q, k, v = np.full((70, 1, 160), 3.0, np.float32), np.ones((70, 1, 160), np.float32), np.full((70, 1, 160), 5.0)
-    k[::2] = -1.0
-    exact = exactly(q, k, v, *ends(70), scale=0.01)
-    close(coarse(here.eager(), q, k, v.astype(np.float32), *ends(70), scale=0.01, like="F16"), exact, 3e-4)
+    q, k, v = (np.full((70, 1, 160), x, np.float32) for x in (3.0, 1.0, 5.0))
+    k[::2], v[::2] = -1.0, -5.0
+    for scale in (0.01, 0.0):
+        got, exact = coarse(here.eager(), q, k, v, *ends(70), scale=scale, like="F16"), np.full_like(q, 5.0)
+        exact *= np.tanh(160 * 3 * scale)
+        close(got + 5, exact + 5, 3e-4)
+    close(coarse(here.eager(), q, k, np.abs(v), *ends(70), scale=0.0, like="F16"), np.abs(v), 3e-4)
 
 
 def test_a_broad_tail_beside_a_peak_is_not_lost(ops):

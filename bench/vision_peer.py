@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import os
+import sys
 import time
 from ctypes import c_bool, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint32, c_void_p
 from pathlib import Path
@@ -224,6 +226,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-flash", dest="flash", action="store_false")
     args = parser.parse_args()
+    sys.stdout = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries that write to stdout do not answer
     seeing = Seeing(args.library, args.text, args.tower, threads=args.threads, flash=args.flash)
     answer_tasks({"encode": seeing.encode, "request": seeing.request})
 

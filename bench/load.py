@@ -53,8 +53,9 @@ class Bench:
         options += ["-np", str(CLIENTS), "-c", str(CLIENTS * context)]
         lines = {OPSIN: [str(self.opsin.command), "serve", "--guesses", "0", *options]}
         lines |= {peer.name: [str(peer.folder / "llama-server"), *options] for peer in self.peers}
-        with ExitStack() as stack:
-            started = [stack.enter_context(serving(name, line)) for name, line in lines.items()]
+        with ExitStack() as stack:  # some peers leave a log where they run
+            heres = {peer.name: self.folder for peer in self.peers}
+            started = [stack.enter_context(serving(name, line, heres.get(name))) for name, line in lines.items()]
             for server in started:
                 print(f"     {' '.join(server.command)}", flush=True)
             yield started
@@ -74,7 +75,6 @@ class Bench:
 
     def pictures(self, form: str, bound: float) -> Iterator[Figure]:
         """Requests a minute of 16 clients with a picture each, of which half were seen before."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         text, tower = (write(self.folder, form) for write in (random_smolvlm.write_text, random_smolvlm.write_tower))
         seen, fresh = list(range(CLIENTS // 2)), iter(range(1000, 100_000))
 
@@ -224,7 +224,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     args = parser.parse_args()
     blocks = 1 if args.short else args.blocks
-    bench = Bench(Opsin.find(args.opsin), Peer.all(args.peer), args.folder, blocks, args.short)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(Opsin.find(args.opsin), Peer.all(args.peer), args.folder.resolve(), blocks, args.short)
     figures = []
     for figure in bench.run(args.only):
         figures.append(figure)

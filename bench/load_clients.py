@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,13 +61,16 @@ class Server:
 
 
 @contextmanager
-def serving(name: str, command: Sequence[str]) -> Iterator[Server]:
-    """A server on a free port of loopback, until it is ready; `command` is its start line without the port."""
+def serving(name: str, command: Sequence[str], here: Path | None = None) -> Iterator[Server]:
+    """A server on a free port of loopback, until it is ready; `command` is its start line without the port.
+
+    `here`: the folder that it runs in.
+    """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     line = (*command, "--host", "127.0.0.1", "--port", str(port))
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(line, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     server = Server(name, line, port)
     try:
         while True:

@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    model, sight = write(args.folder)
+    model, sight = write(args.folder.resolve())
     options = ["-m", str(model), "--mmproj", str(sight), "-c", "8192", "-t", str(THREADS)]
     with serving("opsin", [args.opsin, "serve", "--guesses", "0", *options]) as server:
         print(measure(server, args.rounds, args.tokens) + f" (wanted {WANTED:.0f})", flush=True)
@@ -116,7 +116,8 @@ def main() -> None:
         print(error)
         return
     for peer in peers:
-        with serving(peer.name, [str(peer.folder / "llama-server"), *options, "--jinja", "-np", "1"]) as server:
+        line = [str(peer.folder / "llama-server"), *options, "--jinja", "-np", "1"]
+        with serving(peer.name, line, args.folder) as server:
             print(measure(server, args.rounds, args.tokens), flush=True)
 
 

@@ -6,12 +6,16 @@ import ctypes
 import platform
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import llvmlite.binding as llvm
 import pytest
 
 from opsin.config import from_environment
 from opsin.ops.cpu import arm, isa
+
+sys.path.append(str(Path(__file__).parents[3] / "bench"))
+import limits
 
 
 class Libraries:
@@ -85,3 +89,9 @@ def test_kernels_are_chosen_by_it(best, by_llvm, monkeypatch):
         isa.choose.cache_clear()
     assert found.name == (best or "portable")
     assert [name for name in ("dotprod", "i8mm") if f"+{name}" in found.features] == TOLD[best]
+
+
+def test_what_a_machine_can_do_at_best_is_measured_by_it(best, monkeypatch):
+    monkeypatch.setattr(llvm, "get_host_cpu_features", lambda: dict(NEON))
+    found = limits.find_dot()
+    assert (found.name if found else "") == best

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import pydoc
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,8 +48,8 @@ def test_what_is_public_is_shown():
     assert shown <= set(dir(opsin)) == set(opsin.__all__) | {n for n in dir(opsin) if n.startswith("__")}
     assert all(getattr(opsin, name) is not None for name in opsin.__all__)
     page = pydoc.render_doc(opsin, renderer=pydoc.plaintext)
-    for line in ("class Model(", "class Sampling(", "class Answer(", "class Embeddings(", "load(path"):
-        assert f"\n    {line}" in page, line
+    for line in (r"class Model\(", r"class Sampling\(", r"class Answer\(", r"class Embeddings\(", r"load\(\s*path"):
+        assert re.search(f"\n    {line}", page), line  # Python 3.13 breaks lines of arguments
     with pytest.raises(AttributeError, match="no attribute 'Modell'"):
         opsin.Modell  # noqa: B018
 

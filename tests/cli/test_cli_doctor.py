@@ -66,6 +66,14 @@ def test_it_says_where_opsin_was_not_run(monkeypatch, system: str, machine: str,
     assert said is None or said in lines[0]
 
 
+@pytest.mark.parametrize(("version", "said"), [("3.11.7", False), ("3.13.0", False), ("3.19.0rc1", True)])
+def test_it_says_which_python_did_not_run_the_tests(monkeypatch, version: str, said: bool) -> None:
+    told = {"system": platform.system, "machine": platform.machine, "python_version": lambda: version}
+    monkeypatch.setattr(doctor, "platform", SimpleNamespace(**told))
+    line = "Python 3.19: unproven, the tests ran on 3.11, 3.12, 3.13"
+    assert [text for text in examine(from_environment()).limits if text.startswith("Python")] == [line] * said
+
+
 def test_a_cache_that_cannot_be_written_is_a_limit(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch(mode=0o400)

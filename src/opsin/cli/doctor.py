@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import metadata, version
 from typing import TYPE_CHECKING
 
 from opsin.cli.memory import available_bytes, machine_bytes
@@ -22,6 +22,7 @@ _ON = {  # what is to be said of a system and its processors; the suite runs on 
     ("Linux", "aarch64"): "only emulated processors ran tests of operations and two models there; how fast is unknown",
 }
 _ELSEWHERE = "unproven: nobody has run opsin there; what such a system gives is pretended in tests"
+_PYTHON = "Programming Language :: Python :: "  # classifiers of those that ran the suite
 _OVERHEAD = 250 << 20  # the process itself
 _TOLERATED = 1.15  # memory over file of a format that is worth no remark
 
@@ -133,11 +134,19 @@ def _limits(found: Findings) -> list[str]:
     here = platform.system(), platform.machine()
     if _ON.get(here) != "":
         said.append(f"{here[0]} on {here[1]}: {_ON.get(here, _ELSEWHERE)}")
+    python = ".".join(platform.python_version().split(".")[:2])
+    if python not in (proven := _proven_pythons()):
+        said.append(f"Python {python}: unproven, the tests ran on {', '.join(proven)}")
     if found.processor.instructions == "portable":
         said.append("this CPU has none of the instruction sets that opsin is fast on")
     if not found.cache.writable:
         said.append(f"{found.cache.folder} cannot be written: kernels are compiled at every start (set OPSIN_CACHE)")
     return said
+
+
+def _proven_pythons() -> list[str]:
+    lines = metadata("opsin").get_all("Classifier", [])
+    return [line.removeprefix(_PYTHON) for line in lines if line.startswith(f"{_PYTHON}3.")]
 
 
 def _page(report: Report) -> str:

@@ -6,6 +6,7 @@ import gc
 import sys
 import types
 
+import llvmlite.binding as llvm
 import pytest
 from numba.core.codegen import JITCodeLibrary
 from numba.core.types.functions import BaseFunction
@@ -58,15 +59,25 @@ def test_constants_make_no_functions_of_their_own(counting):
 def test_a_kernel_is_optimised_once_with_all_that_it_calls(counting, monkeypatch):
     seen, own = [], compiler._optimise
 
-    def optimise(library, symbol, by_hand):
+    def optimise(library, *given):
         seen.append(sum(not f.is_declaration for f in library._final_module.functions))
-        own(library, symbol, by_hand)
+        own(library, *given)
         seen.append(sum(not f.is_declaration for f in library._final_module.functions))
 
     monkeypatch.setattr(compiler, "_optimise", optimise)
     text = compiled()
     assert seen == [3, 1]
     assert text.count("\ndefine ") == 1
+
+
+@pytest.mark.parametrize("name", ["merge_chunks", "rows"])
+def test_a_foreign_machine_would_compile_the_same(name):
+    """As far as can be seen here: of this one, which is compiled for without its name."""
+    kernel, isa = Kernel.of(name, **({"part": "take"} if name == "rows" else {})), choose(from_environment())
+    objects = [make(kernel, isa)[1] for make in (compiler.compile_object, compiler.foreign_object)]
+    parts = [llvm.ObjectFileRef.from_data(code).sections() for code in objects]
+    own, foreign = ([part.data() for part in some if part.is_text()] for some in parts)
+    assert own == foreign
 
 
 @pytest.mark.usefixtures("counting")

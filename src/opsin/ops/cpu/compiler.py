@@ -52,28 +52,37 @@ def name_alone(module: llvm.ModuleRef, symbol: str, kernel: Kernel) -> str:
     return name
 
 
+def foreign_object(kernel: Kernel, isa: Isa) -> tuple[str, bytes]:
+    """As `compile_object`, also for a CPU that is not this one: the instructions that it would compile itself."""
+    symbol, text = llvm_text(kernel, isa, foreign=True)
+    module = llvm.parse_assembly(text)
+    return name_alone(module, symbol, kernel), isa.target_machine().emit_object(module)
+
+
 def assembly(kernel: Kernel, isa: Isa) -> str:
     """Assembly text of a kernel, also for a CPU that is not this one."""
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    module = llvm.parse_assembly(llvm_text(kernel, isa, portable=True)[1])
+    module = llvm.parse_assembly(llvm_text(kernel, isa, foreign=True)[1])
     return isa.target_machine().emit_assembly(module)
 
 
-def llvm_text(kernel: Kernel, isa: Isa, *, portable: bool = False) -> tuple[str, str]:
-    """Symbol and optimised LLVM code of a kernel; `portable` drops what names this machine."""
+def llvm_text(kernel: Kernel, isa: Isa, *, foreign: bool = False) -> tuple[str, str]:
+    """Symbol and optimised LLVM code of a kernel; `foreign`: for a CPU that need not be this one."""
+    if foreign:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
     function = build(kernel, isa)
     count = function.__code__.co_argcount
-    _configure(isa, portable)
+    if not foreign:  # Numba's own passes see the CPU that we compile for: read when its first code library is made
+        numba_config.CPU_NAME, numba_config.CPU_FEATURES = isa.cpu, isa.features
     compiled = numba.njit(function, **OPTIONS)
     with _no_machine_code(), _no_collector():
         compiled.compile((types.int64,) * count)
     result = next(iter(compiled.overloads.values()))
-    _optimise(result.library, result.fndesc.llvm_func_name, getattr(_module(kernel), "BY_HAND", False))
+    by_hand = getattr(_module(kernel), "BY_HAND", False)
+    _optimise(result.library, result.fndesc.llvm_func_name, by_hand, isa.target_machine())
     text = result.library.get_llvm_str()
-    if portable:
-        lines = [line for line in text.splitlines() if not line.startswith("target ")]
-        text = f'target triple = "{isa.triple}"\n' + "\n".join(line for line in lines if "target-cpu" not in line)
+    if foreign:  # functions that name this CPU
+        text = "\n".join(line for line in text.splitlines() if "target-cpu" not in line)
     return result.fndesc.llvm_func_name, text
 
 
@@ -89,16 +98,18 @@ def _module(kernel: Kernel) -> Any:
     return importlib.import_module(f"opsin.ops.cpu.kernels.{kernel.module}")
 
 
-def _optimise(library: Any, symbol: str, by_hand: bool) -> None:
+def _optimise(library: Any, symbol: str, by_hand: bool, target: llvm.TargetMachine) -> None:
     """The whole kernel at once, all its functions known to be its own. `by_hand`: its loops are as they should be."""
-    for function in library._final_module.functions:
+    module = library._final_module
+    module.triple, module.data_layout = target.triple, str(target.target_data)
+    for function in module.functions:
         if not function.is_declaration and function.name != symbol:
             function.linkage = "internal"
     options = llvm.create_pipeline_tuning_options(speed_level=2 if by_hand else 3)
     options.slp_vectorization = False
     options.loop_vectorization = options.loop_unrolling = not by_hand
-    builder = llvm.create_pass_builder(library._codegen._tm, options)
-    builder.getModulePassManager().run(library._final_module, builder)
+    builder = llvm.create_pass_builder(target, options)
+    builder.getModulePassManager().run(module, builder)
 
 
 @contextmanager
@@ -158,9 +169,3 @@ def _no_collector() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
-
-
-def _configure(isa: Isa, portable: bool) -> None:
-    """Let Numba's own passes see the CPU that we compile for (read when its first code library is made)."""
-    if not portable:
-        numba_config.CPU_NAME, numba_config.CPU_FEATURES = isa.cpu, isa.features

@@ -57,6 +57,10 @@ class CompilerBelow(types.ModuleType):
             raise AttributeError(name)
         return getattr(self.real(), name)
 
+    def __setattr__(self, name: str, value: object) -> None:
+        own = vars(self).get("own")
+        vars(own if hasattr(own, name) else self)[name] = value
+
 
 def _start(python: str) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

@@ -1,6 +1,7 @@
 """Read at each start of Python in the guest of emulate_arm.py: the machine below compiles its kernels, unemulated.
 
-They are the instructions that the guest would compile itself, in seconds where it takes a minute.
+They are the instructions that the guest would compile itself, in seconds where it takes a minute. Tests of compiling
+and of the cache of kernels (test_compiler.py, test_code_cache.py) mean a compiler of their own, and some fail.
 """
 
 from __future__ import annotations
@@ -56,10 +57,6 @@ class CompilerBelow(types.ModuleType):
         if name.startswith("__"):  # who only looks through modules
             raise AttributeError(name)
         return getattr(self.real(), name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        own = vars(self).get("own")
-        vars(own if hasattr(own, name) else self)[name] = value
 
 
 def _start(python: str) -> subprocess.Popen[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
 from opsin.serve.loop_calls import LoopCalls
 
@@ -48,6 +49,21 @@ def test_calls_of_one_moment_wake_the_loop_once():
     with asyncio.Runner(loop_factory=Loop) as runner:
         assert runner.run(wait()) == list(range(17))
     assert len(woken) == 2
+
+
+def test_a_call_that_raises_leaves_the_others_and_the_loop_hears_of_it():
+    async def wait():
+        heard, made = [], []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: heard.append(type(context["exception"])))
+        calls = LoopCalls(loop)
+        for call in (partial(made.append, 1), {}.__getitem__, partial(made.append, 2)):
+            calls.soon(call)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return made, heard
+
+    assert asyncio.run(wait()) == ([1, 2], [TypeError])
 
 
 def test_a_loop_that_has_ended_is_left_alone():

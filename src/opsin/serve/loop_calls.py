@@ -30,5 +30,9 @@ class LoopCalls:
 
     def _make(self) -> None:
         self._roused = False  # first: whoever comes from here on rouses anew
-        for _ in range(len(self._calls)):
-            self._calls.popleft()()
+        try:
+            for _ in range(len(self._calls)):
+                self._calls.popleft()()
+        except BaseException:  # the loop's affair; those behind it are made all the same
+            self._loop.call_soon(self._make)
+            raise

@@ -192,7 +192,7 @@ def _beside(server: Server, prompts: Prompts, tokens: int) -> tuple[list[float],
         return took
 
     bodies = [{**PLAIN, "prompt": prompts.take(16), "n_predict": 1500} for _ in range(STREAMS)]
-    *seen, took = in_parallel([*(partial(watch, server, body) for body in bodies), late])
+    seen, took = in_parallel([partial(watch, server, bodies), late])
     inside = [
         after - before
         for one in seen
@@ -205,7 +205,7 @@ def _beside(server: Server, prompts: Prompts, tokens: int) -> tuple[list[float],
 def _streamed_rate(server: Server, prompts: Prompts, streams: int, writes: int) -> float:
     """Tokens a second of streams that begin together, from the first token of any to the last."""
     bodies = [{**PLAIN, "prompt": prompts.take(16), "n_predict": writes} for _ in range(streams)]
-    seen = in_parallel([partial(watch, server, body) for body in bodies])
+    seen = watch(server, bodies)
     first, last = min(one.seconds[0] for one in seen), max(one.seconds[-1] for one in seen)
     return streams * (writes - 1) / (last - first)
 

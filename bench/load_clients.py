@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import selectors
 import socket
 import subprocess
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 Body = Mapping[str, Any]
+Event = tuple[float, dict[str, Any]]  # and the second at which it came
 
 
 class LoadError(RuntimeError):
@@ -47,17 +51,72 @@ class Server:
         answer: dict[str, Any] = json.loads(text)
         return answer
 
-    def stream(self, path: str, body: Body) -> Iterator[tuple[float, dict[str, Any]]]:
-        """The events of a stream, each with the second at which it came."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
-        connection.request("POST", path, json.dumps({**body, "stream": True}), {"Content-Type": "application/json"})
-        reply = connection.getresponse()
-        if reply.status != 200:
-            raise LoadError(f"{self.name} {path}: {reply.status} {reply.read()[:300]!r}")
-        for line in reply:
-            if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
-                yield time.perf_counter(), json.loads(line[6:])
-        connection.close()
+    def stream(self, path: str, body: Body) -> list[Event]:
+        """The events of a stream."""
+        (events,) = self.streams(path, [body])
+        return events
+
+    def streams(self, path: str, bodies: Sequence[Body]) -> list[list[Event]]:
+        """The events of streams that begin together.
+
+        One thread reads them all, and looks into them when all have come: clients shall take little of the processors
+        that the server computes on.
+        """
+        received = [Received(self._ask_for(path, body)) for body in bodies]
+        with selectors.DefaultSelector() as selector:
+            for one in received:
+                selector.register(one.connection, selectors.EVENT_READ, one)
+            while selector.get_map():
+                for key, _ in selector.select():
+                    if not key.data.read():
+                        selector.unregister(key.fileobj)
+                        key.data.connection.close()
+        return [one.events(f"{self.name} {path}") for one in received]
+
+    def _ask_for(self, path: str, body: Body) -> socket.socket:
+        data = json.dumps({**body, "stream": True}).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=600)
+        connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        return connection
+
+
+@dataclass
+class Received:
+    """What came of a response, and when."""
+
+    connection: socket.socket
+    seconds: list[float] = field(default_factory=list)
+    pieces: list[bytes] = field(default_factory=list)
+
+    def read(self) -> bool:
+        """More of it; False at its end."""
+        piece = self.connection.recv(1 << 16)
+        self.seconds.append(time.perf_counter())
+        self.pieces.append(piece)
+        return bool(piece)
+
+    def events(self, asked: str) -> list[Event]:
+        """Its events. Raises LoadError for what is no stream."""
+        raw = b"".join(self.pieces)
+        if not raw.startswith(b"HTTP/1.1 200 "):
+            raise LoadError(f"{asked}: {raw[:300]!r}")
+        return list(_events(raw, self.seconds, list(accumulate(map(len, self.pieces)))))
+
+
+def _events(raw: bytes, seconds: Sequence[float], ends: Sequence[int]) -> Iterator[Event]:
+    """Those of a response in chunks, of which so many bytes had come at these seconds."""
+    place, rest = raw.index(b"\r\n\r\n") + 4, b""
+    while True:
+        begin = raw.index(b"\r\n", place) + 2
+        end = begin + int(raw[place : begin - 2], 16)
+        if end == begin:
+            return
+        *events, rest = (rest + raw[begin:end]).split(b"\n\n")
+        for event in events:
+            if event.startswith(b"data: ") and event != b"data: [DONE]":
+                yield seconds[bisect_left(ends, end)], json.loads(event[6:])
+        place = end + 2
 
 
 @contextmanager
@@ -120,13 +179,12 @@ class Streamed:
         return [after - before for before, after in zip(self.seconds, self.seconds[1:], strict=False)]
 
 
-def watch(server: Server, body: Body) -> Streamed:
-    """Read a stream of /completion to its end."""
-    seen = Streamed()
-    for second, event in server.stream("/completion", body):
-        if event.get("content") or event.get("tokens"):
-            seen.seconds.append(second)
-    return seen
+def watch(server: Server, bodies: Sequence[Body]) -> list[Streamed]:
+    """Read streams of /completion that begin together, to their ends."""
+    return [
+        Streamed([second for second, event in events if event.get("content") or event.get("tokens")])
+        for events in server.streams("/completion", bodies)
+    ]
 
 
 class Prompts:

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import os
-from typing import Never, SupportsIndex
+from typing import Final, Never, SupportsIndex
 
 from opsin.errors import DeviceError
+
+
+class _Here:
+    """This process. It is looked up anew after a fork alone: each look is a system call."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        if hasattr(os, "register_at_fork"):  # Windows has no forks
+            os.register_at_fork(after_in_child=self._look)
+
+    def _look(self) -> None:
+        self.process = os.getpid()
+
+
+_HERE: Final = _Here()
 
 
 class Home:
     """The process in which something was made. Whatever waits for a lock or a thread asks here first."""
 
     def __init__(self) -> None:
-        self._process = os.getpid()
+        self._process = _HERE.process
 
     @property
     def is_left(self) -> bool:
         """Whether this is another process: a child that was forked later."""
-        return os.getpid() != self._process
+        return _HERE.process != self._process
 
     def check(self) -> None:
         """Raises DeviceError in a forked child."""

@@ -7,7 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client import Histogram
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 from running_server import Running, running, running_sight
 from test_chat import MESSAGES
 from test_serve_pictures import data_url, part, picture, text, user
@@ -16,7 +18,7 @@ from waiting import wait_for
 from opsin.api import Times, Usage
 from opsin.serve.dashboard_metrics import Rate
 from opsin.serve.keys import ApiKey
-from opsin.serve.metrics import Metrics
+from opsin.serve.metrics import Metrics, TimeHistogram
 from opsin.serve.usage import timings_of
 
 COUNTERS = {  # of llama-server b11434, as its /metrics tells them
@@ -85,6 +87,20 @@ def test_what_answers_took_is_counted(counting):
     assert more("opsin_time_to_first_token_seconds_count") == 2
     assert more("opsin_queue_seconds_count") == 4
     assert more("opsin_time_between_tokens_seconds_count") == 4 * 39
+
+
+def test_times_are_counted_as_the_library_counts_them():
+    bounds, times = (0.01, 0.5, 2.5), (0.0, 0.01, 0.0100001, 0.5, 1.0, 2.5, 3.0, 1e9)
+    mine, theirs = TimeHistogram("a", "b", bounds), Histogram("a", "b", buckets=bounds, registry=None)
+    for seconds in times:
+        mine.observe(seconds)
+        theirs.observe(seconds)
+
+    def samples(one: Collector) -> list[tuple[object, ...]]:
+        (metric,) = one.collect()
+        return [(s.name, s.labels, s.value) for s in metric.samples if not s.name.endswith("_created")]
+
+    assert samples(mine) == samples(theirs)
 
 
 def test_reading_disturbs_nobody_who_reads_too(counting):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from running_server import Running, running
-from test_chat import MESSAGES
+from test_chat import LIVELY, MESSAGES
 from waiting import wait_for
 
 from opsin.errors import RequestError
@@ -88,6 +88,12 @@ def test_a_line_tells_who_asked_and_what_it_took_and_no_content(logged, place):
     assert found["bytes_out"] == len(reply.body) and found["bytes_in"] > len(WORD)
     assert 0 < found["first_byte_seconds"] <= found["seconds"]
     assert WORD not in place.read_text() and SECRET not in place.read_text()
+
+
+def test_the_bytes_of_a_stream_are_counted(logged, place):
+    body = {"messages": MESSAGES, **LIVELY, "ignore_eos": True, "stream": True}
+    reply = logged.ask("/v1/chat/completions", body, headers={**AS_BOB, "X-Request-ID": "streamed"})
+    assert line(place, "streamed")["bytes_out"] == len(reply.body) > 1000
 
 
 def test_a_key_in_a_path_is_not_told_and_a_line_break_is_no_line(logged, place):

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import socket
+
 import pytest
+from running_server import running
 from test_chat import LIVELY, MESSAGES
+from waiting import hold, wait_for
+
+from opsin.serve.wire import Wire
 
 ALWAYS = {**LIVELY, "ignore_eos": True}
 
@@ -102,3 +109,47 @@ def test_a_line_break_is_told_at_the_end_of_a_stream_too(server):
     assert whole["has_new_line"] is True
     assert '"has_new_line":true' in server.ask("/completion", {**body, "stream": True}).body.decode()
     assert server.ask("/completion", {**body, "max_tokens": 1}).json["has_new_line"] is False
+
+
+@pytest.mark.parametrize("choices", [1, 3])
+def test_a_client_that_was_slow_gets_all_of_it(text_model, monkeypatch, choices):
+    body, write, pauses = {"messages": MESSAGES, "n": choices, **ALWAYS, "max_tokens": 100}, Wire.write, []
+
+    def spied(wire, data):
+        pauses.append(wire._flow.write_paused)
+        write(wire, data)
+
+    monkeypatch.setattr(Wire, "write", spied)
+    with running(lambda: text_model) as server:
+        whole = [choice["message"]["content"] for choice in server.chat(**body).json["choices"]]
+        let_go = hold(text_model.runner, monkeypatch, after=8)
+        connection = server.connect()
+        connection.request("POST", "/v1/chat/completions", json.dumps({**body, "stream": True}))
+        reply = connection.getresponse()
+        lines = [reply.readline()]
+        (one,) = [one for one in server.server.server_state.connections.copy() if not one.is_idle]
+        one.loop.call_soon_threadsafe(one.pause_writing)
+        wait_for(lambda: one.flow.write_paused)
+        let_go.set()
+        wait_for(lambda: not text_model.engine._everybody())
+        one.loop.call_soon_threadsafe(one.resume_writing)
+        lines += reply.read().splitlines()
+        connection.close()
+    told = [""] * choices
+    for line in lines:
+        if line.startswith(b"data: {"):
+            for choice in json.loads(line[6:])["choices"]:
+                told[choice["index"]] += choice["delta"].get("content") or ""
+    assert pauses and not any(pauses)
+    assert told == whole and lines[-2:] == [b"data: [DONE]", b""]
+
+
+def test_clients_of_http_1_0_have_no_chunks(server):
+    body = json.dumps({"messages": MESSAGES, "stream": True, **ALWAYS}).encode()
+    with socket.create_connection((server.host, server.port)) as connection:
+        head = b"POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(head % len(body) + body)
+        said = b"".join(iter(lambda: connection.recv(4096), b""))
+    head, _, events = said.partition(b"\r\n\r\n")
+    assert b"chunked" not in head.lower() and events.startswith(b"data: {") and events.endswith(b"data: [DONE]\n\n")
+    assert all(line.startswith(b"data: ") for line in events.split(b"\n\n") if line)

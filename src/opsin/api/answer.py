@@ -73,7 +73,7 @@ class Usage:
     right: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Piece:
     """What came of an answer at once: a text, and the ids that it is made of.
 
@@ -200,6 +200,11 @@ class Answer(Stays):
         return None
 
     @property
+    def has_more(self) -> bool:
+        """Whether something came that `next_piece` has not looked at."""
+        return self._stream.has_more
+
+    @property
     def usage(self) -> Usage:
         """What it took up to now."""
         sounds = sum(use.rows for use in self.pictures if use.kind == "audio")
@@ -300,8 +305,12 @@ class Answer(Stays):
     def _piece(self, deltas: tuple[ReplyDelta, ...], at: float, end: Logprobs | None) -> Piece:
         """All ids that were in no piece yet."""
         told, self._told, count = self._told, len(self.ids), len(self.ids)
-        text = "".join(delta.text for delta in deltas if isinstance(delta, Content))
-        if any(isinstance(delta, Thought) for delta in deltas):
+        text, thinks = "", False
+        for delta in deltas:
+            if isinstance(delta, Content):
+                text += delta.text
+            thinks |= isinstance(delta, Thought)
+        if thinks:
             self.thought_tokens += count - told
         ids, logprobs = tuple(self.ids[told:]), tuple(self.logprobs[told:])
         return Piece(text, ids, logprobs, count, at, self.reason, end, deltas=deltas)

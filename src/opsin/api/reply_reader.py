@@ -68,9 +68,10 @@ class ReplyReader:
     def feed(self, text: str, *, last: bool) -> tuple[ReplyDelta, ...]:
         """What more of its text tells; `last` where no more comes."""
         if self.parser is None:
-            told: Sequence[ReplyDelta] = [Content(text)] if text else []
-        else:
-            told = [*self.parser.feed(text), *(self.parser.finish() if last else [])]
+            if text:
+                self.content.append(text)
+            return (Content(text),) if text else ()
+        told: Sequence[ReplyDelta] = [*self.parser.feed(text), *(self.parser.finish() if last else [])]
         if self.around is not None:
             told = [self._within(delta, *self.around) for delta in told]
         return tuple(self._keep(delta) for delta in told)

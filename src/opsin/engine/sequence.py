@@ -102,6 +102,11 @@ class Stream(Stays):
                 raise output.error
             return output
 
+    @property
+    def has_more(self) -> bool:
+        """Whether `take` would not wait."""
+        return not self._outputs.empty()
+
     def _check_maker(self) -> None:
         """Raise where nothing can come any more."""
         if self._maker is threading.current_thread():

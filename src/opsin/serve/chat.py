@@ -17,12 +17,13 @@ from opsin.serve.chat_format import ChatFormat
 from opsin.serve.conversation import AskedConversation, conversation
 from opsin.serve.exchange import Exchange
 from opsin.serve.fields import read
-from opsin.serve.generation import ResponseFormat, generate, write
+from opsin.serve.generation import ResponseFormat, generate
 from opsin.serve.generation_request import AnswerFields, GenerationRequest, generation_request
 from opsin.serve.report_fields import MOST_LOGPROBS
 from opsin.serve.service import Service
 from opsin.serve.thought_fields import thought_tokens_of
 from opsin.serve.translated import Translated
+from opsin.serve.writing import write
 
 
 class ChatFields(AnswerFields, kw_only=True):

@@ -21,7 +21,7 @@ from opsin.serve.body import Owned
 from opsin.serve.errors import HttpError
 from opsin.serve.exchange import Exchange
 from opsin.serve.fields import read
-from opsin.serve.generation import ResponseFormat, generate, write
+from opsin.serve.generation import ResponseFormat, generate
 from opsin.serve.generation_request import AnswerFields, GenerationRequest, generation_request
 from opsin.serve.native_format import NativeFormat
 from opsin.serve.prompt_fields import PromptFields, salt_of
@@ -30,6 +30,7 @@ from opsin.serve.report_fields import MOST_LOGPROBS
 from opsin.serve.service import Service
 from opsin.serve.text_format import TextFormat
 from opsin.serve.thought_fields import thought_tokens_of
+from opsin.serve.writing import write
 
 _Logprobs = Annotated[
     int | bool, Meta(description=f"Tell log-probabilities, of so many likeliest tokens: at most {MOST_LOGPROBS}.")

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
+from functools import partial
 from typing import ClassVar, cast
 
 import h11
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from opsin.serve.errors import COME_AGAIN_SECONDS
 from opsin.serve.options import Options
+from opsin.serve.wire import Wire
 
 _BUSY = f"503 Service Unavailable\r\nRetry-After: {COME_AGAIN_SECONDS}", "unavailable_error", "too many connections"
 _LATE = "408 Request Timeout", "timeout_error", "the request did not come in time"
@@ -35,6 +39,7 @@ class Connection(H11Protocol):
         self._head: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         super().connection_made(transport)
+        self.app = partial(_wired, self.app, Wire(transport, self.flow))
         if len(self.connections) > self.options.connections and not self._make_room():
             self._refuse(*_BUSY)
             return
@@ -99,6 +104,13 @@ class Connection(H11Protocol):
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
         self.transport.write(f"{head}\r\nConnection: close\r\n\r\n{body}".encode())
         self.transport.close()
+
+
+def _wired(app: ASGIApp, wire: Wire, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    """Lay the wire into a request, where a response that says no length comes in chunks."""
+    if scope["http_version"] == "1.1" and scope["method"] != "HEAD":
+        scope[Wire.PLACE] = wire
+    return app(scope, receive, send)
 
 
 def _stop(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:

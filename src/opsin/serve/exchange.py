@@ -21,6 +21,7 @@ from opsin.serve.errors import HttpError, ending, heard
 from opsin.serve.framing import Framing
 from opsin.serve.options import Options
 from opsin.serve.record import Record
+from opsin.serve.wire import Wire
 
 _HEADERS = [
     (b"cache-control", b"no-store"),
@@ -42,7 +43,8 @@ class Exchange:
     def __init__(self, request: Request, send: Send, options: Options, ended: asyncio.Event) -> None:
         self.request, self.body, self.ping_seconds = request, Body.of(request), 0.0
         self.started, self.framing = time.perf_counter(), Framing.of(request.scope)
-        self.tenant = Record.of(request.scope).tenant
+        self._record, self._wire = Record.of(request.scope), Wire.of(request.scope)
+        self.tenant = self._record.tenant
         self._send, self._options, self._ended = send, options, ended
         self._loop = asyncio.get_running_loop()
         self._sending, self._sent_at, self.begun = asyncio.Lock(), self._loop.time(), False
@@ -85,8 +87,27 @@ class Exchange:
 
     async def event(self, value: Mapping[str, Any]) -> None:
         """A value of a stream, which begins with the first."""
+        await self.write(self.framing.frame(value))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a part of the stream can be written without waiting: it has begun, and its client reads."""
+        return self.begun and self._wire is not None and self._wire.is_open and not self._sending.locked()
+
+    def write_now(self, data: bytes) -> None:
+        """Values of a stream that is open, as bytes. No layer between here and the connection would look at them."""
+        if data and self._wire is not None:
+            self._sent_at = self._loop.time()
+            self._record.bytes_out += len(data)
+            self._wire.write(data)
+
+    async def write(self, data: bytes) -> None:
+        """Values of a stream as bytes."""
+        if self.is_open:
+            self.write_now(data)
+            return
         async with self._sending:
-            await self._write(self.framing.frame(value))
+            await self._write(data)
 
     async def end(self, *, marked: bool = False) -> None:
         """The end of a stream."""
@@ -107,7 +128,6 @@ class Exchange:
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self._sent_at = self._loop.time()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        await asyncio.sleep(0)  # where many events are ready, others have their turn, and a lost client is noticed
 
     async def _ping(self) -> None:
         """Proxies cut silent connections."""

@@ -22,7 +22,7 @@ def compact(value: Mapping[str, Any]) -> bytes:
 
 def event(value: Mapping[str, Any]) -> bytes:
     """One server-sent event with a value in it."""
-    return b"data: " + compact(value) + b"\n\n"
+    return b"data: %b\n\n" % msgspec.json.encode(value)
 
 
 @dataclass(frozen=True)

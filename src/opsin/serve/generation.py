@@ -1,35 +1,35 @@
-"""The answers of one request: started, read by the event loop while the engine makes them, and written.
+"""The answers of one request: started, and read by the event loop while the engine makes them.
 
 How they look on the way out is a `ResponseFormat`'s affair.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from opsin.api import Answer, Logprobs, Model, Piece, Question, Times
 from opsin.errors import FieldError
 from opsin.serve.exchange import Exchange
 from opsin.serve.generation_request import GenerationRequest
 from opsin.serve.metrics import AnswerCost
+from opsin.serve.ready import Ready
 from opsin.serve.record import Record
 from opsin.serve.service import Service
 from opsin.serve.usage import logprobs_of, timings_of, token_entry, usage_of
 from opsin.spans import MediaSpan, Prompt, TextSpan
 from opsin.text import Tokenizer
 
+_AT_ONCE = 32  # pieces of an answer that are written while nobody else has a turn
 _FREE_LOGPROBS, _MOST_ENTRIES = 20, 1 << 18  # rivals of a token, and all of a request that asks for more
 
 
-@dataclass(frozen=True)
-class Delta:
+class Delta(NamedTuple):
     """What came at once of one of a request's answers.
 
     `piece` is as the model wrote it: its text, ids, log-probabilities, when it was made, whether it is the last, or how
@@ -112,6 +112,8 @@ class Answers:
     def __post_init__(self) -> None:
         self.head = {"id": f"{self.kind}{uuid.uuid4().hex}", "created": int(time.time()), "model": self.service.name}
         self.choices = [RunningChoice(index, answer) for index, answer in enumerate(self.answers)]
+        self._heard = False
+        self._ready = Ready[int]()
 
     @property
     def is_over(self) -> bool:
@@ -194,31 +196,45 @@ class Answers:
         best = [choice for group in groups for choice in sorted(group, key=_mean, reverse=True)[:kept]]
         self.choices = [replace(choice, index=index) for index, choice in enumerate(best)]
 
-    async def deltas(self) -> AsyncGenerator[Delta, None]:
-        """The pieces as they come. Whoever stops reading cancels all answers. Raises what an answer raises."""
-        ready: asyncio.Queue[int] = asyncio.Queue()  # places in `choices` that there may be more of
-        heard, slots, card = False, self.service.slots, self.service.card
-        mine = self.choices
+    @contextmanager
+    def running(self) -> Iterator[Ready[int]]:
+        """While somebody reads them: places of those of which there may be more. Afterwards they are cancelled."""
+        slots, card, mine = self.service.slots, self.service.card, self.choices
         try:
             asked = [self.prompts[choice.index // self.request.candidates].rows for choice in mine]
             slots.enter(mine, self.request, card, asked)
             for place, choice in enumerate(mine):
-                choice.answer.listen(partial(self.service.on_loop, partial(ready.put_nowait, place)))
-            while not self.is_over:
-                choice = mine[await ready.get()]
-                while (piece := choice.answer.next_piece(wait=False)) is not None:
-                    if not heard and piece.progress is None:
-                        heard = True
-                        waited = time.perf_counter() - self.start
-                        self.service.metrics.add("first_token_seconds_total", waited)
-                        self.service.metrics.observe("time_to_first_token_seconds", waited)
-                    self._observe_gap(choice, piece)
-                    yield choice.take(piece)
-            self._count()
+                choice.answer.listen(partial(self.service.on_loop, partial(self._ready.put, place)))
+            yield self._ready
         finally:
             slots.leave(mine, card)
             for answer in self.answers:
                 answer.cancel()
+
+    def taken(self, place: int) -> Iterator[Delta]:
+        """What there is of an answer, by its place, to be taken at once, but not more than others can wait for.
+
+        Taking it raises what the answer raises.
+        """
+        choice, count = self.choices[place], 0
+        answer = choice.answer
+        piece = answer.next_piece(wait=False)
+        while piece is not None:
+            if not self._heard and piece.progress is None:
+                self._hear()
+            self._observe_gap(choice, piece)
+            yield choice.take(piece)
+            count += 1
+            if count == _AT_ONCE:
+                self._ready.put(place)
+                break
+            piece = answer.next_piece(wait=False) if answer.has_more else None
+
+    def _hear(self) -> None:
+        """The first token of all."""
+        self._heard, waited = True, time.perf_counter() - self.start
+        self.service.metrics.add("first_token_seconds_total", waited)
+        self.service.metrics.observe("time_to_first_token_seconds", waited)
 
     def _observe_gap(self, choice: RunningChoice, piece: Piece) -> None:
         """The time between tokens; where several make a piece, it is shared among them."""
@@ -229,7 +245,8 @@ class Answers:
         for _ in range(gaps):
             self.service.metrics.observe("time_between_tokens_seconds", (piece.at - begin) / gaps)
 
-    def _count(self) -> None:
+    def count(self) -> None:
+        """Into the metrics, once they are over."""
         metrics = self.service.metrics
         for number, answer in enumerate(self.answers):
             usage, times, is_first = answer.usage, answer.times, number % self.request.choices == 0
@@ -328,34 +345,3 @@ def _told(model: Model, question: Question, most: int | None, check: Callable[[]
     if most is not None:
         known = model.prompt_logprobs(question.prompt, most, check=check) if len(question.prompt) > 1 else ()
     return ToldPrompt(model.tokenizer, question.prompt.gone_on(()), known)
-
-
-async def write(exchange: Exchange, answers: Answers, form: ResponseFormat) -> None:
-    """The answers in one response, or as events."""
-    deltas = answers.deltas()
-    async with AsyncExitStack() as stack:
-        stack.callback(answers.tell, Record.of(exchange.request.scope))
-        await stack.enter_async_context(aclosing(deltas))
-        if answers.request.stream:
-            await _write_events(exchange, answers, form, deltas)
-            return
-        async for _ in deltas:
-            pass
-        answers.choose()
-        await exchange.value(form.whole(answers))
-
-
-async def _write_events(
-    exchange: Exchange, answers: Answers, form: ResponseFormat, deltas: AsyncGenerator[Delta, None]
-) -> None:
-    begun = False
-    async for delta in deltas:
-        if not begun:
-            begun = True
-            for value in form.begin(answers):
-                await exchange.event(value)
-        for value in form.delta(answers, delta):
-            await exchange.event(value)
-    for value in form.close(answers):
-        await exchange.event(value)
-    await exchange.end(marked=form.is_marked)

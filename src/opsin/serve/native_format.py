@@ -75,8 +75,8 @@ def about_prompt(told: Answers) -> dict[str, Any]:
 def native_piece(told: Answers, choice: RunningChoice, delta: Delta) -> dict[str, Any]:
     """A piece of a stream."""
     piece, logprobs = delta.piece, told.logprobs(delta.piece.logprobs)
-    chunk = {**_chunk(choice, piece.text, piece.count), "tokens": [*piece.ids], "stop": False}
-    return {**chunk, **told.extras(delta), **({"completion_probabilities": logprobs} if logprobs else {})}
+    chunk = {**_chunk(choice, piece.text, piece.count), "tokens": piece.ids, "stop": False, **told.extras(delta)}
+    return {**chunk, "completion_probabilities": logprobs} if logprobs else chunk
 
 
 def _chunk(choice: RunningChoice, text: str, count: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ class Detokenizer:
     def __init__(self, piece: Callable[[int], bytes], *, strip_space: bool) -> None:
         self._piece = piece
         self.strips_space = strip_space  # the next piece loses one leading space
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = b""  # of an unfinished character
 
     def push(self, id: int) -> str:
         """The text that this token completes; empty while a character is unfinished."""
@@ -24,8 +24,14 @@ class Detokenizer:
         if self.strips_space and piece:
             self.strips_space = False
             piece = piece.removeprefix(b" ")
-        return self._decoder.decode(piece)
+        return self._decode(piece)
 
     def finish(self) -> str:
         """What is left: a replacement character for an unfinished one, else nothing."""
-        return self._decoder.decode(b"", final=True)
+        return self._decode(b"", final=True)
+
+    def _decode(self, piece: bytes, *, final: bool = False) -> str:
+        data = self._rest + piece
+        text, used = codecs.utf_8_decode(data, "replace", final)
+        self._rest = data[used:]
+        return text

@@ -33,9 +33,11 @@ class Lines:
         """The text that may be shown, and whether it ends here. `seconds` have passed since it began."""
         if self._limits.indent and (cut := self._short_line(text)) is not None:
             return text[:cut], True
-        self._lines += text.count("\n")
         most = self._limits.seconds
-        return text, most is not None and self._lines > 0 and seconds > most
+        if most is None:
+            return text, False
+        self._lines += text.count("\n")
+        return text, self._lines > 0 and seconds > most
 
     def _short_line(self, text: str) -> int | None:
         """Where a line that is indented too little says something."""

@@ -14,8 +14,8 @@ class StopStrings:
     """Watches one text. `matched` is the stop string that ended it, None so far."""
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self._root = _State(0, [stop for stop in dict.fromkeys(stops) if stop], None)
-        self._state = self._root
+        self._stops = [stop for stop in dict.fromkeys(stops) if stop]
+        self._state = _State(0, self._stops, None)
         self._held = ""
         self.matched: str | None = None
 
@@ -23,6 +23,8 @@ class StopStrings:
         """The text that may be shown now, and whether a stop string has been met. Afterwards nothing more comes."""
         if self.matched is not None:
             return "", True
+        if not self._stops:
+            return text, False
         begin, text = len(self._held), self._held + text
         found = (len(text), 0)  # where it begins, and minus its length
         state = self._state

@@ -177,7 +177,7 @@ class Tokenizer(Stays):
             return _read_byte(text)
         if kind != NORMAL:
             return b""
-        return _spell_bytes(text) if self._options.byte_encoded else _to_bytes(text.replace(SPACE, " "))
+        return _bytes_of_letters(text) if self._options.byte_encoded else _to_bytes(text.replace(SPACE, " "))
 
     def control_ids(self, has: Callable[[str], bool]) -> frozenset[int]:
         """Ids of those control tokens whose text is so."""

@@ -141,7 +141,7 @@ def mistakes() -> list[tuple[str, bytes | dict[str, object], str]]:
     forms = [
         form("a.wav", b"no sound at all", ask), form("a.m4a", m4a[: len(m4a) // 2], ask), form("a.wav", b"", ask),
         form("a.wav", wav[:20], ask), form("a.wav", wav, {**ask, "response_format": "docx"}),
-        form("a.wav", wav, {**ask, "language": "tlh"}), form("a.wav", wav, {"model": HEARS}),
+        form("a.wav", wav, {**ask, "language": "tlh"}), form("a.wav", wav, {"model": HEARS, "response_format": "srt"}),
         form("a.mp4", made_video(3), ask), b"--cut--\r\n",
     ]  # fmt: skip
     film = {"type": "input_video", "input_video": {"data": base64.b64encode(m4a).decode()}}

@@ -10,7 +10,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 
 class Wire:
-    """Writes parts of a response that was begun, in chunks (RFC 9112, 7.1), as `send` would.
+    """Writes parts of a response that was begun, in chunks (RFC 9112, 7.1), as `send` would. For the event loop.
 
     Between a route and its connection stand layers of ours, Starlette's, uvicorn's and h11's. All of them look at the
     beginning of a response and at its end. What stands between is passed on, which for a token of an answer takes

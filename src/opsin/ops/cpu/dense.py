@@ -20,7 +20,7 @@ _MANY_ROWS = 24  # rows that are worth widening weights for
 
 
 class Dense:
-    """`Ops.linear` of one tape, as far as it goes this way."""
+    """`Ops.linear` of one tape, as far as it goes this way. For one thread at a time, as `Operations`."""
 
     def __init__(self, ops: Operations, scratch: Scratch) -> None:
         self._ops, self._scratch = ops, scratch

@@ -30,7 +30,7 @@ def layers(device: Cpu, name: str, inputs: int, most: int) -> Iterator[tuple[Cal
     while size < BYTES:
         ops, tape = device.record()
         x = tape.input(ops, "x", (tape.count("rows", most), inputs), "f32")
-        packed = ops.pack(weight(name, STRIPS * STRIP, inputs))
+        packed = ops.pack(weight(name, STRIPS * STRIP, inputs), rounded=True)
         assert isinstance(packed, PackedWeight)
         program = tape.finish({"y": ops.linear(x, packed)})
         program.inputs["x"][...] = np.random.default_rng(0).standard_normal((most, inputs)).astype(np.float32)

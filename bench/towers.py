@@ -37,7 +37,7 @@ from opsin.convert.hf import convert
 from opsin.gguf import File
 from opsin.media.decode import open_picture
 from opsin.models import VisionEncoder, load_encoder
-from opsin.nn.module import EncoderReader
+from opsin.nn.module import FileReader
 from opsin.ops import Array, most
 from opsin.ops.cpu import Cpu
 
@@ -179,7 +179,7 @@ class Tower:
     def __init__(self, device: Cpu, path: Path, side: int) -> None:
         self._ops, self.operations = device.eager(), 0
         with File.open(path) as file:
-            self._encoder: VisionEncoder = load_encoder(file, EncoderReader(file, self._ops))
+            self._encoder: VisionEncoder = load_encoder(file, FileReader(file, self._ops))
         spans = self._encoder.layout(open_picture(picture(0, side))).spans
         whole = {
             span.digest: span.features for span in spans if span.features is not None

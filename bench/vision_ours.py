@@ -23,7 +23,7 @@ from opsin.config import from_environment
 from opsin.gguf import File
 from opsin.media.decode import open_picture
 from opsin.models import VisionEncoder, load_encoder
-from opsin.nn.module import EncoderReader
+from opsin.nn.module import FileReader
 from opsin.ops.cpu import Cpu
 from opsin.spans import TextSpan
 
@@ -63,7 +63,7 @@ class Seeing:
             for name in OPERATIONS:
                 setattr(ops, name, _timed(name, getattr(ops, name), spent))
         with File.open(self.files[1]) as file:
-            return load_encoder(file, EncoderReader(file, ops))
+            return load_encoder(file, FileReader(file, ops))
 
     def _features(self, encoder: VisionEncoder, numbers: list[int]) -> Floats:
         spans = [span for number in numbers for span in encoder.layout(open_picture(picture(number))).spans]

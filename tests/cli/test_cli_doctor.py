@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,7 +48,7 @@ def test_formats_that_take_more_than_their_file_are_marked(run) -> None:
     assert larger == {"TQ1_0": 1.37, "Q1_0": 2.22}
     lines = {line.split()[0]: line for line in run("doctor").stdout.splitlines() if line.strip()}
     assert lines["TQ1_0"].endswith("1.37 times its size in the file")
-    assert lines["IQ1_M"].endswith("expanded  9.14 times its size in the file")
+    assert re.search(r"expanded  9.(14|29) times its size in the file$", lines["IQ1_M"])  # f16, or integers
     assert "times" not in lines["MXFP4"] + lines["IQ4_XS"] + lines["NVFP4"] + lines["Q4_K"]
 
 

@@ -15,7 +15,7 @@ from opsin.errors import FileError, ModelError, OpsinError
 from opsin.gguf import File
 from opsin.models import load_audio_encoder
 from opsin.nn.meta import MetaReader
-from opsin.nn.module import EncoderReader
+from opsin.nn.module import FileReader
 from opsin.ops.cpu import Operations
 from opsin.spans import TextSpan
 
@@ -48,7 +48,7 @@ def path(truth, theirs, tmp_path_factory):
 
 def opened(path, device):
     with File.open(path) as file:
-        reader = EncoderReader(file, device.eager())
+        reader = FileReader(file, device.eager())
         encoder = load_audio_encoder(file, reader)
         assert not reader.unread()
         return encoder
@@ -181,7 +181,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_tensor_is_refused_by_its_name(path, device, tmp_path, damage):
     with File.open(path) as file:
-        metadata, tensors = dict(file.typed), {name: EncoderReader(file, None).values(name) for name in file.tensors}
+        metadata, tensors = dict(file.typed), {name: FileReader(file, None).values(name) for name in file.tensors}
     for name, values in tensors.items():
         if ".blk." in name and ".blk.1." not in name or name == "a.position_embd.weight":  # as long as it is
             continue
@@ -193,7 +193,7 @@ def test_a_damaged_tensor_is_refused_by_its_name(path, device, tmp_path, damage)
             continue
         with pytest.raises((ModelError, FileError)) as raised, File.open(bad) as file:
             load_audio_encoder(file, MetaReader(file))
-            encoder = load_audio_encoder(file, EncoderReader(file, device.eager()))
+            encoder = load_audio_encoder(file, FileReader(file, device.eager()))
             embedded(encoder, sound(0.2))
         stem = name.rpartition(".")[0]  # or that of a neighbour: matrices are held against each other
         near = next((part for part in ("a.blk.1.", "mm.a.") if name.startswith(part)), stem)
@@ -213,7 +213,7 @@ def test_wrong_keys_are_refused_or_harmless(path, device, tmp_path):
             bad = write(tmp_path / "bad.gguf", {k: v for k, v in changed.items() if v is not None}, tensors)[0]
             try:
                 with File.open(bad) as file:
-                    assert len(embedded(load_audio_encoder(file, EncoderReader(file, device.eager())), sound(0.2)))
+                    assert len(embedded(load_audio_encoder(file, FileReader(file, device.eager())), sound(0.2)))
             except OpsinError as error:
                 assert len(str(error)) < 400
 

@@ -9,7 +9,7 @@ from opsin.errors import FileError, ModelError, OpsinError
 from opsin.gguf import File
 from opsin.models import load_encoder
 from opsin.nn.meta import MetaReader
-from opsin.nn.module import EncoderReader
+from opsin.nn.module import FileReader
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -40,14 +40,14 @@ def whole(request, tmp_path_factory):
     """A file's metadata and tensors."""
     path = truths.TOWERS[request.param].write(tmp_path_factory.mktemp("whole") / "tower.gguf")
     with File.open(path) as file:
-        reader = EncoderReader(file, None)
+        reader = FileReader(file, None)
         return dict(file.typed), {name: reader.values(name) for name in file.tensors}
 
 
 def run(device, path):
     with File.open(path) as file:
         load_encoder(file, MetaReader(file))  # as it is opened, long before a picture comes
-        encoder = load_encoder(file, EncoderReader(file, device.eager()))
+        encoder = load_encoder(file, FileReader(file, device.eager()))
     made = features(encoder.layout(open_picture(picture(60, 44))))
     try:
         return encoder.encode(made[0][None]).numpy()

@@ -13,7 +13,7 @@ from opsin.gguf import File, NewTensor, write
 from opsin.media.budget import PictureBudget
 from opsin.media.decode import open_picture
 from opsin.models import load_encoder, minicpmv
-from opsin.nn.module import EncoderReader
+from opsin.nn.module import FileReader
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -236,7 +236,7 @@ def test_a_row_beside_the_patches_is_refused(device, truth, tmp_path):
         tensors.append(NewTensor.of("v.class_embd", np.zeros(48, np.float32)))
         write(tmp_path / "bad.gguf", dict(file.typed), tensors)
     with File.open(tmp_path / "bad.gguf") as file, pytest.raises(ModelError, match=r"v\.class_embd"):
-        load_encoder(file, EncoderReader(file, device.eager()))
+        load_encoder(file, FileReader(file, device.eager()))
 
 
 def from_end_to_end(encoder, truth):

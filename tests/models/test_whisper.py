@@ -13,7 +13,7 @@ from opsin.gguf import File
 from opsin.models import load_decoder, load_hearer
 from opsin.models import whisper as family
 from opsin.nn import hearing
-from opsin.nn.module import EncoderReader, FileReader
+from opsin.nn.module import FileReader
 from opsin.spans import Prompt
 
 torch = pytest.importorskip("torch")
@@ -37,7 +37,7 @@ def path(theirs, tmp_path_factory):
 
 def opened(path, device):
     with File.open(path) as file:
-        reader, ears = FileReader(file, device.eager()), EncoderReader(file, device.eager())
+        reader, ears = FileReader(file, device.eager()), FileReader(file, device.eager())
         made = load_decoder(file, reader), load_hearer(file, ears)
         return *made, set(reader.unread()) & set(ears.unread())
 

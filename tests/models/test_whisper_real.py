@@ -86,7 +86,7 @@ def heard(theirs, logs):
 
 @pytest.mark.parametrize(("form", "most"), [("f32", 1e-4), ("f16", 1e-3)])
 def test_states_and_logits_equal_transformers(form, most, folder, tmp_path, theirs, heard, logs):
-    """In F16, as the weights were published, encoders may compute with integers."""
+    """F16, as the weights were published, may be computed by integers."""
     from opsin.api.speech.looking import look
 
     path = convert(folder, tmp_path / "whisper.gguf", format=form).paths[0]

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from opsin.gguf import File, NewTensor, write
 from opsin.models import VisionEncoder, load_encoder
-from opsin.nn.module import EncoderReader
+from opsin.nn.module import FileReader
 from opsin.ops.cpu import Cpu
 from opsin.spans import Patches
 
@@ -85,7 +85,7 @@ def opener(device: Cpu, truth: object, write: Callable[..., Path], folder: Path)
 
     def open_file(**options: object) -> VisionEncoder:
         with File.open(write(folder / "tower.gguf", truth, **options)) as file:
-            return load_encoder(file, EncoderReader(file, device.eager()))
+            return load_encoder(file, FileReader(file, device.eager()))
 
     return open_file
 

@@ -118,7 +118,7 @@ class TorchOps:
         kind = np.int32 if np.issubdtype(values.dtype, np.integer) else np.float32
         return self.wrap(torch.from_numpy(values.astype(kind)))
 
-    def pack(self, raw: Raw, *, encoder: bool = False) -> Weight:
+    def pack(self, raw: Raw, *, rounded: bool = False) -> Weight:
         kind, (outputs, inputs) = by_id(raw.type), raw.shape
         stored = np.empty(outputs * kind.row_bytes(inputs), np.uint8)
         raw.read(0, outputs, stored)

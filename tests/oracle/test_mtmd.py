@@ -24,7 +24,7 @@ from opsin.convert.hf import convert
 from opsin.gguf import File
 from opsin.media.decode import open_picture
 from opsin.models import load_encoder
-from opsin.nn.module import EncoderReader
+from opsin.nn.module import FileReader
 from opsin.nn.vit import attention_spans, block_order
 
 xllamacpp = pytest.importorskip("xllamacpp")
@@ -145,8 +145,8 @@ def without_newlines(ours):
 def as_llama_cpp_does(mmproj, image, device):
     """Embeddings with the class row after the patches."""
     with File.open(mmproj) as file:
-        encoder = load_encoder(file, EncoderReader(file, device.eager()))
-        positions = EncoderReader(file, device.eager()).values("v.position_embd.weight")
+        encoder = load_encoder(file, FileReader(file, device.eager()))
+        positions = FileReader(file, device.eager()).values("v.position_embd.weight")
     tower, (span,) = encoder.tower, encoder.layout(open_picture(image)).spans
     grid, given = tower.shape.grid, span.features.make()[None]
     class_row = tower.position_embeddings.numpy()[0] - positions[0]

@@ -9,7 +9,7 @@ from weakref import finalize
 from opsin.engine.encoding import Turn
 from opsin.gguf import File
 from opsin.nn.meta import MetaReader
-from opsin.nn.module import EncoderReader, Reader
+from opsin.nn.module import FileReader, Reader
 from opsin.ops.device import Device
 
 Part = TypeVar("Part")
@@ -36,7 +36,7 @@ class PartFile(Generic[Part]):
         """What reads the weights, once, see `engine.encoding`."""
 
         def read(turn: Turn) -> Part:
-            made = self._read(self.file, EncoderReader(self.file, device.eager(turn)))
+            made = self._read(self.file, FileReader(self.file, device.eager(turn)))
             self.close()
             return made
 

@@ -99,22 +99,22 @@ def examine(config: Config) -> Report:
         memory_bytes=machine_bytes(),
         memory_available_bytes=available_bytes(),
         kernels=found.kernels,
-        formats=_formats(),
+        formats=_formats(found.rounds),
         cache=found.cache,
         weights=found.weights,
         limits=_limits(found),
     )
 
 
-def _formats() -> list[Format]:
+def _formats(rounds: bool) -> list[Format]:
     from opsin.ops.layout import STRIP, layout_of
     from opsin.quants import TYPES
 
     width = 4096
     result = []
     for kind in TYPES.values():
-        layout = layout_of(kind)
-        expanded = kind.planes is None and layout.name != kind.name.lower()
+        layout = layout_of(kind, rounded=rounds)
+        expanded = kind.planes is None and layout_of(kind).name != kind.name.lower()
         memory = layout.strip_bytes(width) / (STRIP * width)
         stored = kind.bytes / kind.elements
         result.append(Format(kind.name, layout.name, memory, stored, expanded, round(memory / stored, 2)))

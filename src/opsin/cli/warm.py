@@ -43,7 +43,7 @@ def _weights(ops: Ops, kind: QuantType, x: Array, ids: Array) -> None:
     def read(first: int, last: int, into: npt.NDArray[np.uint8]) -> None:
         into[:] = 0
 
-    weight = ops.pack(Raw("warm", kind.id, (_WIDTH, _WIDTH), read))
+    weight = ops.pack(Raw("warm", kind.id, (_WIDTH, _WIDTH), read), rounded=True)
     ops.linear(x, weight)
     ops.embed(ids, weight)
 
@@ -69,7 +69,7 @@ def _tower(ops: Ops) -> None:
     heads = x.reshape(_WIDTH // _HEAD, _HEAD)
     for name in (*_FLOATS, "Q8_0"):
         raw = Raw("warm", BY_NAME[name].id, (_WIDTH, _WIDTH), lambda first, last, into: into.fill(0))
-        weight = ops.pack(raw, encoder=True)
+        weight = ops.pack(raw, rounded=True)
         ops.attend_dense(heads, heads, heads, first, last, scale=1.0, like=weight)
         for activation in (None, *get_args(Activation)):
             ops.linear(x, weight, activation=activation)

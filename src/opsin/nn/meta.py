@@ -51,14 +51,14 @@ class MetaReader(FileReader):
         if change is not None:
             kind = BY_NAME["F32"].id
             outputs, inputs = change(np.broadcast_to(np.float32(0), (outputs, inputs))).shape
-        size = weight_bytes(by_id(kind), outputs, inputs)
+        size = weight_bytes(by_id(kind), outputs, inputs, rounded=True)
         self.bytes += size
         return MetaWeight((outputs, inputs), size)
 
     def halves(self, name: str) -> tuple[MetaWeight, MetaWeight]:
         kind, outputs, inputs = self._matrix(name)
         whole = by_id(kind if inputs // 2 % by_id(kind).elements == 0 else BY_NAME["F32"].id)
-        size = weight_bytes(whole, outputs, inputs // 2)
+        size = weight_bytes(whole, outputs, inputs // 2, rounded=True)
         self.bytes += 2 * size
         half = MetaWeight((outputs, inputs // 2), size)
         return half, half

@@ -93,7 +93,7 @@ class FileReader:
                 done += len(run) * row
 
         place = self._place(name) + ("" if rows is None else f" {blake2b(chosen.tobytes()).hexdigest()}")
-        return self._pack(Raw(name, kind, (len(chosen), inputs), read, self._origin, place))
+        return self.ops.pack(Raw(name, kind, (len(chosen), inputs), read, self._origin, place), rounded=True)
 
     def halves(self, name: str) -> tuple[Weight, Weight]:
         return self._half(name, 0), self._half(name, 1)
@@ -113,10 +113,7 @@ class FileReader:
             into.reshape(last - first, -1)[:] = whole[:, number]
 
         place = f"{self._place(name)} half {number}"
-        return self._pack(Raw(name, kind, (outputs, width), read, self._origin, place))
-
-    def _pack(self, raw: Raw) -> Weight:
-        return self.ops.pack(raw)
+        return self.ops.pack(Raw(name, kind, (outputs, width), read, self._origin, place), rounded=True)
 
     def stored(self, name: str) -> Weight:
         """The file stays open for as long as the table lives, also when whoever opened it closes it."""
@@ -177,13 +174,6 @@ class FileReader:
             self._done += info.nbytes
             self._progress(self._done, self._whole)
         return info
-
-
-class EncoderReader(FileReader):
-    """The same of an encoder of pictures or sound, packed as `Ops.pack` says of these."""
-
-    def _pack(self, raw: Raw) -> Weight:
-        return self.ops.pack(raw, encoder=True)
 
 
 class Rereader:

@@ -201,13 +201,12 @@ class Ops(ExpertOps, RecurrentOps, Protocol):
     depend on the keys that they see).
     """
 
-    def pack(self, raw: Raw, *, encoder: bool = False) -> Weight:
+    def pack(self, raw: Raw, *, rounded: bool = False) -> Weight:
         """Lay a weight matrix out for this device. Done once, at load.
 
-        encoder: it is for `linear` alone, whose x has a known number of rows, as in encoders of pictures and sound.
-        Floats of 16 bits may then become integers of 16 bits that share a scale, and x as well, which loses less than
-        the floats did. The CPU does so where it has AVX-512 VNNI or AVX-VNNI; its results are not those of a CPU
-        without.
+        rounded: floats of 16 bits may become integers of 16 bits that share a scale, and so may x of `linear`, which
+        loses less than the floats did. The CPU does so where it has AVX-512 VNNI or AVX-VNNI; its results are not
+        those of a CPU without.
         """
         ...
 

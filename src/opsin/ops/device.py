@@ -162,10 +162,12 @@ class Findings:
     """What can be said of a device before it is opened.
 
     Attributes:
+        rounds: whether it makes integers of floats of 16 bits where it may (`Ops.pack`).
         kernels: each module of kernels, and what it says about itself in a line.
     """
 
     processor: Processor
+    rounds: bool
     kernels: dict[str, str]
     cache: KernelCache
     weights: KeptWeights

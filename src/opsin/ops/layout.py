@@ -18,8 +18,8 @@ Where steps are uneven, 4 bits choose one of 16 bytes of a table, which the kern
 
 Widths are built from planes: 5 = 4 + 1 (the top bit), 6 = 4 + 2, 3 = 2 + 1. Float weights are [inputs][STRIP].
 
-Weights of encoders may be integers of 16 bits, pairs of inputs side by side, in blocks of BLOCK inputs, of which the
-last may be shorter:
+Floats of 16 bits may become integers of 16 bits, pairs of inputs side by side, in blocks of BLOCK inputs, of which
+the last may be shorter:
 
     scales   f32 [STRIP]
     values   i16 [inputs of the block / 2][STRIP][2]
@@ -132,21 +132,16 @@ def strips(outputs: int) -> int:
     return -(-outputs // STRIP)
 
 
-def layout_of(kind: QuantType) -> Layout:
-    """How a format lies in memory. Formats without planes are kept as f16."""
+def layout_of(kind: QuantType, *, rounded: bool = False) -> Layout:
+    """How a format lies in memory. Those without planes are kept as f16; `rounded`: floats of 16 bits as integers."""
     if kind.planes is not None:
         p = kind.planes
         return Layout("planes", p.bits, p.group, p.zero, p.minimum, p.codes, p.paired, p.table)
     plain = {"F32": "f32", "F64": "f32", "BF16": "bf16"}
-    return Layout(plain.get(kind.name, "f16"))
+    name = plain.get(kind.name, "f16")
+    return Layout("int16" if rounded and name != "f32" else name)
 
 
-def encoder_layout_of(kind: QuantType) -> Layout:
-    """How a format lies in memory where 16 bits of an encoder's weight become integers."""
-    plain = layout_of(kind)
-    return Layout("int16") if plain.kind in ("f16", "bf16") else plain
-
-
-def weight_bytes(kind: QuantType, outputs: int, inputs: int) -> int:
-    """Bytes that a matrix of a format takes in memory."""
-    return strips(outputs) * layout_of(kind).strip_bytes(inputs)
+def weight_bytes(kind: QuantType, outputs: int, inputs: int, *, rounded: bool = False) -> int:
+    """Bytes that a matrix of a format takes in memory; `rounded`: on devices that do so, and nearly so on others."""
+    return strips(outputs) * layout_of(kind, rounded=rounded).strip_bytes(inputs)

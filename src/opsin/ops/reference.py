@@ -107,7 +107,7 @@ class Reference(RecurrentReference):
     def constant(self, values: Values) -> Array:
         return self.array(values)
 
-    def pack(self, raw: Raw, *, encoder: bool = False) -> Weight:
+    def pack(self, raw: Raw, *, rounded: bool = False) -> Weight:
         kind = by_id(raw.type)
         outputs, inputs = raw.shape
         stored = np.empty(outputs * kind.row_bytes(inputs), np.uint8)

@@ -67,7 +67,7 @@ def ends(*lengths):
 
 def coarse(o, q, k, v, first, last, scale=0.2, parts=1, like="Q8_0"):
     given = (o.constant(a) for a in (q, k, v, first, last))
-    weight = o.pack(raw(like, 32, 32), encoder=True)
+    weight = o.pack(raw(like, 32, 32), rounded=True)
     return o.attend_dense(*given, scale=scale, parts=parts, like=weight).numpy()
 
 

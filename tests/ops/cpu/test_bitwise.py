@@ -72,14 +72,14 @@ def test_rows_alone_in_chunks_and_with_other_threads(teams, name):
             np.testing.assert_array_equal(run(teams[2].eager(), x[at], at).numpy(), whole[at])
 
 
-@pytest.mark.parametrize("name", [*FLOATS, *QUANTISED])
-def test_linear_and_embed(teams, name):
+@pytest.mark.parametrize(("name", "rounded"), [*((n, False) for n in (*FLOATS, *QUANTISED)), ("F16", True)])
+def test_linear_and_embed(teams, name, rounded):
     tensor, x, residual = raw(name, 97, 256), normal(20, 256), normal(20, 97)
     ids = np.array([3, 96, 0, 50], np.int32)
 
     def run(threads, at):
         ops = teams[threads].eager()
-        weight = ops.pack(tensor)
+        weight = ops.pack(tensor, rounded=rounded)
         bias = ops.constant(normal(97))
         y = ops.linear(ops.constant(x[at]), weight, bias, ops.constant(residual[at]))
         return y.numpy(), ops.embed(ops.constant(ids), weight).numpy()
@@ -89,7 +89,7 @@ def test_linear_and_embed(teams, name):
         for got, wanted in zip(run(threads, slice(None)), (whole, rows), strict=True):
             np.testing.assert_array_equal(got, wanted)
     ops = teams[2].eager()
-    weight, bias = ops.pack(tensor), ops.constant(normal(97))
+    weight, bias = ops.pack(tensor, rounded=rounded), ops.constant(normal(97))
     for size in (1, 2, 3, 4, 5, 7, 11, 16):
         for start in range(0, 20, size):
             at = slice(start, start + size)

@@ -59,6 +59,8 @@ VNNI = [
     Kernel.of("quantise_int16"),
     Kernel.of("dense_int16"),
     Kernel.of("dense_int16", activation="gelu"),
+    Kernel.of("linear", kind="int16"),
+    Kernel.of("rows", part="embed", kind="int16"),
     *(Kernel.of("pack", kind="int16", source=kind) for kind in ("f16", "bf16")),
 ]
 KERNELS = [
@@ -106,7 +108,8 @@ def test_attention_by_bytes_uses_it_too(target):
 
 @pytest.mark.parametrize("target", ["avx512vnni", "avxvnni"])
 def test_products_of_integers_of_16_bits_take_pairs(target):
-    assert re.search(rf"\bvpdpwssd\b.*{DOTS[target][1]}", assembly(Kernel.of("dense_int16"), target))
+    for kernel in (Kernel.of("dense_int16"), Kernel.of("linear", kind="int16")):
+        assert re.search(rf"\bvpdpwssd\b.*{DOTS[target][1]}", assembly(kernel, target))
 
 
 @pytest.mark.parametrize("target", DOTS)

@@ -21,7 +21,7 @@ FILES = (
 )
 # What a set has of its own; the rest it shares with one that all tests run on. Where x86-64 is a kind of this CPU,
 # portable code is what the plainest one gets.
-_INTEGERS = ("test_linear.py", "test_attend_integers.py", "test_dense_int16.py")
+_INTEGERS = ("test_linear.py", "test_attend_integers.py", "test_int16.py")
 OWN = {"avx2": FILES, "avxvnni": _INTEGERS, "portable": ("test_linear.py",)}
 
 pytestmark = [

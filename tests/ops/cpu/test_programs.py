@@ -45,7 +45,7 @@ class Step:
             "embed": ops.pack(raw("Q8_0", 50, 64)),
             "norm": ops.constant(normal(64)),
             "qkv": ops.pack(raw("Q4_0", 128, 64)),
-            "out": ops.pack(raw("F16", 64, 64)),
+            "out": ops.pack(raw("F16", 64, 64), rounded=True),
             "frequencies": ops.constant(FREQUENCIES),
         }
 

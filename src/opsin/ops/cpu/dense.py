@@ -1,4 +1,4 @@
-"""Linear layers of many rows: weights of floats, and those of encoders that are 16-bit integers."""
+"""Linear layers of many rows, where these are known: weights of floats, and 16-bit integers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from opsin.ops.layout import BLOCK, STRIP, strips
 if TYPE_CHECKING:
     from opsin.ops.cpu.operations import Operations
 
-_MANY_ROWS = 24  # rows that are worth widening weights for
+_MANY_ROWS = 24  # rows that are worth blocks that stay in the second cache
 
 
 class Dense:
@@ -29,7 +29,7 @@ class Dense:
     def takes(self, x: Array, w: PackedWeight) -> bool:
         """Whether the layer is one of these."""
         many = isinstance(x.shape[0], int) and x.shape[0] >= _MANY_ROWS
-        return w.layout.kind == "int16" or (w.layout.kind != "planes" and many)
+        return w.layout.kind != "planes" and many
 
     def linear(
         self, x: Array, w: PackedWeight, bias: Array | None, residual: Array | None, activation: Activation | None
@@ -41,7 +41,7 @@ class Dense:
         keep: tuple[object, ...] = (w,)
         options: dict[str, str] = {"activation": activation} if activation else {}
         if w.layout.kind == "int16":
-            reads = list(self._integers(x))
+            reads = list(self.integers(x))
             name, beside, size = "dense_int16", place(reads[1]).address, place(reads[1]).row
         else:
             scratch, size = self._scratch.of(4 * STRIP * DENSE_INPUTS)
@@ -60,7 +60,7 @@ class Dense:
         tape.emit(kernel, args, items=items, reads=[*reads, *extra], writes=[y], keep=keep)
         return y
 
-    def _integers(self, x: Array) -> tuple[Array, Array]:
+    def integers(self, x: Array) -> tuple[Array, Array]:
         """x two integers an element, and a scale a block; done once for all weights that read it."""
         at, blocks, ops = place(x), -(-x.width // BLOCK), self._ops
         known, key = self._known.setdefault(at.lease, {}), (at.offset, x.width)

@@ -22,7 +22,7 @@ from opsin.ops.device import Findings, KeptWeights, KernelCache, Processor
 def examine(config: Config) -> Findings:
     """Look at this machine; compiles nothing. Raises DeviceError as `choose`."""
     isa = choose(config)
-    return Findings(_processor(config, isa), _kernels(), _cache(config, isa), _weights(config))
+    return Findings(_processor(config, isa), isa.rounds, _kernels(), _cache(config, isa), _weights(config))
 
 
 def clear(config: Config, *, weights: bool, kernels: bool) -> int:

@@ -39,6 +39,11 @@ class Isa:
     triple: str = ""
 
     @property
+    def rounds(self) -> bool:
+        """Whether products of 16-bit integers are quicker than those of floats."""
+        return self.dot == "vpdpbusd"
+
+    @property
     def foresees(self) -> bool:
         """Whether the CPU is known to read ahead best by itself where weights are read one after another."""
         return self.cpu == "znver4"

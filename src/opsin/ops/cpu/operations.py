@@ -49,8 +49,8 @@ class Operations(ExpertOperations, RecurrentOperations):
 
     # Weights and constants
 
-    def pack(self, raw: Raw, *, encoder: bool = False) -> Weight:
-        return self._packer.pack(raw, encoder=encoder)
+    def pack(self, raw: Raw, *, rounded: bool = False) -> Weight:
+        return self._packer.pack(raw, rounded=rounded)
 
     def stored(self, raw: Raw) -> Weight:
         return StoredTable.of(raw)
@@ -102,6 +102,10 @@ class Operations(ExpertOperations, RecurrentOperations):
 
     def _linear_input(self, x: Array, w: PackedWeight) -> tuple[tuple[int, ...], list[Array]]:
         """(x, bytes a row, scales, bytes a row, sums, lifts) and the Arrays behind them."""
+        if w.layout.kind == "int16":
+            integers = self._dense.integers(x)
+            q, scales = (place(p) for p in integers)
+            return (q.address, q.row, scales.address, scales.row, 0, 0), list(integers)
         if w.layout.kind != "planes":
             return (place(x).address, place(x).row, 0, 0, 0, 0), [x]
         parts = self._quantised(x, w.layout.group)

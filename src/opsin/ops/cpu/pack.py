@@ -18,7 +18,7 @@ from opsin.ops.cpu.program import Entry, Program
 from opsin.ops.cpu.team import Team
 from opsin.ops.cpu.weight_cache import WeightCache, padded
 from opsin.ops.cpu.words import words
-from opsin.ops.layout import STRIP, Layout, encoder_layout_of, layout_of, strips
+from opsin.ops.layout import STRIP, Layout, layout_of, strips
 from opsin.quants import QuantType, by_id
 
 _PIECE_BYTES = 8 << 20  # read and packed at a time: a reader fills one piece while the team packs the other
@@ -90,11 +90,10 @@ class Packer:
         self._slab: Block | None = None
         self._used = 0
 
-    def pack(self, raw: Raw, *, encoder: bool = False) -> PackedWeight:
+    def pack(self, raw: Raw, *, rounded: bool = False) -> PackedWeight:
         """Read a tensor piece by piece and lay it out. Raises FileError as `raw.read` does."""
         outputs, inputs = raw.shape
-        integers = encoder and self._code.isa.dot == "vpdpbusd"
-        layout = (encoder_layout_of if integers else layout_of)(by_id(raw.type))
+        layout = layout_of(by_id(raw.type), rounded=rounded and self._code.isa.rounds)
         block = self._laid(raw, layout, outputs, padded(strips(outputs) * layout.strip_bytes(inputs)))
         return PackedWeight(raw.shape, layout, block)
 

@@ -269,6 +269,7 @@ class Simd:
         self.i64_at = operation(i64, (i64,), lambda b, p: load(b, p, I64, 8))
         self.word_at = operation(i64, (i64,), lambda b, p: load(b, p, I64))
         self.i32_at = operation(i64, (i64,), lambda b, p: b.sext(load(b, p, I32), I64))
+        self.i16_at = operation(i64, (i64,), lambda b, p: b.sext(load(b, p, I16), I64))
         self.u8_at = operation(i64, (i64,), lambda b, p: b.zext(load(b, p, I8), I64))
         self.i8_at = operation(i64, (i64,), lambda b, p: b.sext(load(b, p, I8), I64))
         self.f32_at = operation(f32, (i64,), lambda b, p: load(b, p, F32))

@@ -96,9 +96,10 @@ def fetched_ahead(isa: Isa, rows: int, layout: Layout) -> tuple[int, int]:
     The longer products take, the further ahead. Some CPUs see themselves what comes in so plain an order, if products
     are few, and reach more of memory's bandwidth than a kernel that asks for it. Measured in docs/log.md.
     """
-    if isa.foresees and (rows == 1 or layout.bits == 8):
+    integers = layout.kind == "int16"
+    if isa.foresees and (rows == 1 or layout.bits == 8 or (integers and rows <= 4)):
         return 0, 0
-    if isa.lanes < 16 or rows == 1 or (rows == 2 and layout.bits in (4, 8)):
+    if isa.lanes < 16 or integers or rows == 1 or (rows == 2 and layout.bits in (4, 8)):
         return AHEAD, 0
     return 0, FAR_AHEAD
 

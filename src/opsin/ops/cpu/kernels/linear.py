@@ -3,7 +3,8 @@
 With an activation, it is taken of the sum and the bias; there is no residual then.
 
 Items are strips of STRIP outputs. For quantised weights x comes as int8 in groups of 32 (see `quantise`), and a
-result is a float32 sum over groups in order of k; for float weights it is a sum over k in order. One row takes
+result is a float32 sum over groups in order of k; 16-bit integers come likewise in blocks of BLOCK (see
+`quantise_int16`); for float weights it is a sum over k in order. One row takes
 the same sums in the same order as many, so a row's result does not depend on its company.
 
 Arguments stand in `linear_sums`.
@@ -18,7 +19,7 @@ from opsin.ops.cpu.dots import Dots
 from opsin.ops.cpu.kernels.linear_apart import few_of, unpacked
 from opsin.ops.cpu.kernels.linear_sums import OUTPUTS, ROWS, SCRATCH, SCRATCH_BYTES, Y_ROW, Y, sweep_of
 from opsin.ops.cpu.kernels.pointwise import function
-from opsin.ops.cpu.kernels.shared import jit
+from opsin.ops.cpu.kernels.shared import jit, nothing
 from opsin.ops.cpu.simd import Simd
 from opsin.ops.cpu.tiles import FEW_ROWS, linear_scratch
 from opsin.ops.layout import RECORD, STRIP, Layout
@@ -43,8 +44,8 @@ def make(
         simd, layout, [Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero, table=table) for v, t in shapes]
     )
     activate, active = activating(simd, activation or "copy"), activation != ""
-    unpack, take = unpacked(simd, layout) if apart else (_nothing, _nothing)
-    few = few_of(simd, layout) if apart else _nothing
+    unpack, take = unpacked(simd, layout) if apart else (nothing, nothing)
+    few = few_of(simd, layout) if apart else nothing
 
     def linear(args: int, first: int, last: int, thread: int) -> int:
         rows, outputs = at(at(args + ROWS)), at(args + OUTPUTS)
@@ -102,7 +103,3 @@ def activating(simd: Simd, name: str) -> Callable[..., Any]:
             store(y + 4 * i, f(args, load(y + 4 * i, width - i), zero()), width - i)
 
     return activate
-
-
-def _nothing(*arguments: int) -> None:
-    """Stands where a kernel has no unpacked weights."""

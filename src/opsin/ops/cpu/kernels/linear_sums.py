@@ -1,8 +1,8 @@
 """Sums of linear layers over one strip of packed weights, as tiles of `Dots` read them.
 
 Arguments (int64 words): weights, x, bytes a row of x, scales, bytes a row of scales, sums, lifts, y, bytes a row
-of y, outputs, records (or inputs, for floats), address of the row count, bias or 0, residual or 0, bytes a row of it,
-scratch or 0, bytes of scratch a thread, steps of four inputs a group.
+of y, outputs, records (or inputs, for floats and 16-bit integers), address of the row count, bias or 0, residual or 0,
+bytes a row of it, scratch or 0, bytes of scratch a thread, steps of four inputs a group.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from opsin.ops.cpu.dots import Dots
+from opsin.ops.cpu.kernels.int16_sums import LINE, sums_of
 from opsin.ops.cpu.kernels.shared import inlined, jit
 from opsin.ops.cpu.simd import Simd
 from opsin.ops.cpu.tiles import fetched_ahead
-from opsin.ops.layout import FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
+from opsin.ops.layout import BLOCK, FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
 
 (W, X, X_ROW, SCALES, SCALES_ROW, SUMS, LIFTS, Y, Y_ROW, OUTPUTS, RECORDS_WORD, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW,
  SCRATCH, SCRATCH_BYTES, STEPS) = (8 * i for i in range(18))  # fmt: skip
@@ -22,7 +23,7 @@ from opsin.ops.layout import FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
 
 def sweep_of(simd: Simd, tile: Dots, layout: Layout) -> Any:
     """All inputs of one strip times the tile's rows, and the results written out."""
-    total = _planes(simd, tile, layout) if layout.kind == "planes" else _floats(simd, tile, layout)
+    total = {"planes": _planes, "int16": _integers}.get(layout.kind, _floats)(simd, tile, layout)
     parts, finish = STRIP // (tile.vectors * simd.lanes), finish_of(simd, tile)
 
     @jit
@@ -137,6 +138,20 @@ def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
             w += STRIP * size
             x += 4
         return acc
+
+    return total
+
+
+def _integers(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
+    at, zeros, wide = simd.i64_at, tile.zeros, 4 * tile.vectors * simd.lanes
+    sums = sums_of(simd, tile, _fetching(simd, tile, layout))
+
+    @jit
+    def total(args: int, strip: int, part: int, row: int, left: int) -> Any:
+        inputs, x_row, s_row = at(args + RECORDS_WORD), at(args + X_ROW), at(args + SCALES_ROW)
+        w = at(args + W) + strip * LINE * ((inputs + BLOCK - 1) // BLOCK + (inputs + 1) // 2) + part * wide
+        x, s = at(args + X) + row * x_row, at(args + SCALES) + row * s_row
+        return sums(zeros(), w, 0, x, x_row, s, s_row, left, (inputs + 1) // 2, row + part == 0)
 
     return total
 

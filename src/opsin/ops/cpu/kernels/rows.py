@@ -13,9 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 from opsin.ops.cpu import cells
+from opsin.ops.cpu.kernels.int16_sums import LINE
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.simd import Simd
-from opsin.ops.layout import FLOAT_BYTES, PLANES, RECORD, RECORDS, STRIP, Layout
+from opsin.ops.layout import BLOCK, FLOAT_BYTES, PLANES, RECORD, RECORDS, STRIP, Layout
 
 IDS, TABLE, OUTPUTS, INPUTS, OUT = (8 * i for i in range(5))
 ROWS, X, X_ROW, WIDTH, TO, COUNT = (8 * i for i in range(6))
@@ -34,19 +35,22 @@ def make(
     if part in others:
         return others[part](simd)
     layout = Layout(kind, bits, group, zero, minimum, codes, paired, table)
-    return _embed(simd, _unpack_planes(simd, layout) if kind == "planes" else _unpack_floats(simd, kind), layout)
+    unpack = {"planes": _unpack_planes, "int16": _unpack_integers}.get(kind, _unpack_floats)
+    return _embed(simd, unpack(simd, layout), layout)
 
 
 def _embed(simd: Simd, unpack: Any, layout: Layout) -> Any:
     at, i32 = simd.i64_at, simd.i32_at
     record = layout.record_bytes if layout.kind == "planes" else 0
     factors = layout.factor_bytes if layout.kind == "planes" else 0
-    element = FLOAT_BYTES.get(layout.kind, 0)
+    element, integers = FLOAT_BYTES.get(layout.kind, 0), layout.kind == "int16"
 
     def embed(args: int, first: int, last: int, thread: int) -> int:
         inputs = at(args + INPUTS)
         records = inputs // RECORD
         strip_bytes = records * record + records // RECORDS * factors + inputs * STRIP * element
+        if integers:
+            strip_bytes = LINE * ((inputs + BLOCK - 1) // BLOCK + (inputs + 1) // 2)
         for row in range(first, last):
             number = i32(at(args + IDS) + 4 * row)
             if number < 0 or number >= at(args + OUTPUTS):
@@ -58,14 +62,31 @@ def _embed(simd: Simd, unpack: Any, layout: Layout) -> Any:
     return embed
 
 
-def _unpack_floats(simd: Simd, kind: str) -> Any:
-    read = {"f32": simd.f32_at, "f16": simd.f16_at, "bf16": simd.bf16_at}[kind]
-    put, size = simd.put_f32, FLOAT_BYTES[kind]
+def _unpack_floats(simd: Simd, layout: Layout) -> Any:
+    read = {"f32": simd.f32_at, "f16": simd.f16_at, "bf16": simd.bf16_at}[layout.kind]
+    put, size = simd.put_f32, FLOAT_BYTES[layout.kind]
 
     @jit
     def unpack(strip: int, place: int, inputs: int, out: int) -> None:
         for i in range(inputs):
             put(out + 4 * i, read(strip + (i * STRIP + place) * size))
+
+    return unpack
+
+
+def _unpack_integers(simd: Simd, layout: Layout) -> Any:
+    f32, i16, put = simd.f32_at, simd.i16_at, simd.put_f32
+
+    @jit
+    def unpack(strip: int, place: int, inputs: int, out: int) -> None:
+        line = strip + 4 * place
+        for k in range(0, inputs, BLOCK):
+            scale = f32(line)
+            for i in range(k, min(k + BLOCK, inputs)):
+                if i % 2 == 0:
+                    line += LINE
+                put(out + 4 * i, scale * float(i16(line + 2 * (i % 2))))
+            line += LINE
 
     return unpack
 

@@ -31,6 +31,10 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     return _for_all_values(numba.njit(function, forceinline=True, **OPTIONS))
 
 
+def nothing(*arguments: int) -> None:
+    """Stands where a kernel has no use for a part that others have."""
+
+
 def _for_all_values(compiled: Any) -> Callable[..., Any]:
     """Let Numba compile one function for a type: it would make one more for each constant that callers give."""
     resolve = compiled.get_call_template

@@ -58,6 +58,25 @@ def test_all_of_llama_servers_are_there_with_their_types_and_a_line_of_help(coun
         assert f"# HELP llamacpp:{name} " in text and f"llamacpp:{name}" in there
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("/v1/embeddings", {"input": [[3, 4, 5], [6]]}, lambda reply: 4),
+        ("/embedding", {"content": [3, 4, 5]}, lambda reply: 3),
+        ("/api/embed", {"input": ["rain", "sun"]}, lambda reply: reply["prompt_eval_count"]),
+        ("/rerank", {"query": "rain", "documents": ["rain"]}, lambda reply: reply["usage"]["prompt_tokens"]),
+    ],
+)
+def test_prompts_of_which_nothing_is_generated_are_counted(counting, path, body, told):
+    before, reply = values(counting), counting.ask(path, body)
+    after = values(counting)
+    more = {name: after[f"llamacpp:{name}"] - before[f"llamacpp:{name}"] for name in COUNTERS}
+    assert more["prompt_tokens_total"] == told(reply.json) > 0
+    assert more["prompt_seconds_total"] > 0
+    assert more["n_decode_total"] > 0
+    assert more["tokens_predicted_total"] == 0
+
+
 def test_no_series_tells_when_it_was_made_and_the_text_can_be_read(counting):
     reply = counting.ask("/metrics")
     assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")

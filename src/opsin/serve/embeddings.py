@@ -223,10 +223,9 @@ def _written(service: Service, asked: EmbeddingRequest, prompts: list[Prompt], *
     if values > _MOST_VALUES and (fields.encoding_format == "float" or not asked.openai):
         raise RequestError(f"{values} numbers of an answer, more than {_MOST_VALUES}", hint="send fewer inputs")
     norm = fields.embd_normalize if pooled else -1
-    made = [
-        shortened(one, fields.dimensions, norm)
-        for one in model.text.pooler.pool(prompts, asked.pooling, check=check)
-    ]  # fmt: skip
+    with service.metrics.reading(prompts):
+        found = model.text.pooler.pool(prompts, asked.pooling, check=check)
+    made = [shortened(one, fields.dimensions, norm) for one in found]
     if not asked.openai:
         return msgspec.json.encode([{"index": i, "embedding": [*_rows(one)]} for i, one in enumerate(made)])
     tokens = sum(map(len, prompts))

@@ -7,8 +7,10 @@ as they are declared, statuses, and the names of keys.
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Final
@@ -19,6 +21,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from opsin.serve.dashboard_metrics import COUNTED_MAXIMUM, Rate, Totals, families
+from opsin.spans import MediaSpan, Prompt
 
 TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _COUNTERS: Final = {
@@ -133,6 +136,16 @@ class Metrics(Collector):
         self._prompt_rate.add(computed, cost.prompt_seconds)
         self._predicted_rate.add(max(0, cost.generated_tokens - 1), cost.generating_seconds)
         self._longest = max(self._longest, cost.prompt_tokens + cost.generated_tokens)
+
+    @contextmanager
+    def reading(self, prompts: Sequence[Prompt]) -> Iterator[None]:
+        """Within, prompts are read that nothing is generated from: for embeddings, or to rank them."""
+        start = time.perf_counter()
+        yield
+        seconds = (time.perf_counter() - start) / max(1, len(prompts))
+        for prompt in prompts:
+            media = sum(len(span) for span in prompt.spans if isinstance(span, MediaSpan))
+            self.answered(AnswerCost(len(prompt), 0, media, 0, seconds, 0.0))
 
     def observe(self, name: str, seconds: float) -> None:
         """A time, of a histogram."""

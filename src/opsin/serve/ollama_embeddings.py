@@ -101,4 +101,5 @@ def _prompt(service: Service, text: str, truncate: bool, check: Callable[[], Non
 def _pooled(service: Service, prompts: list[Prompt], *, check: Callable[[], None]) -> list[Floats]:
     pooling = service.options.pooling or service.model.pooling
     pooling = service.model.pooling if pooling == "none" else pooling
-    return service.model.text.pooler.pool(prompts, pooling, check=check)
+    with service.metrics.reading(prompts):
+        return service.model.text.pooler.pool(prompts, pooling, check=check)

@@ -112,4 +112,5 @@ def _prompts(service: Service, query: str, documents: list[str], *, check: Calla
 
 
 def _ranked(service: Service, prompts: list[Prompt], *, check: Callable[[], None]) -> list[RankedDocument]:
-    return ranked(service.model.scores(prompts, check=check))
+    with service.metrics.reading(prompts):
+        return ranked(service.model.scores(prompts, check=check))

@@ -69,7 +69,7 @@ KERNELS = [
     Kernel.of("rows", part="take"),
     *(Kernel.of("rows", part=part) for part in ("overlay", "add", "mean", "put")),
     Kernel.of("linear", kind="f16", activation="gelu"),
-    Kernel.of("quantise", group=32),
+    Kernel.of("quantise", group=32, zero=8),
     Kernel.of("dense", kind="f16", activation="gelu_erf"),
     *(Kernel.of("pack", kind="planes", format=BY_NAME[name].id) for name in ("Q4_0", "Q6_K")),
     Kernel.of("pack", kind="f32"),
@@ -126,7 +126,7 @@ def test_portable_code_uses_none_of_them(target):
     assert len(text) > 2000
 
 
-@pytest.mark.parametrize("kernel", [Kernel.of("execute"), Kernel.of("quantise", group=32), linear("F16")], ids=str)
+@pytest.mark.parametrize("kernel", [Kernel.of("execute"), Kernel.of("quantise", group=32, zero=8), linear("F16")], ids=str)
 def test_other_kernels_for_arm(kernel):
     text = assembly(kernel, "dotprod")
     assert re.search(r"\bfmla\b|\bfrint|\bldar\b|\bcas", text)

@@ -58,7 +58,7 @@ class BlockDots(GroupDots):
         b, sums = self.b, ir.Constant(self.words, ir.Undefined)
         for i in range(4):
             sums = b.insert_element(sums, load(b, self.sums[2 * pair + i // 2], I32), I32(i))
-        return b.mul(sums, constant(self.words, -self.tile.zero))
+        return sums
 
     def _shuffled(self, x: Any, y: Any, words: tuple[int, ...]) -> Any:
         return self.b.shuffle_vector(x, y, ir.Constant(self.words, words))

@@ -46,7 +46,7 @@ class ExpertOperations(ABC):
     def reshape(self, x: Array, shape: tuple[Size, ...]) -> Array: ...
 
     @abstractmethod
-    def _quantised(self, x: Array, group: int) -> tuple[Array, ...]: ...
+    def _quantised(self, x: Array, layout: Layout) -> tuple[Array, ...]: ...
 
     def pack_experts(self, raw: Raw, experts: int) -> Stack:
         return self._packer.pack_experts(raw, experts)
@@ -130,7 +130,7 @@ class ExpertOperations(ABC):
         """`linear`'s (x, bytes a row, scales, bytes a row, sums, lifts), where a place is a row."""
         if layout.kind != "planes":
             return (place(x).address, 4 * x.width, 0, 0, 0, 0), [x]
-        parts = self._quantised(self.reshape(x, (x.shape[0], product(x.shape[1:]))), layout.group)
+        parts = self._quantised(self.reshape(x, (x.shape[0], product(x.shape[1:]))), layout)
         q, scales, sums, lifts = (place(part).address for part in parts)
         return (q, x.width, scales, 4 * (x.width // RECORD), sums, lifts), list(parts)
 

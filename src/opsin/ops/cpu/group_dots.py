@@ -81,13 +81,12 @@ class GroupDots:
         return biased(self.b, load(self.b, self.sums[t], I32), self.tile.zero, self.lanes)
 
     def _start(self, t: int) -> Any:
-        """The sum's first value: -zero * sum(x) undoes the bias of stored weights."""
+        """The sum's first value: -zero * sum(x), as `quantise` writes it, undoes the bias of stored weights."""
         zero = self.tile.zero
         if zero == 0 or (zero == 128 and self.isa.dot in ("maddubs", "sdot")):
             return constant(self.words, 0)
         assert self.isa.dot != "maddubs", "sums of bytes are pairs there"
-        value = splat(self.b, load(self.b, self.sums[t], I32), self.lanes)
-        return self.b.mul(value, constant(self.words, -zero))
+        return splat(self.b, load(self.b, self.sums[t], I32), self.lanes)
 
     def _plane(self, v: int, offset: int) -> Any:
         """A vector of a plane, loaded once a group."""

@@ -41,7 +41,7 @@ class Operations(ExpertOperations, RecurrentOperations):
 
     def __init__(self, tape: Tape, kept: WeightCache | None = None) -> None:
         self.tape = tape
-        self._bytes: WeakKeyDictionary[Lease, dict[tuple[int, int, int], tuple[Array, ...]]] = WeakKeyDictionary()
+        self._bytes: WeakKeyDictionary[Lease, dict[tuple[int, ...], tuple[Array, ...]]] = WeakKeyDictionary()
         self._attention, self._scratch = Attention(self), Scratch(tape)
         self._dense = Dense(self, self._scratch)
         self._programs = Programs(self, Operations)
@@ -108,22 +108,24 @@ class Operations(ExpertOperations, RecurrentOperations):
             return (q.address, q.row, scales.address, scales.row, 0, 0), list(integers)
         if w.layout.kind != "planes":
             return (place(x).address, place(x).row, 0, 0, 0, 0), [x]
-        parts = self._quantised(x, w.layout.group)
+        parts = self._quantised(x, w.layout)
         q, scales, sums, lifts = (place(p) for p in parts)
         return (q.address, q.row, scales.address, scales.row, sums.address, lifts.address), list(parts)
 
-    def _quantised(self, x: Array, group: int) -> tuple[Array, ...]:
-        """x as bytes; done once for all weights that read it."""
+    def _quantised(self, x: Array, layout: Layout) -> tuple[Array, ...]:
+        """x as bytes; done once for all weights that read it and are biased alike."""
+        group, zero = layout.group, 0 if self.tape.code.isa.dot == "maddubs" else layout.zero
         at = place(x)
         known = self._bytes.setdefault(at.lease, {})
-        key = (at.offset, x.width, group)
+        key = (at.offset, x.width, group, zero)
         if key not in known:
             groups = x.width // 32
             sums = (x.shape[0], groups * (32 // group))
             q = self.new((x.shape[0], x.width // 4), "i32")  # bytes, four an element
             parts = (q, self.new((x.shape[0], groups)), self.new(sums, "i32"), self.new(sums))
             args = (at.address, at.row, x.width, *(place(p).address for p in parts))
-            self.tape.emit(Kernel.of("quantise", group=group), args, items=x.shape[0], reads=[x], writes=parts)
+            kernel = Kernel.of("quantise", group=group, zero=zero)
+            self.tape.emit(kernel, args, items=x.shape[0], reads=[x], writes=parts)
             known[key] = parts
         return known[key]
 

@@ -126,7 +126,9 @@ def test_portable_code_uses_none_of_them(target):
     assert len(text) > 2000
 
 
-@pytest.mark.parametrize("kernel", [Kernel.of("execute"), Kernel.of("quantise", group=32, zero=8), linear("F16")], ids=str)
+@pytest.mark.parametrize(
+    "kernel", [Kernel.of("execute"), Kernel.of("quantise", group=32, zero=8), linear("F16")], ids=str
+)
 def test_other_kernels_for_arm(kernel):
     text = assembly(kernel, "dotprod")
     assert re.search(r"\bfmla\b|\bfrint|\bldar\b|\bcas", text)

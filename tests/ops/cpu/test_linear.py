@@ -77,6 +77,19 @@ def test_linear_of_any_number_of_outputs(ops, name, outputs):
         close(ops.linear(ops.constant(x), weight).numpy(), wanted, 2e-6)
 
 
+@pytest.mark.parametrize("name", ["Q4_K", "Q8_0"])
+def test_long_rows_and_many_outputs(ops, name):
+    """Some rows pass 8-bit weights in stretches, more pass a few strips at once: bits are those of one row alone."""
+    tensor, reference, x = raw(name, 330, 1280), Reference(wide=True), normal(70, 1280)
+    weight, bias = ops.pack(tensor), normal(330)
+    wanted = reference.linear(reference.constant(quantised(x)), reference.pack(tensor)).numpy() + bias
+    alone = np.concatenate([ops.linear(ops.constant(row[None]), weight, ops.constant(bias)).numpy() for row in x])
+    close(alone, wanted, 2e-6)
+    for rows in (5, 7, 16, 64, 65, 70):
+        y = ops.linear(ops.constant(x[:rows]), weight, ops.constant(bias))
+        np.testing.assert_array_equal(y.numpy(), alone[:rows])
+
+
 @pytest.mark.parametrize("name", FLOATS)
 @pytest.mark.parametrize("inputs", [1, 7, 40, 129])
 def test_float_weights_of_any_number_of_inputs(ops, name, inputs):

@@ -31,7 +31,7 @@ from opsin.ops.cpu.tape import TYPES, Eager, Lease, Place, Tape, place, view
 from opsin.ops.cpu.tiles import linear_scratch
 from opsin.ops.cpu.weight_cache import WeightCache
 from opsin.ops.cpu.words import float_bits
-from opsin.ops.layout import RECORD, STRIP, strips
+from opsin.ops.layout import RECORD, STRIP, Layout, strips
 
 _ROWS_BYTES = 4096  # elementwise work below this a thread is not worth sharing
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 AHEAD, FAR_AHEAD = 4096, 8192  # bytes between weights that are read and those that are fetched from memory meanwhile
 DENSE_INPUTS = 768  # inputs of a strip that `dense` takes at once
+SOME_ROWS = 64  # rows that pass 8-bit weights a stretch of records after the other, so that the next one can be fetched
+STRETCH = 32  # records of it
 FEW_ROWS = 16  # rows whose numbers are worth repeating (see `repeated.py`); more are worth unpacking weights for
 REPEATED_ROWS = 8  # of them side by side
 REPEATED_RECORDS = 64  # of them at once, which the second cache holds
@@ -104,10 +106,15 @@ def fetched_ahead(isa: Isa, rows: int, layout: Layout) -> tuple[int, int]:
     return 0, FAR_AHEAD
 
 
+def is_apart(dot: str, layout: Layout) -> bool:
+    """Whether products of more than two rows want weights, or rows, to be laid out for them first."""
+    return dot == "maddubs" and layout.kind == "planes"
+
+
 def linear_scratch(dot: str, layout: Layout, inputs: int) -> int:
-    """Bytes of one thread in `linear`, 0 where it needs none: unpacked weights of a strip, or a few rows repeated."""
-    if dot != "maddubs" or layout.kind != "planes":
-        return 0
+    """Bytes of one thread in `linear`: sums of a strip, unpacked weights of one, or a few rows repeated."""
+    if not is_apart(dot, layout):
+        return 4 * STRIP * 2 * SOME_ROWS if layout.bits == 8 else 0
     numbers = 4 * (RECORD // layout.group) * (2 if layout.minimum else 1)
     records = min(REPEATED_RECORDS, inputs // RECORD)
     repeated = REPEATED_ROWS * (4 * STRIP + REPEATED_BYTES * records)

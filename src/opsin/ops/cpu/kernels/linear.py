@@ -17,12 +17,21 @@ from typing import Any
 
 from opsin.ops.cpu.dots import Dots
 from opsin.ops.cpu.kernels.linear_apart import few_of, unpacked
-from opsin.ops.cpu.kernels.linear_sums import OUTPUTS, ROWS, SCRATCH, SCRATCH_BYTES, Y_ROW, Y, sweep_of
+from opsin.ops.cpu.kernels.linear_sums import (
+    OUTPUTS,
+    RECORDS_WORD,
+    ROWS,
+    SCRATCH,
+    SCRATCH_BYTES,
+    Y_ROW,
+    Y,
+    sweep_of,
+)
 from opsin.ops.cpu.kernels.pointwise import function
 from opsin.ops.cpu.kernels.shared import jit, nothing
 from opsin.ops.cpu.simd import Simd
-from opsin.ops.cpu.tiles import FEW_ROWS, linear_scratch
-from opsin.ops.layout import RECORD, STRIP, Layout
+from opsin.ops.cpu.tiles import FEW_ROWS, SOME_ROWS, STRETCH, is_apart
+from opsin.ops.layout import STRIP, Layout
 
 
 def tile_shapes(simd: Simd, kind: str) -> tuple[tuple[int, int], ...]:
@@ -38,11 +47,12 @@ def make(
     paired: bool = False, table: tuple[int, ...] = (), activation: str = "",
 ) -> Any:  # fmt: skip
     layout = Layout(kind, bits, group, zero, minimum, codes, paired, table)
-    apart, at = linear_scratch(simd.isa.dot, layout, RECORD) > 0, simd.i64_at
+    apart, at, eight = is_apart(simd.isa.dot, layout), simd.i64_at, layout.bits == 8
     shapes = [(v, t) for v, t in tile_shapes(simd, kind) if t <= 2 or not apart]
     in_tiles = _in_tiles(
         simd, layout, [Dots(simd, vectors=v, tokens=t, bits=bits, zero=zero, table=table) for v, t in shapes]
     )
+    most = shapes[-1][1]
     activate, active = activating(simd, activation or "copy"), activation != ""
     unpack, take = unpacked(simd, layout) if apart else (nothing, nothing)
     few = few_of(simd, layout) if apart else nothing
@@ -52,13 +62,16 @@ def make(
         scratch = at(args + SCRATCH) + thread * at(args + SCRATCH_BYTES)
         if apart and 2 < rows <= FEW_ROWS:
             few(args, first, last, scratch)
+        records = at(args + RECORDS_WORD)
+        at_once = STRETCH if eight and most < rows <= SOME_ROWS else records
         for strip in range(first, last):
             columns = min(STRIP, outputs - strip * STRIP)
             if apart and rows > FEW_ROWS:
                 unpack(args, strip, scratch)
                 take(args, strip, rows, columns, scratch)
             elif not apart or rows <= 2:
-                in_tiles(args, strip, rows, columns)
+                for start in range(0, records, at_once):
+                    in_tiles(args, strip, rows, start, min(at_once, records - start), scratch)
             if active:  # not of each tile at once: what was just stored in part cannot be read again without waiting
                 for t in range(rows):
                     activate(args, at(args + Y) + t * at(args + Y_ROW) + 4 * STRIP * strip, columns)
@@ -73,21 +86,21 @@ def _in_tiles(simd: Simd, layout: Layout, tiles: list[Dots]) -> Any:
     one, two, few, many, has_few = sweeps[0], sweeps[1], sweeps[-2], sweeps[-1], middle > 2
 
     @jit
-    def in_tiles(args: int, strip: int, rows: int, columns: int) -> None:
+    def in_tiles(args: int, strip: int, rows: int, start: int, count: int, scratch: int) -> None:
         row = 0
         while row < rows:
-            left = rows - row
+            left, sums = rows - row, scratch + 4 * STRIP * row
             if left == 1:
-                one(args, strip, row, 1, columns)
+                one(args, strip, row, 1, start, count, sums)
                 row += 1
             elif left == 2 or most == 2:
-                two(args, strip, row, 2, columns)
+                two(args, strip, row, 2, start, count, sums)
                 row += 2
             elif has_few and left <= middle:
-                few(args, strip, row, left, columns)
+                few(args, strip, row, left, start, count, sums)
                 row += middle
             else:
-                many(args, strip, row, left, columns)
+                many(args, strip, row, left, start, count, sums)
                 row += most
 
     return in_tiles

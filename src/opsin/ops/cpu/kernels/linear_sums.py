@@ -22,14 +22,26 @@ from opsin.ops.layout import BLOCK, FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
 
 
 def sweep_of(simd: Simd, tile: Dots, layout: Layout) -> Any:
-    """All inputs of one strip times the tile's rows, and the results written out."""
-    total = {"planes": _planes, "int16": _integers}.get(layout.kind, _floats)(simd, tile, layout)
-    parts, finish = STRIP // (tile.vectors * simd.lanes), finish_of(simd, tile)
+    """Some records of one strip (or all inputs, where weights have 16 bits or more) times the tile's rows.
+
+    Sums of the first ones stand at `sums` until the next come; those of all are written out.
+    """
+    add = {"planes": _planes, "int16": _integers}.get(layout.kind, _floats)(simd, tile, layout)
+    at, wide, tokens, finish = simd.i64_at, tile.vectors * simd.lanes, tile.tokens, finish_of(simd, tile)
+    parts, line, zeros, load, store = STRIP // wide, 4 * wide, tile.zeros, tile.load, tile.store
 
     @jit
-    def sweep(args: int, strip: int, row: int, left: int, columns: int) -> None:
+    def sweep(args: int, strip: int, row: int, left: int, start: int, count: int, sums: int) -> None:
+        columns = min(STRIP, at(args + OUTPUTS) - strip * STRIP)
         for part in range(parts):
-            finish(args, total(args, strip, part, row, left), strip, part, row, left, columns)
+            place = sums + part * tokens * line
+            acc = add(
+                args, zeros() if start == 0 else load(place, line, tokens, wide), strip, part, row, left, start, count
+            )
+            if start + count < at(args + RECORDS_WORD):
+                store(acc, place, line, tokens, wide)
+            else:
+                finish(args, acc, strip, part, row, left, columns)
 
     return sweep
 
@@ -54,8 +66,11 @@ def finish_of(simd: Simd, tile: Dots) -> Any:
 
 
 def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
-    """Sums over records; with codes, over blocks of RECORDS records that share factors."""
-    at, zeros = simd.i64_at, tile.zeros
+    """Sums over records; with codes, over blocks of RECORDS records that share factors.
+
+    The next stretch of a strip is fetched from memory while one is multiplied, by each tile its share.
+    """
+    at, prefetch, tokens = simd.i64_at, simd.prefetch_far, tile.tokens
     add_record = record_of(simd, tile, layout)
     wide, per = tile.vectors * simd.lanes, 128 // layout.group
     codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
@@ -63,14 +78,18 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
     stretch = RECORDS if codes else 1 << 30
 
     @jit
-    def total(args: int, strip: int, part: int, row: int, left: int) -> Any:
+    def add(args: int, acc: Any, strip: int, part: int, row: int, left: int, start: int, count: int) -> Any:
         records, x_row, s_row = at(args + RECORDS_WORD), at(args + X_ROW), at(args + SCALES_ROW)
         w = at(args + W) + strip * (records * record + records // RECORDS * factor_bytes)
-        x, s = at(args + X) + row * x_row, at(args + SCALES) + row * s_row
-        sum_row = s_row * (per // 4)
-        sums, lifts = at(args + SUMS) + row * sum_row, at(args + LIFTS) + row * sum_row
-        acc, done, ahead = zeros(), 0, row + part == 0
-        while done < records:
+        w += start * record + start // RECORDS * factor_bytes
+        x, s, sum_row = at(args + X) + row * x_row + start * RECORD, at(args + SCALES) + row * s_row, s_row * (per // 4)
+        sums, lifts = at(args + SUMS) + row * sum_row + start * per, at(args + LIFTS) + row * sum_row + start * per
+        s += 4 * start
+        rows, in_stretches, to_next, share, end = at(at(args + ROWS)), count < records, count * record, 0, 0
+        if in_stretches and part == 0:
+            share, end = record * row // rows // 64 * 64, record * min(row + tokens, rows) // rows // 64 * 64
+        done, ahead = 0, row + part == 0 and not in_stretches
+        while done < count:
             scale_of, lift_of = ones(), ones()
             if codes:
                 scale_of = factors(w + part * wide * 2)
@@ -79,8 +98,10 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
                 if minimum:
                     lift_of = factors(w + 2 * STRIP + part * wide * 2)
                 w += factor_bytes
-            for _ in range(min(stretch, records - done)):
+            for _ in range(min(stretch, count - done)):
                 head, plane = w + part * wide * size, w + part * wide * 4
+                for line in range(share, end, 64):
+                    prefetch(w + to_next + line)
                 if ahead:
                     fetch(w, record)
                 acc = add_record(acc, scale_of, lift_of, head, plane, x, x_row, left, s, s_row, sums, lifts, sum_row)
@@ -92,7 +113,7 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
             done += stretch
         return acc
 
-    return total
+    return add
 
 
 def record_of(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
@@ -121,17 +142,17 @@ def record_of(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
 
 
 def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
-    at, zeros, step, fetch = simd.i64_at, tile.zeros, tile.step[layout.kind], _fetching(simd, tile, layout)
+    at, step, fetch = simd.i64_at, tile.step[layout.kind], _fetching(simd, tile, layout)
     size = FLOAT_BYTES[layout.kind]
     wide = tile.vectors * simd.lanes
 
     @jit
-    def total(args: int, strip: int, part: int, row: int, left: int) -> Any:
+    def add(args: int, acc: Any, strip: int, part: int, row: int, left: int, start: int, count: int) -> Any:
         inputs, x_row = at(args + RECORDS_WORD), at(args + X_ROW)
-        w = at(args + W) + (strip * inputs * STRIP + part * wide) * size
-        x = at(args + X) + row * x_row
-        acc, ahead = zeros(), row + part == 0
-        for _ in range(inputs):
+        w = at(args + W) + ((strip * inputs + start) * STRIP + part * wide) * size
+        x = at(args + X) + row * x_row + 4 * start
+        ahead = row + part == 0
+        for _ in range(count):
             if ahead:
                 fetch(w, STRIP * size)
             acc = step(acc, w, x, x_row, left)
@@ -139,21 +160,21 @@ def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
             x += 4
         return acc
 
-    return total
+    return add
 
 
 def _integers(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
-    at, zeros, wide = simd.i64_at, tile.zeros, 4 * tile.vectors * simd.lanes
+    at, wide = simd.i64_at, 4 * tile.vectors * simd.lanes
     sums = sums_of(simd, tile, _fetching(simd, tile, layout))
 
     @jit
-    def total(args: int, strip: int, part: int, row: int, left: int) -> Any:
-        inputs, x_row, s_row = at(args + RECORDS_WORD), at(args + X_ROW), at(args + SCALES_ROW)
+    def add(args: int, acc: Any, strip: int, part: int, row: int, left: int, start: int, inputs: int) -> Any:
+        x_row, s_row = at(args + X_ROW), at(args + SCALES_ROW)
         w = at(args + W) + strip * LINE * ((inputs + BLOCK - 1) // BLOCK + (inputs + 1) // 2) + part * wide
         x, s = at(args + X) + row * x_row, at(args + SCALES) + row * s_row
-        return sums(zeros(), w, 0, x, x_row, s, s_row, left, (inputs + 1) // 2, row + part == 0)
+        return sums(acc, w, 0, x, x_row, s, s_row, left, (inputs + 1) // 2, row + part == 0)
 
-    return total
+    return add
 
 
 def _fetching(simd: Simd, tile: Dots, layout: Layout) -> Any:

@@ -70,8 +70,10 @@ def make(
                 unpack(args, strip, scratch)
                 take(args, strip, rows, columns, scratch)
             elif not apart or rows <= 2:
-                for start in range(0, records, at_once):
+                start = 0
+                while start < records:
                     in_tiles(args, strip, rows, start, min(at_once, records - start), scratch)
+                    start += at_once
             if active:  # not of each tile at once: what was just stored in part cannot be read again without waiting
                 for t in range(rows):
                     activate(args, at(args + Y) + t * at(args + Y_ROW) + 4 * STRIP * strip, columns)

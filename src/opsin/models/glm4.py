@@ -48,7 +48,7 @@ class Glm4(PreNormDecoder):
 
     def _block(self, block: PreNormBlock, x: Array, batch: Batch, layer: int, tables: Tables | None) -> Array:
         assert isinstance(block, Glm4Block)
-        x = x + block.post_attention_norm(self._attend(block, x, batch, layer, tables), self.eps)
+        x = batch.going_on(x) + block.post_attention_norm(self._attend(block, x, batch, layer, tables), self.eps)
         x = x + block.post_ffw_norm(block.ffn(block.ffn_norm(x, self.eps), "silu"), self.eps)
         return batch.tap(f"blk.{layer}.out", x)
 

@@ -55,8 +55,10 @@ class Qwen3VlDecoder(PreNormDecoder):
         return (1 + self.deep) * self.width
 
     def _block(self, block: PreNormBlock, x: Array, batch: Batch, layer: int, tables: Tables | None) -> Array:
-        x = super()._block(block, x, batch, layer, tables)
-        return batch.deepen(x, 1 + layer) if layer < self.deep else x
+        if layer >= self.deep:
+            return super()._block(block, x, batch, layer, tables)
+        x = super()._block(block, x, replace(batch, last=False), layer, tables)
+        return batch.going_on(batch.deepen(x, 1 + layer))
 
 
 def load_decoder(file: File, source: Reader, prefix: str = "qwen3vl") -> Qwen3VlDecoder:

@@ -101,7 +101,7 @@ class RowAttention(Projection):
         name: str, residual: Array | None = None, group: str = "self", queries: Array | None = None,
         alibi: Alibi | None = None,
     ) -> Array:  # fmt: skip
-        """x [rows, width] -> the same shape, with `residual` added. `rope` is the table, None for no positions.
+        """x [rows, width] -> the same of rows that go on, with `residual` added. `rope` is None for no positions.
 
         `layer` counts those of the KV group `group`, `queries` is their own table where it is not that of keys.
         """
@@ -113,9 +113,10 @@ class RowAttention(Projection):
             k = x.ops.rope(k, rope, pairing)
         assert kept.slots is not None
         x.ops.store(kept.pages, layer, k, v, kept.slots)
+        kept, q = kept.of_rows(batch.outputs) if batch.last else kept, batch.going_on(q)
         out = attend(q, batch, kept, layer=layer, heads=heads, name=name, sinks=self.sinks, alibi=alibi)
-        seen = self.gated(out.reshape(heads.query * heads.width), x)
-        return batch.tap(f"{name}.sum", self.attn_output(seen, residual))
+        seen = self.gated(out.reshape(heads.query * heads.width), batch.going_on(x))
+        return batch.tap(f"{name}.sum", self.attn_output(seen, None if residual is None else batch.going_on(residual)))
 
     def normed(self, q: Array, k: Array, eps: float) -> tuple[Array, Array]:
         """Queries and keys [rows, heads, width], before they turn."""

@@ -128,6 +128,7 @@ class Batch:
         states: recurrent states by name.
         runs: whose rows are whose, and where their states come from and go; None where there are no states.
         shift: the rows before all rows; None where nothing guesses from their states.
+        last: in the last layer, where rows that no output is wanted of give keys and values, and go no further.
         tap: sees, and may replace, values by name ("blk.3.out").
     """
 
@@ -143,12 +144,17 @@ class Batch:
     states: Mapping[str, States] = field(default_factory=dict)
     runs: Runs | None = None
     shift: Shift | None = None
+    last: bool = False
     tap: Tap = untapped
     wants_weights: Callable[[str], bool] = lambda name: False
 
     def overlay(self, x: Array) -> Array:
         """Embeddings of ids [rows, width], with those of media in their places."""
         return x if self.media is None else x.ops.overlay(x, self.media)
+
+    def going_on(self, x: Array) -> Array:
+        """Of values of all rows [rows, ...] those of rows that go on behind a layer's attention."""
+        return x.ops.take(x, self.outputs) if self.last else x
 
     def deepen(self, x: Array, part: int) -> Array:
         """States [rows, width], which are used up, with part `part` of the embeddings of media added to their rows.

@@ -6,7 +6,7 @@ A family that differs in more than numbers writes its own around `DecoderWeights
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Self
 
 from opsin.errors import ModelError
@@ -199,15 +199,17 @@ class PreNormDecoder(OverWeights):
         return 1 if self.axis is None else 3
 
     def hidden(self, batch: Batch) -> Array:
-        _, x, _ = self._through(batch)
-        return batch.tap("norm", self.weights.output_norm(x.ops.take(x, batch.outputs), self.eps))
+        _, x, _ = self._through(batch, every=False)
+        return batch.tap("norm", self.weights.output_norm(x, self.eps))
 
-    def _through(self, batch: Batch) -> tuple[Array, Array, Tables]:
-        """Embeddings, what stands behind all layers [rows, width], and the rope's tables."""
+    def _through(self, batch: Batch, *, every: bool = True) -> tuple[Array, Array, Tables]:
+        """Embeddings, what stands behind all layers [rows, width] (`every` row's, or outputs'), the rope's tables."""
         embedded = x = batch.tap("embed", batch.overlay(self.weights.token_embd(batch.ids)))
         tables = self._tables(batch)
-        for i, block in enumerate(self.weights.blk):
+        *first, last = enumerate(self.weights.blk)
+        for i, block in first:
             x = self._block(block, x, batch, i, tables)
+        x = self._block(last[1], x, replace(batch, last=not every), last[0], tables)
         return embedded, x, tables
 
     def _place(self, layer: int) -> tuple[str, int]:

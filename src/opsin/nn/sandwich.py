@@ -113,9 +113,11 @@ class SandwichDecoder(OverWeights):
         w, tap = self.weights, batch.tap
         x = tap("embed", batch.overlay(self.width**0.5 * w.token_embd(batch.ids)))
         tables = [x.ops.rope_table(batch.positions, kind.frequencies, kind.rope_scale) for kind in self.kinds]
-        for i, block in enumerate(w.blk):
+        *first, last = enumerate(w.blk)
+        for i, block in first:
             x = self._block(block, x, batch, i, tables[self.places[i].kind])
-        return tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps))
+        x = self._block(last[1], x, replace(batch, last=True), last[0], tables[self.places[last[0]].kind])
+        return tap("norm", w.output_norm(x, self.eps))
 
     def logits(self, x: Array) -> Array:
         logits = super().logits(x)
@@ -128,7 +130,7 @@ class SandwichDecoder(OverWeights):
             layer=0 if self.encodes else place.number,
             heads=self.heads, rope=table, pairing="halves", eps=self.eps, name=name,
         )  # fmt: skip
-        x = x + block.post_attention_norm(out, self.eps)
+        x = batch.going_on(x) + block.post_attention_norm(out, self.eps)
         x = x + block.post_ffw_norm(block.ffn(block.ffn_norm(x, self.eps), "gelu"), self.eps)
         return batch.tap(f"blk.{layer}.out", x)
 

@@ -8,7 +8,7 @@ GGUF: general.architecture = "lfm2". Oracle: transformers' Lfm2ForCausalLM.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
 from opsin.errors import ModelError
@@ -141,13 +141,13 @@ class Lfm2(OverWeights):
         x = tap("embed", batch.overlay(w.token_embd(batch.ids)))
         table = x.ops.rope_table(batch.positions, self.frequencies, self.rope_scale)
         for i, block in enumerate(w.blk):
-            x = self._block(block, x, batch, i, table)
-        return tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps))
+            x = self._block(block, x, replace(batch, last=i == len(w.blk) - 1), i, table)
+        return tap("norm", w.output_norm(x, self.eps))
 
     def _block(self, block: Lfm2Block, x: Array, batch: Batch, layer: int, table: Array) -> Array:
         normed, number = block.attn_norm(x, self.eps), self.numbers[layer]
         if isinstance(block.mixer, ShortConv):
-            x = block.mixer(normed, batch, number, residual=x)
+            x = batch.going_on(block.mixer(normed, batch, number, residual=x))
         else:
             x = block.mixer(
                 normed, batch, layer=number, heads=self.heads, rope=table, pairing="halves", eps=self.eps,

@@ -101,8 +101,9 @@ class MllamaDecoder(OverWeights):
         table = x.ops.rope_table(batch.positions, self.frequencies, self.scale)
         own = crossing = 0
         for i, block in enumerate(self.blocks):
+            batch = replace(batch, last=i == len(self.blocks) - 1)
             if isinstance(block, CrossBlock):
-                x = self._look(block, x, batch, crossing)
+                x = batch.going_on(self._look(block, x, batch, crossing))
                 crossing += 1
             else:
                 x = block.attn(
@@ -112,7 +113,7 @@ class MllamaDecoder(OverWeights):
                 x = feed_forward(block.ffn, block.ffn_norm(x, self.eps), "silu", None, residual=x)
                 own += 1
             x = tap(f"blk.{i}.out", x)
-        return tap("norm", w.output_norm(x.ops.take(x, batch.outputs), self.eps))
+        return tap("norm", w.output_norm(x, self.eps))
 
     def _look(self, block: CrossBlock, x: Array, batch: Batch, layer: int) -> Array:
         """Rows that remember a picture look at it; the others stay as they are."""

@@ -142,8 +142,8 @@ class Qwen35Decoder(OverWeights):
         return sum(isinstance(block, DeltaBlock) for block in self.blocks)
 
     def hidden(self, batch: Batch) -> Array:
-        _, x, _ = self._through(batch)
-        return batch.tap("norm", self.weights.output_norm(x.ops.take(x, batch.outputs), self.eps))
+        _, x, _ = self._through(batch, every=False)
+        return batch.tap("norm", self.weights.output_norm(x, self.eps))
 
     def every(self, batch: Batch) -> Array:
         """As `models.Guesses`."""
@@ -162,17 +162,19 @@ class Qwen35Decoder(OverWeights):
         places, axis = (batch.positions, None) if batch.axes is None else (batch.axes, self.axis)
         return places.ops.rope_table(places, self.frequencies, self.rope.scale, axis)
 
-    def _through(self, batch: Batch) -> tuple[Array, Array, Array]:
-        """Embeddings, what stands behind all layers [rows, width], and the rope's table."""
+    def _through(self, batch: Batch, *, every: bool = True) -> tuple[Array, Array, Array]:
+        """Embeddings, what stands behind all layers [rows, width] (`every` row's, or outputs'), the rope's table."""
         w, tap = self.weights, batch.tap
         embedded = x = tap("embed", batch.overlay(w.token_embd(batch.ids)))
         table, full, recurrent = self._table(batch), 0, 0
         for i, block in enumerate(self.blocks):
             normed = block.attn_norm(x, self.eps)
+            batch = replace(batch, last=not every and i == len(self.blocks) - 1)
             if isinstance(block, DeltaBlock):
                 x = block.delta(
                     normed, batch, layer=recurrent, heads=self.delta, eps=self.eps, name=f"blk.{i}.attn", residual=x
                 )
+                x = batch.going_on(x)
                 recurrent += 1
             else:
                 x = block.attn(

@@ -27,7 +27,7 @@ def encode_pictures(model: Nano, pictures: list[np.ndarray], size: int = 32) -> 
     found: list[Tensor] = []
     device = next(model.parameters()).device
     for at in range(0, len(pictures), size):
-        pixels = torch.from_numpy(np.stack(pictures[at : at + size])).to(device)
+        pixels = torch.from_numpy(np.stack(pictures[at:at + size])).to(device)
         found += model.encode(prepare(pixels)).unbind(0)
     return found
 
@@ -37,10 +37,8 @@ def answer_batch(model: Nano, queries: list[Query], limit: int) -> list[list[int
     device = next(model.parameters()).device
     encoded = iter(encode_pictures(model, [picture for query in queries for picture in query.pictures]))
     rows = [[next(encoded) for _ in query.pictures] for query in queries]
-    full = [
-        render([*query.before, (query.question, None)], len(query.pictures), model.shape.rows, lines=query.lines)[0]
-        for query in queries
-    ]
+    full = [render([*query.before, (query.question, None)], len(query.pictures), model.shape.rows,
+                   lines=query.lines)[0] for query in queries]
     said: list[list[int]] = [[] for _ in queries]
     open_ = list(range(len(queries)))
     for _ in range(limit):
@@ -67,7 +65,7 @@ def answer(model: Nano, queries: list[Query], *, limit: int = 24, size: int = 64
     order = sorted(range(len(queries)), key=lambda i: (len(queries[i].pictures), len(queries[i].question)))
     found = [""] * len(queries)
     for at in range(0, len(order), size):
-        part = order[at : at + size]
+        part = order[at:at + size]
         for index, ids in zip(part, answer_batch(model, [queries[i] for i in part], limit), strict=True):
             found[index] = decode(ids).strip()
     return found

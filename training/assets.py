@@ -26,144 +26,36 @@ PACKAGES = Path(__file__).parent / "runs" / "packages"
 WORDS = Path("/usr/share/dict/american-english")
 DRAWING_PIXELS = 128
 
-DEBIAN_PACKAGES = (
-    "fonts-dejavu-core",
-    "fonts-liberation",
-    "fonts-noto-core",
-    "fonts-noto-color-emoji",
-    "librsvg2-bin",
-    "wamerican",
-)
+DEBIAN_PACKAGES = ("fonts-dejavu-core", "fonts-liberation", "fonts-noto-core", "fonts-noto-color-emoji",
+                   "librsvg2-bin", "wamerican")
 DEBIAN_FONTS = {
-    "dejavu": (
-        "train",
-        "/usr/share/fonts/truetype/dejavu",
-        ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaVuSansMono.ttf"),
-    ),
-    "liberation-sans": (
-        "train",
-        "/usr/share/fonts/truetype/liberation",
-        ("LiberationSans-Regular.ttf", "LiberationSans-Bold.ttf"),
-    ),
-    "liberation-serif": (
-        "train",
-        "/usr/share/fonts/truetype/liberation",
-        ("LiberationSerif-Regular.ttf", "LiberationSerif-Italic.ttf"),
-    ),
+    "dejavu": ("train", "/usr/share/fonts/truetype/dejavu", ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf",
+               "DejaVuSerif.ttf", "DejaVuSansMono.ttf")),
+    "liberation-sans": ("train", "/usr/share/fonts/truetype/liberation", ("LiberationSans-Regular.ttf",
+                        "LiberationSans-Bold.ttf")),
+    "liberation-serif": ("train", "/usr/share/fonts/truetype/liberation", ("LiberationSerif-Regular.ttf",
+                         "LiberationSerif-Italic.ttf")),
     "liberation-mono": ("test", "/usr/share/fonts/truetype/liberation", ("LiberationMono-Regular.ttf",)),
     "noto-sans": ("train", "/usr/share/fonts/truetype/noto", ("NotoSans-Regular.ttf", "NotoSans-Bold.ttf")),
     "noto-serif": ("test", "/usr/share/fonts/truetype/noto", ("NotoSerif-Regular.ttf", "NotoSerif-Bold.ttf")),
 }
 TRAIN_FAMILIES = (
-    "abel",
-    "alegreya",
-    "alegreya-sans",
-    "aleo",
-    "alfa-slab-one",
-    "amatic-sc",
-    "anonymous-pro",
-    "archivo",
-    "arvo",
-    "asap",
-    "audiowide",
-    "bangers",
-    "barlow",
-    "bitter",
-    "bree-serif",
-    "bungee",
-    "cabin",
-    "cardo",
-    "catamaran",
-    "caveat",
-    "comfortaa",
-    "comic-neue",
-    "coming-soon",
-    "concert-one",
-    "cormorant-garamond",
-    "courier-prime",
-    "covered-by-your-grace",
-    "crete-round",
-    "crimson-text",
-    "dm-sans",
-    "domine",
-    "dosis",
-    "eb-garamond",
-    "exo-2",
-    "fira-mono",
-    "fira-sans",
-    "fredoka",
-    "gelasio",
-    "gloria-hallelujah",
-    "handlee",
-    "hind",
-    "inconsolata",
-    "indie-flower",
-    "inter",
-    "jetbrains-mono",
-    "josefin-sans",
-    "josefin-slab",
-    "kalam",
-    "karla",
-    "lato",
-    "libre-baskerville",
-    "libre-franklin",
-    "lilita-one",
-    "lobster",
-    "lora",
-    "luckiest-guy",
-    "manrope",
-    "montserrat",
-    "mulish",
-    "neucha",
-    "noticia-text",
-    "nunito",
-    "old-standard-tt",
-    "orbitron",
-    "oswald",
-    "overpass",
-    "oxygen",
-    "passion-one",
-    "patrick-hand",
-    "patua-one",
-    "permanent-marker",
-    "playfair-display",
-    "poppins",
-    "pt-serif",
-    "quicksand",
-    "raleway",
-    "roboto",
-    "roboto-slab",
-    "rock-salt",
-    "rokkitt",
-    "rubik",
-    "russo-one",
-    "schoolbell",
-    "shadows-into-light",
-    "share-tech-mono",
-    "short-stack",
-    "signika",
-    "source-code-pro",
-    "source-sans-3",
-    "source-serif-4",
-    "space-mono",
-    "special-elite",
-    "spectral",
-    "tinos",
-    "titillium-web",
-    "varela-round",
-    "vollkorn",
+    "abel", "alegreya", "alegreya-sans", "aleo", "alfa-slab-one", "amatic-sc", "anonymous-pro", "archivo", "arvo",
+    "asap", "audiowide", "bangers", "barlow", "bitter", "bree-serif", "bungee", "cabin", "cardo", "catamaran",
+    "caveat", "comfortaa", "comic-neue", "coming-soon", "concert-one", "cormorant-garamond", "courier-prime",
+    "covered-by-your-grace", "crete-round", "crimson-text", "dm-sans", "domine", "dosis", "eb-garamond", "exo-2",
+    "fira-mono", "fira-sans", "fredoka", "gelasio", "gloria-hallelujah", "handlee", "hind", "inconsolata",
+    "indie-flower", "inter", "jetbrains-mono", "josefin-sans", "josefin-slab", "kalam", "karla", "lato",
+    "libre-baskerville", "libre-franklin", "lilita-one", "lobster", "lora", "luckiest-guy", "manrope", "montserrat",
+    "mulish", "neucha", "noticia-text", "nunito", "old-standard-tt", "orbitron", "oswald", "overpass", "oxygen",
+    "passion-one", "patrick-hand", "patua-one", "permanent-marker", "playfair-display", "poppins", "pt-serif",
+    "quicksand", "raleway", "roboto", "roboto-slab", "rock-salt", "rokkitt", "rubik", "russo-one", "schoolbell",
+    "shadows-into-light", "share-tech-mono", "short-stack", "signika", "source-code-pro", "source-sans-3",
+    "source-serif-4", "space-mono", "special-elite", "spectral", "tinos", "titillium-web", "varela-round", "vollkorn",
     "work-sans",
 )
-TEST_FAMILIES = (
-    "open-sans",
-    "merriweather",
-    "ibm-plex-mono",
-    "architects-daughter",
-    "righteous",
-    "pt-sans",
-    "baloo-2",
-    "zilla-slab",
-)
+TEST_FAMILIES = ("open-sans", "merriweather", "ibm-plex-mono", "architects-daughter", "righteous", "pt-sans",
+                 "baloo-2", "zilla-slab")
 DRAWING_STYLES = {  # style -> (split, npm package or Debian)
     "noto": ("train", "debian:fonts-noto-color-emoji"),
     "noto-old": ("train", "@iconify-json/noto-v1"),
@@ -220,10 +112,8 @@ def fetch_family(family: str) -> dict[str, object]:
 
 def render_svg(body: str, box: tuple[float, float, float, float], target: Path) -> None:
     """Draw an icon's SVG body to a square PNG."""
-    svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{box[0]} {box[1]} {box[2]} {box[3]}">{body}</svg>'
-    )
+    svg = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+           f'viewBox="{box[0]} {box[1]} {box[2]} {box[3]}">{body}</svg>')
     size = str(DRAWING_PIXELS)
     subprocess.run(["rsvg-convert", "-w", size, "-h", size, "-o", str(target)], input=svg.encode(), check=True)
 
@@ -249,12 +139,8 @@ def draw_icons(package: Path, target: Path) -> None:
         while key in aliases:
             key = aliases[key]["parent"]
         icon = icons["icons"][key]
-        box = (
-            icon.get("left", 0),
-            icon.get("top", 0),
-            icon.get("width", icons.get("width", 16)),
-            icon.get("height", icons.get("height", 16)),
-        )
+        box = (icon.get("left", 0), icon.get("top", 0), icon.get("width", icons.get("width", 16)),
+               icon.get("height", icons.get("height", 16)))
         render_svg(icon["body"], box, out)
 
 
@@ -325,12 +211,8 @@ def load_assets(split: str) -> Assets:
     if not listing.exists():
         raise FileNotFoundError(f"no {listing}: run `python -m training.assets` first")
     families = json.loads(listing.read_text())
-    fonts = tuple(
-        str(ROOT / file)
-        for family in sorted(families)
-        if families[family]["split"] == split
-        for file in families[family]["files"]
-    )
+    fonts = tuple(str(ROOT / file) for family in sorted(families) if families[family]["split"] == split
+                  for file in families[family]["files"])
     styles = [style for style, (of, _) in DRAWING_STYLES.items() if of == split]
     candidates = {name: [ROOT / "drawings" / style / f"{name}.png" for style in styles] for name in EMOJI}
     drawings = {name: tuple(str(file) for file in files if file.exists()) for name, files in candidates.items()}

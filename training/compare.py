@@ -56,17 +56,11 @@ def open_server(model: Path, tower: Path, threads: int) -> object:
 
 def ask_server(server: object, item: Item, limit: int = 24) -> str:
     """llama.cpp's greedy answer."""
-    content: list[dict[str, object]] = [
-        {"type": "image_url", "image_url": {"url": as_png(picture)}} for picture in item.pictures
-    ]
+    content: list[dict[str, object]] = [{"type": "image_url", "image_url": {"url": as_png(picture)}}
+                                        for picture in item.pictures]
     content.append({"type": "text", "text": item.question})
-    request = {
-        "messages": [{"role": "user", "content": content}],
-        "max_tokens": limit,
-        "temperature": 0.0,
-        "top_k": 1,
-        "cache_prompt": False,
-    }
+    request = {"messages": [{"role": "user", "content": content}], "max_tokens": limit, "temperature": 0.0,
+               "top_k": 1, "cache_prompt": False}
     reply = server.handle_chat_completions(request)  # type: ignore[attr-defined]
     parsed = json.loads(reply) if isinstance(reply, str | bytes) else reply
     if "choices" not in parsed:
@@ -106,10 +100,8 @@ def bundled_alike(files: tuple[Path, Path]) -> tuple[Path, ...]:
     """No files, which stands for the bundled one, if it holds the weights of these."""
     from opsin.hub.bundled import bundled
 
-    held, ours = (
-        {tensor.name: tensor.data for path in paths for tensor in gguf.GGUFReader(path).tensors}
-        for paths in ((bundled(),), files)
-    )
+    held, ours = ({tensor.name: tensor.data for path in paths for tensor in gguf.GGUFReader(path).tensors}
+                  for paths in ((bundled(),), files))
     if held.keys() != ours.keys() or any(not np.array_equal(held[name], ours[name]) for name in ours):
         raise SystemExit("the file that comes with opsin was made from other weights")
     return ()
@@ -154,9 +146,8 @@ def compare(model: Nano, count: int, threads: int, folder: Path) -> dict[str, di
     return table
 
 
-def compare_opsin(
-    model: Nano, items: list[Item], forms: list[str], threads: int, folder: Path
-) -> dict[str, dict[str, float]]:
+def compare_opsin(model: Nano, items: list[Item], forms: list[str], threads: int,
+                  folder: Path) -> dict[str, dict[str, float]]:
     """The same for opsin."""
     began = time.perf_counter()
     ours = ask_torch(model, items, lines=True)
@@ -179,13 +170,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=REPORT)
     parser.add_argument("--files", type=Path, default=FOLDER, help="where to write the GGUF files")
     parser.add_argument("--opsin", action="store_true", help="ask opsin instead of llama.cpp")
-    parser.add_argument(
-        "--forms",
-        nargs="+",
-        choices=[*FILE_TYPES, BUNDLED],
-        default=list(FILE_TYPES),
-        help="which files opsin is asked with",
-    )
+    parser.add_argument("--forms", nargs="+", choices=[*FILE_TYPES, BUNDLED], default=list(FILE_TYPES),
+                        help="which files opsin is asked with")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     count = None if chosen.questions == "all" else int(chosen.questions)

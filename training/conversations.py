@@ -24,40 +24,13 @@ ROWS = Shape().rows
 PAIR_SHARE = 0.12
 Askers = dict[str, list[tuple[float, Asker]]]
 ASKERS: Askers = {
-    "things": [
-        (2, q.ask_colour),
-        (2, q.ask_shape),
-        (3, q.ask_count),
-        (2, q.ask_place),
-        (2, q.ask_relation),
-        (1.5, q.ask_extreme),
-        (1.5, q.ask_at),
-        (2.5, q.ask_exists),
-        (0.5, q.ask_background),
-        (1.5, q.ask_describe),
-        (0.1, q.ask_text),
-        (0.1, q.ask_extreme_bar),
-    ],
-    "drawings": [
-        (3, q.ask_drawing),
-        (1.5, q.ask_count),
-        (2, q.ask_place),
-        (1, q.ask_relation),
-        (2, q.ask_extreme),
-        (2, q.ask_at),
-        (2, q.ask_exists),
-        (0.3, q.ask_background),
-        (2, q.ask_describe),
-        (0.1, q.ask_text),
-    ],
-    "text": [
-        (5, q.ask_text),
-        (2, q.ask_letters),
-        (1, q.ask_text_colour),
-        (0.5, q.ask_background),
-        (0.3, q.ask_describe),
-        (0.4, q.ask_exists),
-    ],
+    "things": [(2, q.ask_colour), (2, q.ask_shape), (3, q.ask_count), (2, q.ask_place), (2, q.ask_relation),
+               (1.5, q.ask_extreme), (1.5, q.ask_at), (2.5, q.ask_exists), (0.5, q.ask_background),
+               (1.5, q.ask_describe), (0.1, q.ask_text), (0.1, q.ask_extreme_bar)],
+    "drawings": [(3, q.ask_drawing), (1.5, q.ask_count), (2, q.ask_place), (1, q.ask_relation), (2, q.ask_extreme),
+                 (2, q.ask_at), (2, q.ask_exists), (0.3, q.ask_background), (2, q.ask_describe), (0.1, q.ask_text)],
+    "text": [(5, q.ask_text), (2, q.ask_letters), (1, q.ask_text_colour), (0.5, q.ask_background),
+             (0.3, q.ask_describe), (0.4, q.ask_exists)],
     "chart": [(4, q.ask_extreme_bar), (3, q.ask_bar), (0.3, q.ask_describe), (0.3, q.ask_exists)],
 }
 
@@ -70,41 +43,15 @@ def ask_most(scene: Scene, rng: random.Random) -> Turn | None:
 
 # What a decoder is asked that finds things and knows their places: counting above all.
 LATER = ASKERS | {
-    "things": [
-        (1.5, q.ask_colour),
-        (1.5, q.ask_shape),
-        (3, q.ask_count),
-        (2.5, ask_most),
-        (1.5, q.ask_place),
-        (1.5, q.ask_relation),
-        (2, q.ask_extreme),
-        (2, q.ask_at),
-        (2, q.ask_exists),
-        (0.3, q.ask_background),
-        (2, q.ask_describe),
-        (0.1, q.ask_text),
-        (0.1, q.ask_extreme_bar),
-    ]
-}
+    "things": [(1.5, q.ask_colour), (1.5, q.ask_shape), (3, q.ask_count), (2.5, ask_most), (1.5, q.ask_place),
+               (1.5, q.ask_relation), (2, q.ask_extreme), (2, q.ask_at), (2, q.ask_exists), (0.3, q.ask_background),
+               (2, q.ask_describe), (0.1, q.ask_text), (0.1, q.ask_extreme_bar)]}
 
 # The same while counting is the lesson: half of all questions.
 COUNTING = LATER | {
-    "things": [
-        (1, q.ask_colour),
-        (1, q.ask_shape),
-        (3, q.ask_count),
-        (7, ask_most),
-        (1, q.ask_place),
-        (1.2, q.ask_relation),
-        (1.2, q.ask_extreme),
-        (1.2, q.ask_at),
-        (2, q.ask_exists),
-        (0.3, q.ask_background),
-        (1, q.ask_describe),
-        (0.1, q.ask_text),
-        (0.1, q.ask_extreme_bar),
-    ]
-}
+    "things": [(1, q.ask_colour), (1, q.ask_shape), (3, q.ask_count), (7, ask_most), (1, q.ask_place),
+               (1.2, q.ask_relation), (1.2, q.ask_extreme), (1.2, q.ask_at), (2, q.ask_exists), (0.3, q.ask_background),
+               (1, q.ask_describe), (0.1, q.ask_text), (0.1, q.ask_extreme_bar)]}
 
 
 @dataclass
@@ -206,9 +153,8 @@ def ask_more(first: Scene, second: Scene, rng: random.Random) -> Turn:
     a["things"], b["things"] = len(first.things), len(second.things)
     by_answer: dict[str, list[str]] = {"The first.": [], "The second.": [], "Both the same.": []}
     for name in sorted({*a, *b}):
-        by_answer[
-            "The first." if a[name] > b[name] else "The second." if a[name] < b[name] else "Both the same."
-        ].append(name)
+        by_answer["The first." if a[name] > b[name] else
+                  "The second." if a[name] < b[name] else "Both the same."].append(name)
     answer = rng.choice([answer for answer, names in by_answer.items() if names])
     return ask(rng, "more", answer, x=rng.choice(by_answer[answer]))
 
@@ -238,13 +184,8 @@ def ask_about_pair(scenes: list[Scene], rng: random.Random, count: int) -> list[
     turns: list[Turn] = []
     for _ in range(count * 3):
         choice = rng.random()
-        turn = (
-            ask_more(*scenes, rng)
-            if choice < 0.45
-            else ask_which(*scenes, rng)
-            if choice < 0.75
-            else ask_in_one(scenes, rng)
-        )
+        turn = ask_more(*scenes, rng) if choice < 0.45 else \
+            ask_which(*scenes, rng) if choice < 0.75 else ask_in_one(scenes, rng)
         if turn is not None and all(turn.question != other.question for other in turns):
             turns.append(turn)
         if len(turns) == count:
@@ -265,9 +206,8 @@ def talk(rng: random.Random, pictures: list[Picture], asked: Askers = ASKERS) ->
     return ask_about(pictures[0].scene, rng, most, asked)
 
 
-def converse(
-    rng: random.Random, style: Style, kinds: dict[str, float] = KINDS, pairs: float = PAIR_SHARE, asked: Askers = ASKERS
-) -> Conversation:
+def converse(rng: random.Random, style: Style, kinds: dict[str, float] = KINDS,
+             pairs: float = PAIR_SHARE, asked: Askers = ASKERS) -> Conversation:
     """A conversation for training."""
     while True:
         pictures = show(rng, style, kinds, pairs)
@@ -292,30 +232,16 @@ class ConversationStream(PictureStream):
         """Batch `number`: pictures, and the sets of conversations about them."""
         rng, style = random.Random(f"{self.seed}-talk-{number}"), self.style()
         first = [converse(rng, style, self.kinds, self.pairs, self.asked) for _ in range(self.size)]
-        sets = [
-            first,
-            *(
-                [Conversation(c.pictures, talk(rng, c.pictures, self.asked) or c.turns) for c in first]
-                for _ in range(self.sets - 1)
-            ),
-        ]
+        sets = [first, *([Conversation(c.pictures, talk(rng, c.pictures, self.asked) or c.turns) for c in first]
+                         for _ in range(self.sets - 1))]
         pages = [draw_page(rng, style) for _ in range(self.beside if style.assets else 0)]
-        return Batch(
-            *stack_pictures([picture for c in first for picture in c.pictures] + pages),
-            [self.render(rng, talks) for talks in sets],
-        )
+        return Batch(*stack_pictures([picture for c in first for picture in c.pictures] + pages),
+                     [self.render(rng, talks) for talks in sets])
 
     def render(self, rng: random.Random, talks: list[Conversation]) -> Talks:
         """Conversations as rows."""
-        rendered = [
-            render(
-                [(rough(rng, t.question), t.answer) for t in talk.turns],
-                len(talk.pictures),
-                ROWS,
-                lines=rng.random() < 0.5,
-            )
-            for talk in talks
-        ]
+        rendered = [render([(rough(rng, t.question), t.answer) for t in talk.turns], len(talk.pictures), ROWS,
+                           lines=rng.random() < 0.5) for talk in talks]
         return stack_talks(rendered, [[p.scene for p in talk.pictures] for talk in talks], [t.turns for t in talks])
 
 

@@ -29,9 +29,8 @@ FILLINGS = {"shape": 0.7, "drawing": 0.08, "text": 0.15, "": 0.07}
 LARGE = [*SIZES["train"], *range(60, 94), *range(94, 151, 2)]
 
 
-def draw_crowd(
-    rng: random.Random, style: Style, fillings: dict[str, float] = FILLINGS, sides: tuple[int, ...] = SIDES
-) -> Picture:
+def draw_crowd(rng: random.Random, style: Style, fillings: dict[str, float] = FILLINGS,
+               sides: tuple[int, ...] = SIDES) -> Picture:
     """A picture whose every cell holds a shape, a drawing, a few characters or nothing."""
     background = choose_background(rng)
     picture, ground = paint_background(rng, background, style.split)
@@ -52,15 +51,8 @@ def draw_crowd(
     return Picture(wear(rng, canvas.pixels()), Scene(background), canvas.marks)
 
 
-def write_characters(
-    rng: random.Random,
-    style: Style,
-    canvas: Canvas,
-    ground: Colour,
-    background: str,
-    corner: tuple[int, int],
-    cell: int,
-) -> None:
+def write_characters(rng: random.Random, style: Style, canvas: Canvas, ground: Colour, background: str,
+                     corner: tuple[int, int], cell: int) -> None:
     """One to four letters or digits, as large as the cell allows or smaller."""
     assert style.assets is not None
     colour, rgb = text_shade(rng, style, background, ground)

@@ -20,11 +20,8 @@ OUTPUTS = WHATS + len(COLOUR_NAMES) + 1
 LETTERS = len(CHARACTERS) + 1
 FOUND_WEIGHT = 10.0  # most rows hold no second, third ... character
 NOTHING_WEIGHT = 0.15  # most patches are empty
-GROUPS = (
-    ("shape", FIRST_SHAPE, FIRST_DRAWING),
-    ("drawing", FIRST_DRAWING, FIRST_CHARACTER),
-    ("character", FIRST_CHARACTER, BAR),
-)
+GROUPS = (("shape", FIRST_SHAPE, FIRST_DRAWING), ("drawing", FIRST_DRAWING, FIRST_CHARACTER),
+          ("character", FIRST_CHARACTER, BAR))
 
 
 @dataclass
@@ -78,11 +75,9 @@ class DenseHead(nn.Module):
         clear = share > 0.3
         named = fn.cross_entropy(letters[clear], spelt[clear].long(), reduction="sum") / max(1, int(clear.sum()))
         with torch.no_grad():
-            logged = {
-                "letter": share_of(halves.argmax(-1) == labels.letter, labels.letter > 0),
-                "spelt": share_of(letters.argmax(-1) == spelt, clear),
-                "order": share_of(there[..., 0] > 0, share > 0.6),
-            }
+            logged = {"letter": share_of(halves.argmax(-1) == labels.letter, labels.letter > 0),
+                      "spelt": share_of(letters.argmax(-1) == spelt, clear),
+                      "order": share_of(there[..., 0] > 0, share > 0.6)}
         return loss + FOUND_WEIGHT * found + named, logged
 
     def place_loss(self, rows: Tensor) -> Tensor:
@@ -90,9 +85,8 @@ class DenseHead(nn.Module):
         side = self.shape.grid // self.shape.pool
         down, across = self.place(self.norm(rows)).float().flatten(0, 1).split(side, -1)
         steps = torch.arange(side, device=rows.device)
-        return fn.cross_entropy(down, steps.repeat_interleave(side).repeat(len(rows))) + fn.cross_entropy(
-            across, steps.repeat(side * len(rows))
-        )
+        return fn.cross_entropy(down, steps.repeat_interleave(side).repeat(len(rows))) \
+            + fn.cross_entropy(across, steps.repeat(side * len(rows)))
 
     def middle_loss(self, rows: Tensor, centre: Tensor) -> tuple[Tensor, float]:
         """How badly rows say how much of a middle they hold, and the share of pictures whose things they tell.
@@ -125,10 +119,8 @@ def dense_loss(out: Tensor, labels: Labels) -> tuple[Tensor, dict[str, float]]:
         named = thing & (labels.colour >= 0)
         right = {
             "what": (what.argmax(-1) == labels.what)[thing].float().mean().item(),
-            **{
-                name: share_of(what.argmax(-1) == labels.what, (labels.what >= first) & (labels.what < end))
-                for name, first, end in GROUPS
-            },
+            **{name: share_of(what.argmax(-1) == labels.what, (labels.what >= first) & (labels.what < end))
+               for name, first, end in GROUPS},
             "colour": (colour.argmax(-1) == labels.colour)[named].float().mean().item(),
             "centre": (centre[..., 0].sigmoid() - labels.centre).abs()[thing].float().mean().item(),
         }

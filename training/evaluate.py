@@ -37,7 +37,8 @@ def ask_items(model: Nano, items: list[Item], *, lines: bool = False) -> list[st
     talks: list[list[tuple[str, str]]] = [[] for _ in items]
     for step in range(max(len(item.before) for item in items)):
         open_ = [i for i, item in enumerate(items) if len(item.before) > step]
-        said = answer(model, [Query(items[i].pictures, items[i].before[step], list(talks[i]), lines) for i in open_])
+        said = answer(model, [Query(items[i].pictures, items[i].before[step], list(talks[i]), lines)
+                             for i in open_])
         for index, words in zip(open_, said, strict=True):
             talks[index].append((items[index].before[step], words))
     return answer(model, [Query(item.pictures, item.question, talks[i], lines) for i, item in enumerate(items)])
@@ -77,19 +78,14 @@ def measure(items: list[Item], said: list[str]) -> dict[str, dict[str, float]]:
         if item.category == "word 5 to 8":
             characters += len(item.answer) - 2
             edits += distance(words.strip('"'), item.answer.strip('"'))
-    table = {
-        name: {"right": sum(found) / len(found), "spread": spread(found), "questions": len(found)}
-        for name, found in right.items()
-    }
+    table = {name: {"right": sum(found) / len(found), "spread": spread(found), "questions": len(found)}
+             for name, found in right.items()}
     if pairs:
         both = [all(found) for found in pairs.values()]
         table["pairs answered apart"] = {"right": sum(both) / len(both), "spread": spread(both), "questions": len(both)}
     if denied:
-        table["falsely denied"] = {
-            "right": sum(denied) / len(denied),
-            "spread": spread(denied),
-            "questions": len(denied),
-        }
+        table["falsely denied"] = {"right": sum(denied) / len(denied), "spread": spread(denied),
+                                   "questions": len(denied)}
     if characters:
         table["character error, words 5 to 8"] = {"right": edits / characters, "spread": 0.0, "questions": characters}
     return table

@@ -81,14 +81,8 @@ def write_decoder(model: Nano, form: str, path: Path) -> None:
 def write_tokenizer(writer: gguf.GGUFWriter) -> None:
     """Tokens, their kinds, the one merge and the chat template."""
     tokens = load_tokens()
-    kinds = [
-        gguf.TokenType.CONTROL
-        if token in SPECIALS
-        else gguf.TokenType.UNUSED
-        if token.startswith("<unused")
-        else gguf.TokenType.NORMAL
-        for token in tokens
-    ]
+    kinds = [gguf.TokenType.CONTROL if token in SPECIALS else
+             gguf.TokenType.UNUSED if token.startswith("<unused") else gguf.TokenType.NORMAL for token in tokens]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("llama-bpe")
     writer.add_token_list(tokens)
@@ -125,16 +119,10 @@ def write_tower(model: Nano, form: str, path: Path) -> None:
 
 def tower_sizes(shape: Shape) -> dict[str, int]:
     """The tower's whole numbers under their keys."""
-    return {
-        "image_size": shape.side,
-        "patch_size": shape.patch,
-        "embedding_length": shape.tower_width,
-        "feed_forward_length": shape.tower_inner,
-        "block_count": shape.tower_layers,
-        "attention.head_count": shape.tower_heads,
-        "projection_dim": shape.width,
-        "projector.scale_factor": shape.pool,
-    }
+    return {"image_size": shape.side, "patch_size": shape.patch, "embedding_length": shape.tower_width,
+            "feed_forward_length": shape.tower_inner, "block_count": shape.tower_layers,
+            "attention.head_count": shape.tower_heads, "projection_dim": shape.width,
+            "projector.scale_factor": shape.pool}
 
 
 def finish(writer: gguf.GGUFWriter) -> None:

@@ -78,12 +78,9 @@ def draw_gnuplot(rng: random.Random, target: Path) -> tuple[str, str]:
     rows = "\n".join(f"{label} {height}" for label, height in zip(labels, heights, strict=True))
     plots = ", ".join(f"$d every ::{i}::{i} using ({i}):2 with boxes lc rgb '{c}'" for i, c in enumerate(colours))
     ticks = ", ".join(f"'{label}' {i}" for i, label in enumerate(labels))
-    quiet(
-        ["gnuplot"],
-        f"set terminal pngcairo size 360,360 font ',22'\nset output '{target}'\nunset key\n"
-        f"set boxwidth 0.7\nset style fill solid\nset yrange [0:16]\nset xrange [-0.6:{count - 0.4}]\n"
-        f"set xtics ({ticks})\n$d << END\n{rows}\nEND\nplot {plots}\n",
-    )
+    quiet(["gnuplot"], f"set terminal pngcairo size 360,360 font ',22'\nset output '{target}'\nunset key\n"
+                       f"set boxwidth 0.7\nset style fill solid\nset yrange [0:16]\nset xrange [-0.6:{count - 0.4}]\n"
+                       f"set xtics ({ticks})\n$d << END\n{rows}\nEND\nplot {plots}\n")
     best = heights.index(max(heights))
     if rng.random() < 0.5:
         return "What colour is the tallest bar?", f"{colours[best].capitalize()}."
@@ -94,12 +91,10 @@ def draw_graphviz(rng: random.Random, target: Path) -> tuple[str, str]:
     """One or two filled shapes of a diagram."""
     shapes = {"circle": "circle", "square": "square", "diamond": "diamond", "triangle": "triangle", "star": "star"}
     (first, second), (one, two) = rng.sample(list(shapes), 2), rng.sample(["red", "green", "blue", "purple", "pink"], 2)
-    nodes = "; ".join(
-        f'n{i} [shape={shapes[s]}, style=filled, fillcolor={c}, label="", width=1.1, height=1.1]'
-        for i, (s, c) in enumerate(((first, one), (second, two)))
-    )
+    nodes = "; ".join(f'n{i} [shape={shapes[s]}, style=filled, fillcolor={c}, label="", width=1.1, height=1.1]'
+                      for i, (s, c) in enumerate(((first, one), (second, two))))
     across = rng.random() < 0.5
-    graph = f'graph {{ rankdir={"LR" if across else "TB"}; size="4,4!"; ratio=fill; dpi=72; {nodes}; n0 -- n1 }}'
+    graph = f"graph {{ rankdir={'LR' if across else 'TB'}; size=\"4,4!\"; ratio=fill; dpi=72; {nodes}; n0 -- n1 }}"
     quiet(["dot", "-Tpng", "-o", str(target)], graph)
     choice = rng.randrange(3)
     if choice == 0:
@@ -120,26 +115,9 @@ def draw_imagemagick(rng: random.Random, target: Path) -> tuple[str, str]:
     ground, ink = rng.choice((("white", "black"), ("#b00010", "white"), ("#004a9f", "white"), ("yellow", "black")))
     text = rng.choice(words) if rng.random() < 0.6 else str(rng.randint(1, 99))
     shown = text.upper() if rng.random() < 0.6 else text
-    quiet(
-        [
-            CONVERT,
-            "-size",
-            "300x300",
-            f"xc:{ground}",
-            "-font",
-            rng.choice(fonts),
-            "-fill",
-            ink,
-            "-pointsize",
-            str(rng.randint(56, 74)),
-            "-gravity",
-            rng.choice(("Center", "North", "South")),
-            "-annotate",
-            "+0+30",
-            shown,
-            str(target),
-        ]
-    )
+    quiet([CONVERT, "-size", "300x300", f"xc:{ground}", "-font", rng.choice(fonts), "-fill", ink, "-pointsize",
+           str(rng.randint(56, 74)), "-gravity", rng.choice(("Center", "North", "South")), "-annotate", "+0+30", shown,
+           str(target)])
     if text.isdigit():
         return "What number is this?", f"{text}."
     return "What does it say?", f'"{text}"'
@@ -161,20 +139,13 @@ def draw_svg(rng: random.Random, target: Path) -> tuple[str, str]:
     shapes = rng.sample(list(SVG_SHAPES), count)
     colours = rng.sample(["red", "green", "blue", "orange", "purple", "black"], count)
     cells = rng.sample([(80, 90), (80, 310), (320, 90), (320, 310), (200, 200)], count)
-    body = "".join(
-        SVG_SHAPES[s].format(x=x, y=y, a=x - 30, b=y - 30, c=c)
-        for s, c, (x, y) in zip(shapes, colours, cells, strict=True)
-    )
+    body = "".join(SVG_SHAPES[s].format(x=x, y=y, a=x - 30, b=y - 30, c=c)
+                   for s, c, (x, y) in zip(shapes, colours, cells, strict=True))
     page = f'<rect width="400" height="400" fill="{rng.choice(("white", "#f4f4f8", "#fffbe8"))}"/>'
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 400">{page}{body}</svg>'
     quiet(["rsvg-convert", "-w", "400", "-h", "400", "-o", str(target)], svg)
-    places = {
-        (80, 90): "Top left.",
-        (80, 310): "Bottom left.",
-        (320, 90): "Top right.",
-        (320, 310): "Bottom right.",
-        (200, 200): "Centre.",
-    }
+    places = {(80, 90): "Top left.", (80, 310): "Bottom left.", (320, 90): "Top right.", (320, 310): "Bottom right.",
+              (200, 200): "Centre."}
     choice = rng.randrange(5)
     if choice == 0:
         return f"Where is the {shapes[0]}?", places[cells[0]]
@@ -189,11 +160,8 @@ def draw_svg(rng: random.Random, target: Path) -> tuple[str, str]:
 
 
 DRAWERS: dict[str, Callable[[random.Random, Path], tuple[str, str]]] = {
-    "matplotlib": draw_matplotlib,
-    "gnuplot": draw_gnuplot,
-    "graphviz": draw_graphviz,
-    "imagemagick": draw_imagemagick,
-    "librsvg": draw_svg,
+    "matplotlib": draw_matplotlib, "gnuplot": draw_gnuplot, "graphviz": draw_graphviz,
+    "imagemagick": draw_imagemagick, "librsvg": draw_svg,
 }
 
 

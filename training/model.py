@@ -16,12 +16,8 @@ WAVE = 1.0  # height of the waves that tell a patch's place
 LOOK = 1.0  # how sharply heads look at their offsets in the beginning
 CALM = 0.25  # how much less the blocks say in the beginning, so that they do not drown the waves
 # Where the heads of the first blocks look in the beginning: patches (down, across).
-OFFSETS = (
-    ((-1, 0), (1, 0), (0, -1), (0, 1)),
-    ((-1, -1), (-1, 1), (1, -1), (1, 1)),
-    ((-2, 0), (2, 0), (0, -2), (0, 2)),
-    ((-1, 0), (1, 0), (0, -1), (0, 1)),
-)
+OFFSETS = (((-1, 0), (1, 0), (0, -1), (0, 1)), ((-1, -1), (-1, 1), (1, -1), (1, 1)),
+           ((-2, 0), (2, 0), (0, -2), (0, 2)), ((-1, 0), (1, 0), (0, -1), (0, 1)))
 
 
 @dataclass(frozen=True)
@@ -138,9 +134,8 @@ class TowerEmbeddings(nn.Module):
         grid, patch = self.shape.grid, self.shape.patch
         cut = pixels.unflatten(3, (grid, patch)).unflatten(2, (grid, patch)).permute(0, 2, 4, 1, 3, 5)
         weight = self.patch_embedding.weight.flatten(1)
-        return (
-            fn.linear(cut.flatten(3).flatten(1, 2), weight, self.patch_embedding.bias) + self.position_embedding.weight
-        )
+        return fn.linear(cut.flatten(3).flatten(1, 2), weight, self.patch_embedding.bias) \
+            + self.position_embedding.weight
 
 
 class Encoder(nn.Module):
@@ -282,9 +277,8 @@ class Decoder(nn.Module):
         far = rotation(positions, self.shape.head, self.shape.base_global)
         local = mask & (positions[:, None] - positions[None, :] < self.shape.window)
         near, far = ((cos.to(dtype), sin.to(dtype)) for cos, sin in (near, far))
-        bias, local_bias = (
-            torch.zeros_like(m, dtype=dtype).masked_fill(~m, -torch.inf)[:, None] for m in (mask, local)
-        )
+        bias, local_bias = (torch.zeros_like(m, dtype=dtype).masked_fill(~m, -torch.inf)[:, None]
+                            for m in (mask, local))
         between = []
         for index, layer in enumerate(self.layers):
             wide = index % 6 == 5
@@ -366,7 +360,7 @@ def look_nearby(tower: Tower, shape: Shape) -> None:
     width, head = shape.tower_width, shape.tower_width // shape.tower_heads
     with torch.no_grad():
         tower.embeddings.position_embedding.weight.zero_()
-        tower.embeddings.position_embedding.weight[:, width - 4 * count :] = places
+        tower.embeddings.position_embedding.weight[:, width - 4 * count:] = places
         for index, layer in enumerate(tower.encoder.layers):
             layer.self_attn.out_proj.weight.mul_(CALM)
             layer.mlp.fc2.weight.mul_(CALM)
@@ -378,7 +372,7 @@ def look_nearby(tower: Tower, shape: Shape) -> None:
                 offset = OFFSETS[index][number % len(OFFSETS[index])]
                 rows, columns = slice(number * head, number * head + 4 * count), slice(width - 4 * count, width)
                 for weight, (y, x) in ((q, offset), (k, (0, 0))):
-                    weight[number * head : (number + 1) * head].mul_(0.3)
+                    weight[number * head:(number + 1) * head].mul_(0.3)
                     weight[rows, columns] = LOOK * torch.block_diag(turn_of(y * frequencies), turn_of(x * frequencies))
 
 

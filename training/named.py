@@ -64,10 +64,8 @@ def find(ids: list[int], learn: list[bool]) -> list[tuple[int, str, str]]:
 
 def groups_of(colour: str, name: str, scenes: list[Scene]) -> list[list[Thing]]:
     """The things that a name stands for, in every picture."""
-    return [
-        [t for t in scene.things if (not colour or t.colour == colour) and (not name or t.name == name)]
-        for scene in scenes
-    ]
+    return [[t for t in scene.things if (not colour or t.colour == colour) and (not name or t.name == name)]
+            for scene in scenes]
 
 
 def facts_of(groups: list[list[Thing]]) -> list[int]:
@@ -76,13 +74,9 @@ def facts_of(groups: list[list[Thing]]) -> list[int]:
     if len(groups) > 1 or len(groups[0]) != 1:
         return counts + [UNKNOWN] * 4
     thing = groups[0][0]
-    return [
-        *counts,
-        min(thing.x // PATCH, BINS - 1),
-        min(thing.y // PATCH, BINS - 1),
-        COLOUR_NAMES.index(thing.colour) if thing.colour else UNKNOWN,
-        SHAPES.index(thing.name) if thing.name in SHAPES else UNKNOWN,
-    ]
+    return [*counts, min(thing.x // PATCH, BINS - 1), min(thing.y // PATCH, BINS - 1),
+            COLOUR_NAMES.index(thing.colour) if thing.colour else UNKNOWN,
+            SHAPES.index(thing.name) if thing.name in SHAPES else UNKNOWN]
 
 
 def centres_of(groups: list[list[Thing]]) -> np.ndarray:

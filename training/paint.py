@@ -44,31 +44,14 @@ def polygon_points(shape: str) -> list[tuple[float, float]]:
             return [(r * math.sin(turn * i / 10), -r * math.cos(turn * i / 10)) for i, r in enumerate(radii)]
         case "cross":
             a, b = 0.32, 0.95
-            return [
-                (-a, -b),
-                (a, -b),
-                (a, -a),
-                (b, -a),
-                (b, a),
-                (a, a),
-                (a, b),
-                (-a, b),
-                (-a, a),
-                (-b, a),
-                (-b, -a),
-                (-a, -a),
-            ]
+            return [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a),
+                    (-a, -a)]
         case "arrow":
             return [(-1, -0.3), (0.1, -0.3), (0.1, -0.8), (1, 0), (0.1, 0.8), (0.1, 0.3), (-1, 0.3)]
         case "heart":
             steps = [turn * i / 40 for i in range(40)]
-            return [
-                (
-                    math.sin(t) ** 3,
-                    -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16.5,
-                )
-                for t in steps
-            ]
+            return [(math.sin(t) ** 3, -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t)
+                                         - math.cos(4 * t)) / 16.5) for t in steps]
     raise ValueError(f"no outline for shape {shape!r}")
 
 
@@ -85,16 +68,13 @@ def shape_mask(shape: str, size: int, angle: int) -> Image.Image:
             draw.ellipse((inset, inset, big - 1 - inset, big - 1 - inset), fill=0)
         if shape == "moon":
             shift_x, shift_y = math.cos(math.radians(angle)) * 0.38 * big, math.sin(math.radians(angle)) * 0.38 * big
-            draw.ellipse(
-                (big * 0.08 + shift_x, big * 0.08 + shift_y, big * 0.92 + shift_x, big * 0.92 + shift_y), fill=0
-            )
+            draw.ellipse((big * 0.08 + shift_x, big * 0.08 + shift_y, big * 0.92 + shift_x, big * 0.92 + shift_y),
+                         fill=0)
     else:
         cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         half = big / 2
-        draw.polygon(
-            [(half + half * (x * cos - y * sin), half + half * (x * sin + y * cos)) for x, y in polygon_points(shape)],
-            fill=255,
-        )
+        draw.polygon([(half + half * (x * cos - y * sin), half + half * (x * sin + y * cos))
+                      for x, y in polygon_points(shape)], fill=255)
     return mask.reduce(OVERSAMPLE)
 
 
@@ -166,14 +146,10 @@ class Canvas:
         """Start with a background; `colour` is its name, or empty where it has none."""
         self.picture = background
         base = COLOUR_NAMES.index(colour) if colour else -1
-        self.marks = Marks(
-            np.zeros((GRID, GRID), np.int16),
-            np.full((GRID, GRID), base, np.int8),
-            np.zeros((GRID, GRID), np.float32),
-            np.zeros((GRID, 2 * GRID), np.int8),
-            np.full((LONGEST, CELLS, CELLS), -1, np.int8),
-            np.zeros((LONGEST, CELLS, CELLS), np.float32),
-        )
+        self.marks = Marks(np.zeros((GRID, GRID), np.int16), np.full((GRID, GRID), base, np.int8),
+                           np.zeros((GRID, GRID), np.float32), np.zeros((GRID, 2 * GRID), np.int8),
+                           np.full((LONGEST, CELLS, CELLS), -1, np.int8),
+                           np.zeros((LONGEST, CELLS, CELLS), np.float32))
         self._cover = np.full((GRID, GRID), 0.12, np.float32)
         self._inked = np.full((GRID, 2 * GRID), 0.12, np.float32)
 
@@ -211,20 +187,11 @@ class Canvas:
         full = np.zeros((SIDE, SIDE), np.uint8)
         left, top = max(at[0], 0), max(at[1], 0)
         right, bottom = min(at[0] + mask.width, SIDE), min(at[1] + mask.height, SIDE)
-        full[top:bottom, left:right] = np.asarray(mask)[top - at[1] : bottom - at[1], left - at[0] : right - at[0]]
+        full[top:bottom, left:right] = np.asarray(mask)[top - at[1]:bottom - at[1], left - at[0]:right - at[0]]
         return full.reshape(GRID, PATCH, GRID, PATCH).mean((1, 3), dtype=np.float32) / 255
 
-    def add_shape(
-        self,
-        shape: str,
-        middle: tuple[int, int],
-        size: int,
-        *,
-        angle: int,
-        colour: str,
-        rgb: Colour,
-        outline: Colour | None = None,
-    ) -> None:
+    def add_shape(self, shape: str, middle: tuple[int, int], size: int, *, angle: int, colour: str, rgb: Colour,
+                  outline: Colour | None = None) -> None:
         """Paint a shape, with a thin outline if one is given."""
         at = (middle[0] - size // 2, middle[1] - size // 2)
         if outline is not None:
@@ -232,9 +199,8 @@ class Canvas:
         cover = self.paste_mask(shape_mask(shape, size, angle), at, rgb)
         self._mark(cover, FIRST_SHAPE + SHAPES.index(shape), colour, middle)
 
-    def add_drawing(
-        self, name: str, path: str, middle: tuple[int, int], size: int, *, angle: int = 0, vary: Tint | None = None
-    ) -> None:
+    def add_drawing(self, name: str, path: str, middle: tuple[int, int], size: int, *, angle: int = 0,
+                    vary: Tint | None = None) -> None:
         """Paint a drawing."""
         drawing = load_drawing(path) if vary is None else vary.of(load_drawing(path))
         if angle:
@@ -250,9 +216,8 @@ class Canvas:
         ImageDraw.Draw(self.picture).rectangle((box.left, box.top, box.right, box.bottom), fill=rgb)
         self._mark(box_cover(box), BAR, colour, box.middle)
 
-    def add_text(
-        self, text: str, at: tuple[int, int], font: ImageFont.FreeTypeFont, *, colour: str, rgb: Colour
-    ) -> list[tuple[float, float]]:
+    def add_text(self, text: str, at: tuple[int, int], font: ImageFont.FreeTypeFont, *, colour: str,
+                 rgb: Colour) -> list[tuple[float, float]]:
         """Write a word with its upper left corner at `at` and label every character; returns their middles."""
         ImageDraw.Draw(self.picture).text(at, text, font=font, fill=rgb)
         _, line_top, _, line_bottom = font.getbbox(text)

@@ -78,12 +78,7 @@ def draw_picture(rng: random.Random, style: Style, kind: str) -> Picture:
         scene, canvas = paint_chart(rng, style, rng.randint(2, 6))
     else:
         background = choose_background(rng)
-        kinds = (
-            choose_few(rng, background)
-            if kind == "few"
-            else choose_group(rng, background)
-            if kind == "group"
+        kinds = choose_few(rng, background) if kind == "few" else choose_group(rng, background) if kind == "group" \
             else choose_kinds(rng, background, drawings=kind == "drawings")
-        )
         scene, canvas = paint_things(rng, style, background, kinds)
     return Picture(wear(rng, canvas.pixels()), scene, canvas.marks)

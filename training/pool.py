@@ -16,9 +16,8 @@ from training.stream import Batch, Talks
 KEPT = 24  # batches whose rows are kept at a time
 
 
-def mixed(
-    batches: Iterator[Batch], see: Callable[[Batch], Tensor], several: bool
-) -> Iterator[tuple[Tensor, Talks, bool]]:
+def mixed(batches: Iterator[Batch], see: Callable[[Batch], Tensor],
+          several: bool) -> Iterator[tuple[Tensor, Talks, bool]]:
     """(patches, conversations, whether a new batch was drawn), of kept batches in random order if there are `several`.
 
     A batch with one set of conversations is used at once.

@@ -38,15 +38,8 @@ class Turn:
 Asker = Callable[[Scene, random.Random], Turn | None]
 
 
-def ask(
-    rng: random.Random,
-    kind: str,
-    answer: str,
-    *,
-    absent: bool = False,
-    spots: Iterable[tuple[float, float]] = (),
-    **fill: str,
-) -> Turn:
+def ask(rng: random.Random, kind: str, answer: str, *, absent: bool = False,
+        spots: Iterable[tuple[float, float]] = (), **fill: str) -> Turn:
     """A turn in one of the template's phrasings."""
     question = rng.choice(PHRASES[kind]).format(**fill)
     return Turn(kind, question, answer[0].upper() + answer[1:], absent, tuple(spots))
@@ -113,11 +106,8 @@ def ask_count(scene: Scene, rng: random.Random) -> Turn | None:
     if not scene.things:
         return None
     things = scene.things
-    groups = (
-        Counter(plural(t.name) for t in things)
-        + Counter(f"{t.colour} things" for t in things if t.colour)
+    groups = Counter(plural(t.name) for t in things) + Counter(f"{t.colour} things" for t in things if t.colour) \
         + Counter(f"{t.colour} {plural(t.name)}" for t in things if t.colour)
-    )
     groups["things"] = len(things)
     choice = rng.random()
     if choice < 0.1:

@@ -20,23 +20,8 @@ from training.testset import Item, build
 
 ROOT = Path(__file__).parents[1]
 FOLDER, EXAMPLES = ROOT / "tests" / "nano", ROOT / "examples"
-CATEGORIES = (
-    "colour",
-    "shape",
-    "place",
-    "relation",
-    "exists",
-    "false premise",
-    "count to 5",
-    "more",
-    "which",
-    "tallest colour",
-    "tallest letter",
-    "number",
-    "word to 4",
-    "word 5 to 8",
-    "drawing",
-)
+CATEGORIES = ("colour", "shape", "place", "relation", "exists", "false premise", "count to 5", "more", "which",
+              "tallest colour", "tallest letter", "number", "word to 4", "word 5 to 8", "drawing")
 
 
 def choose() -> list[Item]:
@@ -65,10 +50,8 @@ def record(run: str) -> None:
             Image.fromarray(pixels).save(ROOT / name)
         asked.append((names, item))
     said = ask_torch(load_model(run), [item for _, item in asked], lines=True)
-    lines = [
-        json.dumps({"pictures": names, "question": item.question, "torch": words, "right": item.answer})
-        for (names, item), words in zip(asked, said, strict=True)
-    ]
+    lines = [json.dumps({"pictures": names, "question": item.question, "torch": words, "right": item.answer})
+             for (names, item), words in zip(asked, said, strict=True)]
     (FOLDER / "answers.json").write_text("[\n  " + ",\n  ".join(lines) + "\n]\n")
 
 

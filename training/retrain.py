@@ -26,9 +26,8 @@ from training.stream import Batch, PictureStream, stack_pictures, stack_talks
 from training.text import render
 from training.train import RUNS, Options, Stage, train
 
-SMALL = Shape(
-    width=128, heads=2, groups=1, inner=256, layers=2, tower_width=128, tower_layers=2, tower_heads=2, tower_inner=256
-)
+SMALL = Shape(width=128, heads=2, groups=1, inner=256, layers=2, tower_width=128, tower_layers=2, tower_heads=2,
+              tower_inner=256)
 
 
 class EasyStream(PictureStream):
@@ -39,11 +38,8 @@ class EasyStream(PictureStream):
         background = choose_background(rng)
         kind = (rng.choice(SHAPES), rng.choice([c for c in COLOUR_NAMES if c != background]))
         picture = picture_of(rng, paint_things(rng, Style("train", None), background, [kind]))
-        turns = [
-            turn
-            for asker in (q.ask_colour, q.ask_shape, q.ask_colour, q.ask_shape)
-            if (turn := asker(picture.scene, rng)) is not None and not turn.absent
-        ]
+        turns = [turn for asker in (q.ask_colour, q.ask_shape, q.ask_colour, q.ask_shape)
+                 if (turn := asker(picture.scene, rng)) is not None and not turn.absent]
         rng.shuffle(turns)
         return picture, turns
 
@@ -52,10 +48,8 @@ class EasyStream(PictureStream):
         rng = random.Random(f"{self.seed}-{number}")
         talks = [self.talk(rng) for _ in range(self.size)]
         rendered = [render([(t.question, t.answer) for t in turns], 1, ROWS, lines=False) for _, turns in talks]
-        return Batch(
-            *stack_pictures([picture for picture, _ in talks]),
-            [stack_talks(rendered, [[picture.scene] for picture, _ in talks], [turns for _, turns in talks])],
-        )
+        return Batch(*stack_pictures([picture for picture, _ in talks]),
+                     [stack_talks(rendered, [[picture.scene] for picture, _ in talks], [turns for _, turns in talks])])
 
 
 QUICK = (

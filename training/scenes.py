@@ -103,7 +103,7 @@ def wear(rng: random.Random, pixels: np.ndarray) -> np.ndarray:
     choice = rng.random()
     if choice < 0.12:
         start = rng.randrange(SIDE)
-        noisy = pixels + GRAIN[start : start + SIDE] * rng.uniform(2, 9)
+        noisy = pixels + GRAIN[start:start + SIDE] * rng.uniform(2, 9)
         return np.clip(noisy, 0, 255).astype(np.uint8)
     if choice < 0.24:
         side = rng.randint(110, 180)
@@ -123,13 +123,8 @@ def spots(rng: random.Random, layout: str, count: int, size: int) -> list[tuple[
             return None
         cells = rng.sample([(x, y) for y in range(side) for x in range(side)], count)
         slack = max(0, (step - size) // 2 - 2)
-        return [
-            (
-                4 + step * x + step // 2 + rng.randint(-slack, slack) // 2,
-                4 + step * y + step // 2 + rng.randint(-slack, slack) // 2,
-            )
-            for x, y in cells
-        ]
+        return [(4 + step * x + step // 2 + rng.randint(-slack, slack) // 2,
+                 4 + step * y + step // 2 + rng.randint(-slack, slack) // 2) for x, y in cells]
     if layout in ("row", "diagonal"):
         if count * (size + 4) > SIDE - 8:
             return None
@@ -145,13 +140,8 @@ def spots(rng: random.Random, layout: str, count: int, size: int) -> list[tuple[
         if count > 1 and 2 * radius * math.sin(math.pi / count) < size + 4:
             return None
         turn = rng.uniform(0, 2 * math.pi)
-        return [
-            (
-                int(SIDE / 2 + radius * math.cos(turn + 2 * math.pi * i / count)),
-                int(SIDE / 2 + radius * math.sin(turn + 2 * math.pi * i / count)),
-            )
-            for i in range(count)
-        ]
+        return [(int(SIDE / 2 + radius * math.cos(turn + 2 * math.pi * i / count)),
+                 int(SIDE / 2 + radius * math.sin(turn + 2 * math.pi * i / count))) for i in range(count)]
     return free_spots(rng, count, size, low, high)
 
 
@@ -200,9 +190,8 @@ def choose_tint(rng: random.Random, split: str) -> Tint | None:
     return Tint(*(light * rng.uniform(0.8, 1.2) for _ in range(3)), mirrored=rng.random() < 0.3)
 
 
-def paint_thing(
-    rng: random.Random, style: Style, canvas: Canvas, ground: Colour, thing: Thing, *, outlined: bool
-) -> None:
+def paint_thing(rng: random.Random, style: Style, canvas: Canvas, ground: Colour, thing: Thing, *,
+                outlined: bool) -> None:
     """Add one thing to a canvas, in a shade of its colour that stands out from the ground."""
     middle = thing.x, thing.y
     if thing.name not in SHAPES:
@@ -215,14 +204,14 @@ def paint_thing(
         if distance(rgb, ground) > 70:
             break
         rgb = shade(rng, thing.colour, style.split)
-    angle = rng.choice((0, 0, 0, -12, -6, 6, 12)) if thing.name not in ("moon", "arrow") else rng.randrange(0, 360, 15)
+    angle = rng.choice((0, 0, 0, -12, -6, 6, 12)) if thing.name not in ("moon", "arrow") else \
+        rng.randrange(0, 360, 15)
     edge = (40, 40, 40) if outlined or distance(rgb, ground) < 70 else None
     canvas.add_shape(thing.name, middle, thing.size, angle=angle, colour=thing.colour, rgb=rgb, outline=edge)
 
 
-def paint_things(
-    rng: random.Random, style: Style, background: str, kinds: list[tuple[str, str]]
-) -> tuple[Scene, Canvas]:
+def paint_things(rng: random.Random, style: Style, background: str, kinds: list[tuple[str, str]]) -> \
+        tuple[Scene, Canvas]:
     """A scene of the given (name, colour) things; colours equal to the background's are the caller's to avoid."""
     picture, ground = paint_background(rng, background, style.split)
     canvas, scene = Canvas(picture, background), Scene(background)
@@ -234,9 +223,8 @@ def paint_things(
     return scene, canvas
 
 
-def text_shade(
-    rng: random.Random, style: Style, background: str, ground: Colour, black: float = 0.0
-) -> tuple[str, Colour]:
+def text_shade(rng: random.Random, style: Style, background: str, ground: Colour, black: float = 0.0) -> \
+        tuple[str, Colour]:
     """A colour and its shade that can be read on the ground; `black` is the share of texts that are."""
     while True:
         colour = rng.choice(COLOUR_NAMES) if not black or rng.random() < 1 - black else "black"
@@ -314,7 +302,7 @@ def paint_chart(rng: random.Random, style: Style, count: int) -> tuple[Scene, Ca
             font = load_font(path, rng.randint(15, 20))
             letter = labels[index].upper()
             at = (int(box.middle[0] - font.getlength(letter) / 2), base + 1)
-            (spot,) = canvas.add_text(letter, at, font, colour="black", rgb=(20, 20, 20))
+            spot, = canvas.add_text(letter, at, font, colour="black", rgb=(20, 20, 20))
         scene.bars.append(Bar(labels[index] if path else "", colours[index], levels[index], spot))
     return scene, canvas
 
@@ -334,10 +322,8 @@ def choose_kinds(rng: random.Random, background: str, *, drawings: bool) -> list
     shape, colour = rng.choice(SHAPES), rng.choice(colours)
     share = rng.choice(("shape", "shape", "colour", "both"))
     count = 1 if rng.random() < 0.35 else rng.randint(1, 9)
-    kinds = [
-        (shape if share != "colour" else rng.choice(SHAPES), colour if share != "shape" else rng.choice(colours))
-        for _ in range(count)
-    ]
+    kinds = [(shape if share != "colour" else rng.choice(SHAPES), colour if share != "shape" else rng.choice(colours))
+             for _ in range(count)]
     for _ in range(rng.choice((0, 1, 2, 3, 4)) if count < 8 else rng.choice((0, 0, 1))):
         other = (rng.choice(SHAPES), rng.choice(colours))
         if not ((share != "colour" and other[0] == shape) or (share == "colour" and other[1] == colour)):
@@ -356,7 +342,7 @@ def choose_group(rng: random.Random, background: str) -> list[tuple[str, str]]:
     else:
         rest = [name for name in SHAPES if name != shape]
         beside = [(rng.choice(rest), rng.choice(colours)) for _ in range(rng.randint(0, 4))]
-    return kinds + beside[: 12 - count]
+    return kinds + beside[:12 - count]
 
 
 def choose_few(rng: random.Random, background: str) -> list[tuple[str, str]]:

@@ -51,9 +51,8 @@ def read_of(rendered: list[tuple[list[int], list[bool]]], turns: list[list[Turn]
             for row, spot in zip(said, turn.spots, strict=True):
                 at.append((number, row - 1))
                 cells.append(share_cells(*spot).ravel())
-    return Read(
-        torch.tensor(at, dtype=torch.long).view(-1, 2), torch.from_numpy(np.array(cells, np.float32)).view(-1, CELLS**2)
-    )
+    return Read(torch.tensor(at, dtype=torch.long).view(-1, 2),
+                torch.from_numpy(np.array(cells, np.float32)).view(-1, CELLS**2))
 
 
 def block_of(decoder: Decoder) -> int:
@@ -68,6 +67,6 @@ def read_loss(decoder: Decoder, before: Tensor, read: Read, blocks: Tensor) -> t
     target = on_rows(read.cells, read.at[:, 0], blocks, 1)
     with torch.autocast(before.device.type, enabled=False):
         seen = look(decoder, block_of(decoder), before.float(), read.at)
-    seen = seen[:, :: decoder.shape.heads // decoder.shape.groups]
+    seen = seen[:, ::decoder.shape.heads // decoder.shape.groups]
     away = fn.kl_div(seen.clamp(min=-60), target[:, None].expand_as(seen), reduction="batchmean") / seen.shape[1]
     return away, {"read": (seen.exp() * (target > 0.2)[:, None]).sum(-1).mean().item()}

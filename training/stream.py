@@ -36,22 +36,18 @@ class Talks:
     read: Read
 
 
-def stack_talks(
-    rendered: list[tuple[list[int], list[bool]]], scenes: list[list[Scene]], turns: list[list[Turn]]
-) -> Talks:
+def stack_talks(rendered: list[tuple[list[int], list[bool]]], scenes: list[list[Scene]],
+                turns: list[list[Turn]]) -> Talks:
     """Conversations padded to the longest; `scenes` are those that each is about, `turns` what was asked."""
     longest = max(len(ids) for ids, _ in rendered)
 
     def padded(rows: list[list[int]], dtype: torch.dtype, fill: int) -> Tensor:
         return torch.tensor([row + [fill] * (longest - len(row)) for row in rows], dtype=dtype)
 
-    return Talks(
-        padded([ids for ids, _ in rendered], torch.long, PAD),
-        padded([blocks_of(ids) for ids, _ in rendered], torch.long, 0),
-        padded([[int(x) for x in learn] for _, learn in rendered], torch.bool, 0),
-        names_of(rendered, scenes),
-        read_of(rendered, turns),
-    )
+    return Talks(padded([ids for ids, _ in rendered], torch.long, PAD),
+                 padded([blocks_of(ids) for ids, _ in rendered], torch.long, 0),
+                 padded([[int(x) for x in learn] for _, learn in rendered], torch.bool, 0),
+                 names_of(rendered, scenes), read_of(rendered, turns))
 
 
 @dataclass
@@ -65,7 +61,6 @@ class Batch:
 
 def stack_pictures(pictures: list[Picture]) -> tuple[Tensor, Labels]:
     """Pixels and labels as tensors."""
-
     def stack(arrays: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(arrays))
 
@@ -117,6 +112,5 @@ def ignore_signals(worker: int) -> None:
 def open_stream(dataset: PictureStream, workers: int) -> Iterator[Batch]:
     """Batches in order, made ahead by worker processes."""
     ahead = 4 if workers else None
-    return iter(
-        DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=ignore_signals)
-    )
+    return iter(DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=ahead,
+                           worker_init_fn=ignore_signals))

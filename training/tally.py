@@ -84,11 +84,8 @@ def tally_loss(decoder: Decoder, before: Tensor, names: Names, blocks: Tensor) -
         off = ((read[some] + 0.1).log() - (right[some] + 0.1).log()).abs().sum() / max(1, int(some.sum()))
         total = total + away + off
         if picture == 1:
-            logged = {
-                "look": away.item(),
-                "off": off.item(),
-                "tally": (read.round() == right.round())[some].float().mean().item(),
-            }
+            logged = {"look": away.item(), "off": off.item(),
+                      "tally": (read.round() == right.round())[some].float().mean().item()}
     return total, logged
 
 

@@ -57,11 +57,9 @@ def things(rng: random.Random, style: Style) -> Picture:
     return draw_picture(rng, style, "things")
 
 
-def about_things(
-    asker: q.Asker, *, absent: bool = False
-) -> Callable[[random.Random, Style], tuple[list[Picture], Turn | None]]:
+def about_things(asker: q.Asker, *, absent: bool = False) -> \
+        Callable[[random.Random, Style], tuple[list[Picture], Turn | None]]:
     """Candidates of one asker, of things that are there or of things that are not."""
-
     def make(rng: random.Random, style: Style) -> tuple[list[Picture], Turn | None]:
         picture = things(rng, style)
         turn = asker(picture.scene, rng)
@@ -97,11 +95,9 @@ def counted(rng: random.Random, style: Style) -> tuple[list[Picture], Turn | Non
     return [picture], ask(rng, "count", f"{NUMBERS[count]}.", x=plural(shape))
 
 
-def two(
-    asker: Callable[[Scene, Scene, random.Random], Turn | None],
-) -> Callable[[random.Random, Style], tuple[list[Picture], Turn | None]]:
+def two(asker: Callable[[Scene, Scene, random.Random], Turn | None]) -> \
+        Callable[[random.Random, Style], tuple[list[Picture], Turn | None]]:
     """Candidates about two pictures."""
-
     def make(rng: random.Random, style: Style) -> tuple[list[Picture], Turn | None]:
         pictures = draw_pair(rng, style)
         return pictures, asker(pictures[0].scene, pictures[1].scene, rng)
@@ -111,7 +107,6 @@ def two(
 
 def read_word(low: int, high: int) -> Callable[[random.Random, Style], tuple[list[Picture], Turn | None]]:
     """A word of so many letters that training never showed."""
-
     def make(rng: random.Random, style: Style) -> tuple[list[Picture], Turn | None]:
         assert style.assets is not None
         length = rng.randint(low, high)
@@ -139,7 +134,6 @@ def name_drawing(rng: random.Random, style: Style) -> tuple[list[Picture], Turn 
 
 def tallest(kind: str) -> Callable[[random.Random, Style], tuple[list[Picture], Turn | None]]:
     """The tallest bar by its letter or its colour."""
-
     def make(rng: random.Random, style: Style) -> tuple[list[Picture], Turn | None]:
         picture = picture_of(rng, paint_chart(rng, style, rng.randint(2, 6)))
         bar = max(picture.scene.bars, key=lambda b: b.height)
@@ -212,10 +206,8 @@ def differing_pairs(style: Style, count: int) -> Iterator[Item]:
         else:
             other[index] = (rng.choice([s for s in SHAPES if s != name]), colour)
             asker = q.ask_shape
-        drawn = [
-            picture_of(random.Random(seed), paint_things(random.Random(seed), style, background, k))
-            for k in (kinds, other)
-        ]
+        drawn = [picture_of(random.Random(seed), paint_things(random.Random(seed), style, background, k))
+                 for k in (kinds, other)]
         seed = rng.random()
         turns = [asker(picture.scene, random.Random(seed)) for picture in drawn]
         first, second = turns
@@ -248,7 +240,7 @@ def build(share: float = 1.0) -> list[Item]:
         items += list(fill(category, style))[::every]
     for source in (differing_pairs(style, 150), third_questions(style, 200)):
         listed = list(source)
-        items += [item for at in range(0, len(listed), 2 * every) for item in listed[at : at + 2]]
+        items += [item for at in range(0, len(listed), 2 * every) for item in listed[at:at + 2]]
     return items
 
 
@@ -269,14 +261,9 @@ def describe(items: list[Item]) -> dict[str, object]:
         words.update(json.dumps([item.category, item.before, item.question, item.answer]).encode())
         for picture in item.pictures:
             pixels.update(picture.tobytes())
-    return {
-        "seed": SEED,
-        "questions": len(items),
-        "categories": dict(Counter(item.category for item in items)),
-        "sha256 of questions and answers": words.hexdigest(),
-        "sha256 of pixels": pixels.hexdigest(),
-        "pillow": PIL.__version__,
-    }
+    return {"seed": SEED, "questions": len(items), "categories": dict(Counter(item.category for item in items)),
+            "sha256 of questions and answers": words.hexdigest(), "sha256 of pixels": pixels.hexdigest(),
+            "pillow": PIL.__version__}
 
 
 if __name__ == "__main__":

@@ -15,27 +15,16 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 FILE = Path(__file__).parent / "vocabulary.json"
-SPECIALS = (
-    "<pad>",
-    "<eos>",
-    "<bos>",
-    "<unk>",
-    "<start_of_turn>",
-    "<end_of_turn>",
-    "<start_of_image>",
-    "<end_of_image>",
-    "<image_soft_token>",
-)
+SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>",
+            "<end_of_image>", "<image_soft_token>")
 PAD, EOS, BOS = 0, 1, 2
 END_OF_TURN, START_OF_IMAGE, END_OF_IMAGE, SOFT = 5, 6, 7, 8
 SIZE = 1024
 LINE_BREAK = "\u010a"  # how byte-level tokenizers write a line break
 MERGES = [(LINE_BREAK, LINE_BREAK)]
 # The cutting rule that GGUF files call "llama-bpe".
-CUT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
-    r"\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+CUT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+       r"\s*[\r\n]+|\s+(?!\S)|\s+")
 # Pictures stand where they were put, between texts too. But a message of texts and then pictures, which is what clients
 # write most, has its pictures first: it was taught so, and answers 8 of 37 questions otherwise instead of all.
 TEMPLATE = (
@@ -81,12 +70,9 @@ def load_tokenizer() -> Tokenizer:
     """The tokenizer; it adds no token by itself."""
     vocabulary = {token: number for number, token in enumerate(load_tokens())}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=MERGES, ignore_merges=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(CUT), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(CUT), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
     return tokenizer
@@ -108,9 +94,8 @@ def picture_text(rows: int, *, lines: bool) -> str:
     return f"\n\n{middle}\n\n" if lines else middle
 
 
-def render(
-    turns: list[tuple[str, str | None]], pictures: int, rows: int, *, lines: bool
-) -> tuple[list[int], list[bool]]:
+def render(turns: list[tuple[str, str | None]], pictures: int, rows: int, *,
+           lines: bool) -> tuple[list[int], list[bool]]:
     """Ids of a conversation and which of them the model is to say.
 
     Each turn is a question and its answer; a last answer of None leaves the model to speak. The pictures come first.

@@ -80,70 +80,18 @@ RECIPE = (
     Stage("tower", steps=900, size=32, rate=1.5e-3, talks=False, sees=True, stream=CrowdStream),
     Stage("decoder", steps=3500, size=32, rate=1e-3, talks=True, sees=False, sets=4, stream=ThingsFirstStream),
     Stage("both", steps=700, size=32, rate=1e-3, talks=True, sees=True, tower=0.25, stream=MostlyThingsStream),
-    Stage(
-        "settle",
-        steps=600,
-        size=32,
-        rate=1e-3,
-        talks=True,
-        sees=False,
-        settle=0.9,
-        smooth=True,
-        sets=3,
-        stream=MostlyThingsStream,
-    ),
+    Stage("settle", steps=600, size=32, rate=1e-3, talks=True, sees=False, settle=0.9, smooth=True, sets=3,
+          stream=MostlyThingsStream),
     Stage("groups", steps=700, size=32, rate=1e-3, talks=False, sees=True, counts=True, stream=GroupStream),
-    Stage(
-        "count",
-        steps=2000,
-        size=32,
-        rate=4e-4,
-        talks=True,
-        sees=True,
-        counts=True,
-        settle=1.0,
-        tower=0.5,
-        stream=CountingStream,
-    ),
-    Stage(
-        "pages",
-        steps=2000,
-        size=64,
-        rate=1e-3,
-        talks=False,
-        sees=True,
-        counts=True,
-        reads=True,
-        again=2,
-        stream=PageStream,
-    ),
-    Stage(
-        "read",
-        steps=2000,
-        size=32,
-        rate=1e-3,
-        talks=True,
-        sees=False,
-        counts=True,
-        reads=True,
-        sets=4,
-        stream=ReadingStream,
-    ),
-    Stage(
-        "everything",
-        steps=3000,
-        size=32,
-        rate=1e-3,
-        talks=True,
-        sees=True,
-        counts=True,
-        reads=True,
-        settle=0.8,
-        tower=0.5,
-        stream=EverythingStream,
-    ),
+    Stage("count", steps=2000, size=32, rate=4e-4, talks=True, sees=True, counts=True, settle=1.0, tower=0.5,
+          stream=CountingStream),
+    Stage("pages", steps=2000, size=64, rate=1e-3, talks=False, sees=True, counts=True, reads=True, again=2,
+          stream=PageStream),
+    Stage("read", steps=2000, size=32, rate=1e-3, talks=True, sees=False, counts=True, reads=True, sets=4,
+          stream=ReadingStream),
+    Stage("everything", steps=3000, size=32, rate=1e-3, talks=True, sees=True, counts=True, reads=True, settle=0.8,
+          tower=0.5, stream=EverythingStream),
 )
-
 
 @dataclass(frozen=True)
 class Options:
@@ -198,25 +146,16 @@ class Learner:
                 inner.append({"params": matrices, "share": share * MATRIX_FACTOR})
         self.optimisers = [torch.optim.AdamW(outer, stage.rate, betas=(0.9, 0.98), weight_decay=0.01)]
         if inner:
-            self.optimisers.append(
-                torch.optim.Muon(inner, stage.rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
-            )
+            self.optimisers.append(torch.optim.Muon(inner, stage.rate, weight_decay=0.02,
+                                                    adjust_lr_fn="match_rms_adamw"))
 
     def save(self) -> None:
         """Write the full checkpoint."""
-        save_full(
-            self.options.folder / "checkpoint.pt",
-            {
-                "model": self.model.state_dict(),
-                "head": self.head.state_dict(),
-                "named": self.named.state_dict(),
-                "average": self.average.tensors,
-                "updates": self.average.updates,
-                "place": asdict(self.place),
-                "shape": self.options.shape.dictionary(),
-                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-            },
-        )
+        save_full(self.options.folder / "checkpoint.pt", {
+            "model": self.model.state_dict(), "head": self.head.state_dict(), "named": self.named.state_dict(),
+            "average": self.average.tensors,
+            "updates": self.average.updates, "place": asdict(self.place), "shape": self.options.shape.dictionary(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers]})
 
     def load(self) -> list[dict[str, object]]:
         """Continue from the run's checkpoint, or from the package's weights; returns the optimisers' states."""
@@ -229,7 +168,8 @@ class Learner:
         self.model.load_state_dict(parts["model"])  # type: ignore[arg-type]
         for name, module in (("head", self.head), ("named", self.named)):  # older runs lack parts of them
             module.load_state_dict(module.state_dict() | parts.get(name, {}))  # type: ignore[operator]
-        self.average.tensors = {name: tensor.to(self.device) for name, tensor in parts["average"].items()}  # type: ignore[attr-defined]
+        self.average.tensors = {name: tensor.to(self.device) for name, tensor in
+                                parts["average"].items()}  # type: ignore[attr-defined]
         self.average.updates = int(parts["updates"])  # type: ignore[call-overload]
         self.place = Place(**parts["place"])  # type: ignore[arg-type]
         return parts["optimisers"]  # type: ignore[return-value]
@@ -237,10 +177,8 @@ class Learner:
 
 def see(learner: Learner, stage: Stage, batch: Batch) -> Tensor:
     """What the tower makes of a batch's pictures."""
-    with (
-        torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.options.half),
-        torch.set_grad_enabled(stage.sees),
-    ):
+    with torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.options.half), \
+            torch.set_grad_enabled(stage.sees):
         return learner.model.vision_tower(prepare(batch.pixels.to(learner.device)))
 
 
@@ -286,9 +224,8 @@ def rate_at(stage: Stage, step: int, left: float = 1.0) -> float:
     return stage.rate * min(1.0, (step + 1) / 100) * min(1.0, max(left, 0.02))
 
 
-def take_step(
-    learner: Learner, stage: Stage, patches: Tensor, talks: Talks | None, labels: Labels | None, left: float = 1.0
-) -> dict[str, float]:
+def take_step(learner: Learner, stage: Stage, patches: Tensor, talks: Talks | None, labels: Labels | None,
+              left: float = 1.0) -> dict[str, float]:
     """One update."""
     logged: dict[str, float] = {}
     with torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.options.half):
@@ -315,16 +252,8 @@ def take_step(
 def open_steps(learner: Learner, stage: Stage) -> Iterator[tuple[Tensor, Talks | None, Labels | None, bool]]:
     """What each step learns from, from where the run stands: patches, talks, labels, whether the batch is new."""
     options = learner.options
-    batches = open_stream(
-        stage.stream(
-            seed=options.seed,
-            start=learner.place.batches,
-            size=stage.size,
-            with_assets=options.with_assets,
-            sets=stage.sets,
-        ),
-        options.workers,
-    )
+    batches = open_stream(stage.stream(seed=options.seed, start=learner.place.batches, size=stage.size,
+                                       with_assets=options.with_assets, sets=stage.sets), options.workers)
     if stage.sees:
         for batch, new in repeated(batches, stage.again):
             yield see(learner, stage, batch), batch.talks[0] if stage.talks else None, batch.labels, new
@@ -359,9 +288,8 @@ def run_stage(learner: Learner, stage: Stage, stop: Stop, deadline: float) -> No
         place.seconds += min(time.monotonic() - begun, 60.0)
         if since == 20 or place.step == stage.steps:
             means = {name: round(value / since, 4) for name, value in sums.items()}
-            log.write(
-                json.dumps({"stage": stage.name, "step": place.step, **means, "seconds": round(place.seconds)}) + "\n"
-            )
+            log.write(json.dumps({"stage": stage.name, "step": place.step, **means,
+                                  "seconds": round(place.seconds)}) + "\n")
             log.flush()
             sums, since = {}, 0
         if time.monotonic() - saved > options.save_every_seconds:
@@ -407,9 +335,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stage", choices=[*(stage.name for stage in RECIPE), "all"], default="all")
     parser.add_argument("--run", default="nano", help="name of the folder below training/runs")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the run's checkpoint or the package's weights"
-    )
+    parser.add_argument("--resume", action="store_true",
+                        help="go on from the run's checkpoint or the package's weights")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures")
     parser.add_argument("--float32", action="store_true", help="compute in float32 also where the CPU has bfloat16")
@@ -419,20 +346,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after so many minutes")
     parser.add_argument("--settle", type=float, default=0.0, help="of them, so many in which the rate falls to nothing")
     chosen = parser.parse_args()
-    stages = tuple(
-        replace(stage, steps=chosen.steps or stage.steps, size=chosen.size or stage.size)
-        for stage in RECIPE
-        if chosen.stage in (stage.name, "all")
-    )
-    options = Options(
-        RUNS / chosen.run,
-        chosen.threads,
-        chosen.workers,
-        half=has_bfloat16() and not chosen.float32,
-        minutes=chosen.minutes,
-        settle_minutes=chosen.settle,
-        compiled=chosen.compile,
-    )
+    stages = tuple(replace(stage, steps=chosen.steps or stage.steps, size=chosen.size or stage.size)
+                   for stage in RECIPE if chosen.stage in (stage.name, "all"))
+    options = Options(RUNS / chosen.run, chosen.threads, chosen.workers, half=has_bfloat16() and not chosen.float32,
+                      minutes=chosen.minutes, settle_minutes=chosen.settle, compiled=chosen.compile)
     train(stages, options, resume=chosen.resume)
 
 

@@ -6,15 +6,11 @@ from training.lists import COLOUR_NAMES, EMOJI_NAMES, NUMBERS, PLACES, SHAPES, a
 from training.phrases import PHRASES
 from training.text import pieces_of
 
-ANSWERS = (
-    "Yes. No. Zero. Nothing. There is no chart. There is no text. There is no red thing. The first. "
-    "The second. Both the same. The number. A chart with two bars. and a An the user model system"
-)
-ASIDE = (
-    "in the first picture in the second picture, please Please hello Hello Hi thanks what how is are do which "
-    "tell where count name read describe can does now then and or of to me you I it they this that these those "
-    "one not more less than other another with without picture pictures image"
-)
+ANSWERS = ("Yes. No. Zero. Nothing. There is no chart. There is no text. There is no red thing. The first. "
+           "The second. Both the same. The number. A chart with two bars. and a An the user model system")
+ASIDE = ("in the first picture in the second picture, please Please hello Hello Hi thanks what how is are do which "
+         "tell where count name read describe can does now then and or of to me you I it they this that these those "
+         "one not more less than other another with without picture pictures image")
 
 
 def common_pieces() -> list[str]:

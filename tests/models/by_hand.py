@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from opsin.gguf import File
 from opsin.models import Decoder, load_decoder
-from opsin.nn.batch import MEMORY, Batch, Group
+from opsin.nn.batch import MEMORY, Batch, Group, Tap, untapped
 from opsin.nn.module import FileReader
 from opsin.ops import PAGE, Array, Reads
 from opsin.ops.recurrence import Runs
@@ -83,8 +83,8 @@ class Bench:
         self.slots = [-1] * len(sequences)  # of the states of each sequence; it writes into its two by turns
         self.embeddings = [None if s.media is None else ops.constant(s.media) for s in sequences]
 
-    def step(self, parts: list[tuple[int, int, int]]) -> Floats:
-        """Logits of rows first to last of some sequences: (sequence, first, last)."""
+    def step(self, parts: list[tuple[int, int, int]], outputs: list[int] | None = None, tap: Tap = untapped) -> Floats:
+        """Logits of rows first to last of some sequences: (sequence, first, last). Of all, or of `outputs`."""
         rows = [(n, row) for n, first, last in parts for row in range(first, last)]
         number, place = (np.array(values, np.int32) for values in zip(*rows, strict=True))
         ids = [self.sequences[n].ids[row] for n, row in rows]
@@ -100,8 +100,8 @@ class Bench:
             axes = self._array([[row] * 3 if a is None else a[row] for a, (_, row) in zip(known, rows, strict=True)])
         batch = Batch(
             ids=self._array(ids), positions=self._array(place), groups=groups,
-            outputs=self._array(range(len(rows))), axes=axes, media=self._media(rows), states=self.states,
-            runs=self._runs(parts) if self.states else None,
+            outputs=self._array(range(len(rows)) if outputs is None else outputs), axes=axes,
+            media=self._media(rows), states=self.states, runs=self._runs(parts) if self.states else None, tap=tap,
         )  # fmt: skip
         return self.decoder.forward(batch).numpy()
 

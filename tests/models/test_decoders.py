@@ -56,6 +56,22 @@ def test_logits_equal_transformers(ops, decoder, expected, size):
     assert distance(score(ops, decoder, Sequence(ids_of(ROWS)), chunks_of(ROWS, size)), expected) <= TOLERANCE
 
 
+def test_rows_of_which_nobody_wants_logits_end_in_the_last_layer(ops, decoder):
+    """And change nothing of the others', which are those of all rows to the bit."""
+    sequence, rows = Sequence(ids_of(ROWS)), {}
+    whole = Bench(ops, decoder, [sequence]).step([(0, 0, ROWS)])
+
+    def tap(name, x):
+        rows[name] = x.shape[0]
+        return x
+
+    some = Bench(ops, decoder, [sequence]).step([(0, 0, ROWS)], outputs=[3, ROWS - 1], tap=tap)
+    assert np.array_equal(some, whole[[3, ROWS - 1]])
+    layers = [count for name, count in rows.items() if name.endswith(".out")]
+    assert layers[-1] == 2
+    assert set(layers[:-1]) <= {2, ROWS}
+
+
 def test_rows_one_by_one_equal_transformers(ops, decoder, expected):
     """The first ones, and those around a page's end."""
     alone = [(0, 1), (1, 2), (2, 3), (3, 110), *((row, row + 1) for row in range(110, ROWS))]

@@ -330,7 +330,7 @@ class Engine(Stays):
             rows = sum(part.rows + len(part.guesses) for part in plan)
             self.step_rows.append(rows)
             self.step_seconds.append(seconds)
-            self.watch.saw(plan)
+            self.watch.saw(len(plan))
             failures = self._drawing.take(plan, candidates, masks)
         except Stopped:
             return

@@ -183,6 +183,7 @@ class Pooler:
         try:
             self._program = self._program or _HiddenProgram(self._runner)
             states = self._program.run(parts)
+            self._engine.watch.saw(len(parts))
         except Stopped:  # somebody went away; the others go on from what their pages hold
             raise
         except Exception as error:  # noqa: BLE001 - all of the step hear of it

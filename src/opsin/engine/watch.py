@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from opsin.engine.media_work import MediaWork
-from opsin.engine.scheduler import Plan, Scheduler
+from opsin.engine.scheduler import Scheduler
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class EngineWatch:
         self._guessing = self._guessed = self._right = 0
         self.encode_seconds: deque[float] = deque() if media is None else media.seconds  # taken out by who reads them
 
-    def saw(self, plan: Plan) -> None:
-        """A step was computed."""
-        self._steps, self._parts = self._steps + 1, self._parts + len(plan)
+    def saw(self, parts: int) -> None:
+        """A step of so many sequences was computed."""
+        self._steps, self._parts = self._steps + 1, self._parts + parts
 
     def checked(self, guessed: int, right: int) -> None:
         """So many guesses of one sequence were computed, of which the first ones were right."""

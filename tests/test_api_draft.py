@@ -24,7 +24,7 @@ def path(folder):
 def said(path, **options):
     """Some answers, greedy and drawn."""
     with opsin.load(path, threads=2, context=512, sequences=2, **options) as model:
-        drawn = {"temperature": 4, "min_p": 0, "seed": 3, "max_tokens": 60}
+        drawn = {"temperature": 4, "top_p": 1, "min_p": 0, "seed": 3, "max_tokens": 60}
         likeliest = {"temperature": 0, "max_tokens": 60}
         return [model.complete("The rain in Spain stays", **some).text for some in (drawn, likeliest)]
 

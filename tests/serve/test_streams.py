@@ -40,7 +40,7 @@ def test_log_probabilities_stand_with_the_text_of_their_tokens(server, pieces):
     told = pieces(server)
     assert sum(len(entries) for _, entries in told) == LIVELY["max_tokens"]
     whole = [(text, b"".join(bytes(entry["bytes"]) for entry in entries)) for text, entries in told]
-    ascii = [(text, data) for text, data in whole if data.isascii() and b"<|" not in data]  # no half characters
+    ascii = [(t, d) for t, d in whole if d.isascii() and b"<|" not in d and "\ufffd" not in t]  # no half characters
     assert len(ascii) > 8
     assert all(data.decode() == text for text, data in ascii)
 

@@ -127,7 +127,9 @@ def test_portable_code_uses_none_of_them(target):
 
 
 @pytest.mark.parametrize(
-    "kernel", [Kernel.of("execute"), Kernel.of("quantise", group=32, zero=8), linear("F16")], ids=str
+    "kernel",
+    [Kernel.of("execute"), *(Kernel.of("quantise", group=group, zero=8) for group in (16, 32)), linear("F16")],
+    ids=str,
 )
 def test_other_kernels_for_arm(kernel):
     text = assembly(kernel, "dotprod")

@@ -26,7 +26,8 @@ _AT_ONCE = 4  # groups whose maxima and sums are joined together: one alone woul
 
 def make(simd: Simd, group: int, zero: int = 0) -> Any:
     at, parts = simd.i64_at, _GROUP // group
-    some, one = (_Rounding(simd, count, group, zero).emit for count in (_AT_ONCE, 1))
+    at_once = min(_AT_ONCE, simd.lanes // parts)  # their sums fill a vector at most
+    some, one = (_Rounding(simd, count, group, zero).emit for count in (at_once, 1))
     some, one = (operation(types.void, (types.int64,) * 5, emit) for emit in (some, one))
 
     def quantise(args: int, first: int, last: int, thread: int) -> int:
@@ -38,9 +39,9 @@ def make(simd: Simd, group: int, zero: int = 0) -> Any:
             sums, lifts = at(args + SUMS) + place, at(args + LIFTS) + place
             g = 0
             while g < groups:
-                if g + _AT_ONCE <= groups:
+                if g + at_once <= groups:
                     some(x + 128 * g, q + 32 * g, scales + 4 * g, sums + 4 * parts * g, lifts + 4 * parts * g)
-                    g += _AT_ONCE
+                    g += at_once
                 else:
                     one(x + 128 * g, q + 32 * g, scales + 4 * g, sums + 4 * parts * g, lifts + 4 * parts * g)
                     g += 1

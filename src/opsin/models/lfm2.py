@@ -8,7 +8,7 @@ GGUF: general.architecture = "lfm2". Oracle: transformers' Lfm2ForCausalLM.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Self
 
 from opsin.errors import ModelError
@@ -141,7 +141,7 @@ class Lfm2(OverWeights):
         x = tap("embed", batch.overlay(w.token_embd(batch.ids)))
         table = x.ops.rope_table(batch.positions, self.frequencies, self.rope_scale)
         for i, block in enumerate(w.blk):
-            x = self._block(block, x, replace(batch, last=i == len(w.blk) - 1), i, table)
+            x = self._block(block, x, batch.in_layer(i, len(w.blk)), i, table)
         return tap("norm", w.output_norm(x, self.eps))
 
     def _block(self, block: Lfm2Block, x: Array, batch: Batch, layer: int, table: Array) -> Array:

@@ -101,7 +101,7 @@ class MllamaDecoder(OverWeights):
         table = x.ops.rope_table(batch.positions, self.frequencies, self.scale)
         own = crossing = 0
         for i, block in enumerate(self.blocks):
-            batch = replace(batch, last=i == len(self.blocks) - 1)
+            batch = batch.in_layer(i, len(self.blocks))
             if isinstance(block, CrossBlock):
                 x = batch.going_on(self._look(block, x, batch, crossing))
                 crossing += 1

@@ -169,7 +169,7 @@ class Qwen35Decoder(OverWeights):
         table, full, recurrent = self._table(batch), 0, 0
         for i, block in enumerate(self.blocks):
             normed = block.attn_norm(x, self.eps)
-            batch = replace(batch, last=not every and i == len(self.blocks) - 1)
+            batch = batch if every else batch.in_layer(i, len(self.blocks))
             if isinstance(block, DeltaBlock):
                 x = block.delta(
                     normed, batch, layer=recurrent, heads=self.delta, eps=self.eps, name=f"blk.{i}.attn", residual=x

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from opsin.ops import Array, Pages, Reads, Rows
@@ -151,6 +151,10 @@ class Batch:
     def overlay(self, x: Array) -> Array:
         """Embeddings of ids [rows, width], with those of media in their places."""
         return x if self.media is None else x.ops.overlay(x, self.media)
+
+    def in_layer(self, layer: int, layers: int) -> Batch:
+        """The same in one of so many layers, of which the last one ends rows that no output is wanted of."""
+        return replace(self, last=layer == layers - 1)
 
     def going_on(self, x: Array) -> Array:
         """Of values of all rows [rows, ...] those of rows that go on behind a layer's attention."""

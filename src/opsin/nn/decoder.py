@@ -6,7 +6,7 @@ A family that differs in more than numbers writes its own around `DecoderWeights
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
 from opsin.errors import ModelError
@@ -206,10 +206,9 @@ class PreNormDecoder(OverWeights):
         """Embeddings, what stands behind all layers [rows, width] (`every` row's, or outputs'), the rope's tables."""
         embedded = x = batch.tap("embed", batch.overlay(self.weights.token_embd(batch.ids)))
         tables = self._tables(batch)
-        *first, last = enumerate(self.weights.blk)
-        for i, block in first:
-            x = self._block(block, x, batch, i, tables)
-        x = self._block(last[1], x, replace(batch, last=not every), last[0], tables)
+        for i, block in enumerate(self.weights.blk):
+            here = batch if every else batch.in_layer(i, len(self.weights.blk))
+            x = self._block(block, x, here, i, tables)
         return embedded, x, tables
 
     def _place(self, layer: int) -> tuple[str, int]:

@@ -113,10 +113,8 @@ class SandwichDecoder(OverWeights):
         w, tap = self.weights, batch.tap
         x = tap("embed", batch.overlay(self.width**0.5 * w.token_embd(batch.ids)))
         tables = [x.ops.rope_table(batch.positions, kind.frequencies, kind.rope_scale) for kind in self.kinds]
-        *first, last = enumerate(w.blk)
-        for i, block in first:
-            x = self._block(block, x, batch, i, tables[self.places[i].kind])
-        x = self._block(last[1], x, replace(batch, last=True), last[0], tables[self.places[last[0]].kind])
+        for i, block in enumerate(w.blk):
+            x = self._block(block, x, batch.in_layer(i, len(w.blk)), i, tables[self.places[i].kind])
         return tap("norm", w.output_norm(x, self.eps))
 
     def logits(self, x: Array) -> Array:

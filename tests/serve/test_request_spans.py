@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -80,7 +81,9 @@ def test_what_is_missing_is_told(monkeypatch):
         SpanWriter.load("http://localhost:4318/v1/traces")
 
 
-def test_an_endpoint_that_is_not_there_holds_up_nothing():
+def test_an_endpoint_that_is_not_there_holds_up_nothing_and_is_not_tried_after_the_end():
+    before = set(threading.enumerate())
     writer = SpanWriter.load("http://127.0.0.1:9/v1/traces")
     writer.add(Record("a", "", "GET", "/"), "/")
     writer.close()
+    assert set(threading.enumerate()) <= before

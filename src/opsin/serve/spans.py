@@ -26,6 +26,7 @@ class SpanWriter:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+        self._exporter = exporter
         self._provider = TracerProvider(resource=Resource.create({"service.name": "opsin"}))
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("opsin")
@@ -66,10 +67,13 @@ class SpanWriter:
         self._provider.force_flush()
 
     def close(self) -> None:
-        """The end, for which nobody waits long."""
+        """The end, for which nobody waits long: what an endpoint has not taken by then is not tried again."""
         ending = threading.Thread(target=self._provider.shutdown, name="opsin-spans", daemon=True)
         ending.start()
         ending.join(_LAST_SECONDS)
+        if ending.is_alive():
+            self._exporter.shutdown()
+            ending.join(_LAST_SECONDS)
 
 
 def _attributes(record: Record, route: str) -> dict[str, str | int]:

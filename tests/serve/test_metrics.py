@@ -65,6 +65,7 @@ def test_all_of_llama_servers_are_there_with_their_types_and_a_line_of_help(coun
         ("/embedding", {"content": [3, 4, 5]}, lambda reply: 3),
         ("/api/embed", {"input": ["rain", "sun"]}, lambda reply: reply["prompt_eval_count"]),
         ("/rerank", {"query": "rain", "documents": ["rain"]}, lambda reply: reply["usage"]["prompt_tokens"]),
+        ("/v1/completions", {"prompt": [3, 4, 5], "echo": True, "logprobs": 1, "max_tokens": 0}, lambda reply: 3),
     ],
 )
 def test_prompts_of_which_nothing_is_generated_are_counted(counting, path, body, told):
@@ -106,6 +107,13 @@ def test_what_answers_took_is_counted(counting):
     assert more("opsin_time_to_first_token_seconds_count") == 2
     assert more("opsin_queue_seconds_count") == 4
     assert more("opsin_time_between_tokens_seconds_count") == 4 * 39
+
+
+def test_a_prompt_whose_best_answers_are_told_is_counted_once(counting):
+    before = values(counting)
+    reply = counting.ask("/v1/completions", {"prompt": ["rain", "sun"], "best_of": 3, "n": 2, "max_tokens": 2})
+    more = values(counting)["opsin_prompt_tokens_total"] - before["opsin_prompt_tokens_total"]
+    assert more == reply.json["usage"]["prompt_tokens"]
 
 
 def test_times_are_counted_as_the_library_counts_them():

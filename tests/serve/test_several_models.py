@@ -249,6 +249,24 @@ def test_the_list_can_be_read_anew(zoo):
     assert zoo.loaded == {"ant": 1, "bee": 1}
 
 
+def test_what_models_counted_stays_when_they_go(zoo):
+    def counted(server) -> list[float]:
+        told = dict(line.rsplit(" ", 1) for line in server.ask("/metrics").body.decode().splitlines())
+        return [float(told[f"llamacpp:{name}"]) for name in ("n_decode_total", "n_busy_slots_per_decode")]
+
+    with zoo.serve(most=1) as server:
+        seen = [counted(server)]
+        for name in ("ant", "bee", "ant"):
+            assert complete(server, name).status == 200
+            seen.append(counted(server))
+        assert [steps for steps, _ in seen] == sorted({steps for steps, _ in seen})
+        assert {share for _, share in seen} == {0.0, 1.0}
+        zoo.names.clear()
+        server.ask("/models?reload=1")
+        wait_for(lambda: not server.service.state._looks)
+        assert counted(server) == seen[-1]
+
+
 def test_keys_and_stored_responses_are_the_servers(zoo):
     with zoo.serve(keys=(ApiKey("secret"),)) as server:
         assert complete(server, "ant").status == 401

@@ -52,9 +52,15 @@ def prompt_logprobs(
     told: list[Logprobs] = []
     with _room(engine, PromptRows(prompt), check) as room:
         parts = runner.scoring(ids, room.pages, states=room.states, reach=room.reach(engine))
+
+        def step() -> Floats:
+            part = next(parts)
+            engine.watch.saw(1)
+            return part
+
         while len(told) < len(ids) - 1:
             check()
-            for row in engine.call(lambda: next(parts)):
+            for row in engine.call(step):
                 if len(told) < len(ids) - 1:
                     told.append(logprobs(row, ids[len(told) + 1], most))
     return told

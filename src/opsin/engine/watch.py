@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from opsin.engine.media_work import MediaWork
 from opsin.engine.scheduler import Scheduler
 
+COUNTED: Final = ("steps", "parts", "pictures_read", "pictures_encoded", "guessing", "guessed", "right")
+
 
 @dataclass(frozen=True)
 class EngineFigures:
-    """At one moment.
+    """At one moment. Those of COUNTED only grow.
 
     Attributes:
         steps: since the beginning, and
@@ -50,6 +53,12 @@ class EngineFigures:
     guessing: int
     guessed: int
     right: int
+
+    def after(self, before: EngineFigures | None) -> EngineFigures:
+        """The same, counted on from those of an engine that ended."""
+        if before is None:
+            return self
+        return replace(self, **{name: getattr(before, name) + getattr(self, name) for name in COUNTED})
 
     @property
     def leaked(self) -> dict[str, int]:

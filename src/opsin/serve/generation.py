@@ -249,7 +249,7 @@ class Answers:
         """Into the metrics, once they are over."""
         metrics = self.service.metrics
         for number, answer in enumerate(self.answers):
-            usage, times, is_first = answer.usage, answer.times, number % self.request.choices == 0
+            usage, times, is_first = answer.usage, answer.times, number % self.request.candidates == 0
             metrics.observe("queue_seconds", times.started - self.submitted)
             metrics.answered(
                 AnswerCost(

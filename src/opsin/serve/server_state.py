@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from opsin.engine.watch import COUNTED
 from opsin.serve.access_log import AccessLog
 from opsin.serve.keys import KeyRing
 from opsin.serve.metrics import Metrics
@@ -34,7 +35,7 @@ class ServerState:
         self.keys, self.metrics = KeyRing(options.keys), Metrics(self._look)
         self.ended, self.ending = asyncio.Event(), False
         self.responses, self.files = ResponseStore(), StoredFiles(options.files_bytes)
-        self._looks: list[Look] = []
+        self._looks, self._past = list[Look](), Counter[str]()
         self._log = AccessLog(options.access_log) if options.access_log else None
         self._spans = SpanWriter.load(options.traces) if options.traces else None
 
@@ -43,16 +44,19 @@ class ServerState:
         self._looks.append(look)
 
     def part(self, look: Look) -> None:
-        """They are gone."""
+        """They are gone; what was counted stays, as a counter that falls is taken for one of another server."""
+        last = look()
+        self._past.update({name: last[name] for name in COUNTED})
         self._looks.remove(look)
 
     def _look(self) -> Mapping[str, float]:
-        """What is so at this moment. The server is ready where any model is."""
+        """What is so at this moment, of a server without models, too. The server is ready where any model is."""
         figures = [look() for look in self._looks]
-        total: Counter[str] = Counter()
+        total = self._past.copy()
         for one in figures:
             total.update(one)
-        return {**total, "ready": max((one["ready"] for one in figures), default=0.0)}
+        total["ready"] = any(one["ready"] for one in figures)
+        return total
 
     async def drain(self, active: Callable[[], int], seconds: float) -> bool:
         """Say that nobody new shall come, and wait so long for those inside; whether all have their answers."""

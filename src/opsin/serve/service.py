@@ -142,7 +142,7 @@ class Service:
 
     def figures(self) -> EngineFigures | None:
         """What the engine does and holds, or did before it slept; None before the model was there."""
-        return self._last if self._model is None else self._model.engine.watch.figures()
+        return self._last if self._model is None else self._model.engine.watch.figures().after(self._last)
 
     def leaked(self) -> dict[str, int]:
         """What is held while nobody is inside: nothing, or there is a defect."""

@@ -27,6 +27,7 @@ the last may be shorter:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from opsin.ops import PAGE
@@ -36,6 +37,7 @@ STRIP = 32
 RECORD = 32  # inputs a record
 RECORDS = 8  # records that share factors, where a format has them
 BLOCK = 128  # inputs that share a scale of 16-bit integers
+PAIR_BYTES = 4 * STRIP  # of two inputs of a strip as 16-bit integers; a block's scales take as many
 _PLANE_BYTES = {1: 4 * STRIP, 2: 8 * STRIP, 4: 16 * STRIP, 8: 32 * STRIP}
 PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
 FLOAT_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
@@ -89,14 +91,16 @@ class Layout:
     def record_bytes(self) -> int:
         return self.head_bytes + sum(_PLANE_BYTES[p] for p in PLANES[self.bits])
 
-    def strip_bytes(self, inputs: int) -> int:
-        """Bytes of one strip of a matrix with `inputs` columns."""
+    @property
+    def strip_bytes(self) -> Callable[[int], int]:
+        """strip_bytes(inputs): bytes of one strip of a matrix with so many columns. Kernels compile it."""
         if self.kind == "int16":
-            return 4 * STRIP * (-(-inputs // BLOCK) + -(-inputs // 2))
+            return lambda inputs: PAIR_BYTES * ((inputs + BLOCK - 1) // BLOCK + (inputs + 1) // 2)
         if self.kind != "planes":
-            return STRIP * inputs * FLOAT_BYTES[self.kind]
-        records = inputs // RECORD
-        return self.record_bytes * records + self.factor_bytes * (records // RECORDS)
+            column = STRIP * FLOAT_BYTES[self.kind]
+            return lambda inputs: inputs * column
+        record, factors = self.record_bytes, self.factor_bytes
+        return lambda inputs: inputs // RECORD * record + inputs // RECORD // RECORDS * factors
 
     @property
     def options(self) -> dict[str, int | str | bool]:

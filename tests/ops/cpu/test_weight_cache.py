@@ -20,8 +20,8 @@ from opsin.ops.cpu import Cpu, weight_cache
 from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kernels.sums import FACTOR, LANES
-from opsin.ops.cpu.kernels.sums import PIECE as SUMMED
-from opsin.ops.cpu.pack import PIECE, Packer
+from opsin.ops.cpu.pack import Packer
+from opsin.ops.cpu.tiles import SUMS_PIECE as SUMMED
 from opsin.ops.cpu.weight_cache import FOOT, kept_models, open_cache, remove
 from opsin.ops.layout import weight_bytes
 from opsin.ops.raw import Origin
@@ -225,9 +225,6 @@ class TestSums:
         block = Block(size)
         block.data[:] = np.random.default_rng(size).integers(0, 256, size, np.uint8)
         assert Packer(cpu.code, cpu.team)._sums(block) == defined(block.data.tobytes())
-
-    def test_the_packer_knows_their_pieces(self):
-        assert PIECE == SUMMED
 
 
 def defined(data: bytes) -> bytes:

@@ -119,8 +119,8 @@ class Operations(ExpertOperations, RecurrentOperations):
         known = self._bytes.setdefault(at.lease, {})
         key = (at.offset, x.width, group, zero)
         if key not in known:
-            groups = x.width // 32
-            sums = (x.shape[0], groups * (32 // group))
+            groups = x.width // RECORD
+            sums = (x.shape[0], groups * (RECORD // group))
             q = self.new((x.shape[0], x.width // 4), "i32")  # bytes, four an element
             parts = (q, self.new((x.shape[0], groups)), self.new(sums, "i32"), self.new(sums))
             args = (at.address, at.row, x.width, *(place(p).address for p in parts))

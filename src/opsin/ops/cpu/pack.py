@@ -16,14 +16,13 @@ from opsin.ops.cpu.arena import Block
 from opsin.ops.cpu.code import Code, Kernel
 from opsin.ops.cpu.program import Entry, Program
 from opsin.ops.cpu.team import Team
+from opsin.ops.cpu.tiles import PACK_SCRATCH, SUMS_PIECE
 from opsin.ops.cpu.weight_cache import WeightCache, padded
 from opsin.ops.cpu.words import words
 from opsin.ops.layout import STRIP, Layout, layout_of, strips
 from opsin.quants import QuantType, by_id
 
 _PIECE_BYTES = 8 << 20  # read and packed at a time: a reader fills one piece while the team packs the other
-SCRATCH = 2048  # as `kernels/pack.py` has it
-PIECE = 1 << 18  # as `kernels/sums.py` has it
 _SUMS = Kernel.of("sums")
 _SLAB_BYTES = 64 << 20  # small tensors share slabs: only large allocations get large pages of memory
 
@@ -128,7 +127,7 @@ class Packer:
 
     def _sums(self, block: Block) -> bytes:
         """See `kernels/sums.py`."""
-        sums = np.empty(-(-block.bytes // PIECE), np.int64)
+        sums = np.empty(-(-block.bytes // SUMS_PIECE), np.int64)
         args, items = words(block.address, block.bytes, sums.ctypes.data), words(sums.size)
         self._run(_SUMS, args, items, (sums, block))
         return sums.astype("<i8").tobytes()
@@ -192,7 +191,7 @@ class Packer:
             kernel = Kernel.of("pack", kind=layout.kind, **source)
         else:
             kernel = Kernel.of("pack", kind="planes", format=kind.id)
-        scratch = np.empty(SCRATCH * self._team.threads, np.uint8)
+        scratch = np.empty(PACK_SCRATCH * self._team.threads, np.uint8)
         args = words(
             piece.ctypes.data,
             row_bytes,
@@ -201,7 +200,7 @@ class Packer:
             to.ctypes.data,
             layout.strip_bytes(inputs),
             scratch.ctypes.data,
-            SCRATCH,
+            PACK_SCRATCH,
         )
         self._run(kernel, args, words(strips(count)), (scratch,))
 

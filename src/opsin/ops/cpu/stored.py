@@ -12,9 +12,10 @@ from opsin.errors import DeviceError
 from opsin.ops import Array, Raw
 from opsin.ops.cpu import cells
 from opsin.ops.cpu.code import Kernel
-from opsin.ops.cpu.pack import SCRATCH, as_plain
+from opsin.ops.cpu.pack import as_plain
 from opsin.ops.cpu.scratch import Scratch
 from opsin.ops.cpu.tape import place
+from opsin.ops.cpu.tiles import PACK_SCRATCH
 from opsin.ops.layout import FLOAT_BYTES, Layout, layout_of
 from opsin.quants import QuantType, by_id
 
@@ -77,7 +78,7 @@ def embed_stored(ops: Operations, ids: Array, table: StoredTable, memory: Scratc
     block = ops.tape.fetched(ids, row, table.fetch)
     planes = table.layout.kind == "planes"
     blocks = table.shape[1] // table.kind.elements if planes else table.shape[1]
-    scratch, size = memory.of(SCRATCH)
+    scratch, size = memory.of(PACK_SCRATCH)
     args = (block.address, row, blocks, place(y).address, place(y).row, scratch.block.address, size)
     kernel = Kernel.of("stored", kind=table.layout.kind, **({"format": table.kind.id} if planes else {}))
     ops.tape.emit(kernel, args, items=ids.shape[0], reads=[ids, block], writes=[y], keep=(table, scratch))

@@ -20,10 +20,10 @@ from opsin.ops.cpu.kernels.linear import activating
 from opsin.ops.cpu.kernels.shared import inlined, jit
 from opsin.ops.cpu.simd import I64, Simd, operation
 from opsin.ops.cpu.tiles import DENSE_INPUTS, dense_strips
-from opsin.ops.layout import FLOAT_BYTES, STRIP
+from opsin.ops.layout import FLOAT_BYTES, STRIP, Layout
 
 (W, X, X_ROW, Y, Y_ROW, OUTPUTS, INPUTS, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW, SCRATCH, SCRATCH_BYTES,
- BLOCK) = (8 * i for i in range(14))  # fmt: skip
+ BLOCK_ROWS) = (8 * i for i in range(14))  # fmt: skip
 
 
 def make(simd: Simd, kind: str, activation: str = "") -> Any:
@@ -32,17 +32,18 @@ def make(simd: Simd, kind: str, activation: str = "") -> Any:
     activate, active = activating(simd, activation or "copy"), activation != ""
     tokens, wide, broad = tile.tokens, tile.vectors * simd.lanes, STRIP * dense_strips(simd.lanes, simd.isa.registers)
     load, store, zeros, widened = tile.load, tile.store, tile.zeros, _widened(simd, kind)
+    strip_bytes = jit(Layout(kind).strip_bytes)
 
     @jit
     def item_of(args: int, block: int, begin: int, scratch: int) -> None:
-        inputs, x_row, y_row, rows = at(args + INPUTS), at(args + X_ROW), at(args + Y_ROW), at(args + BLOCK)
+        inputs, x_row, y_row, rows = at(args + INPUTS), at(args + X_ROW), at(args + Y_ROW), at(args + BLOCK_ROWS)
         first = block * rows
         last, columns = min(first + rows, at(args + ROWS)), min(broad, at(args + OUTPUTS) - begin)
-        strip = inputs * STRIP * size
+        strip = strip_bytes(inputs)
         more = strip if columns > STRIP else 0  # there may be no second strip
         for k in range(0, inputs, DENSE_INPUTS):
             count = min(DENSE_INPUTS, inputs - k)
-            weights = at(args + W) + begin // STRIP * strip + k * STRIP * size
+            weights = at(args + W) + begin // STRIP * strip + strip_bytes(k)
             if widened:
                 widen(weights, count, scratch)
                 weights = scratch

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from opsin.ops.cpu.kernels.dense import BLOCK as ROWS_A_BLOCK
 from opsin.ops.cpu.kernels.dense import (
+    BLOCK_ROWS,
     INPUTS,
     OUTPUTS,
     ROWS,
@@ -25,15 +25,14 @@ from opsin.ops.cpu.kernels.dense import (
     finish_of,
     tile_of,
 )
-from opsin.ops.cpu.kernels.int16_sums import LINE, sums_of
+from opsin.ops.cpu.kernels.int16_sums import sums_of
 from opsin.ops.cpu.kernels.linear import activating
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.simd import Simd
 from opsin.ops.cpu.tiles import DENSE_INPUTS, dense_strips
-from opsin.ops.layout import BLOCK, STRIP
+from opsin.ops.layout import BLOCK, STRIP, Layout
 
 SCALES, SCALES_ROW = SCRATCH, SCRATCH_BYTES  # what `dense` has no use for here
-_BLOCK_BYTES = LINE * (1 + BLOCK // 2)
 
 
 def make(simd: Simd, activation: str = "") -> Any:
@@ -41,19 +40,19 @@ def make(simd: Simd, activation: str = "") -> Any:
     sums, finish = sums_of(simd, tile), finish_of(tile)
     activate, active = activating(simd, activation or "copy"), activation != ""
     tokens, wide, broad = tile.tokens, tile.vectors * simd.lanes, STRIP * dense_strips(simd.lanes, simd.isa.registers)
-    load, store, zeros = tile.load, tile.store, tile.zeros
+    load, store, zeros, strip_bytes = tile.load, tile.store, tile.zeros, jit(Layout("int16").strip_bytes)
 
     @jit
     def item_of(args: int, block: int, begin: int) -> None:
         inputs, x_row, s_row, y_row = at(args + INPUTS), at(args + X_ROW), at(args + SCALES_ROW), at(args + Y_ROW)
-        rows = at(args + ROWS_A_BLOCK)
+        rows = at(args + BLOCK_ROWS)
         first = block * rows
         last, columns = min(first + rows, at(args + ROWS)), min(broad, at(args + OUTPUTS) - begin)
-        strip = LINE * ((inputs + BLOCK - 1) // BLOCK + (inputs + 1) // 2)
+        strip = strip_bytes(inputs)
         more = strip if columns > STRIP else 0  # there may be no second strip
         for k in range(0, inputs, DENSE_INPUTS):
             pairs = (min(DENSE_INPUTS, inputs - k) + 1) // 2
-            weights = at(args + W) + begin // STRIP * strip + k // BLOCK * _BLOCK_BYTES
+            weights = at(args + W) + begin // STRIP * strip + strip_bytes(k)
             for row in range(first, last, tokens):
                 x, s = at(args + X) + row * x_row + 2 * k, at(args + SCALES) + row * s_row + 4 * (k // BLOCK)
                 left = last - row

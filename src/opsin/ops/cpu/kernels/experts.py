@@ -26,6 +26,7 @@ from typing import Any
 from numba import types
 
 from opsin.ops.cpu.kernels.linear_sums import (
+    ARGUMENT_BYTES,
     BIAS,
     LIFTS,
     OUTPUTS,
@@ -47,8 +48,8 @@ from opsin.ops.cpu.tiles import EXPERT_CALL
 from opsin.ops.layout import STRIP
 
 PARTS = 16  # of an expert's strips: enough for many threads where few experts are used
-LINEAR, TOUCHED, STARTS, EXPERT_BYTES, SUMS_ROW, BIAS_BYTES = (8 * (18 + i) for i in range(6))
-COUNT = 18 * 8  # where a call's row count stands, behind its arguments
+LINEAR, TOUCHED, STARTS, EXPERT_BYTES, SUMS_ROW, BIAS_BYTES = (ARGUMENT_BYTES + 8 * i for i in range(6))
+COUNT = ARGUMENT_BYTES  # where a call's row count stands, behind its arguments
 
 (LOGITS, LOGITS_ROW, EXPERTS, USED, GROUPS, USED_GROUPS, SCALE, MERIT_BIAS, GAINS, SCORES, MERITS, CHOSEN,
  SHARES) = (8 * i for i in range(13))  # fmt: skip
@@ -310,7 +311,7 @@ def _products(simd: Simd) -> Any:
     def prepare(args: int, mine: int, number: int, thread: int) -> None:
         """The arguments of `linear` for one of the touched experts."""
         expert, start = i32(at(args + TOUCHED) + 4 * number), i32(at(args + STARTS) + 4 * number)
-        for word in range(0, 18 * 8, 8):
+        for word in range(0, ARGUMENT_BYTES, 8):
             put(mine + word, at(args + word))
         put(mine + W, at(args + W) + expert * at(args + EXPERT_BYTES))
         put(mine + X, at(args + X) + start * at(args + X_ROW))

@@ -16,9 +16,7 @@ from numba import types
 from opsin.ops.cpu.dots import Dots
 from opsin.ops.cpu.kernels.shared import inlined, nothing
 from opsin.ops.cpu.simd import I32, I64, Simd, call, constant, fma, load, operation, splat
-from opsin.ops.layout import BLOCK, STRIP
-
-LINE = 4 * STRIP  # bytes of a pair of inputs, and of the scales of a block
+from opsin.ops.layout import BLOCK, PAIR_BYTES, STRIP
 
 
 def sums_of(simd: Simd, tile: Dots, fetch: Callable[..., None] | None = None) -> Any:
@@ -37,13 +35,13 @@ def sums_of(simd: Simd, tile: Dots, fetch: Callable[..., None] | None = None) ->
         for begin in range(0, pairs, BLOCK // 2):
             scales, dots = w, zero()
             for _ in range(min(BLOCK // 2, pairs - begin)):
-                w += LINE
+                w += PAIR_BYTES
                 if fetching and ahead:
-                    fetch(w, LINE)
+                    fetch(w, PAIR_BYTES)
                 dots = step(dots, w, more, x, x_row, left)
                 x += 4
             acc = scale(acc, dots, scales, more, s, s_row, left)
-            w += LINE
+            w += PAIR_BYTES
             s += 4
         return acc
 

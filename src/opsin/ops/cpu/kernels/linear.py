@@ -3,9 +3,9 @@
 With an activation, it is taken of the sum and the bias; there is no residual then.
 
 Items are strips of STRIP outputs. For quantised weights x comes as int8 in groups of 32 (see `quantise`), and a
-result is a float32 sum over groups in order of k; 16-bit integers come likewise in blocks of BLOCK (see
-`quantise_int16`); for float weights it is a sum over k in order. One row takes
-the same sums in the same order as many, so a row's result does not depend on its company.
+result is a float32 sum over groups in order of k; for 16-bit integers it comes likewise in blocks of BLOCK (see
+`quantise_int16`); for float weights it is a sum over k in order. One row takes the same sums in the same order as many,
+so a row's result does not depend on its company.
 
 Arguments stand in `linear_sums`.
 """

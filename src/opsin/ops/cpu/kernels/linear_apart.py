@@ -46,13 +46,14 @@ def unpacked(simd: Simd, layout: Layout) -> tuple[Any, Any]:
     at, total, finish, unpack_record = simd.i64_at, _unpacked_total(simd, ops), finish_of(simd, ops.tile), _unpack(ops)
     wide, parts, tokens, factors, ones = ops.wide, STRIP // ops.wide, ops.tokens, ops.tile.factors, ops.tile.ones
     codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
-    record, there, stretch = layout.record_bytes, ops.record_bytes, RECORDS if layout.codes else 1 << 30
+    record, there, strip_bytes = layout.record_bytes, ops.record_bytes, jit(layout.strip_bytes)
+    block = RECORDS if codes else 1 << 30
 
     @jit
     def unpack(args: int, strip: int, to: int) -> None:
         records = at(args + RECORDS_WORD)
         for part in range(parts):
-            w, done = at(args + W) + strip * (records * record + records // RECORDS * factor_bytes), 0
+            w, done = at(args + W) + strip * strip_bytes(RECORD * records), 0
             while done < records:
                 scale_of, lift_of = ones(), ones()
                 if codes:
@@ -60,11 +61,11 @@ def unpacked(simd: Simd, layout: Layout) -> tuple[Any, Any]:
                     if minimum:
                         lift_of = factors(w + 2 * STRIP + part * wide * 2)
                     w += factor_bytes
-                for _ in range(min(stretch, records - done)):
+                for _ in range(min(block, records - done)):
                     unpack_record(w + part * wide * size, w + part * wide * 4, scale_of, lift_of, to)
                     w += record
                     to += there
-                done += stretch
+                done += block
 
     @jit
     def take(args: int, strip: int, rows: int, columns: int, scratch: int) -> None:
@@ -152,22 +153,21 @@ def _add(ops: Repeated) -> Any:
         simd.i64_at, simd.prefetch, tile.load, tile.store, tile.factors, tile.ones,
     )  # fmt: skip
     codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
-    record, stretch = layout.record_bytes, RECORDS if layout.codes else 1 << 30
+    record, block, strip_bytes = layout.record_bytes, RECORDS if codes else 1 << 30, jit(layout.strip_bytes)
     lanes, tokens, add_record = simd.lanes, ops.tokens, record_of(simd, tile, layout)
     line, tile_bytes, sums_bytes = 4 * simd.lanes, 4 * simd.lanes * ops.tokens, 4 * STRIP * REPEATED_ROWS
 
     @jit
     def add(args: int, strip: int, parts: int, start: int, count: int, sums: int) -> None:
         records = at(args + RECORDS_WORD)
-        w = at(args + W) + strip * (records * record + records // RECORDS * factor_bytes)
-        w += start * record + start // RECORDS * factor_bytes
+        w = at(args + W) + strip * strip_bytes(RECORD * records) + strip_bytes(RECORD * start)
         x, done = sums + sums_bytes, 0
         while done < count:
             shared = w
             for ahead in range(0, factor_bytes, 64):
                 prefetch(w + AHEAD + ahead)
             w += factor_bytes
-            for _ in range(min(stretch, count - done)):
+            for _ in range(min(block, count - done)):
                 for ahead in range(0, record, 64):
                     prefetch(w + AHEAD + ahead)
                 for part in range(parts):  # a count that LLVM does not know, so that it does not unroll them
@@ -184,7 +184,7 @@ def _add(ops: Repeated) -> Any:
                     store(acc, place, line, tokens, lanes)
                 w += record
                 x += REPEATED_ROWS * REPEATED_BYTES
-            done += stretch
+            done += block
 
     return add
 

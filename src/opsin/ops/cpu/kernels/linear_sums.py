@@ -11,14 +11,15 @@ from collections.abc import Callable
 from typing import Any
 
 from opsin.ops.cpu.dots import Dots
-from opsin.ops.cpu.kernels.int16_sums import LINE, sums_of
+from opsin.ops.cpu.kernels.int16_sums import sums_of
 from opsin.ops.cpu.kernels.shared import inlined, jit
 from opsin.ops.cpu.simd import Simd
 from opsin.ops.cpu.tiles import fetched_ahead
-from opsin.ops.layout import BLOCK, FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
+from opsin.ops.layout import FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
 
 (W, X, X_ROW, SCALES, SCALES_ROW, SUMS, LIFTS, Y, Y_ROW, OUTPUTS, RECORDS_WORD, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW,
  SCRATCH, SCRATCH_BYTES, STEPS) = (8 * i for i in range(18))  # fmt: skip
+ARGUMENT_BYTES = STEPS + 8
 
 
 def sweep_of(simd: Simd, tile: Dots, layout: Layout) -> Any:
@@ -72,16 +73,15 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
     """
     at, prefetch, tokens = simd.i64_at, simd.prefetch_far, tile.tokens
     add_record = record_of(simd, tile, layout)
-    wide, per = tile.vectors * simd.lanes, 128 // layout.group
+    wide, per = tile.vectors * simd.lanes, 4 * RECORD // layout.group  # bytes of a record's sums
     codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
     record, factors, ones, fetch = layout.record_bytes, tile.factors, tile.ones, _fetching(simd, tile, layout)
-    stretch = RECORDS if codes else 1 << 30
+    block, strip_bytes = RECORDS if codes else 1 << 30, jit(layout.strip_bytes)
 
     @jit
     def add(args: int, acc: Any, strip: int, part: int, row: int, left: int, start: int, count: int) -> Any:
         records, x_row, s_row = at(args + RECORDS_WORD), at(args + X_ROW), at(args + SCALES_ROW)
-        w = at(args + W) + strip * (records * record + records // RECORDS * factor_bytes)
-        w += start * record + start // RECORDS * factor_bytes
+        w = at(args + W) + strip * strip_bytes(RECORD * records) + strip_bytes(RECORD * start)
         x, s, sum_row = at(args + X) + row * x_row + start * RECORD, at(args + SCALES) + row * s_row, s_row * (per // 4)
         sums, lifts = at(args + SUMS) + row * sum_row + start * per, at(args + LIFTS) + row * sum_row + start * per
         s += 4 * start
@@ -98,7 +98,7 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
                 if minimum:
                     lift_of = factors(w + 2 * STRIP + part * wide * 2)
                 w += factor_bytes
-            for _ in range(min(stretch, count - done)):
+            for _ in range(min(block, count - done)):
                 head, plane = w + part * wide * size, w + part * wide * 4
                 for line in range(share, end, 64):
                     prefetch(w + to_next + line)
@@ -110,7 +110,7 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
                 s += 4
                 sums += per
                 lifts += per
-            done += stretch
+            done += block
         return acc
 
     return add
@@ -143,13 +143,12 @@ def record_of(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
 
 def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
     at, step, fetch = simd.i64_at, tile.step[layout.kind], _fetching(simd, tile, layout)
-    size = FLOAT_BYTES[layout.kind]
-    wide = tile.vectors * simd.lanes
+    size, wide, strip_bytes = FLOAT_BYTES[layout.kind], tile.vectors * simd.lanes, jit(layout.strip_bytes)
 
     @jit
     def add(args: int, acc: Any, strip: int, part: int, row: int, left: int, start: int, count: int) -> Any:
         inputs, x_row = at(args + RECORDS_WORD), at(args + X_ROW)
-        w = at(args + W) + ((strip * inputs + start) * STRIP + part * wide) * size
+        w = at(args + W) + strip_bytes(strip * inputs + start) + part * wide * size
         x = at(args + X) + row * x_row + 4 * start
         ahead = row + part == 0
         for _ in range(count):
@@ -164,13 +163,13 @@ def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
 
 
 def _integers(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
-    at, wide = simd.i64_at, 4 * tile.vectors * simd.lanes
+    at, wide, strip_bytes = simd.i64_at, 4 * tile.vectors * simd.lanes, jit(layout.strip_bytes)
     sums = sums_of(simd, tile, _fetching(simd, tile, layout))
 
     @jit
     def add(args: int, acc: Any, strip: int, part: int, row: int, left: int, start: int, inputs: int) -> Any:
         x_row, s_row = at(args + X_ROW), at(args + SCALES_ROW)
-        w = at(args + W) + strip * LINE * ((inputs + BLOCK - 1) // BLOCK + (inputs + 1) // 2) + part * wide
+        w = at(args + W) + strip * strip_bytes(inputs) + part * wide
         x, s = at(args + X) + row * x_row, at(args + SCALES) + row * s_row
         return sums(acc, w, 0, x, x_row, s, s_row, left, (inputs + 1) // 2, row + part == 0)
 

@@ -14,10 +14,10 @@ from numba import types
 from opsin.ops.cpu.kernels.quantise_int16 import rounding
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.simd import F16, F32, I8, I16, Simd, operation, pointer
-from opsin.ops.layout import BLOCK, FLOAT_BYTES, PLANES, RECORD, STRIP, Layout
+from opsin.ops.layout import BLOCK, FLOAT_BYTES, PAIR_BYTES, PLANES, RECORD, STRIP, Layout
 
 SOURCE, SOURCE_ROW, ROWS, INPUTS, TO, STRIP_BYTES, SCRATCH, SCRATCH_BYTES = (8 * i for i in range(8))
-SCALES_AT, MINIMA_AT, SCRATCH_SIZE = 512, 1024, 2048  # scratch: q, then scales, then minima
+SCALES_AT, MINIMA_AT = 512, 1024  # in scratch (PACK_SCRATCH)
 _INTEGERS_AT = 4 * BLOCK  # of 16 bits: scratch is a block of floats, then its integers
 
 
@@ -60,7 +60,7 @@ def _integers(simd: Simd, source: str) -> Any:
     """Floats of 16 bits to integers of 16 bits."""
     at, i32, put_i32, put_f32, round_block = simd.i64_at, simd.i32_at, simd.put_i32, simd.put_f32, rounding(simd)
     one, many = (simd.f16_at, simd.load_f16) if source == "f16" else (simd.bf16_at, simd.load_bf16)
-    store, lanes, line = simd.store, simd.lanes, 4 * STRIP
+    store, lanes = simd.store, simd.lanes
 
     @jit
     def widen(x: int, count: int, to: int) -> None:
@@ -80,9 +80,9 @@ def _integers(simd: Simd, source: str) -> Any:
                 widen(source + r * stride + 2 * k, count, scratch)
                 put_f32(place, round_block(scratch, count, scratch + _INTEGERS_AT))
                 for pair in range((min(BLOCK, inputs - k) + 1) // 2):
-                    place += line
+                    place += PAIR_BYTES
                     put_i32(place, i32(scratch + _INTEGERS_AT + 4 * pair))
-                place += line
+                place += PAIR_BYTES
 
     return strip
 
@@ -101,7 +101,7 @@ def _planes(simd: Simd, format: int) -> Any:
     records, scales_a_record = elements // RECORD, RECORD // planes.group
     place = _place(simd, layout)
     codes, minimum, factors = planes.codes, planes.minimum, layout.factor_bytes
-    stretch = records * layout.record_bytes + factors  # a block's bytes in the strip
+    block_bytes = records * layout.record_bytes + factors  # in the strip
     put_f16 = simd.put_f16
 
     @jit
@@ -120,7 +120,7 @@ def _planes(simd: Simd, format: int) -> Any:
             for block in range(blocks):
                 if r < rows:
                     unpack(as_bytes(source + r * stride + block * size), half, q, scale, low)
-                start = to + block * stretch
+                start = to + block * block_bytes
                 if codes:
                     put_f16(start + 2 * r, scale[groups])
                     if minimum:

@@ -25,7 +25,7 @@ _AT_ONCE = 4  # groups whose maxima and sums are joined together: one alone woul
 
 
 def make(simd: Simd, group: int, zero: int = 0) -> Any:
-    at, parts = simd.i64_at, _GROUP // group
+    at, parts, size = simd.i64_at, _GROUP // group, 4 * _GROUP
     at_once = min(_AT_ONCE, simd.lanes // parts)  # their sums fill a vector at most
     some, one = (_Rounding(simd, count, group, zero).emit for count in (at_once, 1))
     some, one = (operation(types.void, (types.int64,) * 5, emit) for emit in (some, one))
@@ -40,10 +40,10 @@ def make(simd: Simd, group: int, zero: int = 0) -> Any:
             g = 0
             while g < groups:
                 if g + at_once <= groups:
-                    some(x + 128 * g, q + 32 * g, scales + 4 * g, sums + 4 * parts * g, lifts + 4 * parts * g)
+                    some(x + size * g, q + _GROUP * g, scales + 4 * g, sums + 4 * parts * g, lifts + 4 * parts * g)
                     g += at_once
                 else:
-                    one(x + 128 * g, q + 32 * g, scales + 4 * g, sums + 4 * parts * g, lifts + 4 * parts * g)
+                    one(x + size * g, q + _GROUP * g, scales + 4 * g, sums + 4 * parts * g, lifts + 4 * parts * g)
                     g += 1
         return 0
 

@@ -1,4 +1,4 @@
-"""Rows of float32 to 16-bit integers in blocks of BLOCK, as `dense_int16` takes them.
+"""Rows of float32 to 16-bit integers in blocks of BLOCK, as `int16_sums` takes them.
 
 Sums of products of two blocks must fit 32 bits. They do if each block's integers, as a vector, are no longer than the
 root of that (Cauchy and Schwarz): then a block of like values keeps 12 bits a value, where worst cases added up would

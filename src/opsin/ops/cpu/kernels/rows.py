@@ -13,10 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 from opsin.ops.cpu import cells
-from opsin.ops.cpu.kernels.int16_sums import LINE
-from opsin.ops.cpu.kernels.shared import jit
+from opsin.ops.cpu.kernels.shared import inlined, jit
 from opsin.ops.cpu.simd import Simd
-from opsin.ops.layout import BLOCK, FLOAT_BYTES, PLANES, RECORD, RECORDS, STRIP, Layout
+from opsin.ops.layout import BLOCK, FLOAT_BYTES, PAIR_BYTES, PLANES, RECORD, RECORDS, STRIP, Layout
 
 IDS, TABLE, OUTPUTS, INPUTS, OUT = (8 * i for i in range(5))
 ROWS, X, X_ROW, WIDTH, TO, COUNT = (8 * i for i in range(6))
@@ -40,22 +39,15 @@ def make(
 
 
 def _embed(simd: Simd, unpack: Any, layout: Layout) -> Any:
-    at, i32 = simd.i64_at, simd.i32_at
-    record = layout.record_bytes if layout.kind == "planes" else 0
-    factors = layout.factor_bytes if layout.kind == "planes" else 0
-    element, integers = FLOAT_BYTES.get(layout.kind, 0), layout.kind == "int16"
+    at, i32, strip_bytes = simd.i64_at, simd.i32_at, jit(layout.strip_bytes)
 
     def embed(args: int, first: int, last: int, thread: int) -> int:
         inputs = at(args + INPUTS)
-        records = inputs // RECORD
-        strip_bytes = records * record + records // RECORDS * factors + inputs * STRIP * element
-        if integers:
-            strip_bytes = LINE * ((inputs + BLOCK - 1) // BLOCK + (inputs + 1) // 2)
         for row in range(first, last):
             number = i32(at(args + IDS) + 4 * row)
             if number < 0 or number >= at(args + OUTPUTS):
                 return BAD_ID
-            strip = at(args + TABLE) + number // STRIP * strip_bytes
+            strip = at(args + TABLE) + number // STRIP * strip_bytes(inputs)
             unpack(strip, number % STRIP, inputs, at(args + OUT) + row * inputs * 4)
         return 0
 
@@ -84,9 +76,9 @@ def _unpack_integers(simd: Simd, layout: Layout) -> Any:
             scale = f32(line)
             for i in range(k, min(k + BLOCK, inputs)):
                 if i % 2 == 0:
-                    line += LINE
+                    line += PAIR_BYTES
                 put(out + 4 * i, scale * float(i16(line + 2 * (i % 2))))
-            line += LINE
+            line += PAIR_BYTES
 
     return unpack
 
@@ -138,8 +130,20 @@ def _unpack_planes(simd: Simd, layout: Layout) -> Any:
     return unpack
 
 
+def _copying(simd: Simd) -> Any:
+    """copy(x, width, out): so many values."""
+    load, store, lanes = simd.load_part, simd.store_part, simd.lanes
+
+    @inlined
+    def copy(x: int, width: int, out: int) -> None:
+        for i in range(0, width, lanes):
+            store(out + 4 * i, load(x + 4 * i, width - i), width - i)
+
+    return copy
+
+
 def _take(simd: Simd) -> Any:
-    at, i32, load, store, lanes = simd.i64_at, simd.i32_at, simd.load_part, simd.store_part, simd.lanes
+    at, i32, copy = simd.i64_at, simd.i32_at, _copying(simd)
 
     def take(args: int, first: int, last: int, thread: int) -> int:
         width = at(args + WIDTH)
@@ -148,15 +152,14 @@ def _take(simd: Simd) -> Any:
             if number < 0 or number >= at(at(args + COUNT)):
                 return BAD_ID
             x, out = at(args + X) + number * at(args + X_ROW), at(args + TO) + row * width * 4
-            for i in range(0, width, lanes):
-                store(out + 4 * i, load(x + 4 * i, width - i), width - i)
+            copy(x, width, out)
         return 0
 
     return take
 
 
 def _put(simd: Simd) -> Any:
-    at, i32, load, store, lanes = simd.i64_at, simd.i32_at, simd.load_part, simd.store_part, simd.lanes
+    at, i32, copy = simd.i64_at, simd.i32_at, _copying(simd)
 
     def put(args: int, first: int, last: int, thread: int) -> int:
         width = at(args + P_WIDTH)
@@ -167,15 +170,14 @@ def _put(simd: Simd) -> Any:
             x, out = at(args + P_X) + row * at(args + P_X_ROW), at(args + P_OUT) + row * width * 4
             if number >= 0:
                 x = at(args + P_Y) + number * at(args + P_Y_ROW)
-            for i in range(0, width, lanes):
-                store(out + 4 * i, load(x + 4 * i, width - i), width - i)
+            copy(x, width, out)
         return 0
 
     return put
 
 
 def _overlay(simd: Simd) -> Any:
-    at, load, store, lanes = simd.i64_at, simd.load_part, simd.store_part, simd.lanes
+    at, copy = simd.i64_at, _copying(simd)
 
     def overlay(args: int, first: int, last: int, thread: int) -> int:
         width = at(args + O_WIDTH)
@@ -184,8 +186,7 @@ def _overlay(simd: Simd) -> Any:
             other = at(at(args + O_TABLE) + 8 * row)
             if other != 0:
                 x = other
-            for i in range(0, width, lanes):
-                store(out + 4 * i, load(x + 4 * i, width - i), width - i)
+            copy(x, width, out)
         return 0
 
     return overlay

@@ -10,13 +10,14 @@ from typing import Any
 
 from numba import types
 
-from opsin.ops.cpu.kernels.pack import MINIMA_AT, SCALES_AT, SCRATCH_SIZE, half_reader, typed_pointer
+from opsin.ops.cpu.kernels.pack import MINIMA_AT, SCALES_AT, half_reader, typed_pointer
 from opsin.ops.cpu.kernels.shared import jit
 from opsin.ops.cpu.simd import F32, I8, Simd
+from opsin.ops.cpu.tiles import PACK_SCRATCH
 from opsin.ops.layout import FLOAT_BYTES
 
 SOURCE, SOURCE_ROW, BLOCKS, OUT, OUT_ROW, SCRATCH, SCRATCH_BYTES = (8 * i for i in range(7))
-SPARE_AT = SCRATCH_SIZE - 64
+SPARE_AT = PACK_SCRATCH - 64
 
 
 def make(simd: Simd, kind: str, format: int = -1) -> Any:

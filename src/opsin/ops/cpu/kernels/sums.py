@@ -15,9 +15,9 @@ from typing import Any
 
 from opsin.ops.cpu.kernels.shared import inlined
 from opsin.ops.cpu.simd import Simd
+from opsin.ops.cpu.tiles import SUMS_PIECE
 
 FROM, BYTES, TO = (8 * i for i in range(3))
-PIECE = 1 << 18  # bytes
 LANES = 8
 FACTOR = 0x9E3779B97F4A7C15 - (1 << 64)
 _LOW = (1 << 32) - 1
@@ -33,9 +33,9 @@ def make(simd: Simd) -> Any:
 
     def sums(args: int, first: int, last: int, thread: int) -> int:
         for item in range(first, last):
-            start = at(args + FROM) + item * PIECE
+            start = at(args + FROM) + item * SUMS_PIECE
             a, b, c, d, e, f, g, h = 0, 1, 2, 3, 4, 5, 6, 7
-            for word in range(start, min(start + PIECE, at(args + FROM) + at(args + BYTES)), 8 * LANES):
+            for word in range(start, min(start + SUMS_PIECE, at(args + FROM) + at(args + BYTES)), 8 * LANES):
                 a, b, c, d = mix(a, at(word)), mix(b, at(word + 8)), mix(c, at(word + 16)), mix(d, at(word + 24))
                 e, f, g, h = mix(e, at(word + 32)), mix(f, at(word + 40)), mix(g, at(word + 48)), mix(h, at(word + 56))
             whole = mix(mix(mix(mix(0, a), b), c), d)

@@ -43,7 +43,7 @@ def add_guesses(parser: argparse.ArgumentParser) -> None:
     """What is guessed ahead."""
     parser.add_argument(
         "--guesses", "--spec-draft-n-max", type=natural, metavar="N",
-        help="tokens guessed ahead at most, where that pays (16); 0: none. Answers are the same",
+        help="tokens guessed ahead at most, where that pays (15); 0: none. Answers are the same",
     )  # fmt: skip
     parser.add_argument(
         "-md", "--draft", "--model-draft", "--spec-draft-model", type=place, metavar="FILE",

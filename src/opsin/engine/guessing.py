@@ -21,7 +21,7 @@ from opsin.engine.step_program import Limits
 from opsin.errors import RequestError
 from opsin.ops import PAGE
 
-GUESSES = 16  # of a sequence in a step, where nobody says
+GUESSES = 15  # of a sequence in a step, where nobody says: with its own row 16, which fill tiles
 MOST_GUESSES = MOST - 1
 _FORCED = 0.97  # the chance that a text which must come is written in the usual ids
 _TRIED = 2  # guesses of a drafter that did not pay, now and then

@@ -307,8 +307,10 @@ CHECKPOINTS = {
         _qwen35,
         layers=5,
         options={**DELTA, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40,
-                 "shared_expert_intermediate_size": 48},
-        keys={**DELTA_KEYS, "expert_count": 6, "expert_used_count": 2},
+                 "shared_expert_intermediate_size": 48,
+                 "layer_types": [*DELTA["layer_types"][:4], "linear_attention"]},
+        keys={**DELTA_KEYS, "expert_count": 6, "expert_used_count": 2,
+              "attention.recurrent_layers": [True, False, True, True, True]},
         names={
             **RECURRENT, "mlp.gate": "ffn_gate_inp", "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
             **{f"mlp.shared_expert.{part}_proj": f"ffn_{part}_shexp" for part in ("gate", "up", "down")},
@@ -398,11 +400,11 @@ CHECKPOINTS = {
         _causal("Lfm2"),
         layers=5,
         options={
-            "layer_types": ["conv", "full_attention", "conv", "conv", "full_attention"], "norm_eps": EPS,
+            "layer_types": ["conv", "full_attention", "conv", "full_attention", "conv"], "norm_eps": EPS,
             "conv_L_cache": 4, "block_auto_adjust_ff_dim": False,
             "rope_parameters": {"rope_type": "default", "rope_theta": 5e4},
         },
-        keys={"attention.head_count_kv": [0, KV, 0, 0, KV], "shortconv.l_cache": 4, "rope.freq_base": 5e4},
+        keys={"attention.head_count_kv": [0, KV, 0, KV, 0], "shortconv.l_cache": 4, "rope.freq_base": 5e4},
         names={
             "operator_norm": "attn_norm", "ffn_norm": "ffn_norm", "self_attn.q_proj": "attn_q",
             "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.out_proj": "attn_output",

@@ -28,7 +28,7 @@ MARKER = "<|image|>"
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 TEXT = {
     "vocab_size": SPECIAL, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "cross_attention_layers": [1, 4],
+    "num_attention_heads": 4, "num_key_value_heads": 2, "cross_attention_layers": [1, 5],
     "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1,
     "rope_parameters": {
         "rope_type": "llama3", "rope_theta": 5e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

@@ -58,18 +58,18 @@ def test_logits_equal_transformers(ops, decoder, expected, size):
 
 def test_rows_of_which_nobody_wants_logits_end_in_the_last_layer(ops, decoder):
     """And change nothing of the others', which are those of all rows to the bit."""
-    sequence, rows = Sequence(ids_of(ROWS)), {}
-    whole = Bench(ops, decoder, [sequence]).step([(0, 0, ROWS)])
+    sequences, parts, rows = [Sequence(ids_of(20, 1)), Sequence(ids_of(ROWS))], [(0, 0, 20), (1, 0, ROWS)], {}
+    whole = Bench(ops, decoder, sequences).step(parts)
 
     def tap(name, x):
         rows[name] = x.shape[0]
         return x
 
-    some = Bench(ops, decoder, [sequence]).step([(0, 0, ROWS)], outputs=[3, ROWS - 1], tap=tap)
-    assert np.array_equal(some, whole[[3, ROWS - 1]])
+    some = Bench(ops, decoder, sequences).step(parts, outputs=[3, 19 + ROWS], tap=tap)
+    assert np.array_equal(some, whole[[3, 19 + ROWS]])
     layers = [count for name, count in rows.items() if name.endswith(".out")]
     assert layers[-1] == 2
-    assert set(layers[:-1]) <= {2, ROWS}
+    assert set(layers[:-1]) <= {2, 20 + ROWS}
 
 
 def test_rows_one_by_one_equal_transformers(ops, decoder, expected):

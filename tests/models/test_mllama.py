@@ -30,6 +30,7 @@ from mllama_vision_truth import MARKER, MLLAMA, ROWS, SPECIAL, TEXT, TILES, mlla
 from vision_truth import distance, picture  # noqa: E402
 
 RED, TALL = picture(60, 44), picture(40, 90, seed=1)
+CROSSING = "mllama.attention.cross_attention_layers"
 SAMPLING = Sampling(temperature=0.0, max_tokens=6, ignore_eos=True)
 
 
@@ -210,19 +211,19 @@ def vector(*values):
 @pytest.mark.parametrize(
     ("keys", "tensors", "said"),
     [
-        ({"mllama.attention.cross_attention_layers": np.int32([1, 6])}, {}, r"cross_attention_layers is \[1, 6\]"),
-        ({"mllama.attention.cross_attention_layers": np.int32([1, 1])}, {}, r"cross_attention_layers is \[1, 1\]"),
-        ({"mllama.attention.cross_attention_layers": np.int32([])}, {}, "cross_attention_layers is"),
-        ({"mllama.attention.cross_attention_layers": np.int32([*range(6)])}, {}, "of 6 layers"),
-        ({"mllama.attention.cross_attention_layers": np.int32([1, 2])}, {}, r"blk\.2\.cross_attn_q_proj"),
-        ({"mllama.attention.cross_attention_layers": None}, {}, "cross_attention_layers"),
-        ({"mllama.block_count": 5}, {}, "holds more than its 5 layers"),
+        ({CROSSING: np.int32([1, 6])}, {}, r"cross_attention_layers is \[1, 6\]"),
+        ({CROSSING: np.int32([1, 1])}, {}, r"cross_attention_layers is \[1, 1\]"),
+        ({CROSSING: np.int32([])}, {}, "cross_attention_layers is"),
+        ({CROSSING: np.int32([*range(6)])}, {}, "of 6 layers"),
+        ({CROSSING: np.int32([1, 2])}, {}, r"blk\.2\.cross_attn_q_proj"),
+        ({CROSSING: None}, {}, "cross_attention_layers"),
+        ({"mllama.block_count": 5, CROSSING: np.int32([1])}, {}, "holds more than its 5 layers"),
         ({"mllama.block_count": 7}, {}, r"blk\.6\.attn_norm"),
         ({"mllama.block_count": 2**31 - 1}, {}, r"blk\.6\.attn_norm"),
         ({}, {"blk.1.cross_attn_attn_gate": vector(1, 2)}, "cross_attn_attn_gate has 2 values"),
         ({}, {"blk.1.cross_attn_mlp_gate": None}, "cross_attn_mlp_gate"),
-        ({}, {"blk.4.cross_attn_q_norm.weight": vector(*[1] * 15)}, "cross_attn_q_norm.weight has 15 values"),
-        ({}, {"blk.4.cross_attn_k_proj.weight": np.zeros((31, 64), np.float32)}, "cross_attn_k_proj.weight makes 31"),
+        ({}, {"blk.5.cross_attn_q_norm.weight": vector(*[1] * 15)}, "cross_attn_q_norm.weight has 15 values"),
+        ({}, {"blk.5.cross_attn_k_proj.weight": np.zeros((31, 64), np.float32)}, "cross_attn_k_proj.weight makes 31"),
         ({}, {"output.weight": np.zeros((266, 64), np.float32)}, "output.weight has 266 rows"),
     ],
 )

@@ -101,6 +101,17 @@ def test_company_of_text_changes_no_bit(ops, decoder, conversation):
     assert np.array_equal(text, score(ops, decoder, Sequence(ids_of(70, 1)), [(0, 40), (40, 70)]))
 
 
+def test_rows_end_behind_the_last_part_of_a_picture(ops, decoder, conversation):
+    """Where the last layer gets one, too."""
+    decoder, width = replace(decoder, deep=3), 4 * WIDTH
+    media = np.random.default_rng(5).standard_normal((len(conversation.media), width)).astype(np.float32)
+    whole, some = (
+        Bench(ops, decoder, [replace(conversation, media=media)]).step([(0, 0, ROWS)], outputs)
+        for outputs in (None, [20, ROWS - 1])
+    )
+    assert np.array_equal(some, whole[[20, ROWS - 1]])
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [

@@ -121,7 +121,7 @@ def test_log_probabilities_of_texts_have_openais_shape_beside_llama_servers(clie
         c.choices[0] for c in client.completions.create(**options, stream=True, extra_body={"ignore_eos": True})
     ]
     assert [t for c in streamed if c.logprobs for t in c.logprobs.tokens] == told.tokens
-    assert [o for c in streamed if c.logprobs for o in c.logprobs.text_offset][0] == 0
+    assert [o for c in streamed if c.logprobs for o in c.logprobs.text_offset] == told.text_offset
     ids = client.completions.create(**options, extra_body={"ignore_eos": True, "return_tokens_as_token_ids": True})
     assert ids.choices[0].logprobs.tokens == [f"token_id:{entry['id']}" for entry in content]
 
@@ -149,8 +149,24 @@ def test_a_prompt_is_told_before_its_answer_with_how_likely_it_was(client, text_
     assert (zero.text, len(zero.logprobs.tokens)) == ("the rain in Spain", len(asked))
     plain = client.completions.create(model="x", max_tokens=2, echo=True, prompt="the").choices[0]
     assert plain.text.startswith("the") and plain.logprobs is None
-    chunks = [c.choices[0] for c in client.completions.create(**options, prompt=asked, stream=True)]
+    options |= {"max_tokens": 6, "prompt": asked, "extra_body": {"ignore_eos": True}}
+    chunks = [c.choices[0] for c in client.completions.create(**options, stream=True)]
     assert chunks[0].text == "the rain in Spain" and len(chunks[0].logprobs.tokens) == len(asked)
+    whole = client.completions.create(**options).choices[0].logprobs.text_offset
+    assert [at for chunk in chunks if chunk.logprobs for at in chunk.logprobs.text_offset] == whole
+    assert whole[len(asked)] == len("the rain in Spain")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_that_show_nothing_move_no_offset(server, text_model, stream):
+    silent = next(id for id in text_model.tokenizer.special_ids if not text_model.tokenizer.piece(id))
+    body = {"prompt": [silent, 70, 71], "echo": True, "logprobs": 1, "max_tokens": 3, "logit_bias": {str(silent): 100}}
+    body |= {"ignore_eos": True, "min_tokens": 3}
+    told = events(server, "/v1/completions", body) if stream else [server.ask("/v1/completions", body).json]
+    choices = [choice for one in told for choice in one["choices"]]
+    text = "".join(choice["text"] for choice in choices)
+    offsets = [at for choice in choices if choice["logprobs"] for at in choice["logprobs"]["text_offset"]]
+    assert offsets == [0, len(text) - 2, len(text) - 1, *[len(text)] * 3]
 
 
 def test_a_prompts_log_probabilities_have_vllms_shape(server, text_model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,36 @@ from opsin.api import Logprobs
 from opsin.serve.generation import Answers, Delta, RunningChoice
 from opsin.serve.native_format import native_piece, native_whole
 from opsin.serve.usage import FINGERPRINT, finish_reason, prompt_logprobs_of
+from opsin.text import Tokenizer
+
+
+class TextOffsets:
+    """Where the text of each token of a choice begins in the choice's; one that shows nothing adds nothing to it.
+
+    The tokens are told of in their order, in as many calls as they come in.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self._decoder, self._at = tokenizer, getincrementaldecoder("utf-8")("replace"), 0
+
+    def prompt(self, ids: Sequence[int], text: str) -> list[int]:
+        """Of a prompt whose text is told; the file may put a token before it."""
+        stream, at, found = self._tokenizer.stream(special=True), 0, list[int]()
+        for id in ids:
+            found.append(at)
+            piece = stream.push(id)
+            at += len(piece) if at or text.startswith(piece) else 0
+        self._at = len(text)
+        return found
+
+    def answer(self, tokens: Iterable[Logprobs]) -> list[int]:
+        """Of further tokens of an answer."""
+        found = list[int]()
+        for token in tokens:
+            found.append(self._at)
+            piece = self._tokenizer.piece(token.chosen[0])
+            self._at += len(self._decoder.decode(piece.removeprefix(b" ") if token.begins else piece))
+        return found
 
 
 class TextFormat:
@@ -18,7 +49,7 @@ class TextFormat:
 
     def __init__(self, echoes: Sequence[str] | None = None) -> None:
         self._echoes = echoes
-        self._told: dict[int, int] = {}  # characters of each choice that a stream has sent
+        self._offsets: dict[int, TextOffsets] = {}  # of each choice of a stream
 
     def whole(self, told: Answers) -> Mapping[str, Any]:
         first = told.choices[0]
@@ -30,14 +61,16 @@ class TextFormat:
         """Prompts, where they are told."""
         if self._echoes is not None:
             for choice in told.choices:
-                tokens = _prompt_tokens(told, choice)
-                yield self._event(told, choice, self._echo(told, choice), tokens)
+                tokens, echo = _prompt_tokens(told, choice), self._echo(told, choice)
+                offsets = self._place(told, choice).prompt(told.prompt(choice.index).ids if tokens else (), echo)
+                yield self._event(told, choice, echo, tokens, offsets)
 
     def delta(self, told: Answers, delta: Delta) -> Iterable[Mapping[str, Any]]:
         choice, piece, report = told.choices[delta.choice], delta.piece, told.request.report
         tokens: Sequence[Logprobs] = piece.logprobs
         if delta.text or piece.progress is not None or (report.timings_per_token and piece.ids):
-            event = self._event(told, choice, delta.text, tokens, ids=piece.ids)
+            offsets = self._place(told, choice).answer(tokens)
+            event = self._event(told, choice, delta.text, tokens, offsets, ids=piece.ids)
             verbose = {"__verbose": native_piece(told, choice, delta)} if told.is_verbose else {}
             yield {**event, **told.extras(delta), **verbose}
             tokens = ()
@@ -50,11 +83,13 @@ class TextFormat:
 
     def _whole(self, told: Answers, choice: RunningChoice) -> dict[str, Any]:
         prompt, report, echo = told.prompt(choice.index), told.request.report, self._echo(told, choice)
-        tokens = [*(_prompt_tokens(told, choice) if self._echoes is not None else ()), *choice.logprobs, *choice.end]
+        before = _prompt_tokens(told, choice) if self._echoes is not None else []
+        tokens, place = [*choice.logprobs, *choice.end], TextOffsets(prompt.tokenizer)
+        offsets = [*place.prompt(prompt.ids if before else (), echo), *place.answer(tokens)]
         value = {
             "index": choice.index,
             "text": echo + choice.text,
-            "logprobs": _logprobs(told, tokens, 0),
+            "logprobs": _logprobs(told, [*before, *tokens], offsets),
             "finish_reason": finish_reason(choice.answer),
         }
         if report.return_token_ids:
@@ -67,7 +102,8 @@ class TextFormat:
         self, told: Answers, choice: RunningChoice, tokens: Sequence[Logprobs], ids: Sequence[int]
     ) -> dict[str, Any]:
         """llama-server tells the usage with the last answer's end, OpenAI after it, where it was asked for."""
-        event = self._event(told, choice, "", tokens, ids=ids, end=finish_reason(choice.answer))
+        offsets = self._place(told, choice).answer(tokens)
+        event = self._event(told, choice, "", tokens, offsets, ids=ids, end=finish_reason(choice.answer))
         event["timings"] = told.timings(choice.index)
         if told.is_over and not told.request.usage:
             event["usage"] = told.usage
@@ -76,20 +112,23 @@ class TextFormat:
         return event
 
     def _event(
-        self, told: Answers, choice: RunningChoice, text: str, tokens: Sequence[Logprobs | int], *,
-        ids: Sequence[int] = (), end: str | None = None,
+        self, told: Answers, choice: RunningChoice, text: str, tokens: Sequence[Logprobs | int],
+        offsets: Sequence[int], *, ids: Sequence[int] = (), end: str | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        before = self._told.get(choice.index, 0)
-        self._told[choice.index] = before + len(text)
         value = {
             "index": choice.index,
             "text": text,
-            "logprobs": _logprobs(told, tokens, before) if tokens else None,
+            "logprobs": _logprobs(told, tokens, offsets) if tokens else None,
             "finish_reason": end,
         }
         if told.request.report.return_token_ids:
             value["token_ids"] = [*ids]
         return {**_head(told), "choices": [value]}
+
+    def _place(self, told: Answers, choice: RunningChoice) -> TextOffsets:
+        if choice.index not in self._offsets:
+            self._offsets[choice.index] = TextOffsets(told.prompt(choice.index).tokenizer)
+        return self._offsets[choice.index]
 
     def _echo(self, told: Answers, choice: RunningChoice) -> str:
         return "" if self._echoes is None else self._echoes[choice.index // told.request.choices]
@@ -101,26 +140,19 @@ def _prompt_tokens(told: Answers, choice: RunningChoice) -> list[Logprobs | int]
     return [] if prompt.logprobs is None or not prompt.ids else [prompt.ids[0], *prompt.logprobs]
 
 
-def _logprobs(told: Answers, tokens: Sequence[Logprobs | int], offset: int) -> dict[str, Any] | None:
-    """In OpenAI's shape for texts, and beside it llama-server's, which is that of conversations.
-
-    `offset` is where their text begins in the answer's.
-    """
+def _logprobs(told: Answers, tokens: Sequence[Logprobs | int], offsets: Sequence[int]) -> dict[str, Any] | None:
+    """In OpenAI's shape for texts, and beside it llama-server's, which is that of conversations."""
     known = [token for token in tokens if not isinstance(token, int)]
     content = told.logprobs(known)
     if content is None:
         return None
     entries = [*(told.token(token) for token in tokens if isinstance(token, int)), *content]
-    offsets = []
-    for entry in entries:
-        offsets.append(offset)
-        offset += len(bytes(entry["bytes"]).decode("utf-8", "replace"))
     return {
         "content": content,
         "tokens": [entry["token"] for entry in entries],
         "token_logprobs": [entry.get("logprob") for entry in entries],
         "top_logprobs": [_rivals(entry) for entry in entries],
-        "text_offset": offsets,
+        "text_offset": [*offsets],
     }
 
 

@@ -158,15 +158,16 @@ def test_a_prompt_is_told_before_its_answer_with_how_likely_it_was(client, text_
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_tokens_that_show_nothing_move_no_offset(server, text_model, stream):
+def test_tokens_that_show_nothing_move_no_offset_and_are_told_once(server, text_model, stream):
     silent = next(id for id in text_model.tokenizer.special_ids if not text_model.tokenizer.piece(id))
     body = {"prompt": [silent, 70, 71], "echo": True, "logprobs": 1, "max_tokens": 3, "logit_bias": {str(silent): 100}}
-    body |= {"ignore_eos": True, "min_tokens": 3}
+    body |= {"ignore_eos": True, "min_tokens": 3, "timings_per_token": True, "return_token_ids": True}
     told = events(server, "/v1/completions", body) if stream else [server.ask("/v1/completions", body).json]
     choices = [choice for one in told for choice in one["choices"]]
     text = "".join(choice["text"] for choice in choices)
     offsets = [at for choice in choices if choice["logprobs"] for at in choice["logprobs"]["text_offset"]]
     assert offsets == [0, len(text) - 2, len(text) - 1, *[len(text)] * 3]
+    assert [id for choice in choices for id in choice["token_ids"]] == [silent] * 3
 
 
 def test_a_prompts_log_probabilities_have_vllms_shape(server, text_model):

@@ -68,14 +68,15 @@ class TextFormat:
     def delta(self, told: Answers, delta: Delta) -> Iterable[Mapping[str, Any]]:
         choice, piece, report = told.choices[delta.choice], delta.piece, told.request.report
         tokens: Sequence[Logprobs] = piece.logprobs
+        ids: Sequence[int] = piece.ids
         if delta.text or piece.progress is not None or (report.timings_per_token and piece.ids):
             offsets = self._place(told, choice).answer(tokens)
-            event = self._event(told, choice, delta.text, tokens, offsets, ids=piece.ids)
+            event = self._event(told, choice, delta.text, tokens, offsets, ids=ids)
             verbose = {"__verbose": native_piece(told, choice, delta)} if told.is_verbose else {}
             yield {**event, **told.extras(delta), **verbose}
-            tokens = ()
+            tokens, ids = (), ()
         if delta.is_last:
-            yield self._last(told, choice, [*tokens, *choice.end], () if delta.text else piece.ids)
+            yield self._last(told, choice, [*tokens, *choice.end], ids)
 
     def close(self, told: Answers) -> Iterable[Mapping[str, Any]]:
         if told.request.usage:

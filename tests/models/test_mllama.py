@@ -98,7 +98,9 @@ def test_usage_counts_what_layers_see_beside_the_prompt(ours):
 def test_logits_equal_transformers(ours, theirs, text):
     """Its own, without the whole of Meta's rule, where a picture comes first."""
     images = [RED, TALL][: text.count(MARKER)]
-    assert distance(ours.logits(raw(ours, text, *images)), logits(theirs, text, *images)) < 1e-4
+    found = ours.logits(raw(ours, text, *images))
+    assert distance(found, logits(theirs, text, *images)) < 1e-4
+    assert answer(ours.engine.submit(raw(ours, text, *images), SAMPLING))[0] == found[-1].argmax()
 
 
 def test_rows_before_the_first_picture_are_those_of_a_text_alone(ours, theirs):

@@ -55,6 +55,7 @@ class Qwen3VlDecoder(PreNormDecoder):
         return (1 + self.deep) * self.width
 
     def _block(self, block: PreNormBlock, x: Array, batch: Batch, layer: int, tables: Tables | None) -> Array:
+        """Parts of a picture are added to all rows, before any ends (`Batch.last`)."""
         if layer >= self.deep:
             return super()._block(block, x, batch, layer, tables)
         x = super()._block(block, x, replace(batch, last=False), layer, tables)

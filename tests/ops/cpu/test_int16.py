@@ -75,6 +75,15 @@ def test_x_is_rounded_once_for_all_weights_that_read_it(cpu):
     assert [entry.title for entry in tape.entries].count(str(Kernel.of("quantise_int16"))) == 1
 
 
+def test_parts_of_rows_are_rounded_each_by_itself(ops):
+    x = normal(3, 400)
+    whole = ops.constant(x)
+    for start, width in ((0, 200), (100, 200), (100, 70)):
+        tensor = raw("F16", 33, width)
+        part = ops.linear(whole[:, start : start + width], ops.pack(tensor, rounded=True))
+        np.testing.assert_array_equal(part.numpy(), run(ops, x[:, start : start + width], tensor).numpy())
+
+
 def test_it_loses_less_than_the_file_did(ops):
     """A matrix of floats stored as F16: what storing lost, beside what integers lose of weights and rows together."""
     true, x = normal(64, 1024, seed=2), normal(50, 1024)

@@ -130,13 +130,14 @@ def test_parts_of_many_rows_and_what_is_known_of_them(ops, name):
 
 
 def test_linear_of_part_of_each_row(ops):
-    tensor, x = raw("Q8_0", 33, 64), normal(5, 200)
-    weight = ops.pack(tensor)
+    """Read by weights of several biases and groups, which need sums of their own of it."""
+    weights, x = [ops.pack(raw(name, 33, 256)) for name in ("Q8_0", "Q4_0", "NVFP4")], normal(5, 400)
     whole = ops.constant(x)
     for start in (0, 32, 101):
-        part = ops.linear(whole[:, start : start + 64], weight).numpy()
-        alone = ops.linear(ops.constant(x[:, start : start + 64]), weight).numpy()
-        np.testing.assert_array_equal(part, alone)
+        for weight in weights:
+            part = ops.linear(whole[:, start : start + 256], weight).numpy()
+            alone = ops.linear(ops.constant(x[:, start : start + 256]), weight).numpy()
+            np.testing.assert_array_equal(part, alone)
 
 
 def test_residual_may_be_part_of_each_row(ops):

@@ -57,8 +57,8 @@ def _options(name: str):
 VNNI = [
     *(Kernel.of("attend_integers", bits=bits) for bits in (8, 16)),
     Kernel.of("quantise_int16"),
-    Kernel.of("dense_int16"),
-    Kernel.of("dense_int16", activation="gelu"),
+    Kernel.of("dense", kind="int16"),
+    Kernel.of("dense", kind="int16", activation="gelu"),
     Kernel.of("linear", kind="int16"),
     Kernel.of("rows", part="embed", kind="int16"),
     *(Kernel.of("pack", kind="int16", source=kind) for kind in ("f16", "bf16")),
@@ -108,7 +108,7 @@ def test_attention_by_bytes_uses_it_too(target):
 
 @pytest.mark.parametrize("target", ["avx512vnni", "avxvnni"])
 def test_products_of_integers_of_16_bits_take_pairs(target):
-    for kernel in (Kernel.of("dense_int16"), Kernel.of("linear", kind="int16")):
+    for kernel in (Kernel.of("dense", kind="int16"), Kernel.of("linear", kind="int16")):
         assert re.search(rf"\bvpdpwssd\b.*{DOTS[target][1]}", assembly(kernel, target))
 
 

@@ -38,15 +38,14 @@ class Dense:
         (outputs, inputs), rows, tape = w.shape, x.shape[0], self._ops.tape
         assert isinstance(rows, int), "encoders know how many rows they have"
         y, isa = self._ops.new((rows, outputs)), tape.code.isa
+        options = {"kind": w.layout.kind} if activation is None else {"kind": w.layout.kind, "activation": activation}
         keep: tuple[object, ...] = (w,)
-        options: dict[str, str] = {"activation": activation} if activation else {}
         if w.layout.kind == "int16":
             reads = list(self.integers(x))
-            name, beside, size = "dense_int16", place(reads[1]).address, place(reads[1]).row
+            beside, size = place(reads[1]).address, place(reads[1]).row
         else:
             scratch, size = self._scratch.of(4 * STRIP * DENSE_INPUTS)
-            name, beside, reads, keep = "dense", scratch.block.address, [x], (w, scratch)
-            options |= {"kind": w.layout.kind}
+            reads, beside, keep = [x], scratch.block.address, (w, scratch)
         extra = [part for part in (bias, residual) if part is not None]
         across = -(-strips(outputs) // dense_strips(isa.lanes, isa.registers))
         block = dense_rows(rows, across, isa.lanes, tape.team.threads)
@@ -56,7 +55,7 @@ class Dense:
             place(residual).address if residual is not None else 0,
             place(residual).row if residual is not None else 0, beside, size, block,
         )  # fmt: skip
-        kernel, items = Kernel.of(name, **options), -(-rows // block) * across
+        kernel, items = Kernel.of("dense", **options), -(-rows // block) * across
         tape.emit(kernel, args, items=items, reads=[*reads, *extra], writes=[y], keep=keep)
         return y
 

@@ -1,12 +1,13 @@
-"""Linear layers of many rows over float weights: what `linear` computes, to the bit, in the order that encoders need.
+"""Linear layers of many rows over weights of 16 bits or more: what `linear` computes, to the bit, in another order.
 
 An item is a block of rows times one or two strips of outputs. The rows of a block stay in the second cache while its
 items pass, a stretch of the strips' inputs in the first two while it meets all rows of the block. A result is one sum
-over the inputs in order, carried through y from one stretch to the next. Where vectors are long, products read weights
+over the inputs in order, carried through y from one stretch to the next. Where vectors are long, products read floats
 as they lie: to make them float32 costs less than to write them down. Otherwise a stretch becomes float32 in scratch.
 
-Arguments: weights, x, bytes a row of x, y, bytes a row of y, outputs, inputs, rows, bias or 0, residual or 0, bytes a
-row of it, scratch, bytes of scratch a thread, rows a block.
+Arguments: weights, x (float32, or the integers of `quantise_int16`), bytes a row of x, y, bytes a row of y, outputs,
+inputs, rows, bias or 0, residual or 0, bytes a row of it, scratch, bytes of scratch a thread, rows a block. Integers
+have their scales in the place of scratch.
 """
 
 from __future__ import annotations
@@ -16,27 +17,29 @@ from typing import Any
 from numba import types
 
 from opsin.ops.cpu.dots import LOADS, Dots
+from opsin.ops.cpu.kernels.int16_sums import sums_of
 from opsin.ops.cpu.kernels.linear import activating
-from opsin.ops.cpu.kernels.shared import inlined, jit
+from opsin.ops.cpu.kernels.shared import inlined, jit, nothing
 from opsin.ops.cpu.simd import I64, Simd, operation
 from opsin.ops.cpu.tiles import DENSE_INPUTS, dense_strips
-from opsin.ops.layout import FLOAT_BYTES, STRIP, Layout
+from opsin.ops.layout import BLOCK, FLOAT_BYTES, STRIP, Layout
 
 (W, X, X_ROW, Y, Y_ROW, OUTPUTS, INPUTS, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW, SCRATCH, SCRATCH_BYTES,
  BLOCK_ROWS) = (8 * i for i in range(14))  # fmt: skip
+SCALES, SCALES_ROW = SCRATCH, SCRATCH_BYTES
 
 
 def make(simd: Simd, kind: str, activation: str = "") -> Any:
-    at, tile, size = simd.i64_at, tile_of(simd), FLOAT_BYTES[kind]
-    sums, widen, finish = _sums(simd, tile, kind), _widening(simd, tile, kind), finish_of(tile)
+    at, tile, strip_bytes, widened = simd.i64_at, _tile(simd), jit(Layout(kind).strip_bytes), _widened(simd, kind)
+    add = _integers(simd, tile) if kind == "int16" else _floats(simd, tile, kind)
+    widen, finish = _widening(simd, tile, kind) if widened else nothing, _finish(tile)
     activate, active = activating(simd, activation or "copy"), activation != ""
     tokens, wide, broad = tile.tokens, tile.vectors * simd.lanes, STRIP * dense_strips(simd.lanes, simd.isa.registers)
-    load, store, zeros, widened = tile.load, tile.store, tile.zeros, _widened(simd, kind)
-    strip_bytes = jit(Layout(kind).strip_bytes)
+    load, store, zeros = tile.load, tile.store, tile.zeros
 
     @jit
     def item_of(args: int, block: int, begin: int, scratch: int) -> None:
-        inputs, x_row, y_row, rows = at(args + INPUTS), at(args + X_ROW), at(args + Y_ROW), at(args + BLOCK_ROWS)
+        inputs, y_row, rows = at(args + INPUTS), at(args + Y_ROW), at(args + BLOCK_ROWS)
         first = block * rows
         last, columns = min(first + rows, at(args + ROWS)), min(broad, at(args + OUTPUTS) - begin)
         strip = strip_bytes(inputs)
@@ -48,11 +51,11 @@ def make(simd: Simd, kind: str, activation: str = "") -> Any:
                 widen(weights, count, scratch)
                 weights = scratch
             for row in range(first, last, tokens):
-                x, left = at(args + X) + row * x_row + 4 * k, last - row
+                left = last - row
                 for part in range(0, columns, wide):
                     y = at(args + Y) + row * y_row + 4 * (begin + part)
                     acc = zeros() if k == 0 else load(y, y_row, left, columns - part)
-                    acc = sums(acc, weights + part * (4 * count if widened else size), more, x, x_row, left, count)
+                    acc = add(args, acc, weights, more, row, left, part, k, count)
                     if k + count < inputs:
                         store(acc, y, y_row, left, columns - part)
                     else:
@@ -71,7 +74,7 @@ def make(simd: Simd, kind: str, activation: str = "") -> Any:
     return dense
 
 
-def tile_of(simd: Simd) -> Dots:
+def _tile(simd: Simd) -> Dots:
     """The largest tile whose sums stand in registers."""
     if simd.isa.registers >= 32:
         return Dots(simd, vectors=4, tokens=6 if simd.lanes >= 8 else 4)
@@ -79,12 +82,15 @@ def tile_of(simd: Simd) -> Dots:
 
 
 def _widened(simd: Simd, kind: str) -> bool:
-    return simd.lanes < 16 and kind != "f32"
+    return simd.lanes < 16 and kind in ("f16", "bf16")
 
 
-def _sums(simd: Simd, tile: Dots, kind: str) -> Any:
-    """acc + x * w over `count` inputs: rows of x, of which `left` exist, times vectors of one or two strips."""
-    widened, lanes, i64 = _widened(simd, kind), simd.lanes, types.int64
+def _floats(simd: Simd, tile: Dots, kind: str) -> Any:
+    """acc + x * w over `count` inputs, from input `k` of x on.
+
+    Rows of x, of which `left` exist, times vectors of one or two strips, of which the later lies `more` bytes behind w.
+    """
+    at, widened, lanes, i64 = simd.i64_at, _widened(simd, kind), simd.lanes, types.int64
     read, size = LOADS["f32" if widened else kind]
     line = size * (tile.vectors * lanes if widened else STRIP)
 
@@ -99,14 +105,30 @@ def _sums(simd: Simd, tile: Dots, kind: str) -> Any:
     step = operation(tile.F, (tile.F, *[i64] * 5), emit)
 
     @inlined
-    def sums(acc: Any, w: int, more: int, x: int, x_row: int, left: int, count: int) -> Any:
+    def add(args: int, acc: Any, w: int, more: int, row: int, left: int, part: int, k: int, count: int) -> Any:
+        x_row = at(args + X_ROW)
+        x = at(args + X) + row * x_row + 4 * k
+        w += part * (4 * count if widened else size)
         for _ in range(count):
             acc = step(acc, w, more, x, x_row, left)
             w += line
             x += 4
         return acc
 
-    return sums
+    return add
+
+
+def _integers(simd: Simd, tile: Dots) -> Any:
+    """The same of 16-bit integers."""
+    at, sums = simd.i64_at, sums_of(simd, tile)
+
+    @inlined
+    def add(args: int, acc: Any, w: int, more: int, row: int, left: int, part: int, k: int, count: int) -> Any:
+        x_row, s_row = at(args + X_ROW), at(args + SCALES_ROW)
+        x, s = at(args + X) + row * x_row + 2 * k, at(args + SCALES) + row * s_row + 4 * (k // BLOCK)
+        return sums(acc, w + 4 * part, more, x, x_row, s, s_row, left, (count + 1) // 2, False)
+
+    return add
 
 
 def _widening(simd: Simd, tile: Dots, kind: str) -> Any:
@@ -125,7 +147,7 @@ def _widening(simd: Simd, tile: Dots, kind: str) -> Any:
     return widen
 
 
-def finish_of(tile: Dots) -> Any:
+def _finish(tile: Dots) -> Any:
     """finish(args, acc, row, left, column, columns): a tile with bias and residual, into y."""
     at, add_bias, add_rows, store = tile.simd.i64_at, tile.add_bias, tile.add_rows, tile.store
 

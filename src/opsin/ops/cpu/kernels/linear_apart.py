@@ -22,6 +22,7 @@ from opsin.ops.cpu.kernels.linear_sums import (
     W,
     X,
     Y,
+    fetching,
     finish_of,
     record_of,
 )
@@ -29,7 +30,6 @@ from opsin.ops.cpu.kernels.shared import inlined, jit
 from opsin.ops.cpu.repeated import Repeated
 from opsin.ops.cpu.simd import Simd
 from opsin.ops.cpu.tiles import (
-    AHEAD,
     REPEATED_BYTES,
     REPEATED_GROUPS,
     REPEATED_RECORDS,
@@ -149,12 +149,11 @@ def _repeated(ops: Repeated) -> Any:
 def _add(ops: Repeated) -> Any:
     """Products of a stretch of a strip's records, added to sums [parts of a strip][tokens][lanes]."""
     simd, tile, layout = ops.simd, ops.tile, ops.layout
-    at, prefetch, load, store, factors, ones = (
-        simd.i64_at, simd.prefetch, tile.load, tile.store, tile.factors, tile.ones,
-    )  # fmt: skip
+    at, load, store, factors, ones = simd.i64_at, tile.load, tile.store, tile.factors, tile.ones
     codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
     record, block, strip_bytes = layout.record_bytes, RECORDS if codes else 1 << 30, jit(layout.strip_bytes)
-    lanes, tokens, add_record = simd.lanes, ops.tokens, record_of(simd, tile, layout)
+    lanes, tokens = simd.lanes, ops.tokens
+    add_record, fetch = record_of(simd, tile, layout), fetching(simd, tile, layout)
     line, tile_bytes, sums_bytes = 4 * simd.lanes, 4 * simd.lanes * ops.tokens, 4 * STRIP * REPEATED_ROWS
 
     @jit
@@ -164,12 +163,10 @@ def _add(ops: Repeated) -> Any:
         x, done = sums + sums_bytes, 0
         while done < count:
             shared = w
-            for ahead in range(0, factor_bytes, 64):
-                prefetch(w + AHEAD + ahead)
+            fetch(w, factor_bytes)
             w += factor_bytes
             for _ in range(min(block, count - done)):
-                for ahead in range(0, record, 64):
-                    prefetch(w + AHEAD + ahead)
+                fetch(w, record)
                 for part in range(parts):  # a count that LLVM does not know, so that it does not unroll them
                     place, numbers = sums + part * tile_bytes, w + part * lanes * size
                     scale_of, lift_of = ones(), ones()

@@ -75,7 +75,7 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
     add_record = record_of(simd, tile, layout)
     wide, per = tile.vectors * simd.lanes, 4 * RECORD // layout.group  # bytes of a record's sums
     codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
-    record, factors, ones, fetch = layout.record_bytes, tile.factors, tile.ones, _fetching(simd, tile, layout)
+    record, factors, ones, fetch = layout.record_bytes, tile.factors, tile.ones, fetching(simd, tile, layout)
     block, strip_bytes = RECORDS if codes else 1 << 30, jit(layout.strip_bytes)
 
     @jit
@@ -142,7 +142,7 @@ def record_of(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
 
 
 def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
-    at, step, fetch = simd.i64_at, tile.step[layout.kind], _fetching(simd, tile, layout)
+    at, step, fetch = simd.i64_at, tile.step[layout.kind], fetching(simd, tile, layout)
     size, wide, strip_bytes = FLOAT_BYTES[layout.kind], tile.vectors * simd.lanes, jit(layout.strip_bytes)
 
     @jit
@@ -164,7 +164,7 @@ def _floats(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
 
 def _integers(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
     at, wide, strip_bytes = simd.i64_at, 4 * tile.vectors * simd.lanes, jit(layout.strip_bytes)
-    sums = sums_of(simd, tile, _fetching(simd, tile, layout))
+    sums = sums_of(simd, tile, fetching(simd, tile, layout))
 
     @jit
     def add(args: int, acc: Any, strip: int, part: int, row: int, left: int, start: int, inputs: int) -> Any:
@@ -176,7 +176,7 @@ def _integers(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
     return add
 
 
-def _fetching(simd: Simd, tile: Dots, layout: Layout) -> Any:
+def fetching(simd: Simd, tile: Dots, layout: Layout) -> Any:
     """fetch(w, size): from memory, what follows weights that are read now."""
     near, far = fetched_ahead(simd.isa, tile.tokens, layout)
     prefetch, ahead = (simd.prefetch, near) if near else (simd.prefetch_far, far)

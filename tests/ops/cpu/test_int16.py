@@ -84,6 +84,15 @@ def test_parts_of_rows_are_rounded_each_by_itself(ops):
         np.testing.assert_array_equal(part.numpy(), run(ops, x[:, start : start + width], tensor).numpy())
 
 
+def test_outputs_that_are_not_there_are_zeros(ops):
+    """Of the last strip, whatever stands in memory behind the file's rows: what is kept on disk is always the same."""
+    _, weight = (ops.pack(raw("F16", outputs, 128), rounded=True) for outputs in (70, 33))
+    size = weight.layout.strip_bytes(128)
+    last = weight.block.data[size : 2 * size].view(np.int32).reshape(-1, 32)
+    assert last[:, 0].any()
+    assert not last[:, 1:].any()
+
+
 def test_it_loses_less_than_the_file_did(ops):
     """A matrix of floats stored as F16: what storing lost, beside what integers lose of weights and rows together."""
     true, x = normal(64, 1024, seed=2), normal(50, 1024)

@@ -188,7 +188,7 @@ class TestPages:
         with pytest.raises(ModelError, match="store"):
             ops.store(pages, 0, x, x, slots)
         reads = Cache(2, 32, (3,)).reads(ops, rows_of(0, [1, 2, 3]))
-        for q in (normal(3, 4, 31), normal(3, 3, 32)):
+        for q in (normal(3, 4, 31), normal(3, 3, 32), normal(2, 4, 32)):
             with pytest.raises(ModelError, match="attend"):
                 ops.attend(ops.constant(q), pages, 0, reads, scale=1.0)
 

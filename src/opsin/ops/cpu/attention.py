@@ -135,6 +135,7 @@ class Attention:
         pool, heads = _pool(pages), most(q.shape[1])
         if q.width != pool.width or heads % pool.heads:
             raise ModelError(f"attend: q is {q.shape}, the pages hold {pool.heads} x {pool.width}")
+        _check_rows("attend", q, sequence=reads.sequence, first=reads.first, last=reads.last)
         held = _Held(pool.keys[layer], pool.values[layer], pool.heads, pool.kind, pool)
         scoring.check(q.shape[0], heads)
         return self._attend(q, held, reads, scoring)
@@ -147,9 +148,7 @@ class Attention:
         heads, width = most(k.shape[1]), k.width
         if q.rank != 3 or q.width != width or most(q.shape[1]) % heads or v.shape != k.shape:
             raise ModelError(f"attend_dense: q is {q.shape}, k {k.shape}, v {v.shape}")
-        for name, part in (("first", first), ("last", last)):
-            if part.shape != q.shape[:1]:
-                raise ModelError(f"attend_dense: {name} is {part.shape}, q {q.shape}")
+        _check_rows("attend_dense", q, first=first, last=last)
         if bias is not None and scoring.softcap:
             raise ModelError("attend_dense: scores with a bias have no cap")
         rows, keys = most(q.shape[0]), most(k.shape[0])
@@ -290,6 +289,13 @@ class Attention:
 
     def _back(self, x: Array) -> Array:
         return self._ops.constant(x.numpy())
+
+
+def _check_rows(what: str, q: Array, **seen: Array) -> None:
+    """Raises ModelError where something that tells what rows see is not of q's rows: kernels would write past these."""
+    for name, part in seen.items():
+        if part.shape != q.shape[:1]:
+            raise ModelError(f"{what}: {name} is {part.shape}, q {q.shape}")
 
 
 def _check_bias(bias: Array | None, rows: int, part: int, heads: int, keys: int) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
 GUEST = ("python3", "libstdc++6", "libgomp1")
-WITH_TESTS = ("pytest", "pytest-timeout", "hypothesis")
+WITH_TESTS = ("pytest", "pytest-timeout", "hypothesis", "gguf")
 SOURCES = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
 WORDS = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
 NOT_THERE = ("invalid value", "divide by zero", "overflow")

@@ -19,7 +19,7 @@ from opsin.cli import main
 from opsin.config import Config, from_environment
 from opsin.gguf import File, open_file
 from opsin.ops.cpu import weight_cache
-from opsin.ops.cpu.weight_cache import kept_models
+from opsin.ops.cpu.weight_shelves import kept_models
 
 IDS = list(range(1, 30))
 

@@ -22,7 +22,8 @@ from opsin.ops.cpu.code import Kernel
 from opsin.ops.cpu.kernels.sums import FACTOR, LANES
 from opsin.ops.cpu.pack import Packer
 from opsin.ops.cpu.tiles import SUMS_PIECE as SUMMED
-from opsin.ops.cpu.weight_cache import FOOT, kept_models, open_cache, remove
+from opsin.ops.cpu.weight_cache import open_cache
+from opsin.ops.cpu.weight_shelves import FOOT, kept_models, remove
 from opsin.ops.layout import weight_bytes
 from opsin.ops.raw import Origin
 from opsin.quants import by_id
@@ -362,10 +363,34 @@ class TestRoom:
         disk = SimpleNamespace(f_frsize=4096, f_blocks=blocks, f_bavail=blocks // 10 + 100)
         monkeypatch.setattr(weight_cache.os, "statvfs", lambda folder: disk)
         assert packed(tmp_path, whole)[0] == wanted
-        assert files(tmp_path) == []
+        assert list(tmp_path.iterdir()) == []
         disk.f_bavail = blocks // 10 + 1000
         assert packed(tmp_path, whole)[0] == wanted
         assert len(files(tmp_path)) == 1
+
+    @pytest.mark.parametrize(("bytes_free", "given", "left"), [
+        (600_000, True, ["b", "c"]),  # the longest unused one goes
+        (600_000, False, ["b"]),  # somebody has it mapped: no more go, and the new one lies in memory
+        (-900_000, True, ["a", "b"]),  # both would not do
+    ])  # fmt: skip
+    def test_on_a_full_disk_models_go_that_were_not_used_for_long(
+        self, tmp_path, whole, monkeypatch, bytes_free, given, left
+    ):
+        """Each takes some 0.85 MB."""
+        for label in "ab":
+            packed(tmp_path, whole, origin(label.encode(), 800_000, label))
+        for kept in kept_models(tmp_path):
+            os.utime(kept.folder, (ord(kept.label), ord(kept.label)))
+        before = sum(path.stat().st_size for path in files(tmp_path))
+
+        def disk(folder: Path) -> SimpleNamespace:
+            gone = before - sum(path.stat().st_size for path in files(tmp_path))
+            free = (10 << 30) + bytes_free + (gone if given else 0)
+            return SimpleNamespace(f_frsize=1, f_blocks=100 << 30, f_bavail=free)
+
+        monkeypatch.setattr(weight_cache.os, "statvfs", disk)
+        packed(tmp_path, whole, origin(b"c", 800_000, "c"))
+        assert sorted(kept.label for kept in kept_models(tmp_path)) == left
 
     @pytest.mark.parametrize("name", ["pwrite", "ftruncate", "link"])
     def test_a_disk_that_takes_nothing_more_leaves_nothing_behind(self, tmp_path, whole, wanted, monkeypatch, name):

@@ -15,7 +15,8 @@ from opsin.config import Config
 from opsin.errors import DeviceError
 from opsin.ops.cpu.code import Store, source_key
 from opsin.ops.cpu.isa import KNOWN, NAMES, Isa, choose
-from opsin.ops.cpu.weight_cache import can_keep, kept_models, remove, take_away
+from opsin.ops.cpu.weight_cache import can_keep
+from opsin.ops.cpu.weight_shelves import kept_models, remove, take_away
 from opsin.ops.device import Findings, KeptWeights, KernelCache, Processor
 
 

@@ -14,16 +14,14 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from struct import Struct
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -33,16 +31,13 @@ from opsin.arrays import Bytes
 from opsin.config import Config
 from opsin.ops.cpu.arena import LINE, Block
 from opsin.ops.cpu.code import Code, is_ours
-from opsin.ops.device import KeptModel
+from opsin.ops.cpu.weight_shelves import ENDING, FOOT, PART, READ, foot_label, kept_models, remove
 from opsin.ops.raw import Origin, Raw
 
 Summing = Callable[[Block], bytes]  # the sums of a block's pieces
 
-FOOT: Final = Struct("<32sQ224p16s8s")  # key, bytes of strips, label, digest of that and the sums, magic
 _LARGE_PAGE: Final = 2 << 20
 _MAGIC: Final = b"opsinWe1"
-_ENDING, _PART, _SHELF = ".strips", ".part-", re.compile("[0-9a-f]{32}")
-_READ: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
 _FREE_SHARE, _FREE_BYTES = 0.1, 4 << 30  # of a disk that stay free
 _PATIENCE, _PACE = 3.0, 200e6  # a disk that takes fewer bytes a second, after so many seconds, is not waited for
 _OLD_PART: Final = 3600  # seconds after which nobody writes a part any more
@@ -111,27 +106,37 @@ class WeightCache:
     def need_room(self, shelf: _Shelf, origin: Origin, size: int) -> None:
         """Raises OSError where `size` more bytes of a model have no place in the folder, or on its disk."""
         if shelf.room is None:
+            _make_folder(self.folder, parents=True)
+            shelf.room = self._make_room(shelf, max(size, origin.bytes))
             self._make_shelf(shelf)
-            others = [kept for kept in kept_models(self.folder) if kept.folder != str(shelf.folder)]
-            used = sum(kept.bytes for kept in others)
-            for kept in others:
-                if used + origin.bytes <= self.most:
-                    break
-                used -= remove(Path(kept.folder))
-            shelf.room = self.most - used
-            _need_disk(self.folder, origin.bytes)
-        if size > shelf.room:
+        if size > shelf.room or size > _disk_room(self.folder):
             raise _NoRoomError
-        _need_disk(self.folder, size)
+
+    def _make_room(self, shelf: _Shelf, size: int) -> int:
+        """Take others away, the longest unused first, until a model of `size` bytes has room; bytes that it may have.
+
+        Raises OSError where its disk has none: with all others there if they could not help, and as soon as one of them
+        did not, since somebody has it mapped.
+        """
+        kept = kept_models(self.folder)
+        others = [one for one in kept if one.folder != str(shelf.folder)]
+        used = sum(one.bytes for one in others)
+        lacks = size - sum(one.bytes for one in kept) + used  # that are not there yet
+        if lacks > used + _disk_room(self.folder):
+            raise _NoRoomError
+        for one in others:
+            room = _disk_room(self.folder)
+            if used + size <= self.most and lacks <= room:
+                break
+            used -= remove(Path(one.folder))
+            if lacks > room and one.bytes and _disk_room(self.folder) <= room:
+                raise _NoRoomError
+        return self.most - used
 
     def _make_shelf(self, shelf: _Shelf) -> None:
         """Raises OSError where it cannot be made, or others could write there."""
-        for folder, parents in ((self.folder, True), (shelf.folder, False)):
-            folder.mkdir(mode=0o700, parents=parents, exist_ok=True)
-        for status in (self.folder.stat(), shelf.folder.lstat()):
-            if not stat.S_ISDIR(status.st_mode) or not is_ours(status):
-                raise PermissionError
-        for path in shelf.folder.glob(_PART + "*"):  # of a process that was killed
+        _make_folder(shelf.folder)
+        for path in shelf.folder.glob(PART + "*"):  # of a process that was killed
             with suppress(OSError):  # somebody else took it away
                 if time.time() - path.lstat().st_mtime > _OLD_PART:
                     path.unlink()
@@ -149,12 +154,12 @@ class KeptTensor:
 
     @property
     def path(self) -> Path:
-        return self.shelf.folder / (self.key.hex()[:32] + _ENDING)
+        return self.shelf.folder / (self.key.hex()[:32] + ENDING)
 
     def find(self, summing: Summing) -> Block | None:
         """The strips, mapped; None where there are none, or they are damaged, which takes them away."""
         try:
-            handle = os.open(self.path, _READ)
+            handle = os.open(self.path, READ)
         except FileNotFoundError:
             return None
         except OSError:  # a link, or not for us to read
@@ -179,7 +184,7 @@ class KeptTensor:
     def _checked(self, handle: int, size: int, summing: Summing) -> Block | None:
         rest = os.pread(handle, size, self.size) if size > self.size + FOOT.size else b""
         sums, foot = rest[: -FOOT.size], rest[-FOOT.size :]
-        if len(foot) != FOOT.size or foot != self._foot(sums, _label(foot)):
+        if len(foot) != FOOT.size or foot != self._foot(sums, foot_label(foot)):
             return None
         block = _mapped(handle, self.size)
         return block if block is not None and summing(block) == sums else None
@@ -231,7 +236,7 @@ class Draft:
     """A file that is being written under a name of its own, from front to back."""
 
     def __init__(self, kept: KeptTensor) -> None:
-        self.handle, name = tempfile.mkstemp(prefix=_PART, dir=kept.shelf.folder)
+        self.handle, name = tempfile.mkstemp(prefix=PART, dir=kept.shelf.folder)
         self.path, self._shelf = Path(name), kept.shelf
         self._buffer, self._written, self._end = Block(0), 0, 0  # what is written, and filled, of the file
 
@@ -290,65 +295,6 @@ def can_keep() -> bool:
     return os.name == "posix"
 
 
-def kept_models(folder: Path) -> list[KeptModel]:
-    """What lies in a cache's folder, the longest unused first; what is not of a cache is not told."""
-    found = []
-    for shelf in _shelves(folder):
-        files = list(_files(shelf))
-        sizes, label = 0, ""
-        for path in files:
-            with suppress(OSError):  # somebody else took it away
-                sizes += path.lstat().st_size
-                label = label or _label_of(path)
-        with suppress(OSError):
-            found.append(KeptModel(str(shelf), label, len(files), sizes, shelf.stat().st_mtime))
-    return sorted(found, key=lambda kept: kept.used)
-
-
-def remove(shelf: Path) -> int:
-    """Take a model's files away; how many bytes they had. Processes that have mapped them keep them until they end."""
-    count = take_away(_files(shelf))
-    with suppress(OSError):  # something else is there as well
-        shelf.rmdir()
-    return count
-
-
-def take_away(paths: Iterable[Path]) -> int:
-    """Files that others may take away as well; how many bytes those had that were there."""
-    count = 0
-    for path in paths:
-        with suppress(OSError):
-            size = path.lstat().st_size
-            path.unlink()
-            count += size
-    return count
-
-
-def _shelves(folder: Path) -> Iterator[Path]:
-    with suppress(OSError):
-        for path in folder.iterdir():
-            if _SHELF.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-                yield path
-
-
-def _files(shelf: Path) -> Iterator[Path]:
-    with suppress(OSError):
-        for path in shelf.iterdir():
-            if path.name.endswith(_ENDING) or path.name.startswith(_PART):
-                yield path
-
-
-def _label_of(path: Path) -> str:
-    with os.fdopen(os.open(path, _READ), "rb") as file:
-        file.seek(-FOOT.size, os.SEEK_END)
-        return _label(file.read(FOOT.size))
-
-
-def _label(foot: bytes) -> str:
-    said: bytes = FOOT.unpack(foot)[2]
-    return said.decode(errors="replace")
-
-
 def _mapped(handle: int, size: int) -> Block | None:
     """The strips of an open file, to be read alone; None where the system gives no room for them."""
     try:
@@ -374,10 +320,18 @@ def is_in_large_pages(smaps: str, block: Block) -> bool:
     return False
 
 
-def _need_disk(folder: Path, size: int) -> None:
+def _make_folder(folder: Path, *, parents: bool = False) -> None:
+    """A folder for its owner alone. Raises OSError where it cannot be made, is a link, or others could write there."""
+    folder.mkdir(mode=0o700, parents=parents, exist_ok=True)
+    status = folder.stat() if parents else folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or not is_ours(status):
+        raise PermissionError
+
+
+def _disk_room(folder: Path) -> float:
+    """Bytes that may be written on a folder's disk, so that enough stay free; below 0 where fewer are."""
     disk = os.statvfs(folder)
-    if disk.f_bavail * disk.f_frsize - size < max(_FREE_BYTES, _FREE_SHARE * disk.f_blocks * disk.f_frsize):
-        raise _NoRoomError
+    return disk.f_bavail * disk.f_frsize - max(_FREE_BYTES, _FREE_SHARE * disk.f_blocks * disk.f_frsize)
 
 
 def _write(handle: int, data: bytes | memoryview, place: int) -> None:

@@ -109,9 +109,10 @@ def test_responses_are_whole_streamed_and_gone_on_with(client):
     whole = client.responses.create(**RESPONSE)
     assert whole.status in ("completed", "incomplete") and whole.output_text
     with client.responses.stream(**RESPONSE) as stream:
-        kinds = [event.type for event in stream]
-        assert stream.get_final_response().output_text == whole.output_text
+        events = list(stream)
+    kinds, last = [event.type for event in events], events[-1]
     assert kinds[0] == "response.created" and "response.output_text.delta" in kinds
+    assert last.type == f"response.{whole.status}" and last.response.output_text == whole.output_text
     after = client.responses.create(**{**RESPONSE, "input": "And how old?"}, previous_response_id=whole.id)
     assert after.previous_response_id == whole.id and after.usage.input_tokens > whole.usage.input_tokens
     assert client.responses.retrieve(whole.id).output_text == whole.output_text

@@ -24,6 +24,7 @@ from opsin.ops.cpu.pack import Packer
 from opsin.ops.cpu.tiles import SUMS_PIECE as SUMMED
 from opsin.ops.cpu.weight_cache import open_cache
 from opsin.ops.cpu.weight_shelves import FOOT, kept_models, remove
+from opsin.ops.device import KeptModel
 from opsin.ops.layout import weight_bytes
 from opsin.ops.raw import Origin
 from opsin.quants import by_id
@@ -391,6 +392,27 @@ class TestRoom:
         monkeypatch.setattr(weight_cache.os, "statvfs", disk)
         packed(tmp_path, whole, origin(b"c", 800_000, "c"))
         assert sorted(kept.label for kept in kept_models(tmp_path)) == left
+
+    def test_room_that_another_process_made_meanwhile_is_not_taken_for_none(self, tmp_path, whole, monkeypatch):
+        for label in "ab":
+            packed(tmp_path, whole, origin(label.encode(), 800_000, label))
+
+        def listed(folder: Path) -> list[KeptModel]:
+            found = sorted(kept_models(folder), key=lambda kept: kept.label)
+            if len(found) == 2:
+                remove(Path(found[0].folder))
+            return found
+
+        full = SimpleNamespace(f_frsize=1, f_blocks=100 << 30, f_bavail=10 << 30)
+
+        def disk(folder: Path) -> SimpleNamespace:
+            """It has room once both are gone."""
+            return SimpleNamespace(**{**vars(full), "f_bavail": full.f_bavail + (0 if files(tmp_path) else 1 << 30)})
+
+        monkeypatch.setattr(weight_cache, "kept_models", listed)
+        monkeypatch.setattr(weight_cache.os, "statvfs", disk)
+        packed(tmp_path, whole, origin(b"c", 800_000, "c"))
+        assert [kept.label for kept in kept_models(tmp_path)] == ["c"]
 
     @pytest.mark.parametrize("name", ["pwrite", "ftruncate", "link"])
     def test_a_disk_that_takes_nothing_more_leaves_nothing_behind(self, tmp_path, whole, wanted, monkeypatch, name):

@@ -106,7 +106,8 @@ class WeightCache:
     def need_room(self, shelf: _Shelf, origin: Origin, size: int) -> None:
         """Raises OSError where `size` more bytes of a model have no place in the folder, or on its disk."""
         if shelf.room is None:
-            _make_folder(self.folder, parents=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_owner(self.folder.stat())
             shelf.room = self._make_room(shelf, max(size, origin.bytes))
             self._make_shelf(shelf)
         if size > shelf.room or size > _disk_room(self.folder):
@@ -118,24 +119,25 @@ class WeightCache:
         Raises OSError where its disk has none: with all others there if they could not help, and as soon as one of them
         did not, since somebody has it mapped.
         """
-        kept = kept_models(self.folder)
-        others = [one for one in kept if one.folder != str(shelf.folder)]
-        used = sum(one.bytes for one in others)
-        lacks = size - sum(one.bytes for one in kept) + used  # that are not there yet
+        kept = {one.folder: one.bytes for one in kept_models(self.folder)}
+        lacks = size - kept.pop(str(shelf.folder), 0)  # what of it is not there yet
+        used = sum(kept.values())
         if lacks > used + _disk_room(self.folder):
             raise _NoRoomError
-        for one in others:
+        for other in kept:
             room = _disk_room(self.folder)
             if used + size <= self.most and lacks <= room:
                 break
-            used -= remove(Path(one.folder))
-            if lacks > room and one.bytes and _disk_room(self.folder) <= room:
+            gone = remove(Path(other))
+            if gone and lacks > room >= _disk_room(self.folder):
                 raise _NoRoomError
+            used -= gone
         return self.most - used
 
     def _make_shelf(self, shelf: _Shelf) -> None:
         """Raises OSError where it cannot be made, or others could write there."""
-        _make_folder(shelf.folder)
+        shelf.folder.mkdir(mode=0o700, exist_ok=True)
+        _check_owner(shelf.folder.lstat())
         for path in shelf.folder.glob(PART + "*"):  # of a process that was killed
             with suppress(OSError):  # somebody else took it away
                 if time.time() - path.lstat().st_mtime > _OLD_PART:
@@ -320,10 +322,8 @@ def is_in_large_pages(smaps: str, block: Block) -> bool:
     return False
 
 
-def _make_folder(folder: Path, *, parents: bool = False) -> None:
-    """A folder for its owner alone. Raises OSError where it cannot be made, is a link, or others could write there."""
-    folder.mkdir(mode=0o700, parents=parents, exist_ok=True)
-    status = folder.stat() if parents else folder.lstat()
+def _check_owner(status: os.stat_result) -> None:
+    """Raises OSError for what is no folder, or one where others could write."""
     if not stat.S_ISDIR(status.st_mode) or not is_ours(status):
         raise PermissionError
 

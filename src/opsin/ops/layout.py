@@ -92,6 +92,11 @@ class Layout:
         return self.head_bytes + sum(_PLANE_BYTES[p] for p in PLANES[self.bits])
 
     @property
+    def block_records(self) -> int:
+        """Records that share factors; more than there are of a format without."""
+        return RECORDS if self.codes else 1 << 30
+
+    @property
     def strip_bytes(self) -> Callable[[int], int]:
         """strip_bytes(inputs): bytes of one strip of a matrix with so many columns. Kernels compile it."""
         if self.kind == "int16":

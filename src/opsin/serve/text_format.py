@@ -16,7 +16,7 @@ from opsin.text import Tokenizer
 class TextOffsets:
     """Where the text of each token of a choice begins in the choice's; one that shows nothing adds nothing to it.
 
-    The tokens are told of in their order, in as many calls as they come in.
+    The tokens are told of in their order, in as many calls as they come in. Thread: the loop's.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -62,7 +62,7 @@ class TextFormat:
         if self._echoes is not None:
             for choice in told.choices:
                 tokens, echo = _prompt_tokens(told, choice), self._echo(told, choice)
-                offsets = self._place(told, choice).prompt(told.prompt(choice.index).ids if tokens else (), echo)
+                offsets = self._offsets_of(told, choice).prompt(told.prompt(choice.index).ids if tokens else (), echo)
                 yield self._event(told, choice, echo, tokens, offsets)
 
     def delta(self, told: Answers, delta: Delta) -> Iterable[Mapping[str, Any]]:
@@ -70,7 +70,7 @@ class TextFormat:
         tokens: Sequence[Logprobs] = piece.logprobs
         ids: Sequence[int] = piece.ids
         if delta.text or piece.progress is not None or (report.timings_per_token and piece.ids):
-            offsets = self._place(told, choice).answer(tokens)
+            offsets = self._offsets_of(told, choice).answer(tokens)
             event = self._event(told, choice, delta.text, tokens, offsets, ids=ids)
             verbose = {"__verbose": native_piece(told, choice, delta)} if told.is_verbose else {}
             yield {**event, **told.extras(delta), **verbose}
@@ -85,8 +85,8 @@ class TextFormat:
     def _whole(self, told: Answers, choice: RunningChoice) -> dict[str, Any]:
         prompt, report, echo = told.prompt(choice.index), told.request.report, self._echo(told, choice)
         before = _prompt_tokens(told, choice) if self._echoes is not None else []
-        tokens, place = [*choice.logprobs, *choice.end], TextOffsets(prompt.tokenizer)
-        offsets = [*place.prompt(prompt.ids if before else (), echo), *place.answer(tokens)]
+        tokens, texts = [*choice.logprobs, *choice.end], TextOffsets(prompt.tokenizer)
+        offsets = [*texts.prompt(prompt.ids if before else (), echo), *texts.answer(tokens)]
         value = {
             "index": choice.index,
             "text": echo + choice.text,
@@ -103,7 +103,7 @@ class TextFormat:
         self, told: Answers, choice: RunningChoice, tokens: Sequence[Logprobs], ids: Sequence[int]
     ) -> dict[str, Any]:
         """llama-server tells the usage with the last answer's end, OpenAI after it, where it was asked for."""
-        offsets = self._place(told, choice).answer(tokens)
+        offsets = self._offsets_of(told, choice).answer(tokens)
         event = self._event(told, choice, "", tokens, offsets, ids=ids, end=finish_reason(choice.answer))
         event["timings"] = told.timings(choice.index)
         if told.is_over and not told.request.usage:
@@ -126,7 +126,7 @@ class TextFormat:
             value["token_ids"] = [*ids]
         return {**_head(told), "choices": [value]}
 
-    def _place(self, told: Answers, choice: RunningChoice) -> TextOffsets:
+    def _offsets_of(self, told: Answers, choice: RunningChoice) -> TextOffsets:
         if choice.index not in self._offsets:
             self._offsets[choice.index] = TextOffsets(told.prompt(choice.index).tokenizer)
         return self._offsets[choice.index]

@@ -38,7 +38,7 @@ class Dense:
         (outputs, inputs), rows, tape = w.shape, x.shape[0], self._ops.tape
         assert isinstance(rows, int), "encoders know how many rows they have"
         y, isa = self._ops.new((rows, outputs)), tape.code.isa
-        options = {"kind": w.layout.kind} if activation is None else {"kind": w.layout.kind, "activation": activation}
+        options = {"kind": w.layout.kind, **({} if activation is None else {"activation": activation})}
         keep: tuple[object, ...] = (w,)
         if w.layout.kind == "int16":
             reads = list(self.integers(x))

@@ -37,7 +37,7 @@ from opsin.ops.cpu.tiles import (
     REPEATED_SCALE,
 )
 from opsin.ops.cpu.unpacked import Unpacked
-from opsin.ops.layout import RECORD, RECORDS, STRIP, Layout
+from opsin.ops.layout import RECORD, STRIP, Layout
 
 
 def unpacked(simd: Simd, layout: Layout) -> tuple[Any, Any]:
@@ -47,7 +47,7 @@ def unpacked(simd: Simd, layout: Layout) -> tuple[Any, Any]:
     wide, parts, tokens, factors, ones = ops.wide, STRIP // ops.wide, ops.tokens, ops.tile.factors, ops.tile.ones
     codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
     record, there, strip_bytes = layout.record_bytes, ops.record_bytes, jit(layout.strip_bytes)
-    block = RECORDS if codes else 1 << 30
+    block = layout.block_records
 
     @jit
     def unpack(args: int, strip: int, to: int) -> None:
@@ -151,7 +151,7 @@ def _add(ops: Repeated) -> Any:
     simd, tile, layout = ops.simd, ops.tile, ops.layout
     at, load, store, factors, ones = simd.i64_at, tile.load, tile.store, tile.factors, tile.ones
     codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
-    record, block, strip_bytes = layout.record_bytes, RECORDS if codes else 1 << 30, jit(layout.strip_bytes)
+    record, block, strip_bytes = layout.record_bytes, layout.block_records, jit(layout.strip_bytes)
     lanes, tokens = simd.lanes, ops.tokens
     add_record, fetch = record_of(simd, tile, layout), fetching(simd, tile, layout)
     line, tile_bytes, sums_bytes = 4 * simd.lanes, 4 * simd.lanes * ops.tokens, 4 * STRIP * REPEATED_ROWS

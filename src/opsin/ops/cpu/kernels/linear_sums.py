@@ -15,7 +15,7 @@ from opsin.ops.cpu.kernels.int16_sums import sums_of
 from opsin.ops.cpu.kernels.shared import inlined, jit
 from opsin.ops.cpu.simd import Simd
 from opsin.ops.cpu.tiles import fetched_ahead
-from opsin.ops.layout import FLOAT_BYTES, RECORD, RECORDS, STRIP, Layout
+from opsin.ops.layout import FLOAT_BYTES, RECORD, STRIP, Layout
 
 (W, X, X_ROW, SCALES, SCALES_ROW, SUMS, LIFTS, Y, Y_ROW, OUTPUTS, RECORDS_WORD, ROWS, BIAS, RESIDUAL, RESIDUAL_ROW,
  SCRATCH, SCRATCH_BYTES, STEPS) = (8 * i for i in range(18))  # fmt: skip
@@ -76,7 +76,7 @@ def _planes(simd: Simd, tile: Dots, layout: Layout) -> Callable[..., Any]:
     wide, per = tile.vectors * simd.lanes, 4 * RECORD // layout.group  # bytes of a record's sums
     codes, minimum, size, factor_bytes = layout.codes, layout.minimum, layout.scale_size, layout.factor_bytes
     record, factors, ones, fetch = layout.record_bytes, tile.factors, tile.ones, fetching(simd, tile, layout)
-    block, strip_bytes = RECORDS if codes else 1 << 30, jit(layout.strip_bytes)
+    block, strip_bytes = layout.block_records, jit(layout.strip_bytes)
 
     @jit
     def add(args: int, acc: Any, strip: int, part: int, row: int, left: int, start: int, count: int) -> Any:

@@ -101,7 +101,7 @@ def _planes(simd: Simd, format: int) -> Any:
     records, scales_a_record = elements // RECORD, RECORD // planes.group
     place = _place(simd, layout)
     codes, minimum, factors = planes.codes, planes.minimum, layout.factor_bytes
-    block_bytes = records * layout.record_bytes + factors  # in the strip
+    block_bytes = layout.strip_bytes(elements)
     put_f16 = simd.put_f16
 
     @jit
